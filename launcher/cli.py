@@ -1,0 +1,104 @@
+"""The command `sft`: one verb each for what can be done with a config or a run folder.
+
+A verb's modules are imported when it is called, so that `sft plan` starts without torch. A mistake of the user is
+one message on stderr and exit code 2, never a traceback.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sft.errors import UserError
+
+WRONG_INPUT = 2
+
+_OVERRIDES_HELP = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."""
+    options = _build_parser().parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int] = options.verb
+    try:
+        return verb(options)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return WRONG_INPUT
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from launcher.config import load_job
+    from launcher.plan import plan_job
+    from launcher.plan_table import plan_table
+
+    plan = plan_job(load_job(options.config, options.overrides))
+    if options.json:
+        content = {**plan._asdict(), "stages": [stage._asdict() for stage in plan.stages]}
+        sys.stdout.write(json.dumps(content) + "\n")
+    else:
+        Console().print(plan_table(plan))
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+    from launcher.preparation import prepare
+    from sft.training.run_record import open_run
+
+    job = load_job(options.config, options.overrides)
+    open_run(job.sft)
+    prepare(job.sft, _console())
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+
+    # Everything that is wrong with the config is said before the slow imports.
+    job = load_job(options.config, options.overrides)
+    from sft.training.process import quiet_third_parties
+
+    quiet_third_parties()
+    from launcher.driver import train
+
+    return train(job, _console())
+
+
+def _report(options: argparse.Namespace) -> int:
+    from sft.evaluation.report import write_report
+    from sft.run_folder import RunFolder
+
+    sys.stdout.write(f"{write_report(RunFolder(options.run_dir))}\n")
+    return 0
+
+
+def _console() -> "Console":  # noqa: F821
+    from rich.console import Console
+
+    # Off a terminal, tables keep a width that fits a log.
+    return Console() if sys.stdout.isatty() else Console(width=110)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sft", description="Instruction tuning, from data to model.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb, text in (
+        ("plan", _plan, "what the job will ask for and do; touches nothing"),
+        ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
+        ("train", _train, "all of it; the same command resumes"),
+    ):
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
+        sub.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help=_OVERRIDES_HELP)
+        sub.set_defaults(verb=verb)
+        if name == "plan":
+            sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    text = "one self-contained HTML page with tables and plots, also of a run under way"
+    sub = verbs.add_parser("report", help=text, description=text)
+    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    sub.set_defaults(verb=_report)
+    return parser

@@ -1,0 +1,89 @@
+"""Connects to the Ray cluster that `RAY_ADDRESS` names, or starts one on this machine for the time of the job."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import ray
+
+from launcher.plan import JobPlan
+from sft.errors import UserError
+
+_OBJECT_STORE_BYTES = 200 * 1024**2
+"""Data does not travel through Ray, so its store is kept at little more than the least it accepts."""
+
+# One CPU is left for Ray Train's controller and for the sample answers at the end.
+_EXTRA_CPUS = 1
+
+
+@contextmanager
+def ray_cluster(plan: JobPlan) -> Iterator[str]:
+    """A connection to a cluster with room for the job; yields what to call it.
+
+    Raises:
+        UserError: the cluster cannot be reached, or can never hold the least number of workers.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                num_cpus=plan.cpus + _EXTRA_CPUS,
+                num_gpus=plan.gpus or None,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                # Workers find the packages where this process does, also where they are not installed.
+                runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}},
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
+    try:
+        _check_room(plan, address)
+        yield f"the Ray cluster at {address}" if address else "this machine"
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
+
+    Enter it after Ray has started, which installs a handler of its own.
+    """
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop_file.touch()
+        sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
+        for other in numbers:
+            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
+
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_room(plan: JobPlan, address: str | None) -> None:
+    there = ray.cluster_resources()
+    cpus = plan.cpus * plan.min_workers // plan.max_workers
+    gpus = plan.gpus * plan.min_workers // plan.max_workers
+    if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:
+        raise UserError(
+            f"cluster: {plan.min_workers} workers need {cpus} CPUs and {gpus} GPUs; "
+            f"{address or 'this machine'} has {there.get('CPU', 0):.0f} and {there.get('GPU', 0):.0f}. "
+            "Ask for fewer workers, or join more nodes to the cluster."
+        )

@@ -1,0 +1,67 @@
+"""A job: what to train (`sft.config`) and on which machines. One YAML file holds both."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
+
+from sft.config import Section, SftConfig
+from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
+from sft.config_rules import Problem
+
+Workers = PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(description="at least, at most")]
+
+
+class ClusterConfig(Section):
+    """The machines of a job, as they are asked of Ray."""
+
+    workers: Workers = 1
+    """Training processes, or `[least, most]`: the job starts with as many as there is room for."""
+    gpus_per_worker: NonNegativeFloat = 0
+    """0 trains on CPUs. A worker uses one GPU."""
+    cpus_per_worker: PositiveInt = 1
+    """CPUs reserved for each worker, and threads it uses."""
+    max_failures: Annotated[int, Field(ge=-1)] = 3
+    """Times that failed workers are started again from the last checkpoint; -1: without end."""
+
+    @property
+    def max_workers(self) -> int:
+        """The most workers that the job will have."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+
+class JobConfig(NamedTuple):
+    """A whole job."""
+
+    sft: SftConfig
+    cluster: ClusterConfig
+
+
+def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
+    """Read a job from its file, with overrides put in.
+
+    Raises:
+        UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
+    """
+    content = override(read_yaml(path), overrides)
+    given: Any = content.pop("cluster", {})
+    problems, cluster = check_section(TypeAdapter(ClusterConfig), given, "cluster")
+    problems += _cluster_rules(cluster) if cluster is not None else []
+    problems = find_problems(content) + problems
+    if problems:
+        raise ConfigError(str(path), problems)
+    return JobConfig(build_config(content), cluster)
+
+
+def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
+    problems = []
+    if not isinstance(cluster.workers, int) and cluster.workers[0] > cluster.workers[1]:
+        rule = "the least number of workers is larger than the most"
+        problems.append(Problem("cluster.workers", list(cluster.workers), rule, "exchange the two"))
+    if cluster.gpus_per_worker not in (0, 1):
+        rule = "a worker drives one GPU, or none"
+        problems.append(
+            Problem("cluster.gpus_per_worker", cluster.gpus_per_worker, rule, "choose 0 or 1, and more workers")
+        )
+    return problems

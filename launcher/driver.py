@@ -1,0 +1,157 @@
+"""Runs a job from beginning to end: prepare, place the workers, watch them, show what came out.
+
+Called again on the same run folder it goes on where the last call ended, however that was.
+"""
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from rich.console import Console
+
+from launcher.cluster import ray_cluster, signals_ask_to_stop
+from launcher.config import JobConfig
+from launcher.plan import JobPlan, plan_job
+from launcher.preparation import prepare
+from launcher.progress import RunProgress, StageProgress
+from launcher.worker import train_worker
+from sft.atomic_files import read_json
+from sft.data.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.evaluation.generation import choose_prompts, write_sample_answers
+from sft.evaluation.report import write_report
+from sft.evaluation.run_records import read_run
+from sft.evaluation.tables import heldout_table
+from sft.model.loading import check_model_folder
+from sft.run_folder import RunFolder
+from sft.training.attempt import latest_attempt
+from sft.training.run_record import open_run
+from sft.training.workload import Workload
+
+DONE, FAILED, STOPPED = 0, 1, 3
+
+
+def train(job: JobConfig, console: Console) -> int:
+    """Train every stage that is not finished, and report; returns the exit code.
+
+    Raises:
+        UserError: config, data or model cannot be used; said before any worker starts where it can be.
+    """
+    config, plan = job.sft, plan_job(job)
+    check_model_folder(config.model.path)
+    run = open_run(config)
+    workload, store, plans = prepare(config, console)
+    stages = [
+        StageProgress(stage.name, int(stage_plan.manifest["num_steps"]), run.stage(i, stage.name).metrics)
+        for i, (stage, stage_plan) in enumerate(zip(config.stages, plans, strict=True))
+    ]
+    folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
+    if all(folder.complete.is_file() for folder in folders) and not _samples_are_missing(job, run, workload):
+        console.print("Every stage is finished; nothing is left to train.")
+        return _show_result(job, run, console)
+    with ray_cluster(plan) as where, signals_ask_to_stop(run.stop_file):
+        if not all(folder.complete.is_file() for folder in folders):
+            console.print(f"Training with {_count(plan)} on {where}.")
+            with RunProgress(stages, console):
+                exit_code = _fit(job, plan, workload, run, console)
+            if exit_code != DONE:
+                write_report(run)
+                return exit_code
+        if _samples_are_missing(job, run, workload):
+            _answer_samples(job, run, workload, store)
+    return _show_result(job, run, console)
+
+
+def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, console: Console) -> int:
+    cluster = job.cluster
+    gpus = float(cluster.gpus_per_worker)
+    scaling = ScalingConfig(
+        num_workers=cluster.workers,
+        use_gpu=gpus > 0,
+        resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
+    )
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": job.sft.model_dump(mode="json", by_alias=True),
+            "workload": [str(path) if path else None for path in (workload.store, workload.heldout)],
+            "num_threads": cluster.cpus_per_worker,
+        },
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(run.attempts.absolute()),
+            failure_config=FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        log = run.attempt(latest_attempt(run))
+        console.print(f"[red]The training failed:[/] {_last_line(error)}\nThe workers' logs: {log}")
+        return FAILED
+    ended = read_json(run.attempt(latest_attempt(run)) / "ended.json")
+    if ended["why"] == "wrong input":
+        raise UserError(ended["message"])
+    if ended["why"] == "stopped":
+        console.print("Stopped on request, with a checkpoint. The same command goes on.")
+        return STOPPED
+    return DONE
+
+
+def _samples_are_missing(job: JobConfig, run: RunFolder, workload: Workload) -> bool:
+    wanted = job.sft.evaluate.sample_answers > 0 and workload.heldout is not None
+    return wanted and not run.sample_answers.is_file()
+
+
+def _answer_samples(job: JobConfig, run: RunFolder, workload: Workload, store: TokenStore) -> None:
+    """On a worker's machine: the driver's may have no GPU."""
+    config = job.sft
+    assert workload.heldout is not None
+    prompts = choose_prompts(store, PackPlan.open(workload.heldout), config.evaluate.sample_answers)
+    last = run.stage(len(config.stages) - 1, config.stages[-1].name).model
+    answer = ray.remote(num_cpus=job.cluster.cpus_per_worker, num_gpus=job.cluster.gpus_per_worker)(
+        write_sample_answers
+    )
+    ray.get(answer.remote(run.sample_answers.absolute(), config.model, config.model.path, str(last), prompts))
+
+
+def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
+    report = write_report(run)
+    records = read_run(run)
+    if records.evaluations:
+        console.print(heldout_table(records.evaluations))
+    for sample in records.sample_answers[:1]:
+        console.rule(f"an example of {sample.task}", style="dim")
+        for title, text in (
+            ("prompt", sample.prompt),
+            ("reference", sample.reference),
+            ("before", sample.before),
+            ("after", sample.after),
+        ):
+            console.print(f"[bold]{title:>9}[/]  ", end="")
+            console.print(_shortened(text), markup=False, highlight=False)
+    last = job.sft.stages[-1].name
+    console.print(f"model   {run.stage(len(job.sft.stages) - 1, last).model}", highlight=False, soft_wrap=True)
+    console.print(f"report  {report}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _shortened(text: str, num_chars: int = 600) -> str:
+    return text if len(text) <= num_chars else f"{text[: num_chars // 2]} … {text[-num_chars // 2 :]}"
+
+
+def _count(plan: JobPlan) -> str:
+    workers = (
+        str(plan.max_workers) if plan.min_workers == plan.max_workers else f"{plan.min_workers} to {plan.max_workers}"
+    )
+    return (
+        f"{workers} {'worker' if workers == '1' else 'workers'} ({plan.gpus} GPUs)"
+        if plan.gpus
+        else f"{workers} CPU workers"
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,140 @@
+"""Shows a run while it goes: a bar with stage, step, loss, tokens a second and what is left.
+
+It reads the run folder that the workers write, so it needs no connection to them and shows a restart as it is.
+Without a terminal it prints a line now and then.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+_POLL_SECONDS = 0.5
+_PLAIN_EVERY_SECONDS = 15.0
+_RATE_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """A stage to watch: its name, its steps, and the file that grows by a line a step."""
+
+    name: str
+    num_steps: int
+    metrics: Path
+
+
+class RunProgress:
+    """A context manager that shows the stages' progress from a thread."""
+
+    def __init__(self, stages: Sequence[StageProgress], console: Console) -> None:
+        """`console` is where the bar is drawn; the log of the job may print to it meanwhile."""
+        self._stages = stages
+        self._console = console
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to show."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """Show the last state and end."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        tails = [_Tail(stage.metrics) for stage in self._stages]
+        if self._console.is_terminal:
+            self._draw_bars(tails)
+        else:
+            self._print_lines(tails)
+
+    def _draw_bars(self, tails: Sequence["_Tail"]) -> None:
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console) as progress:
+            bars = [progress.add_task(s.name, total=s.num_steps, state="", start=False) for s in self._stages]
+            while not self._poll_bars(progress, bars, tails):
+                pass
+
+    def _poll_bars(self, progress: Progress, bars: Sequence[TaskID], tails: Sequence["_Tail"]) -> bool:
+        ended = self._ended.wait(_POLL_SECONDS)
+        for bar, tail in zip(bars, tails, strict=True):
+            if tail.read_new():
+                progress.start_task(bar)
+                progress.update(bar, completed=tail.num_done, state=tail.describe())
+        return ended
+
+    def _print_lines(self, tails: Sequence["_Tail"]) -> None:
+        printed_at, ended = 0.0, False
+        while not ended:
+            ended = self._ended.wait(_POLL_SECONDS)
+            fresh = [pair for pair in zip(self._stages, tails, strict=True) if pair[1].read_new()]
+            for stage, tail in fresh:
+                if ended or tail.num_done == stage.num_steps or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS:
+                    self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {tail.describe()}")
+                    printed_at = time.monotonic()
+
+
+class _Tail:
+    """The end of a metrics file that somebody else appends to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.is_file() else 0
+        self._recent: list[dict[str, Any]] = []
+        # Of a run that is resumed, the last step done is shown at once.
+        if self._offset:
+            self._offset = max(0, self._offset - 4096)
+
+    @property
+    def num_done(self) -> int:
+        """Steps done."""
+        return int(self._recent[-1]["step"]) + 1 if self._recent else 0
+
+    def read_new(self) -> bool:
+        """Take in whole lines that were added; whether there were any."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return False
+        whole = added[: added.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        before = len(self._recent)
+        for line in whole.splitlines():
+            try:
+                step = json.loads(line)
+            except ValueError:
+                continue  # the cut-off line of a killed process
+            if self._recent and step["attempt"] != self._recent[-1]["attempt"]:
+                self._recent, before = [], 0
+            self._recent.append(step)
+        grew = len(self._recent) > before
+        self._recent = self._recent[-_RATE_STEPS:]
+        return grew
+
+    def describe(self) -> str:
+        """Loss, supervised tokens a second, and the time that is left."""
+        seconds = sum(step["seconds"] for step in self._recent)
+        last = self._recent[-1]
+        rate = sum(step["num_supervised_tokens"] for step in self._recent) / seconds
+        left = (last["num_steps"] - last["step"] - 1) * seconds / len(self._recent)
+        minutes, second = divmod(round(left), 60)
+        hours, minute = divmod(minutes, 60)
+        eta = f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+        return f"loss {last['loss']:.3f}  {rate:,.0f} sup.tok/s  ETA {eta}"

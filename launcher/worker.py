@@ -1,0 +1,69 @@
+"""The function that Ray Train runs in every worker: the curriculum of `sft`, with this worker's place in the world.
+
+What a worker prints goes to its own file in the attempt's folder, since the console belongs to the driver.
+"""
+
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import torch
+
+from sft.atomic_files import write_json
+from sft.config import SftConfig
+from sft.engine.zero3 import Zero3Engine
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+from sft.training.attempt import begin_attempt
+from sft.training.curriculum import run_curriculum
+from sft.training.process import quiet_third_parties
+from sft.training.stop_request import StopRequest
+from sft.training.workload import Workload
+from sft.world import World
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train on this worker; how it ended is written to the attempt's folder.
+
+    A mistake of the user ends the attempt without an exception, for Ray would start it again.
+    """
+    quiet_third_parties()
+    config = SftConfig.model_validate(settings["config"])
+    workload = Workload(*(Path(path) if path else None for path in settings["workload"]))  # type: ignore[arg-type]
+    context = ray.train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), socket.gethostname())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(torch.cuda.current_device())
+    else:
+        torch.set_num_threads(settings["num_threads"])
+    run = RunFolder(config.run.dir)
+    attempt = begin_attempt(run, world)
+    folder = run.attempt(attempt)
+    _redirect_output(folder / f"rank-{world.rank:05d}.log")
+    stop = StopRequest(run.stop_file)
+    try:
+        finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)
+        ended = {"why": "done" if finished else "stopped"}
+    except UserError as error:
+        ended = {"why": "wrong input", "message": str(error)}
+        write_json(folder / "ended.json", ended)
+    except BaseException:
+        # The traceback is Ray's to pass on; the log has it beside what was printed before.
+        traceback.print_exc()
+        sys.stderr.flush()
+        raise
+    if world.is_first:
+        write_json(folder / "ended.json", ended)
+
+
+def _redirect_output(path: Path) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)

@@ -1,0 +1,137 @@
+"""Publishes the engine's model as a Hugging Face folder, without ever holding the whole model on one rank.
+
+Parameters are gathered one at a time. The files of the model are dealt out to the ranks; the rank that owns a file
+appends each of its tensors as it comes by, behind a header that was known from the shapes. So a rank holds one
+parameter at most.
+
+Format: safetensors (8 bytes header length, JSON header, raw tensors), with Hugging Face's index for several files.
+"""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from sft.atomic_files import hash_file, is_published, publish_folder, read_json, write_json
+from sft.engine.engine import Engine
+
+MAX_FILE_BYTES = 4 * 1024**3
+
+_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
+
+
+def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype, attempt: int) -> None:
+    """Write and publish the model at `final`; all ranks call this together.
+
+    Args:
+        engine: holds the parameters.
+        tokenizer: saved beside the model, with the chat template it was trained with.
+        final: the folder to publish.
+        dtype: what the parameters are written in.
+        attempt: keeps apart what a killed start of the job has left.
+    """
+    if is_published(final):
+        return
+    aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+    aside.mkdir(parents=True, exist_ok=True)
+    shapes = engine.parameter_shapes()
+    files = plan_files(shapes, dtype.itemsize, MAX_FILE_BYTES)
+    owners = {name: i % engine.world.size for i, name in enumerate(files)}
+    file_of = {parameter: name for name, parameters in files.items() for parameter in parameters}
+    writers = {
+        name: SafetensorsWriter(aside / name, {p: shapes[p] for p in parameters}, dtype)
+        for name, parameters in files.items()
+        if owners[name] == engine.world.rank
+    }
+    for parameter, values in engine.gather_parameters():
+        name = file_of[parameter]
+        if name in writers:
+            writers[name].append(parameter, values)
+    for name, writer in writers.items():
+        writer.close()
+        write_json(aside / f"{name}.receipt", {"sha256": hash_file(aside / name)})
+    # The sum is known when every rank has come here: all files are written.
+    engine.all_reduce_sum(torch.zeros(1))
+    if engine.world.is_first:
+        _write_folder(engine.hf_model, tokenizer, aside, files, dtype)
+        receipts = list(aside.glob("*.receipt"))
+        hashes = {receipt.stem: read_json(receipt)["sha256"] for receipt in receipts}
+        for receipt in receipts:
+            receipt.unlink()
+        publish_folder(aside, final, {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}, hashes)
+    engine.all_reduce_sum(torch.zeros(1))
+
+
+def plan_files(shapes: Mapping[str, Sequence[int]], item_bytes: int, max_file_bytes: int) -> dict[str, list[str]]:
+    """The model's files with the parameters of each, in order; a new one where the next would be too large."""
+    groups: list[list[str]] = [[]]
+    num_bytes = 0
+    for name, shape in shapes.items():
+        size = item_bytes * torch.Size(shape).numel()
+        if groups[-1] and num_bytes + size > max_file_bytes:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(name)
+        num_bytes += size
+    if len(groups) == 1:
+        return {"model.safetensors": groups[0]}
+    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
+
+
+class SafetensorsWriter:
+    """Writes a safetensors file whose tensors come one after the other."""
+
+    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> None:
+        """Write the header; the tensors must come in the order of `shapes`."""
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        for name, shape in shapes.items():
+            start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
+            header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+        self._expected = list(shapes)
+        self._dtype = dtype
+        self._file = path.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def append(self, name: str, values: Tensor) -> None:
+        """Write the next tensor."""
+        expected = self._expected.pop(0)
+        assert name == expected, f"{name} comes where the header says {expected}"
+        raw = values.detach().to("cpu", self._dtype).contiguous().flatten().view(torch.uint8)
+        self._file.write(raw.numpy().data)
+
+    def close(self) -> None:
+        """End the file."""
+        assert not self._expected, f"not written: {self._expected}"
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """End the file."""
+        self._file.close() if error else self.close()
+
+
+def _write_folder(model: Any, tokenizer: Any, aside: Path, files: Mapping[str, list[str]], dtype: torch.dtype) -> None:
+    """Everything but the weights: config, generation config, tokenizer, and the index where there are several files."""
+    config = copy.deepcopy(model.config)
+    config.dtype = dtype
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(aside)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    if len(files) > 1:
+        total = sum((aside / name).stat().st_size for name in files)
+        weight_map = {parameter: name for name, parameters in files.items() for parameter in parameters}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(aside / "model.safetensors.index.json", index)

@@ -1,0 +1,257 @@
+"""What a run is: the sections of the YAML file as frozen models. The docstring under a field is its help text.
+
+Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. Nothing
+here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, and with no room for a key that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+
+
+class RunConfig(Section):
+    """The run's name, folder and seed."""
+
+    name: Name
+    """Shown in the progress bar and the report."""
+    dir: Path
+    """The run folder: plan, checkpoints, models, report. The same folder resumes the same run."""
+    seed: int = 17
+    """Every random decision is derived from it, by name."""
+
+
+class ModelConfig(Section):
+    """The model to start from."""
+
+    path: str
+    """A Hugging Face folder or Hub id of a causal language model in safetensors."""
+    tokenizer: str | None = None
+    """A folder or Hub id of the tokenizer, where it is not the model's."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """What the model computes in. The optimizer's copy is float32 in both."""
+    chat_template: str | None = None
+    """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model or the tokenizer may run."""
+
+
+class TaskColumn(Section):
+    """The task of a record is the text in one of its columns."""
+
+    column: str
+    """The column's name."""
+
+
+def _task_kind(value: Any) -> str:
+    return "column" if isinstance(value, dict | TaskColumn) else "name"
+
+
+# Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
+Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
+
+
+class SourceConfig(Section):
+    """One place that records come from."""
+
+    name: Name
+    """Names the source in tables and messages; the task of its records where `task` is not given."""
+    path: str
+    """A file (.json, .jsonl, .csv, .parquet, .arrow; .gz and .zst too) or the id of a data set on the Hub."""
+    split: str = "train"
+    """The split to read of a data set on the Hub."""
+    format: Literal["instruction", "prompt_completion", "messages"]
+    """What the columns mean: instruction (+ input) → output, prompt → completion, or a list of messages."""
+    columns: dict[str, str] = {}
+    """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
+    task: Task | None = None
+    """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
+
+
+class HoldoutConfig(Section):
+    """What is kept out of training, to measure on."""
+
+    share: Share = 0.02
+    """Part of each task's prompts. Records with the same prompt are never on both sides."""
+    tasks: tuple[str, ...] = ()
+    """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
+
+
+class DataConfig(Section):
+    """Where the records come from and what becomes of them."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    """Read in this order."""
+    max_len_tokens: PositiveInt = 2048
+    """The longest example, prompt and answer together."""
+    overlong: Literal["drop", "error"] = "drop"
+    """What happens to a longer one. Dropped examples are counted by task."""
+    bad_records: Literal["stop", "quarantine"] = "stop"
+    """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
+    train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
+    """Which assistant turns of a conversation are learned."""
+    holdout: HoldoutConfig = HoldoutConfig()
+    """What is kept out of training."""
+    cache_dir: Path = Path("~/.cache/sft")
+    """Where token stores are kept. They are found again by their content, whatever the run is."""
+
+
+class MixtureConfig(Section):
+    """How much of each task a stage trains on."""
+
+    rates: Literal["natural", "equal", "temperature", "weights"] = "natural"
+    """A task's share follows its size, is the same for all, lies between (size^(1/temperature)), or is given."""
+    temperature: Annotated[float, Field(ge=1.0)] | None = None
+    """For `rates: temperature`. 1 is natural; the higher, the closer to equal."""
+    weights: dict[str, PositiveFloat] = {}
+    """For `rates: weights`: task → weight; they need not add up to 1. Only these tasks are trained."""
+    tasks: tuple[str, ...] | None = None
+    """The tasks of this stage. Default: all that are not held out."""
+    unit: Literal["supervised_tokens", "examples"] = "supervised_tokens"
+    """What shares, caps and epochs are counted in."""
+    cap: PositiveInt | None = None
+    """A task counts for at most this many units when rates are made (FLAN's rate cap)."""
+    max_epochs_per_task: PositiveFloat | None = None
+    """A task is repeated at most this often; what it may not take goes to the others."""
+    replay: dict[str, Share] = {}
+    """Earlier stage → the share of this stage that is drawn as that stage drew it."""
+
+
+class BudgetConfig(Section):
+    """When a stage ends: exactly one of the three."""
+
+    epochs: PositiveFloat | None = None
+    """As many units as the stage's tasks hold, times this."""
+    steps: PositiveInt | None = None
+    """Optimizer updates."""
+    supervised_tokens: PositiveInt | None = None
+    """Tokens in the loss."""
+
+
+class OptimizerConfig(Section):
+    """AdamW and its learning rate."""
+
+    lr: PositiveFloat
+    """The peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
+    warmup_ratio: Share = 0.03
+    """Part of the stage's steps in which the rate rises from zero."""
+    min_lr_ratio: Share = 0.0
+    """The last rate as a part of the peak."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled decay; norms and biases are exempt."""
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """Decay of the running mean and of the running square."""
+    eps: PositiveFloat = 1e-8
+    """Keeps the division finite."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+
+
+class StageConfig(Section):
+    """One stage of the curriculum; it starts from the model of the one before."""
+
+    name: Name
+    """Names the stage's folder."""
+    mixture: MixtureConfig = MixtureConfig()
+    """What it trains on."""
+    budget: BudgetConfig
+    """When it ends."""
+    optimizer: OptimizerConfig
+    """How it learns."""
+    pack_len_tokens: PositiveInt | None = None
+    """Default: that of `train`."""
+
+
+class TrainConfig(Section):
+    """The shape of a step."""
+
+    pack_len_tokens: PositiveInt = 2048
+    """Slots of a pack: examples are laid end to end up to this length."""
+    packs_per_step: PositiveInt = 32
+    """Packs in one optimizer update over all workers; it never depends on how many there are."""
+    micro_packs: PositiveInt = 1
+    """Packs in one forward and backward pass of a worker."""
+    activation_checkpointing: bool = True
+    """Activations are computed again in the backward pass instead of being kept."""
+    logits_chunk_tokens: PositiveInt = 1024
+    """Supervised positions whose logits exist at one time."""
+
+
+class DeepSpeedConfig(Section):
+    """ZeRO-3's own settings."""
+
+    offload_optimizer: Literal["none", "cpu"] = "none"
+    """Where the optimizer's state lives."""
+    offload_parameters: Literal["none", "cpu"] = "none"
+    """Where the parameters' shards live."""
+    extra: dict[str, Any] = {}
+    """Merged into DeepSpeed's config as it is."""
+
+
+class CheckpointConfig(Section):
+    """How often the state is saved, and how many of the saved are kept."""
+
+    every_steps: PositiveInt | None = 200
+    """A checkpoint after every so many steps. The end of a stage has one in any case."""
+    every_minutes: PositiveFloat | None = None
+    """And one when the last is older than this."""
+    keep_last: Annotated[int, Field(ge=1)] = 2
+    """Older ones are deleted after a newer one is published."""
+    async_: bool = Field(default=True, alias="async")
+    """Written by a thread while training goes on."""
+
+
+class EvaluateConfig(Section):
+    """What is measured on held-out data, before the first stage and after each."""
+
+    every_steps: PositiveInt | None = None
+    """And after every so many steps."""
+    max_examples_per_task: PositiveInt | None = 200
+    """Held-out examples measured of each task."""
+    sample_answers: Annotated[int, Field(ge=0)] = 0
+    """Held-out prompts answered by the first and by the last model, for people to read."""
+
+
+class LoggingConfig(Section):
+    """Where metrics go besides `metrics.jsonl`."""
+
+    tensorboard: bool = True
+    """Event files in the run folder."""
+
+
+class SftConfig(Section):
+    """The whole training job, without the machines that it runs on."""
+
+    run: RunConfig
+    """The run's name, folder and seed."""
+    model: ModelConfig
+    """The model to start from."""
+    data: DataConfig
+    """Where the records come from and what becomes of them."""
+    stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
+    """Trained in this order."""
+    train: TrainConfig = TrainConfig()
+    """The shape of a step."""
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    """ZeRO-3's own settings."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """How often the state is saved."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """What is measured on held-out data."""
+    logging: LoggingConfig = LoggingConfig()
+    """Where metrics go."""
+
+    def pack_len_tokens(self, stage_index: int) -> int:
+        """The length of a stage's packs."""
+        return self.stages[stage_index].pack_len_tokens or self.train.pack_len_tokens

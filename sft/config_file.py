@@ -1,0 +1,235 @@
+"""From a YAML file and `section.field=value` overrides to a frozen config, or to one list of all that is wrong.
+
+Invariant: a config that was read keeps every rule; `dump_config` writes it so that it reads back equal.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from sft.config import SftConfig
+from sft.config_rules import RULES, Problem
+from sft.errors import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+_MISSING = "nothing"
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
+
+    def __init__(self, origin: str, problems: Sequence[Problem]) -> None:
+        """`origin` is the file, or whatever else the config came from."""
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"{origin}: {count}"]
+        for p in problems:
+            lines += [f"  {p.path}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+        super().__init__("\n".join(lines))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read without constructing objects."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: the config cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
+    return content
+
+
+def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """The config with `section.field=value` assignments put in; a list item is named by number or by its name."""
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(content)))
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise UserError(f"{assignment!r}: an override is section.field=value, such as train.packs_per_step=16")
+        *parents, last = path.split(".")
+        node: Any = result
+        for key in parents:
+            node = _child(node, key, path)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{assignment!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+        if isinstance(node, list):
+            node[_list_index(node, last, path)] = value
+        elif isinstance(node, dict):
+            node[last] = value
+        else:
+            raise UserError(f"{path}: {_shown(node)} is a value, not a section, so it has no {last!r}")
+    return result
+
+
+def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfig:
+    """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    problems = find_problems(content)
+    if problems:
+        raise ConfigError(origin, problems)
+    return SftConfig.model_validate(content)
+
+
+def find_problems(content: Mapping[str, Any]) -> list[Problem]:
+    """All that is wrong with the sections of `SftConfig`, in the order of the sections."""
+    problems: list[Problem] = []
+    sections: dict[str, Any] = {}
+    fields = SftConfig.model_fields
+    for key in content:
+        if key not in fields:
+            problems.append(_unknown_key(str(key), content[key], list(fields)))
+    for name, field in fields.items():
+        if name not in content:
+            if field.is_required():
+                problems.append(Problem(name, _MISSING, "this section is needed", f"add `{name}:` to the config"))
+            else:
+                sections[name] = field.default
+            continue
+        # The alternative annotations of a field carry its constraints (such as a least length).
+        adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
+        found, readable = check_section(adapter, content[name], name)
+        problems += found
+        if readable is not None:
+            sections[name] = readable
+    for rule, needed in RULES:
+        if all(name in sections for name in needed):
+            problems += rule(*(sections[name] for name in needed))
+    return problems
+
+
+def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[list[Problem], Any]:
+    """The problems of one section, and the section itself as far as it can be read (None where it cannot).
+
+    A section with a misspelt key is read without that key, so that the rules between sections are checked too.
+    """
+    try:
+        return [], adapter.validate_python(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    # A list whose items are wrong also counts as too short: that is not the user's mistake.
+    details = [d for d in details if d["type"] != "too_short" or not d["input"]]
+    problems = [_as_problem(detail, path, adapter, value) for detail in details]
+    try:
+        return problems, adapter.validate_python(_without(value, [_keys(d["loc"], value) for d in details]))
+    except ValidationError:
+        return problems, None
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved config as YAML: every field with its value, readable by `build_config`."""
+    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def _keys(loc: Sequence[Any], value: Any) -> list[Any]:
+    """The part of pydantic's `loc` that names keys and indices in `value`; the rest names branches of unions."""
+    keys = []
+    for key in loc:
+        if isinstance(value, dict) and key in value or isinstance(value, list) and isinstance(key, int):
+            keys.append(key)
+            value = value[key]
+    return keys
+
+
+def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -> Problem:
+    keys = _keys(detail["loc"], value)
+    if detail["type"] == "missing":
+        keys.append(detail["loc"][-1])
+    where = ".".join([path, *map(str, keys)])
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown_key(where, detail["input"], _keys_at(adapter, detail["loc"][:-1]))
+        case "missing":
+            return Problem(where, _MISSING, "this field is needed", f"add `{where}`")
+        case "literal_error":
+            allowed = str(context["expected"]).replace("'", "")
+            return Problem(where, detail["input"], f"must be {allowed}", _did_you_mean(detail["input"], allowed))
+        case "string_pattern_mismatch":
+            rule = "may hold letters, digits, dots, dashes and underscores only"
+            return Problem(where, detail["input"], rule, "choose such a name")
+        case _:
+            rule = str(detail["msg"]).replace("Input should be", "must be").replace("valid dictionary", "mapping")
+            return Problem(where, detail["input"], rule[:1].lower() + rule[1:], "correct the value")
+
+
+def _unknown_key(path: str, value: Any, known: Sequence[str]) -> Problem:
+    key = path.rpartition(".")[2]
+    close = difflib.get_close_matches(key, known, n=1)
+    way_out = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
+    return Problem(path, value, "is not a known key", way_out)
+
+
+def _did_you_mean(given: Any, allowed: str) -> str:
+    words = allowed.replace(" or ", ", ").split(", ")
+    close = difflib.get_close_matches(str(given), words, n=1)
+    return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
+
+
+def _keys_at(adapter: TypeAdapter[Any], loc: Sequence[Any]) -> list[str]:
+    """The keys that the model at `loc` knows, found in the JSON schema (unions and lists included)."""
+    schema = adapter.json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+
+    def models(node: Any) -> list[Any]:
+        if "$ref" in node:
+            return models(definitions[node["$ref"].rpartition("/")[2]])
+        return [m for option in (*node.get("anyOf", ()), *node.get("oneOf", ())) for m in models(option)] or [node]
+
+    nodes = models(schema)
+    for key in loc:
+        if isinstance(key, int):
+            children = [n["items"] for n in nodes if "items" in n]
+        else:
+            children = [n["properties"][key] for n in nodes if key in n.get("properties", {})]
+        # A union's branch also stands in `loc`, by its type's name, and has no key of its own: stay there.
+        nodes = [m for child in children for m in models(child)] or nodes
+    return sorted({key for node in nodes for key in node.get("properties", {})})
+
+
+def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:
+    """`value` with the keys at `locations` taken out."""
+    wrong = {tuple(loc) for loc in locations}
+
+    def copy(node: Any, loc: tuple[Any, ...]) -> Any:
+        if isinstance(node, dict):
+            return {k: copy(v, (*loc, k)) for k, v in node.items() if (*loc, k) not in wrong}
+        if isinstance(node, list):
+            return [copy(v, (*loc, i)) for i, v in enumerate(node)]
+        return node
+
+    return copy(value, ())
+
+
+def _child(node: Any, key: str, path: str) -> Any:
+    if isinstance(node, list):
+        return node[_list_index(node, key, path)]
+    if isinstance(node, dict):
+        child = node.setdefault(key, {})
+        if child is None:
+            child = node[key] = {}
+        return child
+    raise UserError(f"{path}: {_shown(node)} is a value, not a section, so it has no {key!r}")
+
+
+def _list_index(items: list[Any], key: str, path: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if key in names:
+        return names.index(key)
+    if key.isdigit() and int(key) < len(items):
+        return int(key)
+    known = ", ".join(str(name) for name in names if name is not None)
+    raise UserError(f"{path}: there is no {key!r}; give a number below {len(items)}, or one of: {known}")
+
+
+def _shown(value: Any) -> str:
+    text = value if value == _MISSING else repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."

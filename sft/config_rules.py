@@ -1,0 +1,102 @@
+"""The rules that tie fields of the config together. Each yields what is wrong, where, and the way out.
+
+A rule is a pure function over whole sections. It runs when its sections are readable, whatever is wrong in the
+others, so that one run of the command reports everything.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from sft.config import DataConfig, StageConfig, TrainConfig
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a config: where, what was given, the rule it breaks, the way out."""
+
+    path: str
+    value: Any
+    rule: str
+    way_out: str
+
+
+Stages = tuple[StageConfig, ...]
+
+
+def names_are_unique(stages: Stages, data: DataConfig) -> Iterator[Problem]:
+    """Stages and sources are found by name."""
+    for path, names in (("stages", [s.name for s in stages]), ("data.sources", [s.name for s in data.sources])):
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                yield Problem(f"{path}.{i}.name", name, "is the name of an earlier one", "give it a name of its own")
+
+
+def one_budget(stages: Stages) -> Iterator[Problem]:
+    """A stage ends in exactly one way."""
+    for i, stage in enumerate(stages):
+        given = {k: v for k, v in stage.budget.model_dump().items() if v is not None}
+        if len(given) != 1:
+            yield Problem(
+                f"stages.{i}.budget", given or "nothing", "exactly one of epochs, steps, supervised_tokens is needed",
+                "name one, such as {epochs: 1}",
+            )  # fmt: skip
+
+
+def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
+    """`temperature` and `weights` go with the rates of that name, and with no other."""
+    for i, stage in enumerate(stages):
+        mixture = stage.mixture
+        for field, value in (("temperature", mixture.temperature), ("weights", mixture.weights or None)):
+            path = f"stages.{i}.mixture.{field}"
+            if (mixture.rates == field) != (value is not None):
+                if value is None:
+                    yield Problem(path, "nothing", f"`rates: {field}` needs it", f"give {path}")
+                else:
+                    rule = f"goes with `rates: {field}`, but the rates are `{mixture.rates}`"
+                    yield Problem(path, value, rule, f"set rates to {field}, or take it away")
+        if mixture.weights and mixture.tasks is not None:
+            rule = "`weights` names the tasks already"
+            yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
+
+
+def replay_is_of_earlier_stages(stages: Stages) -> Iterator[Problem]:
+    """Only what came before can be replayed, and something new must be left."""
+    for i, stage in enumerate(stages):
+        earlier = [s.name for s in stages[:i]]
+        for name in stage.mixture.replay:
+            if name not in earlier:
+                way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: take it away"
+                yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out)
+        total = sum(stage.mixture.replay.values())
+        if total >= 1:
+            rule = "replay takes the whole stage: the shares must add up to less than 1"
+            yield Problem(f"stages.{i}.mixture.replay", total, rule, "make the shares smaller")
+
+
+def examples_fit_a_pack(stages: Stages, data: DataConfig, train: TrainConfig) -> Iterator[Problem]:
+    """The longest example that is kept must fit into a pack of every stage."""
+    for i, stage in enumerate(stages):
+        length = stage.pack_len_tokens or train.pack_len_tokens
+        if data.max_len_tokens > length:
+            path = f"stages.{i}.pack_len_tokens" if stage.pack_len_tokens else "train.pack_len_tokens"
+            rule = f"is shorter than the longest example (data.max_len_tokens: {data.max_len_tokens})"
+            yield Problem(path, length, rule, "make packs longer or max_len_tokens smaller")
+
+
+def held_out_tasks_are_not_trained(stages: Stages, data: DataConfig) -> Iterator[Problem]:
+    """A task cannot be both held out and trained."""
+    for i, stage in enumerate(stages):
+        for field, tasks in (("weights", tuple(stage.mixture.weights)), ("tasks", stage.mixture.tasks or ())):
+            for task in set(tasks) & set(data.holdout.tasks):
+                rule = "is held out by data.holdout.tasks"
+                yield Problem(f"stages.{i}.mixture.{field}", task, rule, "take it out of one of the two")
+
+
+RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
+    (names_are_unique, ("stages", "data")),
+    (one_budget, ("stages",)),
+    (rates_have_their_numbers, ("stages",)),
+    (replay_is_of_earlier_stages, ("stages",)),
+    (examples_fit_a_pack, ("stages", "data", "train")),
+    (held_out_tasks_are_not_trained, ("stages", "data")),
+)
+"""Each rule with the sections that it reads, as arguments in this order."""

@@ -1,0 +1,40 @@
+"""Which examples are kept out of training: a share of all prompts, and whole tasks.
+
+The share is decided by the hash of the prompt, so records with the same prompt are never on both sides, and a
+record's side does not depend on what other data the run has.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+import numpy as np
+
+from sft.config import HoldoutConfig
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.schema import BoolArray
+
+
+def held_out_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
+    """True for each example that is never trained on: (num_examples,).
+
+    Raises:
+        UserError: a task of the config is not in the data.
+    """
+    unseen = [store.tasks.index(t) for t in check_tasks(holdout.tasks, store.tasks, "data.holdout.tasks")]
+    by_task = np.isin(store.task_ids, unseen)
+    # A prompt of a held-out task that another task shares would leak: it is held out there too.
+    by_prompt = np.isin(store.prompt_hashes, store.prompt_hashes[by_task])
+    by_share = store.prompt_hashes < np.uint64(min(int(holdout.share * 2**64), 2**64 - 1))
+    return np.asarray(by_task | by_prompt | by_share)
+
+
+def check_tasks(given: Iterable[str], known: list[str], path: str) -> list[str]:
+    """`given`, if each is a task of the data; else a `UserError` that says which are."""
+    names = list(given)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"The tasks there: {', '.join(known[:50])}."
+            raise UserError(f"{path}: there is no task {name!r} in the data. {hint}")
+    return names

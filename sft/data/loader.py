@@ -1,0 +1,29 @@
+"""Gives a rank the micro-batches of any step. It has no state: the state of the data loader is the step."""
+
+from dataclasses import dataclass
+
+from sft.data.collate import Batch, collate
+from sft.data.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.step_plan import EMPTY_PACK, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoader:
+    """The part of one rank in each step of a plan. It reads the packs of its own rank and no others."""
+
+    store: TokenStore
+    plan: PackPlan
+    steps: StepPlan
+    rank: int
+
+    def num_supervised_tokens(self, step: int) -> int:
+        """Tokens in the loss of the whole step, over all ranks: known before it runs."""
+        return self.plan.num_supervised_tokens(self.steps.step_packs(step))
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of `step`."""
+        return [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]
+
+    def _collate(self, packs: list[int]) -> Batch:
+        return collate([None if p == EMPTY_PACK else self.plan.read_pack(p, self.store) for p in packs])

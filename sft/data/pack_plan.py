@@ -1,0 +1,78 @@
+"""The packs of a stage on disk: which examples each holds, and what it weighs. Memory-mapped, without history.
+
+    example_ids (num_segments,) · starts (num_packs + 1,) · num_tokens, num_supervised (num_packs,)
+
+Step k is `StepPlan.step_packs(k)`: finding it needs none of the steps before. The plan knows the supervised tokens
+of every step before its first backward pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sft.atomic_files import publish_folder, read_manifest, written_aside
+from sft.data.token_store import TokenStore
+from sft.schema import IntArray, Pack
+
+_ARRAYS = ("example_ids", "starts", "num_tokens", "num_supervised")
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """A published pack plan, opened for reading."""
+
+    manifest: Mapping[str, Any]
+    example_ids: IntArray
+    starts: IntArray
+    num_tokens: IntArray
+    num_supervised: IntArray
+
+    @classmethod
+    def open(cls, path: Path) -> "PackPlan":
+        """Map the arrays of the plan that is published at `path`."""
+        return cls(read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+
+    def __len__(self) -> int:
+        """Number of packs."""
+        return len(self.num_tokens)
+
+    def pack_examples(self, pack_id: int) -> IntArray:
+        """The examples of a pack: (num_segments,)."""
+        return np.array(self.example_ids[self.starts[pack_id] : self.starts[pack_id + 1]])
+
+    def num_supervised_tokens(self, packs: range) -> int:
+        """Tokens in the loss over consecutive packs, such as those of a step."""
+        return int(self.num_supervised[packs.start : packs.stop].sum())
+
+    def read_pack(self, pack_id: int, store: TokenStore) -> Pack:
+        """A pack with its tokens; only the pages of its own examples are read."""
+        example_ids = self.pack_examples(pack_id)
+        examples = [store.example(int(i)) for i in example_ids]
+        return Pack(
+            pack_id,
+            example_ids,
+            np.concatenate([e.input_ids for e in examples]),
+            np.concatenate([e.loss_mask for e in examples]),
+            np.cumsum([0, *(len(e.input_ids) for e in examples)]),
+        )
+
+
+def publish_plan(
+    path: Path, order: IntArray, packed: tuple[IntArray, IntArray], store: TokenStore, manifest: Any
+) -> None:
+    """Publish the packs `packed` of `order` (see `sft.data.packing.pack_order`) at `path`."""
+    positions, starts = packed
+    example_ids = order[positions]
+    arrays = {
+        "example_ids": example_ids.astype(np.int64),
+        "starts": starts,
+        "num_tokens": np.add.reduceat(store.lengths[example_ids], starts[:-1]),
+        "num_supervised": np.add.reduceat(store.num_supervised[example_ids].astype(np.int64), starts[:-1]),
+    }
+    with written_aside(path, "plan") as aside:
+        for name, array in arrays.items():
+            np.save(aside / f"{name}.npy", array)
+        publish_folder(aside, path, manifest)

@@ -1,0 +1,101 @@
+"""What training, checkpoints and evaluation need of an engine, and no more.
+
+The surface is small so that a plain single-process engine can stand beside ZeRO-3 as the oracle of the tests, and
+so that checkpoints know nothing of how an engine lays out its memory: state is flat, by name, in parts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from sft.data.collate import Batch
+from sft.world import World
+
+STATE_KINDS = ("master", "exp_avg", "exp_avg_sq")
+"""What is kept of each parameter: its float32 copy, and AdamW's two moments."""
+
+
+class StepResult(NamedTuple):
+    """What a step did: the mean loss over its supervised tokens, and the norm of its gradient before clipping."""
+
+    loss: float
+    grad_norm: float
+
+
+class Shard(NamedTuple):
+    """A part of one flat state tensor: elements `start` to `start + len(values)` of `numel`, on any device."""
+
+    numel: int
+    start: int
+    values: Tensor
+
+
+ReadState = Callable[[str, int, int], Tensor]
+"""(`key`, `start`, `stop`) → those elements of a flat state tensor, as float32 on the CPU."""
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient of a step is not a number; the weights of the last checkpoint are still good."""
+
+
+class Engine(Protocol):
+    """A model with its optimizer, on this rank."""
+
+    world: World
+
+    def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
+        """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.
+
+        Raises:
+            NonFiniteError: on every rank, before the update where it is the loss.
+        """
+        ...
+
+    def segment_nll(self, batch: Batch) -> Tensor:
+        """The summed nll of each segment, without a gradient: (num_segments,) float64 on the CPU."""
+        ...
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all ranks, on the CPU."""
+        ...
+
+    def all_reduce_max(self, values: Tensor) -> Tensor:
+        """The largest of `values` over all ranks, on the CPU."""
+        ...
+
+    def local_state(self) -> dict[str, Shard]:
+        """This rank's part of the state, by `<parameter>/<kind>`; views, not copies."""
+        ...
+
+    def load_local_state(self, read: ReadState, num_updates: int) -> None:
+        """Take over a saved state: `read` gives any part of it, whatever world size saved it."""
+        ...
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter, by its Hugging Face name; tied ones once."""
+        ...
+
+    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every whole parameter in that order, one at a time; all ranks must iterate together."""
+        ...
+
+    def persistent_buffers(self) -> dict[str, Tensor]:
+        """Buffers that belong to the model's file."""
+        ...
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model, for its config and generation config."""
+        ...
+
+
+def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> list[Any]:
+    """AdamW's parameter groups: matrices are decayed; norms and biases, which are vectors, are not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if weight_decay == 0:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    matrices = [p for p in parameters if len(shape_of(p)) > 1]
+    vectors = [p for p in parameters if len(shape_of(p)) <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,110 @@
+"""The plain engine: one process, whole parameters, no DeepSpeed. The oracle that the tests hold ZeRO-3 against."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from sft.config import OptimizerConfig, SftConfig
+from sft.data.collate import Batch
+from sft.engine.engine import STATE_KINDS, NonFiniteError, ReadState, Shard, StepResult, decay_groups
+from sft.model.loading import load_model
+from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.world import World
+
+
+class SingleProcessEngine:
+    """`sft.engine.engine.Engine` in the most obvious way: float32 masters beside the working parameters."""
+
+    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str) -> None:
+        """Load the model whole."""
+        self.world = World()
+        model = load_model(config.model, model_path, getattr(torch, config.model.dtype))
+        model.train()
+        self._module = SupervisedNll(model, config.train.logits_chunk_tokens)
+        self._max_grad_norm = optimizer.max_grad_norm
+        self._working = dict(model.named_parameters())
+        self._masters = {n: p.detach().float().clone().requires_grad_() for n, p in self._working.items()}
+        groups = decay_groups(model, optimizer.weight_decay, lambda p: p.shape)
+        names = {p: n for n, p in self._working.items()}
+        for group in groups:
+            group["params"] = [self._masters[names[p]] for p in group["params"]]
+        self._adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps)
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model."""
+        return self._module.model
+
+    def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
+        """One update; see `Engine`."""
+        nll = 0.0
+        gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
+        for batch in micro_batches:
+            nll_sum = self._module(batch).sum()
+            (nll_sum / num_supervised_tokens).backward()
+            nll += float(nll_sum.detach())
+            for name, parameter in self._working.items():
+                assert parameter.grad is not None, f"{name} is not part of the loss"
+                gradients[name] += parameter.grad.float()
+                parameter.grad = None
+        if not math.isfinite(nll):
+            raise NonFiniteError(f"the loss is {nll / num_supervised_tokens}")
+        for name, master in self._masters.items():
+            master.grad = gradients[name]
+        grad_norm = float(clip_grad_norm_(self._masters.values(), self._max_grad_norm))
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self._copy_masters()
+        return StepResult(nll / num_supervised_tokens, grad_norm)
+
+    def segment_nll(self, batch: Batch) -> Tensor:
+        """The summed nll of each segment; see `Engine`."""
+        with torch.no_grad():
+            return nll_by_segment(self._module(batch), batch)
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """There is one rank."""
+        return values
+
+    def all_reduce_max(self, values: Tensor) -> Tensor:
+        """There is one rank."""
+        return values
+
+    def local_state(self) -> dict[str, Shard]:
+        """The whole state, flat; see `Engine`."""
+        state = {}
+        for name, master in self._masters.items():
+            for kind in STATE_KINDS:
+                whole = master.detach() if kind == "master" else self._adamw.state[master][kind]
+                state[f"{name}/{kind}"] = Shard(whole.numel(), 0, whole.flatten())
+        return state
+
+    def load_local_state(self, read: ReadState, num_updates: int) -> None:
+        """Take over a saved state; see `Engine`."""
+        for name, master in self._masters.items():
+            loaded = {kind: read(f"{name}/{kind}", 0, master.numel()).view_as(master) for kind in STATE_KINDS}
+            master.data.copy_(loaded.pop("master"))
+            self._adamw.state[master] = {"step": torch.tensor(float(num_updates)), **loaded}
+        self._copy_masters()
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter; see `Engine`."""
+        return {name: tuple(parameter.shape) for name, parameter in self._working.items()}
+
+    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter; see `Engine`."""
+        return ((name, parameter.data) for name, parameter in self._working.items())
+
+    def persistent_buffers(self) -> dict[str, Tensor]:
+        """Buffers that belong to the model's file."""
+        names = {name for name, _ in self.hf_model.named_parameters(remove_duplicate=False)}
+        return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
+
+    def _copy_masters(self) -> None:
+        for name, parameter in self._working.items():
+            parameter.data.copy_(self._masters[name].detach())

@@ -1,0 +1,193 @@
+"""ZeRO-3: parameters, gradients and optimizer state are split over the ranks, each parameter as a flat array.
+
+Rank r of W holds elements `r * ceil(n / W)` onwards of each parameter of n elements, the last ones padded. So a
+checkpoint needs no format of its own for a world size: it is n elements in W parts, and any other W' reads its own
+parts of them.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+import deepspeed.ops
+from deepspeed.git_version_info import installed_ops
+from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+from deepspeed.utils import (
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+
+from sft.config import OptimizerConfig, SftConfig
+from sft.data.collate import Batch
+from sft.engine.engine import NonFiniteError, ReadState, Shard, StepResult, decay_groups
+from sft.engine.zero3_config import build_zero3_config
+from sft.model.loading import load_model
+from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.world import World
+
+# On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed
+# meanwhile; gloo takes the same time for a step.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+class Zero3Engine:
+    """DeepSpeed's ZeRO-3 engine behind `sft.engine.engine.Engine`."""
+
+    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
+        """Load the model straight into shards. The process group must exist; all ranks call this together."""
+        self.world = world
+        self.device = torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        on_cuda = self.device.type == "cuda"
+        zero_config = build_zero3_config(config, optimizer.max_grad_norm, on_cuda)
+        dtype = getattr(torch, config.model.dtype)
+        model = load_model(config.model, model_path, dtype, zero_config)
+        if config.train.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()
+        on_cpu = not on_cuda or config.deepspeed.offload_optimizer == "cpu"
+        module = SupervisedNll(model, config.train.logits_chunk_tokens)
+        groups = decay_groups(module, optimizer.weight_decay, lambda p: p.ds_shape)
+        self._engine, *_ = deepspeed.initialize(
+            model=module, optimizer=_build_adamw(groups, optimizer, on_cpu), config=zero_config
+        )
+        self._zero: Any = self._engine.optimizer
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model."""
+        return self._engine.module.model
+
+    def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
+        """One update; see `Engine`."""
+        for group in self._zero.param_groups:
+            group["lr"] = lr
+        nll = torch.zeros((), dtype=torch.float64)
+        for i, batch in enumerate(micro_batches):
+            self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            nll_sum = self._engine(batch.to(self.device)).sum()
+            # DeepSpeed averages over the ranks; times the world size, that is the sum.
+            self._engine.backward(nll_sum * (self.world.size / num_supervised_tokens), scale_wrt_gas=False)
+            nll += nll_sum.detach().double().cpu()
+        loss = float(self.all_reduce_sum(nll)) / num_supervised_tokens
+        if not math.isfinite(loss):
+            raise NonFiniteError(f"the loss is {loss}")
+        self._engine.step()
+        grad_norm = float(self._engine.get_global_grad_norm())
+        if not math.isfinite(grad_norm):
+            raise NonFiniteError(f"the norm of the gradient is {grad_norm}")
+        return StepResult(loss, grad_norm)
+
+    def segment_nll(self, batch: Batch) -> Tensor:
+        """The summed nll of each segment; see `Engine`."""
+        on_device = batch.to(self.device)
+        self._engine.eval()
+        with torch.no_grad():
+            nll = nll_by_segment(self._engine(on_device), on_device)
+        self._engine.train()
+        return nll.cpu()
+
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum over all ranks."""
+        return self._all_reduce(values, dist.ReduceOp.SUM)
+
+    def all_reduce_max(self, values: Tensor) -> Tensor:
+        """The largest over all ranks."""
+        return self._all_reduce(values, dist.ReduceOp.MAX)
+
+    def local_state(self) -> dict[str, Shard]:
+        """This rank's part of the state; see `Engine`."""
+        state = {}
+        for name, parameter in self._parameters():
+            start, stop = self._own_range(parameter)
+            kinds = {
+                "master": safe_get_local_fp32_param(parameter),
+                "exp_avg": safe_get_local_optimizer_state(parameter, "exp_avg"),
+                "exp_avg_sq": safe_get_local_optimizer_state(parameter, "exp_avg_sq"),
+            }
+            for kind, values in kinds.items():
+                state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values[: stop - start])
+        return state
+
+    def load_local_state(self, read: ReadState, num_updates: int) -> None:
+        """Take over a saved state; see `Engine`."""
+        # Before the first update the optimizer has no state that could be filled.
+        for flat in self._zero.fp32_partitioned_groups_flat:
+            counted = isinstance(self._zero.optimizer, DeepSpeedCPUAdam | FusedAdam)
+            step = num_updates if counted else torch.tensor(float(num_updates), device=flat.device)
+            moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
+            self._zero.optimizer.state[flat] = {"step": step, **moments}
+        for name, parameter in self._parameters():
+            start, stop = self._own_range(parameter)
+
+            def padded(
+                kind: str, name: str = name, p: Any = parameter, span: tuple[int, int] = (start, stop)
+            ) -> Tensor:
+                values = torch.zeros(p.ds_tensor.numel(), dtype=torch.float32)
+                values[: span[1] - span[0]] = read(f"{name}/{kind}", *span)
+                return values.to(p.ds_tensor.device)
+
+            master = padded("master")
+            safe_set_local_fp32_param(parameter, master)
+            # The first forward pass uses the working copy, which nothing else would bring up to date.
+            parameter.ds_tensor.data.copy_(master)
+            for kind in ("exp_avg", "exp_avg_sq"):
+                safe_set_local_optimizer_state(parameter, padded(kind), kind)
+        # Small parameters stay gathered on every rank, so their gathered copies are renewed too.
+        small = self._zero.persistent_parameters
+        if small:
+            small[0].partition(small)
+            small[0].all_gather(small)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter; see `Engine`."""
+        return {name: tuple(parameter.ds_shape) for name, parameter in self._parameters()}
+
+    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """Every whole parameter, one at a time; see `Engine`."""
+        for name, parameter in self._parameters():
+            with deepspeed.zero.GatheredParameters([parameter]):
+                yield name, parameter.data
+
+    def persistent_buffers(self) -> dict[str, Tensor]:
+        """Buffers that belong to the model's file."""
+        names = {name for name, _ in self.hf_model.named_parameters(remove_duplicate=False)}
+        return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
+
+    def _parameters(self) -> Iterator[tuple[str, Any]]:
+        return ((name, p) for name, p in self.hf_model.named_parameters() if p.requires_grad)
+
+    def _own_range(self, parameter: Any) -> tuple[int, int]:
+        share = parameter.ds_tensor.numel()
+        start = min(self.world.rank * share, parameter.ds_numel)
+        return start, min(start + share, parameter.ds_numel)
+
+    def _all_reduce(self, values: Tensor, operation: Any) -> Tensor:
+        reduced = values.to(self.device, copy=True)
+        dist.all_reduce(reduced, operation)
+        return reduced.cpu()
+
+
+def _build_adamw(groups: list[Any], optimizer: OptimizerConfig, on_cpu: bool) -> torch.optim.Optimizer:
+    """AdamW as one fused kernel: DeepSpeed's where its installation has built it, else torch's own.
+
+    DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
+    """
+    settings: Any = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
+    built: torch.optim.Optimizer
+    if on_cpu and installed_ops.get("cpu_adam"):
+        built = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    elif not on_cpu and installed_ops.get("fused_adam"):
+        built = FusedAdam(groups, adam_w_mode=True, **settings)
+    else:
+        built = torch.optim.AdamW(groups, fused=True, **settings)
+    return built

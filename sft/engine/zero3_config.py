@@ -1,0 +1,47 @@
+"""DeepSpeed's config for a stage: a pure function of ours, with the user's `deepspeed.extra` merged in last."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sft.config import SftConfig
+
+
+def build_zero3_config(config: SftConfig, max_grad_norm: float, on_cuda: bool) -> dict[str, Any]:
+    """The dictionary that `deepspeed.initialize` and `zero.Init` take.
+
+    Accumulation is driven by the engine and not by DeepSpeed, so nothing here depends on the world size.
+    """
+    zero: dict[str, Any] = {
+        "stage": 3,
+        "overlap_comm": on_cuda,
+        "contiguous_gradients": True,
+        "stage3_gather_16bit_weights_on_model_save": False,
+        "reduce_bucket_size": 100_000_000,
+        "stage3_prefetch_bucket_size": 100_000_000,
+    }
+    if config.deepspeed.offload_optimizer == "cpu":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_cuda}
+    if config.deepspeed.offload_parameters == "cpu":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": on_cuda}
+    built = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": max_grad_norm,
+        "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        "zero_optimization": zero,
+        # Gradients are summed over ranks and micro-batches in float32: in bfloat16 the sum would depend on the split.
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 1 << 30,
+    }
+    return _merged(built, config.deepspeed.extra)
+
+
+def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged

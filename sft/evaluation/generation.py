@@ -1,0 +1,84 @@
+"""Answers of whole models to held-out prompts, for people to read. Runs in one process, without ZeRO-3."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from sft.atomic_files import write_json
+from sft.config import ModelConfig
+from sft.data.chat_template import load_tokenizer
+from sft.data.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+
+MAX_NEW_TOKENS = 64
+_MAX_PROMPT_TOKENS = 512
+
+
+class Prompt(NamedTuple):
+    """A held-out example, cut before its first answer."""
+
+    task: str
+    prompt_ids: tuple[int, ...]
+    reference_ids: tuple[int, ...]
+
+
+def choose_prompts(store: TokenStore, heldout: PackPlan, num_prompts: int) -> list[Prompt]:
+    """The first held-out examples of so many different tasks, those with the most examples first."""
+    ids = np.sort(np.array(heldout.example_ids))
+    task_ids, counts = np.unique(store.task_ids[ids], return_counts=True)
+    prompts = []
+    for task_id in task_ids[np.argsort(-counts, kind="stable")]:
+        for example_id in ids[store.task_ids[ids] == task_id]:
+            example = store.example(int(example_id))
+            answer = np.flatnonzero(example.loss_mask)
+            if len(answer) and answer[0] <= _MAX_PROMPT_TOKENS:
+                prompt_ids = tuple(example.input_ids[: answer[0]].tolist())
+                prompts.append(Prompt(store.tasks[task_id], prompt_ids, tuple(example.input_ids[answer].tolist())))
+                break
+    return prompts[:num_prompts]
+
+
+def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str, prompts: Sequence[Prompt]) -> None:
+    """Answer the prompts with the models at `before` and `after`, greedily, and keep both beside the reference."""
+    tokenizer = load_tokenizer(model)
+    answers = [_answer(model, folder, prompts) for folder in (before, after)]
+
+    def text(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    samples = [
+        {
+            "task": prompt.task,
+            "prompt": str(tokenizer.decode(list(prompt.prompt_ids))),
+            "reference": text(prompt.reference_ids),
+            "before": text(first),
+            "after": text(last),
+        }
+        for prompt, first, last in zip(prompts, *answers, strict=True)
+    ]
+    write_json(path, samples)
+
+
+def _answer(model: ModelConfig, folder: str, prompts: Sequence[Prompt]) -> list[list[int]]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code, use_safetensors=True
+    ).to(device)
+    answers = []
+    for prompt in prompts:
+        input_ids = torch.tensor([prompt.prompt_ids], device=device)
+        stop = [prompt.reference_ids[-1]]
+        output = loaded.generate(
+            input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=stop[0],
+        )
+        answers.append(output[0, len(prompt.prompt_ids) :].tolist())
+    return answers

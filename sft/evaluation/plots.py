@@ -1,0 +1,279 @@
+"""From the records of a run to SVG text, one function for each plot of the report.
+
+Text stays text (`svg.fonttype: none`): small, selectable, and names in any script are drawn by the fonts of
+whoever reads. Colours are those of Okabe and Ito, told apart with any colour vision, always on white.
+Invariant: the same records give the same bytes, and no two plots of a run share an element id.
+
+The stages' steps are put one after another on one axis; its 0 is the model that nothing has trained yet.
+"""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from io import StringIO
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from sft.evaluation.run_records import (
+    Evaluation,
+    PlanRecord,
+    RunRecords,
+    StageRecord,
+    StepRecord,
+    ordered_tasks,
+)
+
+Floats = NDArray[np.float64]
+
+_WIDTH_INCHES = 10.0
+_STAGE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_BEFORE, _RESTART, _INK = "#AEB6BF", "#B3261E", "#333333"
+_MAX_POINTS = 1500
+_MAX_LABEL_CHARS = 36
+_LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    # Names from data may hold dollar signs.
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E8EA",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+
+
+def loss_plot(run: RunRecords) -> str:
+    """Training loss by step, raw and smoothed, with the held-out loss of every evaluation."""
+    with matplotlib.rc_context(_LOOK):
+        figure, (axes,) = _timeline(run, ["loss per supervised token"], height_inches=4.0)
+        for first, stage in _placed(run):
+            _draw_steps(axes, first, stage, lambda step: step.loss, _colour(stage.index), f"training, {stage.name}")
+        places = {stage.index: (first, first + stage.num_steps) for first, stage in _placed(run)}
+        measured = [(0, e.loss) for e in run.evaluations if e.stage_index is None]
+        for evaluation in (*run.evaluations, *run.mid_stage):
+            if evaluation.stage_index in places:
+                first, end = places[evaluation.stage_index]
+                measured.append((end if evaluation.step is None else first + evaluation.step, evaluation.loss))
+        if measured:
+            xs, ys = zip(*sorted(measured), strict=True)
+            axes.plot(xs, ys, ":D", color="black", linewidth=1.2, markersize=6, markeredgecolor="white",
+                      label="held-out, all tasks", zorder=5)  # fmt: skip
+        _scale_by_range(axes, [step.loss for step in run.steps])
+        _legend(axes, run)
+        return _svg(figure, "loss")
+
+
+def schedule_plot(run: RunRecords) -> str:
+    """Learning rate and gradient norm by step."""
+    with matplotlib.rc_context(_LOOK):
+        figure, (top, bottom) = _timeline(run, ["learning rate", "gradient norm"], height_inches=4.4)
+        for first, stage in _placed(run):
+            colour = _colour(stage.index)
+            xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
+            top.plot(*_thinned(xs, np.array([step.lr for step in stage.steps])), color=colour, **_marker(xs))
+            _draw_steps(bottom, first, stage, lambda step: step.grad_norm, colour, stage.name)
+        top.set_ylim(bottom=0)
+        top.yaxis.set_major_formatter("{x:.1e}")
+        _scale_by_range(bottom, [step.grad_norm for step in run.steps])
+        return _svg(figure, "schedule")
+
+
+def throughput_plot(run: RunRecords) -> str:
+    """Tokens and supervised tokens per second by step."""
+    with matplotlib.rc_context(_LOOK):
+        figure, (axes,) = _timeline(run, ["tokens per second"], height_inches=3.2)
+        for number, (first, stage) in enumerate(_placed(run)):
+            labels = ("tokens", "supervised tokens") if number == 0 else ("", "")
+            _draw_steps(axes, first, stage, lambda step: step.tokens_per_second, "#5F6B76", labels[0])
+            _draw_steps(axes, first, stage, lambda s: s.supervised_tokens_per_second, _STAGE_COLOURS[0], labels[1])
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        _legend(axes, run)
+        return _svg(figure, "throughput")
+
+
+def mixture_plot(stage_index: int, plan: PlanRecord) -> str:
+    """Each task's share before mixing and in the stage, the largest share in the stage first."""
+    shares = sorted(plan.mixture, key=lambda row: (-row.share, -row.share_before, row.task))
+    with matplotlib.rc_context(_LOOK):
+        figure, axes = _bars(len(shares), inches_each=0.32)
+        ys = np.arange(len(shares), dtype=float)
+        axes.barh(ys - 0.19, [s.share_before for s in shares], 0.36, color=_BEFORE, label="before")
+        axes.barh(ys + 0.19, [s.share for s in shares], 0.36, color=_colour(stage_index), label="in this stage")
+        axes.plot([s.share_target for s in shares], ys + 0.19, "|", color="black", markersize=8, label="target")
+        _name_bars(axes, [s.task for s in shares])
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel(f"share of the {plan.unit.replace('_', ' ')}")
+        _legend_above(axes)
+        return _svg(figure, f"mixture-{stage_index}")
+
+
+def heldout_plot(evaluations: Sequence[Evaluation]) -> str:
+    """Each task's held-out loss, from the base model over the stages; tasks never trained on are shaded."""
+    tasks = ordered_tasks(evaluations)
+    unseen = [any(e.tasks[task].unseen for e in evaluations if task in e.tasks) for task in tasks]
+    with matplotlib.rc_context(_LOOK):
+        figure, axes = _bars(len(tasks), inches_each=0.27)
+        for y, task in enumerate(tasks):
+            losses = [e.tasks[task].loss for e in evaluations if task in e.tasks]
+            axes.plot([min(losses), max(losses)], [y, y], color="#C9CED3", linewidth=2, zorder=1)
+            if unseen[y]:
+                axes.axhspan(y - 0.5, y + 0.5, color="#FBF1D5", linewidth=0, zorder=0)
+        for evaluation in evaluations:
+            ys = [y for y, task in enumerate(tasks) if task in evaluation.tasks]
+            losses = [evaluation.tasks[tasks[y]].loss for y in ys]
+            if evaluation.stage_index is None:
+                axes.plot(
+                    losses,
+                    ys,
+                    "o",
+                    color="white",
+                    markeredgecolor=_INK,
+                    markersize=6.5,
+                    label=evaluation.name,
+                )
+            else:
+                axes.plot(losses, ys, "o", color=_colour(evaluation.stage_index), markersize=6.5, zorder=3,
+                          label=f"after {evaluation.name}")  # fmt: skip
+        _name_bars(axes, tasks)
+        axes.set_xlabel("held-out loss per supervised token (lower is better)")
+        extra = [Patch(color="#FBF1D5", label="unseen task: never trained on")] if any(unseen) else []
+        _legend_above(axes, extra)
+        return _svg(figure, "heldout")
+
+
+def _placed(run: RunRecords) -> Iterator[tuple[int, StageRecord]]:
+    """Each stage with the number of steps before it."""
+    first = 0
+    for stage in run.stages:
+        yield first, stage
+        first += stage.num_steps
+
+
+def _timeline(run: RunRecords, labels: Sequence[str], height_inches: float) -> tuple[Figure, list[Axes]]:
+    """Panels over the steps of the run, with the boundaries of the stages and the restarts."""
+    figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0])
+    end = max((first + len(stage.steps) for first, stage in _placed(run)), default=1)
+    for axes, label in zip(panels, labels, strict=True):
+        axes.set_ylabel(label)
+        axes.set_xlim(-0.01 * end, 1.01 * end)
+        for first, stage in _placed(run):
+            if first:
+                axes.axvline(first, color="#888888", linewidth=0.9)
+            for step in stage.restarts:
+                axes.axvline(first + step, color=_RESTART, linewidth=0.9, linestyle=(0, (4, 3)))
+    panels[-1].set_xlabel("step")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for first, stage in _placed(run):
+        # A name wider than its stage would be written over the next.
+        if len(stage.steps) / end > 0.012 * len(stage.name):
+            panels[0].text(first, 1.02, f" {stage.name}", transform=panels[0].get_xaxis_transform(),
+                           color=_colour(stage.index), fontweight="bold")  # fmt: skip
+    return figure, panels
+
+
+def _draw_steps(
+    axes: Axes, first: int, stage: StageRecord, value: Callable[[StepRecord], float], colour: str, label: str
+) -> None:
+    """A value of each step, light, and smoothed over it."""
+    xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
+    ys = np.array([value(step) for step in stage.steps], dtype=float)
+    if len(xs):
+        axes.plot(*_thinned(xs, ys), color=colour, alpha=0.28, linewidth=0.8)
+        axes.plot(*_thinned(xs, _smoothed(ys)), color=colour, linewidth=1.8, label=label, **_marker(xs))
+
+
+def _smoothed(values: Floats) -> Floats:
+    """The mean over a window of a twentieth of the values around each; what is not finite is left out."""
+    kernel = np.ones(min(len(values), 2 * (len(values) // 40) + 1))
+    finite = np.isfinite(values)
+    sums = np.convolve(np.where(finite, values, 0.0), kernel, mode="same")
+    counts = np.convolve(finite.astype(float), kernel, mode="same")
+    means: Floats = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0.5)
+    return means
+
+
+def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
+    """Of a long curve the lowest and the highest point of each bin: it looks the same and stays small."""
+    if len(xs) <= _MAX_POINTS:
+        return xs, ys
+    keep = {0, len(xs) - 1}
+    for part in np.array_split(np.arange(len(xs)), _MAX_POINTS // 2):
+        known = part[np.isfinite(ys[part])]
+        if len(known):
+            keep |= {int(known[ys[known].argmin()]), int(known[ys[known].argmax()])}
+    kept = np.array(sorted(keep))
+    return xs[kept], ys[kept]
+
+
+def _marker(xs: Floats) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3.0} if len(xs) <= 30 else {}
+
+
+def _scale_by_range(axes: Axes, values: Sequence[float]) -> None:
+    """Logarithmic where a linear axis would flatten the curve under its spikes."""
+    finite = [value for value in values if np.isfinite(value)]
+    if finite and min(finite) > 0 and max(finite) > 20 * float(np.median(finite)):
+        axes.set_yscale("log")
+
+
+def _bars(num_bars: int, inches_each: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH_INCHES, 1.1 + inches_each * num_bars), layout="constrained")
+    axes = figure.subplots()
+    axes.set_ylim(num_bars - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    # A reader of a tall plot sees one end of it at a time.
+    axes.tick_params(axis="x", top=num_bars > 20, labeltop=num_bars > 20)
+    return figure, axes
+
+
+def _name_bars(axes: Axes, tasks: Sequence[str]) -> None:
+    short = [t if len(t) <= _MAX_LABEL_CHARS else f"{t[: _MAX_LABEL_CHARS - 1]}…" for t in tasks]
+    axes.set_yticks(range(len(tasks)), short)
+    axes.tick_params(axis="y", length=0)
+
+
+def _legend(axes: Axes, run: RunRecords) -> None:
+    restart = Line2D([], [], color=_RESTART, linestyle=(0, (4, 3)), linewidth=1.1, label="restart")
+    _legend_above(axes, [restart] if any(stage.restarts for stage in run.stages) else [])
+
+
+def _legend_above(axes: Axes, extra: Sequence[Patch | Line2D] = ()) -> None:
+    handles = [*axes.get_legend_handles_labels()[0], *extra]
+    # More columns than this would be wider than the plot.
+    axes.figure.legend(handles=handles, loc="outside upper left", ncols=max(1, min(5, len(handles))))
+
+
+def _colour(stage_index: int) -> str:
+    return _STAGE_COLOURS[stage_index % len(_STAGE_COLOURS)]
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element whose ids all begin with `name`."""
+    text = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # The reader's fonts draw the text, not the font that it is measured with here.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(text, format="svg", metadata=nothing)
+    svg = text.getvalue()
+    named = re.compile(r'(\sid="|url\(#|href="#)')
+    return re.sub(r"<[^<>]+>", lambda tag: named.sub(rf"\g<1>{name}-", tag[0]), svg[svg.index("<svg") :])

@@ -1,0 +1,186 @@
+"""From a run folder to one self-contained HTML page: no scripts, and nothing is loaded from anywhere.
+
+Invariant: what came from data (tasks, prompts, answers, the config) is escaped; only the plots are put in as
+they are, and they are made here. A run still under way has a page too, which says what is not there yet.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from sft.atomic_files import write_text
+from sft.evaluation import plots
+from sft.evaluation.run_records import Evaluation, RunRecords, StageRecord, ordered_tasks, read_run
+from sft.evaluation.tables import number, percent, relative_change, short_count
+from sft.run_folder import RunFolder
+
+
+def render_report(run: RunFolder) -> str:
+    """The page as text.
+
+    Raises:
+        UserError: there is no such run folder, or a published file in it is damaged.
+    """
+    records = read_run(run)
+    heldout = _heldout(records.evaluations)
+    environment = Environment(
+        loader=PackageLoader("sft.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "count": short_count, "duration": _duration}
+    return environment.get_template("report.html.j2").render(
+        run=records,
+        status=_status(records),
+        facts=_facts(records),
+        heldout=heldout,
+        heldout_plot=Markup(plots.heldout_plot(records.evaluations)) if heldout["tasks"] else "",
+        time_plots={
+            plot.__name__: Markup(plot(records))
+            for plot in (plots.loss_plot, plots.schedule_plot, plots.throughput_plot)
+            if records.steps
+        },
+        mixtures=[
+            (stage, stage.plan, Markup(plots.mixture_plot(stage.index, stage.plan)))
+            for stage in records.stages
+            if stage.plan is not None and stage.plan.mixture
+        ],
+        throughput=_throughput(records),
+        manifest_text=json.dumps(records.manifest, indent=1, ensure_ascii=False) if records.manifest else "",
+        notes=_notes(records.stages),
+    )
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write the page into the run folder.
+
+    Raises:
+        UserError: there is no such run folder, or a published file in it is damaged.
+    """
+    write_text(run.report, render_report(run))
+    return run.report
+
+
+def _status(run: RunRecords) -> str:
+    planned = run.config.get("stages")
+    num_stages = len(planned) if isinstance(planned, list) else len(run.stages)
+    num_complete = sum(stage.is_complete for stage in run.stages)
+    if num_stages and num_complete == num_stages:
+        return "finished"
+    return "under way or stopped" if run.steps else "not started"
+
+
+def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
+    """What a reader wants first: label, value, and a remark under it."""
+    model = run.config.get("model")
+    num_planned = sum(stage.num_steps for stage in run.stages)
+    num_done = len(run.steps)
+    stages = " → ".join(stage.name for stage in run.stages) or "–"
+    num_repeated = sum(stage.num_repeated_steps for stage in run.stages)
+    facts = [
+        ("model", str(model.get("path", "–")) if isinstance(model, dict) else "–", ""),
+        ("stages", str(len(run.stages)), stages),
+        ("steps", f"{num_done:,}", "" if num_done == num_planned else f"of {num_planned:,} planned so far"),
+        (
+            "supervised tokens",
+            short_count(sum(step.num_supervised_tokens for step in run.steps)),
+            "trained on",
+        ),
+    ]
+    facts.append(("held-out loss", *_heldout_fact(run.evaluations)))
+    supervised = _median(step.supervised_tokens_per_second for step in run.steps)
+    in_all = _median(step.tokens_per_second for step in run.steps)
+    remark = f"median; {short_count(in_all)} with the prompts" if math.isfinite(in_all) else ""
+    facts.append(("supervised tokens/s", short_count(supervised) if math.isfinite(supervised) else "–", remark))
+    remark = f"{num_repeated:,} steps trained again" if num_repeated else ""
+    facts.append(("restarts", str(run.num_restarts), remark))
+    return facts
+
+
+def _heldout_fact(evaluations: tuple[Evaluation, ...]) -> tuple[str, str]:
+    if not evaluations:
+        return "–", "not measured yet"
+    if len(evaluations) == 1:
+        return number(evaluations[0].loss, 3), f"{evaluations[0].name}; no other measured yet"
+    first, last = evaluations[0], evaluations[-1]
+    change = relative_change(evaluations)
+    value = f"{number(first.loss, 3)} → {number(last.loss, 3)}"
+    return value, f"{percent(change, signed=True)}, all tasks" if math.isfinite(change) else "base not measured"
+
+
+def _heldout(evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
+    """The rows of the table by task, and those that sum them up."""
+    if not evaluations:
+        return {"titles": [], "tasks": [], "totals": []}
+    rows = []
+    for task in ordered_tasks(evaluations):
+        known = [evaluation.tasks.get(task) for evaluation in evaluations]
+        last = next(loss for loss in reversed(known) if loss)
+        losses = [loss.loss if loss else math.nan for loss in known]
+        rows.append((task, last, losses, relative_change(evaluations, task)))
+    totals = []
+    kinds = {last.unseen for _, last, _, _ in rows}
+    for unseen, name in ((False, "trained tasks"), (True, "unseen tasks")):
+        if len(kinds) == 2:
+            losses = [_mean_loss(evaluation, unseen) for evaluation in evaluations]
+            is_known = evaluations[0].stage_index is None and len(evaluations) > 1 and losses[0] > 0
+            totals.append((name, losses, losses[-1] / losses[0] - 1 if is_known else math.nan))
+    totals.append(("all", [evaluation.loss for evaluation in evaluations], relative_change(evaluations)))
+    titles = [e.name if e.stage_index is None else f"after {e.name}" for e in evaluations]
+    return {"titles": titles, "tasks": rows, "totals": totals}
+
+
+def _mean_loss(evaluation: Evaluation, unseen: bool) -> float:
+    """The mean over the supervised tokens of the tasks of one kind."""
+    tasks = [task for task in evaluation.tasks.values() if task.unseen == unseen and task.num_supervised_tokens]
+    num_tokens = sum(task.num_supervised_tokens for task in tasks)
+    return sum(task.loss * task.num_supervised_tokens for task in tasks) / num_tokens if num_tokens else math.nan
+
+
+def _throughput(run: RunRecords) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": stage.name,
+            "num_steps": len(stage.steps),
+            "num_steps_planned": stage.num_steps,
+            "seconds": sum(step.seconds for step in stage.steps),
+            "stall_seconds": sum(step.checkpoint_stall_seconds for step in stage.steps),
+            "tokens_per_second": _median(step.tokens_per_second for step in stage.steps),
+            "supervised_tokens_per_second": _median(s.supervised_tokens_per_second for s in stage.steps),
+            "peak_memory_gib": max((s.peak_memory_gib for s in stage.steps if s.peak_memory_gib > 0), default=math.nan),
+            "num_restarts": len(stage.restarts),
+            "num_repeated_steps": stage.num_repeated_steps,
+        }
+        for stage in run.stages
+        if stage.steps
+    ]
+
+
+def _notes(stages: Iterable[StageRecord]) -> list[str]:
+    return [
+        f"{stage.num_unreadable_lines} unreadable lines of the metrics of stage {stage.name} are left out."
+        for stage in stages
+        if stage.num_unreadable_lines
+    ]
+
+
+def _median(values: Iterable[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return statistics.median(known) if known else math.nan
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,296 @@
+"""From the files of a run folder to frozen records: what the report's tables and plots are made from.
+
+Invariant: a run still under way reads as well as a finished one. A file that is not there is an empty record,
+and a line that is just being written is left out. A file that is published whole and is not is an error.
+
+A restart goes back to a checkpoint and trains the steps after it again. A stage's `steps` hold each step
+once, as the model that exists now was trained:
+
+    lines    attempt 1: 0 1 2 3 4     attempt 2: 3 4 5
+    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from sft.atomic_files import read_json
+from sft.errors import UserError
+from sft.run_folder import RunFolder, StageFolder
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
+_STAGE = re.compile(r"(?P<index>\d+)-(?P<name>.+)")
+_STEP = re.compile(r".+-step-(?P<step>\d{8})")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One line of `metrics.jsonl`; `step` counts from 0 within the stage."""
+
+    step: int
+    num_steps: int
+    loss: float
+    grad_norm: float
+    lr: float
+    num_supervised_tokens: int
+    num_tokens: int
+    seconds: float
+    attempt: int
+    time: float
+    checkpoint_stall_seconds: float = 0.0
+    peak_memory_gib: float = math.nan
+
+    @property
+    def supervised_tokens_per_second(self) -> float:
+        """Tokens in the loss, by wall time."""
+        return self.num_supervised_tokens / self.seconds if self.seconds > 0 else math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens (no padding), by wall time."""
+        return self.num_tokens / self.seconds if self.seconds > 0 else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShare:
+    """What a task holds before mixing, and what a stage's mixture makes of it."""
+
+    task: str
+    num_examples_before: int
+    num_supervised_tokens_before: int
+    share_before: float
+    num_examples: int
+    num_supervised_tokens: int
+    share_target: float
+    share: float
+    epochs: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRecord:
+    """The manifest of a stage's pack plan; `fill` is the part of the slots that hold a token."""
+
+    mixture: tuple[TaskShare, ...]
+    unit: str
+    num_packs: int
+    num_steps: int
+    num_tokens: int
+    num_supervised_tokens: int
+    fill: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageRecord:
+    """What a stage's folder holds so far; `restarts` are the steps at which a new attempt began."""
+
+    index: int
+    name: str
+    steps: tuple[StepRecord, ...]
+    restarts: tuple[int, ...]
+    num_repeated_steps: int
+    num_unreadable_lines: int
+    plan: PlanRecord | None
+    is_complete: bool
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the stage has when it is finished; those done where that is not known yet."""
+        if self.steps:
+            return self.steps[-1].num_steps
+        return self.plan.num_steps if self.plan else 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLoss:
+    """A task's held-out loss; an `unseen` task is never trained on."""
+
+    loss: float
+    num_supervised_tokens: int
+    num_examples: int
+    unseen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One measurement on held-out data: of the base model, after a stage, or within it (with a step)."""
+
+    name: str
+    tasks: Mapping[str, TaskLoss]
+    loss: float
+    stage_index: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAnswer:
+    """A held-out prompt with the answer of the data, of the first model and of the last."""
+
+    task: str
+    prompt: str
+    reference: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecords:
+    """All of a run. `evaluations` are the base's and the stages' in order, `mid_stage` those in between."""
+
+    name: str
+    config_text: str
+    config: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    stages: tuple[StageRecord, ...]
+    evaluations: tuple[Evaluation, ...]
+    mid_stage: tuple[Evaluation, ...]
+    sample_answers: tuple[SampleAnswer, ...]
+
+    @property
+    def steps(self) -> list[StepRecord]:
+        """The steps of all stages, in the order in which they were trained."""
+        return [step for stage in self.stages for step in stage.steps]
+
+    @property
+    def num_restarts(self) -> int:
+        """Attempts after the first."""
+        return max((step.attempt for step in self.steps), default=1) - 1
+
+
+def read_run(run: RunFolder) -> RunRecords:
+    """Everything that the run folder holds now.
+
+    Raises:
+        UserError: there is no such folder, or a published file in it is damaged.
+    """
+    if not run.path.is_dir():
+        raise UserError(f"{run.path}: there is no such run folder; give the one named by the config's run.dir")
+    config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else ""
+    config = _mapping(yaml.safe_load(config_text)) if config_text else {}
+    evaluations = _read_evaluations(run)
+    return RunRecords(
+        name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),
+        config_text=config_text,
+        config=config,
+        manifest=_mapping(_read_published(run.manifest)),
+        stages=tuple(_read_stages(run)),
+        evaluations=tuple(e for e in evaluations if e.step is None),
+        mid_stage=tuple(e for e in evaluations if e.step is not None),
+        sample_answers=tuple(_build(SampleAnswer, a) for a in _read_published(run.sample_answers) or ()),
+    )
+
+
+def ordered_tasks(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Every task: the trained ones first, then the unseen ones, each with the most tokens first."""
+    last: dict[str, TaskLoss] = {}
+    for evaluation in evaluations:
+        last.update(evaluation.tasks)
+    return sorted(last, key=lambda task: (last[task].unseen, -last[task].num_supervised_tokens, task))
+
+
+def _read_stages(run: RunFolder) -> list[StageRecord]:
+    matches = [(_STAGE.fullmatch(path.name), path) for path in run.stage(0, "").path.parent.glob("*/")]
+    found = [(int(match["index"]), match["name"], StageFolder(path)) for match, path in matches if match]
+    stages, attempt = [], 1
+    for index, name, folder in sorted(found, key=lambda item: item[:2]):
+        stages.append(_read_stage(index, name, folder, attempt))
+        attempt = max([attempt, *(step.attempt for step in stages[-1].steps)])
+    return stages
+
+
+def _read_stage(index: int, name: str, folder: StageFolder, attempt: int) -> StageRecord:
+    """`attempt` is the one that ended the stage before."""
+    lines, num_unreadable_lines = _read_lines(folder.metrics)
+    steps: dict[int, StepRecord] = {}
+    restarts = []
+    for line in lines:
+        record = _build(StepRecord, line)
+        if record.attempt > attempt:
+            attempt = record.attempt
+            restarts.append(record.step)
+            # What was trained after the checkpoint is rolled back, and not all of it may be repeated yet.
+            steps = {step: known for step, known in steps.items() if step < record.step}
+        steps[record.step] = record
+    return StageRecord(
+        index=index,
+        name=name,
+        steps=tuple(steps[step] for step in sorted(steps)),
+        restarts=tuple(restarts),
+        num_repeated_steps=len(lines) - len({line["step"] for line in lines}),
+        num_unreadable_lines=num_unreadable_lines,
+        plan=_read_plan(folder.packs / "manifest.json"),
+        is_complete=folder.complete.is_file(),
+    )
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines' JSON objects, and how many lines before the last are none (left by a killed writer)."""
+    texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    lines, num_unreadable = [], 0
+    for text in filter(str.strip, texts):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            # Only the last line can be one that is still being written.
+            num_unreadable += text is not texts[-1]
+    return lines, num_unreadable
+
+
+def _read_plan(path: Path) -> PlanRecord | None:
+    content = _mapping(_read_published(path))
+    if "mixture" not in content:
+        return None
+    mixture = tuple(_build(TaskShare, row) for row in content["mixture"])
+    return _build(PlanRecord, {**content, "mixture": mixture})
+
+
+def _read_evaluations(run: RunFolder) -> list[Evaluation]:
+    """The base's first, then by stage and step; a stage's own comes after those within it."""
+    evaluations = []
+    for path in sorted(run.evaluations.glob("*.json")):
+        match, step = _STAGE.fullmatch(path.stem), _STEP.fullmatch(path.stem)
+        if path.name.startswith(".") or (match is None and path.stem != "base"):
+            continue
+        content = _mapping(_read_published(path))
+        tasks = {name: _build(TaskLoss, task) for name, task in content["tasks"].items()}
+        evaluations.append(
+            Evaluation(
+                name=str(content.get("name", match["name"] if match else "base")),
+                tasks=tasks,
+                loss=math.nan if content["loss"] is None else content["loss"],
+                stage_index=int(match["index"]) if match else None,
+                step=int(step["step"]) if match and step else None,
+            )
+        )
+    return sorted(evaluations, key=lambda e: (e.stage_index or 0, e.stage_index is not None, e.step or math.inf))
+
+
+def _read_published(path: Path) -> Any:
+    """The content of a file that is written whole, or None where it is not there."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: this is not JSON, so the file is damaged: {error}") from None
+
+
+def _build(record: type[Record], content: Mapping[str, Any]) -> Record:
+    """The record from the fields that it knows; null, in JSON, also stands for what is not a number."""
+    types = {field.name: field.type for field in fields(record)}
+    given = {key: content[key] for key in types if key in content}
+    null = {key: "" if types[key] is str else math.nan for key in given}
+    return record(**{key: null[key] if value is None else value for key, value in given.items()})
+
+
+def _mapping(content: Any) -> Mapping[str, Any]:
+    return content if isinstance(content, dict) else {}

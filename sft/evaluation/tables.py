@@ -1,0 +1,151 @@
+"""From evaluations and a stage's mixture to tables for a console of 100 columns.
+
+Invariant: the `all` row counts every task, shown or not. A table shows at most 30 tasks, the largest, and
+says how many more the report shows.
+"""
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sft.evaluation.run_records import Evaluation, TaskShare, ordered_tasks
+
+MAX_TASKS = 30
+_MAX_EVALUATIONS = 4
+
+
+def heldout_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Held-out loss by task: of the base model, after each stage, and the change from the first to the last.
+
+    Args:
+        evaluations: in the order of training. Of more than four, the first and the last three are shown.
+    """
+    shown = list(evaluations)
+    if len(shown) > _MAX_EVALUATIONS:
+        shown = [shown[0], *shown[1 - _MAX_EVALUATIONS :]]
+    tasks = ordered_tasks(evaluations)
+    largest = set(sorted(tasks, key=lambda task: -_num_tokens(evaluations, task))[:MAX_TASKS])
+    table = _table("Held-out loss per supervised token", len(tasks))
+    table.add_column("task", max_width=28, no_wrap=True, overflow="ellipsis")
+    table.add_column("", style="yellow", no_wrap=True)
+    for evaluation in shown:
+        title = evaluation.name if evaluation.stage_index is None else f"after {evaluation.name}"
+        table.add_column(title, justify="right", max_width=20 if len(shown) < 4 else 12, overflow="fold")
+    table.add_column("change", justify="right", no_wrap=True)
+    for task in tasks:
+        if task in largest:
+            _add_losses(table, shown, task)
+    table.add_section()
+    if shown:
+        _add_losses(table, shown, None)
+    else:
+        table.caption = "Nothing was measured on held-out data yet."
+    if len(shown) < len(evaluations):
+        left_out = f"{len(evaluations) - len(shown)} evaluations in between are in the report."
+        table.caption = f"{table.caption} {left_out}" if table.caption else left_out
+    return table
+
+
+def mixture_table(stage_name: str, rows: Sequence[TaskShare]) -> Table:
+    """What each task holds before mixing, and what the stage trains on."""
+    table = _table(f"Mixture of stage {stage_name}", len(rows))
+    table.add_column("task", max_width=24, no_wrap=True, overflow="ellipsis")
+    for title in ("examples\nbefore", "sup.tok.\nbefore", "share\nbefore"):
+        table.add_column(title, justify="right", style="dim", no_wrap=True)
+    for title in ("examples\nafter", "sup.tok.\nafter", "share\ntarget", "share\nafter", "epochs"):
+        table.add_column(title, justify="right", no_wrap=True)
+    # Largest first, by what the stage trains on.
+    for row in sorted(rows, key=lambda row: (-row.share, -row.share_before, row.task))[:MAX_TASKS]:
+        table.add_row(
+            Text(row.task),
+            short_count(row.num_examples_before),
+            short_count(row.num_supervised_tokens_before),
+            percent(row.share_before),
+            short_count(row.num_examples),
+            short_count(row.num_supervised_tokens),
+            percent(row.share_target),
+            percent(row.share),
+            number(row.epochs, 2),
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        short_count(sum(row.num_examples_before for row in rows)),
+        short_count(sum(row.num_supervised_tokens_before for row in rows)),
+        percent(sum(row.share_before for row in rows)),
+        short_count(sum(row.num_examples for row in rows)),
+        short_count(sum(row.num_supervised_tokens for row in rows)),
+        percent(sum(row.share_target for row in rows)),
+        percent(sum(row.share for row in rows)),
+        "",
+        style="bold",
+    )
+    return table
+
+
+def relative_change(evaluations: Sequence[Evaluation], task: str | None = None) -> float:
+    """From the base model to the last evaluation, as a part of the base's loss; nan where one is missing."""
+    first, last = (_loss(evaluation, task) for evaluation in (evaluations[0], evaluations[-1]))
+    is_known = evaluations[0].stage_index is None and len(evaluations) > 1 and first > 0
+    return last / first - 1 if is_known else math.nan
+
+
+def number(value: float, num_digits: int) -> str:
+    """With so many digits after the point; a dash where there is no number."""
+    return f"{value:,.{num_digits}f}" if math.isfinite(value) else "–"
+
+
+def percent(part: float, *, signed: bool = False) -> str:
+    """A part of one as a percentage with one digit; a dash where there is no number."""
+    if not math.isfinite(part):
+        return "–"
+    # A true minus, and no sign on what rounds to nothing.
+    text = f"{100 * part:+.1f}%" if signed and abs(part) >= 0.0005 else f"{100 * abs(part):.1f}%"
+    return text.replace("-", "−")
+
+
+def short_count(count: float) -> str:
+    """A count in at most five characters: exact below ten thousand, then three digits and a unit."""
+    for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= max(limit, 1e4):
+            value = count / limit
+            return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
+    return f"{count:,.0f}"
+
+
+def _table(title: str, num_tasks: int) -> Table:
+    more = num_tasks - MAX_TASKS
+    caption = f"The {MAX_TASKS} largest tasks; {more} more are in the report." if more > 0 else None
+    return Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        min_width=56,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+
+
+def _num_tokens(evaluations: Sequence[Evaluation], task: str) -> int:
+    return max(e.tasks[task].num_supervised_tokens for e in evaluations if task in e.tasks)
+
+
+def _loss(evaluation: Evaluation, task: str | None) -> float:
+    if task is None:
+        return evaluation.loss
+    return evaluation.tasks[task].loss if task in evaluation.tasks else math.nan
+
+
+def _add_losses(table: Table, evaluations: Sequence[Evaluation], task: str | None) -> None:
+    unseen = any(name == task and loss.unseen for e in evaluations for name, loss in e.tasks.items())
+    change = relative_change(evaluations, task)
+    colour = "" if not math.isfinite(change) else "green" if change < 0 else "red"
+    losses = [number(_loss(evaluation, task), 4) for evaluation in evaluations]
+    shown_change = Text(percent(change, signed=True), style=colour)
+    name = Text("all" if task is None else task)
+    table.add_row(name, "unseen" if unseen else "", *losses, shown_change, style="bold" if task is None else "")

@@ -1,0 +1,46 @@
+"""What is recorded of each step: a closed list of names, each with its unit. One JSON line a step, by rank 0.
+
+Tokens are counted in three ways and never just called tokens where it matters: supervised tokens are in the loss,
+tokens are real ones, slots include padding (of which packs as they are fed have none).
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One trained step of a stage. `step` counts from 0; after a restart a step may have two records."""
+
+    stage: str
+    step: int
+    num_steps: int
+    loss: float
+    """Mean nll of the step's supervised tokens, in nats."""
+    grad_norm: float
+    """Before clipping."""
+    lr: float
+    num_supervised_tokens: int
+    num_tokens: int
+    seconds: float
+    """Wall time of the step, without checkpoint and evaluation."""
+    checkpoint_stall_seconds: float
+    """How long the step before waited for a checkpoint to be copied."""
+    peak_memory_gib: float
+    """GiB (1024³ bytes) of rank 0 so far: of the GPU, or of the process where there is none."""
+    attempt: int
+    """How many times the job had been started when this was written."""
+    time: float
+    """Unix time in seconds."""
+
+
+def append_metrics(path: Path, metrics: StepMetrics) -> None:
+    """Add a line to the file. A line that a killed process left unfinished is ended first."""
+    line = json.dumps(asdict(metrics)) + "\n"
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode())

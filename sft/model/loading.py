@@ -1,0 +1,69 @@
+"""Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from sft.config import ModelConfig
+from sft.errors import UserError
+from sft.model.attention import PACKED_ATTENTION
+
+
+def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: dict[str, Any] | None = None) -> Any:
+    """The model at `path`, ready for packed rows.
+
+    Args:
+        model: says whether code that comes with the model may run.
+        path: a folder or Hub id; that of the config, or the model of the stage before.
+        dtype: what the parameters are loaded in.
+        zero_config: DeepSpeed's config, where the model is to be partitioned while it is loaded (`zero.Init`).
+
+    Raises:
+        UserError: there are no weights at `path`, or they are not of a causal language model.
+    """
+    check_model_folder(path)
+    # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
+    partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            attn_implementation=PACKED_ATTENTION,
+            trust_remote_code=model.trust_remote_code,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"model: {path} cannot be loaded as a causal language model: {reason}") from error
+    finally:
+        del partitioned
+    return loaded
+
+
+def check_model_folder(path: str) -> None:
+    """Refuse a local folder that holds no model, before any machine is held for it. A Hub id passes.
+
+    Raises:
+        UserError: config or weights are missing.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if path.startswith((".", "/", "~")) or path.count("/") != 1:
+            raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
+        return
+    there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model: {folder} has no config.json; it holds {there}")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model: {folder}/config.json is not JSON: {error}") from None
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"model: {folder} has no weights (*.safetensors); it holds {there}. "
+            "Download the whole model; weights in other formats must be saved as safetensors first."
+        )

@@ -1,0 +1,96 @@
+"""Where everything of a run lies. The only place that knows a path inside the run folder.
+
+RUN_DIR/config.yaml · manifest.json · report.html · evaluations/base.json, 0-broad.json · sample_answers.json
+RUN_DIR/attempts/0001/{driver,rank-00000}.log · tensorboard/
+RUN_DIR/stages/0-broad/ packs/ · checkpoints/step-00000200/ · metrics.jsonl · model/ · stage.json (last)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StageFolder:
+    """The folder of one stage."""
+
+    path: Path
+
+    @property
+    def packs(self) -> Path:
+        """The published pack plan."""
+        return self.path / "packs"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds one published folder for each kept checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line for each step; a step that was trained again after a restart has two."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The published Hugging Face model at the end of the stage."""
+        return self.path / "model"
+
+    @property
+    def complete(self) -> Path:
+        """Exists when the stage is finished and will never run again."""
+        return self.path / "stage.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.path / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, and the fingerprints of data and stages."""
+        return self.path / "manifest.json"
+
+    @property
+    def report(self) -> Path:
+        """One self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def evaluations(self) -> Path:
+        """Held-out loss by task: `base.json`, then one file for each stage."""
+        return self.path / "evaluations"
+
+    @property
+    def sample_answers(self) -> Path:
+        """Held-out prompts answered by the first and the last model."""
+        return self.path / "sample_answers.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def attempts(self) -> Path:
+        """One folder of logs for each start of the job."""
+        return self.path / "attempts"
+
+    @property
+    def stop_file(self) -> Path:
+        """Asks the job to stop, with a checkpoint saved, by being there."""
+        return self.path / "STOP"
+
+    def attempt(self, number: int) -> Path:
+        """The folder of one start of the job: its logs, and why it ended."""
+        return self.attempts / f"{number:04d}"
+
+    def stage(self, index: int, name: str) -> StageFolder:
+        """The folder of the stage with this place in the curriculum."""
+        return StageFolder(self.path / "stages" / f"{index}-{name}")

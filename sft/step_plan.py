@@ -1,0 +1,61 @@
+"""Which packs of a step go to which rank: pure arithmetic, and the only place where the world size enters.
+
+A step is `packs_per_step` consecutive packs of the stage's order. Ranks take contiguous slices of it, as even
+as whole packs allow; where the world size does not divide the step, the shorter slices are filled up with
+empty packs (`EMPTY_PACK`), which weigh nothing. So every rank runs the same number of
+micro-batches (ZeRO-3's collectives must meet), and every world size trains the same packs in the same step.
+
+    6 packs a step, 4 ranks, 1 pack a micro-batch:   rank 0: 0 1 │ rank 1: 2 3 │ rank 2: 4 - │ rank 3: 5 -
+"""
+
+from dataclasses import dataclass
+
+EMPTY_PACK = -1
+"""Stands for a pack without supervised tokens that keeps a rank in step with the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """How a stage's packs become steps, and a step's packs the micro-batches of each rank.
+
+    Attributes:
+        num_packs: packs of the whole stage; the last step may hold fewer than the others.
+        packs_per_step: packs that one optimizer update sees over all ranks.
+        world_size: number of data-parallel ranks.
+        micro_packs: packs that one forward and backward pass holds on a rank.
+    """
+
+    num_packs: int
+    packs_per_step: int
+    world_size: int
+    micro_packs: int
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer updates of the stage."""
+        return -(-self.num_packs // self.packs_per_step)
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """Forward and backward passes of each rank in each step (gradient accumulation)."""
+        packs_per_rank = -(-self.packs_per_step // self.world_size)
+        return -(-packs_per_rank // self.micro_packs)
+
+    def step_packs(self, step: int) -> range:
+        """The packs of `step` over all ranks: of no world size."""
+        start = step * self.packs_per_step
+        return range(start, min(start + self.packs_per_step, self.num_packs))
+
+    def rank_packs(self, step: int, rank: int) -> list[list[int]]:
+        """The packs that `rank` feeds in `step`, as (micro_batches_per_step, micro_packs) pack ids.
+
+        Slots without a pack hold `EMPTY_PACK`; only the last micro-batches of the last ranks have them.
+        """
+        packs = self.step_packs(step)
+        # The slice is as even as whole packs allow, so that no rank idles while another has two packs more.
+        share, extra = divmod(len(packs), self.world_size)
+        start = rank * share + min(rank, extra)
+        mine = list(packs[start : start + share + (rank < extra)])
+        num_slots = self.micro_batches_per_step * self.micro_packs
+        mine += [EMPTY_PACK] * (num_slots - len(mine))
+        return [mine[i : i + self.micro_packs] for i in range(0, num_slots, self.micro_packs)]

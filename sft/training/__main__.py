@@ -1,0 +1,97 @@
+"""`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
+
+For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank. The sections that are
+the launcher's (`cluster`) are left aside.
+"""
+
+import os
+import socket
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from sft.config import SftConfig
+from sft.config_file import build_config, override, read_yaml
+from sft.engine.zero3 import Zero3Engine
+from sft.errors import UserError
+from sft.model.loading import check_model_folder
+from sft.run_folder import RunFolder
+from sft.training.attempt import begin_attempt
+from sft.training.curriculum import run_curriculum
+from sft.training.process import quiet_third_parties
+from sft.training.run_record import open_run
+from sft.training.stop_request import StopRequest
+from sft.training.workload import prepare_workload
+from sft.world import World
+
+EXIT_WRONG_INPUT = 2
+EXIT_STOPPED = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job on this rank; returns the exit code."""
+    quiet_third_parties()
+    if not arguments:
+        sys.stderr.write(f"{__doc__}\n")
+        return EXIT_WRONG_INPUT
+    try:
+        content = override(read_yaml(Path(arguments[0])), arguments[1:])
+        content.pop("cluster", None)
+        config = build_config(content, arguments[0])
+        check_model_folder(config.model.path)
+        # Before any collective: the first to come prepares, the others wait for its lock and open what it made.
+        world = _world()
+        if world.is_first:
+            open_run(config)
+        return _run(config, world)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_WRONG_INPUT
+
+
+def _run(config: SftConfig, world: World) -> int:
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank)
+    stop = StopRequest(RunFolder(config.run.dir).stop_file)
+    stop.listen()
+    store = dist.TCPStore(
+        os.environ.get("MASTER_ADDR", "127.0.0.1"),
+        int(os.environ.get("MASTER_PORT", "0")),
+        world.size,
+        is_master=world.is_first and "TORCHELASTIC_RUN_ID" not in os.environ,
+        timeout=timedelta(days=1),
+    )
+    if world.is_first:
+        try:
+            prepare_workload(config)
+        except UserError as error:
+            store.set("sft/prepared", "failed")
+            raise error from None
+        store.set("sft/prepared", "done")
+    # No collective is waited in here, so a long preparation runs into no collective's timeout.
+    store.wait(["sft/prepared"], timedelta(days=1))
+    if store.get("sft/prepared") == b"failed":
+        return EXIT_WRONG_INPUT
+    workload, _store, _plans = prepare_workload(config)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=dist.PrefixStore("sft/group", store), rank=world.rank, world_size=world.size)
+    try:
+        attempt = begin_attempt(RunFolder(config.run.dir), world)
+        finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)
+    finally:
+        dist.destroy_process_group()
+    return 0 if finished else EXIT_STOPPED
+
+
+def _world() -> World:
+    variable = os.environ.get
+    return World(
+        int(variable("RANK", 0)), int(variable("WORLD_SIZE", 1)), int(variable("LOCAL_RANK", 0)), socket.gethostname()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,30 @@
+"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended."""
+
+import time
+
+import torch
+import torch.distributed as dist
+
+from sft.atomic_files import write_json
+from sft.run_folder import RunFolder
+from sft.world import World
+
+
+def begin_attempt(run: RunFolder, world: World) -> int:
+    """The number of this attempt, the same on all ranks; its folder is made by the first."""
+    number = torch.zeros(1, dtype=torch.int64)
+    if world.is_first:
+        number[0] = latest_attempt(run) + 1
+        folder = run.attempt(int(number))
+        folder.mkdir(parents=True)
+        write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
+    if dist.is_initialized() and world.size > 1:
+        on_device = number.to("cuda") if dist.get_backend() == "nccl" else number
+        dist.broadcast(on_device, src=0)
+        number = on_device.cpu()
+    return int(number)
+
+
+def latest_attempt(run: RunFolder) -> int:
+    """The number of the newest attempt, 0 before the first."""
+    return max((int(path.name) for path in run.attempts.glob("[0-9]*") if path.is_dir()), default=0)

@@ -1,0 +1,62 @@
+"""Runs the stages in order, on every rank. Each starts from the model of the one before; a finished one is skipped.
+
+Everything that is decided is on disk before: the token store and the plans are opened here, never made, so that no
+rank waits for another to prepare data.
+"""
+
+import gc
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from sft.config import OptimizerConfig, SftConfig
+from sft.data.chat_template import load_tokenizer
+from sft.data.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.engine.engine import Engine
+from sft.evaluation.heldout import HeldoutSet
+from sft.run_folder import RunFolder
+from sft.training.stage import StageInputs, run_stage
+from sft.training.stop_request import StopRequest
+from sft.training.workload import Workload
+from sft.world import World
+
+BuildEngine = Callable[[SftConfig, OptimizerConfig, str, World], Engine]
+
+
+def run_curriculum(
+    config: SftConfig, world: World, workload: Workload, attempt: int, stop: StopRequest, build: BuildEngine
+) -> bool:
+    """Run every stage that is not finished; False if stopped on request, with a checkpoint saved.
+
+    Args:
+        config: the run.
+        world: this rank's place.
+        workload: where the prepared data is.
+        attempt: the number of this start of the job.
+        stop: asked between steps.
+        build: makes the engine of a stage from the model at a path.
+    """
+    run = RunFolder(config.run.dir)
+    store = TokenStore.open(workload.store)
+    tokenizer = load_tokenizer(config.model)
+    heldout = None
+    if workload.heldout is not None:
+        heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
+    model_path = config.model.path
+    for index, stage in enumerate(config.stages):
+        folder = run.stage(index, stage.name)
+        if not folder.complete.is_file():
+            plan = PackPlan.open(folder.packs)
+            engine = build(config, stage.optimizer, model_path, world)
+            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, stop)
+            finished = run_stage(inputs, engine)
+            # The next stage's engine needs the memory of this one, which is full of reference cycles.
+            del engine
+            gc.collect()
+            if not finished:
+                return False
+            if dist.is_initialized():
+                dist.barrier()
+        model_path = str(folder.model)
+    return True

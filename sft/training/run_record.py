@@ -1,0 +1,62 @@
+"""Opens a run folder: a new one gets the resolved config and a manifest; an old one must be of the same run.
+
+What may change between two starts of a run is how it is run (machines, checkpoints, logging), not what it computes.
+"""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from sft.atomic_files import write_json, write_text
+from sft.config import SftConfig
+from sft.config_file import dump_config
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+
+_FREE = {"checkpoint", "logging", "evaluate", "deepspeed"}
+"""Sections that may be changed when a run is resumed."""
+
+_FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing", "train.logits_chunk_tokens"}
+_FREE_FIELDS |= {"data.cache_dir", "run.dir", "model.trust_remote_code"}
+
+_PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
+
+
+def open_run(config: SftConfig) -> RunFolder:
+    """The run folder, ready for this config.
+
+    Raises:
+        UserError: it holds a run with other data, model, stages or seed.
+    """
+    run = RunFolder(config.run.dir)
+    if run.config.is_file():
+        old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        changed = _differences(old, config.model_dump(mode="json", by_alias=True))
+        if changed:
+            lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
+            raise UserError(
+                f"{run.path} holds a run with another config:\n{lines}\n"
+                "Set these back to resume it, or give run.dir a new folder to start another."
+            )
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.stop_file.unlink(missing_ok=True)
+        write_text(run.config, dump_config(config))
+        versions = {name: version(name) for name in _PACKAGES}
+        write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
+    except OSError as error:
+        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
+    return run
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    if path in _FREE or path in _FREE_FIELDS:
+        return []
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [d for i, pair in enumerate(zip(old, new, strict=True)) for d in _differences(*pair, f"{path}.{i}")]
+    return [] if old == new else [(path, old, new)]

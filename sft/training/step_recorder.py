@@ -1,0 +1,72 @@
+"""Writes each step's metrics: a JSON line, and TensorBoard's event files. Only the first rank has one."""
+
+import resource
+import time
+from pathlib import Path
+
+import torch
+
+from sft.data.loader import StepLoader
+from sft.engine.engine import StepResult
+from sft.metrics import StepMetrics, append_metrics
+from sft.training.lr_schedule import LrSchedule
+
+_GIB = 1024**3
+
+
+class StepRecorder:
+    """Turns what a step did into its metrics."""
+
+    def __init__(
+        self, stage: str, loader: StepLoader, schedule: LrSchedule, attempt: int, file: Path, tensorboard: Path | None
+    ) -> None:
+        """`file` takes the JSON lines, `tensorboard` is the folder of event files."""
+        self._stage = stage
+        self._loader = loader
+        self._schedule = schedule
+        self._attempt = attempt
+        self._file = file
+        self._board = None
+        if tensorboard is not None:
+            # Imported where it is wanted: it takes a second.
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+
+            self._board = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, step: int, result: StepResult, seconds: float, stall_seconds: float) -> None:
+        """Record one step."""
+        packs = self._loader.steps.step_packs(step)
+        metrics = StepMetrics(
+            stage=self._stage,
+            step=step,
+            num_steps=self._schedule.num_steps,
+            loss=result.loss,
+            grad_norm=result.grad_norm,
+            lr=self._schedule(step),
+            num_supervised_tokens=self._loader.num_supervised_tokens(step),
+            num_tokens=int(self._loader.plan.num_tokens[packs.start : packs.stop].sum()),
+            seconds=seconds,
+            checkpoint_stall_seconds=stall_seconds,
+            peak_memory_gib=_peak_memory_gib(),
+            attempt=self._attempt,
+            time=time.time(),
+        )
+        append_metrics(self._file, metrics)
+        if self._board is not None:
+            scalars = {
+                "loss": metrics.loss,
+                "grad_norm": metrics.grad_norm,
+                "lr": metrics.lr,
+                "supervised_tokens_per_second": metrics.num_supervised_tokens / seconds,
+                "peak_memory_gib": metrics.peak_memory_gib,
+            }
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._board.flush()  # type: ignore[no-untyped-call]
+
+
+def _peak_memory_gib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / _GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB

@@ -1,0 +1,37 @@
+"""What must be on disk before the ranks start: the token store and the plan of every stage.
+
+Made by one process (`prepare_workload`), opened by all others.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sft.config import SftConfig
+from sft.data.pack_plan import PackPlan
+from sft.data.preparation import Report, prepare_store
+from sft.data.stage_plan import plan_heldout, plan_stages
+from sft.data.token_store import TokenStore
+from sft.run_folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Where the prepared data lies; the stages' plans are at their place in the run folder."""
+
+    store: Path
+    heldout: Path | None
+
+
+def prepare_workload(
+    config: SftConfig, report: Report = lambda progress: None
+) -> tuple[Workload, TokenStore, list[PackPlan]]:
+    """Make what is not there yet.
+
+    Raises:
+        UserError: the data or the mixture cannot be used; nothing half-written stays.
+    """
+    store = prepare_store(config.data, config.model, report)
+    plans = plan_stages(config, store)
+    heldout = plan_heldout(config, store)
+    path = RunFolder(config.run.dir).evaluations / "packs" if heldout is not None else None
+    return Workload(store.path, path), store, plans

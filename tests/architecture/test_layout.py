@@ -1,0 +1,62 @@
+"""Where files lie, how long they are and what they are called."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("sft", "launcher")
+MAX_LINES = 400
+BANNED = {"utils", "helpers", "common", "misc", "base", "core", "manager", "handler", "wrapper"}
+TOP_LEVEL = {
+    *("sft", "launcher", "configs", "slurm", "tests", "docs", "benchmarks"),
+    *("README.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt"),
+    *(".ci", ".gitignore", ".pre-commit-config.yaml"),
+}
+
+
+def python_files(root: Path, *folders: str) -> Iterator[Path]:
+    return (path for folder in folders for path in sorted((root / folder).rglob("*.py")))
+
+
+def words(name: str) -> set[str]:
+    """The words of a snake_case or CamelCase name: HTTPBaseReader → http, base, reader."""
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+def test_a_file_holds_at_most_400_lines(root):
+    lengths = {str(p.relative_to(root)): len(p.read_text().splitlines()) for p in python_files(root, *PACKAGES)}
+    assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def test_names_say_what_is_inside(root):
+    names = {}
+    for path in python_files(root, *PACKAGES, "tests"):
+        place = path.relative_to(root)
+        names[str(place)] = words(str(place.with_suffix("")))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                names[f"{place}:{node.lineno} class {node.name}"] = words(node.name)
+    assert {name: sorted(found & BANNED) for name, found in names.items() if found & BANNED} == {}
+
+
+def test_words_are_whole():
+    assert words("HTTPBaseReader") == {"http", "base", "reader"}
+    assert words("DatabaseCore") == {"database", "core"}
+    assert words("zero3_config") == {"zero", "config"}
+
+
+def test_every_package_says_what_it_is(root):
+    folders = {path.parent for path in python_files(root, *PACKAGES)}
+    inits = {folder / "__init__.py" for folder in folders}
+    silent = [p for p in inits if not p.is_file() or not ast.get_docstring(ast.parse(p.read_text()))]
+    assert sorted(str(path.relative_to(root)) for path in silent) == []
+
+
+def test_the_top_level_is_fixed(project_files):
+    assert {path.parts[0] for path in project_files} - TOP_LEVEL == set()
+
+
+def test_git_ignores_no_source(ignored_files):
+    sources = [path for path in ignored_files if path.parts[0] in TOP_LEVEL and path.suffix != ".pyc"]
+    assert sources == []
