@@ -9,8 +9,12 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sft.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WRONG_INPUT = 2
 
@@ -47,11 +51,11 @@ def _plan(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from launcher.config import load_job
     from launcher.preparation import prepare
-    from sft.training.run_record import open_run
+    from sft.training.run_record import anchor_paths, open_run
 
-    job = load_job(options.config, options.overrides)
-    open_run(job.sft)
-    prepare(job.sft, _console())
+    config = anchor_paths(load_job(options.config, options.overrides).sft)
+    open_run(config)
+    prepare(config, _console())
     return 0
 
 
@@ -76,7 +80,7 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _console() -> "Console":  # noqa: F821
+def _console() -> "Console":
     from rich.console import Console
 
     # Off a terminal, tables keep a width that fits a log.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 
@@ -31,7 +32,7 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
             ray.init(address=address, **quiet)
@@ -78,7 +79,7 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
 
 
 def _check_room(plan: JobPlan, address: str | None) -> None:
-    there = ray.cluster_resources()
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = plan.cpus * plan.min_workers // plan.max_workers
     gpus = plan.gpus * plan.min_workers // plan.max_workers
     if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:

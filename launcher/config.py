@@ -4,13 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, TypeAdapter
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, TypeAdapter
 
 from sft.config import Section, SftConfig
 from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
 from sft.config_rules import Problem
 
-Workers = PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(description="at least, at most")]
+
+def _workers_kind(value: Any) -> str:
+    return "range" if isinstance(value, list | tuple) else "number"
+
+
+# Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
+Workers = Annotated[
+    Annotated[PositiveInt, Tag("number")] | Annotated[tuple[PositiveInt, PositiveInt], Tag("range")],
+    Discriminator(_workers_kind),
+]
 
 
 class ClusterConfig(Section):
@@ -48,7 +57,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     given: Any = content.pop("cluster", {})
     problems, cluster = check_section(TypeAdapter(ClusterConfig), given, "cluster")
     problems += _cluster_rules(cluster) if cluster is not None else []
-    problems = find_problems(content) + problems
+    problems = find_problems(content, other_sections=("cluster",)) + problems
     if problems:
         raise ConfigError(str(path), problems)
     return JobConfig(build_config(content), cluster)

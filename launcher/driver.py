@@ -3,6 +3,8 @@
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
+from typing import Any
+
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -25,7 +27,7 @@ from sft.evaluation.tables import heldout_table
 from sft.model.loading import check_model_folder
 from sft.run_folder import RunFolder
 from sft.training.attempt import latest_attempt
-from sft.training.run_record import open_run
+from sft.training.run_record import anchor_paths, open_run
 from sft.training.workload import Workload
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -37,6 +39,7 @@ def train(job: JobConfig, console: Console) -> int:
     Raises:
         UserError: config, data or model cannot be used; said before any worker starts where it can be.
     """
+    job = job._replace(sft=anchor_paths(job.sft))
     config, plan = job.sft, plan_job(job)
     check_model_folder(config.model.path)
     run = open_run(config)
@@ -65,8 +68,9 @@ def train(job: JobConfig, console: Console) -> int:
 def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, console: Console) -> int:
     cluster = job.cluster
     gpus = float(cluster.gpus_per_worker)
+    num_workers: Any = cluster.workers
     scaling = ScalingConfig(
-        num_workers=cluster.workers,
+        num_workers=num_workers,
         use_gpu=gpus > 0,
         resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
     )
@@ -80,7 +84,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         scaling_config=scaling,
         run_config=RunConfig(
             name="ray",
-            storage_path=str(run.attempts.absolute()),
+            storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=cluster.max_failures),
         ),
     )
@@ -142,14 +146,7 @@ def _shortened(text: str, num_chars: int = 600) -> str:
 
 
 def _count(plan: JobPlan) -> str:
-    workers = (
-        str(plan.max_workers) if plan.min_workers == plan.max_workers else f"{plan.min_workers} to {plan.max_workers}"
-    )
-    return (
-        f"{workers} {'worker' if workers == '1' else 'workers'} ({plan.gpus} GPUs)"
-        if plan.gpus
-        else f"{workers} CPU workers"
-    )
+    return f"{plan.workers} workers ({plan.gpus} GPUs)" if plan.gpus else f"{plan.workers} CPU workers"
 
 
 def _last_line(error: BaseException) -> str:

@@ -27,6 +27,12 @@ class JobPlan(NamedTuple):
     packs_per_step: int
     stages: tuple[StageRequest, ...]
 
+    @property
+    def workers(self) -> str:
+        """How many workers, in words."""
+        least, most = self.min_workers, self.max_workers
+        return str(most) if least == most else f"{least} to {most}"
+
 
 def plan_job(job: JobConfig) -> JobPlan:
     """The plan of a job. It drives the launcher, and `sft plan` prints it."""

@@ -8,9 +8,6 @@ from launcher.plan import JobPlan
 
 def plan_table(plan: JobPlan) -> RenderableType:
     """What is asked of the cluster, then a row for each stage."""
-    workers = (
-        str(plan.max_workers) if plan.min_workers == plan.max_workers else f"{plan.min_workers} to {plan.max_workers}"
-    )
     table = Table(title="Stages", title_justify="left")
     for column in ("stage", "budget", "pack length", "slots a step", "micro-batches a step", "empty packs a step"):
         table.add_column(column, justify="left" if column in ("stage", "budget") else "right")
@@ -22,4 +19,6 @@ def plan_table(plan: JobPlan) -> RenderableType:
             stage.empty_packs_per_step,
         )
         table.add_row(stage.name, stage.budget, *(f"{number:,}" for number in numbers))
-    return Group(f"{workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step", table)
+    return Group(
+        f"{plan.workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step", table
+    )

@@ -1,0 +1,4 @@
+"""Instruction tuning: data, balance, ZeRO-3 training, checkpoints, evaluation. Knows nothing of Ray or Slurm.
+
+training ▶ checkpoint, evaluation ▶ engine ▶ model ▶ data ▶ schema, config, step_plan, … (imports go this way only)
+"""

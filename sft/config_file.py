@@ -4,7 +4,7 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,10 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the config cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from None
+    content = _parse_yaml(text, f"{path}: this is not YAML")
     if not isinstance(content, dict):
         raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
     return content
@@ -49,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name."""
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(content)))
+    result: dict[str, Any] = _without(content, ())
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
@@ -58,10 +55,7 @@ def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         node: Any = result
         for key in parents:
             node = _child(node, key, path)
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"{assignment!r}: the value is not YAML: {' '.join(str(error).split())}") from None
+        value = _parse_yaml(text, f"{assignment!r}: the value is not YAML")
         if isinstance(node, list):
             node[_list_index(node, last, path)] = value
         elif isinstance(node, dict):
@@ -79,14 +73,19 @@ def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfi
     return SftConfig.model_validate(content)
 
 
-def find_problems(content: Mapping[str, Any]) -> list[Problem]:
-    """All that is wrong with the sections of `SftConfig`, in the order of the sections."""
+def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()) -> list[Problem]:
+    """All that is wrong with the sections of `SftConfig`, in the order of the sections.
+
+    Args:
+        content: the sections.
+        other_sections: names that a misspelt section may also have been meant to be.
+    """
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
     fields = SftConfig.model_fields
     for key in content:
         if key not in fields:
-            problems.append(_unknown_key(str(key), content[key], list(fields)))
+            problems.append(_unknown_key([key], content[key], [*fields, *other_sections]))
     for name, field in fields.items():
         if name not in content:
             if field.is_required():
@@ -100,9 +99,12 @@ def find_problems(content: Mapping[str, Any]) -> list[Problem]:
         problems += found
         if readable is not None:
             sections[name] = readable
+    unread = [path for problem in problems for path in (problem.path, *problem.also_about)]
     for rule, needed in RULES:
         if all(name in sections for name in needed):
-            problems += rule(*(sections[name] for name in needed))
+            broken = rule(*(sections[name] for name in needed))
+            # What rests on a field that could not be read would be said of its default, which nobody gave.
+            problems += [p for p in broken if not _rests_on(p, unread)]
     return problems
 
 
@@ -119,7 +121,7 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
     try:
-        return problems, adapter.validate_python(_without(value, [_keys(d["loc"], value) for d in details]))
+        return problems, adapter.validate_python(_without(value, [_keys(d, value) for d in details]))
     except ValidationError:
         return problems, None
 
@@ -129,43 +131,103 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-def _keys(loc: Sequence[Any], value: Any) -> list[Any]:
-    """The part of pydantic's `loc` that names keys and indices in `value`; the rest names branches of unions."""
-    keys = []
-    for key in loc:
-        if isinstance(value, dict) and key in value or isinstance(value, list) and isinstance(key, int):
-            keys.append(key)
-            value = value[key]
-    return keys
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that stands twice in a mapping is an error: the first would be lost unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str, complaint: str) -> Any:
+    try:
+        # Copied, because an anchor and its aliases are one object, and an override of one would change all.
+        return _without(yaml.load(text, _Loader), ())
+    # ValueError: a date that is none, such as 2024-13-45. RecursionError: a list that holds itself.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{complaint}: {' '.join(str(error).split())}") from None
+
+
+def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
+    fields = (problem.path, *problem.also_about)
+    return any(f"{path}.".startswith(f"{field}.") for path in unread for field in fields)
+
+
+def _keys(detail: Any, value: Any) -> list[Any]:
+    """The part of pydantic's `loc` that names keys and indices in `value`; the rest names branches of unions.
+
+    A branch may be called like a key, so the reading is looked for that ends at the wrong value.
+    """
+    loc, wrong = detail["loc"], detail["input"]
+    if detail["type"] == "missing":
+        # The last key is not there; what is shown as wrong is the mapping or list that lacks it.
+        loc = loc[:-1]
+
+    def readings(loc: Sequence[Any], node: Any) -> Iterator[tuple[list[Any], Any]]:
+        if not loc:
+            yield [], node
+            return
+        key, rest = loc[0], loc[1:]
+        if isinstance(node, dict) and key in node or isinstance(node, list) and key in range(len(node)):
+            yield from (([key, *keys], end) for keys, end in readings(rest, node[key]))
+        yield from readings(rest, node)
+
+    def rank(reading: tuple[list[Any], Any]) -> tuple[bool, bool, int]:
+        keys, end = reading
+        return end is wrong, keys[-1:] == list(loc[-1:]), len(keys)
+
+    return max(readings(loc, value), key=rank)[0]
 
 
 def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -> Problem:
-    keys = _keys(detail["loc"], value)
-    if detail["type"] == "missing":
-        keys.append(detail["loc"][-1])
+    keys = _keys(detail, value)
+    given = detail["input"]
     where = ".".join([path, *map(str, keys)])
-    context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            return _unknown_key(where, detail["input"], _keys_at(adapter, detail["loc"][:-1]))
+            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]))
+        case "missing" if isinstance(given, list):
+            return Problem(where, given, f"item {detail['loc'][-1] + 1} is missing", "make the list longer")
         case "missing":
+            where = f"{where}.{detail['loc'][-1]}"
             return Problem(where, _MISSING, "this field is needed", f"add `{where}`")
         case "literal_error":
-            allowed = str(context["expected"]).replace("'", "")
-            return Problem(where, detail["input"], f"must be {allowed}", _did_you_mean(detail["input"], allowed))
+            allowed = str(detail["ctx"]["expected"]).replace("'", "")
+            return Problem(where, given, f"must be {allowed}", _did_you_mean(given, allowed))
         case "string_pattern_mismatch":
             rule = "may hold letters, digits, dots, dashes and underscores only"
-            return Problem(where, detail["input"], rule, "choose such a name")
+            return Problem(where, given, rule, "choose such a name")
+        case "model_type":
+            known = ", ".join(_keys_at(adapter, keys))
+            return Problem(where, given, "must be a mapping of fields", f"give it fields ({known}), or take it away")
+        case "path_type":
+            return Problem(where, given, "must be a path", "correct the value")
         case _:
-            rule = str(detail["msg"]).replace("Input should be", "must be").replace("valid dictionary", "mapping")
-            return Problem(where, detail["input"], rule[:1].lower() + rule[1:], "correct the value")
+            rule = str(detail["msg"])
+            for pydantic_text, ours in _WORDING:
+                rule = rule.replace(pydantic_text, ours)
+            return Problem(where, given, rule[:1].lower() + rule[1:], "correct the value")
 
 
-def _unknown_key(path: str, value: Any, known: Sequence[str]) -> Problem:
-    key = path.rpartition(".")[2]
-    close = difflib.get_close_matches(key, known, n=1)
-    way_out = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(known)}"
-    return Problem(path, value, "is not a known key", way_out)
+_WORDING = (
+    ("Input should be", "must be"),
+    ("valid dictionary", "mapping"),
+    ("valid tuple", "list"),
+    ("Tuple should have", "must have"),
+    (" after validation", ""),
+)
+
+
+def _unknown_key(keys: Sequence[Any], value: Any, known: Sequence[str]) -> Problem:
+    path = ".".join(map(str, keys))
+    close = difflib.get_close_matches(str(keys[-1]), known, n=1)
+    if not close:
+        return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
+    meant = ".".join([*map(str, keys[:-1]), close[0]])
+    return Problem(path, value, "is not a known key", f"did you mean `{close[0]}`?", (meant,))
 
 
 def _did_you_mean(given: Any, allowed: str) -> str:
@@ -174,8 +236,8 @@ def _did_you_mean(given: Any, allowed: str) -> str:
     return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
 
 
-def _keys_at(adapter: TypeAdapter[Any], loc: Sequence[Any]) -> list[str]:
-    """The keys that the model at `loc` knows, found in the JSON schema (unions and lists included)."""
+def _keys_at(adapter: TypeAdapter[Any], keys: Sequence[Any]) -> list[str]:
+    """The keys that the model at `keys` knows, found in the JSON schema (unions and lists included)."""
     schema = adapter.json_schema(by_alias=True)
     definitions = schema.get("$defs", {})
 
@@ -185,13 +247,12 @@ def _keys_at(adapter: TypeAdapter[Any], loc: Sequence[Any]) -> list[str]:
         return [m for option in (*node.get("anyOf", ()), *node.get("oneOf", ())) for m in models(option)] or [node]
 
     nodes = models(schema)
-    for key in loc:
+    for key in keys:
         if isinstance(key, int):
             children = [n["items"] for n in nodes if "items" in n]
         else:
             children = [n["properties"][key] for n in nodes if key in n.get("properties", {})]
-        # A union's branch also stands in `loc`, by its type's name, and has no key of its own: stay there.
-        nodes = [m for child in children for m in models(child)] or nodes
+        nodes = [m for child in children for m in models(child)]
     return sorted({key for node in nodes for key in node.get("properties", {})})
 
 
@@ -224,7 +285,7 @@ def _list_index(items: list[Any], key: str, path: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if key in names:
         return names.index(key)
-    if key.isdigit() and int(key) < len(items):
+    if key.isdecimal() and int(key) < len(items):
         return int(key)
     known = ", ".join(str(name) for name in names if name is not None)
     raise UserError(f"{path}: there is no {key!r}; give a number below {len(items)}, or one of: {known}")

@@ -17,6 +17,8 @@ class Problem(NamedTuple):
     value: Any
     rule: str
     way_out: str
+    also_about: tuple[str, ...] = ()
+    """Paths of other fields that it rests on: where one of them cannot be read, nothing is said of this."""
 
 
 Stages = tuple[StageConfig, ...]
@@ -48,11 +50,12 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
         for field, value in (("temperature", mixture.temperature), ("weights", mixture.weights or None)):
             path = f"stages.{i}.mixture.{field}"
             if (mixture.rates == field) != (value is not None):
+                about = (f"stages.{i}.mixture.rates",)
                 if value is None:
-                    yield Problem(path, "nothing", f"`rates: {field}` needs it", f"give {path}")
+                    yield Problem(path, "nothing", f"`rates: {field}` needs it", f"give {path}", about)
                 else:
                     rule = f"goes with `rates: {field}`, but the rates are `{mixture.rates}`"
-                    yield Problem(path, value, rule, f"set rates to {field}, or take it away")
+                    yield Problem(path, value, rule, f"set rates to {field}, or take it away", about)
         if mixture.weights and mixture.tasks is not None:
             rule = "`weights` names the tasks already"
             yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
@@ -79,14 +82,15 @@ def examples_fit_a_pack(stages: Stages, data: DataConfig, train: TrainConfig) ->
         if data.max_len_tokens > length:
             path = f"stages.{i}.pack_len_tokens" if stage.pack_len_tokens else "train.pack_len_tokens"
             rule = f"is shorter than the longest example (data.max_len_tokens: {data.max_len_tokens})"
-            yield Problem(path, length, rule, "make packs longer or max_len_tokens smaller")
+            about = (f"stages.{i}.pack_len_tokens", "data.max_len_tokens")
+            yield Problem(path, length, rule, "make packs longer or max_len_tokens smaller", about)
 
 
 def held_out_tasks_are_not_trained(stages: Stages, data: DataConfig) -> Iterator[Problem]:
     """A task cannot be both held out and trained."""
     for i, stage in enumerate(stages):
         for field, tasks in (("weights", tuple(stage.mixture.weights)), ("tasks", stage.mixture.tasks or ())):
-            for task in set(tasks) & set(data.holdout.tasks):
+            for task in sorted(set(tasks) & set(data.holdout.tasks)):
                 rule = "is held out by data.holdout.tasks"
                 yield Problem(f"stages.{i}.mixture.{field}", task, rule, "take it out of one of the two")
 

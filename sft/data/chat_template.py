@@ -7,7 +7,7 @@ with one token.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -46,7 +46,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     if not tokenizer.is_fast:
         raise UserError(f"model: the tokenizer of {path} gives no character offsets; needed: one with a tokenizer.json")
     tokenizer.chat_template = _choose_template(model, tokenizer)
-    return tokenizer
+    return cast(PreTrainedTokenizerBase, tokenizer)
 
 
 def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplate:

@@ -5,7 +5,7 @@ token of a segment is not supervised.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,9 +38,13 @@ class Batch:
         """The batch on another device."""
         if device.type == "cpu":
             return self
-        moved = (t.to(device, non_blocking=True) for t in (self.input_ids_BT, self.position_ids_BT, self.loss_mask_BT))
-        seqlens = self.cu_seqlens.to(device, non_blocking=True)
-        return Batch(*moved, seqlens, self.max_seqlen, self.example_ids, self.num_supervised_tokens)
+        return replace(
+            self,
+            input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
+            position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
+            loss_mask_BT=self.loss_mask_BT.to(device, non_blocking=True),
+            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
+        )
 
 
 def collate(packs: Sequence[Pack | None]) -> Batch:
@@ -50,10 +54,7 @@ def collate(packs: Sequence[Pack | None]) -> Batch:
     """
     real = [pack for pack in packs if pack is not None]
     if not real:
-        zeros = torch.zeros(1, _EMPTY_LEN_TOKENS, dtype=torch.int64)
-        cu_seqlens = torch.tensor([0, _EMPTY_LEN_TOKENS], dtype=torch.int32)
-        positions = torch.arange(_EMPTY_LEN_TOKENS).unsqueeze(0)
-        return Batch(zeros, positions, zeros.bool(), cu_seqlens, _EMPTY_LEN_TOKENS, (), 0)
+        return _empty_batch()
     segment_lens = np.concatenate([np.diff(pack.cu_seqlens) for pack in real])
     cu_seqlens = np.concatenate([[0], np.cumsum(segment_lens)])
     loss_mask = np.concatenate([pack.loss_mask for pack in real])
@@ -68,3 +69,10 @@ def collate(packs: Sequence[Pack | None]) -> Batch:
         tuple(int(i) for pack in real for i in pack.example_ids),
         int(loss_mask.sum()),
     )
+
+
+def _empty_batch() -> Batch:
+    zeros_BT = torch.zeros(1, _EMPTY_LEN_TOKENS, dtype=torch.int64)
+    positions_BT = torch.arange(_EMPTY_LEN_TOKENS).unsqueeze(0)
+    cu_seqlens = torch.tensor([0, _EMPTY_LEN_TOKENS], dtype=torch.int32)
+    return Batch(zeros_BT, positions_BT, zeros_BT.bool(), cu_seqlens, _EMPTY_LEN_TOKENS, (), 0)

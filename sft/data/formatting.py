@@ -45,7 +45,8 @@ def check_columns(source: SourceConfig, record: Record) -> None:
             problems.append(f"there is no column {column!r} (for {name})")
     if problems:
         there = ", ".join(record.fields)
-        way_out = f"The columns there: {there}. Map them, such as columns: {{{next(iter(known))}: {next(iter(record.fields), '…')}}}."
+        example = f"{{{next(iter(known))}: {next(iter(record.fields), '…')}}}"
+        way_out = f"The columns there: {there}. Map them, such as columns: {example}."
         raise UserError(f"source {source.name}: {record.where}: {'; '.join(problems)}. {way_out}")
 
 
@@ -67,11 +68,13 @@ def format_record(record: Record, source: SourceConfig) -> Conversation:
     else:
         prompt, completion = _text(fields, column["prompt"]), _text(fields, column["completion"])
         messages = (Message("user", prompt), Message("assistant", completion))
+    return Conversation(messages, _task(fields, source), record.source, record.index, record.where)
+
+
+def _task(fields: Mapping[str, Any], source: SourceConfig) -> str:
     if isinstance(source.task, TaskColumn):
-        task = _text(fields, source.task.column)
-    else:
-        task = source.task or source.name
-    return Conversation(messages, task, record.source, record.index, record.where)
+        return _text(fields, source.task.column)
+    return source.task or source.name
 
 
 def _read_messages(turns: list[Any]) -> tuple[Message, ...]:
@@ -105,7 +108,7 @@ def _field(fields: Mapping[str, Any], column: str, kind: type) -> Any:
     return value
 
 
-_KINDS = {str: "text", list: "a list of messages"}
+_KINDS: dict[type, str] = {str: "text", list: "a list of messages"}
 
 
 def _text(fields: Mapping[str, Any], column: str) -> str:

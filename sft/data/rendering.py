@@ -4,7 +4,7 @@ The text is always the template's own rendering. Where the answers are in it is 
 template (most have none) but derived by rendering probes:
 
     shape      user, assistant
-    probes     <|im_start|>system\\nYou are …<|im_end|>\\n<|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n②<|im_end|>\\n
+    probes     <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n②<|im_end|>\\n
     scaffold   everything between the probes, once for each sequence of roles
 
 A conversation is proven when scaffold and contents, put together, equal its rendering. Where a template looks

@@ -51,9 +51,9 @@ class ExampleTokenizer:
             stop = _find_stop(rendering.text, offsets, is_stop, int(behind))
             if stop is None:
                 return RecordError(
-                    "the chat template writes no stop token behind the answer, so the model would never learn to stop\n"
+                    "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
                     f"      behind the answer:   {rendering.text[end : end + 40]!r}\n"
-                    "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, at most with\n"
+                    "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, with only\n"
                     "      white space between. Choose another with model.chat_template."
                 )
             loss_mask[first : stop + 1] = True

@@ -8,7 +8,7 @@ parts of them.
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -56,7 +56,7 @@ class Zero3Engine:
         model.train()
         on_cpu = not on_cuda or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)
-        groups = decay_groups(module, optimizer.weight_decay, lambda p: p.ds_shape)
+        groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=_build_adamw(groups, optimizer, on_cpu), config=zero_config
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,9 +65,10 @@ def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str
 
 def _answer(model: ModelConfig, folder: str, prompts: Sequence[Prompt]) -> list[list[int]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code, use_safetensors=True
-    ).to(device)
+    )
+    loaded.to(device)
     answers = []
     for prompt in prompts:
         input_ids = torch.tensor([prompt.prompt_ids], device=device)

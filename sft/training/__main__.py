@@ -7,7 +7,6 @@ the launcher's (`cluster`) are left aside.
 import os
 import socket
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
-from sft.training.run_record import open_run
+from sft.training.run_record import anchor_paths, open_run
 from sft.training.stop_request import StopRequest
 from sft.training.workload import prepare_workload
 from sft.world import World
@@ -40,9 +39,8 @@ def main(arguments: list[str]) -> int:
     try:
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
         content.pop("cluster", None)
-        config = build_config(content, arguments[0])
+        config = anchor_paths(build_config(content, arguments[0]))
         check_model_folder(config.model.path)
-        # Before any collective: the first to come prepares, the others wait for its lock and open what it made.
         world = _world()
         if world.is_first:
             open_run(config)
@@ -57,27 +55,13 @@ def _run(config: SftConfig, world: World) -> int:
         torch.cuda.set_device(world.local_rank)
     stop = StopRequest(RunFolder(config.run.dir).stop_file)
     stop.listen()
-    store = dist.TCPStore(
-        os.environ.get("MASTER_ADDR", "127.0.0.1"),
-        int(os.environ.get("MASTER_PORT", "0")),
-        world.size,
-        is_master=world.is_first and "TORCHELASTIC_RUN_ID" not in os.environ,
-        timeout=timedelta(days=1),
-    )
-    if world.is_first:
-        try:
-            prepare_workload(config)
-        except UserError as error:
-            store.set("sft/prepared", "failed")
-            raise error from None
-        store.set("sft/prepared", "done")
-    # No collective is waited in here, so a long preparation runs into no collective's timeout.
-    store.wait(["sft/prepared"], timedelta(days=1))
-    if store.get("sft/prepared") == b"failed":
-        return EXIT_WRONG_INPUT
+    # Before any collective, which would run into its timeout while one rank prepares.
     workload, _store, _plans = prepare_workload(config)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=dist.PrefixStore("sft/group", store), rank=world.rank, world_size=world.size)
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
         attempt = begin_attempt(RunFolder(config.run.dir), world)
         finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)

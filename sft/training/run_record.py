@@ -5,6 +5,7 @@ What may change between two starts of a run is how it is run (machines, checkpoi
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,6 +23,28 @@ _FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing
 _FREE_FIELDS |= {"data.cache_dir", "run.dir", "model.trust_remote_code"}
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
+
+
+def anchor_paths(config: SftConfig) -> SftConfig:
+    """The config with its local paths absolute: workers run in folders of their own. Hub ids stay as they are."""
+
+    def anchored(path: str) -> str:
+        local = Path(path).expanduser()
+        return str(local.absolute()) if local.exists() else path
+
+    model, data = config.model, config.data
+    sources = tuple(s.model_copy(update={"path": anchored(s.path)}) for s in data.sources)
+    paths = {"path": anchored(model.path)}
+    paths |= {k: anchored(v) for k in ("tokenizer", "chat_template") if (v := getattr(model, k)) is not None}
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
+            "model": model.model_copy(update=paths),
+            "data": data.model_copy(
+                update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}
+            ),
+        }
+    )
 
 
 def open_run(config: SftConfig) -> RunFolder:

@@ -31,7 +31,7 @@ class StepRecorder:
             # Imported where it is wanted: it takes a second.
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
 
-            self._board = SummaryWriter(str(tensorboard))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(tensorboard))
         file.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, step: int, result: StepResult, seconds: float, stall_seconds: float) -> None:
@@ -62,8 +62,8 @@ class StepRecorder:
                 "peak_memory_gib": metrics.peak_memory_gib,
             }
             for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
-            self._board.flush()  # type: ignore[no-untyped-call]
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
 
 
 def _peak_memory_gib() -> float:

@@ -1,10 +1,12 @@
 """What must be on disk before the ranks start: the token store and the plan of every stage.
 
-Made by one process (`prepare_workload`), opened by all others.
+Made by the first process that asks for it; others that ask meanwhile wait for its lock and open what it made.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from sft.config import SftConfig
 from sft.data.pack_plan import PackPlan
@@ -31,7 +33,10 @@ def prepare_workload(
         UserError: the data or the mixture cannot be used; nothing half-written stays.
     """
     store = prepare_store(config.data, config.model, report)
-    plans = plan_stages(config, store)
-    heldout = plan_heldout(config, store)
-    path = RunFolder(config.run.dir).evaluations / "packs" if heldout is not None else None
+    run = RunFolder(config.run.dir)
+    run.path.mkdir(parents=True, exist_ok=True)
+    with FileLock(run.path / ".planning.lock"):
+        plans = plan_stages(config, store)
+        heldout = plan_heldout(config, store)
+    path = run.evaluations / "packs" if heldout is not None else None
     return Workload(store.path, path), store, plans

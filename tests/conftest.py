@@ -1,0 +1,186 @@
+"""What tests of several folders build on: small tokenizers, a tiny model and two files of records, all made here.
+
+Nothing is downloaded and nothing lies outside pytest's own temporary folder.
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+# The same examples in every run, and no time limit for one of them: other processes share the machine. More are tried
+# with HYPOTHESIS_PROFILE=search.
+_NO_LIMITS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("sft", max_examples=60, derandomize=True, **_NO_LIMITS)
+settings.register_profile("search", max_examples=2000, **_NO_LIMITS)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "sft"))
+
+TEMPLATES = Path(__file__).parent / "data" / "templates"
+"""Chat templates in the style of the well-known families, one Jinja file each."""
+
+_WORDS = (
+    "amber basin cedar delta ember fjord glade harbour island juniper kettle lantern meadow needle orchard pebble "
+    "quarry river saddle timber umbrella valley willow yarrow zephyr bell cart drum echo fern gate hill iris jar"
+)
+WORDS = _WORDS.split()
+
+_SPECIAL_TOKENS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<s>", "</s>"),
+    *("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    *("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+)
+_BOS_AND_EOS = {
+    "inst": ("<s>", "</s>"),
+    "headers": ("<|begin_of_text|>", "<|eot_id|>"),
+    "model_role": ("<bos>", "<eos>"),
+}
+
+TokenizerDir = Callable[[str | None], Path]
+
+
+class SmallRecords(NamedTuple):
+    """Two files of JSON lines: 120 records of instruction, input, output, task; 60 of prompt, completion."""
+
+    instructions: Path
+    prompts: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test asks the Hub, and `datasets` keeps its converted tables in the temporary folder."""
+    import datasets  # noqa: PLC0415  (seconds; only where a session runs tests)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> TokenizerDir:
+    """A function from a template's name to the Hugging Face folder of a tokenizer with it.
+
+    `None` gives a tokenizer without a template, `"gpt2"` one that has neither a template nor any special token but
+    `<|endoftext|>`.
+    """
+    root = tmp_path_factory.mktemp("tokenizers")
+
+    @cache
+    def make(template: str | None) -> Path:
+        folder = root / (template or "without_template")
+        write_tokenizer(folder, template)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers with random weights, always the same, and the ChatML tokenizer in one folder."""
+    import torch  # noqa: PLC0415  (seconds; only tests of models need it)
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("tiny_model")
+    vocab_size = write_tokenizer(folder, "chatml")
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=_SPECIAL_TOKENS.index("<|im_end|>"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_records(tmp_path_factory: pytest.TempPathFactory) -> SmallRecords:
+    """Records of 10 to 120 tokens whose answers follow from their prompts, so that a model can learn them."""
+    folder = tmp_path_factory.mktemp("records")
+    files = SmallRecords(folder / "instructions.jsonl", folder / "prompts.jsonl")
+    write_json_lines(files.instructions, instruction_records())
+    write_json_lines(files.prompts, prompt_records())
+    return files
+
+
+def instruction_records() -> list[dict[str, str]]:
+    """120 records of four tasks: copy 54, reverse 33, count 21, sort 12."""
+    rng = random.Random(1)
+    tasks = ["copy"] * 54 + ["reverse"] * 33 + ["count"] * 21 + ["sort"] * 12
+    rng.shuffle(tasks)
+    records = []
+    for task in tasks:
+        words = rng.choices(WORDS, k=rng.randint(1, 48))
+        answers = {"copy": words, "reverse": words[::-1], "count": [str(len(words))], "sort": sorted(words)}
+        text = {"input": " ".join(words), "output": " ".join(answers[task])}
+        records.append({"instruction": f"{task.capitalize()} the words.", **text, "task": task})
+    return records
+
+
+def prompt_records() -> list[dict[str, str]]:
+    """60 records of one task: what comes next in the list of words."""
+    rng = random.Random(2)
+    records = []
+    for i in range(60):
+        start, length = rng.randrange(len(WORDS) - 24), 1 + i % 12
+        words = WORDS[start : start + 2 * length]
+        records.append({"prompt": " ".join(words[:length]), "completion": " ".join(words[length:])})
+    return records
+
+
+def write_json_lines(path: Path, records: list[dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+
+
+def write_tokenizer(folder: Path, template: str | None) -> int:
+    """Train a byte-level BPE of 600 tokens, save it with the template of that name, and return its size."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  (seconds)
+
+    special_tokens = _SPECIAL_TOKENS[:1] if template == "gpt2" else _SPECIAL_TOKENS
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=list(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_corpus(), trainer)
+    bos, eos = _BOS_AND_EOS.get(template or "", (None, "<|endoftext|>" if template in (None, "gpt2") else "<|im_end|>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos, eos_token=eos, clean_up_tokenization_spaces=False
+    )
+    if template == "think":
+        tokenizer.add_tokens(["<think>", "</think>"])  # ordinary tokens, as they are in Qwen3
+    if template not in (None, "gpt2"):
+        tokenizer.chat_template = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8").removesuffix("\n")
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def _corpus() -> Iterator[str]:
+    """Deterministic English-like text with the words of the records and of the templates."""
+    for record in (*instruction_records(), *prompt_records()):
+        yield "\n\n".join(record.values())
+    rng = random.Random(3)
+    endings = ("", "s", "ing", "ed", ".", ",", "!\n", ":\n\n")
+    for _ in range(400):
+        yield " ".join(rng.choice(WORDS) + rng.choice(endings) for _ in range(12))
+    yield "system\nuser\nassistant\nmodel\nYou are a helpful assistant. [INST] [/INST] <<SYS>>\n<</SYS>>\n\n" * 20

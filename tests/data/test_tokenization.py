@@ -1,0 +1,204 @@
+"""The ids are the chat template's own; exactly the answers and their stop tokens are learned."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from sft.config import ModelConfig
+from sft.data.chat_template import build_template_renderer, load_tokenizer
+from sft.data.formatting import RecordError
+from sft.data.rendering import ConversationRenderer, Rendering
+from sft.data.tokenization import ExampleTokenizer
+from sft.schema import Conversation, Example
+from tests.conftest import TEMPLATES
+from tests.data.conversations import conversation, conversations, turns
+
+STOPS = {
+    "chatml": "<|im_end|>",
+    "default_system": "<|im_end|>",
+    "think": "<|im_end|>",
+    "inst": "</s>",
+    "headers": "<|eot_id|>",
+    "model_role": "<end_of_turn>",
+    None: "<|im_end|>",
+    "gpt2": "<|endoftext|>",
+}
+TRIMS = ("inst", "headers", "model_role")
+
+
+@dataclass
+class Maker:
+    """The data path from a conversation to an example, for one template."""
+
+    tokenizer: Any
+    renderer: ConversationRenderer
+    example_tokenizer: ExampleTokenizer
+
+    def make(self, made: Conversation) -> Example:
+        (example,) = self.example_tokenizer.tokenize([self.renderer.render(made)])
+        if isinstance(example, RecordError):
+            raise example
+        return example
+
+    def decode(self, ids: Any) -> str:
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
+    def supervised_runs(self, example: Example) -> list[tuple[int, int]]:
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], example.loss_mask, [0]])))
+        return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
+
+
+@pytest.fixture(scope="module")
+def maker(tokenizer_dir):
+    def build(template, train_on="all_assistant", path=None):
+        tokenizer = load_tokenizer(ModelConfig(path=str(path or tokenizer_dir(template))))
+        renderer = ConversationRenderer(build_template_renderer(tokenizer), train_on)
+        return Maker(tokenizer, renderer, ExampleTokenizer(tokenizer))
+
+    return build
+
+
+def prompt_before(maker: Maker, made: Conversation, turn: int) -> str:
+    """The text that the model is given at inference, to write the answer of this turn."""
+    messages = [{"role": m.role, "content": m.content} for m in made.messages[:turn]]
+    return maker.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("template", STOPS)
+def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
+    build, stop = maker(template), STOPS[template]
+
+    @given(conversations(system=template != "model_role", thinks=template == "think"))
+    def check(made):
+        example = build.make(made)
+        messages = [{"role": m.role, "content": m.content} for m in made.messages]
+        assert example.input_ids.tolist() == build.tokenizer.apply_chat_template(messages, return_dict=False)
+        assert not example.loss_mask[0]
+        answers = [i for i, m in enumerate(made.messages) if m.role == "assistant"]
+        runs = build.supervised_runs(example)
+        assert len(runs) == len(answers)
+        for turn, (start, end) in zip(answers, runs, strict=True):
+            learned = build.decode(example.input_ids[start:end])
+            assert learned.endswith(stop)
+            content = made.messages[turn].content
+            if template == "think" and turn != answers[-1]:
+                content = content.split("</think>")[-1]
+            if template in TRIMS or template == "think":
+                content = content.strip()
+            # At most white space of the template is merged with the answer's first or last word into one token.
+            before, found, behind = learned.removesuffix(stop).partition(content)
+            assert found
+            assert (before + behind).strip() == ""
+            # And it stands where the model has to write it.
+            prompt = prompt_before(build, made, turn).rstrip()
+            context = build.decode(example.input_ids[:start])
+            assert context.startswith(prompt)
+            assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", context[len(prompt) :])
+
+    check()
+
+
+@pytest.mark.parametrize("template", STOPS)
+def test_last_assistant_learns_the_last_answer_only(maker, template):
+    every, last = maker(template), maker(template, "last_assistant")
+    made = turns("first question", "first reply", "first question", "first reply")
+    whole, part = every.make(made), last.make(made)
+    assert whole.input_ids.tolist() == part.input_ids.tolist()
+    assert last.supervised_runs(part) == every.supervised_runs(whole)[-1:]
+
+
+def test_a_conversation_is_tokenized_alike_alone_and_in_a_batch(maker):
+    build = maker("chatml")
+
+    @given(st.lists(conversations(), max_size=4))
+    def check(made):
+        together = build.example_tokenizer.tokenize([build.renderer.render(c) for c in made])
+        for one, other in zip(made, together, strict=True):
+            alone = build.make(one)
+            assert alone.input_ids.tolist() == other.input_ids.tolist()
+            assert alone.loss_mask.tolist() == other.loss_mask.tolist()
+
+    check()
+
+
+def test_padding_and_truncation_in_the_tokenizers_file_change_nothing(maker, tokenizer_dir, tmp_path):
+    tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml"))))
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=64)
+    tokenizer.save_pretrained(tmp_path)
+    made = turns("one two three", "four five six")
+    assert maker(None, path=tmp_path).make(made).input_ids.tolist() == maker("chatml").make(made).input_ids.tolist()
+
+
+def test_a_template_without_stop_token_is_refused_with_what_follows_the_answer(maker):
+    with pytest.raises(RecordError, match=r"no stop token behind the answer") as refused:
+        maker("no_stop_token").make(turns("q", "a"))
+    assert r"behind the answer:   '\n'" in str(refused.value)
+
+
+def test_a_stop_token_behind_words_is_not_the_answers(maker):
+    build = maker("chatml")
+    rendering = Rendering("<|im_start|>user\nq<|im_end|>\nA: yes. Next<|im_end|>", ((31, 35),))
+    (refused,) = build.example_tokenizer.tokenize([rendering])
+    assert isinstance(refused, RecordError)
+    assert "' Next<|im_end|>'" in str(refused)
+
+
+def test_a_text_that_begins_with_the_answer_is_refused(maker):
+    (refused,) = maker("chatml").example_tokenizer.tokenize([Rendering("yes<|im_end|>", ((0, 3),))])
+    assert isinstance(refused, RecordError)
+    assert "nothing to predict it from" in str(refused)
+
+
+def test_the_fingerprint_tells_tokenizers_and_templates_apart(maker, tokenizer_dir):
+    prints = {template: maker(template).example_tokenizer.fingerprint for template in STOPS}
+    assert len(set(prints.values())) == len(STOPS) - 1
+    assert prints["chatml"] != prints["default_system"]
+    # The folder's own ChatML and the one that stands in for a missing template differ in nothing that counts,
+    # unless it is the end-of-text token.
+    again = maker("chatml")
+    again.example_tokenizer.tokenize([again.renderer.render(turns("q", "a"))])
+    assert ExampleTokenizer(again.tokenizer).fingerprint == prints["chatml"]
+
+
+def test_sentencepiece_merges_the_templates_space_with_the_first_word_and_it_is_learned(maker, tmp_path):
+    build = maker(None, path=write_sentencepiece_like(tmp_path))
+    for answer in ("river", "river saddle", " river", "1", "é"):
+        example = build.make(turns("amber basin", answer, "amber", answer))
+        for start, end in build.supervised_runs(example):
+            assert build.decode(example.input_ids[start:end]).removesuffix("</s>").strip() == answer.strip()
+            assert build.decode(example.input_ids[:start]).endswith("[/INST]")
+
+
+def test_ids_beyond_the_size_of_the_vocabulary_are_kept(tmp_path):
+    backend = Tokenizer(models.WordLevel({"a": 0, "b": 70_000, "<e>": 1}, unk_token="a"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
+    (example,) = ExampleTokenizer(tokenizer).tokenize([Rendering("a b <e>", ((2, 3),))])
+    assert example.input_ids.tolist() == [0, 70_000, 1]
+
+
+def write_sentencepiece_like(folder):
+    """A BPE with `▁` for spaces and byte fallback, as Llama 2's, with its template."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    byte_tokens = [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=["<unk>", "<s>", "</s>", *byte_tokens], show_progress=False
+    )
+    backend.train_from_iterator(["amber basin river saddle [INST] [/INST]"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    tokenizer.chat_template = (TEMPLATES / "inst.jinja").read_text(encoding="utf-8").removesuffix("\n")
+    tokenizer.save_pretrained(folder)
+    return folder
