@@ -5,6 +5,7 @@ not in the vocabulary (GPT-2), the tokenizer's end-of-text token ends each turn,
 with one token.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -82,7 +83,7 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
 
 def _without_generation_marks(text: str) -> str:
     """The template without the two tags that only the tokenizer's own environment knows."""
-    return text.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    return re.sub(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}", "", text)
 
 
 def _chatml(tokenizer: Any) -> str:

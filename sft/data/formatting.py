@@ -87,6 +87,7 @@ def _read_messages(turns: list[Any]) -> tuple[Message, ...]:
             raise RecordError(f"message {i + 1} has the role {role!r}; known: {', '.join(_ROLES)}")
         if not isinstance(content, str):
             raise RecordError(f"message {i + 1} has a {type(content).__name__} as its content, not text")
+        _check_whole(content, f"message {i + 1}")
         if role == "system" and i > 0:
             raise RecordError(f"message {i + 1} is a system turn; only the first may be one")
         if role == "assistant" and not content.strip():
@@ -105,10 +106,20 @@ def _field(fields: Mapping[str, Any], column: str, kind: type) -> Any:
     value = fields[column]
     if not isinstance(value, kind):
         raise RecordError(f"the field {column!r} holds a {type(value).__name__}, not {_KINDS[kind]}")
+    if isinstance(value, str):
+        _check_whole(value, f"the field {column!r}")
     return value
 
 
 _KINDS: dict[type, str] = {str: "text", list: "a list of messages"}
+
+
+def _check_whole(text: str, what: str) -> None:
+    """JSON can spell half of a surrogate pair, mostly where a text was cut. No tokenizer can read it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(f"{what} holds half of a surrogate pair at character {error.start + 1}: not text") from None
 
 
 def _text(fields: Mapping[str, Any], column: str) -> str:

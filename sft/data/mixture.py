@@ -99,9 +99,10 @@ def allot(rates: Rates, total: float, limits: Mapping[str, float]) -> dict[str, 
 def draw(supplies: Mapping[str, TaskSupply], allotted: Mapping[str, float], seed: int) -> IntArray:
     """The stage's examples in order: (num_draws,) example ids, with repeats where a task is over-sampled.
 
-    Draw k of a task's n lies at (k + offset) / n of the way through the stage, so any stretch of the order holds
-    each task's share to within one example of it. A task's examples come in one shuffled order, again and again:
-    two draws of the same example are as far apart as the task is large.
+    Draw k of a task's n lies at (k + offset) / n of the way through the stage. So in a stretch of the order, a task
+    with share s among T tasks has its share to within 1 + s * (T - 2) examples: one of its own rounding, and s of
+    each other task's. A task's examples come in one shuffled order, again and again: two draws of the same example
+    have all others of the task between them.
     """
     ids, positions = [], []
     for task in sorted(allotted):

@@ -6,8 +6,8 @@ stays near its place in the order. The packs of a window are shuffled, as the fu
 
     lengths 5 4 3 2 2, packs of 8:   [5 3] [4 2 2]
 
-Invariant: the packs partition the order; none is longer than its length. Packs that a window leaves half empty
-are handed on to the next.
+Invariant: the packs partition the order; none is longer than its length. The examples of packs that a window
+leaves half empty are handed on to the next window, once: none is further than two windows from its place.
 
 Source: first-fit decreasing with packs filled one at a time, Johnson 1973; packing for training without
 contamination: Krell et al. 2021 (arXiv 2107.02027).
@@ -41,11 +41,13 @@ def pack_order(lengths: IntArray, pack_len_tokens: int, seed: int) -> tuple[IntA
         stop = max(start + 1, int(np.searchsorted(ends, reached)))
         elements = np.concatenate([carried, np.arange(start, stop)])
         filled = _pack_window(lengths[elements], pack_len_tokens)
-        last = stop >= len(lengths)
-        least = 0 if last else _HAND_ON_BELOW * pack_len_tokens
-        kept = [p for p in filled if lengths[elements[p]].sum() >= least]
-        # The remainder comes first in the next window, so no example is handed on for long.
-        carried = elements[sorted(i for p in filled if lengths[elements[p]].sum() < least for i in p)]
+        least = 0 if stop >= len(lengths) else _HAND_ON_BELOW * pack_len_tokens
+        kept, handed_on = [], []
+        for pack in filled:
+            # Where examples fit together badly no pack is full, and all of them would be handed on to the very end.
+            was_handed_on = min(pack) < len(carried)
+            (kept if was_handed_on or lengths[elements[pack]].sum() >= least else handed_on).append(pack)
+        carried = elements[sorted(i for pack in handed_on for i in pack)]
         shuffled = np.random.default_rng(derive_seed(seed, "window", window)).permutation(len(kept))
         packs += [elements[kept[i]].tolist() for i in shuffled]
         start, window = stop, window + 1

@@ -65,12 +65,17 @@ def prepare_store(data: DataConfig, model: ModelConfig, report: Report = lambda 
         if not is_published(final):
             renderer = ConversationRenderer(build_template_renderer(tokenizer), data.train_on)
             building = final.with_name(f".{final.name}.parts")
-            parts = [
-                part
-                for i, source in enumerate(data.sources)
-                for part in _build_parts(building, source, i, data, renderer, example_tokenizer, report)
-            ]
-            _publish(parts, final, inputs, data)
+            try:
+                parts = [
+                    part
+                    for i, source in enumerate(data.sources)
+                    for part in _build_parts(building, source, i, data, renderer, example_tokenizer, report)
+                ]
+                _publish(parts, final, inputs, data)
+            except UserError:
+                # What mends it changes the store's name: nobody would come back for these parts.
+                shutil.rmtree(building, ignore_errors=True)
+                raise
             shutil.rmtree(building)
     return TokenStore.open(final)
 
@@ -88,11 +93,16 @@ def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str
 
 
 def prompt_hash(conversation: Conversation) -> int:
-    """A 64-bit hash of all turns before the first answer, white space and case apart: equal for equal prompts."""
-    turns = []
+    """A 64-bit hash of all turns before the first answer to a user, equal for equal prompts.
+
+    White space and case do not count. An answer that opens the conversation (a greeting) is part of the prompt.
+    """
+    turns: list[str] = []
+    asked = False
     for message in conversation.messages:
-        if message.role == "assistant":
+        if message.role == "assistant" and asked:
             break
+        asked |= message.role == "user"
         turns.append(f"{message.role}\x1f{' '.join(message.content.lower().split())}")
     return int.from_bytes(hashlib.sha256("\x1e".join(turns).encode("utf-8", "surrogatepass")).digest()[:8], "big")
 

@@ -102,14 +102,16 @@ class ConversationRenderer:
             other = self.render_template(changed)
             start = min(start, len(commonprefix([text, other])))
             end = min(end, len(commonprefix([text[::-1], other[::-1]])))
-        start, end = start, len(text) - end
-        # What changed may be less than the answer, where the template treats part of it apart (a think block).
-        for content in (answer, answer.strip()):
-            at = text.rfind(content, 0, start + len(content))
-            if content and at != -1 and at <= start and at + len(content) >= end:
-                return at, at + len(content)
-        if start < end and text[start:end].strip() in answer:
-            return start, end
+        end = len(text) - end
+        # Where nothing changed, the answer is not there, whatever else in the text has its words.
+        if start < end:
+            # What changed may be less than the answer, where the template treats part of it apart (a think block).
+            for content in (answer, answer.strip()):
+                at = text.rfind(content, 0, start + len(content))
+                if content and at != -1 and at <= start and at + len(content) >= end:
+                    return at, at + len(content)
+            if text[start:end].strip() in answer:
+                return start, end
         raise RecordError(
             "the chat template does not show where the answer is\n"
             f"      the answer:          {_excerpt(answer)}\n"

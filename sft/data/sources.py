@@ -4,12 +4,16 @@ JSON and JSON lines are read line by line, so that a broken one is named by file
 and data sets on the Hub go through `datasets`. A row that cannot be read is a `Rejected`, in its place.
 """
 
+import csv
 import difflib
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import datasets
 
@@ -63,12 +67,17 @@ def _kind(path: Path) -> str:
     return Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+@contextmanager
+def _open(source: SourceConfig, path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"source {source.name}: {path} cannot be read: {error}") from error
 
 
 def _read_json_lines(source: SourceConfig, path: Path) -> Iterator[Record | Rejected]:
-    with _open(path) as file:
+    with _open(source, path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -79,12 +88,14 @@ def _read_json_lines(source: SourceConfig, path: Path) -> Iterator[Record | Reje
                 yield Rejected(source.name, number - 1, where, f"invalid UTF-8 at byte {error.start} of the line")
             except json.JSONDecodeError as error:
                 yield Rejected(source.name, number - 1, where, f"broken JSON: {error.msg} at column {error.colno}")
+            except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+                yield Rejected(source.name, number - 1, where, f"broken JSON: {error}")
             else:
                 yield _as_record(source, number - 1, where, fields)
 
 
 def _read_json(source: SourceConfig, path: Path) -> Iterator[Record | Rejected]:
-    with _open(path) as file:
+    with _open(source, path) as file:
         text = file.read()
     try:
         rows = json.loads(text)
@@ -96,6 +107,8 @@ def _read_json(source: SourceConfig, path: Path) -> Iterator[Record | Rejected]:
             return
         message = f"{path}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}"
         raise UserError(f"source {source.name}: {message}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"source {source.name}: {path}: broken JSON: {error}") from None
     if not isinstance(rows, list):
         raise UserError(f"source {source.name}: {path} holds a {type(rows).__name__}; needed: a list of records")
     for index, fields in enumerate(rows):
@@ -115,12 +128,22 @@ def _read_table(source: SourceConfig, path: Path | None) -> Iterator[Record | Re
         yield _as_record(source, index, f"{source.path}, record {index + 1}", fields)
 
 
+def _csv_options(source: SourceConfig, path: Path) -> dict[str, Any]:
+    """All columns are text: left to guess, the reader makes 7 of the answer 007, and nothing of the answer NA."""
+    with _open(source, path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        header: list[str] = next(csv.reader(text), [])
+    return {"features": datasets.Features({name: datasets.Value("string") for name in header}), "keep_default_na": False}
+
+
 def _load_table(source: SourceConfig, path: Path | None) -> datasets.Dataset:
     datasets.disable_progress_bars()
     try:
         if path is None:
             return datasets.load_dataset(source.path, split=source.split)
-        return datasets.load_dataset(_TABLE_READERS[_kind(path)], data_files=str(path), split="train")
+        options = _csv_options(source, path) if _kind(path) == ".csv" else {}
+        return datasets.load_dataset(_TABLE_READERS[_kind(path)], data_files=str(path), split="train", **options)
+    except UserError:
+        raise
     except Exception as error:
         # `datasets` raises errors of many libraries here; all of them say that this source cannot be read.
         reason = " ".join(str(error.__cause__ or error).split())[:300]

@@ -4,6 +4,7 @@ The plan lies in the run folder. The same inputs find it again; others are refus
 checkpoints of the stage count steps of its plan.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -182,26 +183,39 @@ def _fill_budget(
         own_sizes = capped_sizes(mixture, _stage_sizes(mixture, supplies, index))
         order = order_of(budget.epochs * sum(own_sizes.values()))
         return order, pack(order)
+    most_units = sum(limits.values())
     if budget.supervised_tokens:
+        needed, unit = budget.supervised_tokens, "supervised tokens"
         per_unit = sum(rate * supplies[t].num_supervised_tokens / supplies[t].units for t, rate in rates.items())
-        order = order_of(budget.supervised_tokens / per_unit)
-        return order, pack(order)
-    assert budget.steps is not None
-    needed = budget.steps * config.train.packs_per_step
-    per_unit = sum(rate * supplies[t].num_tokens / supplies[t].units for t, rate in rates.items())
-    # Example lengths vary, so the first guess may fall short of whole packs by a little.
-    for margin in (1.01, 1.05, 1.2, 1.5):
-        order = order_of(margin * needed * length / per_unit)
-        positions, starts = pack(order)
-        if len(starts) > needed:
-            starts = starts[: needed + 1]
-            # The packs in use are the plan; the order shrinks to their examples, so that the table tells the truth.
-            used = order[positions[: starts[-1]]]
-            return used, (np.arange(len(used)), starts)
+        guess = needed / per_unit
+    else:
+        assert budget.steps is not None
+        needed, unit = budget.steps * config.train.packs_per_step, "packs"
+        per_unit = sum(rate * supplies[t].num_tokens / supplies[t].units for t, rate in rates.items())
+        guess = needed * length / per_unit
+    # Examples vary in length, so a guess may fall short by a little; what is drawn too many is cut off.
+    for attempt in itertools.count():
+        total_units = guess * 1.01 * 1.2**attempt
+        order = order_of(min(total_units, most_units))
+        if budget.supervised_tokens:
+            reached = np.cumsum(store.num_supervised[order], dtype=np.int64)
+            there = int(reached[-1])
+            if there >= needed:
+                order = order[: int(np.searchsorted(reached, needed)) + 1]
+                return order, pack(order)
+        else:
+            positions, starts = pack(order)
+            there = len(starts) - 1
+            if there >= needed:
+                starts = starts[: needed + 1]
+                # The packs in use are the plan; the order shrinks to their examples, so that the table tells the truth.
+                used = order[positions[: starts[-1]]]
+                return used, (np.arange(len(used)), starts)
+        if total_units >= most_units:
+            break
     raise UserError(
-        f"stages.{index} ({stage.name}): budget.steps {budget.steps} needs {needed} packs, but with at most "
-        f"{mixture.max_epochs_per_task} epochs of each task there are {len(starts) - 1}. "
-        "Allow more epochs, or fewer steps."
+        f"stages.{index} ({stage.name}): the budget needs {needed} {unit}, but with at most "
+        f"{mixture.max_epochs_per_task} epochs of each task there are {there}. Allow more epochs, or make the budget smaller."
     )
 
 

@@ -31,7 +31,8 @@ class ExampleTokenizer:
         added = backend.get_added_tokens_decoder()
         stops = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self._stop_ids = np.array(sorted(stops), dtype=np.int64)
-        self.token_dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
+        # The largest id, not their number: a vocabulary may have gaps.
+        self.token_dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32)
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
 
     def tokenize(self, renderings: Sequence[Rendering]) -> list[Example | RecordError]:

@@ -46,6 +46,7 @@ class Zero3Engine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
         self.world = world
+        os.environ["LOCAL_RANK"] = str(world.local_rank)  # zero.Init asks for nothing else
         self.device = torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
         on_cuda = self.device.type == "cuda"
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, on_cuda)

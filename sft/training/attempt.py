@@ -1,5 +1,9 @@
-"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended."""
+"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
 
+    attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.log · ended.json
+"""
+
+import os
 import time
 
 import torch
@@ -22,6 +26,8 @@ def begin_attempt(run: RunFolder, world: World) -> int:
         on_device = number.to("cuda") if dist.get_backend() == "nccl" else number
         dist.broadcast(on_device, src=0)
         number = on_device.cpu()
+    # Where a person finds the process of a rank.
+    write_json(run.attempt(int(number)) / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
     return int(number)
 
 

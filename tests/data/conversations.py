@@ -27,7 +27,7 @@ def conversations(draw: st.DrawFn, *, system: bool = True, thinks: bool = False)
     for _ in range(draw(st.integers(1, 4))):
         answer = draw(answers)
         if thinks and draw(st.booleans()):
-            answer = f"<think>\n{draw(THOUGHTS)}\n</think>\n\n{answer}"
+            answer = f"<think>\n{draw(THOUGHTS)}\n</think>\n\n{answer.lstrip()}"
         messages += [Message("user", draw(contents)), Message("assistant", answer)]
     return conversation(*messages)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sft.config import ModelConfig
@@ -145,8 +145,9 @@ def test_a_template_without_stop_token_is_refused_with_what_follows_the_answer(m
 
 def test_a_stop_token_behind_words_is_not_the_answers(maker):
     build = maker("chatml")
-    rendering = Rendering("<|im_start|>user\nq<|im_end|>\nA: yes. Next<|im_end|>", ((31, 35),))
-    (refused,) = build.example_tokenizer.tokenize([rendering])
+    text = "<|im_start|>user\nq<|im_end|>\nA: yes. Next<|im_end|>"
+    span = (text.index("yes"), text.index(" Next"))
+    (refused,) = build.example_tokenizer.tokenize([Rendering(text, (span,))])
     assert isinstance(refused, RecordError)
     assert "' Next<|im_end|>'" in str(refused)
 
@@ -157,24 +158,24 @@ def test_a_text_that_begins_with_the_answer_is_refused(maker):
     assert "nothing to predict it from" in str(refused)
 
 
-def test_the_fingerprint_tells_tokenizers_and_templates_apart(maker, tokenizer_dir):
+def test_the_fingerprint_tells_tokenizers_and_templates_apart(maker):
     prints = {template: maker(template).example_tokenizer.fingerprint for template in STOPS}
-    assert len(set(prints.values())) == len(STOPS) - 1
-    assert prints["chatml"] != prints["default_system"]
-    # The folder's own ChatML and the one that stands in for a missing template differ in nothing that counts,
-    # unless it is the end-of-text token.
+    assert len(set(prints.values())) == len(STOPS)
     again = maker("chatml")
-    again.example_tokenizer.tokenize([again.renderer.render(turns("q", "a"))])
+    again.make(turns("q", "a"))  # use leaves no trace
     assert ExampleTokenizer(again.tokenizer).fingerprint == prints["chatml"]
 
 
 def test_sentencepiece_merges_the_templates_space_with_the_first_word_and_it_is_learned(maker, tmp_path):
     build = maker(None, path=write_sentencepiece_like(tmp_path))
+    assert "▁river" in build.tokenizer.get_vocab()
     for answer in ("river", "river saddle", " river", "1", "é"):
         example = build.make(turns("amber basin", answer, "amber", answer))
-        for start, end in build.supervised_runs(example):
+        runs = build.supervised_runs(example)
+        assert len(runs) == 2
+        for start, end in runs:
             assert build.decode(example.input_ids[start:end]).removesuffix("</s>").strip() == answer.strip()
-            assert build.decode(example.input_ids[:start]).endswith("[/INST]")
+            assert build.decode(example.input_ids[:start]).rstrip().endswith("[/INST]")
 
 
 def test_ids_beyond_the_size_of_the_vocabulary_are_kept(tmp_path):
@@ -188,7 +189,7 @@ def test_ids_beyond_the_size_of_the_vocabulary_are_kept(tmp_path):
 def write_sentencepiece_like(folder):
     """A BPE with `▁` for spaces and byte fallback, as Llama 2's, with its template."""
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     byte_tokens = [f"<0x{i:02X}>" for i in range(256)]
     trainer = trainers.BpeTrainer(

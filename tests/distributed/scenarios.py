@@ -1,0 +1,106 @@
+"""What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sft.checkpoint.export import export_model
+from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path
+from sft.config import SftConfig
+from sft.data.chat_template import load_tokenizer
+from sft.data.loader import StepLoader
+from sft.data.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.engine.engine import Engine
+from sft.engine.zero3 import Zero3Engine
+from sft.step_plan import StepPlan
+from sft.training.lr_schedule import LrSchedule
+from sft.world import World
+
+Build = Callable[[SftConfig], Engine]
+
+
+def build_loader(settings: dict[str, Any], world: World, micro_packs: int = 1) -> StepLoader:
+    plan = PackPlan.open(Path(settings["plan"]))
+    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, micro_packs)
+    return StepLoader(TokenStore.open(Path(settings["store"])), plan, steps, world.rank)
+
+
+def take_steps(engine: Engine, config: SftConfig, loader: StepLoader, first: int, last: int) -> list[list[float]]:
+    """(loss, grad_norm) of the steps from `first` up to `last`."""
+    schedule = LrSchedule(config.stages[0].optimizer, loader.steps.num_steps)
+    return [
+        list(engine.train_step(loader.micro_batches(step), loader.num_supervised_tokens(step), schedule(step)))
+        for step in range(first, last)
+    ]
+
+
+def whole_state(engine: Engine, kind: str) -> torch.Tensor:
+    """One kind of state of all parameters, put together from all ranks: flat, float64, in the order of the names."""
+    parts = []
+    for key, shard in sorted(engine.local_state().items()):
+        if key.endswith(f"/{kind}"):
+            whole = torch.zeros(shard.numel, dtype=torch.float64)
+            whole[shard.start : shard.start + len(shard.values)] = shard.values.double()
+            parts.append(engine.all_reduce_sum(whole))
+    return torch.cat(parts)
+
+
+def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """One step for each micro-batch size: its loss, the norm of its gradient, and the gradient in a file."""
+    config = SftConfig.model_validate(settings["config"])
+    results = []
+    for micro_packs in settings["micro_packs"]:
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        loader = build_loader(settings, world, micro_packs)
+        [(loss, grad_norm)] = take_steps(engine, config, loader, 0, 1)
+        # AdamW's first moment after one step is (1 - beta1) times the gradient.
+        gradient = whole_state(engine, "exp_avg") / (1 - config.stages[0].optimizer.betas[0])
+        path = Path(settings["folder"]) / f"gradient-{world.size}-{micro_packs}.pt"
+        if world.is_first:
+            torch.save(gradient, path)
+        num_micro = loader.steps.micro_batches_per_step
+        results.append({"loss": loss, "grad_norm": grad_norm, "path": str(path), "num_micro_batches": num_micro})
+        del engine
+    return results
+
+
+def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """A straight run with a checkpoint in the middle and the model exported at its end."""
+    config = SftConfig.model_validate(settings["config"])
+    folder = Path(settings["folder"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    loader = build_loader(settings, world)
+    saved_at, last = settings["saved_at"], settings["num_steps"]
+    before = take_steps(engine, config, loader, 0, saved_at)
+    checkpoints = CheckpointStore(folder / "checkpoints", world, 1, keep_last=2, asynchronous=True)
+    checkpoints.save(saved_at, engine.local_state(), {})
+    after = take_steps(engine, config, loader, saved_at, last)
+    checkpoints.wait()
+    dtype = getattr(torch, config.model.dtype)
+    export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
+    batch = loader.micro_batches(0)[0]
+    nll = engine.segment_nll(batch)
+    state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
+    if world.is_first:
+        torch.save(state, folder / "state.pt")
+    return {"steps": before + after, "nll": nll.tolist()}
+
+
+def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Load the checkpoint of another run of ranks, and go on to its end."""
+    config = SftConfig.model_validate(settings["config"])
+    folder = Path(settings["folder"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    saved_at = settings["saved_at"]
+    with CheckpointReader(checkpoint_path(folder / "checkpoints", saved_at)) as reader:
+        engine.load_local_state(reader.read, saved_at)
+    steps = take_steps(engine, config, build_loader(settings, world), saved_at, settings["num_steps"])
+    expected = torch.load(folder / "state.pt", weights_only=True)
+    differences = {}
+    for kind, values in expected.items():
+        found = whole_state(engine, kind)
+        differences[kind] = float((found - values).abs().max() / values.abs().max())
+    return {"steps": steps, "differences": differences}

@@ -1,0 +1,77 @@
+"""A run that was stopped and resumed equals one that was not: at its own world size and at any other."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sft.checkpoint.store import CheckpointReader, checkpoint_path
+from sft.config import SftConfig
+from sft.engine.single_process import SingleProcessEngine
+from sft.world import World
+from tests.distributed.launch import run_ranks
+from tests.distributed.scenarios import build_loader, take_steps
+
+SAVED_AT, NUM_STEPS = 3, 6
+
+
+@pytest.fixture(scope="module")
+def straight(workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Two ranks from the first step to the last, with a checkpoint in the middle."""
+    settings = {
+        **workload,
+        "folder": str(tmp_path_factory.mktemp("straight")),
+        "saved_at": SAVED_AT,
+        "num_steps": NUM_STEPS,
+    }
+    return {"settings": settings, **run_ranks(2, "train_save_export", settings)}
+
+
+def test_zero3_and_the_oracle_follow_the_pinned_trajectory(
+    workload: dict[str, Any], straight: dict[str, Any], trajectory: list[list[float]]
+) -> None:
+    config = SftConfig.model_validate(workload["config"])
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
+    oracle = take_steps(engine, config, build_loader(workload, World()), 0, NUM_STEPS)
+    for steps in (oracle, straight["steps"]):
+        assert steps == [pytest.approx(step, rel=1e-4) for step in trajectory]
+
+
+def test_resumed_at_the_same_size_is_equal_bit_for_bit(straight: dict[str, Any]) -> None:
+    resumed = run_ranks(2, "resume", straight["settings"])
+    assert resumed["steps"] == straight["steps"][SAVED_AT:]
+    assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_resumed_at_another_size_is_equal_to_rounding(straight: dict[str, Any], world_size: int) -> None:
+    resumed = run_ranks(world_size, "resume", straight["settings"])
+    assert resumed["steps"] == [pytest.approx(step, rel=1e-5) for step in straight["steps"][SAVED_AT:]]
+    assert max(resumed["differences"].values()) < 1e-4
+
+
+def test_the_oracle_resumes_from_zero3s_checkpoint(workload: dict[str, Any], straight: dict[str, Any]) -> None:
+    config = SftConfig.model_validate(workload["config"])
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
+    with CheckpointReader(checkpoint_path(Path(straight["settings"]["folder"]) / "checkpoints", SAVED_AT)) as reader:
+        engine.load_local_state(reader.read, SAVED_AT)
+    steps = take_steps(engine, config, build_loader(workload, World()), SAVED_AT, NUM_STEPS)
+    assert steps == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
+
+
+def test_the_exported_models_logits_equal_the_engines(workload: dict[str, Any], straight: dict[str, Any]) -> None:
+    """Loaded by plain transformers, one example at a time with its own attention, the model gives the same nll."""
+    folder = Path(straight["settings"]["folder"]) / "model"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loader = build_loader(workload, World(0, 2))
+    found = []
+    for example_id in loader.micro_batches(0)[0].example_ids:
+        example = loader.store.example(example_id)
+        input_ids = torch.from_numpy(example.input_ids.astype("int64"))[None]
+        with torch.no_grad():
+            log_probs = model(input_ids).logits[0].log_softmax(-1)
+        targets = torch.from_numpy(example.loss_mask).nonzero().squeeze(1)
+        found.append(-float(log_probs[targets - 1, input_ids[0, targets]].double().sum()))
+    assert found == pytest.approx(straight["nll"], rel=1e-4)

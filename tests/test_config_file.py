@@ -1,0 +1,575 @@
+"""A config is read whole, or everything that is wrong with it is said at once: where, what, why, and the way out."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from sft.config import SftConfig
+from sft.config_file import ConfigError, build_config, dump_config, override, read_yaml
+from sft.config_rules import RULES, Problem
+from sft.errors import UserError
+
+# Every key that there is stands in it once.
+FULL: dict[str, Any] = {
+    "run": {"name": "full", "dir": "runs/full", "seed": 3},
+    "model": {
+        "path": "owner/model",
+        "tokenizer": "owner/tokenizer",
+        "dtype": "float32",
+        "chat_template": "chatml",
+        "trust_remote_code": False,
+    },
+    "data": {
+        "sources": [
+            {
+                "name": "first",
+                "path": "owner/data",
+                "split": "train",
+                "format": "instruction",
+                "columns": {"input": "context"},
+                "task": {"column": "category"},
+            },
+            {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
+        ],
+        "max_len_tokens": 512,
+        "overlong": "drop",
+        "bad_records": "stop",
+        "train_on": "all_assistant",
+        "holdout": {"share": 0.1, "tasks": ["held"]},
+        "cache_dir": "cache",
+    },
+    "stages": [
+        {
+            "name": "broad",
+            "mixture": {
+                "rates": "temperature",
+                "temperature": 2.0,
+                "tasks": ["chat", "code"],
+                "unit": "examples",
+                "cap": 1000,
+                "max_epochs_per_task": 4,
+            },
+            "budget": {"epochs": 1.5},
+            "optimizer": {
+                "lr": 1e-4,
+                "schedule": "linear",
+                "warmup_ratio": 0.1,
+                "min_lr_ratio": 0.1,
+                "weight_decay": 0.1,
+                "betas": [0.9, 0.99],
+                "eps": 1e-7,
+                "max_grad_norm": 2.0,
+            },
+            "pack_len_tokens": 512,
+        },
+        {
+            "name": "narrow",
+            "mixture": {"rates": "weights", "weights": {"code": 2, "chat": 1}, "replay": {"broad": 0.25}},
+            "budget": {"steps": 10},
+            "optimizer": {"lr": 1e-5},
+        },
+        {"name": "last", "budget": {"supervised_tokens": 10_000}, "optimizer": {"lr": 1e-6}},
+    ],
+    "train": {
+        "pack_len_tokens": 1024,
+        "packs_per_step": 8,
+        "micro_packs": 2,
+        "activation_checkpointing": False,
+        "logits_chunk_tokens": 512,
+    },
+    "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "extra": {"zero_optimization": {"x": 1}}},
+    "checkpoint": {"every_steps": 5, "every_minutes": 10.0, "keep_last": 3, "async": False},
+    "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
+    "logging": {"tensorboard": False},
+}
+
+LEAST: dict[str, Any] = {
+    "run": {"name": "least", "dir": "runs/least"},
+    "model": {"path": "owner/model"},
+    "data": {"sources": [{"name": "only", "path": "owner/data", "format": "messages"}]},
+    "stages": [{"name": "only", "budget": {"epochs": 1}, "optimizer": {"lr": 1e-5}}],
+}
+
+# Mappings whose keys the user makes up.
+FREE = ("columns", "weights", "replay", "extra")
+
+
+def problems_of(content: Any) -> list[Problem]:
+    with pytest.raises(ConfigError) as caught:
+        build_config(content, "here.yaml")
+    return list(caught.value.problems)
+
+
+def only_problem(base: dict[str, Any], *assignments: str) -> Problem:
+    problems = problems_of(override(base, assignments))
+    assert len(problems) == 1, problems
+    return problems[0]
+
+
+def key_places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every key of a model, as the keys and indices that lead to it."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield (*place, key)
+            if key not in FREE:
+                yield from key_places(value, (*place, key))
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from key_places(item, (*place, i))
+
+
+def at(content: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        content = content[key]
+    return content
+
+
+# ---------------------------------------------------------------- what is right
+
+
+def test_every_key_there_is_can_be_given() -> None:
+    config = build_config(FULL)
+    given_keys = {place[-1] for place in key_places(FULL)}
+    schema = SftConfig.model_json_schema(by_alias=True)
+    known = {key for model in (schema, *schema["$defs"].values()) for key in model.get("properties", {})}
+    assert known == given_keys, "FULL holds every key, so that the tests below misspell every key"
+    assert config.checkpoint.async_ is False
+    assert config.pack_len_tokens(0) == 512
+    assert config.pack_len_tokens(1) == 1024
+
+
+@pytest.mark.parametrize("content", [FULL, LEAST])
+def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
+    config = build_config(content)
+    dumped = yaml.safe_load(dump_config(config))
+    assert build_config(dumped) == config
+    assert set(dumped["checkpoint"]) == {"every_steps", "every_minutes", "keep_last", "async"}
+    assert set(dumped) == set(SftConfig.model_fields), "every field is written, the defaults too"
+
+
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
+SHARES = st.floats(0, 1)
+RATES = st.one_of(
+    st.just({"rates": "natural"}),
+    st.fixed_dictionaries({"rates": st.just("temperature"), "temperature": st.floats(1, 100)}),
+    st.fixed_dictionaries(
+        {"rates": st.just("weights"), "weights": st.dictionaries(NAMES, st.floats(1e-6, 1e6), min_size=1, max_size=3)}
+    ),
+)
+BUDGETS = st.one_of(
+    st.fixed_dictionaries({"epochs": st.floats(0.01, 100)}),
+    st.fixed_dictionaries({"steps": st.integers(1, 10**9)}),
+    st.fixed_dictionaries({"supervised_tokens": st.integers(1, 10**12)}),
+)
+STAGES = st.fixed_dictionaries(
+    {
+        "name": NAMES,
+        "mixture": RATES,
+        "budget": BUDGETS,
+        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES}),
+    }
+)
+SOURCES = st.fixed_dictionaries(
+    {"name": NAMES, "path": st.text(max_size=8), "format": st.sampled_from(["instruction", "messages"])},
+    optional={"task": NAMES | st.fixed_dictionaries({"column": st.text(max_size=5)})},
+)
+CONFIGS = st.fixed_dictionaries(
+    {
+        "run": st.fixed_dictionaries(
+            {"name": NAMES, "dir": st.sampled_from(["runs/a", "~/b c"]), "seed": st.integers()}
+        ),
+        "model": st.fixed_dictionaries({"path": st.text(max_size=8)}),
+        "data": st.fixed_dictionaries(
+            {"sources": st.lists(SOURCES, min_size=1, max_size=3, unique_by=lambda source: source["name"])},
+            optional={"holdout": st.fixed_dictionaries({"share": SHARES})},
+        ),
+        "stages": st.lists(STAGES, min_size=1, max_size=3, unique_by=lambda stage: stage["name"]),
+    },
+    optional={"checkpoint": st.fixed_dictionaries({"async": st.booleans()})},
+)
+
+
+@given(CONFIGS)
+def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
+    config = build_config(content)
+    assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+# ---------------------------------------------------------------- misspelt keys
+
+
+@given(st.data())
+def test_a_misspelt_key_is_named_with_the_right_one(data: st.DataObject) -> None:
+    content = data.draw(st.just(FULL) | CONFIGS)
+    place = data.draw(st.sampled_from(sorted(key_places(content), key=str)).filter(lambda p: isinstance(p[-1], str)))
+    key = place[-1]
+    i = data.draw(st.integers(0, len(key) - 1))
+    letter = data.draw(st.sampled_from("aeinstx"))
+    changes = (key[:i] + key[i + 1 :], key[:i] + letter + key[i:], key[:i] + letter + key[i + 1 :])
+    wrong = data.draw(st.sampled_from(changes))
+    content = deepcopy(content)
+    parent = at(content, place[:-1])
+    assume(wrong)
+    assume(wrong not in all_keys())
+    parent[wrong] = parent.pop(key)
+    problems = {problem.path: problem for problem in problems_of(content)}
+    path = ".".join(map(str, (*place[:-1], wrong)))
+    assert path in problems
+    assert problems[path].value == parent[wrong]
+    # One letter of three or fewer may also be a different word altogether.
+    if len(key) > 3:
+        assert problems[path].way_out == f"did you mean `{key}`?"
+    # Besides that, it may be said that the key itself is missing, and nothing else.
+    assert set(problems) <= {path, ".".join(map(str, place))}
+
+
+def all_keys() -> set[Any]:
+    return {place[-1] for place in key_places(FULL)}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "meant"),
+    [
+        ("trian.micro_packs=1", "trian", "train"),
+        ("train.micro_pack=1", "train.micro_pack", "micro_packs"),
+        ("stages.1.optimizer.warmup=0.1", "stages.1.optimizer.warmup", "warmup_ratio"),
+        ("data.sources.second.colums={}", "data.sources.1.colums", "columns"),
+        ("data.sources.first.task.colum=x", "data.sources.0.task.colum", "column"),
+        ("data.holdout.shares=0.1", "data.holdout.shares", "share"),
+        ("checkpoint.asinc=true", "checkpoint.asinc", "async"),
+    ],
+)
+def test_a_misspelt_key_is_found_at_every_depth(assignment: str, path: str, meant: str) -> None:
+    problem = only_problem(FULL, assignment)
+    assert (problem.path, problem.rule) == (path, "is not a known key")
+    assert problem.way_out == f"did you mean `{meant}`?"
+
+
+def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
+    problem = only_problem(FULL, "logging.zzz=1")
+    assert problem.way_out == "known here: tensorboard"
+
+
+def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
+    content = deepcopy(FULL)
+    content["train"]["micro.packs"] = 1
+    (problem,) = problems_of(content)
+    assert problem == ("train.micro.packs", 1, "is not a known key", "did you mean `micro_packs`?", problem.also_about)
+
+
+# ---------------------------------------------------------------- wrong values
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "rule", "way_out"),
+    [
+        ("train.micro_packs=two", "train.micro_packs", "must be a valid integer", "correct"),
+        ("train.micro_packs=0", "train.micro_packs", "must be greater than 0", "correct"),
+        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "correct"),
+        ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
+        ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
+        ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
+        ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
+        ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
+        ("run.dir=3", "run.dir", "must be a path", "correct"),
+        ("data.holdout.share=1.5", "data.holdout.share", "less than or equal to 1", "correct"),
+        ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "correct"),
+        ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
+        ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be a valid string", "correct"),
+        ("data.sources.0.task=a b", "data.sources.0.task", "letters, digits", "choose such a name"),
+        ("data.sources.0.columns.input=3", "data.sources.0.columns.input", "must be a valid string", "correct"),
+        ("stages.0.optimizer.betas=[0.9]", "stages.0.optimizer.betas", "item 2 is missing", "longer"),
+        ("stages.0.optimizer.betas=[1, 1, 1]", "stages.0.optimizer.betas", "at most 2 items, not 3", "correct"),
+        ("stages.1.mixture.weights.code=0", "stages.1.mixture.weights.code", "must be greater than 0", "correct"),
+        ("train=", "train", "must be a mapping of fields", "packs_per_step"),
+        ("stages.2=[]", "stages.2", "must be a mapping of fields", "budget"),
+        ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "correct"),
+        ("stages.2={name: last, budget: {steps: 1}}", "stages.2.optimizer", "is needed", "add `stages.2.optimizer`"),
+    ],
+)
+def test_a_wrong_value_is_one_problem_with_its_rule_and_a_way_out(
+    assignment: str, path: str, rule: str, way_out: str
+) -> None:
+    problem = only_problem(FULL, assignment)
+    assert problem.path == path
+    assert rule in problem.rule
+    assert way_out in problem.way_out
+    assert "pydantic" not in str(problem)
+
+
+@pytest.mark.parametrize("section", ["run", "model", "data", "stages"])
+def test_a_section_that_is_missing_is_asked_for(section: str) -> None:
+    content = {key: value for key, value in FULL.items() if key != section}
+    problem = problems_of(content)[0]
+    assert problem.path == section
+    assert problem.way_out == f"add `{section}:` to the config"
+
+
+# ---------------------------------------------------------------- all at once
+
+
+MANY = """
+run: {name: many, dir: runs/many, sead: 3}
+model: {path: owner/model, dtype: float16}
+data:
+  sources:
+    - {name: same, path: owner/data, format: instruction, task: {colum: category}}
+    - {name: same, path: owner/other, format: message}
+  max_len_tokens: 4096
+stages:
+  - {name: broad, mixture: {replay: {later: 0.5}}, budget: {}, optimizer: {lr: 1.0e-4}}
+  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup: 0.1}}
+train: {packs_per_step: 0, pack_len_tokens: 1024}
+checkpont: {keep_last: 1}
+"""
+
+
+def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(MANY)
+    with pytest.raises(ConfigError) as caught:
+        build_config(read_yaml(path), str(path))
+    expected = {
+        "checkpont": "did you mean `checkpoint`?",
+        "run.sead": "did you mean `seed`?",
+        "model.dtype": "did you mean `bfloat16`?",
+        "data.sources.0.task.column": "add `data.sources.0.task.column`",
+        "data.sources.0.task.colum": "did you mean `column`?",
+        "data.sources.1.format": "did you mean `messages`?",
+        "stages.1.optimizer.warmup": "did you mean `warmup_ratio`?",
+        "train.packs_per_step": "correct the value",
+        "stages.1.name": "give it a name of its own",
+        "stages.0.budget": "name one, such as {epochs: 1}",
+        "stages.1.budget": "name one, such as {epochs: 1}",
+        "stages.1.mixture.temperature": "set rates to temperature, or take it away",
+        "stages.0.mixture.replay.later": "the first stage has none: take it away",
+    }
+    found = {problem.path: problem.way_out for problem in caught.value.problems}
+    # The sources cannot be read, so the rules about them wait; those about stages alone do not.
+    assert found == expected
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path}: {len(expected)} problems"
+    assert len(lines) == 1 + 3 * len(expected)
+    assert lines[lines.index("  model.dtype: 'float16'") + 1 :][:2] == [
+        "      must be bfloat16 or float32",
+        "      → did you mean `bfloat16`?",
+    ]
+
+
+def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
+    content = override(LEAST, ["data.max_len_tokens=4096", "data.trian_on=last_assistant", "train.micro_pack=1"])
+    assert {p.path for p in problems_of(content)} == {"data.trian_on", "train.micro_pack", "train.pack_len_tokens"}
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["stages.0.budget={epoch: 1}"],
+        ["stages.0.budget={epochs: one}"],
+        ["stages.0.mixture={rates: tempurature, temperature: 2}"],
+        ["stages.0.mixture={rates: temperature, temperatur: 2}"],
+        ["data.max_len_tokens=4096", "train.pack_len_tokens=4O96"],
+        ["data.max_len_tokens=4096", "train.pack_len=4096"],
+        ["data.max_len_tokens=51Z", "train.pack_len_tokens=512"],
+        ["data.max_len_token=512", "train.pack_len_tokens=512"],
+        ["data.max_len_tokens=4096", "stages.0.pack_len_token=4096"],
+    ],
+)
+def test_one_mistake_is_not_reported_a_second_time_as_a_broken_rule(assignments: list[str]) -> None:
+    assert "`" in only_problem(LEAST, *assignments).way_out or "correct" in only_problem(LEAST, *assignments).way_out
+
+
+def test_a_long_value_is_shortened() -> None:
+    message = str(ConfigError("f", [Problem("a.b", "x" * 5000, "rule", "way out")]))
+    assert len(message) < 200
+    assert "1 problem\n" in message
+
+
+# ---------------------------------------------------------------- rules between fields
+
+# Rule → assignments that break it and no other, the paths it names, and words of its way out.
+BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
+    "names_are_unique": [
+        (["stages.2.name=narrow"], ["stages.2.name"], "a name of its own"),
+        (["data.sources.1.name=first"], ["data.sources.1.name"], "a name of its own"),
+    ],
+    "one_budget": [
+        (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
+        (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),
+    ],
+    "rates_have_their_numbers": [
+        (["stages.2.mixture={rates: temperature}"], ["stages.2.mixture.temperature"], "give stages.2"),
+        (["stages.2.mixture={rates: weights}"], ["stages.2.mixture.weights"], "give stages.2"),
+        (["stages.2.mixture={temperature: 2}"], ["stages.2.mixture.temperature"], "set rates to temperature"),
+        (["stages.2.mixture={rates: equal, weights: {a: 1}}"], ["stages.2.mixture.weights"], "set rates to weights"),
+        (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
+    ],
+    "replay_is_of_earlier_stages": [
+        (["stages.0.mixture.replay={narrow: 0.1}"], ["stages.0.mixture.replay.narrow"], "take it away"),
+        (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of broad, narrow"),
+        (["stages.2.mixture.replay={broad: 0.6, narrow: 0.4}"], ["stages.2.mixture.replay"], "smaller"),
+    ],
+    "examples_fit_a_pack": [
+        (["stages.0.pack_len_tokens=511"], ["stages.0.pack_len_tokens"], "make packs longer"),
+        (["train.pack_len_tokens=511"], ["train.pack_len_tokens"] * 2, "make packs longer"),
+    ],
+    "held_out_tasks_are_not_trained": [
+        (["stages.0.mixture.tasks=[held, chat]"], ["stages.0.mixture.tasks"], "one of the two"),
+        (["stages.1.mixture.weights.held=1"], ["stages.1.mixture.weights"], "one of the two"),
+    ],
+}
+
+
+def test_every_rule_is_tested() -> None:
+    assert set(BROKEN) == {rule.__name__ for rule, _ in RULES}
+
+
+@pytest.mark.parametrize(
+    ("name", "assignments", "paths", "way_out"),
+    [(name, *case) for name, cases in BROKEN.items() for case in cases],
+)
+def test_a_rule_is_broken_alone(name: str, assignments: list[str], paths: list[str], way_out: str) -> None:
+    problems = problems_of(override(FULL, assignments))
+    assert [problem.path for problem in problems] == paths
+    assert all(way_out in problem.way_out for problem in problems)
+    sections = {
+        key: TypeAdapter(SftConfig.model_fields[key].annotation).validate_python(part)
+        for key, part in override(FULL, assignments).items()
+    }
+    breaking = {rule.__name__ for rule, needed in RULES if list(rule(*(sections[key] for key in needed)))}
+    assert breaking == {name}
+
+
+# ---------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize(
+    ("assignment", "place", "value"),
+    [
+        ("train.micro_packs=4", ("train", "micro_packs"), 4),
+        ("stages.1.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
+        ("stages.narrow.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
+        ("data.sources.second.path=a=b", ("data", "sources", 1, "path"), "a=b"),
+        ("data.sources.0.task=chat", ("data", "sources", 0, "task"), "chat"),
+        ("data.holdout.tasks.0=other", ("data", "holdout", "tasks", 0), "other"),
+        ("stages.last.mixture.rates=equal", ("stages", 2, "mixture", "rates"), "equal"),
+        ("stages.narrow.mixture.weights={code: 1}", ("stages", 1, "mixture", "weights"), {"code": 1}),
+        ("checkpoint.every_steps=null", ("checkpoint", "every_steps"), None),
+        ("checkpoint.every_steps=", ("checkpoint", "every_steps"), None),
+    ],
+)
+def test_an_override_changes_its_place_and_nothing_else(assignment: str, place: tuple[Any, ...], value: Any) -> None:
+    before = deepcopy(FULL)
+    changed = override(FULL, [assignment])
+    assert before == FULL
+    assert at(changed, place) == value
+    build_config(changed)
+    expected = deepcopy(FULL)
+    parent = expected
+    for key in place[:-1]:
+        parent = parent.setdefault(key, {}) if isinstance(parent, dict) else parent[key]
+    parent[place[-1]] = value
+    assert changed == expected
+
+
+def test_a_later_override_wins_and_sees_what_an_earlier_one_made() -> None:
+    assignments = ["train.micro_packs=4", "train.micro_packs=5", "stages.2.name=end", "stages.end.budget.epochs=1"]
+    changed = override(FULL, assignments)
+    assert changed["train"]["micro_packs"] == 5
+    assert changed["stages"][2]["budget"]["epochs"] == 1
+
+
+def test_an_override_fills_a_section_that_is_empty_or_absent() -> None:
+    assert override({"train": None}, ["train.micro_packs=2"]) == {"train": {"micro_packs": 2}}
+    assert override({}, ["data.holdout.share=0"]) == {"data": {"holdout": {"share": 0}}}
+
+
+def test_a_name_comes_before_a_number() -> None:
+    items = {"stages": [{"name": "1"}, {"name": "0"}]}
+    assert override(items, ["stages.0.x=1"])["stages"] == [{"name": "1"}, {"name": "0", "x": 1}]
+
+
+def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &shared {lr: 1}\nb: *shared\nc: {<<: *shared, eps: 2}\n")
+    changed = override(read_yaml(path), ["a.lr=5"])
+    assert changed == {"a": {"lr": 5}, "b": {"lr": 1}, "c": {"lr": 1, "eps": 2}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.micro_packs", "an override is section.field=value"),
+        ("=4", "an override is section.field=value"),
+        ("--verbose", "an override is section.field=value"),
+        ("stages.brod.name=x", "there is no 'brod'; give a number below 3, or one of: broad, narrow, last"),
+        ("stages.3.name=x", "there is no '3'"),
+        ("stages.-1.name=x", "there is no '-1'"),
+        ("stages.².name=x", "there is no '²'"),
+        ("data.holdout.tasks.5=x", "there is no '5'"),
+        ("run.name.first=x", "'full' is a value, not a section, so it has no 'first'"),
+        ("run.name.first.second=x", "'full' is a value, not a section, so it has no 'first'"),
+        ("train.micro_packs=[1", "the value is not YAML"),
+        ("run.name=2024-13-45", "the value is not YAML: month must be in 1..12"),
+        ("run.name==", "the value is not YAML"),
+        ("train={micro_packs: 1, micro_packs: 2}", "'micro_packs' is there twice"),
+    ],
+)
+def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> None:
+    with pytest.raises(UserError, match=".*") as caught:
+        override(FULL, [assignment])
+    assert words in str(caught.value)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"a: [1", "this is not YAML"),
+        (b"a: b: c", "this is not YAML"),
+        (b"\tb: c", "this is not YAML"),
+        (b"a: 2024-13-45", "this is not YAML: month must be in 1..12"),
+        (b"a: !!python/object/apply:os.getcwd []", "this is not YAML"),
+        (b"train: {}\nrun: {}\ntrain: {}", "'train' is there twice"),
+        (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
+        (b"a: &a [*a]", "this is not YAML"),
+        (b"[" * 3000, "this is not YAML"),
+        (b"", "must be a mapping of sections, but it is None"),
+        (b"# nothing", "must be a mapping of sections, but it is None"),
+        (b"- run", "must be a mapping of sections, but it is ['run']"),
+        (b"run", "must be a mapping of sections, but it is 'run'"),
+        (b"a: \xff", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: bytes, words: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=".*") as caught:
+        read_yaml(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.yaml: the config cannot be read: No such file or directory"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="the config cannot be read: Is a directory"):
+        read_yaml(tmp_path)
+
+
+@given(st.text(st.sampled_from("ab:-[]{},&*!<>|#'\"\n 01.=~?%"), max_size=30))
+def test_any_text_is_a_mapping_or_a_user_error(text: str) -> None:
+    try:
+        changed = override({"a": 1}, [f"b={text}"])
+    except UserError:
+        return
+    assert changed["a"] == 1
