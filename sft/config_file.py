@@ -99,6 +99,9 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         problems += found
         if readable is not None:
             sections[name] = readable
+    # A misspelt key is one mistake: that the right one is missing goes without saying.
+    meant = {path for problem in problems for path in problem.also_about}
+    problems = [p for p in problems if not (p.value == _MISSING and p.path in meant)]
     unread = [path for problem in problems for path in (problem.path, *problem.also_about)]
     for rule, needed in RULES:
         if all(name in sections for name in needed):

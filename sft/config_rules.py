@@ -4,7 +4,7 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sft.config import DataConfig, StageConfig, TrainConfig
@@ -24,12 +24,20 @@ class Problem(NamedTuple):
 Stages = tuple[StageConfig, ...]
 
 
-def names_are_unique(stages: Stages, data: DataConfig) -> Iterator[Problem]:
-    """Stages and sources are found by name."""
-    for path, names in (("stages", [s.name for s in stages]), ("data.sources", [s.name for s in data.sources])):
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                yield Problem(f"{path}.{i}.name", name, "is the name of an earlier one", "give it a name of its own")
+def stage_names_are_unique(stages: Stages) -> Iterator[Problem]:
+    """Stages are found by name."""
+    yield from _repeated_names("stages", [stage.name for stage in stages])
+
+
+def source_names_are_unique(data: DataConfig) -> Iterator[Problem]:
+    """Sources are found by name."""
+    yield from _repeated_names("data.sources", [source.name for source in data.sources])
+
+
+def _repeated_names(path: str, names: Sequence[str]) -> Iterator[Problem]:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield Problem(f"{path}.{i}.name", name, "is the name of an earlier one", "give it a name of its own")
 
 
 def one_budget(stages: Stages) -> Iterator[Problem]:
@@ -96,7 +104,8 @@ def held_out_tasks_are_not_trained(stages: Stages, data: DataConfig) -> Iterator
 
 
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
-    (names_are_unique, ("stages", "data")),
+    (stage_names_are_unique, ("stages",)),
+    (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
     (rates_have_their_numbers, ("stages",)),
     (replay_is_of_earlier_stages, ("stages",)),

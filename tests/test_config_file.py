@@ -226,8 +226,8 @@ def test_a_misspelt_key_is_named_with_the_right_one(data: st.DataObject) -> None
     # One letter of three or fewer may also be a different word altogether.
     if len(key) > 3:
         assert problems[path].way_out == f"did you mean `{key}`?"
-    # Besides that, it may be said that the key itself is missing, and nothing else.
-    assert set(problems) <= {path, ".".join(map(str, place))}
+    # A short key may be taken for another, and then it is also said that the right one is missing.
+    assert len(key) <= 3 or len(problems) == 1
 
 
 def all_keys() -> set[Any]:
@@ -250,6 +250,12 @@ def test_a_misspelt_key_is_found_at_every_depth(assignment: str, path: str, mean
     problem = only_problem(FULL, assignment)
     assert (problem.path, problem.rule) == (path, "is not a known key")
     assert problem.way_out == f"did you mean `{meant}`?"
+
+
+def test_a_misspelt_section_is_one_mistake() -> None:
+    content = {{"stages": "stagse"}.get(key, key): value for key, value in LEAST.items()}
+    (problem,) = problems_of(content)
+    assert (problem.path, problem.way_out) == ("stagse", "did you mean `stages`?")
 
 
 def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
@@ -340,7 +346,6 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "checkpont": "did you mean `checkpoint`?",
         "run.sead": "did you mean `seed`?",
         "model.dtype": "did you mean `bfloat16`?",
-        "data.sources.0.task.column": "add `data.sources.0.task.column`",
         "data.sources.0.task.colum": "did you mean `column`?",
         "data.sources.1.format": "did you mean `messages`?",
         "stages.1.optimizer.warmup": "did you mean `warmup_ratio`?",
@@ -352,7 +357,7 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "stages.0.mixture.replay.later": "the first stage has none: take it away",
     }
     found = {problem.path: problem.way_out for problem in caught.value.problems}
-    # The sources cannot be read, so the rules about them wait; those about stages alone do not.
+    # The sources cannot be read, so the rules about them wait; those about the stages do not.
     assert found == expected
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path}: {len(expected)} problems"
@@ -371,6 +376,9 @@ def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
 @pytest.mark.parametrize(
     "assignments",
     [
+        ["stages.0={name: only, budget: {epochs: 1}, optimiser: {lr: 1}}"],
+        ["stages.0.optimizer={lrr: 1}"],
+        ["data={source: [{name: only, path: owner/data, format: messages}]}"],
         ["stages.0.budget={epoch: 1}"],
         ["stages.0.budget={epochs: one}"],
         ["stages.0.mixture={rates: tempurature, temperature: 2}"],
@@ -383,7 +391,7 @@ def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
     ],
 )
 def test_one_mistake_is_not_reported_a_second_time_as_a_broken_rule(assignments: list[str]) -> None:
-    assert "`" in only_problem(LEAST, *assignments).way_out or "correct" in only_problem(LEAST, *assignments).way_out
+    only_problem(LEAST, *assignments)
 
 
 def test_a_long_value_is_shortened() -> None:
@@ -396,10 +404,8 @@ def test_a_long_value_is_shortened() -> None:
 
 # Rule → assignments that break it and no other, the paths it names, and words of its way out.
 BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
-    "names_are_unique": [
-        (["stages.2.name=narrow"], ["stages.2.name"], "a name of its own"),
-        (["data.sources.1.name=first"], ["data.sources.1.name"], "a name of its own"),
-    ],
+    "stage_names_are_unique": [(["stages.2.name=narrow"], ["stages.2.name"], "a name of its own")],
+    "source_names_are_unique": [(["data.sources.1.name=first"], ["data.sources.1.name"], "a name of its own")],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),

@@ -42,7 +42,8 @@ def pack_order(lengths: IntArray, pack_len_tokens: int, seed: int) -> tuple[IntA
         elements = np.concatenate([carried, np.arange(start, stop)])
         filled = _pack_window(lengths[elements], pack_len_tokens)
         least = 0 if stop >= len(lengths) else _HAND_ON_BELOW * pack_len_tokens
-        kept, handed_on = [], []
+        kept: list[list[int]] = []
+        handed_on: list[list[int]] = []
         for pack in filled:
             # Where examples fit together badly no pack is full, and all of them would be handed on to the very end.
             was_handed_on = min(pack) < len(carried)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import datasets
 
@@ -68,7 +68,7 @@ def _kind(path: Path) -> str:
 
 
 @contextmanager
-def _open(source: SourceConfig, path: Path) -> Iterator[IO[bytes]]:
+def _open(source: SourceConfig, path: Path) -> Iterator[gzip.GzipFile | io.BufferedReader]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield file
@@ -132,7 +132,8 @@ def _csv_options(source: SourceConfig, path: Path) -> dict[str, Any]:
     """All columns are text: left to guess, the reader makes 7 of the answer 007, and nothing of the answer NA."""
     with _open(source, path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         header: list[str] = next(csv.reader(text), [])
-    return {"features": datasets.Features({name: datasets.Value("string") for name in header}), "keep_default_na": False}
+    features = datasets.Features({name: datasets.Value("string") for name in header})
+    return {"features": features, "keep_default_na": False}
 
 
 def _load_table(source: SourceConfig, path: Path | None) -> datasets.Dataset:

@@ -124,6 +124,8 @@ def _refuse_other_inputs(planned: Mapping[str, Any], inputs: Mapping[str, Any], 
 def _publish_stage_plan(config: SftConfig, index: int, store: TokenStore, path: Path, inputs: dict[str, Any]) -> None:
     stage = config.stages[index]
     supplies = task_supplies(store, config, stage.mixture.unit)
+    if not supplies:
+        raise UserError("data.holdout: every example of the data is held out; nothing is left to train on. Hold out less.")
     rates = _stage_rates(config, index, supplies)
     seed = derive_seed(config.run.seed, "stage", stage.name)
     order, packed = _fill_budget(config, index, supplies, rates, store, seed)
@@ -215,7 +217,7 @@ def _fill_budget(
             break
     raise UserError(
         f"stages.{index} ({stage.name}): the budget needs {needed} {unit}, but with at most "
-        f"{mixture.max_epochs_per_task} epochs of each task there are {there}. Allow more epochs, or make the budget smaller."
+        f"{mixture.max_epochs_per_task} epochs of each task there are {there}. Allow more epochs, or a smaller budget."
     )
 
 

@@ -1,0 +1,160 @@
+"""Real Ray, real SIGKILL: a worker dies, then the driver; what comes out is what an undisturbed run gives, to the bit.
+
+The undisturbed run is started with plain torchrun, so that the two ways to start a job are held against each other.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sft.atomic_files import hash_file
+from sft.run_folder import RunFolder
+from tests.conftest import SmallRecords
+
+ROOT = Path(__file__).parents[2]
+SFT = [sys.executable, "-m", "launcher"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+NUM_STEPS = {"broad": 4, "words": 40}
+
+
+@pytest.fixture(scope="module")
+def write_config(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A function that writes the config of a run in two stages, with a run folder of the given name."""
+    folder = tmp_path_factory.mktemp("killed")
+    records, prompts = map(str, small_records)
+    content: dict[str, Any] = {
+        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
+        "data": {
+            "cache_dir": str(folder / "cache"),
+            "max_len_tokens": 256,
+            "sources": [
+                {"name": "words", "path": records, "format": "instruction", "task": {"column": "task"}},
+                {"name": "next", "path": prompts, "format": "prompt_completion"},
+            ],
+            "holdout": {"share": 0.05, "tasks": ["sort"]},
+        },
+        "stages": [
+            {"name": "broad", "budget": {"steps": NUM_STEPS["broad"]}, "optimizer": {"lr": 1e-3}},
+            {
+                "name": "words",
+                "mixture": {"rates": "weights", "weights": {"copy": 2, "reverse": 1}, "replay": {"broad": 0.1}},
+                "budget": {"steps": NUM_STEPS["words"]},
+                "optimizer": {"lr": 1e-3},
+            },
+        ],
+        "train": {"pack_len_tokens": 256, "packs_per_step": 12, "activation_checkpointing": False},
+        "checkpoint": {"every_steps": 4},
+        "logging": {"tensorboard": False},
+        "cluster": {"workers": 2},
+    }
+
+    def write(name: str) -> Path:
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"run": {"name": name, "dir": str(folder / name)}, **content}))
+        return path
+
+    return write
+
+
+def test_killed_equals_never_killed(write_config: Callable[[str], Path]) -> None:
+    straight, killed = write_config("straight"), write_config("killed")
+    run_to_end([*TORCHRUN, "-m", "sft.training", str(straight)])
+    run, expected = RunFolder(killed.with_suffix("")), RunFolder(straight.with_suffix(""))
+
+    with started([*SFT, "train", str(killed)]) as driver:
+        wait_for_step(run, attempt=1, step=6, process=driver)
+        os.kill(pid_of(run, attempt=1, rank=1), signal.SIGKILL)
+        wait_for_step(run, attempt=2, step=14, process=driver)
+        workers = [pid_of(run, attempt=2, rank=rank) for rank in (0, 1)]
+        driver.kill()
+        driver.wait(30)
+        wait_until(lambda: not any(is_alive(pid) for pid in workers), 60, "the workers outlive their driver")
+    last_line = metrics(run, "words")[-1]
+    assert last_line["step"] < NUM_STEPS["words"] - 1, "the run was over before the driver was killed"
+    assert not run.stage(1, "words").complete.exists()
+    resumed_from = max(p.name for p in run.stage(1, "words").checkpoints.glob("step-*"))
+
+    run_to_end([*SFT, "train", str(killed)])
+
+    for stage in NUM_STEPS:
+        assert losses(run, stage) == losses(expected, stage)
+    third = [line["step"] for line in metrics(run, "words") if line["attempt"] == 3]
+    assert third == list(range(int(resumed_from.removeprefix("step-")), NUM_STEPS["words"])), "the exact next step"
+    assert {line["attempt"] for line in metrics(run, "broad")} == {1}, "a finished stage ran again"
+    for index, stage in enumerate(NUM_STEPS):
+        folders = [r.stage(index, stage).model for r in (run, expected)]
+        found, wanted = (hash_file(folder / "model.safetensors") for folder in folders)
+        assert found == wanted
+        names = [f"{index}-{stage}.json" for _ in folders]
+        assert (run.evaluations / names[0]).read_text() == (expected.evaluations / names[1]).read_text()
+    assert run.report.is_file()
+
+
+def run_to_end(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment(), check=False)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | {"RAY_ADDRESS": ""}
+
+
+def metrics(run: RunFolder, stage: str) -> list[dict[str, Any]]:
+    path = run.stage(list(NUM_STEPS).index(stage), stage).metrics
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue  # the line that a killed process left unfinished
+    return lines
+
+
+def losses(run: RunFolder, stage: str) -> list[tuple[int, float, float]]:
+    """(step, loss, grad_norm) of every step, as it counted in the end."""
+    last = {line["step"]: (line["step"], line["loss"], line["grad_norm"]) for line in metrics(run, stage)}
+    assert list(sorted(last)) == list(range(NUM_STEPS[stage]))
+    return [last[step] for step in sorted(last)]
+
+
+def wait_for_step(run: RunFolder, attempt: int, step: int, process: subprocess.Popen[bytes]) -> None:
+    def reached() -> bool:
+        assert process.poll() is None, "the driver ended by itself"
+        return any(line["attempt"] == attempt and line["step"] >= step for line in metrics(run, "words"))
+
+    wait_until(reached, 150, f"attempt {attempt} did not reach step {step}")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, message: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, message
+        time.sleep(0.05)
+
+
+def pid_of(run: RunFolder, attempt: int, rank: int) -> int:
+    return int(json.loads((run.attempt(attempt) / f"rank-{rank:05d}.json").read_text())["pid"])
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,326 @@
+"""A store holds what its inputs say, is found again by them, and is published whole or not at all."""
+
+import json
+import multiprocessing
+import queue
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft.atomic_files import hash_file, is_published
+from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.data import preparation
+from sft.data.chat_template import build_template_renderer, load_tokenizer
+from sft.data.formatting import format_record
+from sft.data.preparation import REJECTED, prepare_store, prompt_hash
+from sft.data.rendering import ConversationRenderer
+from sft.data.sources import read_records
+from sft.data.token_store import TokenStore
+from sft.data.tokenization import ExampleTokenizer
+from sft.errors import UserError
+from sft.schema import Message, Record
+from tests.data.conversations import conversation, turns
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer_dir):
+    return ModelConfig(path=str(tokenizer_dir("chatml")))
+
+
+def data_of(folder, *sources, **settings):
+    return DataConfig.model_validate({"sources": sources, "cache_dir": str(folder / "cache")} | settings)
+
+
+def small_data(folder, small_records, **settings):
+    instructions = {"name": "basic", "path": str(small_records.instructions), "format": "instruction"}
+    prompts = {"name": "lists", "path": str(small_records.prompts), "format": "prompt_completion"}
+    return data_of(folder, instructions | {"task": {"column": "task"}}, prompts, **settings)
+
+
+def write_prompts(path, rows):
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return {"name": "here", "path": str(path), "format": "prompt_completion"}
+
+
+def left_behind(folder):
+    """Everything in the cache but published stores and the locks beside them."""
+    tokens = folder / "cache" / "tokens"
+    return [p.name for p in tokens.glob("*") if not is_published(p) and p.suffix != ".lock"]
+
+
+def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, model):
+    data = small_data(tmp_path, small_records)
+    store = prepare_store(data, model)
+    tokenizer = load_tokenizer(model)
+    renderer = ConversationRenderer(build_template_renderer(tokenizer))
+    made = [(i, format_record(record, source)) for i, source in enumerate(data.sources) for record in read_records(source)]
+    expected = ExampleTokenizer(tokenizer).tokenize([renderer.render(c) for _, c in made])
+    assert len(store) == len(expected) == 180
+    for i, ((source_id, c), example) in enumerate(zip(made, expected, strict=True)):
+        assert store.example(i).input_ids.tolist() == example.input_ids.tolist()
+        assert store.example(i).loss_mask.tolist() == example.loss_mask.tolist()
+        assert store.lengths[i] == len(example.input_ids)
+        assert store.num_supervised[i] == example.loss_mask.sum()
+        assert store.tasks[store.task_ids[i]] == c.task
+        assert (store.source_ids[i], store.record_ids[i]) == (source_id, c.index)
+        assert store.prompt_hashes[i] == np.uint64(prompt_hash(c))
+    assert store.tasks == ["copy", "count", "lists", "reverse", "sort"]
+    assert store.manifest["sources"] == ["basic", "lists"]
+    assert Counter(store.tasks[i] for i in store.task_ids) == {"copy": 54, "reverse": 33, "count": 21, "sort": 12, "lists": 60}
+
+
+def test_a_store_is_hashed_and_no_token_is_lost(tmp_path, small_records, model):
+    store = prepare_store(small_data(tmp_path, small_records), model)
+    files = store.manifest["files"]
+    assert set(files) == {p.name for p in store.path.iterdir()} - {"manifest.json"}
+    for name, entry in files.items():
+        assert entry == {"num_bytes": (store.path / name).stat().st_size, "sha256": hash_file(store.path / name)}
+    assert store.tokens.dtype == np.uint16
+    assert len(store.tokens) == len(store.loss_mask) == store.lengths.sum()
+    assert left_behind(tmp_path) == []
+
+
+GOOD = {"prompt": "one two", "completion": "three"}
+KINDS = {
+    "good": GOOD,
+    "overlong": {"prompt": "one", "completion": "word " * 100},
+    "broken": '{"prompt": ',
+    "no object": "[1]",
+    "empty": {"prompt": "one", "completion": " "},
+    "half a pair": '{"prompt": "one", "completion": "\\ud83d"}',
+}
+
+
+@settings(max_examples=15)
+@given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=30), st.integers(1, 8))
+def test_every_record_is_kept_overlong_or_rejected(tmp_path_factory, model, kinds, block_records):
+    folder = tmp_path_factory.mktemp("counts")
+    source = write_prompts(folder / "data.jsonl", [GOOD, *(KINDS[kind] for kind in kinds)])
+    data = data_of(folder, source, max_len_tokens=64, bad_records="quarantine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "BLOCK_RECORDS", block_records)
+        store = prepare_store(data, model)
+    kept, overlong = kinds.count("good") + 1, kinds.count("overlong")
+    bad = [i for i, kind in enumerate(kinds, start=2) if kind not in ("good", "overlong")]
+    assert len(store) == store.manifest["num_kept"] == kept
+    assert store.manifest["num_overlong"] == ({"here": overlong} if overlong else {})
+    assert store.manifest["num_rejected"] == len(bad)
+    assert store.manifest["num_read"] == len(kinds) + 1 == kept + overlong + len(bad)
+    rejected = [json.loads(line) for line in (store.path / REJECTED).read_text(encoding="utf-8").splitlines()]
+    assert [entry["where"] for entry in rejected] == [f"{folder / 'data.jsonl'}:{line}" for line in bad]
+    assert all(entry["reason"] for entry in rejected)
+
+
+def test_a_record_that_cannot_be_used_stops_the_preparation(tmp_path, model):
+    source = write_prompts(tmp_path / "data.jsonl", [GOOD, KINDS["broken"], KINDS["empty"], GOOD])
+    with pytest.raises(UserError, match="source here: records that cannot be used") as error:
+        prepare_store(data_of(tmp_path, source), model)
+    assert f"{tmp_path / 'data.jsonl'}:2: broken JSON" in str(error.value)
+    assert f"{tmp_path / 'data.jsonl'}:3: the field 'completion' is empty" in str(error.value)
+    assert "data.bad_records: quarantine" in str(error.value)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_error_in_a_later_block_leaves_nothing_behind(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 2)
+    source = write_prompts(tmp_path / "data.jsonl", [GOOD] * 5 + ["[1]"])
+    with pytest.raises(UserError, match=r"data\.jsonl:6: the record is a list"):
+        prepare_store(data_of(tmp_path, source), model)
+    assert left_behind(tmp_path) == []
+
+
+def test_an_overlong_example_is_an_error_where_the_config_says_so(tmp_path, model):
+    source = write_prompts(tmp_path / "data.jsonl", [GOOD, KINDS["overlong"]])
+    with pytest.raises(UserError, match=r"data\.jsonl:2: \d+ tokens; data\.max_len_tokens allows 64"):
+        prepare_store(data_of(tmp_path, source, max_len_tokens=64, overlong="error"), model)
+
+
+def test_the_longest_example_may_be_as_long_as_allowed(tmp_path, model):
+    source = write_prompts(tmp_path / "data.jsonl", [GOOD])
+    (length,) = prepare_store(data_of(tmp_path, source), model).lengths.tolist()
+    assert len(prepare_store(data_of(tmp_path, source, max_len_tokens=length), model)) == 1
+    with pytest.raises(UserError, match="1 are longer"):
+        prepare_store(data_of(tmp_path, source, max_len_tokens=length - 1), model)
+
+
+def test_where_no_example_is_left_the_reasons_are_given(tmp_path, small_records, model):
+    with pytest.raises(UserError, match=r"No example is left of 180 records: 180 are longer than data\.max_len_tokens \(4\)"):
+        prepare_store(small_data(tmp_path, small_records, max_len_tokens=4), model)
+    source = write_prompts(tmp_path / "data.jsonl", ["[1]"])
+    with pytest.raises(UserError, match=r"1 cannot be used \(the first: .*data\.jsonl:1: the record is a list"):
+        prepare_store(data_of(tmp_path, source, bad_records="quarantine"), model)
+    empty = write_prompts(tmp_path / "empty.jsonl", [])
+    with pytest.raises(UserError, match="No example is left of 0 records"):
+        prepare_store(data_of(tmp_path, empty), model)
+    assert left_behind(tmp_path) == []
+
+
+def test_missing_columns_are_told_before_any_record_is_read(tmp_path, model):
+    source = write_prompts(tmp_path / "data.jsonl", ["[1]", {"question": "a", "answer": "b"}])
+    with pytest.raises(UserError, match=r"there is no column 'prompt' .* The columns there: question, answer"):
+        prepare_store(data_of(tmp_path, source), model)
+
+
+class Killed(BaseException):
+    """As a signal would, this passes every handler of errors."""
+
+
+def count_tokenized(monkeypatch):
+    """How many renderings are tokenized from here on, in a list of one number a block."""
+    counts = []
+    original = ExampleTokenizer.tokenize
+
+    def counted(self, renderings):
+        counts.append(len(renderings))
+        return original(self, renderings)
+
+    monkeypatch.setattr(ExampleTokenizer, "tokenize", counted)
+    return counts
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 4, 5, 6])
+def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_records, model, monkeypatch, num_blocks):
+    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 32)
+    whole = prepare_store(small_data(tmp_path / "whole", small_records), model)
+    reports = []
+
+    def kill(progress):
+        reports.append(progress)
+        if len(reports) == num_blocks:
+            raise Killed
+
+    data = small_data(tmp_path / "killed", small_records)
+    with pytest.raises(Killed):
+        prepare_store(data, model, kill)
+    assert not is_published(tmp_path / "killed" / "cache" / "tokens" / whole.path.name)
+    # The next part was being written: it has arrays, but not yet its counts.
+    parts = tmp_path / "killed" / "cache" / "tokens" / f".{whole.path.name}.parts"
+    next_part = ["0000-000001", "0000-000002", "0001-000000", "0001-000001", "0001-000002"][min(num_blocks, 5) - 1]
+    (parts / next_part).mkdir(exist_ok=True)
+    if num_blocks < 6:
+        (parts / next_part / "tokens.npy").write_bytes(b"half of an arr")
+    blocks = [32, 32, 32, 24, 32, 28]
+    counts = count_tokenized(monkeypatch)
+    store = prepare_store(data, model, reports.append)
+    assert counts == blocks[num_blocks:]
+    assert [p.num_records for p in reports[num_blocks:]] == [32, 64, 96, 120, 32, 60]
+    assert store.manifest == whole.manifest
+    for name in whole.manifest["files"]:
+        assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert left_behind(tmp_path / "killed") == []
+
+
+def test_blocks_do_not_change_the_store(tmp_path, small_records, model, monkeypatch):
+    one = prepare_store(small_data(tmp_path / "one", small_records), model)
+    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 7)
+    other = prepare_store(small_data(tmp_path / "other", small_records), model)
+    assert one.manifest == other.manifest
+
+
+def test_a_store_is_found_again_and_not_made_again(tmp_path, small_records, model, monkeypatch):
+    data = small_data(tmp_path, small_records)
+    first = prepare_store(data, model)
+    counts = count_tokenized(monkeypatch)
+    again = prepare_store(data, model)
+    assert counts == []
+    assert again.path == first.path
+    # Nor where only the place of the file, the cache, the held-out part or the model's precision are others.
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(small_records.instructions.read_bytes())
+    sources = (data.sources[0].model_copy(update={"path": str(moved)}), data.sources[1])
+    for same in (
+        data.model_copy(update={"sources": sources}),
+        data.model_copy(update={"cache_dir": tmp_path / "elsewhere"}),
+        DataConfig.model_validate(data.model_dump() | {"holdout": {"share": 0.5, "tasks": ["sort"]}}),
+    ):
+        assert prepare_store(same, model.model_copy(update={"dtype": "float32"})).path.name == first.path.name
+
+
+def test_the_fingerprint_changes_with_all_that_the_content_depends_on(tmp_path, small_records, tokenizer_dir):
+    data = small_data(tmp_path, small_records)
+    basic, lists = data.sources
+    changed = tmp_path / "changed.jsonl"
+    changed.write_bytes(small_records.prompts.read_bytes().replace(b"river", b"ocean", 1))
+    models = [ModelConfig(path=str(tokenizer_dir(t))) for t in ("chatml", "default_system", "headers", None)]
+    variants = [
+        (data, models[0]),
+        *((data, model) for model in models[1:]),  # another template, or another end-of-text token
+        (data, ModelConfig(path=models[2].path, chat_template="chatml")),
+        *(
+            (data.model_copy(update=update), models[0])
+            for update in (
+                {"max_len_tokens": 64},
+                {"train_on": "last_assistant"},
+                {"bad_records": "quarantine"},
+                {"overlong": "error"},
+                {"sources": (lists, basic)},
+                {"sources": (basic,)},
+                {"sources": (basic, lists.model_copy(update={"path": str(changed)}))},
+                {"sources": (basic, lists.model_copy(update={"name": "other"}))},
+                {"sources": (basic, lists.model_copy(update={"task": "other"}))},
+                {"sources": (basic, lists.model_copy(update={"columns": {"prompt": "completion"}}))},
+            )
+        ),
+    ]
+    names = [prepare_store(variant, model).path.name for variant, model in variants]
+    assert len(set(names)) == len(variants)
+
+
+def prepare_in_process(data, model, barrier, results):
+    """Runs in a process of its own."""
+    barrier.wait(timeout=120)
+    reports = []
+    store = prepare_store(data, model, reports.append)
+    results.put((len(reports), str(store.path), len(store)))
+
+
+def test_two_processes_that_want_the_same_store_both_get_it_and_one_makes_it(tmp_path, small_records, model):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    arguments = (small_data(tmp_path, small_records), model, barrier, results)
+    processes = [context.Process(target=prepare_in_process, args=arguments) for _ in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        found = [results.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join(timeout=30)
+        assert [process.exitcode for process in processes] == [0, 0]
+    except queue.Empty:
+        pytest.fail("the processes did not answer")
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+        results.close()
+    assert sorted(num_reports for num_reports, _, _ in found) == [0, 2]
+    assert found[0][1:] == found[1][1:] == (str(next(p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p))), 180)
+    assert left_behind(tmp_path) == []
+    assert len(TokenStore.open(next(p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p)))) == 180
+
+
+def test_equal_prompts_have_equal_hashes():
+    one = prompt_hash(turns("What  is\nit?", "a"))
+    assert one == prompt_hash(turns("what is it? ", "another answer", "and then?", "b"))
+    assert one != prompt_hash(turns("What is that?", "a"))
+    system = Message("system", "Be brief.")
+    assert one != prompt_hash(conversation(system, *turns("What is it?", "a").messages))
+    assert 0 <= one < 2**64
+
+
+def test_an_answer_that_opens_the_conversation_does_not_make_all_prompts_equal():
+    hello = Message("assistant", "Hello!")
+    one, other = (prompt_hash(conversation(hello, *turns(q, "a").messages)) for q in ("one", "two"))
+    assert one != other
+
+
+def test_the_record_of_a_source_is_named_by_its_place(small_records):
+    source = SourceConfig(name="s", path=str(small_records.prompts), format="prompt_completion")
+    first = next(read_records(source))
+    assert isinstance(first, Record)
+    assert first.where == f"{small_records.prompts}:1"

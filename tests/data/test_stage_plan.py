@@ -1,0 +1,264 @@
+"""A stage's plan meets its budget, holds its mixture, keeps out what is held out, and is found again."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft.data.holdout import held_out_examples
+from sft.data.stage_plan import plan_heldout, plan_stages
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+from sft.step_plan import StepPlan
+from tests.data.stores import TASKS, config_of, random_store
+
+FEW = {"chat": 60, "code": 25, "maths": 10, "poems": 3}
+
+
+@pytest.fixture(scope="module")
+def store():
+    return random_store()
+
+
+def rows_of(plan):
+    return {row["task"]: row for row in plan.manifest["mixture"]}
+
+
+def planned_examples(plan):
+    return np.concatenate([plan.pack_examples(i) for i in range(len(plan))])
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.floats(0.0, 0.6), st.lists(st.sampled_from(sorted(FEW)), unique=True, max_size=2))
+def test_one_natural_epoch_trains_every_example_once_and_none_that_is_held_out(tmp_path_factory, seed, share, unseen):
+    store = random_store(seed, FEW)
+    holdout = {"share": share, "tasks": unseen}
+    data = {"holdout": holdout}
+    config = config_of(tmp_path_factory.mktemp("run"), {"budget": {"epochs": 1}}, data=data, run={"seed": seed})
+    held_out = held_out_examples(store, config.data.holdout)
+    if held_out.all():
+        with pytest.raises(UserError, match="nothing is left to train on"):
+            plan_stages(config, store)
+        return
+    (plan,) = plan_stages(config, store)
+    assert sorted(planned_examples(plan).tolist()) == np.flatnonzero(~held_out).tolist()
+    heldout_plan = plan_heldout(config, store)
+    measured = set(planned_examples(heldout_plan).tolist()) if heldout_plan else set()
+    assert measured == set(np.flatnonzero(held_out).tolist())
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32), st.sampled_from(["natural", "equal"]), st.floats(0.3, 4.0))
+def test_no_stage_trains_what_is_measured(tmp_path_factory, seed, rates, epochs):
+    store = random_store(seed, FEW)
+    stages = [
+        {"mixture": {"rates": rates}, "budget": {"epochs": epochs}},
+        {"mixture": {"rates": "weights", "weights": {"chat": 1.0, "code": 2.0}, "replay": {"s0": 0.3}}},
+    ]
+    data = {"holdout": {"share": 0.2, "tasks": ["poems"]}}
+    config = config_of(tmp_path_factory.mktemp("run"), *stages, data=data, evaluate={"max_examples_per_task": 5})
+    plans = plan_stages(config, store)
+    heldout_plan = plan_heldout(config, store)
+    measured = planned_examples(heldout_plan)
+    assert len(set(measured.tolist())) == len(measured)
+    assert max(Counter(store.task_ids[measured].tolist()).values()) <= 5
+    measured_prompts = set(store.prompt_hashes[measured].tolist())
+    for plan in plans:
+        trained = planned_examples(plan)
+        assert not measured_prompts & set(store.prompt_hashes[trained].tolist())
+        assert store.tasks.index("poems") not in store.task_ids[trained]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 7), st.sampled_from(["supervised_tokens", "examples"]))
+def test_a_budget_of_steps_is_met_exactly(tmp_path_factory, seed, num_steps, packs_per_step, unit):
+    store = random_store(seed, FEW)
+    stage = {"mixture": {"rates": "equal", "unit": unit}, "budget": {"steps": num_steps}}
+    config = config_of(tmp_path_factory.mktemp("run"), stage, train={"packs_per_step": packs_per_step})
+    (plan,) = plan_stages(config, store)
+    assert len(plan) == num_steps * packs_per_step
+    assert plan.manifest["num_packs"] == len(plan)
+    assert plan.manifest["num_steps"] == num_steps == StepPlan(len(plan), packs_per_step, 1, 1).num_steps
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.integers(2000, 60_000), st.sampled_from(["supervised_tokens", "examples"]))
+def test_a_budget_of_supervised_tokens_is_met_to_within_one_example(tmp_path_factory, seed, budget, unit):
+    store = random_store(seed, FEW)
+    stage = {"mixture": {"rates": "equal", "unit": unit}, "budget": {"supervised_tokens": budget}}
+    (plan,) = plan_stages(config_of(tmp_path_factory.mktemp("run"), stage), store)
+    assert 0 <= plan.manifest["num_supervised_tokens"] - budget < store.num_supervised.max()
+    assert plan.manifest["num_supervised_tokens"] == plan.num_supervised.sum()
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1.0, 2.5])
+def test_a_budget_of_epochs_is_that_many_times_the_stages_tasks(store, tmp_path, epochs):
+    stage = {"mixture": {"tasks": ["chat", "code"]}, "budget": {"epochs": epochs}}
+    (plan,) = plan_stages(config_of(tmp_path, stage), store)
+    rows = rows_of(plan)
+    before = sum(rows[task]["num_supervised_tokens_before"] for task in ("chat", "code"))
+    assert plan.manifest["num_supervised_tokens"] == pytest.approx(epochs * before, rel=0.02)
+    assert rows["chat"]["epochs"] == pytest.approx(epochs, abs=0.01)
+    assert rows["maths"]["num_examples"] == rows["poems"]["num_examples"] == 0
+
+
+def test_a_capped_task_counts_for_the_cap_in_the_epoch(store, tmp_path):
+    stage = {"mixture": {"unit": "examples", "cap": 100}, "budget": {"epochs": 1}}
+    data = {"holdout": {"share": 0.0}}
+    (plan,) = plan_stages(config_of(tmp_path, stage, data=data), store)
+    assert {task: row["num_examples"] for task, row in rows_of(plan).items()} == {
+        "chat": 100, "code": 100, "maths": 100, "poems": 40,
+    }  # fmt: skip
+
+
+def test_a_task_is_repeated_at_most_max_epochs_and_the_others_take_the_rest(store, tmp_path):
+    mixture = {"rates": "equal", "max_epochs_per_task": 2, "unit": "examples"}
+    stage = {"mixture": mixture, "budget": {"epochs": 1}}
+    (plan,) = plan_stages(config_of(tmp_path, stage, data={"holdout": {"share": 0.0}}), store)
+    rows = rows_of(plan)
+    assert (rows["maths"]["num_examples"], rows["poems"]["num_examples"]) == (300, 80)
+    assert rows["chat"]["num_examples"] + rows["code"]["num_examples"] == pytest.approx(sum(TASKS.values()) - 380, abs=1)
+    assert max(Counter(planned_examples(plan).tolist()).values()) == 2
+
+
+@pytest.mark.parametrize("budget", [{"steps": 1000}, {"supervised_tokens": 10**7}])
+def test_a_budget_that_the_epochs_do_not_allow_is_refused_with_both_numbers(store, tmp_path, budget):
+    stage = {"name": "big", "mixture": {"max_epochs_per_task": 2}, "budget": budget}
+    with pytest.raises(UserError, match=r"stages\.0 \(big\): the budget needs \d+ .* with at most 2\.0 epochs .* there are \d+\."):
+        plan_stages(config_of(tmp_path, stage), store)
+    assert not RunFolder(tmp_path).stage(0, "big").packs.exists()
+
+
+@pytest.mark.parametrize("unit", ["supervised_tokens", "examples"])
+def test_shares_are_those_of_the_rates_with_replay(store, tmp_path, unit):
+    stages = [
+        {"mixture": {"rates": "temperature", "temperature": 2.0, "unit": unit}},
+        {
+            "mixture": {"rates": "weights", "weights": {"maths": 3, "poems": 1}, "replay": {"s0": 0.2}, "unit": unit},
+            "budget": {"supervised_tokens": 150_000},
+        },
+    ]
+    first, second = plan_stages(config_of(tmp_path, *stages), store)
+    for plan in (first, second):
+        for row in rows_of(plan).values():
+            assert row["share"] == pytest.approx(row["share_target"], abs=0.01)
+    earlier, rows = rows_of(first), rows_of(second)
+    for task, own in {"maths": 0.75, "poems": 0.25, "chat": 0.0, "code": 0.0}.items():
+        assert rows[task]["share_target"] == pytest.approx(0.8 * own + 0.2 * earlier[task]["share_target"])
+
+
+def test_the_mixture_table_tells_what_the_packs_hold(store, tmp_path):
+    stage = {"mixture": {"rates": "equal"}, "budget": {"steps": 7}}
+    (plan,) = plan_stages(config_of(tmp_path, stage), store)
+    examples = planned_examples(plan)
+    for task, row in rows_of(plan).items():
+        mine = examples[store.task_ids[examples] == store.tasks.index(task)]
+        assert row["num_examples"] == len(mine)
+        assert row["num_supervised_tokens"] == store.num_supervised[mine].sum()
+        assert row["epochs"] == pytest.approx(len(mine) / row["num_examples_before"])
+        assert row["coverage"] == pytest.approx(len(set(mine.tolist())) / row["num_examples_before"])
+    assert sum(row["share"] for row in rows_of(plan).values()) == pytest.approx(1)
+    assert plan.manifest["num_tokens"] == store.lengths[examples].sum() == plan.num_tokens.sum()
+    assert plan.manifest["fill"] == pytest.approx(plan.num_tokens.sum() / (len(plan) * 256))
+
+
+def test_the_plan_knows_the_tokens_of_every_step(store, tmp_path):
+    (plan,) = plan_stages(config_of(tmp_path, {"budget": {"epochs": 0.3}}), store)
+    steps = StepPlan(len(plan), 4, 1, 1)
+    for step in range(steps.num_steps):
+        packs = [plan.read_pack(i, store) for i in steps.step_packs(step)]
+        assert plan.num_supervised_tokens(steps.step_packs(step)) == sum(int(p.loss_mask.sum()) for p in packs)
+    assert sum(plan.num_supervised_tokens(steps.step_packs(s)) for s in range(steps.num_steps)) == plan.num_supervised.sum()
+
+
+def test_a_pack_holds_its_examples_end_to_end(store, tmp_path):
+    (plan,) = plan_stages(config_of(tmp_path, {"budget": {"steps": 3}}), store)
+    for i in range(len(plan)):
+        pack = plan.read_pack(i, store)
+        assert pack.cu_seqlens[0] == 0
+        assert pack.cu_seqlens[-1] == len(pack.input_ids) == plan.num_tokens[i] <= 256
+        for example_id, start, stop in zip(pack.example_ids, pack.cu_seqlens[:-1], pack.cu_seqlens[1:], strict=True):
+            example = store.example(int(example_id))
+            assert pack.input_ids[start:stop].tolist() == example.input_ids.tolist()
+            assert pack.loss_mask[start:stop].tolist() == example.loss_mask.tolist()
+
+
+def read_files(folder):
+    return {p.relative_to(folder): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_plan_is_found_again_and_not_made_again(store, tmp_path):
+    stages = [{}, {"mixture": {"rates": "equal", "replay": {"s0": 0.1}}, "budget": {"steps": 5}}]
+    config = config_of(tmp_path, *stages)
+    plan_stages(config, store)
+    plan_heldout(config, store)
+    before = read_files(tmp_path)
+    # What does not change the packs does not count: the learning rate, the parts of a step, the run's name.
+    stages[0] = {"optimizer": {"lr": 1.0, "schedule": "linear"}}
+    again = config_of(tmp_path, *stages, train={"micro_packs": 2}, run={"name": "other", "dir": str(tmp_path)})
+    plan_stages(again, store)
+    plan_heldout(again, store)
+    assert read_files(tmp_path) == before
+
+
+def test_the_same_inputs_give_the_same_plan(store, tmp_path):
+    arrays = [
+        planned_examples(plan_stages(config_of(tmp_path / name, {}, run={"dir": str(tmp_path / name)}), store)[0])
+        for name in ("a", "b")
+    ]
+    assert arrays[0].tolist() == arrays[1].tolist()
+    other = config_of(tmp_path / "c", {}, run={"dir": str(tmp_path / "c"), "seed": 18})
+    assert planned_examples(plan_stages(other, store)[0]).tolist() != arrays[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"run": {"seed": 18}}, "seed: planned 17, now 18"),
+        ({"train": {"packs_per_step": 8}}, "packs_per_step: planned 4, now 8"),
+        ({"train": {"pack_len_tokens": 512}}, "pack_len_tokens: planned 256, now 512"),
+        ({"data": {"holdout": {"share": 0.5}}}, "holdout: planned {'share': 0.02"),
+    ],
+)
+def test_a_plan_of_other_inputs_is_refused_with_the_difference(store, tmp_path, changed, difference):
+    plan_stages(config_of(tmp_path, {}), store)
+    with pytest.raises(UserError, match="was planned with other data or settings") as error:
+        plan_stages(config_of(tmp_path, {}, **changed), store)
+    assert difference in str(error.value)
+    assert str(error.value).count(": planned ") == 1
+
+
+def test_a_plan_of_another_store_or_mixture_is_refused_with_the_difference(store, tmp_path):
+    replaying = {"mixture": {"replay": {"s0": 0.1}}}
+    plan_stages(config_of(tmp_path, {}, replaying), store)
+    plan_heldout(config_of(tmp_path, {}, replaying), store)
+    other = random_store(1, name="other")
+    for plan in (plan_stages, plan_heldout):
+        with pytest.raises(UserError, match="store: planned 'store', now 'other'"):
+            plan(config_of(tmp_path, {}, replaying), other)
+    with pytest.raises(UserError, match="budget: planned"):
+        plan_stages(config_of(tmp_path, {"budget": {"epochs": 2}}, replaying), store)
+    # A later stage depends on the mixture of the one that it replays.
+    (RunFolder(tmp_path).stage(0, "s0").packs / "manifest.json").unlink()
+    with pytest.raises(UserError, match="replayed: planned"):
+        plan_stages(config_of(tmp_path, {"mixture": {"rates": "equal"}}, replaying), store)
+
+
+def test_an_unknown_task_is_named_with_a_near_one(store, tmp_path):
+    with pytest.raises(UserError, match=r"stages\.0\.mixture\.tasks: .* 'mats' .*Did you mean 'maths'\?"):
+        plan_stages(config_of(tmp_path, {"mixture": {"tasks": ["mats"]}}), store)
+    mixture = {"rates": "weights", "weights": {"caht": 1}}
+    with pytest.raises(UserError, match=r"stages\.1\.mixture\.weights: .* 'caht' .*Did you mean 'chat'\?"):
+        plan_stages(config_of(tmp_path, {}, {"mixture": mixture}), store)
+
+
+def test_where_everything_is_held_out_no_stage_is_planned(store, tmp_path):
+    with pytest.raises(UserError, match="every example of the data is held out"):
+        plan_stages(config_of(tmp_path, {}, data={"holdout": {"share": 1.0}}), store)
+
+
+def test_where_nothing_is_held_out_there_is_no_heldout_plan(store, tmp_path):
+    assert plan_heldout(config_of(tmp_path, {}, data={"holdout": {"share": 0.0}}), store) is None
+    assert not RunFolder(tmp_path).evaluations.exists()

@@ -1,0 +1,173 @@
+"""The command `sft`: one answer on stdout, or one message on stderr and exit code 2, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from launcher.cli import main
+from launcher.config import load_job
+from launcher.plan import plan_job
+
+CONFIG = """
+run: {name: small, dir: runs/small}
+model: {path: owner/model}
+data: {sources: [{name: only, path: owner/data, format: messages}]}
+stages:
+  - {name: broad, budget: {epochs: 2}, optimizer: {lr: 1.0e-5}}
+  - {name: narrow, budget: {supervised_tokens: 1500000}, optimizer: {lr: 1.0e-5}, pack_len_tokens: 4096}
+train: {packs_per_step: 10, micro_packs: 2}
+cluster: {workers: [2, 4], gpus_per_worker: 1, cpus_per_worker: 3}
+"""
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture
+def sft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Answer:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse ends the process itself
+            code = int(error.code or 0)
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_plan_is_printed(sft, config: Path) -> None:
+    code, out, err = sft("plan", config)
+    assert (code, err) == (0, "")
+    for words in ("2 to 4 workers", "12 CPUs", "4 GPUs", "broad", "2.0 epochs", "1,500,000", "20,480", "40,960"):
+        assert words in out
+
+
+def test_the_plan_as_json_is_one_object_on_stdout(sft, config: Path) -> None:
+    code, out, err = sft("plan", config, "--json")
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    assert json.loads(out) == {
+        "min_workers": 2,
+        "max_workers": 4,
+        "cpus": 12,
+        "gpus": 4,
+        "packs_per_step": 10,
+        "stages": [
+            {
+                "name": "broad",
+                "budget": "2.0 epochs",
+                "pack_len_tokens": 2048,
+                "slots_per_step": 20480,
+                "micro_batches_per_step": 2,
+                "empty_packs_per_step": 6,
+            },
+            {
+                "name": "narrow",
+                "budget": "1,500,000 supervised tokens",
+                "pack_len_tokens": 4096,
+                "slots_per_step": 40960,
+                "micro_batches_per_step": 2,
+                "empty_packs_per_step": 6,
+            },
+        ],
+    }
+
+
+def test_the_plan_touches_nothing(sft, config: Path, tmp_path: Path) -> None:
+    sft("plan", config)
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_overrides_reach_the_plan(sft, config: Path) -> None:
+    overrides = ["cluster.workers=5", "cluster.gpus_per_worker=0", "stages.narrow.pack_len_tokens=8192"]
+    plan = json.loads(sft("plan", "--json", config, *overrides).out)
+    assert (plan["min_workers"], plan["max_workers"], plan["cpus"], plan["gpus"]) == (5, 5, 15, 0)
+    assert [stage["pack_len_tokens"] for stage in plan["stages"]] == [2048, 8192]
+    assert [stage["empty_packs_per_step"] for stage in plan["stages"]] == [0, 0]
+
+
+def test_without_a_cluster_section_one_worker_trains(config: Path) -> None:
+    config.write_text(CONFIG.partition("cluster:")[0])
+    plan = plan_job(load_job(config))
+    assert (plan.min_workers, plan.max_workers, plan.cpus, plan.gpus) == (1, 1, 1, 0)
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "train"])
+def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, tmp_path: Path, verb: str) -> None:
+    code, out, err = sft(verb, config, "train.micro_pack=1", "cluster.workers=[4, 2]", "stages.broad.optimizer.lr=x")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{config}: 3 problems\n")
+    for path in ("train.micro_pack:", "stages.0.optimizer.lr:", "cluster.workers:"):
+        assert path in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == [config]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "rule", "way_out"),
+    [
+        ("cluster.workers=0", "cluster.workers: 0", "must be greater than 0", "correct the value"),
+        ("cluster.workers=many", "cluster.workers: 'many'", "must be a valid integer", "correct the value"),
+        ("cluster.workers=[8]", "cluster.workers: [8]", "item 2 is missing", "make the list longer"),
+        ("cluster.workers=[0, 3]", "cluster.workers.0: 0", "must be greater than 0", "correct the value"),
+        ("cluster.workers=[4, 2]", "cluster.workers: [4, 2]", "larger than the most", "exchange the two"),
+        ("cluster.gpus_per_worker=0.5", "cluster.gpus_per_worker: 0.5", "one GPU, or none", "choose 0 or 1"),
+        ("cluster.worker=1", "cluster.worker: 1", "not a known key", "did you mean `workers`?"),
+        ("clustre.workers=1", "clustre: {'workers': 1}", "not a known key", "did you mean `cluster`?"),
+        ("cluster=", "cluster: None", "must be a mapping of fields", "cpus_per_worker"),
+        ("cluster.max_failures=-2", "cluster.max_failures: -2", "greater than or equal to -1", "correct the value"),
+    ],
+)
+def test_a_mistake_about_the_cluster_is_one_problem(
+    sft, config: Path, assignment: str, path: str, rule: str, way_out: str
+) -> None:
+    code, _, err = sft("plan", config, assignment)
+    assert code == 2
+    first, *lines = err.splitlines()
+    assert first == f"{config}: 1 problem"
+    assert lines[0] == f"  {path}"
+    assert rule in lines[1]
+    assert way_out in lines[2]
+    assert len(lines) == 3
+
+
+def test_a_file_that_is_not_there_is_a_message(sft, tmp_path: Path) -> None:
+    code, out, err = sft("plan", tmp_path / "none.yaml")
+    assert (code, out) == (2, "")
+    assert err == f"{tmp_path / 'none.yaml'}: the config cannot be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("plan",), ("plane", "c.yaml"), ("plan", "c.yaml", "--jsom")])
+def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tuple[str, ...]) -> None:
+    code, out, err = sft(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: sft")
+
+
+def test_planning_imports_neither_torch_nor_ray(config: Path) -> None:
+    heavy = ("torch", "ray", "deepspeed", "transformers", "datasets")
+    code = (
+        "import sys, launcher.cli\n"
+        f"assert launcher.cli.main(['plan', {str(config)!r}]) == 0\n"
+        f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "broad" in run.stdout
