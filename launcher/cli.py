@@ -51,11 +51,9 @@ def _plan(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> int:
     from launcher.config import load_job
     from launcher.preparation import prepare
-    from sft.training.run_record import anchor_paths, open_run
+    from sft.training.run_record import anchor_paths
 
-    config = anchor_paths(load_job(options.config, options.overrides).sft)
-    open_run(config)
-    prepare(config, _console())
+    prepare(anchor_paths(load_job(options.config, options.overrides).sft), _console())
     return 0
 
 

@@ -27,7 +27,7 @@ from sft.evaluation.tables import heldout_table
 from sft.model.loading import check_model_folder
 from sft.run_folder import RunFolder
 from sft.training.attempt import latest_attempt
-from sft.training.run_record import anchor_paths, open_run
+from sft.training.run_record import anchor_paths
 from sft.training.workload import Workload
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -42,7 +42,7 @@ def train(job: JobConfig, console: Console) -> int:
     job = job._replace(sft=anchor_paths(job.sft))
     config, plan = job.sft, plan_job(job)
     check_model_folder(config.model.path)
-    run = open_run(config)
+    run = RunFolder(config.run.dir)
     workload, store, plans = prepare(config, console)
     stages = [
         StageProgress(stage.name, int(stage_plan.manifest["num_steps"]), run.stage(i, stage.name).metrics)

@@ -87,6 +87,10 @@ class RunFolder:
         """Asks the job to stop, with a checkpoint saved, by being there."""
         return self.path / "STOP"
 
+    def has_trained(self) -> bool:
+        """Whether any step of any stage was trained here; before that, everything may be planned anew."""
+        return any(self.path.glob("stages/*/metrics.jsonl"))
+
     def attempt(self, number: int) -> Path:
         """The folder of one start of the job: its logs, and why it ended."""
         return self.attempts / f"{number:04d}"

@@ -43,6 +43,7 @@ _BOS_AND_EOS = {
     "model_role": ("<bos>", "<eos>"),
 }
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pin", action="store_true", help="write the trajectory that the equivalence tests are held to")
 

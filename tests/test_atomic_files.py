@@ -131,7 +131,9 @@ def test_the_kills_reach_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(owner, name, lambda *a, _real=real, _name=name: (calls.append(_name), _real(*a))[1])
     publish(tmp_path / "artifact")
     assert 5 <= len(calls) < 12
-    assert calls.index("replace") < calls.index("rename"), "the manifest is there before the folder is"
+    before_rename = calls[: calls.index("rename")]
+    assert before_rename.count("replace") == 1, "the manifest is there before the folder is"
+    assert before_rename.count("fsync") > len(FILES), "every file is synced before, and the manifest"
     assert calls[-1] == "fsync", "the rename itself is synced"
 
 

@@ -397,6 +397,7 @@ def test_one_mistake_is_not_reported_a_second_time_as_a_broken_rule(assignments:
 def test_a_long_value_is_shortened() -> None:
     message = str(ConfigError("f", [Problem("a.b", "x" * 5000, "rule", "way out")]))
     assert len(message) < 200
+    assert "xxx...\n" in message
     assert "1 problem\n" in message
 
 

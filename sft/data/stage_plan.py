@@ -6,13 +6,14 @@ checkpoints of the stage count steps of its plan.
 
 import itertools
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sft.atomic_files import is_published
+from sft.atomic_files import is_published, read_manifest
 from sft.config import MixtureConfig, SftConfig
 from sft.data.holdout import check_tasks, held_out_examples
 from sft.data.mixture import MixtureRow, Rates, TaskSupply, add_replay, allot, capped_sizes, draw, mixing_rates
@@ -35,23 +36,22 @@ def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
             of other inputs.
     """
     run = RunFolder(config.run.dir)
+    # Every stage's tasks are checked before the first plan is written.
+    rates = [_stage_rates(config, i, task_supplies(store, config, s.mixture.unit)) for i, s in enumerate(config.stages)]
     plans = []
     for i, stage in enumerate(config.stages):
         path = run.stage(i, stage.name).packs
         inputs = _plan_inputs(config, i, store)
-        if is_published(path):
-            plan = PackPlan.open(path)
-            _refuse_other_inputs(plan.manifest["inputs"], inputs, path)
-        else:
-            _publish_stage_plan(config, i, store, path, inputs)
-            plan = PackPlan.open(path)
-        plans.append(plan)
+        if not _is_planned(path, inputs, run):
+            _publish_stage_plan(config, i, store, rates[i], path, inputs)
+        plans.append(PackPlan.open(path))
     return plans
 
 
 def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     """The packs of held-out examples that are measured, at most so many of each task; None where there are none."""
-    path = RunFolder(config.run.dir).evaluations / "packs"
+    run = RunFolder(config.run.dir)
+    path = run.evaluations / "packs"
     length = min(config.pack_len_tokens(i) for i in range(len(config.stages)))
     inputs = {
         "store": store.path.name,
@@ -60,10 +60,8 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
         "pack_len_tokens": length,
         "seed": config.run.seed,
     }
-    if is_published(path):
-        plan = PackPlan.open(path)
-        _refuse_other_inputs(plan.manifest["inputs"], inputs, path)
-        return plan
+    if _is_planned(path, inputs, run):
+        return PackPlan.open(path)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
     for task_id, task in enumerate(store.tasks):
@@ -89,6 +87,8 @@ def task_supplies(store: TokenStore, config: SftConfig, unit: str) -> Supplies:
             supervised = int(store.num_supervised[ids].sum())
             units = supervised if unit == "supervised_tokens" else len(ids)
             supplies[task] = TaskSupply(ids, units, int(lengths[ids].sum()), supervised)
+    if not supplies:
+        raise UserError("data.holdout: every example of the data is held out. Hold out less.")
     return supplies
 
 
@@ -107,26 +107,37 @@ def _plan_inputs(config: SftConfig, index: int, store: TokenStore) -> dict[str, 
     }
 
 
-def _refuse_other_inputs(planned: Mapping[str, Any], inputs: Mapping[str, Any], path: Path) -> None:
+def _is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
+    """Whether the plan at `path` is of these inputs. One of others makes room if nothing was trained by it.
+
+    Raises:
+        UserError: it is of other inputs, and steps of it were trained.
+    """
+    if not is_published(path):
+        return False
+    planned = read_manifest(path)["inputs"]
+    if planned == inputs:
+        return True
+    if not run.has_trained():
+        shutil.rmtree(path.parent)  # the plan, and evaluations made with it
+        return False
     changed = [
         f"  {key}: planned {planned.get(key)!r}, now {inputs.get(key)!r}"
         for key in sorted({*planned, *inputs})
         if planned.get(key) != inputs.get(key)
     ]
-    if changed:
-        raise UserError(
-            f"{path} was planned with other data or settings, and its checkpoints count the steps of that plan:\n"
-            + "\n".join(changed)
-            + "\nSet them back to resume this run, or give run.dir a new folder to start another."
-        )
+    raise UserError(
+        f"{path} was planned with other data or settings, and its checkpoints count the steps of that plan:\n"
+        + "\n".join(changed)
+        + "\nSet them back to resume this run, or give run.dir a new folder to start another."
+    )
 
 
-def _publish_stage_plan(config: SftConfig, index: int, store: TokenStore, path: Path, inputs: dict[str, Any]) -> None:
+def _publish_stage_plan(
+    config: SftConfig, index: int, store: TokenStore, rates: Rates, path: Path, inputs: dict[str, Any]
+) -> None:
     stage = config.stages[index]
     supplies = task_supplies(store, config, stage.mixture.unit)
-    if not supplies:
-        raise UserError("data.holdout: every example of the data is held out; nothing is left to train on. Hold out less.")
-    rates = _stage_rates(config, index, supplies)
     seed = derive_seed(config.run.seed, "stage", stage.name)
     order, packed = _fill_budget(config, index, supplies, rates, store, seed)
     rows = _mixture_rows(order, supplies, rates, stage.mixture.unit, store)

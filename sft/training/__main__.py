@@ -21,7 +21,7 @@ from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
-from sft.training.run_record import anchor_paths, open_run
+from sft.training.run_record import anchor_paths
 from sft.training.stop_request import StopRequest
 from sft.training.workload import prepare_workload
 from sft.world import World
@@ -42,8 +42,6 @@ def main(arguments: list[str]) -> int:
         config = anchor_paths(build_config(content, arguments[0]))
         check_model_folder(config.model.path)
         world = _world()
-        if world.is_first:
-            open_run(config)
         return _run(config, world)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
@@ -61,7 +59,7 @@ def _run(config: SftConfig, world: World) -> int:
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         attempt = begin_attempt(RunFolder(config.run.dir), world)
         finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)

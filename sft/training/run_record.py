@@ -1,4 +1,4 @@
-"""Opens a run folder: a new one gets the resolved config and a manifest; an old one must be of the same run.
+"""What a run folder says of its run: the resolved config and the versions. A resumed run must be the same run.
 
 What may change between two starts of a run is how it is run (machines, checkpoints, logging), not what it computes.
 """
@@ -40,38 +40,37 @@ def anchor_paths(config: SftConfig) -> SftConfig:
         update={
             "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
             "model": model.model_copy(update=paths),
-            "data": data.model_copy(
-                update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}
-            ),
+            "data": data.model_copy(update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}),
         }
     )
 
 
-def open_run(config: SftConfig) -> RunFolder:
-    """The run folder, ready for this config.
+def check_run(config: SftConfig) -> None:
+    """Refuse a run folder in which another run has trained. One that was only planned may be planned anew.
 
     Raises:
-        UserError: it holds a run with other data, model, stages or seed.
+        UserError: data, model, stages or seed differ; the message shows how.
     """
     run = RunFolder(config.run.dir)
-    if run.config.is_file():
-        old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        changed = _differences(old, config.model_dump(mode="json", by_alias=True))
-        if changed:
-            lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
-            raise UserError(
-                f"{run.path} holds a run with another config:\n{lines}\n"
-                "Set these back to resume it, or give run.dir a new folder to start another."
-            )
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        run.stop_file.unlink(missing_ok=True)
-        write_text(run.config, dump_config(config))
-        versions = {name: version(name) for name in _PACKAGES}
-        write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
-    except OSError as error:
-        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
-    return run
+    if not run.config.is_file() or not run.has_trained():
+        return
+    old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    changed = _differences(old, config.model_dump(mode="json", by_alias=True))
+    if changed:
+        lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
+        raise UserError(
+            f"{run.path} holds a run with another config:\n{lines}\n"
+            "Set these back to resume it, or give run.dir a new folder to start another."
+        )
+
+
+def write_run_record(config: SftConfig) -> None:
+    """Write the resolved config and the versions of what computes."""
+    run = RunFolder(config.run.dir)
+    run.stop_file.unlink(missing_ok=True)
+    write_text(run.config, dump_config(config))
+    versions = {name: version(name) for name in _PACKAGES}
+    write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -13,7 +13,9 @@ from sft.data.pack_plan import PackPlan
 from sft.data.preparation import Report, prepare_store
 from sft.data.stage_plan import plan_heldout, plan_stages
 from sft.data.token_store import TokenStore
+from sft.errors import UserError
 from sft.run_folder import RunFolder
+from sft.training.run_record import check_run, write_run_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,19 @@ def prepare_workload(
     Raises:
         UserError: the data or the mixture cannot be used; nothing half-written stays.
     """
+    check_run(config)
     store = prepare_store(config.data, config.model, report)
     run = RunFolder(config.run.dir)
-    run.path.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.path / ".planning.lock"):
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run.path / ".planning.lock")
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
+    with lock:
         plans = plan_stages(config, store)
         heldout = plan_heldout(config, store)
+        write_run_record(config)
+    lock.release()
     path = run.evaluations / "packs" if heldout is not None else None
     return Workload(store.path, path), store, plans

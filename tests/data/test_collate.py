@@ -42,7 +42,9 @@ def test_a_batch_is_its_packs_end_to_end_with_positions_that_restart(given_packs
 
 
 def test_dtypes_are_those_that_the_model_takes():
-    batch = collate([Pack(0, np.array([1]), np.array([1, 65_535], np.uint16), np.array([False, True]), np.array([0, 2]))])
+    batch = collate(
+        [Pack(0, np.array([1]), np.array([1, 65_535], np.uint16), np.array([False, True]), np.array([0, 2]))]
+    )
     assert batch.input_ids_BT.dtype == batch.position_ids_BT.dtype == torch.int64
     assert batch.loss_mask_BT.dtype == torch.bool
     assert batch.cu_seqlens.dtype == torch.int32

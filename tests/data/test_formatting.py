@@ -66,13 +66,20 @@ def test_columns_are_mapped():
 
 def test_the_task_is_a_name_a_column_or_the_sources_name():
     fields = {"prompt": "a", "completion": "b", "kind": "sums"}
-    tasks = [format_record(record(**fields), source("prompt_completion", task=t)).task for t in (None, "x", {"column": "kind"})]
+    tasks = [
+        format_record(record(**fields), source("prompt_completion", task=t)).task
+        for t in (None, "x", {"column": "kind"})
+    ]
     assert tasks == ["s", "x", "sums"]
     assert reason("prompt_completion", fields | {"kind": " "}, task={"column": "kind"}) == "the field 'kind' is empty"
 
 
 def test_messages_keep_their_order_and_words():
-    turns = [{"role": "system", "content": ""}, {"role": "user", "content": " a "}, {"role": "assistant", "content": "b\n"}]
+    turns = [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": " a "},
+        {"role": "assistant", "content": "b\n"},
+    ]
     made = format_record(record(messages=turns), source("messages"))
     assert made.messages == (Message("system", ""), Message("user", " a "), Message("assistant", "b\n"))
 
@@ -130,7 +137,9 @@ def test_half_a_surrogate_pair_is_refused(form):
 
 def test_missing_columns_are_all_named_with_those_that_are_there():
     with pytest.raises(UserError) as error:
-        check_columns(source("instruction", columns={"input": "context"}, task={"column": "kind"}), record(q="a", output="b"))
+        check_columns(
+            source("instruction", columns={"input": "context"}, task={"column": "kind"}), record(q="a", output="b")
+        )
     text = str(error.value)
     assert text.startswith("source s: s.jsonl:4: ")
     for part in ("no column 'instruction'", "no column 'context' (for input)", "no column 'kind' (for task)"):
@@ -140,7 +149,9 @@ def test_missing_columns_are_all_named_with_those_that_are_there():
 
 
 def test_a_name_that_the_format_does_not_have_is_named():
-    with pytest.raises(UserError, match=r"columns\.answer: the format instruction has no 'answer', only instruction, input, output"):
+    with pytest.raises(
+        UserError, match=r"columns\.answer: the format instruction has no 'answer', only instruction, input, output"
+    ):
         check_columns(source("instruction", columns={"answer": "output"}), record(instruction="a", output="b"))
 
 

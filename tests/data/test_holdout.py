@@ -62,8 +62,12 @@ def test_the_share_is_that_of_the_prompts():
 
 
 def test_an_unknown_task_is_named_with_a_near_one():
-    with pytest.raises(UserError, match=r"data\.holdout\.tasks: there is no task 'mats' in the data\. Did you mean 'maths'\?"):
+    with pytest.raises(
+        UserError, match=r"data\.holdout\.tasks: there is no task 'mats' in the data\. Did you mean 'maths'\?"
+    ):
         held_out_examples(store_of([4], tasks=TASKS), HoldoutConfig(tasks=("mats",)))
-    with pytest.raises(UserError, match=r"stages\.0: there is no task 'zzz' in the data\. The tasks there: chat, code, maths\."):
+    with pytest.raises(
+        UserError, match=r"stages\.0: there is no task 'zzz' in the data\. The tasks there: chat, code, maths\."
+    ):
         check_tasks(["chat", "zzz"], list(TASKS), "stages.0")
     assert check_tasks(("code", "chat"), list(TASKS), "stages.0") == ["code", "chat"]

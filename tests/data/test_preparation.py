@@ -57,7 +57,9 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
     store = prepare_store(data, model)
     tokenizer = load_tokenizer(model)
     renderer = ConversationRenderer(build_template_renderer(tokenizer))
-    made = [(i, format_record(record, source)) for i, source in enumerate(data.sources) for record in read_records(source)]
+    made = [
+        (i, format_record(record, source)) for i, source in enumerate(data.sources) for record in read_records(source)
+    ]
     expected = ExampleTokenizer(tokenizer).tokenize([renderer.render(c) for _, c in made])
     assert len(store) == len(expected) == 180
     for i, ((source_id, c), example) in enumerate(zip(made, expected, strict=True)):
@@ -70,7 +72,13 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
         assert store.prompt_hashes[i] == np.uint64(prompt_hash(c))
     assert store.tasks == ["copy", "count", "lists", "reverse", "sort"]
     assert store.manifest["sources"] == ["basic", "lists"]
-    assert Counter(store.tasks[i] for i in store.task_ids) == {"copy": 54, "reverse": 33, "count": 21, "sort": 12, "lists": 60}
+    assert Counter(store.tasks[i] for i in store.task_ids) == {
+        "copy": 54,
+        "reverse": 33,
+        "count": 21,
+        "sort": 12,
+        "lists": 60,
+    }
 
 
 def test_a_store_is_hashed_and_no_token_is_lost(tmp_path, small_records, model):
@@ -148,7 +156,9 @@ def test_the_longest_example_may_be_as_long_as_allowed(tmp_path, model):
 
 
 def test_where_no_example_is_left_the_reasons_are_given(tmp_path, small_records, model):
-    with pytest.raises(UserError, match=r"No example is left of 180 records: 180 are longer than data\.max_len_tokens \(4\)"):
+    with pytest.raises(
+        UserError, match=r"No example is left of 180 records: 180 are longer than data\.max_len_tokens \(4\)"
+    ):
         prepare_store(small_data(tmp_path, small_records, max_len_tokens=4), model)
     source = write_prompts(tmp_path / "data.jsonl", ["[1]"])
     with pytest.raises(UserError, match=r"1 cannot be used \(the first: .*data\.jsonl:1: the record is a list"):
@@ -199,9 +209,10 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_r
     assert not is_published(tmp_path / "killed" / "cache" / "tokens" / whole.path.name)
     # The next part was being written: it has arrays, but not yet its counts.
     parts = tmp_path / "killed" / "cache" / "tokens" / f".{whole.path.name}.parts"
-    next_part = ["0000-000001", "0000-000002", "0001-000000", "0001-000001", "0001-000002"][min(num_blocks, 5) - 1]
-    (parts / next_part).mkdir(exist_ok=True)
-    if num_blocks < 6:
+    names = ["0000-000000", "0000-000001", "0000-000002", "0000-000003", "0001-000000", "0001-000001"]
+    assert sorted(part.name for part in parts.iterdir()) == names[:num_blocks]
+    for next_part in names[num_blocks : num_blocks + 1]:
+        (parts / next_part).mkdir()
         (parts / next_part / "tokens.npy").write_bytes(b"half of an arr")
     blocks = [32, 32, 32, 24, 32, 28]
     counts = count_tokenized(monkeypatch)
@@ -299,9 +310,10 @@ def test_two_processes_that_want_the_same_store_both_get_it_and_one_makes_it(tmp
                 process.join()
         results.close()
     assert sorted(num_reports for num_reports, _, _ in found) == [0, 2]
-    assert found[0][1:] == found[1][1:] == (str(next(p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p))), 180)
+    (path,) = (p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p))
+    assert found[0][1:] == found[1][1:] == (str(path), 180)
+    assert len(TokenStore.open(path)) == 180
     assert left_behind(tmp_path) == []
-    assert len(TokenStore.open(next(p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p)))) == 180
 
 
 def test_equal_prompts_have_equal_hashes():

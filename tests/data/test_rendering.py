@@ -141,7 +141,10 @@ def test_a_template_file_takes_the_place_of_the_tokenizers_own(renderer, tmp_pat
     path = tmp_path / "own.jinja"
     marked = "{%- generation -%}{{ message.content }}<|im_end|>{%- endgeneration -%}"
     path.write_text("{% for message in messages %}{{ message.role }}>" + marked + "{% endfor %}", encoding="utf-8")
-    assert renderer("inst", chat_template=str(path)).render(turns("q", "a")).text == "user>q<|im_end|>assistant>a<|im_end|>"
+    assert (
+        renderer("inst", chat_template=str(path)).render(turns("q", "a")).text
+        == "user>q<|im_end|>assistant>a<|im_end|>"
+    )
 
 
 def test_a_broken_template_file_is_named_with_its_line(tokenizer_dir, tmp_path):

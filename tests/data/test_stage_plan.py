@@ -119,14 +119,18 @@ def test_a_task_is_repeated_at_most_max_epochs_and_the_others_take_the_rest(stor
     (plan,) = plan_stages(config_of(tmp_path, stage, data={"holdout": {"share": 0.0}}), store)
     rows = rows_of(plan)
     assert (rows["maths"]["num_examples"], rows["poems"]["num_examples"]) == (300, 80)
-    assert rows["chat"]["num_examples"] + rows["code"]["num_examples"] == pytest.approx(sum(TASKS.values()) - 380, abs=1)
+    assert rows["chat"]["num_examples"] + rows["code"]["num_examples"] == pytest.approx(
+        sum(TASKS.values()) - 380, abs=1
+    )
     assert max(Counter(planned_examples(plan).tolist()).values()) == 2
 
 
 @pytest.mark.parametrize("budget", [{"steps": 1000}, {"supervised_tokens": 10**7}])
 def test_a_budget_that_the_epochs_do_not_allow_is_refused_with_both_numbers(store, tmp_path, budget):
     stage = {"name": "big", "mixture": {"max_epochs_per_task": 2}, "budget": budget}
-    with pytest.raises(UserError, match=r"stages\.0 \(big\): the budget needs \d+ .* with at most 2\.0 epochs .* there are \d+\."):
+    with pytest.raises(
+        UserError, match=r"stages\.0 \(big\): the budget needs \d+ .* with at most 2\.0 epochs .* there are \d+\."
+    ):
         plan_stages(config_of(tmp_path, stage), store)
     assert not RunFolder(tmp_path).stage(0, "big").packs.exists()
 
@@ -170,7 +174,10 @@ def test_the_plan_knows_the_tokens_of_every_step(store, tmp_path):
     for step in range(steps.num_steps):
         packs = [plan.read_pack(i, store) for i in steps.step_packs(step)]
         assert plan.num_supervised_tokens(steps.step_packs(step)) == sum(int(p.loss_mask.sum()) for p in packs)
-    assert sum(plan.num_supervised_tokens(steps.step_packs(s)) for s in range(steps.num_steps)) == plan.num_supervised.sum()
+    assert (
+        sum(plan.num_supervised_tokens(steps.step_packs(s)) for s in range(steps.num_steps))
+        == plan.num_supervised.sum()
+    )
 
 
 def test_a_pack_holds_its_examples_end_to_end(store, tmp_path):

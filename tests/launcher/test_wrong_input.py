@@ -1,0 +1,135 @@
+"""What users get wrong: one clear message, exit code 2, nothing half-written, before any worker is started."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from launcher.cli import main
+from tests.conftest import SmallRecords, TokenizerDir
+
+Change = Callable[[dict[str, Any], Path], None]
+
+
+@pytest.fixture
+def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> dict[str, Any]:
+    shutil.copy(small_records.instructions, tmp_path / "words.jsonl")
+    source = {"name": "words", "path": str(tmp_path / "words.jsonl"), "format": "instruction", "task": {"column": "task"}}
+    return {
+        "run": {"name": "wrong", "dir": str(tmp_path / "run")},
+        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
+        "data": {"sources": [source], "cache_dir": str(tmp_path / "cache"), "max_len_tokens": 256},
+        "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+        "train": {"pack_len_tokens": 256, "packs_per_step": 2},
+    }
+
+
+def append(name: str, line: str) -> Change:
+    def change(content: dict[str, Any], folder: Path) -> None:
+        with (folder / name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    return change
+
+
+def put(path: str, value: Any) -> Change:
+    def change(content: dict[str, Any], folder: Path) -> None:
+        *parents, last = path.split(".")
+        node: Any = content
+        for key in parents:
+            node = node[int(key)] if isinstance(node, list) else node.setdefault(key, {})
+        node[last] = value.format(folder=folder) if isinstance(value, str) else value
+
+    return change
+
+
+def model_without_weights(content: dict[str, Any], folder: Path) -> None:
+    shutil.copytree(content["model"]["path"], folder / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    content["model"]["path"] = str(folder / "model")
+
+
+def template_that_ignores_answers(content: dict[str, Any], folder: Path) -> None:
+    text = "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}<|im_end|>{% endfor %}"
+    (folder / "template.jinja").write_text(text)
+    content["model"]["chat_template"] = str(folder / "template.jinja")
+
+
+EMPTY_ANSWER = json.dumps({"instruction": "Say nothing.", "input": "", "output": " ", "task": "copy"})
+ALIEN = json.dumps({"question": "Who?", "answer": "You."})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            put("data.sources.0.path", "{folder}/word.jsonl"),
+            ["there is no file", "word.jsonl", "near it: words.jsonl"],
+            id="missing file",
+        ),
+        pytest.param(
+            append("words.jsonl", '{"instruction": "x", "output": '),
+            ["words.jsonl:121", "broken JSON", "quarantine"],
+            id="broken JSON line",
+        ),
+        pytest.param(
+            put("data.sources.0.columns", {"output": "response"}),
+            ["no column 'response'", "instruction, input, output, task"],
+            id="missing column",
+        ),
+        pytest.param(append("words.jsonl", EMPTY_ANSWER), ["words.jsonl:121", "'output' is empty"], id="empty answer"),
+        pytest.param(append("words.jsonl", ALIEN), ["words.jsonl:121", "is missing"], id="record of another kind"),
+        pytest.param(
+            template_that_ignores_answers,
+            ["does not show where the answer is", "the answer:", "the template's text:", "model.chat_template"],
+            id="no template derivable",
+        ),
+        pytest.param(
+            put("stages.0.mixture", {"rates": "weights", "weights": {"copi": 1}}),
+            ["stages.0.mixture.weights", "no task 'copi'", "Did you mean 'copy'"],
+            id="unknown task in a mixture",
+        ),
+        pytest.param(put("data.holdout.tasks", ["sorting"]), ["no task 'sorting'", "'sort'"], id="unknown held-out task"),
+        pytest.param(
+            put("data.max_len_tokens", 4), ["No example is left", "120", "max_len_tokens"], id="every example too long"
+        ),
+        pytest.param(
+            put("train.pack_len_tokens", 64),
+            ["train.pack_len_tokens: 64", "data.max_len_tokens: 256"],
+            id="pack length shorter than examples",
+        ),
+        pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
+        pytest.param(put("model.path", "{folder}/nowhere"), ["there is no folder"], id="no model folder"),
+        pytest.param(put("model.pth", "x"), ["model.pth", "did you mean `path`"], id="misspelt key"),
+    ],
+)
+def test_one_message_and_exit_code_2(
+    change: Change, said: list[str], content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    change(content, tmp_path)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    assert main(["train", str(config)]) == 2
+    _out, message = capfd.readouterr()
+    assert "Traceback" not in message
+    for part in said:
+        assert part in message
+    leftovers = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file()] if (tmp_path / "run").exists() else []
+    assert [name for name in leftovers if not name.startswith(".planning")] == []
+
+
+def test_a_run_with_another_config_is_refused_only_once_it_has_trained(
+    content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    assert main(["prepare", str(config)]) == 0
+    assert main(["prepare", str(config), "run.seed=4", "train.packs_per_step=3"]) == 0, "nothing was trained yet"
+    trained = tmp_path / "run" / "stages" / "0-only" / "metrics.jsonl"
+    trained.write_text("")
+    assert main(["prepare", str(config), "run.seed=5", "train.packs_per_step=3"]) == 2
+    assert "run.seed: was 4, now 5" in capfd.readouterr().err
+    assert main(["prepare", str(config), "run.seed=4", "train.packs_per_step=3", "checkpoint.keep_last=9"]) == 0
