@@ -23,7 +23,13 @@ _OVERRIDES_HELP = "section.field=value, such as train.packs_per_step=16 or stage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."""
-    options = _build_parser().parse_args(arguments)
+    parser = _build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    # argparse takes no overrides behind an option.
+    if any(text.startswith("-") or "=" not in text or "overrides" not in options for text in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
     verb: Callable[[argparse.Namespace], int] = options.verb
     try:
         return verb(options)
@@ -33,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from launcher.config import load_job
     from launcher.plan import plan_job
     from launcher.plan_table import plan_table
@@ -44,16 +48,21 @@ def _plan(options: argparse.Namespace) -> int:
         content = {**plan._asdict(), "stages": [stage._asdict() for stage in plan.stages]}
         sys.stdout.write(json.dumps(content) + "\n")
     else:
-        Console().print(plan_table(plan))
+        _console().print(plan_table(plan))
     return 0
 
 
 def _prepare(options: argparse.Namespace) -> int:
     from launcher.config import load_job
+
+    # Everything that is wrong with the config is said before the slow imports.
+    job = load_job(options.config, options.overrides)
     from launcher.preparation import prepare
+    from sft.training.process import quiet_third_parties
     from sft.training.run_record import anchor_paths
 
-    prepare(anchor_paths(load_job(options.config, options.overrides).sft), _console())
+    quiet_third_parties()
+    prepare(anchor_paths(job.sft), _console())
     return 0
 
 

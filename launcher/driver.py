@@ -24,7 +24,7 @@ from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
-from sft.model.loading import check_model_folder
+from sft.model.loading import check_model
 from sft.run_folder import RunFolder
 from sft.training.attempt import latest_attempt
 from sft.training.run_record import anchor_paths
@@ -41,7 +41,7 @@ def train(job: JobConfig, console: Console) -> int:
     """
     job = job._replace(sft=anchor_paths(job.sft))
     config, plan = job.sft, plan_job(job)
-    check_model_folder(config.model.path)
+    check_model(config.model)
     run = RunFolder(config.run.dir)
     workload, store, plans = prepare(config, console)
     stages = [

@@ -79,7 +79,7 @@ def publish_folder(
     """
     known = hashes or {}
     files = {}
-    for path in sorted(p for p in aside.rglob("*") if p.is_file() and p.name != MANIFEST):
+    for path in sorted(p for p in aside.rglob("*") if p.is_file() and p != aside / MANIFEST):
         name = path.relative_to(aside).as_posix()
         files[name] = {"num_bytes": path.stat().st_size, "sha256": known.get(name) or hash_file(path)}
         _sync_file(path)

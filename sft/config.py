@@ -10,13 +10,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Section(BaseModel):
     """A part of the config: immutable, and with no room for a key that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class RunConfig(Section):
@@ -80,7 +83,7 @@ class SourceConfig(Section):
 class HoldoutConfig(Section):
     """What is kept out of training, to measure on."""
 
-    share: Share = 0.02
+    share: BelowOne = 0.02
     """Part of each task's prompts. Records with the same prompt are never on both sides."""
     tasks: tuple[str, ...] = ()
     """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
@@ -114,7 +117,7 @@ class MixtureConfig(Section):
     """For `rates: temperature`. 1 is natural; the higher, the closer to equal."""
     weights: dict[str, PositiveFloat] = {}
     """For `rates: weights`: task → weight; they need not add up to 1. Only these tasks are trained."""
-    tasks: tuple[str, ...] | None = None
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The tasks of this stage. Default: all that are not held out."""
     unit: Literal["supervised_tokens", "examples"] = "supervised_tokens"
     """What shares, caps and epochs are counted in."""
@@ -150,7 +153,7 @@ class OptimizerConfig(Section):
     """The last rate as a part of the peak."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay; norms and biases are exempt."""
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     """Decay of the running mean and of the running square."""
     eps: PositiveFloat = 1e-8
     """Keeps the division finite."""

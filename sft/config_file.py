@@ -4,6 +4,7 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -143,6 +144,11 @@ class _Loader(yaml.SafeLoader):
             if key in keys[:i]:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+# As in YAML 1.2, and as everybody writes it, 5e8 is a number.
+_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
 
 
 def _parse_yaml(text: str, complaint: str) -> Any:

@@ -49,7 +49,7 @@ class StepPlan:
     def rank_packs(self, step: int, rank: int) -> list[list[int]]:
         """The packs that `rank` feeds in `step`, as (micro_batches_per_step, micro_packs) pack ids.
 
-        Slots without a pack hold `EMPTY_PACK`; only the last micro-batches of the last ranks have them.
+        Slots without a pack hold `EMPTY_PACK`; they come last. A short last step of the stage has more of them.
         """
         packs = self.step_packs(step)
         # The slice is as even as whole packs allow, so that no rank idles while another has two packs more.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 # The same examples in every run, and no time limit for one of them: other processes share the machine. More are tried
 # with HYPOTHESIS_PROFILE=search.
@@ -169,6 +169,10 @@ def write_tokenizer(folder: Path, template: str | None) -> int:
     )
     backend.train_from_iterator(_corpus(), trainer)
     bos, eos = _BOS_AND_EOS.get(template or "", (None, "<|endoftext|>" if template in (None, "gpt2") else "<|im_end|>"))
+    if bos:  # set before every text, unless it is the rendering of a template: that writes its own
+        backend.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=bos, eos_token=eos, clean_up_tokenization_spaces=False
     )

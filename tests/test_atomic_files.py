@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.atomic_files import (
@@ -215,12 +215,14 @@ def reversed_keys(content: object) -> object:
     return [reversed_keys(item) for item in content] if isinstance(content, list) else content
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys(content: object) -> None:
     assert fingerprint(content) == fingerprint(reversed_keys(content))
     assert len(fingerprint(content)) == 16
 
 
+@settings(deadline=None)
 @given(JSON, JSON)
 def test_fingerprints_are_equal_exactly_where_the_json_is(first: object, second: object) -> None:
     same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -196,6 +196,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(CONFIGS)
 def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
@@ -205,6 +206,7 @@ def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- misspelt keys
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_misspelt_key_is_named_with_the_right_one(data: st.DataObject) -> None:
     content = data.draw(st.just(FULL) | CONFIGS)
@@ -280,12 +282,12 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("train.micro_packs=0", "train.micro_packs", "must be greater than 0", "correct"),
         ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "correct"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
-        ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
+        ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be a path", "correct"),
-        ("data.holdout.share=1.5", "data.holdout.share", "less than or equal to 1", "correct"),
+        ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
         ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "correct"),
         ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
         ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be a valid string", "correct"),
@@ -549,7 +551,7 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> Non
         (b"train: {}\nrun: {}\ntrain: {}", "'train' is there twice"),
         (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
         (b"a: &a [*a]", "this is not YAML"),
-        (b"[" * 3000, "this is not YAML"),
+        (b"[" * 600, "this is not YAML"),
         (b"", "must be a mapping of sections, but it is None"),
         (b"# nothing", "must be a mapping of sections, but it is None"),
         (b"- run", "must be a mapping of sections, but it is ['run']"),
@@ -573,6 +575,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         read_yaml(tmp_path)
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from("ab:-[]{},&*!<>|#'\"\n 01.=~?%"), max_size=30))
 def test_any_text_is_a_mapping_or_a_user_error(text: str) -> None:
     try:

@@ -1,6 +1,6 @@
 """Seeds by name."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.seeds import derive_seed
@@ -8,11 +8,13 @@ from sft.seeds import derive_seed
 NAMES = st.lists(st.text("abc", max_size=3) | st.integers(0, 9), max_size=3).map(tuple)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), NAMES)
 def test_a_seed_fits_numpy_and_torch(run_seed: int, names: tuple[str | int, ...]) -> None:
     assert 0 <= derive_seed(run_seed, *names) < 2**63
 
 
+@settings(deadline=None)
 @given(st.integers(0, 99), st.integers(0, 99), NAMES, NAMES)
 def test_seeds_are_equal_exactly_where_run_seed_and_names_are(
     first: int, second: int, names: tuple[str | int, ...], others: tuple[str | int, ...]

@@ -1,6 +1,6 @@
 """Ranks partition each step, whatever their number, and the packs of a step do not depend on it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.step_plan import EMPTY_PACK, StepPlan
@@ -22,6 +22,7 @@ def real(micro_batches: list[list[int]]) -> list[int]:
     return [pack for micro_batch in micro_batches for pack in micro_batch if pack != EMPTY_PACK]
 
 
+@settings(deadline=None)
 @given(PLANS)
 def test_the_steps_partition_the_stage(plan: StepPlan) -> None:
     packs = [pack for step in range(plan.num_steps) for pack in plan.step_packs(step)]
@@ -30,6 +31,7 @@ def test_the_steps_partition_the_stage(plan: StepPlan) -> None:
     assert len(plan.step_packs(plan.num_steps - 1)) > 0
 
 
+@settings(deadline=None)
 @given(PLANS)
 def test_the_ranks_partition_every_step_in_order(plan: StepPlan) -> None:
     for step in range(plan.num_steps):
@@ -37,6 +39,7 @@ def test_the_ranks_partition_every_step_in_order(plan: StepPlan) -> None:
         assert [pack for share in shares for pack in share] == list(plan.step_packs(step))
 
 
+@settings(deadline=None)
 @given(PLANS, st.integers(1, 70), st.integers(1, 9))
 def test_no_step_depends_on_the_world_size(plan: StepPlan, world_size: int, micro_packs: int) -> None:
     other = StepPlan(plan.num_packs, plan.packs_per_step, world_size, micro_packs)
@@ -47,6 +50,7 @@ def test_no_step_depends_on_the_world_size(plan: StepPlan, world_size: int, micr
         assert mine == theirs
 
 
+@settings(deadline=None)
 @given(PLANS)
 def test_all_ranks_run_the_same_number_of_equal_micro_batches(plan: StepPlan) -> None:
     for step in range(plan.num_steps):
@@ -55,6 +59,7 @@ def test_all_ranks_run_the_same_number_of_equal_micro_batches(plan: StepPlan) ->
             assert {len(micro_batch) for micro_batch in micro_batches} == {plan.micro_packs}
 
 
+@settings(deadline=None)
 @given(PLANS)
 def test_ranks_have_equal_shares_to_within_one_pack(plan: StepPlan) -> None:
     for step in range(plan.num_steps):
@@ -63,6 +68,7 @@ def test_ranks_have_equal_shares_to_within_one_pack(plan: StepPlan) -> None:
         assert sizes == sorted(sizes, reverse=True)
 
 
+@settings(deadline=None)
 @given(PLANS)
 def test_empty_packs_come_last_and_only_where_needed(plan: StepPlan) -> None:
     slots_a_pass = plan.world_size * plan.micro_packs

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
+from sft.data.chat_template import load_tokenizer
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
 
@@ -44,8 +45,29 @@ def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: d
     return loaded
 
 
+def check_model(model: ModelConfig) -> None:
+    """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
+
+    Raises:
+        UserError: config or weights are missing, or the tokenizer has more tokens than the model has embeddings.
+    """
+    check_model_folder(model.path)
+    tokenizer: Any = load_tokenizer(model)
+    try:
+        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
+    num_embeddings = config.get_text_config().vocab_size
+    if len(tokenizer) > num_embeddings:
+        raise UserError(
+            f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
+            f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
+        )
+
+
 def check_model_folder(path: str) -> None:
-    """Refuse a local folder that holds no model, before any machine is held for it. A Hub id passes.
+    """Refuse a local folder that holds no model. A Hub id passes.
 
     Raises:
         UserError: config or weights are missing.

@@ -16,7 +16,7 @@ from sft.config import SftConfig
 from sft.config_file import build_config, override, read_yaml
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
-from sft.model.loading import check_model_folder
+from sft.model.loading import check_model
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.curriculum import run_curriculum
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
         content.pop("cluster", None)
         config = anchor_paths(build_config(content, arguments[0]))
-        check_model_folder(config.model.path)
+        check_model(config.model)
         world = _world()
         return _run(config, world)
     except UserError as error:

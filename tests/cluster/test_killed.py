@@ -102,7 +102,9 @@ def test_killed_equals_never_killed(write_config: Callable[[str], Path]) -> None
 
 
 def run_to_end(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment(), check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, cwd=ROOT, env=environment(), check=False
+    )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 

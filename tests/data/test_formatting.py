@@ -9,8 +9,9 @@ from sft.data.formatting import RecordError, check_columns, format_record
 from sft.errors import UserError
 from sft.schema import Message, Record
 
+ROLES = ["user", "assistant"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["user", "assistant"]),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(ROLES),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3),
     max_leaves=8,
@@ -39,8 +40,7 @@ def test_any_record_becomes_a_conversation_that_ends_in_an_answer_or_a_reason(fo
     def check(fields, task):
         try:
             made = format_record(record(**fields), source(form, task=task))
-        except RecordError as error:
-            assert str(error)
+        except RecordError:
             return
         assert made.messages[-1].role == "assistant"
         assert all(m.content.strip() for m in made.messages if m.role == "assistant")

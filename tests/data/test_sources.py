@@ -21,7 +21,11 @@ ROWS = {
         {"question": "Two\nlines, a comma and \"quotes\"", "context": "数学 🙂", "answer": "007", "kind": "1"},
         {"question": "Is it?", "context": " true ", "answer": "true", "kind": "3"},
     ],
-    "prompt_completion": [{"text": "1 2 3", "next": "4"}, {"text": "été", "next": "null"}, {"text": "NaN", "next": "1e3"}],
+    "prompt_completion": [
+        {"text": "1 2 3", "next": "4"},
+        {"text": "été", "next": "null"},
+        {"text": "NaN", "next": "1e3"},
+    ],
     "messages": [
         {"chat": [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "42"}]},
         {"chat": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "é\n"},

@@ -39,7 +39,7 @@ def test_one_natural_epoch_trains_every_example_once_and_none_that_is_held_out(t
     config = config_of(tmp_path_factory.mktemp("run"), {"budget": {"epochs": 1}}, data=data, run={"seed": seed})
     held_out = held_out_examples(store, config.data.holdout)
     if held_out.all():
-        with pytest.raises(UserError, match="nothing is left to train on"):
+        with pytest.raises(UserError, match="every example of the data is held out"):
             plan_stages(config, store)
         return
     (plan,) = plan_stages(config, store)
@@ -220,6 +220,12 @@ def test_the_same_inputs_give_the_same_plan(store, tmp_path):
     assert planned_examples(plan_stages(other, store)[0]).tolist() != arrays[0].tolist()
 
 
+def train_a_step(folder):
+    metrics = RunFolder(folder).stage(0, "s0").metrics
+    metrics.parent.mkdir(parents=True, exist_ok=True)
+    metrics.write_text("{}\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
@@ -231,6 +237,7 @@ def test_the_same_inputs_give_the_same_plan(store, tmp_path):
 )
 def test_a_plan_of_other_inputs_is_refused_with_the_difference(store, tmp_path, changed, difference):
     plan_stages(config_of(tmp_path, {}), store)
+    train_a_step(tmp_path)
     with pytest.raises(UserError, match="was planned with other data or settings") as error:
         plan_stages(config_of(tmp_path, {}, **changed), store)
     assert difference in str(error.value)
@@ -241,6 +248,7 @@ def test_a_plan_of_another_store_or_mixture_is_refused_with_the_difference(store
     replaying = {"mixture": {"replay": {"s0": 0.1}}}
     plan_stages(config_of(tmp_path, {}, replaying), store)
     plan_heldout(config_of(tmp_path, {}, replaying), store)
+    train_a_step(tmp_path)
     other = random_store(1, name="other")
     for plan in (plan_stages, plan_heldout):
         with pytest.raises(UserError, match="store: planned 'store', now 'other'"):
@@ -253,6 +261,22 @@ def test_a_plan_of_another_store_or_mixture_is_refused_with_the_difference(store
         plan_stages(config_of(tmp_path, {"mixture": {"rates": "equal"}}, replaying), store)
 
 
+def test_before_the_first_step_a_plan_of_other_inputs_makes_room(store, tmp_path):
+    plan_stages(config_of(tmp_path, {}), store)
+    plan_heldout(config_of(tmp_path, {}), store)
+    changed = {"data": {"holdout": {"share": 0.2}}}
+    (plan,), heldout_plan = (plan(config_of(tmp_path, {}, **changed), store) for plan in (plan_stages, plan_heldout))
+    fresh = config_of(tmp_path / "fresh", {}, **changed)
+    assert planned_examples(plan).tolist() == planned_examples(plan_stages(fresh, store)[0]).tolist()
+    assert planned_examples(heldout_plan).tolist() == planned_examples(plan_heldout(fresh, store)).tolist()
+
+
+def test_no_plan_is_written_where_a_later_stage_cannot_be_planned(store, tmp_path):
+    with pytest.raises(UserError, match=r"stages\.1\.mixture\.tasks"):
+        plan_stages(config_of(tmp_path, {}, {"mixture": {"tasks": ["mats"]}}), store)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_task_is_named_with_a_near_one(store, tmp_path):
     with pytest.raises(UserError, match=r"stages\.0\.mixture\.tasks: .* 'mats' .*Did you mean 'maths'\?"):
         plan_stages(config_of(tmp_path, {"mixture": {"tasks": ["mats"]}}), store)
@@ -263,7 +287,7 @@ def test_an_unknown_task_is_named_with_a_near_one(store, tmp_path):
 
 def test_where_everything_is_held_out_no_stage_is_planned(store, tmp_path):
     with pytest.raises(UserError, match="every example of the data is held out"):
-        plan_stages(config_of(tmp_path, {}, data={"holdout": {"share": 1.0}}), store)
+        plan_stages(config_of(tmp_path, {}, data={"holdout": {"tasks": list(TASKS)}}), store)
 
 
 def test_where_nothing_is_held_out_there_is_no_heldout_plan(store, tmp_path):

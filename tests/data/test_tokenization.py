@@ -18,7 +18,7 @@ from sft.data.rendering import ConversationRenderer, Rendering
 from sft.data.tokenization import ExampleTokenizer
 from sft.schema import Conversation, Example
 from tests.conftest import TEMPLATES
-from tests.data.conversations import conversation, conversations, turns
+from tests.data.conversations import conversations, turns
 
 STOPS = {
     "chatml": "<|im_end|>",
@@ -30,7 +30,6 @@ STOPS = {
     None: "<|im_end|>",
     "gpt2": "<|endoftext|>",
 }
-TRIMS = ("inst", "headers", "model_role")
 
 
 @dataclass
@@ -65,6 +64,17 @@ def maker(tokenizer_dir):
     return build
 
 
+def written(template: str | None, answer: str, *, is_last: bool) -> str:
+    """What the template writes of an answer's words."""
+    if template in ("inst", "headers", "model_role"):
+        return answer.strip()
+    if template == "think" and is_last:
+        return answer.lstrip("\n")
+    if template == "think" and "</think>" in answer:
+        return answer.split("</think>")[-1].lstrip("\n")
+    return answer
+
+
 def prompt_before(maker: Maker, made: Conversation, turn: int) -> str:
     """The text that the model is given at inference, to write the answer of this turn."""
     messages = [{"role": m.role, "content": m.content} for m in made.messages[:turn]]
@@ -87,15 +97,12 @@ def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
         for turn, (start, end) in zip(answers, runs, strict=True):
             learned = build.decode(example.input_ids[start:end])
             assert learned.endswith(stop)
-            content = made.messages[turn].content
-            if template == "think" and turn != answers[-1]:
-                content = content.split("</think>")[-1]
-            if template in TRIMS or template == "think":
-                content = content.strip()
-            # At most white space of the template is merged with the answer's first or last word into one token.
+            content = written(template, made.messages[turn].content, is_last=turn == answers[-1])
             before, found, behind = learned.removesuffix(stop).partition(content)
             assert found
+            # At most white space of the template, before the answer only where one token covers both.
             assert (before + behind).strip() == ""
+            assert len(before) < len(build.decode(example.input_ids[start : start + 1]))
             # And it stands where the model has to write it.
             prompt = prompt_before(build, made, turn).rstrip()
             context = build.decode(example.input_ids[:start])

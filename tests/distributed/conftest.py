@@ -19,10 +19,17 @@ PACKS_PER_STEP = 6
 
 
 @pytest.fixture(scope="session")
-def workload(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def workload(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The settings that every scenario takes: config, store and plan, with six packs a step."""
     folder = tmp_path_factory.mktemp("distributed")
-    source = {"name": "words", "path": str(small_records.instructions), "format": "instruction", "task": {"column": "task"}}
+    source = {
+        "name": "words",
+        "path": str(small_records.instructions),
+        "format": "instruction",
+        "task": {"column": "task"},
+    }
     content = {
         "run": {"name": "distributed", "dir": str(folder / "run")},
         "model": {"path": str(tiny_model_dir), "dtype": "float32"},

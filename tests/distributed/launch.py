@@ -19,7 +19,15 @@ def run_ranks(world_size: int, scenario: str, settings: dict[str, Any], timeout_
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         processes = []
         for rank in range(world_size):
-            command = [sys.executable, "-m", "tests.distributed.rank_main", scenario, folder, str(rank), str(world_size)]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.distributed.rank_main",
+                scenario,
+                folder,
+                str(rank),
+                str(world_size),
+            ]
             with (place / f"rank-{rank}.log").open("wb") as log:
                 process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
             processes.append(process)

@@ -108,7 +108,7 @@ def test_without_a_cluster_section_one_worker_trains(config: Path) -> None:
     assert (plan.min_workers, plan.max_workers, plan.cpus, plan.gpus) == (1, 1, 1, 0)
 
 
-@pytest.mark.parametrize("verb", ["plan", "prepare", "train"])
+@pytest.mark.parametrize("verb", ["plan", "train"])
 def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, tmp_path: Path, verb: str) -> None:
     code, out, err = sft(verb, config, "train.micro_pack=1", "cluster.workers=[4, 2]", "stages.broad.optimizer.lr=x")
     assert (code, out) == (2, "")
@@ -145,6 +145,11 @@ def test_a_mistake_about_the_cluster_is_one_problem(
     assert rule in lines[1]
     assert way_out in lines[2]
     assert len(lines) == 3
+
+
+def test_rules_of_the_cluster_are_checked_beside_a_misspelt_key(sft, config: Path) -> None:
+    err = sft("plan", config, "cluster.worker=1", "cluster.gpus_per_worker=2").err
+    assert err.startswith(f"{config}: 2 problems\n")
 
 
 def test_a_file_that_is_not_there_is_a_message(sft, tmp_path: Path) -> None:

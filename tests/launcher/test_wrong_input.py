@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from launcher.cli import main
-from tests.conftest import SmallRecords, TokenizerDir
+from tests.conftest import SmallRecords
 
 Change = Callable[[dict[str, Any], Path], None]
 
@@ -18,7 +19,12 @@ Change = Callable[[dict[str, Any], Path], None]
 @pytest.fixture
 def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> dict[str, Any]:
     shutil.copy(small_records.instructions, tmp_path / "words.jsonl")
-    source = {"name": "words", "path": str(tmp_path / "words.jsonl"), "format": "instruction", "task": {"column": "task"}}
+    source = {
+        "name": "words",
+        "path": str(tmp_path / "words.jsonl"),
+        "format": "instruction",
+        "task": {"column": "task"},
+    }
     return {
         "run": {"name": "wrong", "dir": str(tmp_path / "run")},
         "model": {"path": str(tiny_model_dir), "dtype": "float32"},
@@ -50,6 +56,14 @@ def put(path: str, value: Any) -> Change:
 def model_without_weights(content: dict[str, Any], folder: Path) -> None:
     shutil.copytree(content["model"]["path"], folder / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     content["model"]["path"] = str(folder / "model")
+
+
+def other_tokenizer(content: dict[str, Any], folder: Path) -> None:
+    path = folder / "larger"
+    tokenizer = AutoTokenizer.from_pretrained(content["model"]["path"])
+    tokenizer.add_tokens(["[more]"])
+    tokenizer.save_pretrained(path)
+    content["model"]["tokenizer"] = str(path)
 
 
 def template_that_ignores_answers(content: dict[str, Any], folder: Path) -> None:
@@ -92,7 +106,9 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             ["stages.0.mixture.weights", "no task 'copi'", "Did you mean 'copy'"],
             id="unknown task in a mixture",
         ),
-        pytest.param(put("data.holdout.tasks", ["sorting"]), ["no task 'sorting'", "'sort'"], id="unknown held-out task"),
+        pytest.param(
+            put("data.holdout.tasks", ["sorting"]), ["no task 'sorting'", "'sort'"], id="unknown held-out task"
+        ),
         pytest.param(
             put("data.max_len_tokens", 4), ["No example is left", "120", "max_len_tokens"], id="every example too long"
         ),
@@ -101,6 +117,7 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             ["train.pack_len_tokens: 64", "data.max_len_tokens: 256"],
             id="pack length shorter than examples",
         ),
+        pytest.param(other_tokenizer, ["tokens, but the model has", "embeddings"], id="tokenizer of another model"),
         pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
         pytest.param(put("model.path", "{folder}/nowhere"), ["there is no folder"], id="no model folder"),
         pytest.param(put("model.pth", "x"), ["model.pth", "did you mean `path`"], id="misspelt key"),

@@ -18,7 +18,15 @@ VOCAB = 96
 SMALL = {"vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}
 TOKENS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128, "bos_token_id": 0, "eos_token_id": 1}
+GPT2 = {
+    "vocab_size": VOCAB,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -96,7 +104,9 @@ def test_no_segment_sees_another(pack: Pack) -> None:
 
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 1000])
 def test_the_size_of_the_chunks_changes_nothing(pack: Pack, chunk_tokens: int) -> None:
-    losses: Callable[[int], torch.Tensor] = lambda n: SupervisedNll(build("llama", PACKED_ATTENTION), n)(collate([pack]))  # noqa: E731
+    losses: Callable[[int], torch.Tensor] = lambda n: SupervisedNll(build("llama", PACKED_ATTENTION), n)(
+        collate([pack])
+    )  # noqa: E731
     torch.testing.assert_close(losses(chunk_tokens), losses(8), rtol=1e-6, atol=1e-6)
 
 
