@@ -38,6 +38,7 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
             ray.init(address=address, **quiet)
         else:
             ray.init(
+                address="local",
                 num_cpus=plan.cpus + _EXTRA_CPUS,
                 num_gpus=plan.gpus or None,
                 object_store_memory=_OBJECT_STORE_BYTES,
@@ -58,17 +59,18 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
 
 @contextmanager
 def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
+    """SIGTERM and SIGUSR1 ask for a stop with a checkpoint, by the stop file; a second one ends the process.
 
-    Enter it after Ray has started, which installs a handler of its own.
+    Enter it after Ray has started, which installs a handler of its own. Ctrl-C is Ray Train's: it ends the workers at
+    once, and the same command goes on from the last checkpoint.
     """
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop_file.touch()
         sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
         for other in numbers:
-            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(other, signal.SIG_DFL)
 
     before = {number: signal.signal(number, ask) for number in numbers}
     try:

@@ -69,7 +69,7 @@ class SourceConfig(Section):
     name: Name
     """Names the source in tables and messages; the task of its records where `task` is not given."""
     path: str
-    """A file (.json, .jsonl, .csv, .parquet, .arrow; .gz and .zst too) or the id of a data set on the Hub."""
+    """A file (.json, .jsonl, .csv, .parquet, .arrow; JSON also as .gz) or the id of a data set on the Hub."""
     split: str = "train"
     """The split to read of a data set on the Hub."""
     format: Literal["instruction", "prompt_completion", "messages"]

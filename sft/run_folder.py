@@ -1,7 +1,7 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
 RUN_DIR/config.yaml · manifest.json · report.html · evaluations/base.json, 0-broad.json · sample_answers.json
-RUN_DIR/attempts/0001/{driver,rank-00000}.log · tensorboard/
+RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log} · ended.json · tensorboard/
 RUN_DIR/stages/0-broad/ packs/ · checkpoints/step-00000200/ · metrics.jsonl · model/ · stage.json (last)
 """
 
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """Versions, and the fingerprints of data and stages."""
+        """The versions of what computes."""
         return self.path / "manifest.json"
 
     @property

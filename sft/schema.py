@@ -16,9 +16,6 @@ Role = Literal["system", "user", "assistant", "tool"]
 IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
-IGNORE_INDEX = -100
-"""The label of a position that is not in the loss: `ignore_index` of torch's cross-entropy."""
-
 
 @dataclass(frozen=True, slots=True)
 class Record:

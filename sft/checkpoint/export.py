@@ -9,10 +9,12 @@ Format: safetensors (8 bytes header length, JSON header, raw tensors), with Hugg
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +24,14 @@ from sft.engine.engine import Engine
 
 MAX_FILE_BYTES = 4 * 1024**3
 
-_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float16: "F16"}
+_DTYPE_NAMES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+}
 
 
 def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype, attempt: int) -> None:
@@ -39,16 +48,18 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
-    shapes = engine.parameter_shapes()
-    files = plan_files(shapes, dtype.itemsize, MAX_FILE_BYTES)
+    buffers = engine.persistent_buffers()
+    specs = {name: TensorSpec(shape, dtype) for name, shape in engine.parameter_shapes().items()}
+    specs |= {name: TensorSpec(tuple(values.shape), values.dtype) for name, values in buffers.items()}
+    files = plan_files(specs, MAX_FILE_BYTES)
     owners = {name: i % engine.world.size for i, name in enumerate(files)}
     file_of = {parameter: name for name, parameters in files.items() for parameter in parameters}
     writers = {
-        name: SafetensorsWriter(aside / name, {p: shapes[p] for p in parameters}, dtype)
+        name: SafetensorsWriter(aside / name, {p: specs[p] for p in parameters})
         for name, parameters in files.items()
         if owners[name] == engine.world.rank
     }
-    for parameter, values in engine.gather_parameters():
+    for parameter, values in chain(engine.gather_parameters(), buffers.items()):
         name = file_of[parameter]
         if name in writers:
             writers[name].append(parameter, values)
@@ -67,17 +78,28 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
     engine.all_reduce_sum(torch.zeros(1))
 
 
-def plan_files(shapes: Mapping[str, Sequence[int]], item_bytes: int, max_file_bytes: int) -> dict[str, list[str]]:
-    """The model's files with the parameters of each, in order; a new one where the next would be too large."""
+class TensorSpec(NamedTuple):
+    """What a file's header says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """The tensor's size in the file."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+def plan_files(specs: Mapping[str, TensorSpec], max_file_bytes: int) -> dict[str, list[str]]:
+    """The model's files with the tensors of each, in order; a new one where the next would be too large."""
     groups: list[list[str]] = [[]]
     num_bytes = 0
-    for name, shape in shapes.items():
-        size = item_bytes * torch.Size(shape).numel()
-        if groups[-1] and num_bytes + size > max_file_bytes:
+    for name, spec in specs.items():
+        if groups[-1] and num_bytes + spec.num_bytes > max_file_bytes:
             groups.append([])
             num_bytes = 0
         groups[-1].append(name)
-        num_bytes += size
+        num_bytes += spec.num_bytes
     if len(groups) == 1:
         return {"model.safetensors": groups[0]}
     return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
@@ -86,31 +108,31 @@ def plan_files(shapes: Mapping[str, Sequence[int]], item_bytes: int, max_file_by
 class SafetensorsWriter:
     """Writes a safetensors file whose tensors come one after the other."""
 
-    def __init__(self, path: Path, shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> None:
-        """Write the header; the tensors must come in the order of `shapes`."""
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+        """Write the header; the tensors must come in the order of `specs`."""
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
-        for name, shape in shapes.items():
-            start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
-            header[name] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+        for name, spec in specs.items():
+            start, end = end, end + spec.num_bytes
+            kind = _DTYPE_NAMES[spec.dtype]
+            header[name] = {"dtype": kind, "shape": list(spec.shape), "data_offsets": [start, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
-        self._expected = list(shapes)
-        self._dtype = dtype
+        self._left = dict(specs)
         self._file = path.open("wb")
         self._file.write(len(text).to_bytes(8, "little") + text)
 
     def append(self, name: str, values: Tensor) -> None:
         """Write the next tensor."""
-        expected = self._expected.pop(0)
+        expected = next(iter(self._left))
         assert name == expected, f"{name} comes where the header says {expected}"
-        raw = values.detach().to("cpu", self._dtype).contiguous().flatten().view(torch.uint8)
+        raw = values.detach().to("cpu", self._left.pop(name).dtype).contiguous().flatten().view(torch.uint8)
         self._file.write(raw.numpy().data)
 
     def close(self) -> None:
         """End the file."""
-        assert not self._expected, f"not written: {self._expected}"
         self._file.close()
+        assert not self._left, f"not written: {list(self._left)}"
 
     def __enter__(self) -> Self:
         """The writer itself."""

@@ -37,13 +37,14 @@ class CheckpointStore:
         """`attempt` keeps the unpublished files of this start of the job apart from those of a killed one."""
         self._folder = folder
         self._world = world
-        self._attempt = attempt
+        self._partial_suffix = f".attempt-{attempt:04d}.partial"
         self._keep_last = keep_last
         self._thread = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
         self._pending: Future[None] | None = None
         if world.is_first:
-            for stale in folder.glob(".step-*.partial"):
-                shutil.rmtree(stale, ignore_errors=True)
+            for partial in folder.glob(".step-*.partial"):
+                if not partial.name.endswith(self._partial_suffix):
+                    shutil.rmtree(partial, ignore_errors=True)
 
     def save(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> float:
         """Save the state after `step` updates; returns the seconds that training waited.
@@ -70,7 +71,7 @@ class CheckpointStore:
         final = checkpoint_path(self._folder, step)
         if is_published(final):
             return
-        aside = self._folder / f".{final.name}.attempt-{self._attempt:04d}.partial"
+        aside = self._folder / f".{final.name}{self._partial_suffix}"
         aside.mkdir(parents=True, exist_ok=True)
         name = f"rank-{self._world.rank:05d}-of-{self._world.size:05d}"
         spans = {key: [shard.numel, shard.start] for key, shard in state.items()}

@@ -105,12 +105,15 @@ class ConversationRenderer:
         end = len(text) - end
         # Where nothing changed, the answer is not there, whatever else in the text has its words.
         if start < end:
-            # What changed may be less than the answer, where the template treats part of it apart (a think block).
+            words = text[start:end].strip()
+            if words == answer.strip():
+                return start, end
+            # Where the template treats part of the answer apart (a think block), less than the answer changed.
             for content in (answer, answer.strip()):
                 at = text.rfind(content, 0, start + len(content))
-                if content and at != -1 and at <= start and at + len(content) >= end:
+                if at != -1 and at <= start and at + len(content) >= end:
                     return at, at + len(content)
-            if text[start:end].strip() in answer:
+            if words and words in answer:
                 return start, end
         raise RecordError(
             "the chat template does not show where the answer is\n"

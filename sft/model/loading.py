@@ -58,6 +58,8 @@ def check_model(model: ModelConfig) -> None:
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        raise UserError(f"model: {model.path} needs attention with soft-capped logits, which packs do not support")
     num_embeddings = config.get_text_config().vocab_size
     if len(tokenizer) > num_embeddings:
         raise UserError(

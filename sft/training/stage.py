@@ -1,4 +1,4 @@
-"""Builds and runs one stage: its engine, loader, schedule and checkpoints; at its end the model, then `stage.json`.
+"""Runs one stage on its engine: loader, schedule, checkpoints and loop; at its end the model, then `stage.json`.
 
 A stage is a function of the model that it starts from and of its plan. It resumes at the newest checkpoint, at the
 exact next step; when `stage.json` is there it is never run again.

@@ -1,4 +1,5 @@
-"""Real Ray, real SIGKILL: a worker dies, then the driver; what comes out is what an undisturbed run gives, to the bit.
+"""Real Ray, real signals: a worker is killed, then the driver, then the job is asked to stop; what comes out in the end
+is what an undisturbed run gives, to the bit.
 
 The undisturbed run is started with plain torchrun, so that the two ways to start a job are held against each other.
 """
@@ -17,13 +18,14 @@ import pytest
 import yaml
 
 from sft.atomic_files import hash_file
+from sft.checkpoint.store import published_steps
 from sft.run_folder import RunFolder
 from tests.conftest import SmallRecords
 
 ROOT = Path(__file__).parents[2]
 SFT = [sys.executable, "-m", "launcher"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-NUM_STEPS = {"broad": 4, "words": 40}
+NUM_STEPS = {"broad": 4, "words": 50}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def write_config(
     return write
 
 
-def test_killed_equals_never_killed(write_config: Callable[[str], Path]) -> None:
+def test_killed_and_stopped_equals_never_disturbed(write_config: Callable[[str], Path]) -> None:
     straight, killed = write_config("straight"), write_config("killed")
     run_to_end([*TORCHRUN, "-m", "sft.training", str(straight)])
     run, expected = RunFolder(killed.with_suffix("")), RunFolder(straight.with_suffix(""))
@@ -83,14 +85,23 @@ def test_killed_equals_never_killed(write_config: Callable[[str], Path]) -> None
     last_line = metrics(run, "words")[-1]
     assert last_line["step"] < NUM_STEPS["words"] - 1, "the run was over before the driver was killed"
     assert not run.stage(1, "words").complete.exists()
-    resumed_from = max(p.name for p in run.stage(1, "words").checkpoints.glob("step-*"))
+    resumed_from = newest_checkpoint(run)
+
+    with started([*SFT, "train", str(killed)]) as driver:
+        wait_for_step(run, attempt=3, step=resumed_from + 6, process=driver)
+        driver.terminate()
+        assert driver.wait(60) == 3, "stopped on request, with a checkpoint"
+    stopped_at = newest_checkpoint(run)
+    assert stopped_at == metrics(run, "words")[-1]["step"] + 1, "the checkpoint is of the last step"
+    assert stopped_at < NUM_STEPS["words"]
 
     run_to_end([*SFT, "train", str(killed)])
 
     for stage in NUM_STEPS:
         assert losses(run, stage) == losses(expected, stage)
-    third = [line["step"] for line in metrics(run, "words") if line["attempt"] == 3]
-    assert third == list(range(int(resumed_from.removeprefix("step-")), NUM_STEPS["words"])), "the exact next step"
+    steps = {n: [line["step"] for line in metrics(run, "words") if line["attempt"] == n] for n in (3, 4)}
+    assert steps[3] == list(range(resumed_from, stopped_at)), "the exact next step"
+    assert steps[4] == list(range(stopped_at, NUM_STEPS["words"])), "the exact next step"
     assert {line["attempt"] for line in metrics(run, "broad")} == {1}, "a finished stage ran again"
     for index, stage in enumerate(NUM_STEPS):
         folders = [r.stage(index, stage).model for r in (run, expected)]
@@ -99,6 +110,10 @@ def test_killed_equals_never_killed(write_config: Callable[[str], Path]) -> None
         names = [f"{index}-{stage}.json" for _ in folders]
         assert (run.evaluations / names[0]).read_text() == (expected.evaluations / names[1]).read_text()
     assert run.report.is_file()
+
+
+def newest_checkpoint(run: RunFolder) -> int:
+    return max(published_steps(run.stage(1, "words").checkpoints))
 
 
 def run_to_end(command: list[str]) -> None:

@@ -81,18 +81,18 @@ def write_arrow_file(path, rows):
         writer.write_table(table)
 
 
-WRITERS = [
-    ("list.json", write_list),
-    ("lines.json", write_lines),
-    ("lines.jsonl", write_lines),
-    ("lines.jsonl.gz", write_zipped_lines),
-    ("list.json.gz", lambda path, rows: path.write_bytes(gzip.compress(json.dumps(rows).encode()))),
-    ("table.csv", write_csv),
-    ("table.csv.gz", write_zipped_csv),
-    ("table.parquet", write_parquet),
-    ("stream.arrow", write_arrow_stream),
-    ("file.arrow", write_arrow_file),
-]
+WRITERS = {
+    "list.json": write_list,
+    "lines.json": write_lines,
+    "lines.jsonl": write_lines,
+    "lines.jsonl.gz": write_zipped_lines,
+    "list.json.gz": lambda path, rows: path.write_bytes(gzip.compress(json.dumps(rows).encode())),
+    "table.csv": write_csv,
+    "table.csv.gz": write_zipped_csv,
+    "table.parquet": write_parquet,
+    "stream.arrow": write_arrow_stream,
+    "file.arrow": write_arrow_file,
+}
 
 
 def source_of(path, form="instruction", columns=None):
@@ -103,12 +103,13 @@ def read(path, **settings):
     return list(read_records(source_of(path, **settings)))
 
 
-@pytest.mark.parametrize(("name", "write"), WRITERS, ids=[name for name, _ in WRITERS])
-@pytest.mark.parametrize("form", ROWS)
-def test_every_kind_of_file_gives_the_same_conversations(tmp_path, name, write, form):
-    if form == "messages" and ".csv" in name:
-        pytest.skip("a cell of a CSV file holds no list")
-    write(tmp_path / name, ROWS[form])
+# A cell of a CSV file holds no list.
+CASES = [(name, form) for name in WRITERS for form in ROWS if not (form == "messages" and ".csv" in name)]
+
+
+@pytest.mark.parametrize(("name", "form"), CASES)
+def test_every_kind_of_file_gives_the_same_conversations(tmp_path, name, form):
+    WRITERS[name](tmp_path / name, ROWS[form])
     source = source_of(tmp_path / name, form, COLUMNS[form])
     task = {"column": "kind"} if form == "instruction" else "fixed"
     source = SourceConfig.model_validate(source.model_dump() | {"task": task})

@@ -1,6 +1,5 @@
 """A packed row gives each example the nll that plain transformers gives it alone, for every family of models."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -104,10 +103,9 @@ def test_no_segment_sees_another(pack: Pack) -> None:
 
 @pytest.mark.parametrize("chunk_tokens", [1, 3, 1000])
 def test_the_size_of_the_chunks_changes_nothing(pack: Pack, chunk_tokens: int) -> None:
-    losses: Callable[[int], torch.Tensor] = lambda n: SupervisedNll(build("llama", PACKED_ATTENTION), n)(
-        collate([pack])
-    )  # noqa: E731
-    torch.testing.assert_close(losses(chunk_tokens), losses(8), rtol=1e-6, atol=1e-6)
+    batch = collate([pack])
+    found = SupervisedNll(build("llama", PACKED_ATTENTION), chunk_tokens)(batch)
+    torch.testing.assert_close(found, SupervisedNll(build("llama", PACKED_ATTENTION), 8)(batch), rtol=1e-6, atol=1e-6)
 
 
 def test_an_empty_micro_batch_reaches_every_parameter_with_zero() -> None:
