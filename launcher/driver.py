@@ -125,7 +125,8 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
     records = read_run(run)
     if records.evaluations:
         console.print(heldout_table(records.evaluations))
-    for sample in records.sample_answers[:1]:
+    # The shortest, for a console; the report shows them all.
+    for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
         console.rule(f"an example of {sample.task}", style="dim")
         for title, text in (
             ("prompt", sample.prompt),

@@ -86,7 +86,7 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     stages = " → ".join(stage.name for stage in run.stages) or "–"
     num_repeated = sum(stage.num_repeated_steps for stage in run.stages)
     facts = [
-        ("model", str(model.get("path", "–")) if isinstance(model, dict) else "–", ""),
+        ("model", _short_path(str(model.get("path", "–"))) if isinstance(model, dict) else "–", ""),
         ("stages", str(len(run.stages)), stages),
         ("steps", f"{num_done:,}", "" if num_done == num_planned else f"of {num_planned:,} planned so far"),
         (
@@ -103,6 +103,11 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     remark = f"{num_repeated:,} steps trained again" if num_repeated else ""
     facts.append(("restarts", str(run.num_restarts), remark))
     return facts
+
+
+def _short_path(path: str) -> str:
+    """A Hub id as it is; of a folder, what tells it from others."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def _heldout_fact(evaluations: tuple[Evaluation, ...]) -> tuple[str, str]:
