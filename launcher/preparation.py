@@ -8,10 +8,10 @@ from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sft.config import SftConfig
+from sft.data.mixture import MixtureRow
 from sft.data.pack_plan import PackPlan
 from sft.data.preparation import Progress
 from sft.data.token_store import TokenStore
-from sft.evaluation.run_records import TaskShare
 from sft.evaluation.tables import mixture_table
 from sft.training.workload import Workload, prepare_workload
 
@@ -38,7 +38,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     _workload, store, plans = prepared
     _show_counts(store.manifest, store.tokens.shape[0], console)
     for stage, plan in zip(config.stages, plans, strict=True):
-        console.print(mixture_table(stage.name, [TaskShare(**row) for row in plan.manifest["mixture"]]))
+        console.print(mixture_table(stage.name, [MixtureRow(**row) for row in plan.manifest["mixture"]]))
         console.print(
             f"stage {stage.name}: {plan.manifest['num_steps']:,} steps of {config.train.packs_per_step} packs, "
             f"{plan.manifest['num_tokens']:,} tokens, {plan.manifest['num_supervised_tokens']:,} of them supervised, "

@@ -5,6 +5,7 @@ tokens are real ones, slots include padding (of which packs as they are fed have
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +34,16 @@ class StepMetrics:
     """How many times the job had been started when this was written."""
     time: float
     """Unix time in seconds."""
+
+    @property
+    def supervised_tokens_per_second(self) -> float:
+        """Tokens in the loss, by wall time, over all ranks."""
+        return self.num_supervised_tokens / self.seconds if self.seconds > 0 else math.nan
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens, by wall time, over all ranks."""
+        return self.num_tokens / self.seconds if self.seconds > 0 else math.nan
 
 
 def append_metrics(path: Path, metrics: StepMetrics) -> None:

@@ -10,6 +10,7 @@ Wei et al. 2022 (FLAN), section 2.4.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,8 @@ class TaskSupply(NamedTuple):
     num_supervised_tokens: int
 
 
-class MixtureRow(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class MixtureRow:
     """One task in the table of a stage's mixture, before and after."""
 
     task: str

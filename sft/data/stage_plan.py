@@ -4,10 +4,10 @@ The plan lies in the run folder. The same inputs find it again; others are refus
 checkpoints of the stage count steps of its plan.
 """
 
-import itertools
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 
 from sft.atomic_files import is_published, read_manifest
 from sft.config import MixtureConfig, SftConfig
+from sft.data.budget import Drawing, Packing, fill_budget
 from sft.data.holdout import check_tasks, held_out_examples
-from sft.data.mixture import MixtureRow, Rates, TaskSupply, add_replay, allot, capped_sizes, draw, mixing_rates
+from sft.data.mixture import MixtureRow, Rates, TaskSupply, add_replay, capped_sizes, mixing_rates
 from sft.data.pack_plan import PackPlan, publish_plan
 from sft.data.packing import pack_order
 from sft.data.token_store import TokenStore
@@ -139,10 +140,12 @@ def _publish_stage_plan(
     stage = config.stages[index]
     supplies = task_supplies(store, config, stage.mixture.unit)
     seed = derive_seed(config.run.seed, "stage", stage.name)
-    order, packed = _fill_budget(config, index, supplies, rates, store, seed)
+    own_units = sum(capped_sizes(stage.mixture, _stage_sizes(stage.mixture, supplies, index)).values())
+    packing = Packing(config.pack_len_tokens(index), config.train.packs_per_step, derive_seed(seed, "packing"))
+    drawing = Drawing(stage, supplies, rates, own_units, derive_seed(seed, "mixture"))
+    order, packed = fill_budget(drawing, packing, store)
     rows = _mixture_rows(order, supplies, rates, stage.mixture.unit, store)
-    _positions, starts = packed
-    num_packs, num_tokens = len(starts) - 1, int(store.lengths[order].sum())
+    num_packs, num_tokens = len(packed.starts) - 1, int(store.lengths[order].sum())
     manifest = {
         "kind": "stage_plan",
         "inputs": inputs,
@@ -152,7 +155,7 @@ def _publish_stage_plan(
         "num_tokens": num_tokens,
         "num_supervised_tokens": int(store.num_supervised[order].sum(dtype=np.int64)),
         "fill": num_tokens / (num_packs * config.pack_len_tokens(index)),
-        "mixture": [row._asdict() for row in rows],
+        "mixture": [asdict(row) for row in rows],
     }
     publish_plan(path, order, packed, store, manifest)
 
@@ -176,60 +179,6 @@ def _stage_sizes(mixture: MixtureConfig, supplies: Supplies, index: int) -> dict
     else:
         names = check_tasks(mixture.tasks or known, known, f"stages.{index}.mixture.tasks")
     return {name: supplies[name].units for name in names}
-
-
-def _fill_budget(
-    config: SftConfig, index: int, supplies: Supplies, rates: Rates, store: TokenStore, seed: int
-) -> tuple[IntArray, tuple[IntArray, IntArray]]:
-    """The order of the stage and its packs, as many as the budget says."""
-    stage = config.stages[index]
-    budget, mixture, length = stage.budget, stage.mixture, config.pack_len_tokens(index)
-    limits = {t: (mixture.max_epochs_per_task or math.inf) * supplies[t].units for t in rates}
-
-    def order_of(total_units: float) -> IntArray:
-        return draw(supplies, allot(rates, total_units, limits), derive_seed(seed, "mixture"))
-
-    def pack(order: IntArray) -> tuple[IntArray, IntArray]:
-        return pack_order(store.lengths[order], length, derive_seed(seed, "packing"))
-
-    if budget.epochs:
-        own_sizes = capped_sizes(mixture, _stage_sizes(mixture, supplies, index))
-        order = order_of(budget.epochs * sum(own_sizes.values()))
-        return order, pack(order)
-    most_units = sum(limits.values())
-    if budget.supervised_tokens:
-        needed, unit = budget.supervised_tokens, "supervised tokens"
-        per_unit = sum(rate * supplies[t].num_supervised_tokens / supplies[t].units for t, rate in rates.items())
-        guess = needed / per_unit
-    else:
-        assert budget.steps is not None
-        needed, unit = budget.steps * config.train.packs_per_step, "packs"
-        per_unit = sum(rate * supplies[t].num_tokens / supplies[t].units for t, rate in rates.items())
-        guess = needed * length / per_unit
-    # Examples vary in length, so a guess may fall short by a little; what is drawn too many is cut off.
-    for attempt in itertools.count():
-        total_units = guess * 1.01 * 1.2**attempt
-        order = order_of(min(total_units, most_units))
-        if budget.supervised_tokens:
-            reached = np.cumsum(store.num_supervised[order], dtype=np.int64)
-            there = int(reached[-1])
-            if there >= needed:
-                order = order[: int(np.searchsorted(reached, needed)) + 1]
-                return order, pack(order)
-        else:
-            positions, starts = pack(order)
-            there = len(starts) - 1
-            if there >= needed:
-                starts = starts[: needed + 1]
-                # The packs in use are the plan; the order shrinks to their examples, so that the table tells the truth.
-                used = order[positions[: starts[-1]]]
-                return used, (np.arange(len(used)), starts)
-        if total_units >= most_units:
-            break
-    raise UserError(
-        f"stages.{index} ({stage.name}): the budget needs {needed} {unit}, but with at most "
-        f"{mixture.max_epochs_per_task} epochs of each task there are {there}. Allow more epochs, or a smaller budget."
-    )
 
 
 def _mixture_rows(

@@ -27,9 +27,9 @@ from sft.evaluation.run_records import (
     PlanRecord,
     RunRecords,
     StageRecord,
-    StepRecord,
     ordered_tasks,
 )
+from sft.metrics import StepMetrics
 
 Floats = NDArray[np.float64]
 
@@ -191,7 +191,7 @@ def _timeline(run: RunRecords, labels: Sequence[str], height_inches: float) -> t
 
 
 def _draw_steps(
-    axes: Axes, first: int, stage: StageRecord, value: Callable[[StepRecord], float], colour: str, label: str
+    axes: Axes, first: int, stage: StageRecord, value: Callable[[StepMetrics], float], colour: str, label: str
 ) -> None:
     """A value of each step, light, and smoothed over it."""
     xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from sft.atomic_files import read_json
+from sft.data.mixture import MixtureRow
 from sft.errors import UserError
+from sft.metrics import StepMetrics
 from sft.run_folder import RunFolder, StageFolder
 
 if TYPE_CHECKING:
@@ -33,54 +35,10 @@ _STEP = re.compile(r".+-step-(?P<step>\d{8})")
 
 
 @dataclass(frozen=True, slots=True)
-class StepRecord:
-    """One line of `metrics.jsonl`; `step` counts from 0 within the stage."""
-
-    step: int
-    num_steps: int
-    loss: float
-    grad_norm: float
-    lr: float
-    num_supervised_tokens: int
-    num_tokens: int
-    seconds: float
-    attempt: int
-    time: float
-    checkpoint_stall_seconds: float = 0.0
-    peak_memory_gib: float = math.nan
-
-    @property
-    def supervised_tokens_per_second(self) -> float:
-        """Tokens in the loss, by wall time."""
-        return self.num_supervised_tokens / self.seconds if self.seconds > 0 else math.nan
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Real tokens (no padding), by wall time."""
-        return self.num_tokens / self.seconds if self.seconds > 0 else math.nan
-
-
-@dataclass(frozen=True, slots=True)
-class TaskShare:
-    """What a task holds before mixing, and what a stage's mixture makes of it."""
-
-    task: str
-    num_examples_before: int
-    num_supervised_tokens_before: int
-    share_before: float
-    num_examples: int
-    num_supervised_tokens: int
-    share_target: float
-    share: float
-    epochs: float
-    coverage: float
-
-
-@dataclass(frozen=True, slots=True)
 class PlanRecord:
     """The manifest of a stage's pack plan; `fill` is the part of the slots that hold a token."""
 
-    mixture: tuple[TaskShare, ...]
+    mixture: tuple[MixtureRow, ...]
     unit: str
     num_packs: int
     num_steps: int
@@ -95,7 +53,7 @@ class StageRecord:
 
     index: int
     name: str
-    steps: tuple[StepRecord, ...]
+    steps: tuple[StepMetrics, ...]
     restarts: tuple[int, ...]
     num_repeated_steps: int
     num_unreadable_lines: int
@@ -156,7 +114,7 @@ class RunRecords:
     sample_answers: tuple[SampleAnswer, ...]
 
     @property
-    def steps(self) -> list[StepRecord]:
+    def steps(self) -> list[StepMetrics]:
         """The steps of all stages, in the order in which they were trained."""
         return [step for stage in self.stages for step in stage.steps]
 
@@ -210,10 +168,10 @@ def _read_stages(run: RunFolder) -> list[StageRecord]:
 def _read_stage(index: int, name: str, folder: StageFolder, attempt: int) -> StageRecord:
     """`attempt` is the one that ended the stage before."""
     lines, num_unreadable_lines = _read_lines(folder.metrics)
-    steps: dict[int, StepRecord] = {}
+    steps: dict[int, StepMetrics] = {}
     restarts = []
     for line in lines:
-        record = _build(StepRecord, line)
+        record = _build(StepMetrics, line)
         if record.attempt > attempt:
             attempt = record.attempt
             restarts.append(record.step)
@@ -249,7 +207,7 @@ def _read_plan(path: Path) -> PlanRecord | None:
     content = _mapping(_read_published(path))
     if "mixture" not in content:
         return None
-    mixture = tuple(_build(TaskShare, row) for row in content["mixture"])
+    mixture = tuple(_build(MixtureRow, row) for row in content["mixture"])
     return _build(PlanRecord, {**content, "mixture": mixture})
 
 

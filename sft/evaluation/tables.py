@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sft.evaluation.run_records import Evaluation, TaskShare, ordered_tasks
+from sft.data.mixture import MixtureRow
+from sft.evaluation.run_records import Evaluation, ordered_tasks
 
 MAX_TASKS = 30
 _MAX_EVALUATIONS = 4
@@ -49,7 +50,7 @@ def heldout_table(evaluations: Sequence[Evaluation]) -> Table:
     return table
 
 
-def mixture_table(stage_name: str, rows: Sequence[TaskShare]) -> Table:
+def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
     """What each task holds before mixing, and what the stage trains on."""
     table = _table(f"Mixture of stage {stage_name}", len(rows))
     table.add_column("task", max_width=24, no_wrap=True, overflow="ellipsis")

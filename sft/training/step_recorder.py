@@ -58,7 +58,7 @@ class StepRecorder:
                 "loss": metrics.loss,
                 "grad_norm": metrics.grad_norm,
                 "lr": metrics.lr,
-                "supervised_tokens_per_second": metrics.num_supervised_tokens / seconds,
+                "supervised_tokens_per_second": metrics.supervised_tokens_per_second,
                 "peak_memory_gib": metrics.peak_memory_gib,
             }
             for name, value in scalars.items():

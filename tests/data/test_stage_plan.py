@@ -129,7 +129,7 @@ def test_a_task_is_repeated_at_most_max_epochs_and_the_others_take_the_rest(stor
 def test_a_budget_that_the_epochs_do_not_allow_is_refused_with_both_numbers(store, tmp_path, budget):
     stage = {"name": "big", "mixture": {"max_epochs_per_task": 2}, "budget": budget}
     with pytest.raises(
-        UserError, match=r"stages\.0 \(big\): the budget needs \d+ .* with at most 2\.0 epochs .* there are \d+\."
+        UserError, match=r"stage big: the budget needs \d+ .* with at most 2\.0 epochs .* there are \d+\."
     ):
         plan_stages(config_of(tmp_path, stage), store)
     assert not RunFolder(tmp_path).stage(0, "big").packs.exists()

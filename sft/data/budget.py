@@ -1,0 +1,124 @@
+"""Draws and packs as much as a stage's budget says: so many epochs, supervised tokens, or steps.
+
+Examples vary in length, so how many fill a budget is known only when they are drawn and packed. A draw that falls
+short is made anew, larger; what is drawn too many is cut off at the end. Each is a pure function of its seed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sft.config import StageConfig
+from sft.data.mixture import Rates, TaskSupply, allot, draw
+from sft.data.packing import pack_order
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.schema import IntArray
+
+
+class Packed(NamedTuple):
+    """An order in packs: positions in it, pack after pack, and where each pack starts (see `pack_order`)."""
+
+    positions: IntArray
+    starts: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """The shape of a stage's packs and steps."""
+
+    pack_len_tokens: int
+    packs_per_step: int
+    seed: int
+
+    def pack(self, order: IntArray, store: TokenStore) -> Packed:
+        """The order in packs."""
+        return Packed(*pack_order(store.lengths[order], self.pack_len_tokens, self.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What a stage draws from, at which rates; `own_units` is what its own tasks hold, by which epochs are counted."""
+
+    stage: StageConfig
+    supplies: Mapping[str, TaskSupply]
+    rates: Rates
+    own_units: int
+    seed: int
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The most units of each task."""
+        epochs = self.stage.mixture.max_epochs_per_task or math.inf
+        return {task: epochs * self.supplies[task].units for task in self.rates}
+
+    def order(self, total_units: float) -> IntArray:
+        """So many units in the stage's order."""
+        return draw(self.supplies, allot(self.rates, total_units, self.limits), self.seed)
+
+    def growing_orders(self, num_units: float) -> Iterator[IntArray]:
+        """Orders of about so many units, then of ever more, until no more may be drawn."""
+        most_units = sum(self.limits.values())
+        total_units = 1.01 * num_units
+        while total_units < most_units:
+            yield self.order(total_units)
+            total_units *= 1.2
+        yield self.order(most_units)
+
+    def mean_per_unit(self, field: str) -> float:
+        """How much of `field` (a count of `TaskSupply`) comes with one unit."""
+        counts = {task: int(getattr(self.supplies[task], field)) for task in self.rates}
+        return sum(rate * counts[task] / self.supplies[task].units for task, rate in self.rates.items())
+
+
+def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
+    """The examples of a stage in order, and their packs.
+
+    Raises:
+        UserError: the budget needs more epochs of the tasks than the mixture allows.
+    """
+    budget = drawing.stage.budget
+    if budget.epochs:
+        order = drawing.order(budget.epochs * drawing.own_units)
+        return order, packing.pack(order, store)
+    if budget.supervised_tokens:
+        return _fill_tokens(budget.supervised_tokens, drawing, packing, store)
+    assert budget.steps is not None
+    return _fill_packs(budget.steps * packing.packs_per_step, drawing, packing, store)
+
+
+def _fill_tokens(needed: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
+    """Draw until the supervised tokens are there; the last example takes the count to the budget or just past it."""
+    there = 0
+    for order in drawing.growing_orders(needed / drawing.mean_per_unit("num_supervised_tokens")):
+        reached = np.cumsum(store.num_supervised[order], dtype=np.int64)
+        there = int(reached[-1])
+        if there >= needed:
+            order = order[: int(np.searchsorted(reached, needed)) + 1]
+            return order, packing.pack(order, store)
+    raise _too_few(drawing, needed, there, "supervised tokens")
+
+
+def _fill_packs(needed: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
+    """Draw until the packs are there."""
+    there = 0
+    for order in drawing.growing_orders(needed * packing.pack_len_tokens / drawing.mean_per_unit("num_tokens")):
+        positions, starts = packing.pack(order, store)
+        there = len(starts) - 1
+        if there >= needed:
+            starts = starts[: needed + 1]
+            # The packs in use are the plan; the order shrinks to their examples, so that the table tells the truth.
+            used = order[positions[: starts[-1]]]
+            return used, Packed(np.arange(len(used)), starts)
+    raise _too_few(drawing, needed, there, "packs")
+
+
+def _too_few(drawing: Drawing, needed: int, there: int, unit: str) -> UserError:
+    stage = drawing.stage
+    return UserError(
+        f"stage {stage.name}: the budget needs {needed} {unit}, but with at most {stage.mixture.max_epochs_per_task} "
+        f"epochs of each task there are {there}. Allow more epochs, or a smaller budget."
+    )
