@@ -53,7 +53,10 @@ class Zero3Engine:
         dtype = getattr(torch, config.model.dtype)
         model = load_model(config.model, model_path, dtype, zero_config)
         if config.train.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # transformers 5.23 renamed the method.
+            name = "activation_checkpointing_enable"
+            enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         model.train()
         on_cpu = not on_cuda or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
+from sft.atomic_files import is_published
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.chat_template import load_tokenizer
 from sft.data.pack_plan import PackPlan
@@ -16,6 +17,7 @@ from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet
 from sft.run_folder import RunFolder
+from sft.training.agreement import raise_on_all_ranks
 from sft.training.stage import StageInputs, run_stage
 from sft.training.stop_request import StopRequest
 from sft.training.workload import Workload
@@ -38,6 +40,7 @@ def run_curriculum(
         build: makes the engine of a stage from the model at a path.
     """
     run = RunFolder(config.run.dir)
+    raise_on_all_ranks(_unseen_folders(config, world, workload))
     store = TokenStore.open(workload.store)
     tokenizer = load_tokenizer(config.model)
     heldout = None
@@ -60,3 +63,16 @@ def run_curriculum(
                 dist.barrier()
         model_path = str(folder.model)
     return True
+
+
+def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
+    """What this node does not see of what was prepared, in words."""
+    run = RunFolder(config.run.dir)
+    packs = [run.stage(i, stage.name).packs for i, stage in enumerate(config.stages)]
+    unseen = [str(path) for path in (workload.store, *packs) if not is_published(path)]
+    if not unseen:
+        return None
+    return (
+        f"node {world.node} does not see {', '.join(unseen)}. "
+        "Needed: run.dir and data.cache_dir in a file system that all nodes share."
+    )

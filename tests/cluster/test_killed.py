@@ -14,62 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
 from sft.atomic_files import hash_file
 from sft.checkpoint.store import published_steps
 from sft.run_folder import RunFolder
-from tests.conftest import SmallRecords
+from tests.cluster.conftest import NUM_STEPS, WriteConfig
 
 ROOT = Path(__file__).parents[2]
 SFT = [sys.executable, "-m", "launcher"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-NUM_STEPS = {"broad": 4, "words": 50}
 
 
-@pytest.fixture(scope="module")
-def write_config(
-    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """A function that writes the config of a run in two stages, with a run folder of the given name."""
-    folder = tmp_path_factory.mktemp("killed")
-    records, prompts = map(str, small_records)
-    content: dict[str, Any] = {
-        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
-        "data": {
-            "cache_dir": str(folder / "cache"),
-            "max_len_tokens": 256,
-            "sources": [
-                {"name": "words", "path": records, "format": "instruction", "task": {"column": "task"}},
-                {"name": "next", "path": prompts, "format": "prompt_completion"},
-            ],
-            "holdout": {"share": 0.05, "tasks": ["sort"]},
-        },
-        "stages": [
-            {"name": "broad", "budget": {"steps": NUM_STEPS["broad"]}, "optimizer": {"lr": 1e-3}},
-            {
-                "name": "words",
-                "mixture": {"rates": "weights", "weights": {"copy": 2, "reverse": 1}, "replay": {"broad": 0.1}},
-                "budget": {"steps": NUM_STEPS["words"]},
-                "optimizer": {"lr": 1e-3},
-            },
-        ],
-        "train": {"pack_len_tokens": 256, "packs_per_step": 12, "activation_checkpointing": False},
-        "checkpoint": {"every_steps": 4},
-        "logging": {"tensorboard": False},
-        "cluster": {"workers": 2},
-    }
-
-    def write(name: str) -> Path:
-        path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({"run": {"name": name, "dir": str(folder / name)}, **content}))
-        return path
-
-    return write
-
-
-def test_killed_and_stopped_equals_never_disturbed(write_config: Callable[[str], Path]) -> None:
+def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) -> None:
     straight, killed = write_config("straight"), write_config("killed")
     run_to_end([*TORCHRUN, "-m", "sft.training", str(straight)])
     run, expected = RunFolder(killed.with_suffix("")), RunFolder(straight.with_suffix(""))

@@ -1,5 +1,6 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from sft.data.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.engine.zero3 import Zero3Engine
+from sft.errors import UserError
 from sft.step_plan import StepPlan
+from sft.training.agreement import raise_on_all_ranks
 from sft.training.lr_schedule import LrSchedule
 from sft.world import World
 
@@ -49,10 +52,15 @@ def whole_state(engine: Engine, kind: str) -> torch.Tensor:
 
 
 def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
-    """One step for each micro-batch size: its loss, the norm of its gradient, and the gradient in a file."""
-    config = SftConfig.model_validate(settings["config"])
+    """One step for each micro-batch size: its loss, the norm of its gradient, and the gradient in a file.
+
+    The last one also keeps no activations.
+    """
     results = []
     for micro_packs in settings["micro_packs"]:
+        content = copy.deepcopy(settings["config"])
+        content["train"]["activation_checkpointing"] = micro_packs == settings["micro_packs"][-1]
+        config = SftConfig.model_validate(content)
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
         loader = build_loader(settings, world, micro_packs)
         [(loss, grad_norm)] = take_steps(engine, config, loader, 0, 1)
@@ -104,3 +112,13 @@ def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
         found = whole_state(engine, kind)
         differences[kind] = float((found - values).abs().max() / values.abs().max())
     return {"steps": steps, "differences": differences}
+
+
+def one_rank_misses_the_store(settings: dict[str, Any], world: World) -> str:
+    """The error text that this rank sees when the last one has something to say."""
+    raise_on_all_ranks(None)
+    try:
+        raise_on_all_ranks(None if world.is_first else "node b sees nothing")
+    except UserError as error:
+        return str(error)
+    return "nothing was raised"

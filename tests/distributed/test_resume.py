@@ -1,10 +1,12 @@
 """A run that was stopped and resumed equals one that was not: at its own world size and at any other."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sft.checkpoint.store import CheckpointReader, checkpoint_path
@@ -50,6 +52,20 @@ def test_resumed_at_another_size_is_equal_to_rounding(straight: dict[str, Any], 
     resumed = run_ranks(world_size, "resume", straight["settings"])
     assert resumed["steps"] == [pytest.approx(step, rel=1e-5) for step in straight["steps"][SAVED_AT:]]
     assert max(resumed["differences"].values()) < 1e-4
+
+
+def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(workload: dict[str, Any], tmp_path: Path) -> None:
+    """With float32 masters beside the working copies, and activations computed again."""
+    content = copy.deepcopy(workload["config"])
+    content["model"]["dtype"] = "bfloat16"
+    content["train"]["activation_checkpointing"] = True
+    settings = {**workload, "config": content, "folder": str(tmp_path), "saved_at": 2, "num_steps": 4}
+    straight = run_ranks(2, "train_save_export", settings)
+    resumed = run_ranks(2, "resume", settings)
+    assert resumed["steps"] == straight["steps"][2:]
+    assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
 def test_the_oracle_resumes_from_zero3s_checkpoint(workload: dict[str, Any], straight: dict[str, Any]) -> None:

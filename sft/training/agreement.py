@@ -1,0 +1,20 @@
+"""An error of one rank becomes an error of all, before the next collective would wait for that rank in vain."""
+
+import torch.distributed as dist
+
+from sft.errors import UserError
+
+
+def raise_on_all_ranks(message: str | None) -> None:
+    """All ranks call this together; where any has a message, all raise it.
+
+    Raises:
+        UserError: with the messages of all ranks, each once.
+    """
+    messages = [message]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        messages = [None] * dist.get_world_size()
+        dist.all_gather_object(messages, message)
+    found = sorted({text for text in messages if text})
+    if found:
+        raise UserError("\n".join(found))
