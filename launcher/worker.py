@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.torch
 import torch
 
 from sft.atomic_files import write_json
@@ -37,7 +38,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), socket.gethostname())
     if torch.cuda.is_available():
-        torch.cuda.set_device(torch.cuda.current_device())
+        torch.cuda.set_device(ray.train.torch.get_device())
     else:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)

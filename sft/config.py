@@ -72,6 +72,8 @@ class SourceConfig(Section):
     """A file (.json, .jsonl, .csv, .parquet, .arrow; JSON also as .gz) or the id of a data set on the Hub."""
     split: str = "train"
     """The split to read of a data set on the Hub."""
+    subset: str | None = None
+    """The configuration to read of a data set on the Hub that has several, such as `main` of `openai/gsm8k`."""
     format: Literal["instruction", "prompt_completion", "messages"]
     """What the columns mean: instruction (+ input) → output, prompt → completion, or a list of messages."""
     columns: dict[str, str] = {}

@@ -32,6 +32,7 @@ FULL: dict[str, Any] = {
                 "name": "first",
                 "path": "owner/data",
                 "split": "train",
+                "subset": "main",
                 "format": "instruction",
                 "columns": {"input": "context"},
                 "task": {"column": "category"},

@@ -86,7 +86,8 @@ def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str
         "version": STORE_VERSION,
         "tokenizer_and_template": tokenizer_fingerprint,
         "sources": [
-            {**s.model_dump(mode="json", exclude={"path", "split"}), "content": content_hash(s)} for s in data.sources
+            {**s.model_dump(mode="json", exclude={"path", "split", "subset"}), "content": content_hash(s)}
+            for s in data.sources
         ],
         **data.model_dump(mode="json", include={"max_len_tokens", "overlong", "bad_records", "train_on"}),
     }

@@ -140,7 +140,7 @@ def _load_table(source: SourceConfig, path: Path | None) -> datasets.Dataset:
     datasets.disable_progress_bars()
     try:
         if path is None:
-            return datasets.load_dataset(source.path, split=source.split)
+            return datasets.load_dataset(source.path, source.subset, split=source.split)
         options = _csv_options(source, path) if _kind(path) == ".csv" else {}
         return datasets.load_dataset(_TABLE_READERS[_kind(path)], data_files=str(path), split="train", **options)
     except UserError:

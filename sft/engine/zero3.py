@@ -46,9 +46,10 @@ class Zero3Engine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
         self.world = world
-        os.environ["LOCAL_RANK"] = str(world.local_rank)  # zero.Init asks for nothing else
-        self.device = torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
-        on_cuda = self.device.type == "cuda"
+        on_cuda = torch.cuda.is_available()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
+        # DeepSpeed takes its device from here and from nowhere else.
+        os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, on_cuda)
         dtype = getattr(torch, config.model.dtype)
         model = load_model(config.model, model_path, dtype, zero_config)
@@ -75,13 +76,13 @@ class Zero3Engine:
         """One update; see `Engine`."""
         for group in self._zero.param_groups:
             group["lr"] = lr
-        nll = torch.zeros((), dtype=torch.float64)
+        nll = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             nll_sum = self._engine(batch.to(self.device)).sum()
             # DeepSpeed averages over the ranks; times the world size, that is the sum.
             self._engine.backward(nll_sum * (self.world.size / num_supervised_tokens), scale_wrt_gas=False)
-            nll += nll_sum.detach().double().cpu()
+            nll += nll_sum.detach()
         loss = float(self.all_reduce_sum(nll)) / num_supervised_tokens
         if not math.isfinite(loss):
             raise NonFiniteError(f"the loss is {loss}")

@@ -13,6 +13,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# transformers imports DeepSpeed, which would say on the console that it finds no GPU.
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, logging
