@@ -1,4 +1,4 @@
-"""The peer of training_speed.py: training speed of TRL's SFTTrainer with DeepSpeed ZeRO-3 on CPU: the peer to be measured against in the same run.
+"""The peer of training_speed.py: TRL's SFTTrainer with DeepSpeed ZeRO-3 on CPUs.
 
 usage: torchrun --nproc-per-node 2 trl_peer.py MODEL_DIR DATA.jsonl [--packing] [--pack-len 1024] [--rows 1000]
 DATA has Dolly's columns (instruction, context, response). Prints one JSON line: real (not padding) tokens per second
@@ -7,6 +7,7 @@ Set OMP_NUM_THREADS=1 with as many processes as cores.
 """
 
 import argparse
+import itertools
 import json
 import time
 import warnings
@@ -38,7 +39,8 @@ def conversation(row):
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": row["response"]}]}
 
 
-rows = [json.loads(line) for line, _ in zip(open(args.data, encoding="utf-8"), range(args.rows))]
+with open(args.data, encoding="utf-8") as file:
+    rows = [json.loads(line) for line in itertools.islice(file, args.rows)]
 dataset = Dataset.from_list([conversation(row) for row in rows])
 tokenizer = AutoTokenizer.from_pretrained(args.model)
 zero3 = {

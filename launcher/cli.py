@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WRONG_INPUT = 2
+INTERRUPTED = 130
 
 _OVERRIDES_HELP = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return WRONG_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
+        return INTERRUPTED
 
 
 def _plan(options: argparse.Namespace) -> int:

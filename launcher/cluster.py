@@ -59,18 +59,17 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
 
 @contextmanager
 def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 ask for a stop with a checkpoint, by the stop file; a second one ends the process.
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
 
-    Enter it after Ray has started, which installs a handler of its own. Ctrl-C is Ray Train's: it ends the workers at
-    once, and the same command goes on from the last checkpoint.
+    Enter it after Ray has started, which installs a handler of its own.
     """
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop_file.touch()
         sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
         for other in numbers:
-            signal.signal(other, signal.SIG_DFL)
+            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
 
     before = {number: signal.signal(number, ask) for number in numbers}
     try:

@@ -3,6 +3,8 @@
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
+import threading
+from concurrent.futures import Future
 from typing import Any
 
 import ray
@@ -89,7 +91,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         ),
     )
     try:
-        trainer.fit()
+        _fit_in_thread(trainer)
     except ray.train.TrainingFailedError as error:
         log = run.attempt(latest_attempt(run))
         console.print(f"[red]The training failed:[/] {_last_line(error)}\nThe workers' logs: {log}")
@@ -101,6 +103,22 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE
+
+
+def _fit_in_thread(trainer: TorchTrainer) -> None:
+    """Run the trainer beside the main thread, in which it would take Ctrl-C for itself and end without a checkpoint."""
+    ended: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # it is raised again, in the main thread
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    ended.result()
 
 
 def _samples_are_missing(job: JobConfig, run: RunFolder, workload: Workload) -> bool:

@@ -44,7 +44,7 @@ def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) ->
 
     with started([*SFT, "train", str(killed)]) as driver:
         wait_for_step(run, attempt=3, step=resumed_from + 6, process=driver)
-        driver.terminate()
+        os.killpg(driver.pid, signal.SIGINT)  # Ctrl-C, as a terminal sends it: to all processes of the job
         assert driver.wait(60) == 3, "stopped on request, with a checkpoint"
     stopped_at = newest_checkpoint(run)
     assert stopped_at == metrics(run, "words")[-1]["step"] + 1, "the checkpoint is of the last step"
@@ -79,7 +79,14 @@ def run_to_end(command: list[str]) -> None:
 
 
 def started(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment())
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+    )
 
 
 def environment() -> dict[str, str]:
