@@ -61,7 +61,7 @@ class SmallRecords(NamedTuple):
 @pytest.fixture(scope="session", autouse=True)
 def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test asks the Hub, and `datasets` keeps its converted tables in the temporary folder."""
-    import datasets  # noqa: PLC0415  (seconds; only where a session runs tests)
+    import datasets  # noqa: PLC0415  (seconds; only where tests run)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")

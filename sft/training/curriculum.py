@@ -6,6 +6,7 @@ rank waits for another to prepare data.
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 
 import torch.distributed as dist
 
@@ -66,13 +67,15 @@ def run_curriculum(
 
 
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
-    """What this node does not see of what was prepared, in words."""
+    """What this node does not see of what it needs, in words."""
     run = RunFolder(config.run.dir)
     packs = [run.stage(i, stage.name).packs for i, stage in enumerate(config.stages)]
     unseen = [str(path) for path in (workload.store, *packs) if not is_published(path)]
+    # A local model is absolute here (see `anchor_paths`); anything else is of the Hub.
+    unseen += [path for path in (config.model.path,) if Path(path).is_absolute() and not Path(path).is_dir()]
     if not unseen:
         return None
     return (
         f"node {world.node} does not see {', '.join(unseen)}. "
-        "Needed: run.dir and data.cache_dir in a file system that all nodes share."
+        "Needed: run.dir, data.cache_dir and a local model in a file system that all nodes share."
     )
