@@ -80,6 +80,7 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
 
 
 def _check_room(plan: JobPlan, address: str | None) -> None:
+    # Ray's stubs leave this function without types.
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = plan.cpus * plan.min_workers // plan.max_workers
     gpus = plan.gpus * plan.min_workers // plan.max_workers

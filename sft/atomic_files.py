@@ -92,6 +92,25 @@ def publish_folder(
     _sync_folder(final.parent)
 
 
+def leave_receipt(path: Path) -> None:
+    """Say beside a written file that it is whole, with its hash, for whoever publishes the folder."""
+    write_json(path.with_name(f"{path.name}.receipt"), {"sha256": hash_file(path)})
+
+
+def count_receipts(folder: Path) -> int:
+    """How many files of the folder are whole so far."""
+    return sum(1 for _ in folder.glob("*.receipt"))
+
+
+def take_receipts(folder: Path) -> dict[str, str]:
+    """The hash of each file with a receipt; the receipts are gone, so that they are not published."""
+    hashes = {}
+    for receipt in sorted(folder.glob("*.receipt")):
+        hashes[receipt.stem] = str(read_json(receipt)["sha256"])
+        receipt.unlink()
+    return hashes
+
+
 @contextmanager
 def written_aside(final: Path, owner: str) -> Iterator[Path]:
     """An empty folder beside `final` to write into; `owner` keeps two writers apart. Gone if not published."""

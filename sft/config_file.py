@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -16,7 +16,6 @@ from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
 
-Model = TypeVar("Model", bound=BaseModel)
 _MISSING = "nothing"
 
 

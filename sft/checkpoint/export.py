@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from sft.atomic_files import hash_file, is_published, publish_folder, read_json, write_json
+from sft.atomic_files import is_published, leave_receipt, publish_folder, take_receipts, write_json
 from sft.engine.engine import Engine
 
 MAX_FILE_BYTES = 4 * 1024**3
@@ -44,7 +44,9 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
         dtype: what the parameters are written in.
         attempt: keeps apart what a killed start of the job has left.
     """
-    if is_published(final):
+    # The first rank decides for all, who must gather together.
+    is_done = engine.world.is_first and is_published(final)
+    if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
@@ -65,16 +67,13 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
             writers[name].append(parameter, values)
     for name, writer in writers.items():
         writer.close()
-        write_json(aside / f"{name}.receipt", {"sha256": hash_file(aside / name)})
+        leave_receipt(aside / name)
     # The sum is known when every rank has come here: all files are written.
     engine.all_reduce_sum(torch.zeros(1))
     if engine.world.is_first:
         _write_folder(engine.hf_model, tokenizer, aside, files, dtype)
-        receipts = list(aside.glob("*.receipt"))
-        hashes = {receipt.stem: read_json(receipt)["sha256"] for receipt in receipts}
-        for receipt in receipts:
-            receipt.unlink()
-        publish_folder(aside, final, {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}, hashes)
+        manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
+        publish_folder(aside, final, manifest, take_receipts(aside))
     engine.all_reduce_sum(torch.zeros(1))
 
 

@@ -19,7 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sft.atomic_files import MANIFEST, hash_file, is_published, publish_folder, read_json, read_manifest, write_json
+from sft.atomic_files import (
+    MANIFEST,
+    count_receipts,
+    is_published,
+    leave_receipt,
+    publish_folder,
+    read_manifest,
+    take_receipts,
+)
 from sft.checkpoint.retention import checkpoints_to_delete
 from sft.engine.engine import Shard
 from sft.world import World
@@ -61,11 +69,10 @@ class CheckpointStore:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """Return when the save that is under way has been published; raises what went wrong with it."""
+        """Return when this rank's save is over (on the first rank: published); raises what went wrong with it."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
-        # Publication is the first rank's work: the others are done when they see it.
 
     def _write(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> None:
         final = checkpoint_path(self._folder, step)
@@ -73,32 +80,23 @@ class CheckpointStore:
             return
         aside = self._folder / f".{final.name}{self._partial_suffix}"
         aside.mkdir(parents=True, exist_ok=True)
-        name = f"rank-{self._world.rank:05d}-of-{self._world.size:05d}"
+        path = aside / f"rank-{self._world.rank:05d}-of-{self._world.size:05d}.safetensors"
         spans = {key: [shard.numel, shard.start] for key, shard in state.items()}
-        save_file(
-            {key: shard.values for key, shard in state.items()},
-            aside / f"{name}.safetensors",
-            metadata={"spans": json.dumps(spans)},
-        )
-        write_json(aside / f"{name}.receipt", {"sha256": hash_file(aside / f"{name}.safetensors")})
+        values = {key: shard.values for key, shard in state.items()}
+        save_file(values, path, metadata={"spans": json.dumps(spans)})
+        leave_receipt(path)
         if self._world.is_first:
-            hashes = self._collect_receipts(aside)
+            self._wait_for_all_ranks(aside)
             full = {"kind": "checkpoint", "format": FORMAT_VERSION, "step": step, "world_size": self._world.size}
-            publish_folder(aside, final, {**full, **manifest}, hashes)
+            publish_folder(aside, final, {**full, **manifest}, take_receipts(aside))
             self._delete_old()
 
-    def _collect_receipts(self, aside: Path) -> dict[str, str]:
-        """The hash of every rank's file, when all are there."""
+    def _wait_for_all_ranks(self, aside: Path) -> None:
         deadline = time.monotonic() + _RECEIPT_TIMEOUT_SECONDS
-        while len(receipts := sorted(aside.glob("*.receipt"))) < self._world.size:
+        while (num_written := count_receipts(aside)) < self._world.size:
             if time.monotonic() > deadline:
-                there = ", ".join(r.stem for r in receipts)
-                raise TimeoutError(f"{aside}: of {self._world.size} ranks only these have written their part: {there}")
+                raise TimeoutError(f"{aside}: only {num_written} of {self._world.size} ranks have written their part")
             time.sleep(_POLL_SECONDS)
-        hashes = {f"{receipt.stem}.safetensors": read_json(receipt)["sha256"] for receipt in receipts}
-        for receipt in receipts:
-            receipt.unlink()
-        return hashes
 
     def _delete_old(self) -> None:
         for step in checkpoints_to_delete(published_steps(self._folder), self._keep_last):

@@ -37,16 +37,16 @@ def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
             of other inputs.
     """
     run = RunFolder(config.run.dir)
+    paths = [run.stage(i, stage.name).packs for i, stage in enumerate(config.stages)]
+    inputs = [_plan_inputs(config, i, store) for i in range(len(config.stages))]
+    missing = [i for i, path in enumerate(paths) if not _is_planned(path, inputs[i], run)]
+    units = {config.stages[i].mixture.unit for i in missing}
+    supplies = {unit: task_supplies(store, config, unit) for unit in units}
     # Every stage's tasks are checked before the first plan is written.
-    rates = [_stage_rates(config, i, task_supplies(store, config, s.mixture.unit)) for i, s in enumerate(config.stages)]
-    plans = []
-    for i, stage in enumerate(config.stages):
-        path = run.stage(i, stage.name).packs
-        inputs = _plan_inputs(config, i, store)
-        if not _is_planned(path, inputs, run):
-            _publish_stage_plan(config, i, store, rates[i], path, inputs)
-        plans.append(PackPlan.open(path))
-    return plans
+    rates = {i: _stage_rates(config, i, supplies[config.stages[i].mixture.unit]) for i in missing}
+    for i in missing:
+        _publish_stage_plan(config, i, store, supplies[config.stages[i].mixture.unit], rates[i], paths[i], inputs[i])
+    return [PackPlan.open(path) for path in paths]
 
 
 def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
@@ -135,10 +135,15 @@ def _is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
 
 
 def _publish_stage_plan(
-    config: SftConfig, index: int, store: TokenStore, rates: Rates, path: Path, inputs: dict[str, Any]
+    config: SftConfig,
+    index: int,
+    store: TokenStore,
+    supplies: Supplies,
+    rates: Rates,
+    path: Path,
+    inputs: dict[str, Any],
 ) -> None:
     stage = config.stages[index]
-    supplies = task_supplies(store, config, stage.mixture.unit)
     seed = derive_seed(config.run.seed, "stage", stage.name)
     own_units = sum(capped_sizes(stage.mixture, _stage_sizes(stage.mixture, supplies, index)).values())
     packing = Packing(config.pack_len_tokens(index), config.train.packs_per_step, derive_seed(seed, "packing"))

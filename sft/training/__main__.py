@@ -59,6 +59,7 @@ def _run(config: SftConfig, world: World) -> int:
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
     else:
+        # One rank under plain python; torch's stubs do not name HashStore.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         attempt = begin_attempt(RunFolder(config.run.dir), world)

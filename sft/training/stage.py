@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sft.atomic_files import read_json, write_json
+from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path, published_steps
 from sft.config import SftConfig
@@ -44,11 +44,6 @@ class StageInputs:
         """The stage's folder in the run folder."""
         return RunFolder(self.config.run.dir).stage(self.index, self.config.stages[self.index].name)
 
-    @property
-    def label(self) -> str:
-        """The stage's name with its place, as its files are called."""
-        return f"{self.index}-{self.config.stages[self.index].name}"
-
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
@@ -63,7 +58,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     first_step = _resume(engine, folder)
 
     def evaluate(num_done: int) -> None:
-        _evaluate(engine, inputs, f"{inputs.label}-step-{num_done:08d}", stage.name, num_done)
+        _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
@@ -85,7 +80,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     )
     if not loop.run(first_step):
         return False
-    _evaluate(engine, inputs, inputs.label, stage.name, None)
+    _evaluate(engine, inputs, folder.path.name, stage.name, None)
     export_model(engine, inputs.tokenizer, folder.model, getattr(torch, config.model.dtype), inputs.attempt)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": inputs.attempt})
@@ -105,8 +100,11 @@ def _resume(engine: Engine, folder: StageFolder) -> int:
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:
     folder = RunFolder(inputs.config.run.dir).evaluations
-    path = folder / f"{file_name}.json"
-    if inputs.heldout is None or (step is None and path.is_file() and read_json(path)["name"] == name):
+    if inputs.heldout is None:
+        return
+    # The first rank decides: on a shared file system the others may see its file later, and not take part.
+    is_done = engine.world.is_first and step is None and (folder / f"{file_name}.json").is_file()
+    if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
         return
     evaluation = measure_heldout(engine, inputs.heldout, name, step)
     if engine.world.is_first:

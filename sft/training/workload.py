@@ -39,14 +39,12 @@ def prepare_workload(
     run = RunFolder(config.run.dir)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run.path / ".planning.lock")
-        lock.acquire()
+        planning = FileLock(run.path / ".planning.lock").acquire()
     except OSError as error:
         raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
-    with lock:
+    with planning:
         plans = plan_stages(config, store)
         heldout = plan_heldout(config, store)
         write_run_record(config)
-    lock.release()
     path = run.evaluations / "packs" if heldout is not None else None
     return Workload(store.path, path), store, plans

@@ -9,7 +9,8 @@ from sft.training.lr_schedule import LrSchedule
 
 
 def rates(schedule: str, num_steps: int = 100, **settings: float) -> list[float]:
-    build = LrSchedule(OptimizerConfig(lr=2.0, schedule=schedule, **settings), num_steps)  # type: ignore[arg-type]
+    optimizer = OptimizerConfig.model_validate({"lr": 2.0, "schedule": schedule, **settings})
+    build = LrSchedule(optimizer, num_steps)
     return [build(step) for step in range(num_steps)]
 
 
