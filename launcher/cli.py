@@ -16,6 +16,7 @@ from sft.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
@@ -91,6 +92,31 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+
+    # Everything that is wrong with the config is said before the slow imports.
+    job = load_job(options.config, options.overrides)
+    from launcher import inspection
+    from sft.inspection.selection import Wanted
+    from sft.training.process import quiet_third_parties
+    from sft.training.run_record import anchor_paths
+
+    quiet_third_parties()
+    config, console = anchor_paths(job.sft), _console()
+    wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
+    if options.check and wanted != Wanted():
+        raise UserError(f"--check looks at every row of the store; leave out {wanted.as_text()}.")
+    seed = config.run.seed if options.seed is None else options.seed
+    if options.html:
+        inspection.write_page(config, wanted, options.num or inspection.NUM_ON_PAGE, seed, options.html, console)
+    if options.check:
+        return 0 if inspection.check(config, console) else FAILED
+    if not options.html:
+        inspection.show(config, wanted, options.num or inspection.NUM_ON_CONSOLE, seed, console)
+    return 0
+
+
 def _console() -> "Console":
     from rich.console import Console
 
@@ -104,6 +130,7 @@ def _build_parser() -> argparse.ArgumentParser:
     for name, verb, text in (
         ("plan", _plan, "what the job will ask for and do; touches nothing"),
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
+        ("inspect", _inspect, "what is learned of the data, coloured; or a proof of it for every row"),
         ("train", _train, "all of it; the same command resumes"),
     ):
         sub = verbs.add_parser(name, help=text, description=text)
@@ -112,8 +139,35 @@ def _build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         if name == "plan":
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        if name == "inspect":
+            _add_inspect_options(sub)
     text = "one self-contained HTML page with tables and plots, also of a run under way"
     sub = verbs.add_parser("report", help=text, description=text)
     sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     sub.set_defaults(verb=_report)
     return parser
+
+
+def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
+    count = _at_least(1)
+    parser.add_argument("--num", type=count, metavar="N", help="examples shown: 3 on the console, 200 on a page")
+    parser.add_argument("--task", metavar="NAME", help="only examples of this task")
+    parser.add_argument("--source", metavar="NAME", help="only examples of this source")
+    parser.add_argument("--min-tokens", type=count, metavar="N", help="only examples at least this long")
+    parser.add_argument("--max-tokens", type=count, metavar="N", help="only examples at most this long")
+    parser.add_argument("--row", type=_at_least(0), metavar="ID", help="this row of the store")
+    parser.add_argument("--seed", type=int, metavar="N", help="another seed, other examples; default: run.seed")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page instead")
+    parser.add_argument(
+        "--check", action="store_true", help="check every row; exit code 1 where an invariant is broken"
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number

@@ -16,7 +16,7 @@ from launcher.plan import JobPlan
 from sft.errors import UserError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2
-"""Data does not travel through Ray, so its store is kept at little more than the least it accepts."""
+"""In training, data does not travel through Ray, so its store is kept at little more than the least it accepts."""
 
 # One CPU is left for Ray Train's controller and for the sample answers at the end.
 _EXTRA_CPUS = 1
@@ -29,6 +29,18 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
     Raises:
         UserError: the cluster cannot be reached, or can never hold the least number of workers.
     """
+    with ray_session(plan.cpus + _EXTRA_CPUS, plan.gpus, _OBJECT_STORE_BYTES) as where:
+        _check_room(plan, where)
+        yield where
+
+
+@contextmanager
+def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterator[str]:
+    """A connection to the cluster at `RAY_ADDRESS`, else to one of this size on this machine; yields what to call it.
+
+    Raises:
+        UserError: the cluster cannot be reached.
+    """
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
@@ -39,9 +51,9 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
         else:
             ray.init(
                 address="local",
-                num_cpus=plan.cpus + _EXTRA_CPUS,
-                num_gpus=plan.gpus or None,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                num_cpus=num_cpus,
+                num_gpus=num_gpus or None,
+                object_store_memory=object_store_bytes,
                 include_dashboard=False,
                 # Workers find the packages where this process does, also where they are not installed.
                 runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}},
@@ -51,7 +63,6 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
     try:
-        _check_room(plan, address)
         yield f"the Ray cluster at {address}" if address else "this machine"
     finally:
         ray.shutdown()
@@ -79,7 +90,7 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _check_room(plan: JobPlan, address: str | None) -> None:
+def _check_room(plan: JobPlan, where: str) -> None:
     # Ray's stubs leave this function without types.
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = plan.cpus * plan.min_workers // plan.max_workers
@@ -87,6 +98,6 @@ def _check_room(plan: JobPlan, address: str | None) -> None:
     if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:
         raise UserError(
             f"cluster: {plan.min_workers} workers need {cpus} CPUs and {gpus} GPUs; "
-            f"{address or 'this machine'} has {there.get('CPU', 0):.0f} and {there.get('GPU', 0):.0f}. "
+            f"{where} has {there.get('CPU', 0):.0f} and {there.get('GPU', 0):.0f}. "
             "Ask for fewer workers, or join more nodes to the cluster."
         )

@@ -19,7 +19,7 @@ from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.worker import train_worker
 from sft.atomic_files import read_json
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.evaluation.generation import choose_prompts, write_sample_answers

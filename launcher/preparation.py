@@ -1,19 +1,51 @@
 """Prepares a job's data with a progress bar, and shows what came of it: counts, then each stage's mixture."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress as Bar
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
 
-from sft.config import SftConfig
-from sft.data.mixture import MixtureRow
-from sft.data.pack_plan import PackPlan
-from sft.data.preparation import Progress
+from launcher.block_tasks import spread_over_cluster
+from sft.atomic_files import read_json
+from sft.config import SftConfig, SourceConfig
+from sft.data.formats.formatting import describe_source
+from sft.data.planning.mixture import MixtureRow
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.preparation import REJECTED, Progress
 from sft.data.token_store import TokenStore
+from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.tables import mixture_table
+from sft.run_folder import RunFolder
 from sft.training.workload import Workload, prepare_workload
+
+_PLAIN_EVERY_SECONDS = 15.0
+
+
+class _Shown:
+    """A bar for each source on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        self._console = console
+        self._bars = bars
+        self._tasks: dict[str, Any] = {}
+        self._started = self._printed = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        state = f"{progress.num_records:,} records"
+        if progress.source not in self._tasks:
+            self._started = now
+            self._tasks[progress.source] = self._bars.add_task(progress.source, total=1.0, state="")
+        elif now > self._started:
+            state += f"  {progress.num_records / (now - self._started):,.0f}/s"
+        self._bars.update(self._tasks[progress.source], completed=progress.done, state=state)
+        if not self._console.is_terminal and now - self._printed > _PLAIN_EVERY_SECONDS:
+            self._console.print(f"preparing {progress.source}: {progress.done:.0%}, {state}", highlight=False)
+            self._printed = now
 
 
 def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, list[PackPlan]]:
@@ -23,22 +55,31 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
         UserError: the data or the mixture cannot be used.
     """
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("preparing [bold]{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
         TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task("preparing", state="")
-
-        def report(progress: Progress) -> None:
-            bar.update(line, description=f"preparing {progress.source}", state=f"{progress.num_records:,} records")
-
-        prepared = prepare_workload(config, report)
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        prepared = prepare_workload(config, _Shown(console, bars), spread_over_cluster)
     _workload, store, plans = prepared
-    _show_counts(store.manifest, store.tokens.shape[0], console)
-    for stage, plan in zip(config.stages, plans, strict=True):
-        console.print(mixture_table(stage.name, [MixtureRow(**row) for row in plan.manifest["mixture"]]))
+    run = RunFolder(config.run.dir)
+    _show_sources(config, store, console)
+    _show_overlap(run, console)
+    for i, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
+        rows = [MixtureRow(**row) for row in plan.manifest["mixture"]]
+        console.print(mixture_table(stage.name, rows))
+        picture = run.stage(i, stage.name).balance_plot
+        if not picture.is_file():
+            draw_balance(picture, stage.name, plan.manifest["unit"], rows)
+        if plan.manifest["ends_early"]:
+            console.print(
+                f"[yellow]stage {stage.name} ends early:[/] max_epochs_per_task leaves {plan.manifest['num_units']:,} "
+                f"of the {plan.manifest['num_units_wanted']:,} {plan.manifest['unit'].replace('_', ' ')} of its budget",
+                highlight=False,
+            )
         console.print(
             f"stage {stage.name}: {plan.manifest['num_steps']:,} steps of {config.train.packs_per_step} packs, "
             f"{plan.manifest['num_tokens']:,} tokens, {plan.manifest['num_supervised_tokens']:,} of them supervised, "
@@ -48,9 +89,65 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     return prepared
 
 
-def _show_counts(manifest: Mapping[str, Any], num_tokens: int, console: Console) -> None:
-    overlong = sum(manifest["num_overlong"].values())
-    parts = [f"{manifest['num_read']:,} records read", f"{manifest['num_kept']:,} kept"]
-    parts += [f"{overlong:,} too long"] if overlong else []
-    parts += [f"{manifest['num_rejected']:,} rejected"] if manifest["num_rejected"] else []
-    console.print(f"data: {', '.join(parts)}, {num_tokens:,} tokens", highlight=False)
+def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> None:
+    for given, found in zip(config.data.sources, store.manifest["inputs"]["sources"], strict=True):
+        if given.format == "auto":
+            source = SourceConfig(name=given.name, path=given.path, format=found["format"], columns=found["columns"])
+            console.print(f"source {given.name}: {describe_source(source)}, found by its columns", highlight=False)
+    for note in store.manifest["notes"]:
+        console.print(f"note: {note}", highlight=False)
+    counts = store.manifest
+    console.print(_counts_table(counts))
+    for reason, count in list(counts["reasons"].items())[:8]:
+        console.print(f"  bad: {count:,} × {reason}", highlight=False, markup=False)
+    for task, count in sorted(counts["too_long_by_task"].items(), key=lambda item: -item[1])[:8]:
+        console.print(f"  too long: {count:,} of {task}", highlight=False, markup=False)
+    if counts["num_read"] > counts["num_kept"]:
+        console.print(f"  each of them: {store.path / REJECTED}", highlight=False, soft_wrap=True)
+    if counts["num_markers"]:
+        text = f"  {counts['num_markers']:,} end-of-text markers were taken from the ends of answers"
+        console.print(text, highlight=False)
+    num_tokens, num_supervised = store.tokens.shape[0], int(store.num_supervised.sum(dtype="int64"))
+    text = f"data: {counts['num_examples']:,} examples, {num_tokens:,} tokens, {num_supervised:,} of them supervised"
+    console.print(f"{text}\n", highlight=False)
+
+
+def _show_overlap(run: RunFolder, console: Console) -> None:
+    if not run.overlap.is_file():
+        return
+    found = read_json(run.overlap)
+    console.print(
+        f"overlap: {found['num_training_touched']:,} of {found['num_training']:,} training examples share a run of "
+        f"{found['overlap_len_tokens']} tokens with {found['num_held_out_touched']:,} of {found['num_held_out']:,} "
+        f"held-out ones, and {'are not trained on' if found['removed'] else 'are trained on (data.holdout.overlap)'}",
+        highlight=False,
+    )
+    if found["num_training_touched"]:
+        pairs = [
+            f"{row['training']} ~ {row['held_out']} {row['num_training_touched']:,}" for row in found["by_task"][:5]
+        ]
+        console.print(f"  {', '.join(pairs)}; which ones: {run.overlap}", highlight=False, markup=False)
+    console.print()
+
+
+def _counts_table(counts: Mapping[str, Any]) -> Table:
+    """Read = kept + each reason, by source; reasons that never occur are not shown."""
+    kinds = {
+        "num_read": "read",
+        "num_kept": "kept",
+        "num_bad": "bad",
+        "num_too_long": "too long",
+        "num_duplicate": "duplicate",
+        "num_near_duplicate": "near duplicate",
+        "num_shortened": "(shortened)",
+    }
+    shown = [name for name in kinds if counts[name] or name in ("num_read", "num_kept")]
+    table = Table("source", title="records", title_justify="left", title_style="bold")
+    for name in shown:
+        table.add_column(kinds[name], justify="right")
+    for row in counts["by_source"]:
+        table.add_row(row["name"], *(f"{row[name]:,}" for name in shown))
+    if len(counts["by_source"]) > 1:
+        table.add_section()
+        table.add_row("all", *(f"{counts[name]:,}" for name in shown))
+    return table

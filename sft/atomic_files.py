@@ -30,6 +30,13 @@ def write_text(path: Path, text: str) -> None:
     _sync_folder(path.parent)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that can be made again: whole or absent after a kill, but not synced against a power cut."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside.write_bytes(content)
+    aside.replace(path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """`write_text` of indented JSON."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

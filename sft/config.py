@@ -63,19 +63,35 @@ def _task_kind(value: Any) -> str:
 Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
 
 
+Format = Literal[
+    "instruction",
+    "prompt_completion",
+    "messages",
+    "sharegpt",
+    "super_natural_instructions",
+    "seed_tasks",
+    "tokens",
+]
+"""Instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's messages; ShareGPT's
+conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of token ids."""
+
+
 class SourceConfig(Section):
     """One place that records come from."""
 
     name: Name
     """Names the source in tables and messages; the task of its records where `task` is not given."""
     path: str
-    """A file (.json, .jsonl, .csv, .parquet, .arrow; JSON also as .gz) or the id of a data set on the Hub."""
+    """A file (.jsonl, .json, .csv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of files,
+    a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
     split: str = "train"
     """The split to read of a data set on the Hub."""
     subset: str | None = None
     """The configuration to read of a data set on the Hub that has several, such as `main` of `openai/gsm8k`."""
-    format: Literal["instruction", "prompt_completion", "messages"]
-    """What the columns mean: instruction (+ input) → output, prompt → completion, or a list of messages."""
+    revision: str | None = None
+    """The commit or tag to read of a data set on the Hub."""
+    format: Format | Literal["auto"] = "auto"
+    """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
     columns: dict[str, str] = {}
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
     task: Task | None = None
@@ -89,6 +105,23 @@ class HoldoutConfig(Section):
     """Part of each task's prompts. Records with the same prompt are never on both sides."""
     tasks: tuple[str, ...] = ()
     """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
+    sources: tuple[str, ...] = ()
+    """Sources never trained on, such as the test set of a benchmark."""
+    overlap: Literal["ignore", "report", "remove"] = "report"
+    """Training examples that share a run of text with a held-out one are counted, or counted and not trained on."""
+    overlap_len_tokens: PositiveInt = 13
+    """How long such a run is, in tokens; case and white space do not count."""
+
+
+class TaskTagConfig(Section):
+    """A line in the prompt that says, in natural language, which task it is."""
+
+    text: str = "Task type: {task}"
+    """`{task}` stands for the task's name, with spaces for underscores."""
+    texts: dict[str, str] = {}
+    """Task → what stands for its name instead."""
+    dropout: Share = 0.1
+    """Part of the prompts that go without, so that the model does not depend on it."""
 
 
 class DataConfig(Section):
@@ -98,12 +131,22 @@ class DataConfig(Section):
     """Read in this order."""
     max_len_tokens: PositiveInt = 2048
     """The longest example, prompt and answer together."""
-    overlong: Literal["drop", "error"] = "drop"
-    """What happens to a longer one. Dropped examples are counted by task."""
+    overlong: Literal["drop", "truncate", "error"] = "drop"
+    """What happens to a longer one. `truncate` leaves out the last turns, or else the end of the longest prompt text,
+    never a part of an answer; where that is not enough, the example is dropped. Dropped ones are counted by task."""
     bad_records: Literal["stop", "quarantine"] = "stop"
     """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
+    max_bad_share: Share = 0.05
+    """With `quarantine`: where more of a source's records are bad than this, the preparation stops after all."""
+    duplicates: Literal["keep", "remove", "remove_near"] = "remove"
+    """Of examples that are equal but for case and white space the first is kept; `remove_near` also looks for
+    examples that are equal for the most part (MinHash)."""
+    near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
     train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
-    """Which assistant turns of a conversation are learned."""
+    """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
+    task_tag: TaskTagConfig | None = None
+    """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()
     """What is kept out of training."""
     cache_dir: Path = Path("~/.cache/sft")
@@ -125,6 +168,8 @@ class MixtureConfig(Section):
     """What shares, caps and epochs are counted in."""
     cap: PositiveInt | None = None
     """A task counts for at most this many units when rates are made (FLAN's rate cap)."""
+    min_share: BelowOne | None = None
+    """No task of the stage has a smaller share than this; what it takes more, the others give."""
     max_epochs_per_task: PositiveFloat | None = None
     """A task is repeated at most this often; what it may not take goes to the others."""
     replay: dict[str, Share] = {}

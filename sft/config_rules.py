@@ -103,6 +103,25 @@ def held_out_tasks_are_not_trained(stages: Stages, data: DataConfig) -> Iterator
                 yield Problem(f"stages.{i}.mixture.{field}", task, rule, "take it out of one of the two")
 
 
+def held_out_sources_are_known(data: DataConfig) -> Iterator[Problem]:
+    """Held-out sources are sources, and one at least is left to train on."""
+    names = [source.name for source in data.sources]
+    for name in data.holdout.sources:
+        if name not in names:
+            way_out = f"name one of {', '.join(names)}"
+            yield Problem("data.holdout.sources", name, "is not the name of a source", way_out, ("data.sources",))
+    if set(names) <= set(data.holdout.sources):
+        rule = "every source is held out: nothing is left to train on"
+        yield Problem("data.holdout.sources", list(data.holdout.sources), rule, "take one away")
+
+
+def task_tag_names_the_task(data: DataConfig) -> Iterator[Problem]:
+    """A tag without the task would say the same of all of them."""
+    tag = data.task_tag
+    if tag is not None and "{task}" not in tag.text:
+        yield Problem("data.task_tag.text", tag.text, "has no {task} in it", "write, say, `Task type: {task}`")
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -111,5 +130,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (replay_is_of_earlier_stages, ("stages",)),
     (examples_fit_a_pack, ("stages", "data", "train")),
     (held_out_tasks_are_not_trained, ("stages", "data")),
+    (held_out_sources_are_known, ("data",)),
+    (task_tag_names_the_task, ("data",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -1,8 +1,10 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
-RUN_DIR/config.yaml · manifest.json · report.html · evaluations/base.json, 0-broad.json · sample_answers.json
+RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json
+RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log} · ended.json · tensorboard/
-RUN_DIR/stages/0-broad/ packs/ · checkpoints/step-00000200/ · metrics.jsonl · model/ · stage.json (last)
+RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl · model/
+RUN_DIR/stages/0-broad/stage.json (last)
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,16 @@ class StageFolder:
     def packs(self) -> Path:
         """The published pack plan."""
         return self.path / "packs"
+
+    @property
+    def balance(self) -> Path:
+        """What each task was to get of the stage and what it got."""
+        return self.path / "balance.json"
+
+    @property
+    def balance_plot(self) -> Path:
+        """The same as a picture."""
+        return self.path / "balance.png"
 
     @property
     def checkpoints(self) -> Path:
@@ -51,6 +63,11 @@ class RunFolder:
     def config(self) -> Path:
         """The resolved config."""
         return self.path / "config.yaml"
+
+    @property
+    def overlap(self) -> Path:
+        """What training and held-out examples have in common."""
+        return self.path / "overlap.json"
 
     @property
     def manifest(self) -> Path:

@@ -1,20 +1,39 @@
 """The immutable types that data passes through, one for each hop.
 
-    Record ──format──▶ Conversation ──render, tokenize──▶ Example ──pack──▶ Pack ──collate──▶ Batch
+    Block ──decode──▶ Record ──format──▶ Conversation ──render, tokenize──▶ Example ──pack──▶ Pack ──collate──▶ Batch
+
+`Block` is the affair of `sft.data.reading.sources`, which makes and decodes it.
 
 `Batch` holds tensors and so lives in `sft.data.collate`; everything here is free of torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+JsonObject = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
 IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
+
+
+class Place(NamedTuple):
+    """Where a person can look a record up."""
+
+    file: str
+    number: int
+    """Of the line, or of the record where the file has no lines, from 1."""
+    is_line: bool = True
+    instance: int | None = None
+    """Of the instance in a record that holds several, from 1."""
+
+    def __str__(self) -> str:
+        """The form that editors and people know: `file:line`."""
+        place = f"{self.file}:{self.number}" if self.is_line else f"{self.file}, record {self.number}"
+        return place if self.instance is None else f"{place}, instance {self.instance}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +42,31 @@ class Record:
 
     source: str
     index: int
-    where: str
-    fields: Mapping[str, Any]
+    """Of the row in its source, from 0. Instances of one row share it."""
+    where: Place
+    fields: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """An answer that calls a tool."""
+
+    name: str
+    arguments: JsonObject
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. Assistant turns are trained unless the mask rule of the config says otherwise."""
+    """One turn. Assistant turns are learned, unless `train` is False or the mask rule of the config says otherwise."""
 
     role: Role
     content: str
+    train: bool = True
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of assistant turns, behind their content, which may then be empty."""
+    call_id: str | None = None
+    """Of tool turns: the call that they answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +77,9 @@ class Conversation:
     task: str
     source: str
     index: int
-    where: str
+    where: Place
+    tools: tuple[JsonObject, ...] = ()
+    """JSON schemas of the tools that the assistant may call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +109,27 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizedRecord:
+    """A record that came as token ids: nothing is left to render."""
+
+    example: Example
+    task: str
+    source: str
+    index: int
+    where: Place
+
+
+LeftOutKind = Literal["bad", "too long", "duplicate", "near duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that cannot be used, and why."""
+    """A record that is left out, and why."""
 
     source: str
     index: int
-    where: str
+    where: Place
     reason: str
+    kind: LeftOutKind = "bad"
+    task: str | None = None
+    """Where it is known: a record that cannot be read has none."""

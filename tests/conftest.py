@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 # The same examples in every run, and no time limit for one of them: other processes share the machine. More are tried
 # with HYPOTHESIS_PROFILE=search.
@@ -40,7 +40,15 @@ _SPECIAL_TOKENS = (
 _BOS_AND_EOS = {
     "inst": ("<s>", "</s>"),
     "headers": ("<|begin_of_text|>", "<|eot_id|>"),
+    "headers_tools": ("<|begin_of_text|>", "<|eot_id|>"),
+    "mistral": ("<s>", "</s>"),
     "model_role": ("<bos>", "<eos>"),
+}
+# Added behind the trained vocabulary, which is the same for all.
+_OWN_SPECIAL_TOKENS = {
+    "phi": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    "separator": ("<|im_sep|>",),
+    "mistral": ("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]"),
 }
 
 
@@ -178,6 +186,7 @@ def write_tokenizer(folder: Path, template: str | None) -> int:
     )
     if template == "think":
         tokenizer.add_tokens(["<think>", "</think>"])  # ordinary tokens, as they are in Qwen3
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in _OWN_SPECIAL_TOKENS.get(template or "", ())])
     if template not in (None, "gpt2"):
         tokenizer.chat_template = (TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8").removesuffix("\n")
     tokenizer.save_pretrained(folder)

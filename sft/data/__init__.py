@@ -1,8 +1,11 @@
 """From records to the tensors of a step; every hop is an immutable type, and all but the last are free of torch.
 
-    sources ──Record──▶ formatting ──Conversation──▶ rendering ──text + answer spans──▶ tokenization ──Example──▶
-    token_store ──lengths, tasks──▶ mixture ──order of example ids──▶ packing ──PackPlan on disk──▶
-    loader ──Pack──▶ collate ──Batch──▶ engine
+    reading     files, folders, URLs, the Hub ──▶ Block ──▶ Record
+    formats     Record ──▶ Conversation, or the reason why not
+    rendering   Conversation ──▶ the chat template's own text, and where its answers stand
+    tokenization ──▶ Example ──▶ token_store (preparation: blocks in, parts of the store out)
+    planning    what may be trained, how much of it, in which order, in which packs ──▶ PackPlan
+    loader ──▶ Pack ──collate──▶ Batch
 
 Invariants: formatting is total or counted · the text is the chat template's own · no prompt token is supervised
 and every trained turn's stop token is · the mixture's shares hold in every block · packs partition the mixture.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sft.data.collate import Batch, collate
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.step_plan import EMPTY_PACK, StepPlan
 

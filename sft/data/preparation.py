@@ -1,222 +1,270 @@
-"""From the config's sources to a published token store: read, format, render, tokenize, block by block.
+"""From the config's sources to a published token store: blocks of records go in, parts of the store come out.
 
 The store's name is the fingerprint of all that its content depends on, and of nothing else: the run's folder,
-batch size and world size do not change it. A killed preparation goes on behind the last block it wrote; of two
-that want the same store, the second waits for the first and opens what it made.
+batch size and world size do not change it. A killed preparation goes on behind the parts it wrote; of two that want
+the same store, the second waits for the first and opens what it made. Where the blocks are prepared is the caller's
+affair: in threads of this process, or on a cluster.
 """
 
-import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from sft.atomic_files import fingerprint, is_published, write_text, written_aside
+from sft.atomic_files import fingerprint, is_published, write_bytes, write_text, written_aside
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.data.chat_template import build_template_renderer, load_tokenizer
-from sft.data.formatting import RecordError, check_columns, format_record
-from sft.data.rendering import ConversationRenderer
-from sft.data.sources import content_hash, read_records
-from sft.data.token_store import STORE_VERSION, StoredExample, TokenStore, publish_store, read_part_counts, write_part
-from sft.data.tokenization import ExampleTokenizer
+from sft.data.formats.formatting import resolve_source
+from sft.data.reading.blocks import Block
+from sft.data.reading.sources import content_hash, decode_block, read_blocks
+from sft.data.record_counts import RecordCounts, find_left_out
+from sft.data.record_pipeline import RecordPipeline
+from sft.data.store_parts import PartCounts, StorePart, encode_part, is_whole, publish_store
+from sft.data.token_store import STORE_VERSION, TokenStore
 from sft.errors import UserError
-from sft.schema import Conversation, Example, Record, Rejected
+from sft.schema import Record, Rejected
 
-BLOCK_RECORDS = 2048
 REJECTED = "rejected.jsonl"
+
+_NUM_THREADS = 2
+"""One formats and renders while the other waits for the tokenizer, which has threads of its own."""
+
+
+_RESOLVE_RECORDS = 100
+"""Of so many, one at least must have the source's columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a preparation is."""
+    """How far a preparation is: records of the source that is being read, and the share of it that is done."""
 
     source: str
     num_records: int
+    done: float
+
+
+class BlockPreparer:
+    """Prepares blocks of records: bytes in, bytes out, on any machine that sees the tokenizer."""
+
+    def __init__(self, data: DataConfig, model: ModelConfig) -> None:
+        """`data` has sources whose formats are explicit.
+
+        Raises:
+            UserError: the tokenizer or the template is unusable.
+        """
+        self.data = data
+        self.model = model
+        self.pipeline = RecordPipeline(data, model)
+
+    def prepare(self, block: Block) -> "PreparedBlock":
+        """The part of the store that the block becomes."""
+        source_id = next(i for i, source in enumerate(self.data.sources) if source.name == block.source)
+        kept, counts = self.pipeline.prepare(decode_block(block), self.data.sources[source_id], source_id)
+        part = encode_part(kept, counts, self.pipeline.tokenizer.token_dtype)
+        return PreparedBlock(block.source, block.number, block.done, counts, part)
+
+
+class PreparedBlock(NamedTuple):
+    """What comes back of a block."""
+
+    source: str
+    number: int
+    done: float
+    counts: PartCounts
+    part: bytes
 
 
 Report = Callable[[Progress], None]
+Spread = Callable[[BlockPreparer, Iterator[Block]], Iterator[PreparedBlock]]
+"""Prepares blocks somewhere and gives back what they become, in order, with few of them under way at a time."""
 
 
-def store_path(data: DataConfig, store_fingerprint: str) -> Path:
-    """Where the store with this fingerprint lies."""
-    return data.cache_dir.expanduser() / "tokens" / store_fingerprint
+def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+    """Prepare the blocks in this process."""
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        under_way: deque[Future[PreparedBlock]] = deque()
+        try:
+            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, _NUM_THREADS))
+            while under_way:
+                prepared = under_way.popleft().result()
+                under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 1))
+                yield prepared
+        finally:
+            for future in under_way:
+                future.cancel()
 
 
-def prepare_store(data: DataConfig, model: ModelConfig, report: Report = lambda progress: None) -> TokenStore:
+def prepare_store(
+    data: DataConfig,
+    model: ModelConfig,
+    report: Report = lambda progress: None,
+    spread: Spread = spread_over_threads,
+) -> TokenStore:
     """The token store of the config, made if it is not there.
 
     Raises:
-        UserError: a source, the tokenizer or the template is unusable, or a record is and `bad_records` is stop.
+        UserError: a source, the tokenizer or the template is unusable, a record is and `bad_records` is stop, or too
+            many are.
     """
-    tokenizer = load_tokenizer(model)
-    example_tokenizer = ExampleTokenizer(tokenizer)
-    inputs = fingerprint_inputs(data, example_tokenizer.fingerprint)
-    final = store_path(data, fingerprint(inputs))
+    located = locate_store(data, model)
+    final = located.path
     if is_published(final):
         return TokenStore.open(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_name(f".{final.name}.lock")):
         if not is_published(final):
-            renderer = ConversationRenderer(build_template_renderer(tokenizer), data.train_on)
             building = final.with_name(f".{final.name}.parts")
+            building.mkdir(exist_ok=True)
             try:
-                parts = [
-                    part
-                    for i, source in enumerate(data.sources)
-                    for part in _build_parts(building, source, i, data, renderer, example_tokenizer, report)
-                ]
-                _publish(parts, final, inputs, data)
+                parts = _build_parts(building, located.preparer, report, spread)
             except UserError:
                 # What mends it changes the store's name: nobody would come back for these parts.
                 shutil.rmtree(building, ignore_errors=True)
                 raise
+            _publish(parts, located)
             shutil.rmtree(building)
     return TokenStore.open(final)
 
 
+class Located(NamedTuple):
+    """Where the store of a config lies or will lie, what its name is made of, and who can make it."""
+
+    path: Path
+    inputs: dict[str, Any]
+    preparer: BlockPreparer
+
+
+def locate_store(data: DataConfig, model: ModelConfig) -> Located:
+    """The place of the config's store; reads the sources' content, for its hash.
+
+    Raises:
+        UserError: a source, the tokenizer or the template is unusable.
+    """
+    preparer = BlockPreparer(resolve_sources(data), model)
+    inputs = fingerprint_inputs(preparer.data, preparer.pipeline.tokenizer.fingerprint)
+    return Located(data.cache_dir.expanduser() / "tokens" / fingerprint(inputs), inputs, preparer)
+
+
+def resolve_sources(data: DataConfig) -> DataConfig:
+    """The config with every source's format explicit, as its first record shows it.
+
+    Raises:
+        UserError: a source cannot be read, or its format cannot be told.
+    """
+    return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
+
+
 def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
     """Everything that the content of the store depends on; its fingerprint is the store's name."""
+    rules = {"max_len_tokens", "overlong", "bad_records", "train_on", "task_tag", "duplicates"}
+    if data.duplicates == "remove_near":
+        rules.add("near_duplicate_similarity")
+    where_it_lies = {"path", "split", "subset", "revision"}
     return {
         "version": STORE_VERSION,
         "tokenizer_and_template": tokenizer_fingerprint,
         "sources": [
-            {**s.model_dump(mode="json", exclude={"path", "split", "subset"}), "content": content_hash(s)}
-            for s in data.sources
+            {**s.model_dump(mode="json", exclude=where_it_lies), "content": content_hash(s)} for s in data.sources
         ],
-        **data.model_dump(mode="json", include={"max_len_tokens", "overlong", "bad_records", "train_on"}),
+        **data.model_dump(mode="json", include=rules),
     }
 
 
-def prompt_hash(conversation: Conversation) -> int:
-    """A 64-bit hash of all turns before the first answer to a user, equal for equal prompts.
-
-    White space and case do not count. An answer that opens the conversation (a greeting) is part of the prompt.
-    """
-    turns: list[str] = []
-    asked = False
-    for message in conversation.messages:
-        if message.role == "assistant" and asked:
-            break
-        asked |= message.role == "user"
-        turns.append(f"{message.role}\x1f{' '.join(message.content.lower().split())}")
-    return int.from_bytes(hashlib.sha256("\x1e".join(turns).encode("utf-8", "surrogatepass")).digest()[:8], "big")
-
-
-def _build_parts(
-    building: Path,
-    source: SourceConfig,
-    source_id: int,
-    data: DataConfig,
-    renderer: ConversationRenderer,
-    tokenizer: ExampleTokenizer,
-    report: Report,
-) -> Iterator[Path]:
-    num_records = 0
-    for number, block in enumerate(_blocks(source)):
-        part = building / f"{source_id:04d}-{number:06d}"
-        if read_part_counts(part) is None:
-            stored, rejected, num_overlong = _prepare_block(block, source, source_id, data, renderer, tokenizer)
-            if rejected and data.bad_records == "stop":
-                raise UserError(_rejection_message(rejected))
-            counts = {
-                "num_read": len(block),
-                "num_overlong": dict(num_overlong),
-                "rejected": [[r.where, r.reason] for r in rejected],
-            }
-            write_part(part, stored, counts, tokenizer.token_dtype)
-        num_records += len(block)
-        report(Progress(source.name, num_records))
-        yield part
+def _resolve(source: SourceConfig) -> SourceConfig:
+    """By the first record, or the first that fits a format: a bad one at the start is the pipeline's affair."""
+    first_error: UserError | None = None
+    readable = (record for block in read_blocks(source) for record in decode_block(block) if isinstance(record, Record))
+    for record in islice(readable, _RESOLVE_RECORDS):
+        try:
+            return resolve_source(source, record)
+        except UserError as error:
+            first_error = first_error or error
+    if first_error:
+        raise first_error
+    if source.format == "auto":
+        raise UserError(f"source {source.name}: no record of {source.path} can be read, to tell its format from")
+    return source
 
 
-def _blocks(source: SourceConfig) -> Iterator[tuple[Record | Rejected, ...]]:
-    checked = False
-    records = read_records(source)
-    while block := tuple(islice(records, BLOCK_RECORDS)):
-        if not checked:
-            first = next((r for r in block if isinstance(r, Record)), None)
-            if first is not None:
-                check_columns(source, first)
-                checked = True
-        yield block
+def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread: Spread) -> list[StorePart]:
+    """Every block's part, in order; those that are there already are not made again."""
+    parts: dict[str, StorePart] = {}
+    num_records: Counter[str] = Counter()
+    source_ids = {source.name: i for i, source in enumerate(preparer.data.sources)}
+
+    def add(source: str, path: Path, done: float) -> None:
+        parts[path.name] = StorePart(path)
+        num_records[source] += parts[path.name].counts.num_read
+        report(Progress(source, num_records[source], done))
+
+    def path(source: str, number: int) -> Path:
+        return building / f"{source_ids[source]:04d}-{number:06d}.safetensors"
+
+    def missing() -> Iterator[Block]:
+        for source in preparer.data.sources:
+            for block in read_blocks(source):
+                if is_whole(path(block.source, block.number)):
+                    add(block.source, path(block.source, block.number), block.done)
+                else:
+                    yield block
+
+    for prepared in spread(preparer, missing()):
+        bad = [r for r in prepared.counts.rejected if r.kind == "bad"]
+        if bad and preparer.data.bad_records == "stop":
+            raise UserError(_rejection_message(bad))
+        target = path(prepared.source, prepared.number)
+        write_bytes(target, prepared.part)
+        add(prepared.source, target, prepared.done)
+    return [parts[name] for name in sorted(parts)]
 
 
-def _prepare_block(
-    block: Sequence[Record | Rejected],
-    source: SourceConfig,
-    source_id: int,
-    data: DataConfig,
-    renderer: ConversationRenderer,
-    tokenizer: ExampleTokenizer,
-) -> tuple[list[StoredExample], list[Rejected], Counter[str]]:
-    """The block's examples, the records that cannot be used, and how many examples of each task are too long."""
-    rejected = [record for record in block if isinstance(record, Rejected)]
-    conversations, renderings = [], []
-    for record in block:
-        if isinstance(record, Record):
-            try:
-                conversation = format_record(record, source)
-                renderings.append(renderer.render(conversation))
-                conversations.append(conversation)
-            except RecordError as error:
-                rejected.append(Rejected(source.name, record.index, record.where, str(error)))
-    stored: list[StoredExample] = []
-    num_overlong: Counter[str] = Counter()
-    for conversation, example in zip(conversations, tokenizer.tokenize(renderings), strict=True):
-        if isinstance(example, Example) and len(example.input_ids) > data.max_len_tokens:
-            if data.overlong == "drop":
-                num_overlong[conversation.task] += 1
-                continue
-            example = RecordError(f"{len(example.input_ids)} tokens; data.max_len_tokens allows {data.max_len_tokens}")
-        if isinstance(example, RecordError):
-            rejected.append(Rejected(source.name, conversation.index, conversation.where, str(example)))
-        else:
-            key = prompt_hash(conversation)
-            stored.append(StoredExample(example, conversation.task, source_id, conversation.index, key))
-    return stored, sorted(rejected, key=lambda r: r.index), num_overlong
-
-
-def _publish(parts: Sequence[Path], final: Path, inputs: dict[str, Any], data: DataConfig) -> None:
-    counts = [read_part_counts(part) or {} for part in parts]
-    num_read = sum(c["num_read"] for c in counts)
-    rejected = [r for c in counts for r in c["rejected"]]
-    overlong: Counter[str] = Counter()
-    for c in counts:
-        overlong.update(c["num_overlong"])
-    num_kept = num_read - len(rejected) - overlong.total()
-    if num_kept == 0:
-        raise UserError(
-            f"No example is left of {num_read} records: {overlong.total()} are longer than data.max_len_tokens "
-            f"({data.max_len_tokens}), {len(rejected)} cannot be used{_first_reason(rejected)}. "
-            "Make max_len_tokens larger, or correct the data."
-        )
+def _publish(parts: list[StorePart], located: Located) -> None:
+    final, inputs, preparer = located
+    data, pipeline = preparer.data, preparer.pipeline
+    equal_to, duplicates = find_left_out(parts, data)
+    rejected = [r for part in parts for r in part.counts.rejected] + duplicates
+    counts = RecordCounts.of(parts, rejected, data)
+    lines = "".join(_as_line(r) for r in rejected)
+    try:
+        counts.check(data)
+    except UserError as error:
+        listed = final.with_name(f"{final.name}.{REJECTED}")
+        write_text(listed, lines)
+        raise UserError(f"{error}\nEach of them: {listed}") from None
     manifest = {
         "kind": "token_store",
         "inputs": inputs,
         "sources": [s.name for s in data.sources],
-        "num_read": num_read,
-        "num_kept": num_kept,
-        "num_overlong": dict(sorted(overlong.items())),
-        "num_rejected": len(rejected),
+        "notes": list(dict.fromkeys(note for part in parts for note in part.counts.notes)),
+        **counts.as_manifest(),
     }
     with written_aside(final, "publish") as aside:
-        lines = [json.dumps({"where": w, "reason": r}, ensure_ascii=False) + "\n" for w, r in rejected]
-        write_text(aside / REJECTED, "".join(lines))
-        publish_store(parts, aside, final, manifest)
+        write_text(aside / REJECTED, lines)
+        publish_store(parts, equal_to, pipeline.token_keys(), aside, final, manifest)
 
 
-def _rejection_message(rejected: Sequence[Rejected]) -> str:
+def _as_line(rejected: Rejected) -> str:
+    where = rejected.where
+    content = {
+        "source": rejected.source,
+        "file": where.file,
+        "line" if where.is_line else "record": where.number,
+        **({} if where.instance is None else {"instance": where.instance}),
+        "kind": rejected.kind,
+        "reason": rejected.reason,
+        "task": rejected.task,
+    }
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def _rejection_message(rejected: list[Rejected]) -> str:
     shown = [f"  {r.where}: {r.reason}" for r in rejected[:10]]
     more = [f"  … and {len(rejected) - 10} more in this block"] if len(rejected) > 10 else []
     way_out = "Correct the data, or set data.bad_records: quarantine to leave such records out and count them."
     return "\n".join([f"source {rejected[0].source}: records that cannot be used:", *shown, *more, way_out])
-
-
-def _first_reason(rejected: Sequence[Sequence[str]]) -> str:
-    return f" (the first: {rejected[0][0]}: {rejected[0][1]})" if rejected else ""

@@ -4,18 +4,34 @@ Learned are the tokens of an answer, from the first that starts inside it throug
 special token with which the model ends its turn. A token that also covers words of the prompt is context; one that
 covers the space before the answer and its first word (SentencePiece) is answer.
 The text is tokenized whole, so the ids are those of the tokenizer's own chat template.
+
+Where a token stands in the text follows, for byte-level BPE, from the ids alone: each stands for a fixed number of
+bytes, and together they are the text. Other tokenizers are asked for character offsets, which takes longer.
 """
 
+import json
+import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sft.atomic_files import fingerprint
-from sft.data.formatting import RecordError
-from sft.data.rendering import Rendering
+from sft.data.formats.formatting import RecordError
+from sft.data.rendering.answer_spans import Span
+from sft.data.rendering.renderer import Rendering
 from sft.schema import BoolArray, Example, IntArray
+
+
+class _Placed(NamedTuple):
+    """A text and its tokens, with where each starts and ends in it."""
+
+    text: str | bytes
+    answers: Sequence[Span]
+    ids: IntArray
+    starts: IntArray
+    ends: IntArray
 
 
 class ExampleTokenizer:
@@ -29,31 +45,58 @@ class ExampleTokenizer:
         backend.no_truncation()
         self._backend = backend
         added = backend.get_added_tokens_decoder()
-        stops = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        self._stop_ids = np.array(sorted(stops), dtype=np.int64)
-        # The largest id, not their number: a vocabulary may have gaps.
-        self.token_dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 1 << 16 else np.uint32)
+        vocab = tokenizer.get_vocab()
+        stop_ids = sorted({i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids))
+        self.num_ids = max(vocab.values()) + 1  # not their number: a vocabulary may have gaps
+        self._is_stop = np.zeros(self.num_ids, dtype=bool)
+        self._is_stop[stop_ids] = True
+        self.special_tokens = frozenset(tokenizer.convert_ids_to_tokens(stop_ids))
+        """The texts of all control tokens, stop tokens among them."""
+        self.token_dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
+        self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)
 
     def tokenize(self, renderings: Sequence[Rendering]) -> list[Example | RecordError]:
         """An example for each rendering, or the reason why there is none."""
-        encodings = self._backend.encode_batch([r.text for r in renderings], add_special_tokens=False)
-        return [self._to_example(r, e) for r, e in zip(renderings, encodings, strict=True)]
+        texts = [r.text for r in renderings]
+        if self._num_bytes is None:
+            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+            placed = [_place_by_offsets(r, e) for r, e in zip(renderings, encodings, strict=True)]
+        else:
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            placed = [self._place_by_bytes(r, e) for r, e in zip(renderings, encodings, strict=True)]
+        return [self._to_example(p) for p in placed]
 
-    def _to_example(self, rendering: Rendering, encoding: Any) -> Example | RecordError:
+    def _place_by_bytes(self, rendering: Rendering, encoding: Any) -> _Placed:
+        text = rendering.text
         ids = np.array(encoding.ids, dtype=np.int64)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        is_stop = np.isin(ids, self._stop_ids)
+        assert self._num_bytes is not None
+        sizes = self._num_bytes[ids]
+        ends = sizes.cumsum()
+        raw = text.encode()
+        whole = len(ids) > 0 and int(ends[-1]) == len(raw)
+        if not whole or (self._normal_form and not unicodedata.is_normalized(self._normal_form, text)):
+            # Tokens that swallow white space around them, or a text that was normalised.
+            return _place_by_offsets(rendering, self._backend.encode(text, add_special_tokens=False))
+        if len(raw) == len(text):
+            answers = rendering.answers
+        else:
+            answers = tuple((len(text[:a].encode()), len(text[:b].encode())) for a, b in rendering.answers)
+        return _Placed(raw, answers, ids, ends - sizes, ends)
+
+    def _to_example(self, placed: _Placed) -> Example | RecordError:
+        text, answers, ids, starts, ends = placed
+        is_stop = self._is_stop[ids]
         loss_mask = np.zeros(len(ids), dtype=bool)
-        for start, end in rendering.answers:
-            first, behind = np.searchsorted(offsets[:, 0], (start, end))
-            if first and offsets[first - 1, 1] > start and rendering.text[offsets[first - 1, 0] : start].isspace():
+        for start, end in answers:
+            first, behind = (int(i) for i in starts.searchsorted((start, end)))
+            if first and ends[first - 1] > start and _is_space(text[starts[first - 1] : start]):
                 first -= 1
-            stop = _find_stop(rendering.text, offsets, is_stop, int(behind))
+            stop = _find_stop(text, starts, is_stop, behind)
             if stop is None:
                 return RecordError(
                     "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
-                    f"      behind the answer:   {rendering.text[end : end + 40]!r}\n"
+                    f"      behind the answer:   {_shown(text[end : end + 40])!r}\n"
                     "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, with only\n"
                     "      white space between. Choose another with model.chat_template."
                 )
@@ -63,11 +106,42 @@ class ExampleTokenizer:
         return Example(ids.astype(self.token_dtype), loss_mask)
 
 
-def _find_stop(text: str, offsets: IntArray, is_stop: BoolArray, behind: int) -> int | None:
+def _byte_lengths(backend: Any, vocab: dict[str, int], num_ids: int) -> tuple[Any, IntArray | None]:
+    """The Unicode form that texts are brought to, and the bytes of each token; None where tokens are not bytes."""
+    parts = json.loads(backend.to_str())
+    model, normalizer, splitter = parts["model"], parts["normalizer"], parts["pre_tokenizer"] or {}
+    last = splitter.get("pretokenizers", [splitter])[-1]
+    is_byte_level = model["type"] == "BPE" and last.get("type") == "ByteLevel" and not last["add_prefix_space"]
+    has_extras = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix") or model.get("byte_fallback")
+    forms = {"NFC", "NFD", "NFKC", "NFKD"}
+    if not is_byte_level or has_extras or (normalizer is not None and normalizer["type"] not in forms):
+        return None, None
+    added = {token["content"] for token in parts["added_tokens"]}
+    num_bytes = np.zeros(num_ids, dtype=np.int64)
+    for token, i in vocab.items():
+        # In the vocabulary, each byte is spelled as one character.
+        num_bytes[i] = len(token.encode()) if token in added else len(token)
+    return (normalizer["type"] if normalizer else None), num_bytes
+
+
+def _place_by_offsets(rendering: Rendering, encoding: Any) -> _Placed:
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    ids = np.array(encoding.ids, dtype=np.int64)
+    return _Placed(rendering.text, rendering.answers, ids, offsets[:, 0], offsets[:, 1])
+
+
+def _find_stop(text: str | bytes, starts: IntArray, is_stop: BoolArray, behind: int) -> int | None:
     """The first special token at or after `behind`, if nothing but white space lies before it."""
-    for i in range(behind, len(is_stop)):
-        if is_stop[i]:
-            return i
-        if text[offsets[i, 0] : offsets[i, 1]].strip():
-            return None
+    if behind < len(is_stop):
+        stop = behind + int(is_stop[behind:].argmax())
+        if is_stop[stop] and (stop == behind or _is_space(text[starts[behind] : starts[stop]])):
+            return stop
     return None
+
+
+def _is_space(text: str | bytes) -> bool:
+    return not _shown(text).strip()
+
+
+def _shown(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "replace")

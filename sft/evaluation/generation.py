@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from sft.atomic_files import write_json
 from sft.config import ModelConfig
-from sft.data.chat_template import load_tokenizer
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 
 MAX_NEW_TOKENS = 64

@@ -9,7 +9,7 @@ import torch
 
 from sft.atomic_files import write_json
 from sft.data.loader import StepLoader
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.step_plan import StepPlan

@@ -38,7 +38,7 @@ _STAGE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E
 _BEFORE, _RESTART, _INK = "#AEB6BF", "#B3261E", "#333333"
 _MAX_POINTS = 1500
 _MAX_LABEL_CHARS = 36
-_LOOK: dict[Any, Any] = {
+LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -56,11 +56,12 @@ _LOOK: dict[Any, Any] = {
     "ytick.color": _INK,
     "legend.frameon": False,
 }
+"""Settings of matplotlib for every plot of a run."""
 
 
 def loss_plot(run: RunRecords) -> str:
     """Training loss by step, raw and smoothed, with the held-out loss of every evaluation."""
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure, (axes,) = _timeline(run, ["loss per supervised token"], height_inches=4.0)
         for first, stage in _placed(run):
             _draw_steps(axes, first, stage, lambda step: step.loss, _colour(stage.index), f"training, {stage.name}")
@@ -81,7 +82,7 @@ def loss_plot(run: RunRecords) -> str:
 
 def schedule_plot(run: RunRecords) -> str:
     """Learning rate and gradient norm by step."""
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure, (top, bottom) = _timeline(run, ["learning rate", "gradient norm"], height_inches=4.4)
         for first, stage in _placed(run):
             colour = _colour(stage.index)
@@ -96,7 +97,7 @@ def schedule_plot(run: RunRecords) -> str:
 
 def throughput_plot(run: RunRecords) -> str:
     """Tokens and supervised tokens per second by step."""
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure, (axes,) = _timeline(run, ["tokens per second"], height_inches=3.2)
         for number, (first, stage) in enumerate(_placed(run)):
             labels = ("tokens", "supervised tokens") if number == 0 else ("", "")
@@ -111,7 +112,7 @@ def throughput_plot(run: RunRecords) -> str:
 def mixture_plot(stage_index: int, plan: PlanRecord) -> str:
     """Each task's share before mixing and in the stage, the largest share in the stage first."""
     shares = sorted(plan.mixture, key=lambda row: (-row.share, -row.share_before, row.task))
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure, axes = _bars(len(shares), inches_each=0.32)
         ys = np.arange(len(shares), dtype=float)
         axes.barh(ys - 0.19, [s.share_before for s in shares], 0.36, color=_BEFORE, label="before")
@@ -129,7 +130,7 @@ def heldout_plot(evaluations: Sequence[Evaluation]) -> str:
     """Each task's held-out loss, from the base model over the stages; tasks never trained on are shaded."""
     tasks = ordered_tasks(evaluations)
     unseen = [any(e.tasks[task].unseen for e in evaluations if task in e.tasks) for task in tasks]
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure, axes = _bars(len(tasks), inches_each=0.27)
         for y, task in enumerate(tasks):
             losses = [e.tasks[task].loss for e in evaluations if task in e.tasks]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from sft.atomic_files import read_json
-from sft.data.mixture import MixtureRow
+from sft.data.planning.mixture import MixtureRow
 from sft.errors import UserError
 from sft.metrics import StepMetrics
 from sft.run_folder import RunFolder, StageFolder

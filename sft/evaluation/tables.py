@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from sft.data.mixture import MixtureRow
+from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.run_records import Evaluation, ordered_tasks
 
 MAX_TASKS = 30
@@ -51,40 +51,41 @@ def heldout_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
-    """What each task holds before mixing, and what the stage trains on."""
+    """What each task holds, its share before mixing, as wanted and as it is, and how often its examples come again."""
     table = _table(f"Mixture of stage {stage_name}", len(rows))
-    table.add_column("task", max_width=24, no_wrap=True, overflow="ellipsis")
-    for title in ("examples\nbefore", "sup.tok.\nbefore", "share\nbefore"):
-        table.add_column(title, justify="right", style="dim", no_wrap=True)
-    for title in ("examples\nafter", "sup.tok.\nafter", "share\ntarget", "share\nafter", "epochs"):
-        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("\n\ntask", max_width=28, no_wrap=True, overflow="ellipsis")
+    table.padding = 0  # eleven columns
+    for title in ("exam-\nples\nbefore", "sup.\ntok.\nbefore", "\nshare\nbefore"):
+        table.add_column(title, justify="right", style="dim", no_wrap=True, min_width=6)
+    after = ("exam-\nples\nafter", "sup.\ntok.\nafter", "\nshare\ntarget", "\nshare\nafter")
+    for title in (*after, "\n\nepochs", "\ncover-\nage", "tokens\nre-\npeated"):
+        table.add_column(title, justify="right", no_wrap=True, min_width=6)
     # Largest first, by what the stage trains on.
     for row in sorted(rows, key=lambda row: (-row.share, -row.share_before, row.task))[:MAX_TASKS]:
-        table.add_row(
-            Text(row.task),
-            short_count(row.num_examples_before),
-            short_count(row.num_supervised_tokens_before),
-            percent(row.share_before),
-            short_count(row.num_examples),
-            short_count(row.num_supervised_tokens),
-            percent(row.share_target),
-            percent(row.share),
-            number(row.epochs, 2),
-        )
+        _add_mixture(table, Text(row.task), [row])
     table.add_section()
+    _add_mixture(table, Text("all"), rows, style="bold")
+    return table
+
+
+def _add_mixture(table: Table, name: Text, rows: Sequence[MixtureRow], style: str = "") -> None:
+    """The counts of one task, or of all of them together."""
+    num_before, num_after = sum(row.num_examples_before for row in rows), sum(row.num_examples for row in rows)
+    num_trained = sum(row.coverage * row.num_examples_before for row in rows)
     table.add_row(
-        "all",
-        short_count(sum(row.num_examples_before for row in rows)),
+        name,
+        short_count(num_before),
         short_count(sum(row.num_supervised_tokens_before for row in rows)),
         percent(sum(row.share_before for row in rows)),
-        short_count(sum(row.num_examples for row in rows)),
+        short_count(num_after),
         short_count(sum(row.num_supervised_tokens for row in rows)),
         percent(sum(row.share_target for row in rows)),
         percent(sum(row.share for row in rows)),
-        "",
-        style="bold",
+        number(num_after / num_before if num_before else math.nan, 2),
+        f"{num_trained / num_before:.0%}" if num_before else "–",
+        short_count(sum(row.num_tokens_repeated for row in rows)),
+        style=style,
     )
-    return table
 
 
 def relative_change(evaluations: Sequence[Evaluation], task: str | None = None) -> float:

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.chat_template import load_tokenizer
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
 

@@ -1,6 +1,7 @@
 """`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
 
-For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank. The sections that are
+For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
+must have been prepared (`sft prepare CONFIG`). The sections that are
 the launcher's (`cluster`) are left aside.
 """
 
@@ -23,7 +24,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
 from sft.training.stop_request import StopRequest
-from sft.training.workload import prepare_workload
+from sft.training.workload import prepare_workload, require_store
 from sft.world import World
 
 EXIT_WRONG_INPUT = 2
@@ -53,7 +54,9 @@ def _run(config: SftConfig, world: World) -> int:
         torch.cuda.set_device(world.local_rank)
     stop = StopRequest(RunFolder(config.run.dir).stop_file)
     stop.listen()
-    # Before any collective, which would run into its timeout while one rank prepares.
+    if world.size > 1:
+        # No rank prepares data while the others hold their GPUs and wait.
+        require_store(config)
     workload, _store, _plans = prepare_workload(config)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "MASTER_ADDR" in os.environ:

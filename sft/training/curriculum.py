@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from sft.atomic_files import is_published
 from sft.config import OptimizerConfig, SftConfig
-from sft.data.chat_template import load_tokenizer
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet

@@ -3,7 +3,9 @@
 What may change between two starts of a run is how it is run (machines, checkpoints, logging), not what it computes.
 """
 
+import glob
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from sft.atomic_files import write_json, write_text
 from sft.config import SftConfig
 from sft.config_file import dump_config
+from sft.data.reading.locations import without_secrets
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 
@@ -20,7 +23,10 @@ _FREE = {"checkpoint", "logging", "evaluate", "deepspeed"}
 """Sections that may be changed when a run is resumed."""
 
 _FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing", "train.logits_chunk_tokens"}
-_FREE_FIELDS |= {"data.cache_dir", "run.dir", "model.trust_remote_code"}
+_FREE_FIELDS |= {"data.cache_dir", "data.max_bad_share", "run.dir", "model.trust_remote_code"}
+
+_FREE_OF_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
+"""What they lead to is in the fingerprint of the data, to which a stage's plan is held."""
 
 _PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 
@@ -30,7 +36,8 @@ def anchor_paths(config: SftConfig) -> SftConfig:
 
     def anchored(path: str) -> str:
         local = Path(path).expanduser()
-        return str(local.absolute()) if local.exists() else path
+        is_pattern = glob.has_magic(path) and "://" not in path
+        return str(local.absolute()) if is_pattern or local.exists() else path
 
     model, data = config.model, config.data
     sources = tuple(s.model_copy(update={"path": anchored(s.path)}) for s in data.sources)
@@ -55,7 +62,7 @@ def check_run(config: SftConfig) -> None:
     if not run.config.is_file() or not run.has_trained():
         return
     old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    changed = _differences(old, config.model_dump(mode="json", by_alias=True))
+    changed = _differences(old, _without_secrets(config).model_dump(mode="json", by_alias=True))
     if changed:
         lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
         raise UserError(
@@ -68,13 +75,20 @@ def write_run_record(config: SftConfig) -> None:
     """Write the resolved config and the versions of what computes."""
     run = RunFolder(config.run.dir)
     run.stop_file.unlink(missing_ok=True)
-    write_text(run.config, dump_config(config))
+    write_text(run.config, dump_config(_without_secrets(config)))
     versions = {name: version(name) for name in _PACKAGES}
     write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
 
 
+def _without_secrets(config: SftConfig) -> SftConfig:
+    """The config without the passwords and queries of URLs: others read the run folder."""
+    sources = tuple(s.model_copy(update={"path": without_secrets(s.path)}) for s in config.data.sources)
+    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+
+
 def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    if path in _FREE or path in _FREE_FIELDS:
+    of_source = re.fullmatch(r"data\.sources\.\d+\.(\w+)", path)
+    if path in _FREE or path in _FREE_FIELDS or (of_source and of_source[1] in _FREE_OF_SOURCES):
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]

@@ -14,7 +14,7 @@ from sft.checkpoint.export import export_model
 from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sft.atomic_files import is_published
 from sft.config import SftConfig
-from sft.data.pack_plan import PackPlan
-from sft.data.preparation import Report, prepare_store
-from sft.data.stage_plan import plan_heldout, plan_stages
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.stage_plan import plan_heldout, plan_stages
+from sft.data.preparation import Report, Spread, locate_store, prepare_store, spread_over_threads
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -26,8 +27,18 @@ class Workload:
     heldout: Path | None
 
 
+def require_store(config: SftConfig) -> None:
+    """Refuse to go on where the token store is not there yet.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not is_published(locate_store(config.data, config.model).path):
+        raise UserError("The data is not prepared, and no rank may do it while others wait. Run `sft prepare` first.")
+
+
 def prepare_workload(
-    config: SftConfig, report: Report = lambda progress: None
+    config: SftConfig, report: Report = lambda progress: None, spread: Spread = spread_over_threads
 ) -> tuple[Workload, TokenStore, list[PackPlan]]:
     """Make what is not there yet.
 
@@ -35,7 +46,7 @@ def prepare_workload(
         UserError: the data or the mixture cannot be used; nothing half-written stays.
     """
     check_run(config)
-    store = prepare_store(config.data, config.model, report)
+    store = prepare_store(config.data, config.model, report, spread)
     run = RunFolder(config.run.dir)
     try:
         run.path.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """A small job in two stages, to be started as users start theirs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.cluster_utils import Cluster
 
 from tests.conftest import SmallRecords
 
@@ -53,3 +54,13 @@ def write_config(
         return path
 
     return write
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head for the controller, and two nodes that have room for one worker each."""
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}})
+    for _ in range(2):
+        nodes.add_node(num_cpus=2)
+    yield nodes
+    nodes.shutdown()

@@ -26,6 +26,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) -> None:
     straight, killed = write_config("straight"), write_config("killed")
+    run_to_end([*SFT, "prepare", str(straight)])
     run_to_end([*TORCHRUN, "-m", "sft.training", str(straight)])
     run, expected = RunFolder(killed.with_suffix("")), RunFolder(straight.with_suffix(""))
 

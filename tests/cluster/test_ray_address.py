@@ -4,10 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import ray
 from ray.cluster_utils import Cluster
 
@@ -15,16 +13,6 @@ from sft.run_folder import RunFolder
 from tests.cluster.conftest import WriteConfig
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head for the controller, and two nodes that have room for one worker each."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}})
-    for _ in range(2):
-        nodes.add_node(num_cpus=2)
-    yield nodes
-    nodes.shutdown()
 
 
 def test_workers_are_placed_on_the_cluster_that_is_named(cluster: Cluster, write_config: WriteConfig) -> None:

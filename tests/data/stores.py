@@ -8,6 +8,7 @@ from sft.config import SftConfig
 from sft.data.token_store import TokenStore
 
 TASKS = {"chat": 900, "code": 500, "maths": 150, "poems": 40}
+FILES = [{"name": "s.jsonl", "has_lines": True}]
 
 
 def store_of(lengths, num_supervised=None, task_ids=None, prompt_hashes=None, tasks=("t",), name="store"):
@@ -21,7 +22,12 @@ def store_of(lengths, num_supervised=None, task_ids=None, prompt_hashes=None, ta
         loss_mask[end - supervised : end] = True
     return TokenStore(
         Path(name),
-        {"tasks": list(tasks)},
+        {
+            "tasks": list(tasks),
+            "sources": ["s"],
+            "inputs": {"sources": [{"name": "s", "content": name}]},
+            "source_files": FILES,
+        },
         np.arange(offsets[-1], dtype=np.uint32),  # no two tokens are equal: what is read can be told apart
         loss_mask,
         offsets,
@@ -30,6 +36,11 @@ def store_of(lengths, num_supervised=None, task_ids=None, prompt_hashes=None, ta
         np.zeros(count, np.int32),
         np.arange(count),
         random_hashes(count, seed=0) if prompt_hashes is None else np.asarray(prompt_hashes, dtype=np.uint64),
+        file_ids=np.zeros(count, np.int32),
+        line_numbers=np.arange(1, count + 1),
+        instances=np.zeros(count, np.int32),
+        duplicates=np.zeros((0, 3), np.int64),
+        token_keys=np.zeros(int(offsets[-1]), np.uint64),
     )
 
 

@@ -1,54 +1,101 @@
 """Formatting is total or counted: a record becomes a conversation, or raises the reason why it does not."""
 
+import copy
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.config import SourceConfig
-from sft.data.formatting import RecordError, check_columns, format_record
-from sft.errors import UserError
-from sft.schema import Message, Record
+from sft.data.formats.formatting import RecordError, expand_record, format_record
+from sft.schema import Message, Place, TokenizedRecord
+from tests.data.records import VALID, formatted, reason, record, source
 
-ROLES = ["user", "assistant"]
+WORDS = ["user", "assistant", "tool", "human", "gpt", "function_call", "role", "content", "from", "value", "text", "{}"]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(ROLES),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(WORDS)
+    | st.text("\x00\ud83d a\n", max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
+TASKS = st.sampled_from([None, "t", {"column": "task"}, {"column": "Categories"}])
+
+# u user, a answer, c answer with calls, t tool, s system
+CHAIN = "(?:ct+)*[ac]"
+CONVERSATION = re.compile(f"s?(?:{CHAIN})?(?:u{CHAIN})+")
 
 
-def record(**fields):
-    return Record("s", 3, "s.jsonl:4", fields)
+def letters(messages):
+    return "".join("c" if m.tool_calls else m.role[0] for m in messages)
 
 
-def source(form, **settings):
-    return SourceConfig(name="s", path="s.jsonl", format=form, **settings)
-
-
-def reason(form, fields, **settings):
-    with pytest.raises(RecordError) as error:
-        format_record(record(**fields), source(form, **settings))
-    return str(error.value)
-
-
-@pytest.mark.parametrize("form", ["instruction", "prompt_completion", "messages"])
-def test_any_record_becomes_a_conversation_that_ends_in_an_answer_or_a_reason(form):
-    names = ["instruction", "input", "output", "prompt", "completion", "messages", "task"]
-
-    @given(st.dictionaries(st.sampled_from(names), JSON), st.sampled_from([None, "t", {"column": "task"}]))
-    def check(fields, task):
+def check_made_or_refused(fields, form, task):
+    config = source(form, task=task)
+    for made_of in expand_record(record(**fields), config):
         try:
-            made = format_record(record(**fields), source(form, task=task))
-        except RecordError:
-            return
-        assert made.messages[-1].role == "assistant"
-        assert all(m.content.strip() for m in made.messages if m.role == "assistant")
-        assert any(m.role == "user" for m in made.messages)
+            made = format_record(made_of, config)
+        except RecordError as error:
+            str(error).encode()  # it can be shown and written to a file
+            continue
         assert isinstance(made.task, str)
-        assert (made.source, made.index, made.where) == ("s", 3, "s.jsonl:4")
+        assert made.task.strip()
+        assert (made.source, made.index, made.where) == ("s", 3, made_of.where)
+        if isinstance(made, TokenizedRecord):
+            assert made.example.loss_mask.any()
+            assert (made.example.input_ids >= 0).all()
+            continue
+        assert CONVERSATION.fullmatch(letters(made.messages))
+        assert any(m.train for m in made.messages if m.role == "assistant")
+        assert all(m.content.strip() or m.tool_calls for m in made.messages if m.role in ("user", "assistant"))
+        for message in made.messages:
+            message.content.encode()
+
+
+@pytest.mark.parametrize("form", VALID)
+def test_any_record_becomes_a_conversation_that_ends_in_an_answer_or_a_reason(form):
+    names = sorted({*VALID[form], "task", "Categories", "system", "tools"})
+
+    @given(st.dictionaries(st.sampled_from(names), JSON), TASKS)
+    def check(fields, task):
+        check_made_or_refused(fields, form, task)
 
     check()
+
+
+@pytest.mark.parametrize("form", VALID)
+def test_any_damage_to_a_valid_record_is_survived_or_named(form):
+    @given(st.data(), TASKS)
+    def check(data, task):
+        fields = copy.deepcopy(VALID[form])
+        for _ in range(data.draw(st.integers(1, 2))):
+            damage(fields, data)
+        check_made_or_refused(fields, form, task)
+
+    check()
+
+
+def damage(fields, data):
+    """Something, however deep, is replaced, taken away or doubled."""
+    inside, places = [fields], []
+    for value in inside:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        places += [(value, key) for key in keys]
+        inside += [value[key] for key in keys if isinstance(value[key], dict | list)]
+    if not places:
+        return
+    value, key = data.draw(st.sampled_from(places))
+    how = data.draw(st.sampled_from(["replace", "delete", "double"]))
+    if how == "replace":
+        value[key] = data.draw(JSON)
+    elif how == "delete":
+        del value[key]
+    elif isinstance(value, list):
+        value.insert(key, copy.deepcopy(value[key]))
+
+
+@pytest.mark.parametrize("form", VALID)
+def test_every_format_has_a_record_that_is_used(form):
+    assert len(formatted(form, VALID[form])) == (2 if form == "super_natural_instructions" else 1)
 
 
 def test_instruction_and_input_are_one_user_turn():
@@ -64,24 +111,35 @@ def test_columns_are_mapped():
     assert made.messages == (Message("user", "a"), Message("assistant", "b"))
 
 
+@pytest.mark.parametrize("form", ["instruction", "prompt_completion", "messages", "sharegpt"])
+def test_a_system_column_is_the_first_turn_unless_it_is_blank(form):
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    fields = {
+        "instruction": {"instruction": "a", "output": "b"},
+        "prompt_completion": {"prompt": "a", "completion": "b"},
+        "messages": {"messages": turns},
+        "sharegpt": {"conversations": [{"from": t["role"], "value": t["content"]} for t in turns]},
+    }[form]
+    (made,) = formatted(form, fields | {"rules": "Be brief."}, columns={"system": "rules"})
+    assert made.messages == (Message("system", "Be brief."), Message("user", "a"), Message("assistant", "b"))
+    for nothing in ("", " ", None):
+        (made,) = formatted(form, fields | {"system": nothing})
+        assert made.messages == (Message("user", "a"), Message("assistant", "b"))
+
+
 def test_the_task_is_a_name_a_column_or_the_sources_name():
-    fields = {"prompt": "a", "completion": "b", "kind": "sums"}
-    tasks = [
-        format_record(record(**fields), source("prompt_completion", task=t)).task
-        for t in (None, "x", {"column": "kind"})
-    ]
-    assert tasks == ["s", "x", "sums"]
+    fields = {"prompt": "a", "completion": "b", "kind": "sums", "kinds": ["sums", "maths"], "none": []}
+
+    def task(setting):
+        return formatted("prompt_completion", fields, task=setting)[0].task
+
+    assert [task(t) for t in (None, "x", {"column": "kind"}, {"column": "kinds"})] == ["s", "x", "sums", "sums"]
     assert reason("prompt_completion", fields | {"kind": " "}, task={"column": "kind"}) == "the field 'kind' is empty"
-
-
-def test_messages_keep_their_order_and_words():
-    turns = [
-        {"role": "system", "content": ""},
-        {"role": "user", "content": " a "},
-        {"role": "assistant", "content": "b\n"},
-    ]
-    made = format_record(record(messages=turns), source("messages"))
-    assert made.messages == (Message("system", ""), Message("user", " a "), Message("assistant", "b\n"))
+    for broken, expected in (
+        ("none", "the field 'none' holds a list, not text"),
+        ("gone", "the field 'gone' is missing"),
+    ):
+        assert reason("prompt_completion", fields, task={"column": broken}) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,70 +148,90 @@ def test_messages_keep_their_order_and_words():
         ({"instruction": "a"}, "the field 'output' is missing"),
         ({"instruction": "a", "output": ""}, "the field 'output' is empty"),
         ({"instruction": "a", "output": " \n"}, "the field 'output' is empty"),
-        ({"instruction": "a", "output": 42}, "the field 'output' holds a int, not text"),
-        ({"instruction": None, "output": "b"}, "the field 'instruction' holds a NoneType, not text"),
+        ({"instruction": "a", "output": 42}, "the field 'output' holds a number, not text"),
+        ({"instruction": "a", "output": True}, "the field 'output' holds a boolean, not text"),
+        ({"instruction": "a", "output": float("nan")}, "the field 'output' holds NaN, not text"),
+        ({"instruction": None, "output": "b"}, "the field 'instruction' holds null, not text"),
         ({"instruction": "a", "input": ["x"], "output": "b"}, "the field 'input' holds a list, not text"),
+        ({"instruction": "a", "input": float("nan"), "output": "b"}, "the field 'input' holds NaN, not text"),
+        ({"instruction": "a", "output": {}}, "the field 'output' holds an object, not text"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named(fields, expected):
     assert reason("instruction", fields) == expected
 
 
-USER, ANSWER, SYSTEM = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
+FLAWS = {
+    "cut \ud83d": "half of a surrogate pair at character 5: not text",
+    "ab\x00c": "the control character U+0000 at character 3",
+    "é\x7f": "the control character U+007F at character 2",
+    "\x1b[0m": "the control character U+001B at character 1",
+    "\x0b": "the control character U+000B at character 1",
+}
+
+
+@pytest.mark.parametrize("text", FLAWS)
+def test_a_text_with_a_character_that_no_text_has_is_refused_wherever_it_is(text):
+    asked, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": text}
+    places = [
+        ("instruction", {"instruction": text, "output": "b"}, "the field 'instruction'"),
+        ("instruction", {"instruction": "a", "input": text, "output": "b"}, "the field 'input'"),
+        ("prompt_completion", {"prompt": "a", "completion": text}, "the field 'completion'"),
+        ("messages", {"messages": [asked, answer]}, "the content of message 2"),
+        ("messages", {"messages": [asked, {**answer, "content": "b"}], "tools": [{"name": text}]}, "the field 'tools'"),
+        ("sharegpt", {"conversations": [{"from": "human", "value": text}]}, "the value of message 1"),
+        ("seed_tasks", {"instruction": "a", "instances": [{"input": "", "output": text}]}, "the field 'output'"),
+    ]
+    for form, fields, where in places:
+        assert reason(form, fields) == f"{where} holds {FLAWS[text]}"
+    fields = {"prompt": "a", "completion": "b", "kind": text}
+    assert reason("prompt_completion", fields, task={"column": "kind"}) == f"the field 'kind' holds {FLAWS[text]}"
+
+
+def test_every_character_is_text_but_the_control_characters_of_ascii_and_surrogates():
+    refused = set()
+    for code in (*range(0x400), *range(0xD700, 0xE100), 0xFFFD, 0x1F600, 0x10FFFF):
+        try:
+            formatted("prompt_completion", {"prompt": f"a{chr(code)}", "completion": "b"})
+        except RecordError:
+            refused.add(code)
+    controls = set(range(0x20)) - {ord(c) for c in "\t\n\f\r"}
+    assert refused == controls | {0x7F} | set(range(0xD800, 0xE000))
+
+
+def test_a_task_file_is_a_record_for_each_instance_with_the_tasks_own_fields():
+    made = formatted("super_natural_instructions", VALID["super_natural_instructions"], task={"column": "Categories"})
+    assert [c.messages for c in made] == [
+        (Message("user", "Add.\n\n1 2"), Message("assistant", "3")),
+        (Message("user", "Add.\n\n4"), Message("assistant", "4")),
+    ]
+    assert {c.task for c in made} == {"Arithmetic"}
+    assert [c.where for c in made] == [Place("s.jsonl", 4, instance=1), Place("s.jsonl", 4, instance=2)]
+    assert {c.index for c in made} == {3}
 
 
 @pytest.mark.parametrize(
-    ("turns", "expected"),
+    ("instances", "expected"),
     [
-        ([], "the conversation does not end in an answer"),
-        ([USER], "the conversation does not end in an answer"),
-        ([USER, ANSWER, USER], "the conversation does not end in an answer"),
-        ([ANSWER], "the conversation has no user turn"),
-        ([SYSTEM, ANSWER], "the conversation has no user turn"),
-        ([USER, SYSTEM, ANSWER], "message 2 is a system turn; only the first may be one"),
-        ([USER, {"role": "assistant", "content": "\n"}], "the answer in message 2 is empty"),
-        ([USER, {"role": "gpt", "content": "x"}], "message 2 has the role 'gpt'; known: system, user, assistant, tool"),
-        ([USER, {"role": "assistant", "content": None}], "message 2 has a NoneType as its content, not text"),
-        ([USER, "x"], "message 2 is a str, not an object with role and content"),
+        (None, "the field 'instances' holds null, not a list of instances"),
+        ({}, "the field 'instances' holds an object, not a list of instances"),
+        ([], "the field 'instances' holds no instances"),
+        (["x"], "the instance is text, not an object with input and output"),
+        ([{"input": "a"}], "the field 'output' is missing"),
+        ([{"input": "a", "output": []}], "the field 'output' holds a list, not text"),
+        ([{"input": "a", "output": [" "]}], "the field 'output' is empty"),
+        ([{"input": 1, "output": "a"}], "the field 'input' holds a number, not text"),
     ],
 )
-def test_turns_that_are_no_conversation_are_named(turns, expected):
-    assert reason("messages", {"messages": turns}) == expected
-    assert reason("messages", {"messages": "x"}) == "the field 'messages' holds a str, not a list of messages"
+def test_a_task_file_without_usable_instances_is_refused(instances, expected):
+    assert reason("seed_tasks", {"instruction": "Add.", "instances": instances}) == expected
 
 
-# JSON can spell half of a surrogate pair, mostly where a text was cut; no tokenizer can read it.
-@pytest.mark.parametrize("form", ["instruction", "prompt_completion", "messages"])
-def test_half_a_surrogate_pair_is_refused(form):
-    half = "cut \ud83d"
-    fields = {
-        "instruction": {"instruction": half, "output": "b"},
-        "prompt_completion": {"prompt": "a", "completion": half},
-        "messages": {"messages": [USER, {"role": "assistant", "content": half}]},
-    }[form]
-    assert "half of a surrogate pair" in reason(form, fields)
-    assert "half of a surrogate pair" in reason(form, fields | {"task": half}, task={"column": "task"})
-
-
-def test_missing_columns_are_all_named_with_those_that_are_there():
-    with pytest.raises(UserError) as error:
-        check_columns(
-            source("instruction", columns={"input": "context"}, task={"column": "kind"}), record(q="a", output="b")
-        )
-    text = str(error.value)
-    assert text.startswith("source s: s.jsonl:4: ")
-    for part in ("no column 'instruction'", "no column 'context' (for input)", "no column 'kind' (for task)"):
-        assert part in text
-    assert "'output'" not in text
-    assert "The columns there: q, output. Map them, such as columns: {instruction: q}." in text
-
-
-def test_a_name_that_the_format_does_not_have_is_named():
-    with pytest.raises(
-        UserError, match=r"columns\.answer: the format instruction has no 'answer', only instruction, input, output"
-    ):
-        check_columns(source("instruction", columns={"answer": "output"}), record(instruction="a", output="b"))
-
-
-def test_an_optional_column_may_be_absent():
-    check_columns(source("instruction"), record(instruction="a", output="b"))
+def test_one_bad_instance_leaves_the_others():
+    instances = [{"input": "", "output": "a"}, 7, {"input": "", "output": "b"}]
+    config = source("seed_tasks")
+    good, bad, also_good = expand_record(record(instruction="Add.", instances=instances), config)
+    assert [format_record(r, config).messages[-1].content for r in (good, also_good)] == ["a", "b"]
+    with pytest.raises(RecordError, match="the instance is a number"):
+        format_record(bad, config)
+    assert str(bad.where) == "s.jsonl:4, instance 2"

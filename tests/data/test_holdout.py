@@ -1,4 +1,6 @@
-"""Held out are whole prompts and whole tasks: nothing that is measured on was trained on."""
+"""Held out are whole prompts, tasks and sources: nothing that is measured on was trained on."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import HoldoutConfig
-from sft.data.holdout import check_tasks, held_out_examples
+from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.errors import UserError
 from tests.data.stores import random_hashes, store_of
 
 TASKS = ("chat", "code", "maths")
+SOURCES = ["web", "books", "test set"]
 SHARES = st.floats(0, 1, exclude_max=True)
 
 
@@ -20,10 +23,15 @@ def stores(draw):
     count = draw(st.integers(1, 60))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     prompts = random_hashes(draw(st.integers(1, 20)), seed=draw(st.integers(0, 2**32)))
-    return store_of(np.full(count, 4), None, rng.integers(0, 3, count), rng.choice(prompts, count), TASKS)
+    store = store_of(np.full(count, 4), None, rng.integers(0, 3, count), rng.choice(prompts, count), TASKS)
+    return replace(store, manifest={**store.manifest, "sources": SOURCES}, source_ids=rng.integers(0, 3, count))
 
 
-HOLDOUTS = st.builds(HoldoutConfig, share=SHARES, tasks=st.lists(st.sampled_from(TASKS), unique=True).map(tuple))
+def some_of(names):
+    return st.lists(st.sampled_from(names), unique=True).map(tuple)
+
+
+HOLDOUTS = st.builds(HoldoutConfig, share=SHARES, tasks=some_of(TASKS), sources=some_of(SOURCES))
 
 
 @given(stores(), HOLDOUTS)
@@ -34,9 +42,18 @@ def test_equal_prompts_are_never_on_both_sides(store, holdout):
 
 
 @given(stores(), HOLDOUTS)
-def test_no_example_of_an_unseen_task_is_trained(store, holdout):
-    trained = store.task_ids[~held_out_examples(store, holdout)]
-    assert not {TASKS[i] for i in trained} & set(holdout.tasks)
+def test_no_example_of_an_unseen_task_or_source_is_trained(store, holdout):
+    trained = ~held_out_examples(store, holdout)
+    assert not {TASKS[i] for i in store.task_ids[trained]} & set(holdout.tasks)
+    assert not {SOURCES[i] for i in store.source_ids[trained]} & set(holdout.sources)
+
+
+@given(stores(), some_of(TASKS), some_of(SOURCES))
+def test_without_a_share_nothing_else_is_held_out_than_tasks_sources_and_their_prompts(store, tasks, sources):
+    held_out = held_out_examples(store, HoldoutConfig(share=0.0, tasks=tasks, sources=sources))
+    named = [TASKS[t] in tasks or SOURCES[s] in sources for t, s in zip(store.task_ids, store.source_ids, strict=True)]
+    prompts = set(store.prompt_hashes[named].tolist())
+    assert held_out.tolist() == [prompt in prompts for prompt in store.prompt_hashes.tolist()]
 
 
 @given(stores(), SHARES, SHARES)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from sft.data.loader import StepLoader
-from sft.data.stage_plan import plan_stages
+from sft.data.planning.stage_plan import plan_stages
 from sft.step_plan import StepPlan
 from tests.data.stores import config_of, random_store
 

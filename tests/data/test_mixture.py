@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import MixtureConfig
-from sft.data.mixture import TaskSupply, add_replay, allot, draw, mixing_rates
+from sft.data.planning.mixture import TaskSupply, add_replay, allot, draw, mixing_rates, raise_to_least
 
 SIZES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 10**7), min_size=1)
 SHARES = st.dictionaries(st.sampled_from("abcdefgh"), st.floats(0.01, 1.0), min_size=1).map(
@@ -21,9 +21,20 @@ def supplies_of(sizes, units_per_example=1):
     supplies, at = {}, 0
     for task, size in sizes.items():
         ids = np.arange(at, at + size)
-        supplies[task] = TaskSupply(ids, size * units_per_example, 0, 0)
+        supplies[task] = TaskSupply(ids, np.full(size, units_per_example), size * units_per_example, 0, 0)
         at += size
     return supplies
+
+
+def uneven_supplies_of(sizes, seed):
+    """The same with examples of very different sizes; and the units by id."""
+    rng = np.random.default_rng(seed)
+    units = np.clip(rng.lognormal(3.0, 1.5, sum(sizes.values())), 1, 2000).astype(np.int32)
+    supplies = {
+        task: TaskSupply(s.example_ids, units[s.example_ids], int(units[s.example_ids].sum()), 0, 0)
+        for task, s in supplies_of(sizes).items()
+    }
+    return supplies, units
 
 
 def drawn_of(order, supply):
@@ -74,6 +85,27 @@ def test_a_capped_task_counts_for_the_cap(sizes, cap):
     capped = {task: min(size, cap) for task, size in sizes.items()}
     for rule in ({"rates": "natural"}, {"rates": "temperature", "temperature": 2.0}):
         assert mixing_rates(MixtureConfig(cap=cap, **rule), sizes) == mixing_rates(MixtureConfig(**rule), capped)
+
+
+@given(SHARES, st.floats(0.0, 1.0))
+def test_no_rate_is_below_the_least_and_the_others_keep_their_proportions(rates, part):
+    least = part / len(rates)
+    raised = raise_to_least(rates, least)
+    assert raised.keys() == rates.keys()
+    assert sum(raised.values()) == pytest.approx(1)
+    assert min(raised.values()) >= least * (1 - 1e-9)
+    above = {task: raised[task] / rates[task] for task in rates if raised[task] > least * (1 + 1e-9)}
+    if above:
+        scale = max(above.values())
+        assert min(above.values()) == pytest.approx(scale)
+        assert scale <= 1 + 1e-9
+        # Raised is what would be too small: nothing is taken from the others without need.
+        assert all(rates[task] * scale <= least * (1 + 1e-9) for task in rates.keys() - above.keys())
+
+
+def test_a_least_share_raises_the_small_tasks_only():
+    rates = mixing_rates(MixtureConfig(min_share=0.1), {"large": 900, "middle": 90, "small": 9, "tiny": 1})
+    assert rates == pytest.approx({"large": 0.7, "middle": 0.1, "small": 0.1, "tiny": 0.1})
 
 
 @given(SHARES, st.lists(st.tuples(st.floats(0.01, 0.3), SHARES), max_size=3))
@@ -135,17 +167,37 @@ def test_no_example_comes_again_before_all_others_of_its_task(sizes, data, seed)
         assert drawn[sizes[task] :] == drawn[: -sizes[task]] or len(drawn) <= sizes[task]
 
 
-# What holds is stated in `draw`: 1 + share * (T - 2) for T tasks, 1 for two of them, 0 for one.
 @given(TASK_SIZES, st.data(), st.integers(0, 2**32))
-def test_every_stretch_of_the_order_has_its_share_of_each_task(sizes, data, seed):
-    supplies = supplies_of(sizes)
-    order = draw(supplies, {task: data.draw(st.floats(0.1, 200)) for task in sizes}, seed)
-    for supply in supplies.values():
-        is_task = np.isin(order, supply.example_ids)
-        share = is_task.mean()
-        surplus = np.concatenate([[0], np.cumsum(is_task - share)])
+def test_a_task_gets_the_units_that_it_was_allotted_to_within_half_an_example(sizes, data, seed):
+    supplies, units = uneven_supplies_of(sizes, seed)
+    allotted = {task: data.draw(st.floats(0.01, 5.0)) * supplies[task].units for task in sizes}
+    order = draw(supplies, allotted, seed)
+    for task, supply in supplies.items():
+        drawn = drawn_of(order, supply)
+        surplus = units[drawn].sum() - allotted[task]
+        assert abs(surplus) <= supply.example_units.max() / 2 or (len(drawn) == 1 and surplus > 0)
+
+
+@given(TASK_SIZES, st.sampled_from([1, 2, 7]), st.integers(0, 2**32))
+def test_whole_epochs_draw_every_example_as_often(sizes, epochs, seed):
+    supplies, _ = uneven_supplies_of(sizes, seed)
+    order = draw(supplies, {task: float(epochs * supply.units) for task, supply in supplies.items()}, seed)
+    assert np.bincount(order, minlength=sum(sizes.values())).tolist() == [epochs] * sum(sizes.values())
+
+
+# What holds is stated in `draw`; with examples of one unit it is 1 + share * (T - 2) for T tasks.
+@given(TASK_SIZES, st.data(), st.integers(0, 2**32), st.booleans())
+def test_every_stretch_of_the_order_has_its_share_of_each_task(sizes, data, seed, uneven):
+    supplies, units = uneven_supplies_of(sizes, seed) if uneven else (supplies_of(sizes), np.ones(400))
+    order = draw(supplies, {task: data.draw(st.floats(0.02, 5.0)) * s.units for task, s in supplies.items()}, seed)
+    largest = {task: units[drawn_of(order, supply)].max() for task, supply in supplies.items()}
+    for task, supply in supplies.items():
+        of_task = np.where(np.isin(order, supply.example_ids), units[order], 0)
+        share = of_task.sum() / units[order].sum()
+        surplus = np.concatenate([[0], np.cumsum(of_task - share * units[order])])
+        bound = (1 - share) * largest[task] + share * sum(most for other, most in largest.items() if other != task)
         # The surplus of a stretch is that at its end less that at its start: this is the largest of all stretches.
-        assert surplus.max() - surplus.min() <= 1 + share * (len(sizes) - 2) + 1e-9
+        assert surplus.max() - surplus.min() <= bound + 1e-6
 
 
 @given(TASK_SIZES, st.data(), st.integers(0, 2**32))

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import queue
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 
 from sft.atomic_files import hash_file, is_published
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.data import preparation
-from sft.data.chat_template import build_template_renderer, load_tokenizer
-from sft.data.formatting import format_record
-from sft.data.preparation import REJECTED, prepare_store, prompt_hash
-from sft.data.rendering import ConversationRenderer
-from sft.data.sources import read_records
+from sft.data.duplicates import prompt_hash
+from sft.data.formats.formatting import format_record
+from sft.data.preparation import REJECTED, prepare_store
+from sft.data.reading import blocks
+from sft.data.reading.sources import read_records
+from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.token_store import TokenStore
 from sft.data.tokenization import ExampleTokenizer
 from sft.errors import UserError
@@ -37,7 +39,8 @@ def data_of(folder, *sources, **settings):
 def small_data(folder, small_records, **settings):
     instructions = {"name": "basic", "path": str(small_records.instructions), "format": "instruction"}
     prompts = {"name": "lists", "path": str(small_records.prompts), "format": "prompt_completion"}
-    return data_of(folder, instructions | {"task": {"column": "task"}}, prompts, **settings)
+    # Some of the short lists are equal.
+    return data_of(folder, instructions | {"task": {"column": "task"}}, prompts, **({"duplicates": "keep"} | settings))
 
 
 def write_prompts(path, rows):
@@ -60,7 +63,7 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
     made = [
         (i, format_record(record, source)) for i, source in enumerate(data.sources) for record in read_records(source)
     ]
-    expected = ExampleTokenizer(tokenizer).tokenize([renderer.render(c) for _, c in made])
+    expected = ExampleTokenizer(tokenizer).tokenize([rendering for _, c in made for rendering in renderer.render(c)])
     assert len(store) == len(expected) == 180
     for i, ((source_id, c), example) in enumerate(zip(made, expected, strict=True)):
         assert store.example(i).input_ids.tolist() == example.input_ids.tolist()
@@ -69,6 +72,7 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
         assert store.num_supervised[i] == example.loss_mask.sum()
         assert store.tasks[store.task_ids[i]] == c.task
         assert (store.source_ids[i], store.record_ids[i]) == (source_id, c.index)
+        assert store.place(i) == c.where
         assert store.prompt_hashes[i] == np.uint64(prompt_hash(c))
     assert store.tasks == ["copy", "count", "lists", "reverse", "sort"]
     assert store.manifest["sources"] == ["basic", "lists"]
@@ -104,23 +108,45 @@ KINDS = {
 
 
 @settings(max_examples=15)
-@given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=30), st.integers(1, 8))
-def test_every_record_is_kept_overlong_or_rejected(tmp_path_factory, model, kinds, block_records):
+@given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=30), st.integers(1, 400))
+def test_every_record_is_kept_or_left_out_with_its_reason(tmp_path_factory, model, kinds, block_bytes):
     folder = tmp_path_factory.mktemp("counts")
     source = write_prompts(folder / "data.jsonl", [GOOD, *(KINDS[kind] for kind in kinds)])
-    data = data_of(folder, source, max_len_tokens=64, bad_records="quarantine")
+    data = data_of(folder, source, max_len_tokens=64, bad_records="quarantine", max_bad_share=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "BLOCK_RECORDS", block_records)
+        patch.setattr(blocks, "BLOCK_BYTES", block_bytes)
         store = prepare_store(data, model)
-    kept, overlong = kinds.count("good") + 1, kinds.count("overlong")
-    bad = [i for i, kind in enumerate(kinds, start=2) if kind not in ("good", "overlong")]
-    assert len(store) == store.manifest["num_kept"] == kept
-    assert store.manifest["num_overlong"] == ({"here": overlong} if overlong else {})
-    assert store.manifest["num_rejected"] == len(bad)
-    assert store.manifest["num_read"] == len(kinds) + 1 == kept + overlong + len(bad)
+    duplicates, overlong = kinds.count("good"), kinds.count("overlong")
+    left_out = {i: kind for i, kind in enumerate(kinds, start=2)}
+    num_bad = len(kinds) - duplicates - overlong
+    found = {name: store.manifest[f"num_{name}"] for name in ("read", "kept", "bad", "too_long", "duplicate")}
+    assert found == {
+        "read": len(kinds) + 1,
+        "kept": 1,
+        "bad": num_bad,
+        "too_long": overlong,
+        "duplicate": duplicates,
+    }
+    assert len(store) == 1
+    assert store.manifest["too_long_by_task"] == ({"here": overlong} if overlong else {})
+    assert sum(store.manifest["reasons"].values()) == num_bad
     rejected = [json.loads(line) for line in (store.path / REJECTED).read_text(encoding="utf-8").splitlines()]
-    assert [entry["where"] for entry in rejected] == [f"{folder / 'data.jsonl'}:{line}" for line in bad]
-    assert all(entry["reason"] for entry in rejected)
+    names = {"good": "duplicate", "overlong": "too long"}
+    assert {entry["line"]: entry["kind"] for entry in rejected} == {i: names.get(k, "bad") for i, k in left_out.items()}
+    assert all(entry["reason"] and entry["file"] == str(folder / "data.jsonl") for entry in rejected)
+
+
+def test_too_many_bad_records_stop_the_preparation_and_a_higher_limit_goes_on(tmp_path, model, monkeypatch):
+    rows = [{"prompt": f"say {i}", "completion": "yes"} for i in range(8)]
+    source = write_prompts(tmp_path / "data.jsonl", [*rows, KINDS["empty"], KINDS["broken"]])
+    with pytest.raises(UserError, match=r"here: 2 of 10 \(20\.0%\)") as error:
+        prepare_store(data_of(tmp_path, source, bad_records="quarantine"), model)
+    assert "1 × the field 'completion' is empty" in str(error.value)
+    listed = str(error.value).rsplit("Each of them: ", 1)[1]
+    assert [json.loads(line)["line"] for line in Path(listed).read_text(encoding="utf-8").splitlines()] == [9, 10]
+    counts = count_tokenized(monkeypatch)
+    store = prepare_store(data_of(tmp_path, source, bad_records="quarantine", max_bad_share=0.2), model)
+    assert (len(store), counts) == (8, [])
 
 
 def test_a_record_that_cannot_be_used_stops_the_preparation(tmp_path, model):
@@ -134,7 +160,7 @@ def test_a_record_that_cannot_be_used_stops_the_preparation(tmp_path, model):
 
 
 def test_an_error_in_a_later_block_leaves_nothing_behind(tmp_path, model, monkeypatch):
-    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 2)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 80)
     source = write_prompts(tmp_path / "data.jsonl", [GOOD] * 5 + ["[1]"])
     with pytest.raises(UserError, match=r"data\.jsonl:6: the record is a list"):
         prepare_store(data_of(tmp_path, source), model)
@@ -161,12 +187,11 @@ def test_where_no_example_is_left_the_reasons_are_given(tmp_path, small_records,
     ):
         prepare_store(small_data(tmp_path, small_records, max_len_tokens=4), model)
     source = write_prompts(tmp_path / "data.jsonl", ["[1]"])
-    with pytest.raises(UserError, match=r"1 cannot be used \(the first: .*data\.jsonl:1: the record is a list"):
+    with pytest.raises(UserError, match=r"1 cannot be used. .*\n  1 × the record is a list"):
         prepare_store(data_of(tmp_path, source, bad_records="quarantine"), model)
     empty = write_prompts(tmp_path / "empty.jsonl", [])
-    with pytest.raises(UserError, match="No example is left of 0 records"):
+    with pytest.raises(UserError, match="holds no records"):
         prepare_store(data_of(tmp_path, empty), model)
-    assert left_behind(tmp_path) == []
 
 
 def test_missing_columns_are_told_before_any_record_is_read(tmp_path, model):
@@ -194,7 +219,7 @@ def count_tokenized(monkeypatch):
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 4, 5, 6])
 def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_records, model, monkeypatch, num_blocks):
-    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 32)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
     whole = prepare_store(small_data(tmp_path / "whole", small_records), model)
     reports = []
 
@@ -207,18 +232,19 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_r
     with pytest.raises(Killed):
         prepare_store(data, model, kill)
     assert not is_published(tmp_path / "killed" / "cache" / "tokens" / whole.path.name)
-    # The next part was being written: it has arrays, but not yet its counts.
     parts = tmp_path / "killed" / "cache" / "tokens" / f".{whole.path.name}.parts"
-    names = ["0000-000000", "0000-000001", "0000-000002", "0000-000003", "0001-000000", "0001-000001"]
-    assert sorted(part.name for part in parts.iterdir()) == names[:num_blocks]
-    for next_part in names[num_blocks : num_blocks + 1]:
-        (parts / next_part).mkdir()
-        (parts / next_part / "tokens.npy").write_bytes(b"half of an arr")
-    blocks = [32, 32, 32, 24, 32, 28]
+    there = sorted(part.name for part in parts.iterdir())
+    assert len(there) == num_blocks
+    # Another process was killed while it wrote the next part, and the machine went down while it wrote the last.
+    (parts / ".0000-000003.safetensors.1.partial").write_bytes(b"half of a par")
+    cut_off = (parts / there[-1]).read_bytes()
+    (parts / there[-1]).write_bytes(cut_off[: len(cut_off) // 2])
     counts = count_tokenized(monkeypatch)
-    store = prepare_store(data, model, reports.append)
-    assert counts == blocks[num_blocks:]
-    assert [p.num_records for p in reports[num_blocks:]] == [32, 64, 96, 120, 32, 60]
+    resumed = []
+    store = prepare_store(data, model, resumed.append)
+    # Only what was not there is made; the cut-off part is made again.
+    assert len(counts) == len(resumed) - num_blocks + 1
+    assert {p.source: p.num_records for p in resumed} == {"basic": 120, "lists": 60}
     assert store.manifest == whole.manifest
     for name in whole.manifest["files"]:
         assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()
@@ -227,7 +253,7 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_r
 
 def test_blocks_do_not_change_the_store(tmp_path, small_records, model, monkeypatch):
     one = prepare_store(small_data(tmp_path / "one", small_records), model)
-    monkeypatch.setattr(preparation, "BLOCK_RECORDS", 7)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 700)
     other = prepare_store(small_data(tmp_path / "other", small_records), model)
     assert one.manifest == other.manifest
 
@@ -257,6 +283,7 @@ def test_the_fingerprint_changes_with_all_that_the_content_depends_on(tmp_path, 
     changed = tmp_path / "changed.jsonl"
     changed.write_bytes(small_records.prompts.read_bytes().replace(b"river", b"ocean", 1))
     models = [ModelConfig(path=str(tokenizer_dir(t))) for t in ("chatml", "default_system", "headers", None)]
+    exchanged = {"prompt": "completion", "completion": "prompt"}
     variants = [
         (data, models[0]),
         *((data, model) for model in models[1:]),  # another template, or another end-of-text token
@@ -273,7 +300,12 @@ def test_the_fingerprint_changes_with_all_that_the_content_depends_on(tmp_path, 
                 {"sources": (basic, lists.model_copy(update={"path": str(changed)}))},
                 {"sources": (basic, lists.model_copy(update={"name": "other"}))},
                 {"sources": (basic, lists.model_copy(update={"task": "other"}))},
-                {"sources": (basic, lists.model_copy(update={"columns": {"prompt": "completion"}}))},
+                {
+                    "sources": (
+                        basic,
+                        lists.model_copy(update={"columns": exchanged}),
+                    )
+                },
             )
         ),
     ]
@@ -335,4 +367,4 @@ def test_the_record_of_a_source_is_named_by_its_place(small_records):
     source = SourceConfig(name="s", path=str(small_records.prompts), format="prompt_completion")
     first = next(read_records(source))
     assert isinstance(first, Record)
-    assert first.where == f"{small_records.prompts}:1"
+    assert str(first.where) == f"{small_records.prompts}:1"

@@ -1,33 +1,131 @@
-"""An answer's span is its place in the template's own text, or the record is refused with both texts."""
+"""An answer's span is its place in the template's own text, and whole, or the record is refused with both texts."""
+
+import re
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
-from sft.data.chat_template import build_template_renderer, load_tokenizer
-from sft.data.formatting import RecordError
-from sft.data.rendering import ConversationRenderer
+from sft.data.formats.formatting import RecordError
+from sft.data.rendering.adaptation import adapt
+from sft.data.rendering.chat_template import TEMPLATE_DATE, build_template_renderer, load_tokenizer, template_turn
+from sft.data.rendering.renderer import ConversationRenderer
 from sft.errors import UserError
-from sft.schema import Message
-from tests.data.conversations import conversation, conversations, turns
+from sft.schema import Message, ToolCall
+from tests.data.conversations import (
+    CALLS_WITHOUT_TEXT,
+    REAL_TOKENIZERS,
+    TOOLS,
+    all_kinds,
+    conversation,
+    conversations,
+    turns,
+)
+
+TEMPLATES = (
+    *("chatml", "default_system", "think", "inst", "headers", "headers_tools", "model_role", "mistral", "phi"),
+    *("separator", "trim_earlier", None, "gpt2"),
+)
+ALL = [*TEMPLATES, *REAL_TOKENIZERS]
 
 
 @pytest.fixture(scope="module")
-def renderer(tokenizer_dir):
+def tokenizer(tokenizer_dir):
+    def load(template, chat_template=None):
+        path = template if isinstance(template, Path) else tokenizer_dir(template)
+        return load_tokenizer(ModelConfig(path=str(path), chat_template=chat_template))
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def renderer(tokenizer):
     def build(template, train_on="all_assistant", chat_template=None):
-        tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir(template)), chat_template=chat_template))
-        return ConversationRenderer(build_template_renderer(tokenizer), train_on)
+        return ConversationRenderer(build_template_renderer(tokenizer(template, chat_template)), train_on)
 
     return build
 
 
+def render_one(renderer, made):
+    (rendering,) = renderer.render(made)
+    return rendering
+
+
 def answers(renderer, made):
-    rendering = renderer.render(made)
+    return spans(render_one(renderer, made))
+
+
+def spans(rendering):
     return [rendering.text[start:end] for start, end in rendering.answers]
 
 
-@pytest.mark.parametrize("template", ["chatml", "default_system"])
+def words(text):
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, template):
+    build = tokenizer(template)
+    render = build_template_renderer(build)
+    date = f"{TEMPLATE_DATE:%d %b %Y}"
+
+    @given(all_kinds(thinks=True))
+    def check(made):
+        asked = {"tools": list(made.tools) or None, "date_string": date}
+        try:
+            text = render(made.messages, made.tools)
+        except RecordError:
+            with pytest.raises(Exception):  # noqa: B017, PT011  (what the template's code raises)
+                build.apply_chat_template([template_turn(m) for m in made.messages], tokenize=False, **asked)
+        else:
+            turned = [template_turn(m) for m in made.messages]
+            assert text == build.apply_chat_template(turned, tokenize=False, **asked)
+
+    check()
+
+
+@pytest.mark.parametrize("template", ALL)
+def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokenizer, renderer, template):
+    load, build = tokenizer(template), renderer(template)
+    date = f"{TEMPLATE_DATE:%d %b %Y}"
+
+    @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
+    def check(made):
+        if not any(m.role == "assistant" and m.train for m in made.messages):
+            with pytest.raises(RecordError, match="no answer of the conversation is to be learned"):
+                build.render(made)
+            return
+        learned = []
+        for rendering in build.render(made):
+            messages, tools = rendering.conversation.messages, rendering.conversation.tools
+            for turn, (start, end) in zip(rendering.turns, rendering.answers, strict=True):
+                message, answer = messages[turn], rendering.text[start:end]
+                assert (message.role, message.train) == ("assistant", True)
+                assert words(answer).startswith(words(message.content))
+                if not message.tool_calls:
+                    assert words(answer) == words(message.content)
+                for call in message.tool_calls:
+                    assert call.name in answer
+                learned.append((message.content, message.tool_calls))
+                if turn == len(messages) - 1:  # the prompt is then what the model is given to answer
+                    prompt = load.apply_chat_template(
+                        [template_turn(m) for m in messages[:turn]],
+                        **{"tools": list(tools) or None, "tokenize": False},
+                        **{"add_generation_prompt": True, "date_string": date},
+                    ).rstrip()
+                    assert rendering.text[:start].startswith(prompt)
+                    assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", rendering.text[len(prompt) : start])
+        adapted = adapt(made, build.traits).messages
+        expected = [(m.content, m.tool_calls) for m in adapted if m.role == "assistant" and m.train]
+        assert sorted(map(repr, learned)) == sorted(map(repr, expected))
+
+    check()
+
+
+@pytest.mark.parametrize("template", ["chatml", "default_system", "separator", "phi"])
 def test_the_spans_are_the_answers(renderer, template):
     build = renderer(template)
 
@@ -38,11 +136,11 @@ def test_the_spans_are_the_answers(renderer, template):
     check()
 
 
-@pytest.mark.parametrize("template", ["inst", "headers", "model_role"])
+@pytest.mark.parametrize("template", ["inst", "headers", "headers_tools", "model_role"])
 def test_the_spans_are_the_answers_without_the_white_space_that_is_trimmed(renderer, template):
     build = renderer(template)
 
-    @given(conversations(system=template != "model_role"))
+    @given(conversations())
     def check(made):
         assert answers(build, made) == [m.content.strip() for m in made.messages if m.role == "assistant"]
 
@@ -54,7 +152,7 @@ def test_the_span_is_not_that_of_an_equal_text_before_or_behind(renderer):
     def check(word, data):
         build = renderer("chatml")
         made = turns(word, word, word, word)
-        rendering = build.render(made)
+        rendering = render_one(build, made)
         turn = f"<|im_start|>{{}}\n{word}<|im_end|>\n"
         first = len(turn.format("user")) + len("<|im_start|>assistant\n")
         second = first + len(turn.format("user")) + len(turn.format("assistant"))
@@ -66,22 +164,45 @@ def test_the_span_is_not_that_of_an_equal_text_before_or_behind(renderer):
 @pytest.mark.parametrize("template", ["chatml", "think", "inst"])
 def test_last_assistant_trains_the_last_answer_only(renderer, template):
     made = turns("a", "b", "a", "b")
-    every, last = renderer(template).render(made), renderer(template, "last_assistant").render(made)
+    every = render_one(renderer(template), made)
+    last = render_one(renderer(template, "last_assistant"), made)
     assert last.text == every.text
-    assert last.answers == every.answers[-1:]
+    assert (last.answers, last.turns) == (every.answers[-1:], (3,))
 
 
 def test_an_inserted_think_block_is_not_part_of_the_answer(renderer):
     build = renderer("think")
     made = turns("q", "one", "q", "two")
-    assert build.render(made).text.endswith("<think>\n\n</think>\n\ntwo<|im_end|>\n")
+    assert render_one(build, made).text.endswith("<think>\n\n</think>\n\ntwo<|im_end|>\n")
     assert answers(build, made) == ["one", "two"]
 
 
-def test_the_think_block_of_an_answer_is_learned_where_the_template_writes_it(renderer):
+def test_an_answer_that_loses_its_think_block_before_later_turns_is_a_rendering_of_its_own(renderer):
+    thought = "<think>\nhm\n</think>\n\n"
+    made = turns("q", f"{thought}one", "q", "two", "q", f"{thought}three")
+    first, whole = renderer("think").render(made)
+    assert (first.turns, spans(first)) == ((1,), [f"{thought}one"])
+    assert first.conversation.messages == made.messages[:2]
+    assert (whole.turns, spans(whole)) == ((3, 5), ["two", f"{thought}three"])
+    assert whole.conversation == made
+    assert "hm" not in whole.text[: whole.answers[0][0]]
+
+
+def test_an_answer_that_is_not_learned_needs_no_rendering_of_its_own(renderer):
     thought = "<think>\nhm\n</think>\n\n"
     made = turns("q", f"{thought}one", "q", f"{thought}two")
-    assert answers(renderer("think"), made) == ["one", f"{thought}two"]
+    assert render_one(renderer("think", "last_assistant"), made).turns == (3,)
+    silent = conversation(made.messages[0], Message("assistant", f"{thought}one", train=False), *made.messages[2:])
+    assert render_one(renderer("think"), silent).turns == (3,)
+
+
+def test_a_message_that_is_not_to_be_trained_is_context(renderer):
+    made = conversation(*turns("q", "a").messages, Message("user", "q"), Message("assistant", "b", train=False))
+    rendering = render_one(renderer("chatml"), made)
+    assert (rendering.turns, spans(rendering)) == ((1,), ["a"])
+    assert "b<|im_end|>" in rendering.text
+    with pytest.raises(RecordError, match="no answer of the conversation is to be learned"):
+        renderer("chatml", "last_assistant").render(made)
 
 
 # The template takes the line break away and writes one of its own in the same place.
@@ -90,20 +211,78 @@ def test_white_space_of_the_template_is_not_taken_for_the_answers_own(renderer, 
     assert answers(renderer("think"), turns("q", answer)) == [span]
 
 
-def test_a_rewritten_think_block_is_refused(renderer):
-    with pytest.raises(RecordError, match="does not show where the answer is"):
-        renderer("think").render(turns("q", "<think>hm</think>two"))
+@pytest.mark.parametrize("answer", ["<think>hm</think>two", "<think>\nhm</think> two", "<think></think>two"])
+def test_a_think_block_is_learned_whole_where_the_template_writes_its_white_space_otherwise(renderer, answer):
+    (learned,) = answers(renderer("think"), turns("q", answer))
+    assert learned.startswith("<think>\n")
+    assert words(learned) == words(answer)
 
 
-def test_an_answer_that_is_nothing_but_a_think_block_is_refused_where_the_template_drops_it(renderer):
+def test_an_answer_that_is_nothing_but_a_think_block_is_learned_as_long_as_the_template_writes_it(renderer):
+    alone, whole = renderer("think").render(turns("q", "<think>\nhm\n</think>\n\n", "q", "two"))
+    assert words(spans(alone)[0]) == "<think>hm</think>"
+    assert spans(whole) == ["two"]
+    # The template writes an empty one by itself: nothing shows that it is the answer's.
     with pytest.raises(RecordError, match="does not show where the answer is"):
-        renderer("think").render(turns("q", "<think>\nhm\n</think>\n\n", "q", "two"))
+        renderer("think").render(turns("q", "<think>\n\n</think>\n\n"))
+
+
+def test_an_answer_that_the_template_never_writes_whole_is_refused(renderer, tmp_path):
+    path = tmp_path / "forgets.jinja"
+    text = "{% for m in messages %}{{ m.role + '>' + m.content.split('</think>')[-1] + '<|im_end|>' }}{% endfor %}"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecordError, match="does not write the whole answer"):
+        renderer("chatml", chat_template=str(path)).render(turns("q", "<think>hm</think>two"))
+
+
+CALL = ToolCall("look_up", {"word": "river", "limit": 3}, "call_1")
+CALLED = {
+    "think": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
+    "headers_tools": '{"name": "look_up", "parameters": {"word": "river", "limit": 3}}',
+    "mistral": '[TOOL_CALLS] [{"name": "look_up", "arguments": {"word": "river", "limit": 3}, "id": "000000001"}]',
+    "chatml": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
+    "model_role": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
+}
+
+
+@pytest.mark.parametrize("template", CALLED)
+def test_tool_calls_are_answers_and_tool_results_are_not(renderer, template):
+    call, result = Message("assistant", "", tool_calls=(CALL,)), Message("tool", "a stream", call_id="call_1")
+    made = conversation(Message("user", "q"), call, result, Message("assistant", "a"), tools=TOOLS)
+    rendering = render_one(renderer(template), made)
+    assert spans(rendering) == [CALLED[template], "a"]
+    assert "a stream" in rendering.text
+    assert "Does count." in rendering.text
+
+
+def test_text_in_front_of_a_call_is_learned_with_it_or_the_record_is_refused(renderer):
+    made = conversation(Message("user", "q"), Message("assistant", "I look.", tool_calls=(CALL,)))
+    assert answers(renderer("think"), made) == [f"I look.\n{CALLED['think']}"]
+    for template in CALLS_WITHOUT_TEXT:
+        with pytest.raises(RecordError, match="does not write the whole answer") as refused:
+            renderer(template).render(made)
+        assert "'I look.' + a call of look_up" in str(refused.value)
+
+
+def test_a_call_whose_arguments_are_not_written_is_refused(renderer, tmp_path):
+    path = tmp_path / "names.jinja"
+    text = (
+        "{% for m in messages %}{{ m.role + '>' + m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function.name + (c.function.arguments.probekey or '') }}{% endfor %}"
+        "{{ '<|im_end|>' }}{% endfor %}"
+    )
+    path.write_text(text, encoding="utf-8")
+    build = renderer("chatml", chat_template=str(path))
+    assert build.traits.has_tool_calls
+    with pytest.raises(RecordError, match="does not write the whole answer"):
+        build.render(conversation(Message("user", "q"), Message("assistant", "", tool_calls=(CALL,))))
 
 
 @pytest.mark.parametrize("template", ["upper_case", "no_answer"])
 def test_a_template_that_does_not_write_the_answer_is_refused_with_both_texts(renderer, template):
     with pytest.raises(RecordError) as refused:
         renderer(template).render(turns("the question", "the reply"))
+    assert "does not show where the answer is" in str(refused.value)
     assert "the answer:          'the reply'" in str(refused.value)
     assert "the template's text: '<|im_start|>user\\nthe question" in str(refused.value)
 
@@ -116,10 +295,18 @@ def test_a_template_that_ignores_the_answer_is_refused_although_its_words_are_th
 
 
 def test_what_the_template_itself_refuses_is_a_record_error(renderer):
-    with pytest.raises(RecordError, match="System role not supported"):
-        renderer("model_role").render(conversation(Message("system", "s"), *turns("q", "a").messages))
-    with pytest.raises(RecordError, match="must alternate"):
-        renderer("inst").render(conversation(Message("user", "q"), *turns("q", "a").messages))
+    for template in ("inst", "model_role"):
+        with pytest.raises(RecordError, match="must take turns"):
+            renderer(template).render(conversation(Message("user", "q"), *turns("q", "a").messages))
+
+
+def test_a_template_that_asks_for_today_is_told_the_same_day_in_every_run(renderer, tmp_path):
+    text = render_one(renderer("headers_tools"), turns("q", "a")).text
+    assert "Today Date: 26 Jul 2024\n" in text
+    path = tmp_path / "today.jinja"
+    path.write_text("{{ strftime_now('%Y') }}{% for m in messages %}>{{ m.content }}<|im_end|>{% endfor %}")
+    year = render_one(renderer("chatml", chat_template=str(path)), turns("q", "a")).text[:4]
+    assert int(year) == TEMPLATE_DATE.year < datetime.now().year
 
 
 def test_a_long_text_is_shown_by_its_ends(renderer):
@@ -130,12 +317,12 @@ def test_a_long_text_is_shown_by_its_ends(renderer):
 
 def test_a_tokenizer_without_template_renders_chatml(renderer):
     expected = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
-    assert renderer(None).render(turns("q", "a")).text == expected
-    assert renderer("inst", chat_template="chatml").render(turns("q", "a")).text == expected
+    assert render_one(renderer(None), turns("q", "a")).text == expected
+    assert render_one(renderer("inst", chat_template="chatml"), turns("q", "a")).text == expected
 
 
 def test_where_chatml_has_no_end_mark_the_end_of_text_token_ends_each_turn(renderer):
-    text = renderer("gpt2").render(turns("q", "a", "q", "b")).text
+    text = render_one(renderer("gpt2"), turns("q", "a", "q", "b")).text
     assert text.count("<|endoftext|>") == 4
     assert text.endswith("assistant\nb<|endoftext|>\n")
 
@@ -144,10 +331,8 @@ def test_a_template_file_takes_the_place_of_the_tokenizers_own(renderer, tmp_pat
     path = tmp_path / "own.jinja"
     marked = "{%- generation -%}{{ message.content }}<|im_end|>{%- endgeneration -%}"
     path.write_text("{% for message in messages %}{{ message.role }}>" + marked + "{% endfor %}", encoding="utf-8")
-    assert (
-        renderer("inst", chat_template=str(path)).render(turns("q", "a")).text
-        == "user>q<|im_end|>assistant>a<|im_end|>"
-    )
+    rendering = render_one(renderer("inst", chat_template=str(path)), turns("q", "a"))
+    assert rendering.text == "user>q<|im_end|>assistant>a<|im_end|>"
 
 
 def test_a_broken_template_file_is_named_with_its_line(tokenizer_dir, tmp_path):
@@ -164,3 +349,15 @@ def test_a_folder_without_tokenizer_is_named(tmp_path):
         load_tokenizer(ModelConfig(path=str(tmp_path)))
     with pytest.raises(UserError, match="there is no folder"):
         load_tokenizer(ModelConfig(path=str(tmp_path / "absent")))
+
+
+def test_of_several_templates_the_default_one_is_taken_and_must_be_there(tokenizer, tmp_path):
+    several = tokenizer("chatml")
+    chatml = several.chat_template
+    several.chat_template = {"tool_use": "{{ 1 }}", "default": chatml}
+    several.save_pretrained(tmp_path / "with_default")
+    assert load_tokenizer(ModelConfig(path=str(tmp_path / "with_default"))).chat_template == chatml
+    several.chat_template = {"tool_use": "{{ 1 }}", "rag": "{{ 2 }}"}
+    several.save_pretrained(tmp_path / "without")
+    with pytest.raises(UserError, match=r"\(rag, tool_use\) and none is called default"):
+        load_tokenizer(ModelConfig(path=str(tmp_path / "without")))

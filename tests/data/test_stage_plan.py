@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.data.holdout import held_out_examples
-from sft.data.stage_plan import plan_heldout, plan_stages
+from sft.atomic_files import read_json
+from sft.data.planning.holdout import held_out_examples
+from sft.data.planning.plan_inputs import differences
+from sft.data.planning.stage_plan import plan_heldout, plan_stages
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
@@ -125,6 +127,19 @@ def test_a_task_is_repeated_at_most_max_epochs_and_the_others_take_the_rest(stor
     assert max(Counter(planned_examples(plan).tolist()).values()) == 2
 
 
+def test_a_stage_says_that_it_ends_before_its_epochs(store, tmp_path):
+    mixture = {"rates": "natural", "max_epochs_per_task": 2, "unit": "examples"}
+    holdout = {"holdout": {"share": 0.0}}
+    (plan,) = plan_stages(config_of(tmp_path, {"mixture": mixture, "budget": {"epochs": 3}}, data=holdout), store)
+    there = sum(TASKS.values())
+    assert plan.manifest["ends_early"]
+    assert (plan.manifest["num_units"], plan.manifest["num_units_wanted"]) == (2 * there, 3 * there)
+    met = config_of(tmp_path / "met", {"mixture": mixture, "budget": {"epochs": 2}}, data=holdout)
+    (plan,) = plan_stages(met, store)
+    assert not plan.manifest["ends_early"]
+    assert plan.manifest["num_units"] == plan.manifest["num_units_wanted"] == 2 * there
+
+
 @pytest.mark.parametrize("budget", [{"steps": 1000}, {"supervised_tokens": 10**7}])
 def test_a_budget_that_the_epochs_do_not_allow_is_refused_with_both_numbers(store, tmp_path, budget):
     stage = {"name": "big", "mixture": {"max_epochs_per_task": 2}, "budget": budget}
@@ -153,6 +168,30 @@ def test_shares_are_those_of_the_rates_with_replay(store, tmp_path, unit):
         assert rows[task]["share_target"] == pytest.approx(0.8 * own + 0.2 * earlier[task]["share_target"])
 
 
+def test_a_stage_is_replayed_as_it_drew_whatever_unit_either_counts_in(store, tmp_path):
+    replayed = {"rates": "equal", "unit": "examples", "tasks": ["chat", "poems"]}
+    stages = [
+        {"mixture": replayed},
+        {"mixture": {"tasks": ["code"], "replay": {"s0": 0.5}}, "budget": {"supervised_tokens": 100_000}},
+    ]
+    _, plan = plan_stages(config_of(tmp_path, *stages), store)
+    rows = rows_of(plan)
+    assert rows["code"]["share"] == pytest.approx(0.5, abs=0.01)
+    # In examples the two are equal, as in the replayed stage; in tokens they are what their lengths make of that.
+    assert rows["chat"]["num_examples"] == pytest.approx(rows["poems"]["num_examples"], rel=0.02)
+    assert rows["chat"]["share"] != pytest.approx(rows["poems"]["share"], rel=0.01)
+
+
+def test_no_task_has_less_than_the_least_share(store, tmp_path):
+    stages = [{"mixture": {"min_share": 0.1}, "budget": {"supervised_tokens": 100_000}}]
+    (plan,) = plan_stages(config_of(tmp_path, *stages), store)
+    rows = rows_of(plan)
+    assert {task for task, row in rows.items() if row["share_target"] == pytest.approx(0.1)} == {"maths", "poems"}
+    assert rows["poems"]["share"] == pytest.approx(0.1, abs=0.005)
+    with pytest.raises(UserError, match=r"stages\.0\.mixture\.min_share: 0\.3 for each of 4 tasks is 1\.2 .* 0\.2500"):
+        plan_stages(config_of(tmp_path / "much", {"mixture": {"min_share": 0.3}}), store)
+
+
 def test_the_mixture_table_tells_what_the_packs_hold(store, tmp_path):
     stage = {"mixture": {"rates": "equal"}, "budget": {"steps": 7}}
     (plan,) = plan_stages(config_of(tmp_path, stage), store)
@@ -163,9 +202,68 @@ def test_the_mixture_table_tells_what_the_packs_hold(store, tmp_path):
         assert row["num_supervised_tokens"] == store.num_supervised[mine].sum()
         assert row["epochs"] == pytest.approx(len(mine) / row["num_examples_before"])
         assert row["coverage"] == pytest.approx(len(set(mine.tolist())) / row["num_examples_before"])
+        seen, repeated = set(), 0
+        for i in mine.tolist():
+            repeated += int(store.num_supervised[i]) if i in seen else 0
+            seen.add(i)
+        assert row["num_tokens_repeated"] == repeated
     assert sum(row["share"] for row in rows_of(plan).values()) == pytest.approx(1)
     assert plan.manifest["num_tokens"] == store.lengths[examples].sum() == plan.num_tokens.sum()
     assert plan.manifest["fill"] == pytest.approx(plan.num_tokens.sum() / (len(plan) * 256))
+
+
+def test_the_balance_beside_the_packs_is_the_tables(store, tmp_path):
+    stages = [{}, {"mixture": {"rates": "equal", "unit": "examples", "replay": {"s0": 0.2}}, "budget": {"epochs": 2}}]
+    config = config_of(tmp_path, *stages)
+    plans = plan_stages(config, store)
+    for i, plan in enumerate(plans):
+        balance = read_json(RunFolder(tmp_path).stage(i, f"s{i}").balance)
+        assert {row["task"]: row for row in balance["tasks"]} == rows_of(plan)
+        assert balance["stage"] == f"s{i}"
+        assert balance["num_units"] == plan.manifest["num_units"]
+        assert not balance["ends_early"]
+    # Killed between plan and audit, the audit is made by the next start.
+    RunFolder(tmp_path).stage(1, "s1").balance.unlink()
+    plan_stages(config, store)
+    assert read_json(RunFolder(tmp_path).stage(1, "s1").balance) == balance
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(0, 2**32), st.sampled_from(["equal", "natural"]), st.sampled_from([{"epochs": 7}, {"steps": 9}]),
+    st.integers(1, 9), st.sampled_from(["supervised_tokens", "examples"]),
+)  # fmt: skip
+def test_no_step_trains_an_example_again_while_others_of_its_task_are_left(
+    tmp_path_factory, seed, rates, budget, packs_per_step, unit
+):
+    store = random_store(seed, FEW)
+    stage = {"mixture": {"rates": rates, "unit": unit}, "budget": budget}
+    config = config_of(tmp_path_factory.mktemp("run"), stage, train={"packs_per_step": packs_per_step})
+    (plan,) = plan_stages(config, store)
+    trained = {task: set() for task in range(len(FEW))}
+    for i in planned_examples(plan).tolist():
+        trained[int(store.task_ids[i])].add(i)
+    steps = StepPlan(len(plan), packs_per_step, 1, 1)
+    for step in range(steps.num_steps):
+        counts = Counter(i for pack in steps.step_packs(step) for i in plan.pack_examples(pack).tolist())
+        for task in {int(store.task_ids[i]) for i, count in counts.items() if count > 1}:
+            assert trained[task] <= counts.keys()
+
+
+def test_however_many_steps_have_the_shares_of_the_stage(store, tmp_path):
+    mixture = {"rates": "weights", "weights": {"chat": 4, "code": 3, "maths": 2, "poems": 1}}
+    stage = {"mixture": mixture, "budget": {"steps": 40}}
+    (plan,) = plan_stages(config_of(tmp_path, stage, train={"packs_per_step": 16}), store)
+    steps = StepPlan(len(plan), 16, 1, 1)
+    tokens = np.zeros((steps.num_steps, 4))
+    for step in range(steps.num_steps):
+        examples = np.concatenate([plan.pack_examples(i) for i in steps.step_packs(step)])
+        tokens[step] = np.bincount(store.task_ids[examples], weights=store.num_supervised[examples])
+    passed = np.cumsum(tokens, axis=0)
+    surplus = passed - passed.sum(axis=1, keepdims=True) * np.array([0.4, 0.3, 0.2, 0.1])
+    # What the order is away from its shares, and what two packs hold: so much is left over for the next step.
+    assert np.abs(surplus).max() <= 2 * store.num_supervised.max() + 2 * 256
+    assert passed[-1].sum() > 40 * np.abs(surplus).max()
 
 
 def test_the_plan_knows_the_tokens_of_every_step(store, tmp_path):
@@ -232,7 +330,7 @@ def train_a_step(folder):
         ({"run": {"seed": 18}}, "seed: planned 17, now 18"),
         ({"train": {"packs_per_step": 8}}, "packs_per_step: planned 4, now 8"),
         ({"train": {"pack_len_tokens": 512}}, "pack_len_tokens: planned 256, now 512"),
-        ({"data": {"holdout": {"share": 0.5}}}, "holdout: planned {'share': 0.02"),
+        ({"data": {"holdout": {"share": 0.5}}}, "holdout.share: planned 0.02, now 0.5"),
     ],
 )
 def test_a_plan_of_other_inputs_is_refused_with_the_difference(store, tmp_path, changed, difference):
@@ -251,14 +349,31 @@ def test_a_plan_of_another_store_or_mixture_is_refused_with_the_difference(store
     train_a_step(tmp_path)
     other = random_store(1, name="other")
     for plan in (plan_stages, plan_heldout):
-        with pytest.raises(UserError, match="store: planned 'store', now 'other'"):
+        with pytest.raises(UserError, match=r"data\.sources\.s\.content: planned 'store', now 'other'") as error:
             plan(config_of(tmp_path, {}, replaying), other)
-    with pytest.raises(UserError, match="budget: planned"):
+        assert str(error.value).count(": planned ") == 1
+    with pytest.raises(UserError, match=r"budget\.epochs: planned 1\.0, now 2\.0"):
         plan_stages(config_of(tmp_path, {"budget": {"epochs": 2}}, replaying), store)
     # A later stage depends on the mixture of the one that it replays.
     (RunFolder(tmp_path).stage(0, "s0").packs / "manifest.json").unlink()
-    with pytest.raises(UserError, match="replayed: planned"):
+    with pytest.raises(UserError, match=r"replayed\.s0\.rates: planned 'natural', now 'equal'"):
         plan_stages(config_of(tmp_path, {"mixture": {"rates": "equal"}}, replaying), store)
+
+
+def test_many_differences_are_counted_and_long_values_are_cut():
+    planned = {"a": {f"k{i:02}": i for i in range(20)}, "b": [1, 2], "store": "x"}
+    now = {"a": {f"k{i:02}": "y" * 100 for i in range(20)}, "b": [1, 2], "store": "x"}
+    lines = differences(planned, now)
+    assert lines[0].startswith("a.k00: planned 0, now 'yyy")
+    assert max(map(len, lines)) < 100
+    assert lines[-1] == "… and 8 more"
+    assert differences(planned, planned) == []
+    # A fingerprint is shown where there is nothing that says more.
+    assert differences({"store": "x", "data": {"v": 1}}, {"store": "y", "data": {"v": 1}}) == [
+        "store: planned 'x', now 'y'"
+    ]
+    told = differences({"store": "x", "data": {"v": 1}}, {"store": "y", "data": {}})
+    assert told == ["data.v: planned 1, now nothing"]
 
 
 def test_before_the_first_step_a_plan_of_other_inputs_makes_room(store, tmp_path):
@@ -283,6 +398,15 @@ def test_an_unknown_task_is_named_with_a_near_one(store, tmp_path):
     mixture = {"rates": "weights", "weights": {"caht": 1}}
     with pytest.raises(UserError, match=r"stages\.1\.mixture\.weights: .* 'caht' .*Did you mean 'chat'\?"):
         plan_stages(config_of(tmp_path, {}, {"mixture": mixture}), store)
+
+
+@pytest.mark.parametrize(
+    "mixture", [{"tasks": ["chat", "poems"]}, {"rates": "weights", "weights": {"chat": 1, "poems": 1}}]
+)
+def test_a_task_of_which_all_is_held_out_is_not_called_unknown(store, tmp_path, mixture):
+    data = {"holdout": {"tasks": ["poems"], "share": 0.0}}
+    with pytest.raises(UserError, match=r"stages\.0\.mixture\..*'poems'.* all of its 40 examples are held out"):
+        plan_stages(config_of(tmp_path, {"mixture": mixture}, data=data), store)
 
 
 def test_where_everything_is_held_out_no_stage_is_planned(store, tmp_path):

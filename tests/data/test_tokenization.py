@@ -1,24 +1,26 @@
 """The ids are the chat template's own; exactly the answers and their stop tokens are learned."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sft.config import ModelConfig
-from sft.data.chat_template import build_template_renderer, load_tokenizer
-from sft.data.formatting import RecordError
-from sft.data.rendering import ConversationRenderer, Rendering
+from sft.data.formats.formatting import RecordError
+from sft.data.rendering.chat_template import TEMPLATE_DATE, build_template_renderer, load_tokenizer, template_turn
+from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.tokenization import ExampleTokenizer
 from sft.schema import Conversation, Example
 from tests.conftest import TEMPLATES
-from tests.data.conversations import conversations, turns
+from tests.data.conversations import CALLS_WITHOUT_TEXT, REAL_TOKENIZERS, all_kinds, conversations, turns
 
 STOPS = {
     "chatml": "<|im_end|>",
@@ -26,7 +28,12 @@ STOPS = {
     "think": "<|im_end|>",
     "inst": "</s>",
     "headers": "<|eot_id|>",
+    "headers_tools": "<|eot_id|>",
     "model_role": "<end_of_turn>",
+    "mistral": "</s>",
+    "phi": "<|end|>",
+    "separator": "<|im_end|>",
+    "trim_earlier": "<|im_end|>",
     None: "<|im_end|>",
     "gpt2": "<|endoftext|>",
 }
@@ -41,10 +48,17 @@ class Maker:
     example_tokenizer: ExampleTokenizer
 
     def make(self, made: Conversation) -> Example:
-        (example,) = self.example_tokenizer.tokenize([self.renderer.render(made)])
-        if isinstance(example, RecordError):
-            raise example
+        ((_, example),) = self.make_all(made)
         return example
+
+    def make_all(self, made: Conversation) -> list[tuple[Rendering, Example]]:
+        renderings = self.renderer.render(made)
+        pairs = []
+        for rendering, example in zip(renderings, self.example_tokenizer.tokenize(renderings), strict=True):
+            if isinstance(example, RecordError):
+                raise example
+            pairs.append((rendering, example))
+        return pairs
 
     def decode(self, ids: Any) -> str:
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
@@ -57,57 +71,67 @@ class Maker:
 @pytest.fixture(scope="module")
 def maker(tokenizer_dir):
     def build(template, train_on="all_assistant", path=None):
-        tokenizer = load_tokenizer(ModelConfig(path=str(path or tokenizer_dir(template))))
+        path = template if isinstance(template, Path) else path or tokenizer_dir(template)
+        tokenizer = load_tokenizer(ModelConfig(path=str(path)))
         renderer = ConversationRenderer(build_template_renderer(tokenizer), train_on)
         return Maker(tokenizer, renderer, ExampleTokenizer(tokenizer))
 
     return build
 
 
-def written(template: str | None, answer: str, *, is_last: bool) -> str:
-    """What the template writes of an answer's words."""
-    if template in ("inst", "headers", "model_role"):
-        return answer.strip()
-    if template == "think" and is_last:
-        return answer.lstrip("\n")
-    if template == "think" and "</think>" in answer:
-        return answer.split("</think>")[-1].lstrip("\n")
-    return answer
+def words(text: str) -> str:
+    """Without white space, and as a tokenizer that normalises its text (Qwen's) writes it."""
+    return "".join(unicodedata.normalize("NFC", text).split())
 
 
-def prompt_before(maker: Maker, made: Conversation, turn: int) -> str:
-    """The text that the model is given at inference, to write the answer of this turn."""
-    messages = [{"role": m.role, "content": m.content} for m in made.messages[:turn]]
-    return maker.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def bare_rendering(text: str, answer: tuple[int, int]) -> Rendering:
+    return Rendering(text, (answer,), turns("q", "a"), (1,))
 
 
-@pytest.mark.parametrize("template", STOPS)
+def ask_template(maker: Maker, made: Conversation, num_turns: int | None = None, **how: Any) -> Any:
+    """What the tokenizer's own chat template makes of the first turns."""
+    messages = [template_turn(m) for m in made.messages[:num_turns]]
+    date = f"{TEMPLATE_DATE:%d %b %Y}"
+    return maker.tokenizer.apply_chat_template(messages, list(made.tools) or None, date_string=date, **how)
+
+
+@pytest.mark.parametrize("template", [*STOPS, *REAL_TOKENIZERS])
 def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
-    build, stop = maker(template), STOPS[template]
+    build = maker(template)
+    stops = [STOPS[template]] if template in STOPS else build.tokenizer.all_special_tokens
 
-    @given(conversations(system=template != "model_role", thinks=template == "think"))
+    @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT))
     def check(made):
-        example = build.make(made)
-        messages = [{"role": m.role, "content": m.content} for m in made.messages]
-        assert example.input_ids.tolist() == build.tokenizer.apply_chat_template(messages, return_dict=False)
-        assert not example.loss_mask[0]
-        answers = [i for i, m in enumerate(made.messages) if m.role == "assistant"]
-        runs = build.supervised_runs(example)
-        assert len(runs) == len(answers)
-        for turn, (start, end) in zip(answers, runs, strict=True):
-            learned = build.decode(example.input_ids[start:end])
-            assert learned.endswith(stop)
-            content = written(template, made.messages[turn].content, is_last=turn == answers[-1])
-            before, found, behind = learned.removesuffix(stop).partition(content)
-            assert found
-            # At most white space of the template, before the answer only where one token covers both.
-            assert (before + behind).strip() == ""
-            assert len(before) < len(build.decode(example.input_ids[start : start + 1]))
-            # And it stands where the model has to write it.
-            prompt = prompt_before(build, made, turn).rstrip()
-            context = build.decode(example.input_ids[:start])
-            assert context.startswith(prompt)
-            assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", context[len(prompt) :])
+        # Templates that change earlier turns, and those of tools, keep to what they wrote before only in the last one.
+        is_prompt_known = not made.tools and template != "trim_earlier"
+        for rendering, example in build.make_all(made):
+            messages = rendering.conversation.messages
+            # SmolLM2's vocabulary lacks some bytes, and so some characters of no known language.
+            assume(template not in REAL_TOKENIZERS or words(build.decode(example.input_ids)) == words(rendering.text))
+            assert example.input_ids.tolist() == ask_template(build, rendering.conversation, return_dict=False)
+            assert not example.loss_mask[0]
+            runs = build.supervised_runs(example)
+            assert len(runs) == len(rendering.turns)
+            for turn, (start, end) in zip(rendering.turns, runs, strict=True):
+                learned = build.decode(example.input_ids[start:end])
+                (stop,) = [s for s in stops if learned.endswith(s)]
+                answer = rendering.text[slice(*rendering.answers[rendering.turns.index(turn)])]
+                assert words(learned.removesuffix(stop)) == words(answer)
+                if not messages[turn].tool_calls:
+                    assert words(answer) == words(messages[turn].content)
+                # At most white space of the template comes before, and only where one token covers both.
+                answer = unicodedata.normalize("NFC", answer)
+                before = unicodedata.normalize("NFC", learned).partition(answer)[0]
+                assert before.strip() == ""
+                assert len(before) < len(build.decode(example.input_ids[start : start + 1]))
+                # And it stands where the model has to write it.
+                if is_prompt_known or turn == len(messages) - 1:
+                    asked = {"tokenize": False, "add_generation_prompt": True}
+                    prompt = ask_template(build, rendering.conversation, turn, **asked).rstrip()
+                    prompt = unicodedata.normalize("NFC", prompt)
+                    context = unicodedata.normalize("NFC", build.decode(example.input_ids[:start]))
+                    assert context.startswith(prompt)
+                    assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", context[len(prompt) :])
 
     check()
 
@@ -126,7 +150,7 @@ def test_a_conversation_is_tokenized_alike_alone_and_in_a_batch(maker):
 
     @given(st.lists(conversations(), max_size=4))
     def check(made):
-        together = build.example_tokenizer.tokenize([build.renderer.render(c) for c in made])
+        together = build.example_tokenizer.tokenize([r for c in made for r in build.renderer.render(c)])
         for one, other in zip(made, together, strict=True):
             alone = build.make(one)
             assert alone.input_ids.tolist() == other.input_ids.tolist()
@@ -154,13 +178,13 @@ def test_a_stop_token_behind_words_is_not_the_answers(maker):
     build = maker("chatml")
     text = "<|im_start|>user\nq<|im_end|>\nA: yes. Next<|im_end|>"
     span = (text.index("yes"), text.index(" Next"))
-    (refused,) = build.example_tokenizer.tokenize([Rendering(text, (span,))])
+    (refused,) = build.example_tokenizer.tokenize([bare_rendering(text, span)])
     assert isinstance(refused, RecordError)
     assert "' Next<|im_end|>'" in str(refused)
 
 
 def test_a_text_that_begins_with_the_answer_is_refused(maker):
-    (refused,) = maker("chatml").example_tokenizer.tokenize([Rendering("yes<|im_end|>", ((0, 3),))])
+    (refused,) = maker("chatml").example_tokenizer.tokenize([bare_rendering("yes<|im_end|>", (0, 3))])
     assert isinstance(refused, RecordError)
     assert "nothing to predict it from" in str(refused)
 
@@ -189,7 +213,7 @@ def test_ids_beyond_the_size_of_the_vocabulary_are_kept(tmp_path):
     backend = Tokenizer(models.WordLevel({"a": 0, "b": 70_000, "<e>": 1}, unk_token="a"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
-    (example,) = ExampleTokenizer(tokenizer).tokenize([Rendering("a b <e>", ((2, 3),))])
+    (example,) = ExampleTokenizer(tokenizer).tokenize([bare_rendering("a b <e>", (2, 3))])
     assert example.input_ids.tolist() == [0, 70_000, 1]
 
 

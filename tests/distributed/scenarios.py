@@ -10,9 +10,9 @@ import torch
 from sft.checkpoint.export import export_model
 from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path
 from sft.config import SftConfig
-from sft.data.chat_template import load_tokenizer
 from sft.data.loader import StepLoader
-from sft.data.pack_plan import PackPlan
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.engine.zero3 import Zero3Engine

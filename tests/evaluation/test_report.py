@@ -41,7 +41,7 @@ def write_plan(run: RunFolder, index: int, name: str, tasks: tuple[str, ...] = T
         "share_before": share,
     }
     row |= {"num_examples": 60, "num_supervised_tokens": 6000, "share_target": share, "share": share}
-    row |= {"epochs": 2.0, "coverage": 1.0}
+    row |= {"epochs": 2.0, "num_tokens_repeated": 3000, "coverage": 1.0}
     plan: dict[str, Any] = {
         "mixture": [{"task": task, **row} for task in tasks],
         "unit": "supervised_tokens",

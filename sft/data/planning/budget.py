@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sft.config import StageConfig
-from sft.data.mixture import Rates, TaskSupply, allot, draw
-from sft.data.packing import pack_order
+from sft.data.planning.mixture import Rates, TaskSupply, allot, draw
+from sft.data.planning.packing import pack_order
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.schema import IntArray
@@ -36,7 +36,8 @@ class Packing:
 
     def pack(self, order: IntArray, store: TokenStore) -> Packed:
         """The order in packs."""
-        return Packed(*pack_order(store.lengths[order], self.pack_len_tokens, self.seed))
+        lengths, tasks = store.lengths[order], store.task_ids[order]
+        return Packed(*pack_order(lengths, order, tasks, self.pack_len_tokens, self.packs_per_step, self.seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,18 @@ class Drawing:
         """The most units of each task."""
         epochs = self.stage.mixture.max_epochs_per_task or math.inf
         return {task: epochs * self.supplies[task].units for task in self.rates}
+
+    @property
+    def num_units_wanted(self) -> float | None:
+        """What a budget of epochs asks for; other budgets do not count in units."""
+        epochs = self.stage.budget.epochs
+        return None if epochs is None else epochs * self.own_units
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether tasks may not be repeated often enough for the epochs of the budget. Other budgets are refused."""
+        wanted = self.num_units_wanted
+        return wanted is not None and wanted > sum(self.limits.values()) * (1.0 + 1e-9)
 
     def order(self, total_units: float) -> IntArray:
         """So many units in the stage's order."""
@@ -81,8 +94,8 @@ def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[
         UserError: the budget needs more epochs of the tasks than the mixture allows.
     """
     budget = drawing.stage.budget
-    if budget.epochs:
-        order = drawing.order(budget.epochs * drawing.own_units)
+    if drawing.num_units_wanted is not None:
+        order = drawing.order(drawing.num_units_wanted)
         return order, packing.pack(order, store)
     if budget.supervised_tokens:
         return _fill_tokens(budget.supervised_tokens, drawing, packing, store)

@@ -3,21 +3,29 @@
 The template is the one that the config names, else the tokenizer's own, else ChatML. Where ChatML's end mark is
 not in the vocabulary (GPT-2), the tokenizer's end-of-text token ends each turn, so that the model learns to stop
 with one token.
+
+A template may ask for today's date. It is always told the same one: the text of a conversation is a function of the
+conversation, so that a store made tomorrow equals the one made today.
 """
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.config import ModelConfig
-from sft.data.formatting import RecordError
-from sft.data.rendering import RenderTemplate
+from sft.data.formats.formatting import RecordError
+from sft.data.rendering.adaptation import RenderTemplate
 from sft.errors import UserError
-from sft.schema import Message
+from sft.schema import JsonObject, Message
+
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""What a template that asks for today is told. Llama 3.1's template writes this day where nobody tells it one."""
 
 _CHATML = (
     "{% for message in messages %}"
@@ -25,6 +33,9 @@ _CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+# What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
+_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -51,25 +62,49 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplate:
-    """A function from messages to the text that the tokenizer's chat template makes of them."""
+    """A function from messages and tools to the text that the tokenizer's chat template makes of them.
 
-    def render(messages: Sequence[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    The text is that of `tokenizer.apply_chat_template`, but for the date. The compiled template is called directly,
+    since most of the other's time goes into copying what is plain data already.
+    """
+    # Compiled by the tokenizer's own environment, with its filters and tags.
+    template: Any = _compile_jinja_template(tokenizer.chat_template)
+    context = {
+        **tokenizer.special_tokens_map,
+        "documents": None,
+        "add_generation_prompt": False,
+        "strftime_now": TEMPLATE_DATE.strftime,
+    }
+
+    def render(messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
+        turns = [template_turn(message) for message in messages]
         try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            return str(template.render(context, messages=turns, tools=[dict(tool) for tool in tools] or None))
+        except _REFUSALS as error:
             raise RecordError(f"the chat template refuses the conversation: {error}") from error
 
     return render
+
+
+def template_turn(message: Message) -> dict[str, Any]:
+    """The message in the form that chat templates read."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            | ({} if call.call_id is None else {"id": call.call_id})
+            for call in message.tool_calls
+        ]
+    if message.call_id is not None:
+        turn["tool_call_id"] = message.call_id
+    return turn
 
 
 def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
     if model.chat_template == "chatml" or (model.chat_template is None and not tokenizer.chat_template):
         return _chatml(tokenizer)
     if model.chat_template is None:
-        if isinstance(tokenizer.chat_template, dict):  # several templates by name
-            return str(tokenizer.chat_template["default"])
-        return str(tokenizer.chat_template)
+        return _only_template(tokenizer.chat_template)
     path = Path(model.chat_template).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
@@ -79,6 +114,19 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"model.chat_template: {path}:{error.lineno}: {error.message}") from None
     return text
+
+
+def _only_template(templates: str | dict[str, str]) -> str:
+    """A run has one template: of several by name, the default one, whether a conversation has tools or not."""
+    if isinstance(templates, str):
+        return templates
+    if "default" not in templates:
+        there = ", ".join(sorted(templates))
+        raise UserError(
+            f"model: the tokenizer has several chat templates ({there}) and none is called default. "
+            "Write the one to use to a file and name it with model.chat_template."
+        )
+    return templates["default"]
 
 
 def _without_generation_marks(text: str) -> str:

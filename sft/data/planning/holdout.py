@@ -1,4 +1,4 @@
-"""Which examples are kept out of training: a share of all prompts, and whole tasks.
+"""Which examples are kept out of training: a share of all prompts, whole tasks, and whole sources.
 
 The share is decided by the hash of the prompt, so records with the same prompt are never on both sides, and a
 record's side does not depend on what other data the run has.
@@ -21,12 +21,16 @@ def held_out_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
     Raises:
         UserError: a task of the config is not in the data.
     """
-    unseen = [store.tasks.index(t) for t in check_tasks(holdout.tasks, store.tasks, "data.holdout.tasks")]
-    by_task = np.isin(store.task_ids, unseen)
-    # A prompt of a held-out task that another task shares would leak: it is held out there too.
-    by_prompt = np.isin(store.prompt_hashes, store.prompt_hashes[by_task])
+    tasks = [store.tasks.index(t) for t in check_tasks(holdout.tasks, store.tasks, "data.holdout.tasks")]
+    sources = [store.manifest["sources"].index(name) for name in holdout.sources]
+    unseen = np.isin(store.task_ids, tasks) | np.isin(store.source_ids, sources)
+    # An example stands for those that were left out as equal to it; one of them may be of a benchmark.
+    kept, of_tasks, of_sources = store.duplicates.T
+    unseen[kept[np.isin(of_tasks, tasks) | np.isin(of_sources, sources)]] = True
+    # A prompt that a trained task or source shares with a held-out one would leak: it is held out there too.
+    by_prompt = np.isin(store.prompt_hashes, store.prompt_hashes[unseen])
     by_share = store.prompt_hashes < np.uint64(min(int(holdout.share * 2**64), 2**64 - 1))
-    return np.asarray(by_task | by_prompt | by_share)
+    return np.asarray(unseen | by_prompt | by_share)
 
 
 def check_tasks(given: Iterable[str], known: list[str], path: str) -> list[str]:

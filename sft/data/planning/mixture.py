@@ -3,7 +3,8 @@
     sizes of the tasks ──rates──▶ shares ──allotment──▶ units of each task ──draw──▶ order of example ids
 
 A unit is a supervised token or an example. Invariants: the shares hold in every stretch of the order, not only
-over the whole; no example of a task is drawn again before all others of it were.
+over the whole, and in units, however long the examples are; no example of a task is drawn again before all others
+of it were.
 
 Sources: examples-proportional mixing with a rate cap and temperature: Raffel et al. 2020 (T5), section 3.5.2;
 Wei et al. 2022 (FLAN), section 2.4.
@@ -23,9 +24,10 @@ Rates = dict[str, float]
 
 
 class TaskSupply(NamedTuple):
-    """What there is of one task to train on; `units` are what the mixture counts in."""
+    """What there is of one task to train on; units are what the mixture counts in."""
 
-    example_ids: IntArray
+    example_ids: IntArray  # (num_examples,)
+    example_units: IntArray  # (num_examples,)
     units: int
     num_tokens: int
     num_supervised_tokens: int
@@ -33,7 +35,11 @@ class TaskSupply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MixtureRow:
-    """One task in the table of a stage's mixture, before and after."""
+    """One task in the table of a stage's mixture, before and after.
+
+    `epochs` are draws by examples there are; `coverage` is the part of these that is trained at all;
+    `num_tokens_repeated` are the supervised tokens of all draws of an example but its first.
+    """
 
     task: str
     num_examples_before: int
@@ -45,6 +51,7 @@ class MixtureRow:
     share: float
     epochs: float
     coverage: float
+    num_tokens_repeated: int
 
 
 def mixing_rates(mixture: MixtureConfig, sizes: Mapping[str, int]) -> Rates:
@@ -61,7 +68,25 @@ def mixing_rates(mixture: MixtureConfig, sizes: Mapping[str, int]) -> Rates:
         exponent = {"natural": 1.0, "equal": 0.0, "temperature": 1.0 / (mixture.temperature or 1.0)}[mixture.rates]
         raw = {task: size**exponent for task, size in capped.items()}
     total = sum(raw.values())
-    return {task: rate / total for task, rate in raw.items()}
+    return raise_to_least({task: rate / total for task, rate in raw.items()}, mixture.min_share or 0.0)
+
+
+def raise_to_least(rates: Rates, least: float) -> Rates:
+    """The rates with none below `least`; what these take more, the others give, each the same part of its own.
+
+    The least share of all tasks together is at most 1.
+    """
+    raised: Rates = {}
+    open_rates = dict(rates)
+    while open_rates:
+        scale = (1.0 - least * len(raised)) / sum(open_rates.values())
+        below = [task for task, rate in open_rates.items() if rate * scale < least]
+        if not below:
+            break
+        for task in below:
+            raised[task] = least
+            del open_rates[task]
+    return {task: raised[task] if task in raised else rate * scale for task, rate in rates.items()}
 
 
 def capped_sizes(mixture: MixtureConfig, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -77,6 +102,13 @@ def add_replay(own: Rates, earlier: Sequence[tuple[float, Rates]]) -> Rates:
         for task, rate in rates.items():
             combined[task] = combined.get(task, 0.0) + share * rate
     return combined
+
+
+def convert_rates(rates: Rates, units_per_unit: Mapping[str, float]) -> Rates:
+    """The same mixture in another unit, of which `units_per_unit` go to one of the old for each task."""
+    raw = {task: rate * units_per_unit[task] for task, rate in rates.items()}
+    total = sum(raw.values())
+    return {task: rate / total for task, rate in raw.items()}
 
 
 def allot(rates: Rates, total: float, limits: Mapping[str, float]) -> dict[str, float]:
@@ -101,17 +133,30 @@ def allot(rates: Rates, total: float, limits: Mapping[str, float]) -> dict[str, 
 def draw(supplies: Mapping[str, TaskSupply], allotted: Mapping[str, float], seed: int) -> IntArray:
     """The stage's examples in order: (num_draws,) example ids, with repeats where a task is over-sampled.
 
-    Draw k of a task's n lies at (k + offset) / n of the way through the stage. So in a stretch of the order, a task
-    with share s among T tasks has its share to within 1 + s * (T - 2) examples: one of its own rounding, and s of
-    each other task's. A task's examples come in one shuffled order, again and again: two draws of the same example
-    have all others of the task between them.
+    A task is drawn until its units come as near to what it is allotted as whole examples allow. The draws share one
+    clock: when a part x of the stage has passed, a task has had the part x of its own units, to within one example.
+    So in a stretch of the order that holds W units, a task with share s has s * W, to within (1 - s) times the units
+    of its largest example plus s times those of the largest example of each other task.
+
+    A task's examples come in one shuffled order, again and again: two draws of the same example have all others of
+    the task between them.
     """
     ids, positions = [], []
     for task in sorted(allotted):
         supply = supplies[task]
-        num_draws = max(1, round(allotted[task] * len(supply.example_ids) / supply.units))
         rng = np.random.default_rng(derive_seed(seed, task))
-        shuffled = rng.permutation(supply.example_ids)
-        ids.append(np.resize(shuffled, num_draws))
-        positions.append((np.arange(num_draws) + rng.random()) / num_draws)
+        shuffled = rng.permutation(len(supply.example_ids))
+        num_draws = max(1, _num_draws(supply.example_units[shuffled], supply.units, allotted[task]))
+        ids.append(np.resize(supply.example_ids[shuffled], num_draws))
+        units = np.resize(supply.example_units[shuffled], num_draws)
+        passed = np.cumsum(units, dtype=np.int64)
+        # A draw comes when a part of its own units has passed that is the same for all draws of the task.
+        positions.append((passed - rng.random() * units) / passed[-1])
     return np.concatenate(ids)[np.argsort(np.concatenate(positions), kind="stable")]
+
+
+def _num_draws(units: IntArray, total: int, allotted: float) -> int:
+    """How many draws of these examples, again and again, come nearest to so many units."""
+    passes, rest = divmod(allotted, total)
+    ends = np.cumsum(units, dtype=np.int64)
+    return int(passes) * len(units) + int(np.searchsorted(ends - units / 2, rest))

@@ -63,7 +63,7 @@ class PackPlan:
 def publish_plan(
     path: Path, order: IntArray, packed: tuple[IntArray, IntArray], store: TokenStore, manifest: Any
 ) -> None:
-    """Publish the packs `packed` of `order` (see `sft.data.packing.pack_order`) at `path`."""
+    """Publish the packs `packed` of `order` (see `sft.data.planning.packing.pack_order`) at `path`."""
     positions, starts = packed
     example_ids = order[positions]
     arrays = {

@@ -1,0 +1,73 @@
+"""Prepares blocks of records as Ray tasks, on all nodes of the cluster.
+
+The driver reads the files and writes the parts; a task gets a block's bytes and gives back a part's. So a node needs to
+see the tokenizer and nothing else, and a task that dies with its node is simply run again.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain, islice
+from typing import Any
+
+import ray
+
+from launcher.cluster import ray_session
+from sft.config import DataConfig, ModelConfig
+from sft.data.preparation import BlockPreparer, PreparedBlock, spread_over_threads
+from sft.data.reading.blocks import Block
+from sft.errors import UserError
+
+_BLOCKS_PER_CPU = 2
+"""Under way at a time: one that is worked on, and one that waits, so that no CPU does."""
+
+_OBJECT_STORE_BYTES = 1024**3
+
+_LEAST_BLOCKS, _LEAST_CPUS = 32, 4
+"""On one machine with less to do, or less to do it with, threads are done before Ray's processes have started."""
+
+
+def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+    """Prepare the blocks on the cluster of `RAY_ADDRESS`; without one, on this machine's CPUs where there are many.
+
+    Raises:
+        UserError: the cluster cannot be reached, or a task found that the tokenizer is unusable on its node.
+    """
+    is_named = bool(os.environ.get("RAY_ADDRESS"))
+    num_cpus = os.cpu_count() or 1
+    first = list(islice(blocks, 1 if is_named else _LEAST_BLOCKS))
+    if not first or (not is_named and (len(first) < _LEAST_BLOCKS or num_cpus < _LEAST_CPUS)):
+        yield from spread_over_threads(preparer, chain(first, blocks))
+        return
+    with ray_session(num_cpus, 0, _OBJECT_STORE_BYTES):
+        yield from _spread_over_ray(preparer, chain(first, blocks))
+
+
+def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+    prepare = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_prepare)
+    shared = ray.put((preparer.data.model_dump_json(), preparer.model.model_dump_json()))
+    # Ray's stubs leave this function without types.
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    under_way: deque[Any] = deque(prepare.remote(shared, b) for b in islice(blocks, _BLOCKS_PER_CPU * num_cpus))
+    while under_way:
+        try:
+            prepared: PreparedBlock = ray.get(under_way.popleft())
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise
+        under_way.extend(prepare.remote(shared, b) for b in islice(blocks, 1))
+        yield prepared
+
+
+def _prepare(settings: tuple[str, str], block: Block) -> PreparedBlock:
+    # A task has one CPU.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return _preparer(*settings).prepare(block)
+
+
+@lru_cache(maxsize=1)
+def _preparer(data: str, model: str) -> BlockPreparer:
+    """One for each process: loading a tokenizer takes longer than a block."""
+    return BlockPreparer(DataConfig.model_validate_json(data), ModelConfig.model_validate_json(model))

@@ -1,0 +1,174 @@
+"""Which records say the same: asked the same (prompt hash), equal throughout (content hash), equal for the most part.
+
+A record becomes a few numbers, wherever it was prepared; which of them are duplicates is found from these numbers
+alone. The first of several in the order of the records is the one that stays, so what is left out depends neither on
+how the records were cut into blocks nor on who prepared them.
+
+Near duplicates are found by MinHash (Broder, 1997): of the runs of five words of each record, equal places of two
+signatures are as many as the runs that the two have in common, up to chance.
+"""
+
+import hashlib
+import json
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+from datasketch import MinHash, MinHashLSH
+
+from sft.schema import BoolArray, Conversation, IntArray, JsonObject, Message, TokenizedRecord
+
+Hashes = npt.NDArray[np.uint64]
+
+NUM_PERMUTATIONS = 128
+SHINGLE_WORDS = 5
+_CANDIDATE_PROBABILITY = 0.95
+"""Of two records that are just as similar as asked for, to be compared at all."""
+_SHINGLES_AT_ONCE = 4096
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+# White space to Python, so that no normalised text holds them.
+_PART, _TURN = "\x1f", "\x1e"
+
+
+def prompt_hash(content: Conversation | TokenizedRecord) -> int:
+    """A 64-bit hash of all turns before the first answer to a user, equal for equal prompts.
+
+    White space and case do not count. An answer that opens the conversation (a greeting) is part of the prompt; tools
+    are not, so the same question is the same prompt whatever may be called. Of token ids: those before the first
+    learned one.
+    """
+    if isinstance(content, TokenizedRecord):
+        learned = np.flatnonzero(content.example.loss_mask)
+        return _hash_ids(content.example.input_ids[: learned[0] if len(learned) else None])
+    turns: list[str] = []
+    asked = False
+    for message in content.messages:
+        if message.role == "assistant" and asked:
+            break
+        asked |= message.role == "user"
+        turns.append(_turn_text(message))
+    return _hash_text(_TURN.join(turns))
+
+
+def content_hash(content: Conversation | TokenizedRecord) -> int:
+    """A 64-bit hash of everything that is trained on, equal where all turns are but for white space and case.
+
+    Roles, tool calls, tools and which answers are learned count; names of calls, the task and the source do not.
+    """
+    if isinstance(content, TokenizedRecord):
+        return _hash_ids(content.example.input_ids, content.example.loss_mask)
+    turns = [_turn_text(m) if m.train else f"{_turn_text(m)}{_PART}not learned" for m in content.messages]
+    tools = [_json_text(tool) for tool in content.tools]
+    return _hash_text(_TURN.join([*turns, *tools]))
+
+
+def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
+    """The MinHash signature, (NUM_PERMUTATIONS,), of the runs of five words (or of five token ids).
+
+    What is shorter is one run. Words are what white space separates, so a script without it has few of them, and only
+    texts that are nearly the same throughout are then similar.
+    """
+    if isinstance(content, TokenizedRecord):
+        words = content.example.input_ids.astype(np.uint64) * _FACTOR
+    else:
+        texts = " ".join(_turn_text(message) for message in content.messages).split()
+        words = np.array([zlib.crc32(w.encode("utf-8", "surrogatepass")) for w in texts], dtype=np.uint64)
+    width = min(SHINGLE_WORDS, len(words))
+    num_shingles = len(words) - width + 1
+    shingles = np.zeros(num_shingles, dtype=np.uint64)
+    for i in range(width):
+        shingles = (shingles + words[i : i + num_shingles]) * _FACTOR
+    values = (shingles >> np.uint64(32)).tolist()
+    sketch = _EMPTY.copy()
+    for start in range(0, num_shingles, _SHINGLES_AT_ONCE):
+        sketch.update_batch(values[start : start + _SHINGLES_AT_ONCE])
+    return np.asarray(sketch.hashvalues, dtype=np.uint32)
+
+
+# The values are hashes already. Its permutations take longer to draw than a record to hash: copies share them.
+_EMPTY = MinHash(NUM_PERMUTATIONS, hashfunc=int, scheme="affine32")
+
+
+def find_duplicates(content_hashes: Hashes) -> IntArray:
+    """For each record, (num_records,), the first one that is equal to it: itself where it is the first."""
+    _, firsts, groups = np.unique(content_hashes, return_index=True, return_inverse=True)
+    return np.asarray(firsts[groups])
+
+
+def find_near_duplicates(signatures: npt.NDArray[np.uint32], alive: BoolArray, similarity: float) -> IntArray:
+    """For each record, (num_records,), the first kept one that is as similar to it as that: itself where it is kept.
+
+    Going through the records in order, each is compared with those kept so far that agree with it in one band of the
+    signature at least. Bands are as long as they can be for pairs of just this similarity to be compared in 95 % of
+    cases, and more similar ones nearly always; equal ones always are.
+
+    Args:
+        signatures: (num_records, NUM_PERMUTATIONS), in the order of the records.
+        alive: (num_records,), False for records that are left out already. They are compared with nothing.
+        similarity: above 0 and up to 1. Counted as the share of equal places in two signatures.
+    """
+    firsts = np.arange(len(signatures))
+    index = MinHashLSH(num_perm=NUM_PERMUTATIONS, params=_bands(similarity))
+    needed = similarity * NUM_PERMUTATIONS
+    # Most records agree with no other in any band: they are kept without a place in the index, which is large.
+    for i in np.flatnonzero(alive)[_agree_in_a_band(signatures, alive, index.hashranges)].tolist():
+        signature = np.asarray(signatures[i])
+        sketch = MinHash(hashvalues=signature, permutations=_EMPTY.permutations, hashfunc=int, scheme="affine32")
+        candidates = np.sort(np.array(index.query(sketch), dtype=np.int64))
+        equal_places = np.count_nonzero(signatures[candidates] == signature, axis=1)
+        similar = candidates[equal_places >= needed]
+        if len(similar):
+            firsts[i] = similar[0]
+        else:
+            index.insert(i, sketch, check_duplication=False)
+    return firsts
+
+
+def _bands(similarity: float) -> tuple[int, int]:
+    """Number and length of the bands; there are two at least."""
+    for length in range(NUM_PERMUTATIONS // 2, 1, -1):
+        number = NUM_PERMUTATIONS // length
+        if 1 - (1 - similarity**length) ** number >= _CANDIDATE_PROBABILITY:
+            return number, length
+    return NUM_PERMUTATIONS, 1
+
+
+def _agree_in_a_band(signatures: npt.NDArray[np.uint32], alive: BoolArray, bands: list[tuple[int, int]]) -> BoolArray:
+    """For each record that is alive, whether another one has equal places throughout one of the bands."""
+    agree = np.zeros(np.count_nonzero(alive), dtype=bool)
+    for start, end in bands:
+        hashes = np.zeros(len(agree), dtype=np.uint64)
+        for place in range(start, end):
+            hashes = (hashes ^ signatures[alive, place]) * _FACTOR
+            hashes ^= hashes >> np.uint64(32)
+        _, groups, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+        agree |= sizes[groups] > 1
+    return agree
+
+
+def _turn_text(message: Message) -> str:
+    parts = [message.role, _normalise(message.content)]
+    parts += [f"{_normalise(call.name)} {_json_text(call.arguments)}" for call in message.tool_calls]
+    return _PART.join(parts)
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _json_text(value: JsonObject) -> str:
+    return _normalise(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))
+
+
+def _hash_text(text: str) -> int:
+    return _digest(text.encode("utf-8", "surrogatepass"))
+
+
+def _hash_ids(ids: IntArray, loss_mask: BoolArray | None = None) -> int:
+    mask = b"" if loss_mask is None else np.packbits(loss_mask).tobytes()
+    return _digest(b"ids" + ids.astype("<i8").tobytes() + mask)
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")

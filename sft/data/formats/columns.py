@@ -1,0 +1,72 @@
+"""The columns of each format, under the format's own names, and the other names that are known for them.
+
+The names in `SourceConfig.columns` are those on the left. An alias is only looked for where the format is `auto`, or
+to say which columns could be meant.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sft.config import Format
+
+
+class Column(NamedTuple):
+    """One column of a format."""
+
+    required: bool
+    aliases: tuple[str, ...] = ()
+
+
+Columns = Mapping[str, str]
+"""The format's names → the columns that hold them, where these are called differently."""
+
+_SYSTEM = Column(False, ("system_prompt",))
+
+COLUMNS: dict[Format, dict[str, Column]] = {
+    "instruction": {
+        "instruction": Column(True, ("definition",)),
+        "input": Column(False, ("context", "inputs")),
+        "output": Column(True, ("response", "answer", "completion", "targets", "target")),
+        "system": _SYSTEM,
+    },
+    "prompt_completion": {
+        "prompt": Column(True, ("inputs", "input", "question", "query", "problem")),
+        "completion": Column(True, ("targets", "target", "output", "response", "answer", "solution")),
+        "system": _SYSTEM,
+    },
+    "messages": {
+        "messages": Column(True, ("conversations", "conversation")),
+        "tools": Column(False),
+        "system": _SYSTEM,
+    },
+    "sharegpt": {
+        "conversations": Column(True, ("messages", "conversation")),
+        "tools": Column(False),
+        "system": _SYSTEM,
+    },
+    "super_natural_instructions": {"Definition": Column(True), "Instances": Column(True)},
+    "seed_tasks": {"instruction": Column(True), "instances": Column(True)},
+    "tokens": {
+        "input_ids": Column(True),
+        "labels": Column(False),
+        "loss_mask": Column(False, ("completion_mask", "assistant_masks")),
+        "attention_mask": Column(False),
+    },
+}
+
+SINGLE_TURN: tuple[Format, ...] = ("instruction", "prompt_completion")
+
+SINGLE_TURN_NAMES = frozenset(
+    spelled for form in SINGLE_TURN for name, column in COLUMNS[form].items() for spelled in (name, *column.aliases)
+)
+"""Columns by these names are a part of the prompt or an answer: none of them is left out without a word."""
+
+
+def column_of(columns: Columns, name: str) -> str:
+    """The column that holds what the format calls `name`."""
+    return columns.get(name, name)
+
+
+def optional_column(columns: Columns, name: str) -> str | None:
+    """The same for a column that may be absent; None where the one of that name is given to another: no text twice."""
+    return columns.get(name) or (None if name in columns.values() else name)

@@ -1,0 +1,72 @@
+"""Turns a record into a conversation. Total or counted: what cannot be turned raises `RecordError` with the reason.
+
+    instruction                  instruction (+ input) → output        one user turn, one answer
+    prompt_completion            prompt → completion                   one user turn, one answer
+    messages                     a list of {role, content}             as many turns as there are, tools
+    sharegpt                     a list of {from, value}               as many turns as there are, tools
+    super_natural_instructions   a task with its instances             a conversation for each instance
+    seed_tasks                   a task with its instances             a conversation for each instance
+    tokens                       input_ids with labels or loss_mask    an example, without rendering
+
+The format and its columns are found or checked once, on a source's first record (`resolve_source`). A conversation has
+a user turn and ends in an answer, and the same turns make the same conversation, whatever format they were written in.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from sft.config import Format, SourceConfig, TaskColumn
+from sft.data.formats.columns import Columns, column_of, optional_column
+from sft.data.formats.detection import check_columns, describe_source, resolve_source
+from sft.data.formats.messages import read_messages
+from sft.data.formats.sharegpt import read_sharegpt
+from sft.data.formats.single_turn import read_instruction, read_natural_instructions, read_prompt, read_seed_task
+from sft.data.formats.task_files import expand_instances
+from sft.data.formats.text_fields import RecordError, read_first_text
+from sft.data.formats.token_rows import read_token_row
+from sft.data.formats.tool_calls import read_tools
+from sft.schema import Conversation, JsonObject, Message, Record, TokenizedRecord
+
+__all__ = ["RecordError", "check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
+
+_READERS: Mapping[Format, Callable[[JsonObject, Columns], tuple[Message, ...]]] = {
+    "instruction": read_instruction,
+    "prompt_completion": read_prompt,
+    "messages": read_messages,
+    "sharegpt": read_sharegpt,
+    "super_natural_instructions": read_natural_instructions,
+    "seed_tasks": read_seed_task,
+}
+
+_INSTANCES: Mapping[str, str] = {"super_natural_instructions": "Instances", "seed_tasks": "instances"}
+"""The formats whose records hold several examples → where."""
+
+
+def expand_record(record: Record, source: SourceConfig) -> Iterator[Record]:
+    """The records to format: one for each instance of a task file, in any other format the record itself."""
+    name = _INSTANCES.get(source.format)
+    return iter((record,)) if name is None else expand_instances(record, column_of(source.columns, name))
+
+
+def format_record(record: Record, source: SourceConfig) -> Conversation | TokenizedRecord:
+    """The record as a conversation that ends in an answer, or as token ids where it came as such.
+
+    The source is one that `resolve_source` has returned, and the record one of `expand_record`.
+
+    Raises:
+        RecordError: a field is missing, of the wrong type or empty, or the turns are out of order.
+    """
+    fields, form = record.fields, source.format
+    assert form != "auto", "resolve_source finds the format"
+    if form == "tokens":
+        example = read_token_row(fields, source.columns)
+        return TokenizedRecord(example, _read_task(fields, source), record.source, record.index, record.where)
+    messages = _READERS[form](fields, source.columns)
+    tools = read_tools(fields, optional_column(source.columns, "tools")) if form in ("messages", "sharegpt") else ()
+    return Conversation(messages, _read_task(fields, source), record.source, record.index, record.where, tools)
+
+
+def _read_task(fields: JsonObject, source: SourceConfig) -> str:
+    if not isinstance(source.task, TaskColumn):
+        return source.task or source.name
+    # Super-NaturalInstructions gives its categories as a list; the first is the main one.
+    return read_first_text(fields, source.task.column)

@@ -1,0 +1,155 @@
+"""Turns that come one by one → a conversation: who may speak after whom, and which answers are learned.
+
+    system?  greeting?  (user  answer  (tool …  answer)*)+        greeting, answer: assistant turns
+
+A tool turn stands behind an answer that calls tools, or behind another tool turn. Nothing is put in order or left
+out: turns in any other order are refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sft.data.formats.columns import Columns, optional_column
+from sft.data.formats.text_fields import RecordError, check_text, kind_of, read_optional_text
+from sft.schema import JsonObject, Message, Role, ToolCall
+
+
+class Turn(NamedTuple):
+    """A message and its number in the record, from 1, for those who have to find it there."""
+
+    number: int
+    message: Message
+
+
+_NEXT: dict[Role | None, tuple[Role, ...]] = {
+    None: ("system", "user", "assistant"),
+    "system": ("user", "assistant"),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "tool": ("tool", "assistant"),
+}
+"""Role → those that may follow; None is the beginning. Tool turns behind answers depend on their calls."""
+
+_IN_WORDS: dict[Role, str] = {
+    "system": "a system turn",
+    "user": "a user turn",
+    "assistant": "an assistant turn",
+    "tool": "a tool turn",
+}
+
+
+def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
+    """The field's turns, each an object.
+
+    Raises:
+        RecordError: the field is missing or no list, or a turn is no object.
+    """
+    if column not in fields:
+        raise RecordError(f"the field {column!r} is missing")
+    turns = fields[column]
+    if not isinstance(turns, list):
+        raise RecordError(f"the field {column!r} holds {kind_of(turns)}, not a list of messages")
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, Mapping):
+            raise RecordError(f"message {number} is {kind_of(turn)}, not an object")
+    return turns
+
+
+def read_role(turn: JsonObject, key: str, known: Mapping[str, Role], what: str) -> Role:
+    """The role of the turn, in our word.
+
+    Raises:
+        RecordError: it has none, or one that is not known.
+    """
+    spelled = turn.get(key)
+    if not isinstance(spelled, str):
+        has = f"no {key!r}" if spelled is None else f"{kind_of(spelled)} as its {key!r}"
+        raise RecordError(f"{what} has {has}; needed: one of {', '.join(known)}")
+    if spelled not in known:
+        raise RecordError(f"{what} has the role {spelled[:40]!r}; known: {', '.join(known)}")
+    return known[spelled]
+
+
+def build_turn(
+    number: int,
+    role: Role,
+    content: str,
+    turn: JsonObject,
+    tool_calls: tuple[ToolCall, ...] = (),
+    call_id: str | None = None,
+) -> Turn:
+    """The message of a turn whose content, calls and role are read, with its thinking in front and its train mark.
+
+    Raises:
+        RecordError: a prompt or an answer is empty, a mark is wrong, or thinking is not in an answer.
+    """
+    what = f"message {number}"
+    if tool_calls and role != "assistant":
+        raise RecordError(f"{what} is {_IN_WORDS[role]} that calls a tool; only an assistant turn may")
+    if not content.strip() and not tool_calls and role in ("user", "assistant"):
+        raise RecordError(f"the {'answer' if role == 'assistant' else 'prompt'} in {what} is empty")
+    reasoning = turn.get("reasoning_content")
+    if reasoning is not None and check_text(reasoning, f"the reasoning_content of {what}").strip():
+        if role != "assistant":
+            raise RecordError(f"{what} is {_IN_WORDS[role]} with reasoning_content; only an assistant turn may have it")
+        content = f"<think>\n{reasoning}\n</think>\n\n{content}"
+    return Turn(number, Message(role, content, _read_train(turn, role, what), tool_calls, call_id))
+
+
+def join_turns(turns: Sequence[Turn], fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
+    """The messages of the conversation, behind the text of the column `system` where there is one.
+
+    Raises:
+        RecordError: the turns are out of order, nothing is asked, or no answer is learned.
+    """
+    previous: Message | None = None
+    for number, message in turns:
+        _check_order(number, message, previous)
+        previous = message
+    messages = tuple(turn.message for turn in turns)
+    if previous is None or previous.role != "assistant":
+        raise RecordError("the conversation does not end in an answer")
+    if not any(message.role == "user" for message in messages):
+        raise RecordError("the conversation has no user turn")
+    if not any(message.role == "assistant" and message.train for message in messages):
+        raise RecordError("no answer of the conversation is to be learned: all are marked")
+    column = optional_column(columns, "system")
+    system = read_optional_text(fields, column)
+    if not system:
+        return messages
+    if messages[0].role != "system":
+        return (Message("system", system), *messages)
+    if messages[0].content != system:
+        raise RecordError(f"the field {column!r} and message 1 hold two different system texts")
+    return messages
+
+
+def _check_order(number: int, message: Message, previous: Message | None) -> None:
+    role = message.role
+    before = None if previous is None else previous.role
+    if role in _NEXT[before] or (role == "tool" and previous is not None and previous.tool_calls):
+        return
+    if role == "system":
+        raise RecordError(f"message {number} is a system turn; only the first may be one")
+    if role == "tool" or before is None:
+        raise RecordError(f"message {number} is a tool turn, but no call is before it")
+    needed = " or ".join(_IN_WORDS[allowed] for allowed in _NEXT[before])
+    raise RecordError(f"message {number} is {_IN_WORDS[role]} behind {_IN_WORDS[before]}; needed there: {needed}")
+
+
+def _read_train(turn: JsonObject, role: Role, what: str) -> bool:
+    """Whether the turn is learned: its `train`, or its `weight`, which is OpenAI's name for it."""
+    train, weight = turn.get("train"), turn.get("weight")
+    if train is not None and not isinstance(train, bool):
+        raise RecordError(f"{what} has {kind_of(train)} as its 'train'; needed: true or false")
+    if weight is not None:
+        if not isinstance(weight, int | float) or weight not in (0, 1):
+            given = weight if isinstance(weight, int | float) else kind_of(weight)
+            raise RecordError(f"{what} has {given} as its 'weight'; needed: 0 or 1")
+        if train is not None and train != bool(weight):
+            raise RecordError(f"{what} has both 'train' and 'weight', and they differ")
+        train = bool(weight)
+    if train and role != "assistant":
+        raise RecordError(f"{what} is {_IN_WORDS[role]} that is marked to be learned; only answers are")
+    # Prompts are never learned, so their mark says nothing and equal prompts stay equal.
+    return train is not False or role != "assistant"

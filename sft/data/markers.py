@@ -1,0 +1,82 @@
+"""End-of-text markers that data brings along as text: taken from the ends of answers, refused anywhere else.
+
+The chat template writes the stop token itself, so a marker behind an answer (`<|endoftext|>` in data made for another
+model) would be learned as words, or as a second stop. A control token of this very tokenizer anywhere else in a text
+would become that token: it would end or begin a turn where there is none, whether by accident or by intent.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from sft.data.formats.formatting import RecordError
+from sft.schema import Conversation, Message
+
+# `</s>` is not among them: in HTML it is ordinary text. It counts where it is the tokenizer's own.
+END_MARKERS = frozenset(
+    {
+        *("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>"),
+        *("<end_of_turn>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<｜end▁of▁sentence｜>"),
+    }
+)
+"""What templates of well-known families end a turn or a text with, and no ordinary text ends with."""
+
+
+def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) -> tuple[Conversation, int]:
+    """The conversation without markers at the ends of its answers, and how many answers had one.
+
+    Args:
+        conversation: any.
+        special_tokens: the texts of the tokenizer's own control tokens.
+
+    Raises:
+        RecordError: an answer is nothing but markers, or a control token stands elsewhere in a text.
+    """
+    markers, pattern = _compile(special_tokens)
+    messages = list(conversation.messages)
+    num_stripped = 0
+    for i, message in enumerate(messages):
+        if message.role == "assistant" and message.content.rstrip().endswith(markers):
+            content = _without_markers(message.content, markers)
+            if not content and not message.tool_calls:
+                raise RecordError(f"the answer in message {i + 1} is nothing but an end-of-text marker")
+            messages[i] = replace(message, content=content)
+            num_stripped += 1
+        for what, text in _texts(messages[i]):
+            _refuse(pattern, text, f"{what} {i + 1} ({message.role})")
+    for tool in conversation.tools:
+        _refuse(pattern, json.dumps(tool, ensure_ascii=False, default=str), "the tools")
+    return (replace(conversation, messages=tuple(messages)) if num_stripped else conversation), num_stripped
+
+
+@lru_cache(maxsize=8)
+def _compile(special_tokens: frozenset[str]) -> tuple[tuple[str, ...], re.Pattern[str]]:
+    """What is taken from the end of an answer, and a pattern of what may stand nowhere else; longer ones first."""
+    markers = tuple(sorted((special_tokens | END_MARKERS) - {""}, key=lambda marker: (-len(marker), marker)))
+    pattern = "|".join(re.escape(marker) for marker in markers if marker in special_tokens)
+    return markers, re.compile(pattern or r"(?!)")
+
+
+def _without_markers(text: str, markers: tuple[str, ...]) -> str:
+    text = text.rstrip()
+    while text.endswith(markers):
+        text = text.removesuffix(next(m for m in markers if text.endswith(m))).rstrip()
+    return text
+
+
+def _texts(message: Message) -> Iterator[tuple[str, str]]:
+    yield "message", message.content
+    for call in message.tool_calls:
+        yield "the tool call in message", call.name
+        yield "the tool call in message", json.dumps(call.arguments, ensure_ascii=False, default=str)
+
+
+def _refuse(pattern: re.Pattern[str], text: str, where: str) -> None:
+    found = pattern.search(text)
+    if found:
+        raise RecordError(
+            f"the special token {found.group()!r} stands in {where}: the tokenizer would make a control token of it, "
+            "which ends or begins a turn. Take it out of the text, or leave the record out."
+        )

@@ -1,0 +1,98 @@
+"""What a plan is made from, whether a published one is of the same, and if not, in what they differ.
+
+A plan's manifest holds all of its inputs, those of the token store too, so that a difference can be named leaf by leaf
+(`data.sources.dolly.content`), not as two fingerprints.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sft.atomic_files import is_published, read_manifest
+from sft.config import SftConfig
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+
+_MAX_DIFFERENCES = 12
+_MAX_VALUE_CHARS = 60
+
+
+def stage_inputs(config: SftConfig, index: int, store: TokenStore) -> dict[str, Any]:
+    """All that a stage's plan depends on."""
+    stage = config.stages[index]
+    replayed = [s for s in config.stages[:index] if s.name in stage.mixture.replay]
+    return {
+        **_data_inputs(config, store),
+        "mixture": stage.mixture.model_dump(mode="json"),
+        "replayed": {s.name: s.mixture.model_dump(mode="json") for s in replayed},
+        "budget": stage.budget.model_dump(mode="json"),
+        "pack_len_tokens": config.pack_len_tokens(index),
+        "packs_per_step": config.train.packs_per_step,
+    }
+
+
+def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+    """All that the plan of the held-out examples depends on; their packs fit every stage."""
+    return {
+        **_data_inputs(config, store),
+        "max_examples_per_task": config.evaluate.max_examples_per_task,
+        "pack_len_tokens": min(config.pack_len_tokens(i) for i in range(len(config.stages))),
+    }
+
+
+def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
+    """Whether the plan at `path` is of these inputs. One of others makes room if nothing was trained by it.
+
+    Raises:
+        UserError: it is of other inputs, and steps of it were trained.
+    """
+    if not is_published(path):
+        return False
+    planned = read_manifest(path)["inputs"]
+    if planned == inputs:
+        return True
+    if not run.has_trained():
+        shutil.rmtree(path.parent)  # the plan, and what was made with it
+        return False
+    raise UserError(
+        f"{path} was planned with other data or settings, and its checkpoints count the steps of that plan:\n"
+        + "\n".join(f"  {line}" for line in differences(planned, inputs))
+        + "\nSet them back to resume this run, or give run.dir a new folder to start another."
+    )
+
+
+def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """One line for each leaf in which two nested mappings differ."""
+    before, after = dict(_leaves(planned)), dict(_leaves(now))
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    if any(key.startswith("data.") for key in changed):
+        changed = [key for key in changed if key != "store"]  # the fingerprint of what these lines tell
+    lines = [f"{key}: planned {_shown(before, key)}, now {_shown(after, key)}" for key in changed[:_MAX_DIFFERENCES]]
+    return [*lines, f"… and {len(changed) - len(lines)} more"] if len(changed) > len(lines) else lines
+
+
+def _data_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+    return {
+        "store": store.path.name,
+        "data": store.manifest["inputs"],
+        "holdout": config.data.holdout.model_dump(mode="json"),
+        "seed": config.run.seed,
+    }
+
+
+def _leaves(content: Any, path: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
+    """Dotted path and value; mappings in a list are found by their `name`."""
+    if isinstance(content, list) and content and all(isinstance(item, dict) and "name" in item for item in content):
+        content = {item["name"]: item for item in content}
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from _leaves(value, (*path, str(key)))
+    else:
+        yield ".".join(path), content
+
+
+def _shown(leaves: Mapping[str, Any], key: str) -> str:
+    text = repr(leaves[key]) if key in leaves else "nothing"
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 1]}…"

@@ -1,0 +1,100 @@
+"""What there is to train on, and how much of each task a stage takes: rates from the config and the supplies.
+
+A stage's own tasks are checked here, once: what is not in the data, what is held out as a whole, what cannot be met.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sft.config import SftConfig
+from sft.data.planning.holdout import check_tasks
+from sft.data.planning.mixture import Rates, TaskSupply, add_replay, capped_sizes, convert_rates, mixing_rates
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.schema import BoolArray
+
+Supplies = Mapping[str, TaskSupply]
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """What may be trained on of each task that has any, counted in each unit; and what the data holds of each task."""
+
+    supplies: Mapping[str, Supplies]
+    num_examples: Mapping[str, int]
+
+    @classmethod
+    def of(cls, store: TokenStore, trainable: BoolArray) -> "Available":
+        """Count the examples for which `trainable`, (num_examples,), is True.
+
+        Raises:
+            UserError: there are none.
+        """
+        task_ids, num_supervised, lengths = store.task_ids[:], store.num_supervised[:], store.lengths
+        in_tokens, in_examples = {}, {}
+        for task_id, task in enumerate(store.tasks):
+            ids = np.flatnonzero(trainable & (task_ids == task_id))
+            if len(ids):
+                each = num_supervised[ids]
+                counts = int(lengths[ids].sum()), int(each.sum(dtype=np.int64))
+                in_tokens[task] = TaskSupply(ids, each, counts[1], *counts)
+                in_examples[task] = TaskSupply(ids, np.broadcast_to(np.int32(1), len(ids)), len(ids), *counts)
+        if not in_tokens:
+            raise UserError("data.holdout: every example of the data is held out. Hold out less.")
+        num_examples = np.bincount(task_ids, minlength=len(store.tasks)).tolist()
+        supplies = {"supervised_tokens": in_tokens, "examples": in_examples}
+        return cls(supplies, dict(zip(store.tasks, num_examples, strict=True)))
+
+
+def stage_rates(config: SftConfig, index: int, available: Available) -> Rates:
+    """Each task's share of the stage in the stage's unit, with replay.
+
+    An earlier stage is replayed as it drew: at the rates that it makes in its own unit, whatever the unit of this one.
+
+    Raises:
+        UserError: a task of the config cannot be trained on, or `min_share` cannot be met.
+    """
+    mixture = config.stages[index].mixture
+    supplies = available.supplies[mixture.unit]
+    earlier = []
+    for i, other in enumerate(config.stages[:index]):
+        share = mixture.replay.get(other.name)
+        if share:
+            units_there = available.supplies[other.mixture.unit]
+            own = _own_rates(config, i, available)
+            earlier.append((share, convert_rates(own, {t: supplies[t].units / units_there[t].units for t in own})))
+    return add_replay(_own_rates(config, index, available), earlier)
+
+
+def own_units(config: SftConfig, index: int, available: Available) -> int:
+    """What the stage's own tasks count for, in its unit: an epoch of the stage."""
+    return sum(capped_sizes(config.stages[index].mixture, _own_sizes(config, index, available)).values())
+
+
+def _own_rates(config: SftConfig, index: int, available: Available) -> Rates:
+    mixture, sizes = config.stages[index].mixture, _own_sizes(config, index, available)
+    least = mixture.min_share or 0.0
+    if least * len(sizes) > 1.0 + 1e-9:
+        raise UserError(
+            f"stages.{index}.mixture.min_share: {least:g} for each of {len(sizes)} tasks is {least * len(sizes):g} of "
+            f"the stage, more than there is. At most {1 / len(sizes):.4f} is possible: lower it, or name fewer tasks."
+        )
+    return mixing_rates(mixture, sizes)
+
+
+def _own_sizes(config: SftConfig, index: int, available: Available) -> dict[str, int]:
+    """Units of each of the stage's own tasks."""
+    mixture = config.stages[index].mixture
+    supplies = available.supplies[mixture.unit]
+    field, given = ("weights", tuple(mixture.weights)) if mixture.rates == "weights" else ("tasks", mixture.tasks)
+    path = f"stages.{index}.mixture.{field}"
+    names = check_tasks(sorted(supplies) if given is None else given, list(available.num_examples), path)
+    for name in names:
+        if name not in supplies:
+            raise UserError(
+                f"{path}: nothing of task {name!r} may be trained on, as all of its {available.num_examples[name]:,} "
+                "examples are held out. Take it away here, or hold out less (data.holdout)."
+            )
+    return {name: supplies[name].units for name in names}

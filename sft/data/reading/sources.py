@@ -1,0 +1,133 @@
+"""Reads a source's records, each with the place where a person can look it up.
+
+    files ──read_blocks──▶ Block ──decode_block──▶ Record, or Rejected in its place
+
+Cutting a source into blocks is cheap and in order; blocks can be decoded anywhere. The same content gives the
+same blocks in every run. What the fields of a record mean is not looked at here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from sft.config import SourceConfig
+from sft.data.reading.blocks import Block, Piece, Unreadable
+from sft.data.reading.csv_files import cut_csv
+from sft.data.reading.json_files import cut_json, cut_json_lines, decode_lines, decode_value
+from sft.data.reading.locations import SourceFile, find_files, is_on_hub, without_secrets
+from sft.data.reading.tables import cut_arrow, cut_hub, cut_parquet, decode_rows, load_hub
+from sft.errors import UserError
+from sft.schema import Place, Record, Rejected
+
+_READERS: dict[str, Callable[[SourceFile], Iterator[Piece]]] = {
+    ".json": cut_json,
+    ".jsonl": cut_json_lines,
+    ".ndjson": cut_json_lines,
+    ".csv": cut_csv,
+    ".parquet": cut_parquet,
+    ".arrow": cut_arrow,
+}
+_CHECKSUMS = ("md5Hash", "Content-MD5", "blob_id", "ETag", "etag")
+"""What the file systems of fsspec call a checksum of a file's content, best first."""
+
+
+def read_blocks(source: SourceConfig) -> Iterator[Block]:
+    """The source, cut into blocks, in order.
+
+    Raises:
+        UserError: the source is not there, is not of a kind that can be read, is damaged, or holds nothing. Where
+            that shows only later in a file, the blocks before it have been given out.
+    """
+    if is_on_hub(source):
+        return _number_blocks(source, ((source.path, piece, piece.done) for piece in cut_hub(source)))
+    return _number_blocks(source, _cut_files(find_files(source)))
+
+
+def decode_block(block: Block) -> Iterator[Record | Rejected]:
+    """Every record of the block, in order, as a `Record` or, where it cannot be read, a `Rejected`."""
+    for offset, number, value in _decode(block):
+        index, where = block.first_index + offset, block.where._replace(number=number)
+        if isinstance(value, dict):
+            yield Record(block.source, index, where, value)
+        elif isinstance(value, Unreadable):
+            yield Rejected(block.source, index, where, value.reason)
+        else:
+            reason = f"the record is a {type(value).__name__}, not an object with fields"
+            yield Rejected(block.source, index, where, reason)
+
+
+def read_records(source: SourceConfig) -> Iterator[Record | Rejected]:
+    """Every record of the source, in order.
+
+    Raises:
+        UserError: as `read_blocks`.
+    """
+    return (record for block in read_blocks(source) for record in decode_block(block))
+
+
+def content_hash(source: SourceConfig) -> str:
+    """Changes when, and only when, the content of the source does: the bytes of its files, in their order.
+
+    Of a remote file the checksum that its server keeps is taken (an ETag, an MD5), and where there is none its
+    bytes. A server may give the same bytes another ETag, as S3 does for an upload in other parts: that counts as
+    other content. Of a data set on the Hub it is the fingerprint that `datasets` gives it.
+
+    Raises:
+        UserError: the source is not there, or cannot be read.
+    """
+    if is_on_hub(source):
+        return str(load_hub(source)._fingerprint)
+    marks = [f"{file.ending}{file.compression} {_hash_file(file)}\n" for file in find_files(source)]
+    return hashlib.sha256("".join(marks).encode()).hexdigest()
+
+
+def _cut_files(files: tuple[SourceFile, ...]) -> Iterator[tuple[str, Piece, float]]:
+    """Each piece with its file's name and the share of all files that is read up to its end."""
+    sizes = [file.num_bytes for file in files]
+    # Where a server does not say how large a file is, all of them count the same.
+    weights = [1 if None in sizes else size or 0 for size in sizes]
+    for i, file in enumerate(files):
+        for piece in _READERS[file.ending](file):
+            done = (sum(weights[:i]) + weights[i] * piece.done) / max(sum(weights), 1)
+            yield file.name, piece, done
+
+
+def _number_blocks(source: SourceConfig, pieces: Iterator[tuple[str, Piece, float]]) -> Iterator[Block]:
+    number = index = 0
+    for file, piece, done in pieces:
+        # A block of blank lines would be a task for nothing; its lines count nevertheless.
+        if not isinstance(piece.content, bytes) or (piece.content and not piece.content.isspace()):
+            where = Place(file, piece.first, piece.is_line)
+            yield Block(source.name, number, index, where, piece.content, done)
+            number += 1
+        index += piece.num_places
+    if number == 0:
+        raise UserError(f"source {source.name}: {without_secrets(source.path)} holds no records")
+
+
+def _decode(block: Block) -> Iterator[tuple[int, int, Any]]:
+    """The offset of each record in the block, its number in the file, and its value."""
+    content, first = block.content, block.where.number
+    if isinstance(content, tuple):
+        yield from ((offset, number, value) for offset, (number, value) in enumerate(content))
+    elif isinstance(content, pa.Buffer):
+        yield from ((offset, first + offset, value) for offset, value in decode_rows(content))
+    elif block.where.is_line:
+        yield from ((offset, first + offset, value) for offset, value in decode_lines(content))
+    else:
+        yield 0, first, decode_value(content, is_line=False)
+
+
+def _hash_file(file: SourceFile) -> str:
+    if file.filesystem:
+        info = file.filesystem.info(file.path)
+        for name in _CHECKSUMS:
+            if info.get(name):
+                return f"{name} {info[name]}"
+    with file.open_stored() as stored:
+        digest = hashlib.sha256()
+        while content := stored.read(1 << 20):
+            digest.update(content)
+        return digest.hexdigest()

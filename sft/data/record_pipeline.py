@@ -1,0 +1,187 @@
+"""From records to examples: format, strip markers, tag, render, tokenize, hold to the length.
+
+Total or counted: every record that goes in comes out as kept or as rejected with its reason. It has no state but what
+it remembers of the template, so blocks of records can go through it anywhere and in any order.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.data.duplicates import content_hash, minhash, prompt_hash
+from sft.data.formats.formatting import RecordError, expand_record, format_record
+from sft.data.markers import strip_markers
+from sft.data.rendering.adaptation import adaptation_notes
+from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.renderer import ConversationRenderer, Rendering
+from sft.data.store_parts import PartCounts, PreparedRecord
+from sft.data.task_tag import add_task_tag
+from sft.data.token_keys import token_keys
+from sft.data.tokenization import ExampleTokenizer
+from sft.data.truncation import truncate
+from sft.schema import Conversation, Example, Record, Rejected, TokenizedRecord
+
+
+class Formatted(NamedTuple):
+    """A record in its one form, before tag and template."""
+
+    content: Conversation | TokenizedRecord
+    num_markers: int
+
+
+class Rendered(NamedTuple):
+    """A conversation with its renderings; it was cut if `is_shortened`."""
+
+    formatted: Formatted
+    renderings: tuple[Rendering, ...]
+    is_shortened: bool = False
+    notes: tuple[str, ...] = ()
+    """What the template has no form for, and how it is said instead."""
+
+
+class RecordPipeline:
+    """The way of a record with one tokenizer, template and set of rules."""
+
+    def __init__(self, data: DataConfig, model: ModelConfig) -> None:
+        """`data` has sources whose formats are explicit.
+
+        Raises:
+            UserError: the tokenizer or the template is unusable.
+        """
+        self._data = data
+        tokenizer = self._hub_tokenizer = load_tokenizer(model)
+        self.tokenizer = ExampleTokenizer(tokenizer)
+        self.renderer = ConversationRenderer(build_template_renderer(tokenizer), data.train_on)
+
+    def token_keys(self) -> npt.NDArray[np.uint64]:
+        """See `sft.data.token_keys`: (num_ids,)."""
+        return token_keys(self._hub_tokenizer)
+
+    def prepare(
+        self, records: Iterable[Record | Rejected], source: SourceConfig, source_id: int
+    ) -> tuple[list[PreparedRecord], PartCounts]:
+        """The records that are kept, in order, and what became of all of them."""
+        rejected: list[Rejected] = []
+        rendered: list[Rendered] = []
+        num_read = 0
+        for record in records:
+            for instance in [record] if isinstance(record, Rejected) else expand_record(record, source):
+                num_read += 1
+                try:
+                    if isinstance(instance, Rejected):
+                        rejected.append(instance)
+                    else:
+                        rendered.append(self.render(self.format(instance, source)))
+                except RecordError as error:
+                    rejected.append(Rejected(source.name, record.index, instance.where, str(error)))
+        kept: list[PreparedRecord] = []
+        num_markers = sum(r.formatted.num_markers for r in rendered)
+        for item, examples in zip(rendered, self._tokenize(rendered), strict=True):
+            outcome = self._hold_to_length(item, examples, source_id)
+            (kept if isinstance(outcome, PreparedRecord) else rejected).append(outcome)  # type: ignore[arg-type]
+        num_shortened = sum(r.is_shortened for r in kept)
+        in_order = tuple(sorted(rejected, key=lambda r: (r.index, r.where.instance or 0)))
+        notes = tuple(dict.fromkeys(note for item in rendered for note in item.notes))
+        return kept, PartCounts(num_read, num_shortened, num_markers, notes, in_order)
+
+    def format(self, record: Record, source: SourceConfig) -> Formatted:
+        """The record as a conversation without markers of other templates, or as the token ids that it came as.
+
+        Raises:
+            RecordError: it cannot be used.
+        """
+        content = format_record(record, source)
+        if isinstance(content, TokenizedRecord):
+            return Formatted(self._as_stored(content), 0)
+        return Formatted(*strip_markers(content, self.tokenizer.special_tokens))
+
+    def render(self, formatted: Formatted) -> Rendered:
+        """The conversation's renderings, with its task tag; none where there is nothing to render.
+
+        Raises:
+            RecordError: the template refuses it, or does not show where an answer is.
+        """
+        content = formatted.content
+        if isinstance(content, TokenizedRecord):
+            return Rendered(formatted, ())
+        tagged = self._tag(content, prompt_hash(content))
+        return Rendered(formatted, self.renderer.render(tagged), notes=adaptation_notes(tagged, self.renderer.traits))
+
+    def shorten(self, rendered: Rendered) -> Rendered | None:
+        """A form of it that is short enough, by the rule of `sft.data.truncation`; None where there is none."""
+        content = rendered.formatted.content
+        if self._data.overlong != "truncate" or isinstance(content, TokenizedRecord) or rendered.is_shortened:
+            return None
+        key = prompt_hash(content)  # whether it has a tag does not change while it is cut
+
+        def count_tokens(conversation: Conversation) -> int:
+            examples = self.tokenizer.tokenize(self.renderer.render(self._tag(conversation, key)))
+            return max((len(e.input_ids) for e in examples if isinstance(e, Example)), default=0)
+
+        shorter = truncate(content, self._data.train_on, count_tokens, self._data.max_len_tokens)
+        if shorter is None:
+            return None
+        formatted = Formatted(shorter, rendered.formatted.num_markers)
+        renderings = self.renderer.render(self._tag(shorter, key))
+        return Rendered(formatted, renderings, is_shortened=True, notes=rendered.notes)
+
+    def _tag(self, conversation: Conversation, key: int) -> Conversation:
+        tag = self._data.task_tag
+        return conversation if tag is None else add_task_tag(conversation, tag, key)
+
+    def _tokenize(self, rendered: Sequence[Rendered]) -> list[list[Example | RecordError]]:
+        """The examples of each, tokenized in one batch."""
+        flat = iter(self.tokenizer.tokenize([r for item in rendered for r in item.renderings]))
+        return [
+            [item.formatted.content.example]
+            if isinstance(item.formatted.content, TokenizedRecord)
+            else [next(flat) for _ in item.renderings]
+            for item in rendered
+        ]
+
+    def _hold_to_length(
+        self, rendered: Rendered, examples: Sequence[Example | RecordError], source_id: int
+    ) -> PreparedRecord | Rejected:
+        content, most = rendered.formatted.content, self._data.max_len_tokens
+
+        def reject(reason: str, kind: str = "bad") -> Rejected:
+            return Rejected(content.source, content.index, content.where, reason, kind, content.task)  # type: ignore[arg-type]
+
+        whole = [e for e in examples if isinstance(e, Example)]
+        for error in examples:
+            if isinstance(error, RecordError):
+                return reject(str(error))
+        longest = max(len(e.input_ids) for e in whole)
+        if longest > most:
+            reason = f"{longest} tokens; data.max_len_tokens allows {most}"
+            if self._data.overlong == "error":
+                return reject(reason)
+            shorter = self.shorten(rendered)
+            if shorter is not None:
+                return self._hold_to_length(shorter, self.tokenizer.tokenize(shorter.renderings), source_id)
+            # Of an answer-by-answer record, those that fit are kept.
+            whole = [e for e in whole if len(e.input_ids) <= most]
+            if not whole:
+                return reject(reason, "too long")
+        near = self._data.duplicates == "remove_near"
+        return PreparedRecord(
+            whole,
+            content.task,
+            source_id,
+            content.index,
+            content.where,
+            prompt_hash(content),
+            content_hash(content),
+            minhash(content) if near else None,
+            rendered.is_shortened or len(whole) < len(examples),
+        )
+
+    def _as_stored(self, record: TokenizedRecord) -> TokenizedRecord:
+        largest = int(record.example.input_ids.max())
+        if largest >= self.tokenizer.num_ids:
+            raise RecordError(f"the id {largest} is not in the tokenizer's vocabulary of {self.tokenizer.num_ids}")
+        example = Example(record.example.input_ids.astype(self.tokenizer.token_dtype), record.example.loss_mask)
+        return TokenizedRecord(example, record.task, record.source, record.index, record.where)

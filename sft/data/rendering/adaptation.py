@@ -1,0 +1,248 @@
+"""Says otherwise what a chat template has no form for: a conversation becomes one that the template writes whole.
+
+    the template has no                    so it is said
+    system turn                            in front of the first user turn, a blank line between
+    list of tools                          in the system turn, as text
+    tool calls                             as <tool_call> at the end of the answer; results as user turns
+    several tool calls in one turn         in turns of their own, each with its result behind it
+    tool calls without an id of its form   with ids of nine characters, numbered by the call
+
+What a template has is found out by rendering probes with it, not by reading it. Nothing is left out of a
+conversation here, and one that the template can write is returned as it is.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from sft.data.formats.formatting import RecordError
+from sft.schema import Conversation, JsonObject, Message, ToolCall
+
+RenderTemplate = Callable[[Sequence[Message], Sequence[JsonObject]], str]
+"""Messages and tools → the template's text. It raises `RecordError` where the template refuses them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateTraits:
+    """What a chat template has a form for."""
+
+    has_system: bool = True
+    has_tool_list: bool = True
+    has_tool_calls: bool = True
+    """Calls and their results: one is of no use without the other."""
+    has_parallel_calls: bool = True
+    """Several calls in one turn."""
+    has_free_call_ids: bool = True
+    """Calls may have any id, or none. Mistral's need one of nine characters."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is said otherwise with this template, a sentence each, for people to read."""
+        return tuple(adaptation.note for adaptation in _ADAPTATIONS if adaptation.is_lacking(self))
+
+
+def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
+    """Find out what the template writes, by rendering probes."""
+
+    def shows(words: Sequence[str], messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> bool:
+        try:
+            text = render_template(messages, tools)
+        except RecordError:
+            return False
+        return all(word in text for word in words)
+
+    user, answer = Message("user", "probequestion"), Message("assistant", "probeanswer")
+    parameters = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probekey"}}}
+    tool = {"name": "probetool", "description": "probedescription", "parameters": parameters}
+    tools = [{"type": "function", "function": tool}]
+    has_tool_list = shows(["probetool"], [user, answer], tools)
+
+    def shows_calls(call_id: str | None, num_calls: int = 1) -> bool:
+        names = [f"probecall{i}" for i in range(num_calls)]
+        calls = tuple(ToolCall(name, {"probekey": f"probevalue{name}"}, call_id) for name in names)
+        results = [Message("tool", f"proberesult{name}", call_id=call_id) for name in names]
+        words = [word for name in names for word in (name, f"probevalue{name}", f"proberesult{name}")]
+        turns = [user, Message("assistant", "", tool_calls=calls), *results, answer]
+        return shows(words, turns, tools if has_tool_list else ())
+
+    return TemplateTraits(
+        has_system=shows(["probesystem"], [Message("system", "probesystem"), user, answer]),
+        has_tool_list=has_tool_list,
+        has_tool_calls=shows_calls(_numbered_id(1)),
+        has_parallel_calls=shows_calls(_numbered_id(1), num_calls=2),
+        has_free_call_ids=shows_calls("call_probe_of_any_length") and shows_calls(None),
+    )
+
+
+def adapt(conversation: Conversation, traits: TemplateTraits) -> Conversation:
+    """The conversation, with what the template has no form for said otherwise.
+
+    Raises:
+        RecordError: tools or arguments that are to be written as JSON cannot be, or a result answers no call.
+    """
+    for adaptation in _ADAPTATIONS:
+        if adaptation.is_lacking(traits) and adaptation.concerns(conversation):
+            conversation = adaptation.adapt(conversation)
+    return conversation
+
+
+def adaptation_notes(conversation: Conversation, traits: TemplateTraits) -> tuple[str, ...]:
+    """What `adapt` does to this conversation, a sentence each, for people to read."""
+    notes = []
+    for adaptation in _ADAPTATIONS:
+        if adaptation.is_lacking(traits) and adaptation.concerns(conversation):
+            conversation = adaptation.adapt(conversation)
+            notes.append(adaptation.note)
+    return tuple(notes)
+
+
+def _has_calls(conversation: Conversation) -> bool:
+    return any(message.tool_calls or message.role == "tool" for message in conversation.messages)
+
+
+def _write_tools_in_system(conversation: Conversation) -> Conversation:
+    lines = "\n".join(_json(tool) for tool in conversation.tools)
+    text = (
+        f"You may call these tools:\n<tools>\n{lines}\n</tools>\n"
+        'Call a tool with:\n<tool_call>\n{"name": its name, "arguments": an object with its arguments}\n</tool_call>'
+    )
+    messages = conversation.messages
+    if messages and messages[0].role == "system":
+        first, rest = replace(messages[0], content=_joined(messages[0].content, text)), messages[1:]
+    else:
+        first, rest = Message("system", text), messages
+    return replace(conversation, messages=(first, *rest), tools=())
+
+
+def _write_calls_as_text(conversation: Conversation) -> Conversation:
+    messages: list[Message] = []
+    for before, message in zip((None, *conversation.messages), conversation.messages, strict=False):
+        if message.role == "tool":
+            response = f"<tool_response>\n{message.content}\n</tool_response>"
+            if before is not None and before.role == "tool":
+                messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{response}")
+            else:
+                messages.append(Message("user", response))
+        elif message.tool_calls:
+            calls = [_json({"name": call.name, "arguments": call.arguments}) for call in message.tool_calls]
+            written = [f"<tool_call>\n{call}\n</tool_call>" for call in calls]
+            content = "\n".join([message.content, *written] if message.content.strip() else written)
+            messages.append(replace(message, content=content, tool_calls=()))
+        else:
+            messages.append(message)
+    return replace(conversation, messages=tuple(messages))
+
+
+def _write_one_call_a_turn(conversation: Conversation) -> Conversation:
+    """The text of a turn stays with its first call. A result goes with the call it names, else by its order."""
+    messages: list[Message] = []
+    rest = list(conversation.messages)
+    while rest:
+        message = rest.pop(0)
+        if len(message.tool_calls) < 2:
+            messages.append(message)
+            continue
+        results = []
+        while rest and rest[0].role == "tool":
+            results.append(rest.pop(0))
+        for i, call in enumerate(message.tool_calls):
+            messages.append(replace(message, content=message.content if i == 0 else "", tool_calls=(call,)))
+            own = next((r for r in results if call.call_id is not None and r.call_id == call.call_id), None)
+            own = own or next((r for r in results if r.call_id is None), None)
+            if own is not None:
+                results.remove(own)
+                messages.append(own)
+        if results:
+            raise RecordError("a tool's result answers no call of the turn before it")
+    return replace(conversation, messages=tuple(messages))
+
+
+def _number_calls(conversation: Conversation) -> Conversation:
+    """Ids by the order of the calls; a result has the id of the call it names, or of the first without one."""
+    messages: list[Message] = []
+    open_ids: dict[str | int, str] = {}  # a call's own id, or its number where it has none → its new id
+    num_calls = 0
+    for message in conversation.messages:
+        if message.tool_calls:
+            calls = []
+            for call in message.tool_calls:
+                num_calls += 1
+                open_ids[num_calls if call.call_id is None else call.call_id] = _numbered_id(num_calls)
+                calls.append(replace(call, call_id=_numbered_id(num_calls)))
+            message = replace(message, tool_calls=tuple(calls))
+        elif message.role == "tool":
+            answered = message.call_id if message.call_id in open_ids else next(iter(open_ids), None)
+            new_id = _numbered_id(max(num_calls, 1)) if answered is None else open_ids.pop(answered)
+            message = replace(message, call_id=new_id)
+        messages.append(message)
+    return replace(conversation, messages=tuple(messages))
+
+
+def _write_system_in_user(conversation: Conversation) -> Conversation:
+    system, *rest = conversation.messages
+    first = next((i for i, message in enumerate(rest) if message.role == "user"), None)
+    if first is None:
+        rest.insert(0, replace(system, role="user"))
+    else:
+        rest[first] = replace(rest[first], content=_joined(system.content, rest[first].content))
+    return replace(conversation, messages=tuple(rest))
+
+
+class _Adaptation(NamedTuple):
+    """One line of the table above."""
+
+    is_lacking: Callable[[TemplateTraits], bool]
+    concerns: Callable[[Conversation], bool]
+    adapt: Callable[[Conversation], Conversation]
+    note: str
+
+
+# The list of tools comes before the system turn, since it is put there.
+_ADAPTATIONS = (
+    _Adaptation(
+        lambda traits: not traits.has_tool_list,
+        lambda conversation: bool(conversation.tools),
+        _write_tools_in_system,
+        "the chat template has no list of tools: they are listed in the system turn",
+    ),
+    _Adaptation(
+        lambda traits: not traits.has_tool_calls,
+        _has_calls,
+        _write_calls_as_text,
+        "the chat template has no tool calls: they are written as <tool_call> in the answer, results as user turns",
+    ),
+    _Adaptation(
+        lambda traits: traits.has_tool_calls and not traits.has_parallel_calls,
+        lambda conversation: any(len(message.tool_calls) > 1 for message in conversation.messages),
+        _write_one_call_a_turn,
+        "the chat template has one tool call a turn: several are made one after another",
+    ),
+    _Adaptation(
+        lambda traits: traits.has_tool_calls and not traits.has_free_call_ids,
+        _has_calls,
+        _number_calls,
+        "the chat template wants ids of nine characters for tool calls: the calls are numbered",
+    ),
+    _Adaptation(
+        lambda traits: not traits.has_system,
+        lambda conversation: conversation.messages[0].role == "system",
+        _write_system_in_user,
+        "the chat template has no system turn: its text is put in front of the first user turn",
+    ),
+)
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}\n\n{second}" if first.strip() else second
+
+
+def _numbered_id(number: int) -> str:
+    return f"{number:09d}"
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"a tool or its arguments cannot be written as JSON: {error}") from None

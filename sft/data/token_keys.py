@@ -1,0 +1,26 @@
+"""What each token says, whatever its case and the white space at it: texts can be compared by their ids."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
+    """For each token id, (num_ids,), a hash of what it says: 0 for control tokens and white space.
+
+    A token that is a part of a character says its bytes; ids without a token say nothing.
+    """
+    vocab = tokenizer.get_vocab()
+    keys = np.zeros(max(vocab.values()) + 1, dtype=np.uint64)
+    backend = tokenizer.backend_tokenizer
+    control = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    control.update(tokenizer.all_special_ids)
+    spelled = [(token, i) for token, i in vocab.items() if i not in control]
+    texts = backend.decode_batch([[i] for _, i in spelled], skip_special_tokens=False)
+    for (token, i), text in zip(spelled, texts, strict=True):
+        said = token if "\ufffd" in text else text.strip().lower()
+        if said:
+            keys[i] = int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "big") or 1
+    return keys

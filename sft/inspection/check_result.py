@@ -1,0 +1,99 @@
+"""What a check of a store found: for each invariant how often it was looked at, how often it is broken, and where."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from sft.schema import BoolArray, IntArray
+
+MAX_SHOWN = 5
+
+
+class Invariant(StrEnum):
+    """What holds for every row of a store, in the order in which it is shown."""
+
+    LAYOUT = "the rows lie one behind the other and fill the store"
+    VOCABULARY = "every id is in the vocabulary"
+    LENGTH = "no row is longer than data.max_len_tokens"
+    NAMES = "task and source are ones that the store names"
+    FIRST_TOKEN = "the first token is not learned"
+    LEARNS = "every row has a learned token"
+    COUNT = "the stored number of learned tokens is the mask's"
+    STOP = "each answer is learned through the token that ends its turn"
+    CONTROL = "no other control token is learned"
+    RECORD = "every row is made of its record"
+    IDS = "the ids are those of the tokenizer's own chat template"
+    TURNS = "one answer is learned for each assistant turn to be trained"
+    ANSWER = "what is learned is the answer, all of it and nothing else"
+    ACCOUNT = "records read = kept + left out, each with its reason"
+
+
+class Violation(NamedTuple):
+    """One place where an invariant is broken; `row` is None where it is not one row's affair."""
+
+    row: int | None
+    what: str
+
+
+class InvariantResult(NamedTuple):
+    """What was found for one invariant; of its violations, the first few."""
+
+    invariant: Invariant
+    num_checked: int
+    num_violations: int
+    first: tuple[Violation, ...]
+
+
+class CheckResult(NamedTuple):
+    """What was found in a whole store."""
+
+    num_rows: int
+    num_tokens: int
+    num_supervised_tokens: int
+    num_answers: int
+    num_stops: int
+    invariants: tuple[InvariantResult, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no invariant is broken."""
+        return not any(result.num_violations for result in self.invariants)
+
+
+@dataclass
+class _Count:
+    num_checked: int = 0
+    num_violations: int = 0
+    first: list[Violation] = field(default_factory=list)
+
+
+class Findings:
+    """Collects what a check finds."""
+
+    def __init__(self) -> None:
+        self._counts = {invariant: _Count() for invariant in Invariant}
+
+    def add(self, invariant: Invariant, row: int | None, violation: str | None, num_checked: int = 1) -> None:
+        """Note one look at one row (None: at no row in particular); `violation` says what is wrong, if anything is."""
+        count = self._counts[invariant]
+        count.num_checked += num_checked
+        if violation is not None:
+            count.num_violations += 1
+            if len(count.first) < MAX_SHOWN:
+                count.first.append(Violation(row, violation))
+
+    def add_rows(self, invariant: Invariant, rows: IntArray, broken: BoolArray, say: Callable[[int], str]) -> None:
+        """Note a look at each of `rows`; `say` makes the text for the i-th of them where it is broken."""
+        count = self._counts[invariant]
+        count.num_checked += len(rows)
+        found = broken.nonzero()[0]
+        count.num_violations += len(found)
+        count.first += [Violation(int(rows[i]), say(int(i))) for i in found[: MAX_SHOWN - len(count.first)]]
+
+    def results(self) -> tuple[InvariantResult, ...]:
+        """All invariants, in order."""
+        return tuple(
+            InvariantResult(invariant, count.num_checked, count.num_violations, tuple(count.first))
+            for invariant, count in self._counts.items()
+        )

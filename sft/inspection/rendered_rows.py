@@ -1,0 +1,94 @@
+"""From a store back to its sources: each record that has rows is read, formatted and rendered again, in row order.
+
+Exactly one item comes for each row that a record was found for: its rendering, None where the record came as token ids,
+or a `RecordError` where the record does not make the rows that the store has of it. Records without rows are passed
+over; the check of the counts accounts for them.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from sft.config import DataConfig, ModelConfig
+from sft.data.formats.formatting import RecordError, expand_record
+from sft.data.preparation import resolve_sources
+from sft.data.reading.sources import decode_block, read_blocks
+from sft.data.record_pipeline import RecordPipeline, Rendered
+from sft.data.rendering.renderer import Rendering
+from sft.data.token_store import TokenStore
+from sft.schema import Example, Record, Rejected, TokenizedRecord
+
+RenderedRow = Rendering | RecordError | None
+
+_READ_AT_ONCE = 1 << 16
+
+
+def render_rows(store: TokenStore, data: DataConfig, model: ModelConfig) -> Iterator[RenderedRow]:
+    """What each row of the store is made of; fewer items where there are no more records.
+
+    Raises:
+        UserError: a source, the tokenizer or the template is unusable.
+    """
+    data = resolve_sources(data)
+    pipeline = RecordPipeline(data, model)
+    stored = _stored_records(store)
+    key, num_rows = next(stored, (None, 0))
+    for source_id, source in enumerate(data.sources):
+        for block in read_blocks(source):
+            for record in decode_block(block):
+                for instance in () if isinstance(record, Rejected) else expand_record(record, source):
+                    own_key = (source_id, instance.index, instance.where.instance or 0)
+                    while key is not None and key < own_key:
+                        yield from [RecordError("its record is not in the source, or not in this order")] * num_rows
+                        key, num_rows = next(stored, (None, 0))
+                    if key == own_key:
+                        yield from _render_again(instance, source_id, num_rows, data, pipeline)
+                        key, num_rows = next(stored, (None, 0))
+
+
+def _stored_records(store: TokenStore) -> Iterator[tuple[tuple[int, int, int] | None, int]]:
+    """Source, number and instance of each record that has rows, in order, and how many it has."""
+    columns = (store.source_ids, store.record_ids, store.instances)
+    keys = (
+        key
+        for start in range(0, len(store), _READ_AT_ONCE)
+        for key in zip(*(column[start : start + _READ_AT_ONCE].tolist() for column in columns), strict=True)
+    )
+    for key, rows in groupby(keys):
+        yield key, sum(1 for _ in rows)
+
+
+def _render_again(
+    record: Record | Rejected, source_id: int, num_rows: int, data: DataConfig, pipeline: RecordPipeline
+) -> list[RenderedRow]:
+    try:
+        if isinstance(record, Rejected):
+            raise RecordError(record.reason)
+        rendered = pipeline.render(pipeline.format(record, data.sources[source_id]))
+        if isinstance(rendered.formatted.content, TokenizedRecord):
+            return [None] * num_rows
+        renderings = _short_enough(rendered, num_rows, data, pipeline)
+    except RecordError as error:
+        return [RecordError(f"its record cannot be used: {error}")] * num_rows
+    if len(renderings) != num_rows:
+        return [RecordError(f"its record makes {len(renderings)} rows, the store has {num_rows} of it")] * num_rows
+    return list(renderings)
+
+
+def _short_enough(rendered: Rendered, num_rows: int, data: DataConfig, pipeline: RecordPipeline) -> list[Rendering]:
+    """The renderings that are not too long, after the record was shortened where the config says so."""
+    renderings = rendered.renderings
+    if data.overlong != "truncate":
+        # Nothing is changed, so where as many are stored as there are, these are the ones.
+        return list(renderings) if len(renderings) == num_rows else _within_length(renderings, data, pipeline)
+    if len(_within_length(renderings, data, pipeline)) < len(renderings):
+        renderings = (pipeline.shorten(rendered) or rendered).renderings
+    return _within_length(renderings, data, pipeline)
+
+
+def _within_length(renderings: tuple[Rendering, ...], data: DataConfig, pipeline: RecordPipeline) -> list[Rendering]:
+    examples = pipeline.tokenizer.tokenize(renderings)
+    return [
+        rendering
+        for rendering, example in zip(renderings, examples, strict=True)
+        if isinstance(example, Example) and len(example.input_ids) <= data.max_len_tokens
+    ]

@@ -1,0 +1,97 @@
+"""Preparation on a real Ray cluster: the driver is killed and a node is lost; the store is what one process makes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+
+from sft.config import DataConfig, ModelConfig
+from sft.data.preparation import prepare_store
+from tests.cluster.conftest import WriteConfig
+from tests.conftest import instruction_records
+
+ROOT = Path(__file__).parents[2]
+# Blocks of a size that makes many of a small file.
+PREPARE = """
+import sys
+from launcher.cli import main
+from sft.data.reading import blocks
+blocks.BLOCK_BYTES = 30_000
+sys.exit(main(["prepare", *sys.argv[1:]]))
+"""
+NUM_BLOCKS = 40
+RECORDS = instruction_records()
+
+
+@pytest.fixture
+def config(write_config: WriteConfig, tmp_path: Path) -> Path:
+    """A job whose data has many blocks, every record another."""
+    content = yaml.safe_load(write_config("many").read_text())
+    path, num_bytes = tmp_path / "many.jsonl", 0
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(100_000):
+            record = RECORDS[i % len(RECORDS)]
+            num_bytes += file.write(json.dumps(record | {"input": f"{i} {record['input']}"}) + "\n")
+            if num_bytes > NUM_BLOCKS * 30_000:
+                break
+    content["run"]["dir"] = str(tmp_path / "run")
+    content["data"]["cache_dir"] = str(tmp_path / "cache")
+    content["data"]["sources"][0]["path"] = str(path)
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    return config
+
+
+def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_process_makes(
+    cluster: Cluster, config: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address}
+    command = [sys.executable, "-c", PREPARE, str(config)]
+    killed = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, start_new_session=True
+    )
+    try:
+        wait_for_parts(tmp_path, 4, killed)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait(30)
+    num_there = num_parts(tmp_path)
+    assert 4 <= num_there < NUM_BLOCKS, "it was over before it was killed"
+
+    resumed = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+    )
+    try:
+        wait_for_parts(tmp_path, num_there + 4, resumed)
+        cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
+        output, _ = resumed.communicate(timeout=150)
+    finally:
+        resumed.kill()
+    assert resumed.returncode == 0, output[-3000:]
+    (made,) = (p.parent for p in (tmp_path / "cache" / "tokens").glob("*/manifest.json"))
+
+    content = yaml.safe_load(config.read_text())
+    data = DataConfig.model_validate(content["data"] | {"cache_dir": str(tmp_path / "alone")})
+    alone = prepare_store(data, ModelConfig.model_validate(content["model"]))
+    assert alone.path.name == made.name
+    for name in alone.manifest["files"]:
+        assert (made / name).read_bytes() == (alone.path / name).read_bytes()
+
+
+def num_parts(folder: Path) -> int:
+    return len(list((folder / "cache" / "tokens").glob(".*.parts/[0-9]*.safetensors")))
+
+
+def wait_for_parts(folder: Path, number: int, process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while num_parts(folder) < number:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline, f"there are only {num_parts(folder)} parts"
+        time.sleep(0.01)
