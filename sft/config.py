@@ -64,6 +64,7 @@ Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("colum
 
 
 Format = Literal[
+    "auto",
     "instruction",
     "prompt_completion",
     "messages",
@@ -72,8 +73,9 @@ Format = Literal[
     "seed_tasks",
     "tokens",
 ]
-"""Instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's messages; ShareGPT's
-conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of token ids."""
+"""Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
+messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
+token ids."""
 
 
 class SourceConfig(Section):
@@ -90,7 +92,7 @@ class SourceConfig(Section):
     """The configuration to read of a data set on the Hub that has several, such as `main` of `openai/gsm8k`."""
     revision: str | None = None
     """The commit or tag to read of a data set on the Hub."""
-    format: Format | Literal["auto"] = "auto"
+    format: Format = "auto"
     """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
     columns: dict[str, str] = {}
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""

@@ -85,10 +85,12 @@ def replay_is_of_earlier_stages(stages: Stages) -> Iterator[Problem]:
 
 def examples_fit_a_pack(stages: Stages, data: DataConfig, train: TrainConfig) -> Iterator[Problem]:
     """The longest example that is kept must fit into a pack of every stage."""
+    reported = set()
     for i, stage in enumerate(stages):
         length = stage.pack_len_tokens or train.pack_len_tokens
-        if data.max_len_tokens > length:
-            path = f"stages.{i}.pack_len_tokens" if stage.pack_len_tokens else "train.pack_len_tokens"
+        path = f"stages.{i}.pack_len_tokens" if stage.pack_len_tokens else "train.pack_len_tokens"
+        if data.max_len_tokens > length and path not in reported:
+            reported.add(path)
             rule = f"is shorter than the longest example (data.max_len_tokens: {data.max_len_tokens})"
             about = (f"stages.{i}.pack_len_tokens", "data.max_len_tokens")
             yield Problem(path, length, rule, "make packs longer or max_len_tokens smaller", about)

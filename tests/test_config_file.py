@@ -33,6 +33,7 @@ FULL: dict[str, Any] = {
                 "path": "owner/data",
                 "split": "train",
                 "subset": "main",
+                "revision": "v1",
                 "format": "instruction",
                 "columns": {"input": "context"},
                 "task": {"column": "category"},
@@ -42,8 +43,18 @@ FULL: dict[str, Any] = {
         "max_len_tokens": 512,
         "overlong": "drop",
         "bad_records": "stop",
+        "max_bad_share": 0.01,
+        "duplicates": "remove_near",
+        "near_duplicate_similarity": 0.9,
         "train_on": "all_assistant",
-        "holdout": {"share": 0.1, "tasks": ["held"]},
+        "task_tag": {"text": "This is {task}.", "texts": {"chat": "a talk"}, "dropout": 0.2},
+        "holdout": {
+            "share": 0.1,
+            "tasks": ["held"],
+            "sources": ["second"],
+            "overlap": "remove",
+            "overlap_len_tokens": 20,
+        },
         "cache_dir": "cache",
     },
     "stages": [
@@ -55,6 +66,7 @@ FULL: dict[str, Any] = {
                 "tasks": ["chat", "code"],
                 "unit": "examples",
                 "cap": 1000,
+                "min_share": 0.01,
                 "max_epochs_per_task": 4,
             },
             "budget": {"epochs": 1.5},
@@ -99,7 +111,7 @@ LEAST: dict[str, Any] = {
 }
 
 # Mappings whose keys the user makes up.
-FREE = ("columns", "weights", "replay", "extra")
+FREE = ("columns", "texts", "weights", "replay", "extra")
 
 
 def problems_of(content: Any) -> list[Problem]:
@@ -358,9 +370,10 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "stages.1.budget": "name one, such as {epochs: 1}",
         "stages.1.mixture.temperature": "set rates to temperature, or take it away",
         "stages.0.mixture.replay.later": "the first stage has none: take it away",
+        "data.sources.1.name": "give it a name of its own",
+        "train.pack_len_tokens": "make packs longer or max_len_tokens smaller",
     }
     found = {problem.path: problem.way_out for problem in caught.value.problems}
-    # The sources cannot be read, so the rules about them wait; those about the stages do not.
     assert found == expected
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path}: {len(expected)} problems"
@@ -409,7 +422,9 @@ def test_a_long_value_is_shortened() -> None:
 # Rule → assignments that break it and no other, the paths it names, and words of its way out.
 BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "stage_names_are_unique": [(["stages.2.name=narrow"], ["stages.2.name"], "a name of its own")],
-    "source_names_are_unique": [(["data.sources.1.name=first"], ["data.sources.1.name"], "a name of its own")],
+    "source_names_are_unique": [
+        (["data.sources.1.name=first", "data.holdout.sources=[]"], ["data.sources.1.name"], "a name of its own")
+    ],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),
@@ -428,12 +443,17 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     ],
     "examples_fit_a_pack": [
         (["stages.0.pack_len_tokens=511"], ["stages.0.pack_len_tokens"], "make packs longer"),
-        (["train.pack_len_tokens=511"], ["train.pack_len_tokens"] * 2, "make packs longer"),
+        (["train.pack_len_tokens=511"], ["train.pack_len_tokens"], "make packs longer"),
     ],
     "held_out_tasks_are_not_trained": [
         (["stages.0.mixture.tasks=[held, chat]"], ["stages.0.mixture.tasks"], "one of the two"),
         (["stages.1.mixture.weights.held=1"], ["stages.1.mixture.weights"], "one of the two"),
     ],
+    "held_out_sources_are_known": [
+        (["data.holdout.sources=[third]"], ["data.holdout.sources"], "name one of first, second"),
+        (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "take one away"),
+    ],
+    "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sft.atomic_files import write_json
 from sft.config import SftConfig
 from sft.data.planning.balance import mixture_rows, write_balance
 from sft.data.planning.budget import Drawing, Packing, fill_budget
@@ -20,7 +21,7 @@ from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
 from sft.data.planning.plan_inputs import heldout_inputs, is_planned, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, stage_rates
-from sft.data.planning.trainable import trainable_examples
+from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
 from sft.run_folder import RunFolder
 from sft.seeds import derive_seed
@@ -38,9 +39,13 @@ def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
     inputs = [stage_inputs(config, i, store) for i in range(len(config.stages))]
     missing = [i for i, folder in enumerate(folders) if not is_planned(folder.packs, inputs[i], run)]
     if missing:
-        available = Available.of(store, trainable_examples(config, store))
-        # Every stage's tasks are checked before the first plan is written.
+        trainable = find_trainable(store, config.data.holdout)
+        available = Available.of(store, trainable.examples)
+        # Every stage's tasks are checked before the first file is written.
         rates = {i: stage_rates(config, i, available) for i in missing}
+        run.overlap.unlink(missing_ok=True)
+        if trainable.overlap is not None:
+            write_json(run.overlap, trainable.overlap)
         for i in missing:
             # What is left of a plan that was taken away would pass for the audit of this one.
             folders[i].balance.unlink(missing_ok=True)

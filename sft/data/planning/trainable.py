@@ -1,40 +1,39 @@
-"""What stages may train on: everything that is not held out, and, where the config says so, is not like it either.
+"""What stages may train on: everything that is not held out, and, where the config says so, is not like it either."""
 
-Beside the answer stands the report of what training and held-out examples have in common, `overlap.json`.
-"""
-
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.atomic_files import write_json
-from sft.config import SftConfig
+from sft.config import HoldoutConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.overlap import Overlap, overlapping_examples
 from sft.data.token_store import TokenStore
-from sft.run_folder import RunFolder
 from sft.schema import BoolArray
 
 
-def trainable_examples(config: SftConfig, store: TokenStore) -> BoolArray:
-    """True for each example that stages may train on: (num_examples,). Writes the report of the overlap.
+class Trainable(NamedTuple):
+    """What may be trained on, and what it has in common with what is held out."""
+
+    examples: BoolArray  # (num_examples,)
+    overlap: dict[str, Any] | None
+    """The content of `overlap.json`; None where nobody asked or nothing is held out."""
+
+
+def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:
+    """The examples that stages may train on.
 
     Raises:
         UserError: a held-out task of the config is not in the data.
     """
-    holdout = config.data.holdout
     held_out = held_out_examples(store, holdout)
-    report = RunFolder(config.run.dir).overlap
-    report.unlink(missing_ok=True)
     if holdout.overlap == "ignore" or not held_out.any():
-        return ~held_out
+        return Trainable(~held_out, None)
     found = overlapping_examples(store, held_out, holdout.overlap_len_tokens)
-    write_json(report, _describe(found, config, store, held_out))
-    return ~held_out & ~found.training if holdout.overlap == "remove" else ~held_out
+    examples = ~held_out & ~found.training if holdout.overlap == "remove" else ~held_out
+    return Trainable(examples, _describe(found, store, holdout, held_out))
 
 
-def _describe(found: Overlap, config: SftConfig, store: TokenStore, held_out: BoolArray) -> dict[str, Any]:
-    holdout = config.data.holdout
+def _describe(found: Overlap, store: TokenStore, holdout: HoldoutConfig, held_out: BoolArray) -> dict[str, Any]:
     by_task = sorted(found.counts.items(), key=lambda item: (-item[1], item[0]))
     return {
         "overlap_len_tokens": holdout.overlap_len_tokens,
