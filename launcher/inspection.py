@@ -8,9 +8,11 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from launcher.block_tasks import spread_over_cluster
+from launcher.preparation import preparation_shown
 from sft.atomic_files import write_text
 from sft.config import SftConfig
-from sft.data.preparation import Progress, prepare_store
+from sft.data.preparation import prepare_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
@@ -32,12 +34,8 @@ def open_store(config: SftConfig, console: Console) -> TokenStore:
     Raises:
         UserError: the data cannot be used.
     """
-    with console.status("preparing") as status:
-
-        def report(progress: Progress) -> None:
-            status.update(f"preparing {progress.source}: {progress.num_records:,} records")
-
-        return prepare_store(config.data, config.model, report)
+    with preparation_shown(console) as report:
+        return prepare_store(config.data, config.model, report, spread_over_cluster)
 
 
 def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: Console) -> None:

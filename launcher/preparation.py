@@ -1,7 +1,8 @@
 """Prepares a job's data with a progress bar, and shows what came of it: counts, then each stage's mixture."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from sft.config import SftConfig, SourceConfig
 from sft.data.formats.formatting import describe_source
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.preparation import REJECTED, Progress
+from sft.data.preparation import REJECTED, Progress, Report
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.tables import mixture_table
@@ -48,12 +49,9 @@ class _Shown:
             self._printed = now
 
 
-def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, list[PackPlan]]:
-    """Make the token store and the stages' plans, where they are not there yet, and show them.
-
-    Raises:
-        UserError: the data or the mixture cannot be used.
-    """
+@contextmanager
+def preparation_shown(console: Console) -> Iterator[Report]:
+    """While it is open, what is reported is shown: a bar for each source, or lines where there is no terminal."""
     columns = (
         TextColumn("preparing [bold]{task.description}"),
         BarColumn(bar_width=24),
@@ -63,7 +61,17 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        prepared = prepare_workload(config, _Shown(console, bars), spread_over_cluster)
+        yield _Shown(console, bars)
+
+
+def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, list[PackPlan]]:
+    """Make the token store and the stages' plans, where they are not there yet, and show them.
+
+    Raises:
+        UserError: the data or the mixture cannot be used.
+    """
+    with preparation_shown(console) as report:
+        prepared = prepare_workload(config, report, spread_over_cluster)
     _workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
@@ -105,7 +113,7 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
     if counts["num_read"] > counts["num_kept"]:
         console.print(f"  each of them: {store.path / REJECTED}", highlight=False, soft_wrap=True)
     if counts["num_markers"]:
-        text = f"  {counts['num_markers']:,} end-of-text markers were taken from the ends of answers"
+        text = f"  end-of-text markers taken from the ends of answers: {counts['num_markers']:,}"
         console.print(text, highlight=False)
     num_tokens, num_supervised = store.tokens.shape[0], int(store.num_supervised.sum(dtype="int64"))
     text = f"data: {counts['num_examples']:,} examples, {num_tokens:,} tokens, {num_supervised:,} of them supervised"

@@ -112,7 +112,7 @@ class HoldoutConfig(Section):
     overlap: Literal["ignore", "report", "remove"] = "report"
     """Training examples that share a run of text with a held-out one are counted, or counted and not trained on."""
     overlap_len_tokens: PositiveInt = 13
-    """How long such a run is, in tokens; case and white space do not count."""
+    """How long such a run is, in tokens, which are compared without their case and white space."""
 
 
 class TaskTagConfig(Section):
@@ -135,7 +135,8 @@ class DataConfig(Section):
     """The longest example, prompt and answer together."""
     overlong: Literal["drop", "truncate", "error"] = "drop"
     """What happens to a longer one. `truncate` leaves out the last turns, or else the end of the longest prompt text,
-    never a part of an answer; where that is not enough, the example is dropped. Dropped ones are counted by task."""
+    never a part of an answer; where that is not enough, the example is dropped. Dropped ones are counted by task. With
+    `error` it is a bad record."""
     bad_records: Literal["stop", "quarantine"] = "stop"
     """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
     max_bad_share: Share = 0.05
@@ -171,7 +172,8 @@ class MixtureConfig(Section):
     cap: PositiveInt | None = None
     """A task counts for at most this many units when rates are made (FLAN's rate cap)."""
     min_share: BelowOne | None = None
-    """No task of the stage has a smaller share than this; what it takes more, the others give."""
+    """No rate of the stage's own tasks is smaller than this; what it takes more, the others give. A task that
+    `max_epochs_per_task` limits may still end up below."""
     max_epochs_per_task: PositiveFloat | None = None
     """A task is repeated at most this often; what it may not take goes to the others."""
     replay: dict[str, Share] = {}
@@ -182,7 +184,7 @@ class BudgetConfig(Section):
     """When a stage ends: exactly one of the three."""
 
     epochs: PositiveFloat | None = None
-    """As many units as the stage's tasks hold, times this."""
+    """As many units as the stage's tasks hold (each at most `cap`), times this."""
     steps: PositiveInt | None = None
     """Optimizer updates."""
     supervised_tokens: PositiveInt | None = None

@@ -23,7 +23,7 @@ from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.formats.formatting import resolve_source
 from sft.data.reading.blocks import Block
 from sft.data.reading.sources import content_hash, decode_block, read_blocks
-from sft.data.record_counts import RecordCounts, find_left_out
+from sft.data.record_counts import RecordCounts, TooManyBadError, find_left_out
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_parts import PartCounts, StorePart, encode_part, is_whole, publish_store
 from sft.data.token_store import STORE_VERSION, TokenStore
@@ -112,7 +112,11 @@ def prepare_store(
         UserError: a source, the tokenizer or the template is unusable, a record is and `bad_records` is stop, or too
             many are.
     """
-    located = locate_store(data, model)
+    return build_store(locate_store(data, model), report, spread)
+
+
+def build_store(located: "Located", report: Report, spread: Spread) -> TokenStore:
+    """`prepare_store` of what `locate_store` gave."""
     final = located.path
     if is_published(final):
         return TokenStore.open(final)
@@ -123,11 +127,13 @@ def prepare_store(
             building.mkdir(exist_ok=True)
             try:
                 parts = _build_parts(building, located.preparer, report, spread)
+                _publish(parts, located)
+            except TooManyBadError:
+                raise  # a higher limit goes on with these parts
             except UserError:
                 # What mends it changes the store's name: nobody would come back for these parts.
                 shutil.rmtree(building, ignore_errors=True)
                 raise
-            _publish(parts, located)
             shutil.rmtree(building)
     return TokenStore.open(final)
 
@@ -233,10 +239,10 @@ def _publish(parts: list[StorePart], located: Located) -> None:
     lines = "".join(_as_line(r) for r in rejected)
     try:
         counts.check(data)
-    except UserError as error:
+    except TooManyBadError as error:
         listed = final.with_name(f"{final.name}.{REJECTED}")
         write_text(listed, lines)
-        raise UserError(f"{error}\nEach of them: {listed}") from None
+        raise TooManyBadError(f"{error}\nEach of them: {listed}") from None
     manifest = {
         "kind": "token_store",
         "inputs": inputs,

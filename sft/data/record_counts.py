@@ -20,6 +20,10 @@ from sft.schema import IntArray, LeftOutKind, Rejected
 KINDS: tuple[LeftOutKind, ...] = ("bad", "too long", "duplicate", "near duplicate")
 
 
+class TooManyBadError(UserError):
+    """More of a source's records are bad than the config allows."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceCounts:
     """The records of one source. `num_shortened` of the kept ones were truncated or lost some of their answers."""
@@ -73,7 +77,8 @@ class RecordCounts:
         """Refuse what should not be trained on.
 
         Raises:
-            UserError: no record is left, or more of a source are bad than `data.max_bad_share` allows.
+            TooManyBadError: more of a source are bad than `data.max_bad_share` allows.
+            UserError: no record is left.
         """
         reasons = "".join(f"\n  {count:,} × {reason}" for reason, count in list(self.reasons.items())[:8])
         if not self.total("num_kept"):
@@ -87,7 +92,7 @@ class RecordCounts:
             shares = ", ".join(
                 f"{s.name}: {s.num_bad:,} of {s.num_read:,} ({s.num_bad / s.num_read:.1%})" for s in over
             )
-            raise UserError(
+            raise TooManyBadError(
                 f"More records cannot be used than data.max_bad_share allows ({data.max_bad_share:.1%}). {shares}. "
                 f"Correct the data, or raise the limit.{reasons}"
             )

@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+CONTROL = 1
+"""The key of control tokens; every token that says something has a larger one."""
+
 
 def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
-    """For each token id, (num_ids,), a hash of what it says: 0 for control tokens and white space.
+    """For each token id, (num_ids,), a hash of what it says: 0 for white space, `CONTROL` for control tokens.
 
     A token that is a part of a character says its bytes; ids without a token say nothing.
     """
@@ -17,10 +20,12 @@ def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
     backend = tokenizer.backend_tokenizer
     control = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
     control.update(tokenizer.all_special_ids)
+    keys[sorted(control)] = CONTROL
     spelled = [(token, i) for token, i in vocab.items() if i not in control]
     texts = backend.decode_batch([[i] for _, i in spelled], skip_special_tokens=False)
     for (token, i), text in zip(spelled, texts, strict=True):
         said = token if "\ufffd" in text else text.strip().lower()
         if said:
-            keys[i] = int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "big") or 1
+            digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()
+            keys[i] = max(int.from_bytes(digest[:8], "big"), CONTROL + 1)
     return keys

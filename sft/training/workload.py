@@ -11,8 +11,9 @@ from filelock import FileLock
 from sft.atomic_files import is_published
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.plan_inputs import check_data
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
-from sft.data.preparation import Report, Spread, locate_store, prepare_store, spread_over_threads
+from sft.data.preparation import Report, Spread, build_store, locate_store, spread_over_threads
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -46,8 +47,10 @@ def prepare_workload(
         UserError: the data or the mixture cannot be used; nothing half-written stays.
     """
     check_run(config)
-    store = prepare_store(config.data, config.model, report, spread)
     run = RunFolder(config.run.dir)
+    located = locate_store(config.data, config.model)
+    check_data(run, run.stage(0, config.stages[0].name).packs, located.inputs)
+    store = build_store(located, report, spread)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         planning = FileLock(run.path / ".planning.lock").acquire()

@@ -123,7 +123,7 @@ PAIRS = "format: prompt_completion, columns: "
 )
 def test_what_fits_in_several_ways_is_asked_with_the_lines_to_write(fields, lines):
     first, *offered = refusal(fields).splitlines()
-    assert first.startswith(f"source s: s.jsonl:4: the columns {', '.join(fields)} can be read in several ways.")
+    assert first.startswith(f"source s: s.jsonl:4: it is not certain how the columns {', '.join(fields)} are meant.")
     assert [line.strip() for line in offered] == lines
     for line in lines:
         written = yaml.safe_load("{" + line.partition("   ")[0] + "}")

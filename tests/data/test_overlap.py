@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from sft.data.planning import overlap
-from sft.data.planning.overlap import MAX_PROMPTS, MIN_WHOLE_TOKENS, overlapping_examples
-from sft.data.token_keys import token_keys
+from sft.data.planning.overlap import MAX_PROMPTS, overlapping_examples
+from sft.data.token_keys import CONTROL, token_keys
+from tests.conftest import WORDS
 from tests.data.stores import random_hashes, store_of
 
 TASKS = ("chat", "code", "maths")
 NUM_IDS = 40
-# Two ids say nothing, and two say the same.
+# Two ids say nothing, two say the same, and one begins another passage.
 KEYS = random_hashes(NUM_IDS, seed=5)
 KEYS[:2] = 0
 KEYS[3] = KEYS[2]
+KEYS[4] = CONTROL
 
 
 def store_with(examples, task_ids=None, prompts=None):
@@ -45,10 +47,13 @@ def stores(draw):
 
 def runs_of(store, example_id, length):
     ids = store.tokens[store.offsets[example_id] : store.offsets[example_id + 1]]
-    keys = [int(KEYS[i]) for i in ids if KEYS[i]]
-    if len(keys) >= length:
-        return {tuple(keys[i : i + length]) for i in range(len(keys) - length + 1)}
-    return {tuple(keys)} if len(keys) >= MIN_WHOLE_TOKENS else set()
+    passages = [[]]
+    for key in (int(KEYS[i]) for i in ids if KEYS[i]):
+        if key == CONTROL:
+            passages.append([])
+        else:
+            passages[-1].append(key)
+    return {tuple(keys[i : i + length]) for keys in passages for i in range(len(keys) - length + 1)}
 
 
 def search(store, held_out, length):
@@ -88,7 +93,7 @@ def test_a_run_lies_inside_one_example():
     assert overlapping_examples(whole, np.array([True, False]), 13).training.tolist() == [False, True]
 
 
-def test_control_tokens_and_another_spelling_of_a_token_make_no_difference():
+def test_white_space_and_another_spelling_of_a_token_make_no_difference():
     phrase = np.array([2, *range(10, 22)])
     spelled = np.array([0, 3, 1, 0, *range(10, 15), 1, *range(15, 22)])
     found = overlapping_examples(store_with([phrase, spelled]), np.array([True, False]), 13)
@@ -96,12 +101,29 @@ def test_control_tokens_and_another_spelling_of_a_token_make_no_difference():
     assert found.counts == {("chat", "chat"): 1}
 
 
-@pytest.mark.parametrize("num_tokens", [1, MIN_WHOLE_TOKENS - 1, MIN_WHOLE_TOKENS, 12])
-def test_a_short_example_is_compared_whole(num_tokens):
-    short = np.arange(10, 10 + num_tokens)
-    store = store_with([short, short, np.append(short, 9), short[::-1]])
+def test_a_run_does_not_cross_a_control_token():
+    phrase = np.arange(10, 23)
+    store = store_with([phrase, np.insert(phrase, 6, 4), np.append(phrase, 4), np.insert(phrase, 0, [4, 7])])
     found = overlapping_examples(store, np.array([True, False, False, False]), 13)
-    assert found.training.tolist() == [False, num_tokens >= MIN_WHOLE_TOKENS, False, False]
+    assert found.training.tolist() == [False, False, True, True]
+
+
+def test_what_a_template_writes_around_a_text_is_not_compared(tokenizer_dir):
+    """A default system text and a first word that few prompts share make no run."""
+    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_dir("default_system")))
+
+    def ids(prompt):
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": "river"}]
+        return np.array(tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False))
+
+    words = " amber basin cedar delta ember fjord glade"
+    prompts = [f"zephyr{words}", *(f"zephyr {word}" for word in WORDS[8:14]), *WORDS[14:24], f"timber{words}"]
+    examples = [ids(prompt) for prompt in prompts]
+    store = replace(
+        store_of([len(e) for e in examples]), tokens=np.concatenate(examples), token_keys=token_keys(tokenizer)
+    )
+    found = overlapping_examples(store, np.arange(len(prompts)) == 0, 7)
+    assert np.flatnonzero(found.training).tolist() == [len(prompts) - 1]
 
 
 @pytest.mark.parametrize("num_prompts", [MAX_PROMPTS, MAX_PROMPTS + 1])
@@ -136,12 +158,14 @@ def test_the_key_of_a_token_is_that_of_its_words(tokenizer_dir, template):
     said = {}
     for i in vocab.values():
         text = tokenizer.decode([i], clean_up_tokenization_spaces=False)
-        if i in special or not text.strip():
+        if i in special:
+            assert keys[i] == CONTROL
+        elif not text.strip():
             assert keys[i] == 0
         elif "\ufffd" in text:  # a part of a character
             assert np.count_nonzero(keys == keys[i]) == 1
         else:
-            assert said.setdefault(text.strip().lower(), keys[i]) == keys[i] != 0
+            assert said.setdefault(text.strip().lower(), keys[i]) == keys[i] > CONTROL
     assert len(set(said.values())) == len(said)
 
 
@@ -149,7 +173,7 @@ def test_case_and_white_space_of_a_text_make_no_difference_where_its_tokens_are_
     tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_dir("chatml")))
     keys = token_keys(tokenizer)
     one, other = (
-        [int(k) for k in keys[tokenizer(text, add_special_tokens=False)["input_ids"]] if k]
+        [int(k) for k in keys[tokenizer(text, add_special_tokens=False)["input_ids"]] if k > CONTROL]
         for text in ("user amber  basin<|im_end|>\n cedar 数", " user\namber basin cedar\n数")
     )
     assert one == other

@@ -96,7 +96,7 @@ def _find_format(source: SourceConfig, record: Record) -> Fit:
     if rivals:
         lines = "".join(f"\n  {_line(fit)}" for fit in rivals)
         raise UserError(
-            f"{place}: the columns {there} can be read in several ways. Write the one that is meant:{lines}"
+            f"{place}: it is not certain how the columns {there} are meant. Write it into the config, such as:{lines}"
         )
     for name in source.columns:
         if not any(name in known for known in COLUMNS.values()):

@@ -1,11 +1,13 @@
 """Contamination: which training examples share a run of tokens with a held-out example, and with whose.
 
-The text is compared as tokens that say the same whatever their case and the white space at them (`token_keys`);
-control tokens are passed over. Two texts that the tokenizer cuts into different tokens are different here.
+The text is compared as tokens that say the same whatever their case and the white space at them (`token_keys`). A run
+lies in one passage: control tokens begin another, so what a template writes around a text is not compared with it. Two
+texts that the tokenizer cuts into different tokens are different here.
 
 Runs of many training examples with different prompts are template or common phrases and tell nothing (Brown et al.,
-2020, appendix C, leave out runs that more than ten training documents have). An example that is shorter than a run is
-compared whole. The store is read in pieces: the memory needed grows with what is held out, not with the store.
+2020, appendix C, leave out runs that more than ten training documents have). A passage that is shorter than a run is
+not compared: equal prompts are on one side anyway. The store is read in pieces: the memory needed grows with what is
+held out, not with the store.
 """
 
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sft.data.token_keys import CONTROL
 from sft.data.token_store import TokenStore
 from sft.schema import BoolArray, IntArray
 
@@ -22,8 +25,6 @@ Hashes = npt.NDArray[np.uint64]
 
 MAX_PROMPTS = 10
 """A run that training examples with more different prompts than this have is a common phrase."""
-MIN_WHOLE_TOKENS = 8
-"""Shorter examples ("Yes." after "Is it?") are alike by chance: they are not compared."""
 MAX_PAIRS = 100
 """So many are named, to be looked at."""
 
@@ -163,17 +164,18 @@ def _hash_runs(store: TokenStore, offsets: IntArray, ids: IntArray, length: int)
     """Polynomials of the token keys modulo 2^64: the difference of two sums over all keys before, moved to power 0."""
     lengths = offsets[ids + 1] - offsets[ids]
     keys = np.asarray(store.token_keys)[store.tokens[_ranges(offsets[ids], lengths)]]
-    says = keys != 0
-    bounds = np.concatenate([[0], np.cumsum(says)])[np.concatenate([[0], np.cumsum(lengths)])]
-    keys = keys[says]
-    num_tokens = np.diff(bounds)
-    widths = np.minimum(num_tokens, length)
-    num_runs = np.where(widths >= min(length, MIN_WHOLE_TOKENS), num_tokens - widths + 1, 0)
-    starts, widths = _ranges(bounds[:-1], num_runs), np.repeat(widths, num_runs)
+    begins = keys == CONTROL
+    begins[np.cumsum(lengths) - lengths] = True
+    says = keys > CONTROL
+    keys, passages = keys[says], np.cumsum(begins)[says]
+    firsts = np.flatnonzero(_is_first(passages))
+    owners = np.repeat(ids, lengths)[says][firsts]
+    num_runs = np.maximum(np.diff(np.append(firsts, len(keys))) - length + 1, 0)
+    starts = _ranges(firsts, num_runs)
     sums = np.zeros(len(keys) + 1, dtype=np.uint64)
     np.cumsum(keys * _powers(_FACTOR, len(keys)), out=sums[1:])
-    hashes = (sums[starts + widths] - sums[starts]) * _powers(_INVERSE, len(keys))[starts]
-    return hashes, np.repeat(ids, num_runs)
+    hashes = (sums[starts + length] - sums[starts]) * _powers(_INVERSE, len(keys))[starts]
+    return hashes, np.repeat(owners, num_runs)
 
 
 def _powers(factor: int, count: int) -> Hashes:

@@ -7,7 +7,7 @@ A plan's manifest holds all of its inputs, those of the token store too, so that
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sft.atomic_files import is_published, read_manifest
 from sft.config import SftConfig
@@ -43,7 +43,7 @@ def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
 
 
 def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
-    """Whether the plan at `path` is of these inputs. One of others makes room if nothing was trained by it.
+    """Whether the plan of a stage at `path` is of these inputs. One of others makes room if nothing was trained by it.
 
     Raises:
         UserError: it is of other inputs, and steps of it were trained.
@@ -53,12 +53,50 @@ def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
     planned = read_manifest(path)["inputs"]
     if planned == inputs:
         return True
-    if not run.has_trained():
-        shutil.rmtree(path.parent)  # the plan, and what was made with it
+    if run.has_trained():
+        refuse(path, planned, inputs)
+    shutil.rmtree(path.parent)  # the plan, and what was made with it
+    return False
+
+
+def is_heldout_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
+    """The same for the plan of the held-out examples, of which a run that goes on may measure fewer or more."""
+    if not is_published(path):
         return False
+    planned = read_manifest(path)["inputs"]
+    if planned == inputs:
+        return True
+    if not run.has_trained():
+        shutil.rmtree(path.parent)
+    elif planned | {"max_examples_per_task": inputs["max_examples_per_task"]} == inputs:
+        shutil.rmtree(path)
+    else:
+        refuse(path, planned, inputs)
+    return False
+
+
+def check_data(run: RunFolder, stage: Path, data: Mapping[str, Any]) -> None:
+    """Refuse other data before it is prepared, which may take long.
+
+    Args:
+        run: the run.
+        stage: the plan of its first stage.
+        data: the inputs of the token store that is to be made.
+
+    Raises:
+        UserError: steps were trained on other data.
+    """
+    if run.has_trained() and is_published(stage):
+        planned = read_manifest(stage)["inputs"]
+        if planned["data"] != data:
+            refuse(stage, planned, planned | {"data": data})
+
+
+def refuse(path: Path, planned: Mapping[str, Any], now: Mapping[str, Any]) -> NoReturn:
+    """Raises: UserError: always; the message shows how the inputs of the plan at `path` differ."""
     raise UserError(
         f"{path} was planned with other data or settings, and its checkpoints count the steps of that plan:\n"
-        + "\n".join(f"  {line}" for line in differences(planned, inputs))
+        + "\n".join(f"  {line}" for line in differences(planned, now))
         + "\nSet them back to resume this run, or give run.dir a new folder to start another."
     )
 

@@ -19,7 +19,7 @@ from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
-from sft.data.planning.plan_inputs import heldout_inputs, is_planned, stage_inputs
+from sft.data.planning.plan_inputs import heldout_inputs, is_heldout_planned, is_planned, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
@@ -63,7 +63,7 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     run = RunFolder(config.run.dir)
     path = run.evaluations / "packs"
     inputs = heldout_inputs(config, store)
-    if is_planned(path, inputs, run):
+    if is_heldout_planned(path, inputs, run):
         return PackPlan.open(path)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
