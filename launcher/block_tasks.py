@@ -6,7 +6,7 @@ see the tokenizer and nothing else, and a task that dies with its node is simply
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
@@ -28,7 +28,7 @@ _LEAST_BLOCKS, _LEAST_CPUS = 32, 4
 """On one machine with less to do, or less to do it with, threads are done before Ray's processes have started."""
 
 
-def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """Prepare the blocks on the cluster of `RAY_ADDRESS`; without one, on this machine's CPUs where there are many.
 
     Raises:
@@ -44,7 +44,7 @@ def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Ite
         yield from _spread_over_ray(preparer, chain(first, blocks))
 
 
-def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     prepare = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_prepare)
     shared = ray.put((preparer.data.model_dump_json(), preparer.model.model_dump_json()))
     # Ray's stubs leave this function without types.

@@ -9,8 +9,9 @@ affair: in threads of this process, or on a cluster.
 import json
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -81,11 +82,11 @@ class PreparedBlock(NamedTuple):
 
 
 Report = Callable[[Progress], None]
-Spread = Callable[[BlockPreparer, Iterator[Block]], Iterator[PreparedBlock]]
+Spread = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, None, None]]
 """Prepares blocks somewhere and gives back what they become, in order, with few of them under way at a time."""
 
 
-def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Iterator[PreparedBlock]:
+def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """Prepare the blocks in this process."""
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         under_way: deque[Future[PreparedBlock]] = deque()
@@ -220,13 +221,15 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
                 else:
                     yield block
 
-    for prepared in spread(preparer, missing()):
-        bad = [r for r in prepared.counts.rejected if r.kind == "bad"]
-        if bad and preparer.data.bad_records == "stop":
-            raise UserError(_rejection_message(bad))
-        target = path(prepared.source, prepared.number)
-        write_bytes(target, prepared.part)
-        add(prepared.source, target, prepared.done)
+    # Closed even if it is left early: it may hold threads, or a connection to a cluster.
+    with closing(spread(preparer, missing())) as prepared_blocks:
+        for prepared in prepared_blocks:
+            bad = [r for r in prepared.counts.rejected if r.kind == "bad"]
+            if bad and preparer.data.bad_records == "stop":
+                raise UserError(_rejection_message(bad))
+            target = path(prepared.source, prepared.number)
+            write_bytes(target, prepared.part)
+            add(prepared.source, target, prepared.done)
     return [parts[name] for name in sorted(parts)]
 
 

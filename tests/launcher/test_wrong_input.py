@@ -1,7 +1,10 @@
 """What users get wrong: one clear message, exit code 2, nothing half-written, before any worker is started."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from transformers import AutoTokenizer
 from launcher.cli import main
 from tests.conftest import SmallRecords
 
+ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any], Path], None]
 
 
@@ -150,3 +154,34 @@ def test_a_run_with_another_config_is_refused_only_once_it_has_trained(
     assert main(["prepare", str(config), "run.seed=5", "train.packs_per_step=3"]) == 2
     assert "run.seed: was 4, now 5" in capfd.readouterr().err
     assert main(["prepare", str(config), "run.seed=4", "train.packs_per_step=3", "checkpoint.keep_last=9"]) == 0
+
+
+def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
+    content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    assert main(["prepare", str(config)]) == 0
+    (tmp_path / "run" / "stages" / "0-only" / "metrics.jsonl").write_text("")
+    stores = sorted((tmp_path / "cache" / "tokens").iterdir())
+    # What is measured, and where the same data lies, may change.
+    shutil.copy(tmp_path / "words.jsonl", tmp_path / "moved.jsonl")
+    moved = [f"data.sources.words.path={tmp_path / 'moved.jsonl'}", "evaluate.max_examples_per_task=3"]
+    assert main(["prepare", str(config), *moved]) == 0
+    append("words.jsonl", json.dumps({"instruction": "Copy.", "output": "amber", "task": "copy"}))(content, tmp_path)
+    capfd.readouterr()
+    assert main(["prepare", str(config)]) == 2
+    message = capfd.readouterr().err
+    assert "data.sources.words.content: planned" in message
+    assert sorted((tmp_path / "cache" / "tokens").iterdir()) == stores
+
+
+def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sft.training", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Run `sft prepare` first" in done.stderr
+    assert "Traceback" not in done.stderr
