@@ -18,9 +18,13 @@ from sft.config import DataConfig, ModelConfig
 from sft.data.preparation import BlockPreparer, PreparedBlock, spread_over_threads
 from sft.data.reading.blocks import Block
 from sft.errors import UserError
+from sft.schema import Place
 
 _BLOCKS_PER_CPU = 2
 """Under way at a time: one that is worked on, and one that waits, so that no CPU does."""
+
+_MAX_RETRIES = 5
+"""Of a block whose process or node died: nodes are lost, but a block that kills its process will do it again."""
 
 _OBJECT_STORE_BYTES = 1024**3
 
@@ -45,19 +49,31 @@ def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Gen
 
 
 def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
-    prepare = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(_prepare)
+    prepare = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES, scheduling_strategy="SPREAD")(_prepare)
     shared = ray.put((preparer.data.model_dump_json(), preparer.model.model_dump_json()))
     # Ray's stubs leave this function without types.
     num_cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    under_way: deque[Any] = deque(prepare.remote(shared, b) for b in islice(blocks, _BLOCKS_PER_CPU * num_cpus))
+    under_way: deque[tuple[Place, Any]] = deque()
+
+    def add(num_blocks: int) -> None:
+        under_way.extend((block.where, prepare.remote(shared, block)) for block in islice(blocks, num_blocks))
+
+    add(_BLOCKS_PER_CPU * num_cpus)
     while under_way:
+        where, reference = under_way.popleft()
         try:
-            prepared: PreparedBlock = ray.get(under_way.popleft())
+            prepared: PreparedBlock = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise UserError(str(error.cause)) from None
             raise
-        under_way.extend(prepare.remote(shared, b) for b in islice(blocks, 1))
+        except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+            raise UserError(
+                f"The block of records from {where} on ends every process that prepares it ({_MAX_RETRIES + 1} times): "
+                f"{type(error).__name__}. Look at these records, or give the nodes more memory; the same command "
+                "goes on with what is prepared."
+            ) from error
+        add(1)
         yield prepared
 
 

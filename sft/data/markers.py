@@ -51,6 +51,15 @@ def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) ->
     return (replace(conversation, messages=tuple(messages)) if num_stripped else conversation), num_stripped
 
 
+def refuse_special_tokens(text: str, special_tokens: frozenset[str], where: str) -> None:
+    """Refuse a text that comes into a prompt by another way than a message.
+
+    Raises:
+        RecordError: a control token stands in it.
+    """
+    _refuse(_compile(special_tokens)[1], text, where)
+
+
 @lru_cache(maxsize=8)
 def _compile(special_tokens: frozenset[str]) -> tuple[tuple[str, ...], re.Pattern[str]]:
     """What is taken from the end of an answer, and a pattern of what may stand nowhere else; longer ones first."""
@@ -68,7 +77,9 @@ def _without_markers(text: str, markers: tuple[str, ...]) -> str:
 
 def _texts(message: Message) -> Iterator[tuple[str, str]]:
     yield "message", message.content
+    yield "the call id of message", message.call_id or ""
     for call in message.tool_calls:
+        yield "the call id of message", call.call_id or ""
         yield "the tool call in message", call.name
         yield "the tool call in message", json.dumps(call.arguments, ensure_ascii=False, default=str)
 

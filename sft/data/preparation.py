@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.formats.formatting import resolve_source
 from sft.data.reading.blocks import Block
 from sft.data.reading.sources import content_hash, decode_block, read_blocks
-from sft.data.record_counts import RecordCounts, TooManyBadError, find_left_out
+from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share, find_left_out
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_parts import PartCounts, StorePart, encode_part, is_whole, publish_store
 from sft.data.token_store import STORE_VERSION, TokenStore
@@ -37,8 +37,8 @@ _NUM_THREADS = 2
 """One formats and renders while the other waits for the tokenizer, which has threads of its own."""
 
 
-_RESOLVE_RECORDS = 100
-"""Of so many, one at least must have the source's columns."""
+_RESOLVE_RECORDS = 1000
+"""So many show which columns a source has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def build_store(located: "Located", report: Report, spread: Spread) -> TokenStor
     """`prepare_store` of what `locate_store` gave."""
     final = located.path
     if is_published(final):
-        return TokenStore.open(final)
+        return _open_checked(located)
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(final.with_name(f".{final.name}.lock")):
         if not is_published(final):
@@ -129,14 +129,19 @@ def build_store(located: "Located", report: Report, spread: Spread) -> TokenStor
             try:
                 parts = _build_parts(building, located.preparer, report, spread)
                 _publish(parts, located)
-            except TooManyBadError:
-                raise  # a higher limit goes on with these parts
-            except UserError:
+            except UnusableDataError:
                 # What mends it changes the store's name: nobody would come back for these parts.
                 shutil.rmtree(building, ignore_errors=True)
                 raise
             shutil.rmtree(building)
-    return TokenStore.open(final)
+    return _open_checked(located)
+
+
+def _open_checked(located: "Located") -> TokenStore:
+    """The store; the limit of bad records may have been lowered since it was made."""
+    store = TokenStore.open(located.path)
+    check_bad_share(store.manifest, located.preparer.data)
+    return store
 
 
 class Located(NamedTuple):
@@ -184,16 +189,16 @@ def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str
 
 
 def _resolve(source: SourceConfig) -> SourceConfig:
-    """By the first record, or the first that fits a format: a bad one at the start is the pipeline's affair."""
-    first_error: UserError | None = None
-    readable = (record for block in read_blocks(source) for record in decode_block(block) if isinstance(record, Record))
-    for record in islice(readable, _RESOLVE_RECORDS):
-        try:
-            return resolve_source(source, record)
-        except UserError as error:
-            first_error = first_error or error
-    if first_error:
-        raise first_error
+    """By the fields of the first records together: one alone may lack a column, or be a bad one."""
+    fields: dict[str, Any] = {}
+    first: Record | None = None
+    records = (record for block in read_blocks(source) for record in decode_block(block))
+    for record in islice(records, _RESOLVE_RECORDS):
+        if isinstance(record, Record):
+            first = first or record
+            fields |= {name: value for name, value in record.fields.items() if fields.get(name) is None}
+    if first is not None:
+        return resolve_source(source, replace(first, fields=fields))
     if source.format == "auto":
         raise UserError(f"source {source.name}: no record of {source.path} can be read, to tell its format from")
     return source
@@ -226,7 +231,7 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
         for prepared in prepared_blocks:
             bad = [r for r in prepared.counts.rejected if r.kind == "bad"]
             if bad and preparer.data.bad_records == "stop":
-                raise UserError(_rejection_message(bad))
+                raise UnusableDataError(_rejection_message(bad))
             target = path(prepared.source, prepared.number)
             write_bytes(target, prepared.part)
             add(prepared.source, target, prepared.done)
@@ -239,9 +244,10 @@ def _publish(parts: list[StorePart], located: Located) -> None:
     equal_to, duplicates = find_left_out(parts, data)
     rejected = [r for part in parts for r in part.counts.rejected] + duplicates
     counts = RecordCounts.of(parts, rejected, data)
+    counts.check_any_left(data)
     lines = "".join(_as_line(r) for r in rejected)
     try:
-        counts.check(data)
+        check_bad_share(counts.as_manifest(), data)
     except TooManyBadError as error:
         listed = final.with_name(f"{final.name}.{REJECTED}")
         write_text(listed, lines)

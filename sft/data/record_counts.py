@@ -5,7 +5,7 @@ The equation is checked before a store is published, so nothing is lost without 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from sft.errors import UserError
 from sft.schema import IntArray, LeftOutKind, Rejected
 
 KINDS: tuple[LeftOutKind, ...] = ("bad", "too long", "duplicate", "near duplicate")
+
+
+class UnusableDataError(UserError):
+    """Only other data, or another rule, would mend it."""
 
 
 class TooManyBadError(UserError):
@@ -73,28 +77,17 @@ class RecordCounts:
         too_long = Counter(r.task or "" for r in rejected if r.kind == "too long")
         return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())))
 
-    def check(self, data: DataConfig) -> None:
-        """Refuse what should not be trained on.
+    def check_any_left(self, data: DataConfig) -> None:
+        """Refuse data of which nothing is left.
 
         Raises:
-            TooManyBadError: more of a source are bad than `data.max_bad_share` allows.
-            UserError: no record is left.
+            UnusableDataError: no record is kept.
         """
-        reasons = "".join(f"\n  {count:,} × {reason}" for reason, count in list(self.reasons.items())[:8])
         if not self.total("num_kept"):
-            raise UserError(
+            raise UnusableDataError(
                 f"No example is left of {self.total('num_read')} records: {self.total('num_too_long')} are longer than "
                 f"data.max_len_tokens ({data.max_len_tokens}), {self.total('num_bad')} cannot be used. "
-                f"Make max_len_tokens larger, or correct the data.{reasons}"
-            )
-        over = [s for s in self.sources if s.num_read and s.num_bad / s.num_read > data.max_bad_share]
-        if over:
-            shares = ", ".join(
-                f"{s.name}: {s.num_bad:,} of {s.num_read:,} ({s.num_bad / s.num_read:.1%})" for s in over
-            )
-            raise TooManyBadError(
-                f"More records cannot be used than data.max_bad_share allows ({data.max_bad_share:.1%}). {shares}. "
-                f"Correct the data, or raise the limit.{reasons}"
+                f"Make max_len_tokens larger, or correct the data.{_list_reasons(self.reasons)}"
             )
 
     def total(self, field: str) -> int:
@@ -110,6 +103,29 @@ class RecordCounts:
             "reasons": self.reasons,
             "too_long_by_task": self.too_long_by_task,
         }
+
+
+def check_bad_share(manifest: Mapping[str, Any], data: DataConfig) -> None:
+    """Hold the counts of a store, as they are in its manifest, against the limit.
+
+    Raises:
+        TooManyBadError: more of a source's records are bad than `data.max_bad_share` allows.
+    """
+    rows = manifest["by_source"]
+    over = [row for row in rows if row["num_read"] and row["num_bad"] / row["num_read"] > data.max_bad_share]
+    if over:
+        shares = ", ".join(
+            f"{row['name']}: {row['num_bad']:,} of {row['num_read']:,} ({row['num_bad'] / row['num_read']:.1%})"
+            for row in over
+        )
+        raise TooManyBadError(
+            f"More records cannot be used than data.max_bad_share allows ({data.max_bad_share:.1%}). {shares}. "
+            f"Correct the data, or raise the limit.{_list_reasons(manifest['reasons'])}"
+        )
+
+
+def _list_reasons(reasons: Mapping[str, int]) -> str:
+    return "".join(f"\n  {count:,} × {reason}" for reason, count in list(reasons.items())[:8])
 
 
 def find_left_out(parts: Sequence[StorePart], data: DataConfig) -> tuple[IntArray, list[Rejected]]:

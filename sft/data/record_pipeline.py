@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import content_hash, minhash, prompt_hash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
-from sft.data.markers import strip_markers
+from sft.data.markers import refuse_special_tokens, strip_markers
 from sft.data.rendering.adaptation import adaptation_notes
 from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
@@ -30,6 +30,8 @@ class Formatted(NamedTuple):
 
     content: Conversation | TokenizedRecord
     num_markers: int
+    prompt_hash: int
+    """Of the prompt as it was given: cutting it does not take it to another side of the held-out share."""
 
 
 class Rendered(NamedTuple):
@@ -54,7 +56,8 @@ class RecordPipeline:
         self._data = data
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
         self.tokenizer = ExampleTokenizer(tokenizer)
-        self.renderer = ConversationRenderer(build_template_renderer(tokenizer), data.train_on)
+        render_template = build_template_renderer(tokenizer)
+        self.renderer = ConversationRenderer(render_template, data.train_on, self.tokenizer.special_tokens)
 
     def token_keys(self) -> npt.NDArray[np.uint64]:
         """See `sft.data.token_keys`: (num_ids,)."""
@@ -95,8 +98,10 @@ class RecordPipeline:
         """
         content = format_record(record, source)
         if isinstance(content, TokenizedRecord):
-            return Formatted(self._as_stored(content), 0)
-        return Formatted(*strip_markers(content, self.tokenizer.special_tokens))
+            stored = self._as_stored(content)
+            return Formatted(stored, 0, prompt_hash(stored))
+        stripped, num_markers = strip_markers(content, self.tokenizer.special_tokens)
+        return Formatted(stripped, num_markers, prompt_hash(stripped))
 
     def render(self, formatted: Formatted) -> Rendered:
         """The conversation's renderings, with its task tag; none where there is nothing to render.
@@ -107,7 +112,7 @@ class RecordPipeline:
         content = formatted.content
         if isinstance(content, TokenizedRecord):
             return Rendered(formatted, ())
-        tagged = self._tag(content, prompt_hash(content))
+        tagged = self._tag(content, formatted.prompt_hash)
         return Rendered(formatted, self.renderer.render(tagged), notes=adaptation_notes(tagged, self.renderer.traits))
 
     def shorten(self, rendered: Rendered) -> Rendered | None:
@@ -115,22 +120,28 @@ class RecordPipeline:
         content = rendered.formatted.content
         if self._data.overlong != "truncate" or isinstance(content, TokenizedRecord) or rendered.is_shortened:
             return None
-        key = prompt_hash(content)  # whether it has a tag does not change while it is cut
+        key = rendered.formatted.prompt_hash  # whether it has a tag does not change while it is cut
 
         def count_tokens(conversation: Conversation) -> int:
             examples = self.tokenizer.tokenize(self.renderer.render(self._tag(conversation, key)))
             return max((len(e.input_ids) for e in examples if isinstance(e, Example)), default=0)
 
-        shorter = truncate(content, self._data.train_on, count_tokens, self._data.max_len_tokens)
-        if shorter is None:
-            return None
-        formatted = Formatted(shorter, rendered.formatted.num_markers)
-        renderings = self.renderer.render(self._tag(shorter, key))
+        try:
+            shorter = truncate(content, self._data.train_on, count_tokens, self._data.max_len_tokens)
+            if shorter is None:
+                return None
+            renderings = self.renderer.render(self._tag(shorter, key))
+        except RecordError:
+            return None  # the template has no form for what is left
+        formatted = rendered.formatted._replace(content=shorter)
         return Rendered(formatted, renderings, is_shortened=True, notes=rendered.notes)
 
     def _tag(self, conversation: Conversation, key: int) -> Conversation:
         tag = self._data.task_tag
-        return conversation if tag is None else add_task_tag(conversation, tag, key)
+        if tag is None:
+            return conversation
+        refuse_special_tokens(conversation.task, self.tokenizer.special_tokens, "the task's name")
+        return add_task_tag(conversation, tag, key)
 
     def _tokenize(self, rendered: Sequence[Rendered]) -> list[list[Example | RecordError]]:
         """The examples of each, tokenized in one batch."""
@@ -173,7 +184,7 @@ class RecordPipeline:
             source_id,
             content.index,
             content.where,
-            prompt_hash(content),
+            rendered.formatted.prompt_hash,
             content_hash(content),
             minhash(content) if near else None,
             rendered.is_shortened or len(whole) < len(examples),

@@ -166,6 +166,7 @@ def publish_store(
     np.save(aside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
     np.save(aside / "token_keys.npy", token_keys)
     np.save(aside / "duplicates.npy", _list_duplicates(parts, equal_to, tasks))
+    np.save(aside / "duplicate_prompts.npy", _record_prompts(parts)[~keep])
     for name in (*_TOKEN_ARRAYS, *_ROW_ARRAYS[1:], *_PLACE_ARRAYS):
         num_rows = int(lengths.sum()) if name in _TOKEN_ARRAYS else len(lengths)
         dtype = parts[0].read(name).dtype
@@ -202,6 +203,12 @@ def _list_duplicates(parts: Sequence[StorePart], equal_to: IntArray, tasks: Sequ
     about = [(tasks.index(task), source) for _, task, source, _ in describe_records(parts, left_out)]
     columns = np.array(about, dtype=np.int64).reshape(-1, 2)
     return np.column_stack([first_rows[equal_to[left_out]], columns])
+
+
+def _record_prompts(parts: Sequence[StorePart]) -> npt.NDArray[np.uint64]:
+    """The prompt hash of each record of the parts: (num_records,)."""
+    firsts = [part.read("prompt_hashes")[np.cumsum(part.num_rows) - part.num_rows] for part in parts]
+    return np.concatenate(firsts)
 
 
 def _renumber(ids: IntArray, old: Sequence[Any], new: Sequence[Any]) -> IntArray:

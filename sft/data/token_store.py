@@ -3,6 +3,7 @@
     tokens (num_tokens,) · loss_mask (num_tokens,) · offsets (num_examples + 1,)
     num_supervised, task_ids, source_ids, record_ids, prompt_hashes, file_ids, line_numbers, instances: (num_examples,)
     duplicates (num_duplicates, 3): for each left out, the example that it equals, and its own task and source
+    duplicate_prompts (num_duplicates,): and the hash of its prompt, which differs for a near duplicate
     token_keys (num_ids,): what a token says, whatever its case and the white space at it (see `sft.data.token_keys`)
 
 A store is published whole, from parts that lie in files (see `sft.data.store_parts`).
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from sft.atomic_files import read_manifest
 from sft.schema import BoolArray, Example, IntArray, Place
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Part of every fingerprint: raised when the code makes other examples of the same input."""
 
 _NOT_MAPPED = ("path", "manifest")
@@ -43,6 +44,7 @@ class TokenStore:
     line_numbers: IntArray
     instances: IntArray
     duplicates: IntArray
+    duplicate_prompts: npt.NDArray[np.uint64]
     token_keys: npt.NDArray[np.uint64]
 
     @classmethod

@@ -92,6 +92,11 @@ class ExampleTokenizer:
             first, behind = (int(i) for i in starts.searchsorted((start, end)))
             if first and ends[first - 1] > start and _is_space(text[starts[first - 1] : start]):
                 first -= 1
+            if first >= behind:
+                return RecordError("no token stands for the answer alone: the template's last token swallows it")
+            # A stop token may take in the white space at the end of the answer.
+            if is_stop[behind - 1] and ends[behind - 1] > end:
+                behind -= 1
             stop = _find_stop(text, starts, is_stop, behind)
             if stop is None:
                 return RecordError(

@@ -6,7 +6,7 @@ answer's text, so neither spans of characters nor places of tokens are taken on 
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,14 @@ from sft.schema import BoolArray, Conversation, IntArray
 
 Row = tuple[IntArray, BoolArray]
 Run = tuple[int, int]
+
+
+class _Templated(NamedTuple):
+    """A conversation by the tokenizer's own template: its text, its ids, and the characters of each."""
+
+    text: str
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
 class SourceCheck:
@@ -49,7 +57,7 @@ class SourceCheck:
         for number in numbers[len(renderings) :]:
             self._findings.add(Invariant.RECORD, number, "there is no record that this row is made of")
         rendered = [(n, r, g) for n, r, g in zip(numbers, rows, renderings, strict=False) if isinstance(g, Rendering)]
-        template_ids = self._apply_template([g.conversation for _, _, g in rendered])
+        templates = self._apply_template([g.conversation for _, _, g in rendered])
         runs = [learned_runs(ids, mask, len(g.turns)) for _, (ids, mask), g in rendered]
         texts = iter(
             self._backend.decode_batch(
@@ -57,39 +65,42 @@ class SourceCheck:
                 skip_special_tokens=False,
             )
         )
-        for (number, (ids, _), rendering), due, own in zip(rendered, template_ids, runs, strict=True):
+        for (number, (ids, _), rendering), due, own in zip(rendered, templates, runs, strict=True):
             self._findings.add(Invariant.RECORD, number, self._wrong_record(number, rendering.conversation))
             self._findings.add(Invariant.IDS, number, self._wrong_ids(ids, due))
             learned = [(next(texts), int(ids[start])) for start, _ in own]
             self._findings.add(Invariant.TURNS, number, _wrong_turns(rendering, len(own)))
             if len(learned) == len(rendering.turns):
                 wrong = [self._wrong_answer(rendering, i, *run) for i, run in enumerate(learned)]
+                if not isinstance(due, str):
+                    wrong += [_wrong_place(rendering, due, i, *run) for i, run in enumerate(own)]
                 self._findings.add(Invariant.ANSWER, number, next((text for text in wrong if text), None))
 
-    def _apply_template(self, conversations: Sequence[Conversation]) -> list[list[int] | str]:
-        """The ids of each by the tokenizer's own template, or why there are none."""
-        result: list[list[int] | str] = [[]] * len(conversations)
+    def _apply_template(self, conversations: Sequence[Conversation]) -> list["_Templated | str"]:
+        """Each as the tokenizer's own template writes and cuts it, or why it does not."""
+        result: list[_Templated | str] = [""] * len(conversations)
         plain = [i for i, conversation in enumerate(conversations) if not conversation.tools]
         # Conversations with the same tools, so without any, may be given together.
         for batch in (plain, *([i] for i in range(len(conversations)) if conversations[i].tools)):
-            for i, ids in zip(batch, self._apply_to_batch([conversations[i] for i in batch]), strict=True):
-                result[i] = ids
+            for i, templated in zip(batch, self._apply_to_batch([conversations[i] for i in batch]), strict=True):
+                result[i] = templated
         return result
 
-    def _apply_to_batch(self, batch: Sequence[Conversation]) -> list[list[int] | str]:
+    def _apply_to_batch(self, batch: Sequence[Conversation]) -> list["_Templated | str"]:
         if not batch:
             return []
         turns = [[template_turn(message) for message in conversation.messages] for conversation in batch]
         tools = [dict(tool) for tool in batch[0].tools] or None
         try:
-            ids: list[list[int] | str] = self._tokenizer.apply_chat_template(
-                turns, tools=tools, tokenize=True, return_dict=False, chat_template=self._template
+            texts = self._tokenizer.apply_chat_template(
+                turns, tools=tools, tokenize=False, chat_template=self._template
             )
         except Exception as error:  # a template is a program: it may raise anything
             if len(batch) > 1:
-                return [ids for conversation in batch for ids in self._apply_to_batch([conversation])]
-            ids = [f"the chat template refuses the conversation: {error}"]
-        return ids
+                return [templated for conversation in batch for templated in self._apply_to_batch([conversation])]
+            return [f"the chat template refuses the conversation: {error}"]
+        cut = self._tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        return [_Templated(*own) for own in zip(texts, cut["input_ids"], cut["offset_mapping"], strict=True)]
 
     def _wrong_record(self, number: int, conversation: Conversation) -> str | None:
         store = self._store
@@ -99,11 +110,14 @@ class SourceCheck:
         except IndexError:
             return "its source, task or file is not one that the store names"
         due = (conversation.source, conversation.index, conversation.task, conversation.where)
-        return None if stored == due else f"stored as {_listed(stored)}, read as {_listed(due)}"
+        # The same content may lie in another place than it was read from.
+        same = stored[:3] == due[:3] and stored[3][1:] == due[3][1:]
+        return None if same else f"stored as {_listed(stored)}, read as {_listed(due)}"
 
-    def _wrong_ids(self, ids: IntArray, due: list[int] | str) -> str | None:
-        if isinstance(due, str):
-            return due
+    def _wrong_ids(self, ids: IntArray, templated: "_Templated | str") -> str | None:
+        if isinstance(templated, str):
+            return templated
+        due = templated.ids
         if len(ids) == len(due) and (ids == np.array(due, dtype=np.int64)).all():
             return None
         both = min(len(ids), len(due))
@@ -138,6 +152,21 @@ class SourceCheck:
         if learned == text or normalizer is None:
             return learned == text
         return bool(normalizer.normalize_str(learned) == normalizer.normalize_str(text))
+
+
+def _wrong_place(rendering: Rendering, templated: "_Templated", place: int, start: int, end: int) -> str | None:
+    """Whether a learned run stands elsewhere than its answer: a prompt may have the same words."""
+    if end > len(templated.offsets) or templated.text != rendering.text:
+        return None if templated.text == rendering.text else "the template's text is another than the one that was made"
+    answer_start, answer_end = rendering.answers[place]
+    learned_start, learned_end = templated.offsets[start][0], templated.offsets[end - 1][0]
+    between = sorted((answer_start, learned_start)), sorted((answer_end, learned_end))
+    if any(templated.text[a:b].strip() for a, b in between):
+        shown = _excerpt(templated.text[learned_start:learned_end])
+        return (
+            f"the characters {learned_start} to {learned_end} are learned ({shown}), not {answer_start} to {answer_end}"
+        )
+    return None
 
 
 def learned_runs(ids: IntArray, mask: BoolArray, num_turns: int) -> list[Run]:

@@ -40,6 +40,7 @@ def store_of(lengths, num_supervised=None, task_ids=None, prompt_hashes=None, ta
         line_numbers=np.arange(1, count + 1),
         instances=np.zeros(count, np.int32),
         duplicates=np.zeros((0, 3), np.int64),
+        duplicate_prompts=np.zeros(0, np.uint64),
         token_keys=np.zeros(int(offsets[-1]), np.uint64),
     )
 

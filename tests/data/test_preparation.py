@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import queue
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,32 @@ def test_a_killed_preparation_goes_on_and_gives_the_same_bytes(tmp_path, small_r
     for name in whole.manifest["files"]:
         assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()
     assert left_behind(tmp_path / "killed") == []
+
+
+def test_a_failure_that_passes_leaves_what_is_prepared(tmp_path, small_records, model, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
+    data = small_data(tmp_path, small_records)
+
+    def spread_until_the_cluster_is_gone(preparer, given):
+        yield from (preparer.prepare(block) for block in islice(given, 3))
+        raise UserError("Ray cannot be used")
+
+    with pytest.raises(UserError, match="Ray"):
+        prepare_store(data, model, spread=spread_until_the_cluster_is_gone)
+    (parts,) = (tmp_path / "cache" / "tokens").glob(".*.parts")
+    assert len(list(parts.iterdir())) == 3
+    counts = count_tokenized(monkeypatch)
+    prepare_store(data, model)
+    assert 0 < sum(counts) < 180
+    assert left_behind(tmp_path) == []
+
+
+def test_a_lower_limit_of_bad_records_holds_for_a_store_that_is_there(tmp_path, model):
+    source = write_prompts(tmp_path / "data.jsonl", [GOOD, KINDS["empty"]])
+    rules = {"bad_records": "quarantine"}
+    prepare_store(data_of(tmp_path, source, max_bad_share=0.5, **rules), model)
+    with pytest.raises(UserError, match=r"1 of 2 \(50\.0%\)"):
+        prepare_store(data_of(tmp_path, source, max_bad_share=0.1, **rules), model)
 
 
 def test_blocks_do_not_change_the_store(tmp_path, small_records, model, monkeypatch):

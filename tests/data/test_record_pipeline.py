@@ -11,13 +11,14 @@ from sft.config import DataConfig, HoldoutConfig, ModelConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.data.preparation import REJECTED, prepare_store
 from sft.data.rendering.chat_template import load_tokenizer
+from tests.conftest import WORDS
 
 
 @pytest.fixture(scope="module")
 def prepared(tokenizer_dir, tmp_path_factory):
     """A function that writes files of records, prepares them, and gives the store and the tokenizer."""
 
-    def prepare(*sources, template="chatml", **rules):
+    def prepare(*sources, template="chatml", chat_template=None, **rules):
         folder = tmp_path_factory.mktemp("pipeline")
         written = []
         for i, source in enumerate(sources):
@@ -27,7 +28,7 @@ def prepared(tokenizer_dir, tmp_path_factory):
             path.write_text(lines, encoding="utf-8")
             extra = {k: v for k, v in source.items() if k not in ("records", "kind")}
             written.append({"name": f"s{i}", "path": str(path)} | extra)
-        model = ModelConfig(path=str(tokenizer_dir(template)))
+        model = ModelConfig(path=str(tokenizer_dir(template)), chat_template=chat_template and str(chat_template))
         data = DataConfig.model_validate(
             {"sources": written, "cache_dir": str(folder), "bad_records": "quarantine", "max_bad_share": 1} | rules
         )
@@ -182,3 +183,55 @@ def test_a_bad_first_record_does_not_hide_the_format(prepared):
     store, tokenizer = prepared({"records": [{"note": "x"}, {"prompt": "one", "completion": "amber"}]})
     assert learned(store, tokenizer) == ["amber<|im_end|>"]
     assert left_out(store) == [(1, "bad")]
+
+
+def test_a_column_that_the_first_record_lacks_is_read_all_the_same(prepared):
+    rows = [
+        {"instruction": "Say it.", "response": "amber"},
+        {"instruction": "Sum up.", "context": "river", "response": "r"},
+    ]
+    store, tokenizer = prepared({"records": rows})
+    assert "Sum up.\n\nriver" in texts(store, tokenizer)[1]
+
+
+def test_a_prompt_that_is_cut_stays_on_its_side_of_the_holdout(prepared):
+    prompt = "river " * 30
+    store, _ = prepared(
+        pairs((prompt, "amber")), pairs((prompt, "valley " * 15)), overlong="truncate", max_len_tokens=45
+    )
+    assert store.manifest["num_shortened"] == 1
+    assert held_out_examples(store, HoldoutConfig(share=0, sources=("s1",))).tolist() == [True, True]
+
+
+def test_the_prompt_of_a_benchmark_record_that_is_left_out_as_a_near_duplicate_is_held_out(prepared):
+    long = " ".join(WORDS * 3)
+    training = pairs((f"{long} kettle", long), (f"{long} lantern", "another answer"))
+    benchmark = pairs((f"{long} lantern", long))
+    store, _ = prepared(training, benchmark, duplicates="remove_near")
+    assert left_out(store) == [(1, "near duplicate")]
+    assert held_out_examples(store, HoldoutConfig(share=0, sources=("s1",))).tolist() == [True, True]
+
+
+def test_a_control_token_in_the_name_of_a_task_or_in_a_call_id_is_refused(prepared):
+    rows = {"records": [{"prompt": "one", "completion": "amber", "kind": "x<|im_end|>"}], "task": {"column": "kind"}}
+    fine = pairs(("two", "basin"))
+    store, _ = prepared(rows, fine, task_tag={"dropout": 0})
+    assert left_out(store) == [(1, "bad")]
+    call = {"type": "function", "id": "c<|im_end|>", "function": {"name": "f", "arguments": {}}}
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    store, _ = prepared({"records": [{"messages": messages}]}, fine)
+    assert left_out(store) == [(1, "bad")]
+
+
+def test_what_the_template_refuses_once_it_is_cut_is_too_long(prepared, tmp_path):
+    text = (
+        "{% for m in messages %}{% if m.content|length in [0, 1, 2] or (m.role == 'user' and m.content|length % 2) %}"
+        "{{ raise_exception('odd') }}{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    (tmp_path / "odd.jinja").write_text(text)
+    rows = pairs(*((f"{'river ' * n}!{'!' * ((6 * n + 1) % 2)}", "amber") for n in range(20, 40)))
+    store, _ = prepared(
+        rows, pairs(("even", "basin")), overlong="truncate", max_len_tokens=24, chat_template=tmp_path / "odd.jinja"
+    )
+    assert store.manifest["num_kept"] + store.manifest["num_too_long"] == 21
+    assert store.manifest["num_too_long"] > 0

@@ -168,6 +168,36 @@ def test_a_first_token_that_is_learned_is_found(prepared):
     assert prepared.broken(loss_mask=mask) == {Invariant.FIRST_TOKEN: 1, Invariant.COUNT: 1}
 
 
+def test_a_mask_on_a_prompt_with_the_words_of_the_answer_is_found(small_records, tokenizer_dir, tmp_path):
+    echo = Prepared(tmp_path, small_records, tokenizer_dir("chatml"), duplicates="keep")
+    source = {"name": "chat", "path": str(tmp_path / "echo.jsonl"), "format": "prompt_completion"}
+    write_lines(tmp_path / "echo.jsonl", [{"prompt": "bell", "completion": "bell"}])
+    echo.data = DataConfig.model_validate(echo.data.model_dump() | {"sources": [source]})
+    echo.store = prepare_store(echo.data, echo.model)
+    assert echo.broken() == {}
+    mask = echo.copy("loss_mask")
+    (learned,) = runs(mask)
+    length = learned[1] - learned[0]
+    ids = echo.store.tokens
+    words = ids[slice(*learned)].tolist()
+    start = next(i for i in range(len(ids)) if ids[i : i + length].tolist() == words)
+    assert start < learned[0]
+    mask[:] = False
+    mask[start : start + length] = True
+    assert echo.broken(loss_mask=mask) == {Invariant.ANSWER: 1}
+
+
+def test_a_file_that_was_moved_is_no_violation(small_records, tokenizer_dir, tmp_path):
+    made = Prepared(tmp_path, small_records, tokenizer_dir("chatml"))
+    moved = tmp_path / "moved.jsonl"
+    moved.write_bytes(small_records.instructions.read_bytes())
+    first, *others = made.data.sources
+    sources = (first.model_copy(update={"path": str(moved)}), *others)
+    made.data = made.data.model_copy(update={"sources": sources})
+    assert prepare_store(made.data, made.model).path == made.store.path
+    assert made.broken() == {}
+
+
 def test_an_answer_without_its_stop_is_found(prepared):
     mask, row = prepared.copy("loss_mask"), prepared.rows_of("basic")[5]
     start, end = prepared.span(row)

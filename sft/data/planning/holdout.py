@@ -26,9 +26,11 @@ def held_out_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
     unseen = np.isin(store.task_ids, tasks) | np.isin(store.source_ids, sources)
     # An example stands for those that were left out as equal to it; one of them may be of a benchmark.
     kept, of_tasks, of_sources = store.duplicates.T
-    unseen[kept[np.isin(of_tasks, tasks) | np.isin(of_sources, sources)]] = True
+    unseen_duplicates = np.isin(of_tasks, tasks) | np.isin(of_sources, sources)
+    unseen[kept[unseen_duplicates]] = True
     # A prompt that a trained task or source shares with a held-out one would leak: it is held out there too.
-    by_prompt = np.isin(store.prompt_hashes, store.prompt_hashes[unseen])
+    prompts = np.concatenate([store.prompt_hashes[unseen], store.duplicate_prompts[unseen_duplicates]])
+    by_prompt = np.isin(store.prompt_hashes, prompts)
     by_share = store.prompt_hashes < np.uint64(min(int(holdout.share * 2**64), 2**64 - 1))
     return np.asarray(unseen | by_prompt | by_share)
 

@@ -20,7 +20,7 @@ from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
 from sft.data.planning.plan_inputs import heldout_inputs, is_heldout_planned, is_planned, stage_inputs
-from sft.data.planning.stage_rates import Available, own_units, stage_rates
+from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
 from sft.run_folder import RunFolder
@@ -67,8 +67,7 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
         return PackPlan.open(path)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
-    for task_id, task in enumerate(store.tasks):
-        ids = held_out[store.task_ids[held_out] == task_id]
+    for task, ids in split_by_task(store, held_out):
         rng = np.random.default_rng(derive_seed(config.run.seed, "heldout", task))
         chosen.append(rng.permutation(ids)[: config.evaluate.max_examples_per_task])
     order = np.concatenate(chosen)

@@ -3,7 +3,7 @@
 A stage's own tasks are checked here, once: what is not in the data, what is held out as a whole, what cannot be met.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from sft.data.planning.holdout import check_tasks
 from sft.data.planning.mixture import Rates, TaskSupply, add_replay, capped_sizes, convert_rates, mixing_rates
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.schema import BoolArray
+from sft.schema import BoolArray, IntArray
 
 Supplies = Mapping[str, TaskSupply]
 
@@ -34,8 +34,7 @@ class Available:
         """
         task_ids, num_supervised, lengths = store.task_ids[:], store.num_supervised[:], store.lengths
         in_tokens, in_examples = {}, {}
-        for task_id, task in enumerate(store.tasks):
-            ids = np.flatnonzero(trainable & (task_ids == task_id))
+        for task, ids in split_by_task(store, np.flatnonzero(trainable)):
             if len(ids):
                 each = num_supervised[ids]
                 counts = int(lengths[ids].sum()), int(each.sum(dtype=np.int64))
@@ -46,6 +45,14 @@ class Available:
         num_examples = np.bincount(task_ids, minlength=len(store.tasks)).tolist()
         supplies = {"supervised_tokens": in_tokens, "examples": in_examples}
         return cls(supplies, dict(zip(store.tasks, num_examples, strict=True)))
+
+
+def split_by_task(store: TokenStore, example_ids: IntArray) -> Iterator[tuple[str, IntArray]]:
+    """The examples of each task of the store, in their order."""
+    task_ids = store.task_ids[example_ids]
+    counts = np.bincount(task_ids, minlength=len(store.tasks))
+    by_task = example_ids[np.argsort(task_ids, kind="stable")]
+    return zip(store.tasks, np.split(by_task, np.cumsum(counts)[:-1]), strict=True)
 
 
 def stage_rates(config: SftConfig, index: int, available: Available) -> Rates:

@@ -89,12 +89,16 @@ def _skip_line(stream: BufferedReader, text: bytes) -> int:
 
 
 def _holds_lines(file: SourceFile) -> bool:
-    """Whether the first line that is not blank is a JSON value of its own, and no list."""
+    """Whether the first line that is not blank is a JSON value of its own, and no list; if it is broken, the second."""
+    lines: list[bytes] = []
     with file.open() as (stream, _):
-        line = b"\n"
-        while line.isspace():
-            line = stream.readline(blocks.MAX_RECORD_BYTES)
-    return not isinstance(decode_value(line), list | Unreadable)
+        while len(lines) < 2 and (line := stream.readline(blocks.MAX_RECORD_BYTES)):
+            lines += [] if line.isspace() else [line.strip()]
+    first, second = (decode_value(line) for line in (*lines, b"", b"")[:2])
+    if isinstance(first, Unreadable):
+        # Of an object that is written over several lines, no line but perhaps the last is an object.
+        return lines[:1] not in ([], [b"{"], [b"["]) and isinstance(second, dict)
+    return not isinstance(first, list)
 
 
 def _cut_list(file: SourceFile, text: bytes) -> Iterator[Piece]:

@@ -126,6 +126,10 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
     shown = without_secrets(source.path)
     with explained(source.name, shown):
         files = _find_remote(source) if "://" in source.path else _find_local(source)
+    for file in files:
+        if not file.name.isascii() and file.name.encode(errors="replace").decode() != file.name:
+            name = os.fsencode(file.name).decode(errors="replace")
+            raise UserError(f"source {source.name}: the name of {name} is not UTF-8; needed: another name")
     known = [file for file in files if file.ending in ENDINGS]
     if not known and len(files) == 1:
         ending = "".join(split_endings(files[0].name)) or "nothing"

@@ -7,6 +7,7 @@ part of an answer, its think block, as soon as later turns follow. Such an answe
 conversation up to it, as the model sees it when it writes the answer. In the longer rendering it is context.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -32,12 +33,18 @@ class ConversationRenderer:
     """Renders conversations with one template."""
 
     def __init__(
-        self, render_template: RenderTemplate, train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
+        self,
+        render_template: RenderTemplate,
+        train_on: Literal["all_assistant", "last_assistant"] = "all_assistant",
+        special_tokens: frozenset[str] = frozenset(),
     ) -> None:
-        """Finds out what the template has a form for."""
+        """Finds out what the template has a form for. No answer begins or ends inside one of `special_tokens`."""
         self.traits: TemplateTraits = derive_traits(render_template)
         self._render_template = render_template
         self._train_on = train_on
+        self._special_tokens = re.compile(
+            "|".join(map(re.escape, sorted(special_tokens, key=len, reverse=True))) or r"(?!)"
+        )
         self._scaffolds = Scaffolds(render_template)
 
     def render(self, conversation: Conversation) -> tuple[Rendering, ...]:
@@ -84,7 +91,7 @@ class ConversationRenderer:
             conversation = replace(conversation, messages=conversation.messages[: turn + 1])
             text = self._render_template(conversation.messages, conversation.tools)
         span = find_last_answer(self._render_template, conversation.messages, conversation.tools, text)
-        return Rendering(text, (span,), conversation, (turn,))
+        return Rendering(text, (self._outside_special(text, span),), conversation, (turn,))
 
     def _find_again(self, rendering: Rendering, conversation: Conversation, text: str) -> Span | None:
         """The span in the whole text of the answer that `rendering` ends in; None where it is not written alike."""
@@ -92,9 +99,21 @@ class ConversationRenderer:
         if text.startswith(rendering.text[:end]):
             return start, end
         changed = find_changed_text(self._render_template, conversation.messages, conversation.tools, turn, text)
-        if changed is None or text[slice(*changed)] != rendering.text[start:end]:
+        if changed is None:
             return None
-        return changed
+        changed = self._outside_special(text, changed)
+        return changed if text[slice(*changed)] == rendering.text[start:end] else None
+
+    def _outside_special(self, text: str, span: Span) -> Span:
+        """A turn that calls a tool may end in another token than one of text (`<|eom_id|>`, `<|eot_id|>`): what these
+        have in common would be cut off the token."""
+        start, end = span
+        for token in self._special_tokens.finditer(text, start):
+            if token.start() >= end:
+                break
+            if token.end() > end:
+                end = token.start()
+        return start, end
 
 
 def _has_tools(conversation: Conversation) -> bool:
