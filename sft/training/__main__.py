@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from sft.config import SftConfig
 from sft.config_file import build_config, override, read_yaml
+from sft.data.preparation import spread_over_threads
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.loading import check_model
@@ -24,7 +25,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
 from sft.training.stop_request import StopRequest
-from sft.training.workload import prepare_workload, require_store
+from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World
 
 EXIT_WRONG_INPUT = 2
@@ -54,10 +55,9 @@ def _run(config: SftConfig, world: World) -> int:
         torch.cuda.set_device(world.local_rank)
     stop = StopRequest(RunFolder(config.run.dir).stop_file)
     stop.listen()
-    if world.size > 1:
-        # No rank prepares data while the others hold their GPUs and wait.
-        require_store(config)
-    workload, _store, _plans = prepare_workload(config)
+    # No rank prepares data while the others hold their GPUs and wait.
+    spread = refuse_to_spread if world.size > 1 else spread_over_threads
+    workload, _store, _plans = prepare_workload(config, spread=spread)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)

@@ -3,17 +3,26 @@
 Made by the first process that asks for it; others that ask meanwhile wait for its lock and open what it made.
 """
 
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
-from sft.atomic_files import is_published
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import check_data
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
-from sft.data.preparation import Report, Spread, build_store, locate_store, spread_over_threads
+from sft.data.preparation import (
+    BlockPreparer,
+    PreparedBlock,
+    Report,
+    Spread,
+    build_store,
+    locate_store,
+    spread_over_threads,
+)
+from sft.data.reading.blocks import Block
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -28,14 +37,15 @@ class Workload:
     heldout: Path | None
 
 
-def require_store(config: SftConfig) -> None:
-    """Refuse to go on where the token store is not there yet.
+def refuse_to_spread(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
+    """For a rank that others wait for: it uses what is prepared, and prepares nothing.
 
     Raises:
-        UserError: it is not.
+        UserError: a block is not prepared.
     """
-    if not is_published(locate_store(config.data, config.model).path):
+    for _ in blocks:
         raise UserError("The data is not prepared, and no rank may do it while others wait. Run `sft prepare` first.")
+    yield from ()
 
 
 def prepare_workload(
