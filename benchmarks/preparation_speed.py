@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--max-len", type=int, default=2048)
+    parser.add_argument("--max-len", type=int, default=16_384, help="so that no example is left out as too long")
     parser.add_argument("--peer", help="a command that prints a JSON line with tokens_per_second")
     parser.add_argument("--side", choices=("raw", "sft"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -15,7 +15,7 @@ import ray
 
 from launcher.cluster import ray_session
 from sft.config import DataConfig, ModelConfig
-from sft.data.preparation import BlockPreparer, PreparedBlock, spread_over_threads
+from sft.data.preparation import BlockPreparer, PreparedBlock, collector_paused, spread_over_threads
 from sft.data.reading.blocks import Block
 from sft.errors import UserError
 from sft.schema import Place
@@ -80,7 +80,9 @@ def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Genera
 def _prepare(settings: tuple[str, str], block: Block) -> PreparedBlock:
     # A task has one CPU.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return _preparer(*settings).prepare(block)
+    preparer = _preparer(*settings)
+    with collector_paused():
+        return preparer.prepare(block)
 
 
 @lru_cache(maxsize=1)

@@ -88,7 +88,10 @@ def _report(options: argparse.Namespace) -> int:
     from sft.evaluation.report import write_report
     from sft.run_folder import RunFolder
 
-    sys.stdout.write(f"{write_report(RunFolder(options.run_dir))}\n")
+    run = RunFolder(options.run_dir)
+    if not run.config.is_file():
+        raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
+    sys.stdout.write(f"{write_report(run)}\n")
     return 0
 
 

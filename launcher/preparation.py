@@ -14,6 +14,7 @@ from launcher.block_tasks import spread_over_cluster
 from sft.atomic_files import read_json
 from sft.config import SftConfig, SourceConfig
 from sft.data.formats.formatting import describe_source
+from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.preparation import REJECTED, Progress, Report
@@ -24,6 +25,7 @@ from sft.run_folder import RunFolder
 from sft.training.workload import Workload, prepare_workload
 
 _PLAIN_EVERY_SECONDS = 15.0
+_MOST_LINES = 8
 
 
 class _Shown:
@@ -75,6 +77,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     _workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
+    _show_held_out(config, store, console)
     _show_overlap(run, console)
     for i, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
         rows = [MixtureRow(**row) for row in plan.manifest["mixture"]]
@@ -89,7 +92,8 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
                 highlight=False,
             )
         console.print(
-            f"stage {stage.name}: {plan.manifest['num_steps']:,} steps of {config.train.packs_per_step} packs, "
+            f"stage {stage.name}: {plan.manifest['num_packs']:,} packs in {plan.manifest['num_steps']:,} steps of "
+            f"{config.train.packs_per_step}, "
             f"{plan.manifest['num_tokens']:,} tokens, {plan.manifest['num_supervised_tokens']:,} of them supervised, "
             f"{plan.manifest['fill']:.1%} of slots filled\n",
             highlight=False,
@@ -106,10 +110,14 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
         console.print(f"note: {note}", highlight=False)
     counts = store.manifest
     console.print(_counts_table(counts))
-    for reason, count in list(counts["reasons"].items())[:8]:
-        console.print(f"  bad: {count:,} × {reason}", highlight=False, markup=False)
-    for task, count in sorted(counts["too_long_by_task"].items(), key=lambda item: -item[1])[:8]:
-        console.print(f"  too long: {count:,} of {task}", highlight=False, markup=False)
+    too_long = sorted(counts["too_long_by_task"].items(), key=lambda item: -item[1])
+    for lines in (
+        [f"bad: {count:,} × {reason}" for reason, count in counts["reasons"].items()],
+        [f"too long: {count:,} of {task}" for task, count in too_long],
+    ):
+        more = [f"… and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+        for line in lines[:_MOST_LINES] + more:
+            console.print(f"  {line}", highlight=False, markup=False)
     if counts["num_read"] > counts["num_kept"]:
         console.print(f"  each of them: {store.path / REJECTED}", highlight=False, soft_wrap=True)
     if counts["num_markers"]:
@@ -118,6 +126,15 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
     num_tokens, num_supervised = store.tokens.shape[0], int(store.num_supervised.sum(dtype="int64"))
     text = f"data: {counts['num_examples']:,} examples, {num_tokens:,} tokens, {num_supervised:,} of them supervised"
     console.print(f"{text}\n", highlight=False)
+
+
+def _show_held_out(config: SftConfig, store: TokenStore, console: Console) -> None:
+    task_ids = store.task_ids[held_out_examples(store, config.data.holdout)]
+    num_tasks = len(set(task_ids.tolist()))
+    text = f"held out: {len(task_ids):,} examples, of {num_tasks:,} of {len(store.tasks):,} tasks"
+    console.print(
+        text if len(task_ids) else "held out: nothing, so nothing is measured (data.holdout)", highlight=False
+    )
 
 
 def _show_overlap(run: RunFolder, console: Console) -> None:

@@ -104,7 +104,7 @@ class HoldoutConfig(Section):
     """What is kept out of training, to measure on."""
 
     share: BelowOne = 0.02
-    """Part of each task's prompts. Records with the same prompt are never on both sides."""
+    """Part of all prompts; a small task may have none. Records with the same prompt are never on both sides."""
     tasks: tuple[str, ...] = ()
     """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
     sources: tuple[str, ...] = ()

@@ -6,17 +6,20 @@ the same store, the second waits for the first and opens what it made. Where the
 affair: in threads of this process, or on a cluster.
 """
 
+import gc
 import json
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 
 from sft.atomic_files import fingerprint, is_published, write_bytes, write_text, written_aside
@@ -68,6 +71,7 @@ class BlockPreparer:
         source_id = next(i for i, source in enumerate(self.data.sources) if source.name == block.source)
         kept, counts = self.pipeline.prepare(decode_block(block), self.data.sources[source_id], source_id)
         part = encode_part(kept, counts, self.pipeline.tokenizer.token_dtype)
+        gc.collect()
         return PreparedBlock(block.source, block.number, block.done, counts, part)
 
 
@@ -81,6 +85,19 @@ class PreparedBlock(NamedTuple):
     part: bytes
 
 
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Python's collector of cycles looks at every object of the libraries again and again while many small ones are
+    made: a fifth of the work on a record. It runs once a block instead, and passes over what was there before."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
 Report = Callable[[Progress], None]
 Spread = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, None, None]]
 """Prepares blocks somewhere and gives back what they become, in order, with few of them under way at a time."""
@@ -88,10 +105,10 @@ Spread = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, Non
 
 def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """Prepare the blocks in this process."""
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+    with ThreadPoolExecutor(_NUM_THREADS) as threads, collector_paused():
         under_way: deque[Future[PreparedBlock]] = deque()
         try:
-            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, _NUM_THREADS))
+            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 2 * _NUM_THREADS))
             while under_way:
                 prepared = under_way.popleft().result()
                 under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 1))
@@ -121,20 +138,33 @@ def build_store(located: "Located", report: Report, spread: Spread) -> TokenStor
     final = located.path
     if is_published(final):
         return _open_checked(located)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(final.with_name(f".{final.name}.lock")):
-        if not is_published(final):
-            building = final.with_name(f".{final.name}.parts")
-            building.mkdir(exist_ok=True)
-            try:
-                parts = _build_parts(building, located.preparer, report, spread)
-                _publish(parts, located)
-            except UnusableDataError:
-                # What mends it changes the store's name: nobody would come back for these parts.
-                shutil.rmtree(building, ignore_errors=True)
-                raise
-            shutil.rmtree(building)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(final.with_name(f".{final.name}.lock")):
+            if not is_published(final):
+                _make_store(located, report, spread)
+    except OSError as error:
+        raise UserError(
+            f"data.cache_dir: the token store cannot be written to {final.parent}: {error.strerror}. "
+            "Make room there, or give another folder; what is prepared is kept."
+        ) from error
     return _open_checked(located)
+
+
+def _make_store(located: "Located", report: Report, spread: Spread) -> None:
+    building = located.path.with_name(f".{located.path.name}.parts")
+    building.mkdir(exist_ok=True)
+    # What the tokens say is worked out beside the blocks: of a large vocabulary it takes a second.
+    with ThreadPoolExecutor(1) as beside:
+        keys = beside.submit(located.preparer.pipeline.token_keys)
+        try:
+            parts = _build_parts(building, located.preparer, report, spread)
+            _publish(parts, located, keys.result())
+        except UnusableDataError:
+            # What mends it changes the store's name: nobody would come back for these parts.
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    shutil.rmtree(building)
 
 
 def _open_checked(located: "Located") -> TokenStore:
@@ -238,9 +268,9 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
     return [parts[name] for name in sorted(parts)]
 
 
-def _publish(parts: list[StorePart], located: Located) -> None:
+def _publish(parts: list[StorePart], located: Located, token_keys: npt.NDArray[np.uint64]) -> None:
     final, inputs, preparer = located
-    data, pipeline = preparer.data, preparer.pipeline
+    data = preparer.data
     equal_to, duplicates = find_left_out(parts, data)
     rejected = [r for part in parts for r in part.counts.rejected] + duplicates
     counts = RecordCounts.of(parts, rejected, data)
@@ -261,7 +291,7 @@ def _publish(parts: list[StorePart], located: Located) -> None:
     }
     with written_aside(final, "publish") as aside:
         write_text(aside / REJECTED, lines)
-        publish_store(parts, equal_to, pipeline.token_keys(), aside, final, manifest)
+        publish_store(parts, equal_to, token_keys, aside, final, manifest)
 
 
 def _as_line(rejected: Rejected) -> str:

@@ -87,7 +87,8 @@ class RecordCounts:
             raise UnusableDataError(
                 f"No example is left of {self.total('num_read')} records: {self.total('num_too_long')} are longer than "
                 f"data.max_len_tokens ({data.max_len_tokens}), {self.total('num_bad')} cannot be used. "
-                f"Make max_len_tokens larger, or correct the data.{_list_reasons(self.reasons)}"
+                f"{'Make max_len_tokens larger.' if self.total('num_too_long') else 'Correct the data.'}"
+                f"{_list_reasons(self.reasons)}"
             )
 
     def total(self, field: str) -> int:
@@ -125,7 +126,8 @@ def check_bad_share(manifest: Mapping[str, Any], data: DataConfig) -> None:
 
 
 def _list_reasons(reasons: Mapping[str, int]) -> str:
-    return "".join(f"\n  {count:,} × {reason}" for reason, count in list(reasons.items())[:8])
+    lines = [f"\n  {count:,} × {reason}" for reason, count in reasons.items()]
+    return "".join(lines[:8]) + (f"\n  … and {len(lines) - 8} other reasons" if len(lines) > 8 else "")
 
 
 def find_left_out(parts: Sequence[StorePart], data: DataConfig) -> tuple[IntArray, list[Rejected]]:
@@ -157,4 +159,4 @@ def _as_rejected(
 def _reason(rejected: Rejected) -> str:
     """The reason without what differs from record to record, so that equal ones can be counted."""
     first_line = rejected.reason.partition("\n")[0]
-    return re.sub(r"\d+(?:[,.]\d+)*", "N", first_line)
+    return re.sub(r"(?<![\w+-])\d+(?:[,.]\d+)*\b", "N", first_line)

@@ -18,7 +18,7 @@ from sft.data.rendering.adaptation import adaptation_notes
 from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
-from sft.data.task_tag import add_task_tag
+from sft.data.task_tag import add_task_tag, tag_text
 from sft.data.token_keys import token_keys
 from sft.data.tokenization import ExampleTokenizer
 from sft.data.truncation import truncate
@@ -140,7 +140,7 @@ class RecordPipeline:
         tag = self._data.task_tag
         if tag is None:
             return conversation
-        refuse_special_tokens(conversation.task, self.tokenizer.special_tokens, "the task's name")
+        refuse_special_tokens(tag_text(tag, conversation.task), self.tokenizer.special_tokens, "the task tag")
         return add_task_tag(conversation, tag, key)
 
     def _tokenize(self, rendered: Sequence[Rendered]) -> list[list[Example | RecordError]]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.atomic_files import read_manifest
+from sft.errors import UserError
 from sft.schema import BoolArray, Example, IntArray, Place
 
 STORE_VERSION = 3
@@ -49,9 +50,16 @@ class TokenStore:
 
     @classmethod
     def open(cls, path: Path) -> "TokenStore":
-        """Map the arrays of the store that is published at `path`."""
+        """Map the arrays of the store that is published at `path`.
+
+        Raises:
+            UserError: a file is missing or cut off.
+        """
         names = [name for name in cls.__dataclass_fields__ if name not in _NOT_MAPPED]
-        return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in names))
+        try:
+            return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in names))
+        except (ValueError, FileNotFoundError) as error:
+            raise UserError(f"The token store {path} is damaged: {error}. Delete it; it is made again.") from None
 
     def __len__(self) -> int:
         """Number of examples."""

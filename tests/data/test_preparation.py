@@ -278,6 +278,18 @@ def test_a_lower_limit_of_bad_records_holds_for_a_store_that_is_there(tmp_path, 
         prepare_store(data_of(tmp_path, source, max_bad_share=0.1, **rules), model)
 
 
+def test_a_cache_that_cannot_be_written_and_a_damaged_store_are_named(tmp_path, small_records, model):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(UserError, match=r"data\.cache_dir: the token store cannot be written"):
+        prepare_store(small_data(tmp_path, small_records), model)
+    (tmp_path / "cache").unlink()
+    store = prepare_store(small_data(tmp_path, small_records), model)
+    whole = (store.path / "tokens.npy").read_bytes()
+    (store.path / "tokens.npy").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is damaged: .* Delete it"):
+        prepare_store(small_data(tmp_path, small_records), model)
+
+
 def test_blocks_do_not_change_the_store(tmp_path, small_records, model, monkeypatch):
     one = prepare_store(small_data(tmp_path / "one", small_records), model)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 700)

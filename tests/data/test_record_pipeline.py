@@ -213,9 +213,11 @@ def test_the_prompt_of_a_benchmark_record_that_is_left_out_as_a_near_duplicate_i
 
 
 def test_a_control_token_in_the_name_of_a_task_or_in_a_call_id_is_refused(prepared):
-    rows = {"records": [{"prompt": "one", "completion": "amber", "kind": "x<|im_end|>"}], "task": {"column": "kind"}}
+    rows = {"records": [{"prompt": "one", "completion": "amber", "kind": "x<|endoftext|>"}], "task": {"column": "kind"}}
     fine = pairs(("two", "basin"))
     store, _ = prepared(rows, fine, task_tag={"dropout": 0})
+    assert left_out(store) == [(1, "bad")]
+    store, _ = prepared(pairs(("one", "amber")), fine, task_tag={"dropout": 0, "texts": {"s0": "<|im_end|>"}})
     assert left_out(store) == [(1, "bad")]
     call = {"type": "function", "id": "c<|im_end|>", "function": {"name": "f", "arguments": {}}}
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
@@ -235,3 +237,17 @@ def test_what_the_template_refuses_once_it_is_cut_is_too_long(prepared, tmp_path
     )
     assert store.manifest["num_kept"] + store.manifest["num_too_long"] == 21
     assert store.manifest["num_too_long"] > 0
+
+
+@pytest.mark.parametrize("column", ["image", "images", "history"])
+def test_what_belongs_to_the_prompt_and_is_not_read_makes_a_record_bad(prepared, column):
+    rows = [{"prompt": "one", "completion": "amber"}, {"prompt": "two", "completion": "basin", column: ["x"]}]
+    rows += [{"prompt": "three", "completion": "cedar", column: []}]
+    store, _ = prepared({"records": rows})
+    assert left_out(store) == [(2, "bad")]
+
+
+def test_the_name_of_a_task_is_one_line(prepared):
+    records = [{"prompt": "q", "completion": "a", "kind": " of\tmany\nlines "}]
+    store, _ = prepared({"records": records, "task": {"column": "kind"}})
+    assert store.tasks == ["of many lines"]

@@ -41,6 +41,14 @@ _INSTANCES: Mapping[str, str] = {"super_natural_instructions": "Instances", "see
 """The formats whose records hold several examples → where."""
 
 
+_NOT_READ: Mapping[str, str] = {
+    **dict.fromkeys(("image", "images"), "only text is trained on"),
+    **dict.fromkeys(("video", "videos", "audio", "audios"), "only text is trained on"),
+    "history": "earlier turns go into the format messages",
+}
+"""Columns that belong to the prompt in data sets of other tools."""
+
+
 def expand_record(record: Record, source: SourceConfig) -> Iterator[Record]:
     """The records to format: one for each instance of a task file, in any other format the record itself."""
     name = _INSTANCES.get(source.format)
@@ -60,6 +68,9 @@ def format_record(record: Record, source: SourceConfig) -> Conversation | Tokeni
     if form == "tokens":
         example = read_token_row(fields, source.columns)
         return TokenizedRecord(example, _read_task(fields, source), record.source, record.index, record.where)
+    for column in _NOT_READ.keys() & fields.keys():
+        if fields[column]:
+            raise RecordError(f"the field {column!r} holds what is not read: {_NOT_READ[column]}")
     messages = _READERS[form](fields, source.columns)
     tools = read_tools(fields, optional_column(source.columns, "tools")) if form in ("messages", "sharegpt") else ()
     return Conversation(messages, _read_task(fields, source), record.source, record.index, record.where, tools)
@@ -69,4 +80,5 @@ def _read_task(fields: JsonObject, source: SourceConfig) -> str:
     if not isinstance(source.task, TaskColumn):
         return source.task or source.name
     # Super-NaturalInstructions gives its categories as a list; the first is the main one.
-    return read_first_text(fields, source.task.column)
+    # A line break in it would break tables.
+    return " ".join(read_first_text(fields, source.task.column).split())

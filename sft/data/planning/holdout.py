@@ -40,7 +40,8 @@ def check_tasks(given: Iterable[str], known: list[str], path: str) -> list[str]:
     names = list(given)
     for name in names:
         if name not in known:
+            more = f" and {len(known) - 50} more" if len(known) > 50 else ""
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else f"The tasks there: {', '.join(known[:50])}."
+            hint = f"Did you mean {close[0]!r}?" if close else f"The tasks there: {', '.join(known[:50])}{more}."
             raise UserError(f"{path}: there is no task {name!r} in the data. {hint}")
     return names

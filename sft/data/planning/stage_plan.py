@@ -15,7 +15,7 @@ from sft.atomic_files import write_json
 from sft.config import SftConfig
 from sft.data.planning.balance import mixture_rows, write_balance
 from sft.data.planning.budget import Drawing, Packing, fill_budget
-from sft.data.planning.holdout import held_out_examples
+from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
@@ -39,6 +39,8 @@ def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
     inputs = [stage_inputs(config, i, store) for i in range(len(config.stages))]
     missing = [i for i, folder in enumerate(folders) if not is_planned(folder.packs, inputs[i], run)]
     if missing:
+        tag = config.data.task_tag
+        check_tasks(tag.texts if tag else (), store.tasks, "data.task_tag.texts")
         trainable = find_trainable(store, config.data.holdout)
         available = Available.of(store, trainable.examples)
         # Every stage's tasks are checked before the first file is written.

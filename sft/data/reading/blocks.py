@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from sft.schema import Place
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 20
 """Of text in a block, or nearly; at most `MAX_RECORD_BYTES`."""
 BLOCK_RECORDS = 4096
 """At most so many rows of a table are a block."""

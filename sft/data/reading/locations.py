@@ -113,7 +113,7 @@ def is_on_hub(source: SourceConfig) -> bool:
     return (
         re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source.path) is not None
         and split_endings(source.path)[0] not in ENDINGS
-        and not Path(source.path).exists()
+        and not os.path.exists(source.path)
     )
 
 
