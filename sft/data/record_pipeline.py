@@ -4,6 +4,7 @@ Total or counted: every record that goes in comes out as kept or as rejected wit
 it remembers of the template, so blocks of records can go through it anywhere and in any order.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,9 @@ class RecordPipeline:
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
         self.tokenizer = ExampleTokenizer(tokenizer)
         render_template = build_template_renderer(tokenizer)
+        # Python renders one block at a time in any case. Taking turns, one thread renders while the others wait for the
+        # tokenizer; else all of them render, and then all of them wait.
+        self._rendering = threading.Lock()
         self.renderer = ConversationRenderer(render_template, data.train_on, self.tokenizer.special_tokens)
 
     def token_keys(self) -> npt.NDArray[np.uint64]:
@@ -67,19 +71,9 @@ class RecordPipeline:
         self, records: Iterable[Record | Rejected], source: SourceConfig, source_id: int
     ) -> tuple[list[PreparedRecord], PartCounts]:
         """The records that are kept, in order, and what became of all of them."""
-        rejected: list[Rejected] = []
-        rendered: list[Rendered] = []
-        num_read = 0
-        for record in records:
-            for instance in [record] if isinstance(record, Rejected) else expand_record(record, source):
-                num_read += 1
-                try:
-                    if isinstance(instance, Rejected):
-                        rejected.append(instance)
-                    else:
-                        rendered.append(self.render(self.format(instance, source)))
-                except RecordError as error:
-                    rejected.append(Rejected(source.name, record.index, instance.where, str(error)))
+        with self._rendering:
+            rendered, rejected = self._render_all(records, source)
+        num_read = len(rendered) + len(rejected)
         kept: list[PreparedRecord] = []
         num_markers = sum(r.formatted.num_markers for r in rendered)
         for item, examples in zip(rendered, self._tokenize(rendered), strict=True):
@@ -89,6 +83,22 @@ class RecordPipeline:
         in_order = tuple(sorted(rejected, key=lambda r: (r.index, r.where.instance or 0)))
         notes = tuple(dict.fromkeys(note for item in rendered for note in item.notes))
         return kept, PartCounts(num_read, num_shortened, num_markers, notes, in_order)
+
+    def _render_all(
+        self, records: Iterable[Record | Rejected], source: SourceConfig
+    ) -> tuple[list[Rendered], list[Rejected]]:
+        rendered: list[Rendered] = []
+        rejected: list[Rejected] = []
+        for record in records:
+            for instance in [record] if isinstance(record, Rejected) else expand_record(record, source):
+                try:
+                    if isinstance(instance, Rejected):
+                        rejected.append(instance)
+                    else:
+                        rendered.append(self.render(self.format(instance, source)))
+                except RecordError as error:
+                    rejected.append(Rejected(source.name, record.index, instance.where, str(error)))
+        return rendered, rejected
 
     def format(self, record: Record, source: SourceConfig) -> Formatted:
         """The record as a conversation without markers of other templates, or as the token ids that it came as.

@@ -366,7 +366,7 @@ def test_blocks_of_a_table_are_small_however_it_was_written(tmp_path, name, bloc
 def test_a_block_pickles_to_about_its_size(tmp_path):
     write_lines(tmp_path / "a.jsonl", [{"a": "x" * 1000}] * 5000)
     block = next(read_blocks(source_of(tmp_path / "a.jsonl")))
-    assert 2 * 2**20 <= len(block.content) <= len(pickle.dumps(block)) < len(block.content) + 1000
+    assert blocks.BLOCK_BYTES <= len(block.content) <= len(pickle.dumps(block)) < len(block.content) + 1000
 
 
 @pytest.mark.parametrize("ending", COMPRESS)
