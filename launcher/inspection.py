@@ -12,7 +12,7 @@ from launcher.block_tasks import spread_over_cluster
 from launcher.preparation import preparation_shown
 from sft.atomic_files import write_text
 from sft.config import SftConfig
-from sft.data.preparation import prepare_store
+from sft.data.preparation import BlockPreparer, build_store, locate_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
@@ -28,14 +28,15 @@ NUM_ON_CONSOLE = 3
 NUM_ON_PAGE = 200
 
 
-def open_store(config: SftConfig, console: Console) -> TokenStore:
-    """The store of the job, made if it is not there yet.
+def open_store(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPreparer]:
+    """The store of the job, made if it is not there yet, and how it is made.
 
     Raises:
         UserError: the data cannot be used.
     """
+    located = locate_store(config.data, config.model)
     with preparation_shown(console) as report:
-        return prepare_store(config.data, config.model, report, spread_over_cluster)
+        return build_store(located, report, spread_over_cluster), located.preparer
 
 
 def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: Console) -> None:
@@ -44,7 +45,8 @@ def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: C
     Raises:
         UserError: the data cannot be used, or no example is as wanted.
     """
-    examples = _read(config, open_store(config, console), wanted, num_rows, seed)
+    store, _ = open_store(config, console)
+    examples = _read(config, store, wanted, num_rows, seed)
     coloured = console.is_terminal and not console.no_color
     for text in (render_legend(coloured), *(render_example(example, coloured) for example in examples)):
         # On a terminal lines are broken at words; a file keeps them whole.
@@ -57,7 +59,7 @@ def write_page(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, path
     Raises:
         UserError: the data cannot be used, no example is as wanted, or the page cannot be written.
     """
-    store = open_store(config, console)
+    store, _ = open_store(config, console)
     examples = _read(config, store, wanted, num_rows, seed)
     about = wanted.as_text()
     chosen = f"chosen at random (seed {seed})" if len(examples) < len(store) else "all there are"
@@ -74,14 +76,14 @@ def check(config: SftConfig, console: Console) -> bool:
     Raises:
         UserError: the data cannot be used.
     """
-    store = open_store(config, console)
+    store, preparer = open_store(config, console)
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("checking", total=len(store))
         result = check_store(
             store,
             load_tokenizer(config.model),
             config.data.max_len_tokens,
-            render_rows(store, config.data, config.model),
+            render_rows(store, preparer),
             lambda num_rows: bars.update(bar, completed=num_rows),
         )
     _print_result(result, store, console)

@@ -11,10 +11,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from launcher.block_tasks import spread_over_cluster
-from sft.atomic_files import read_json
+from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
 from sft.data.formats.formatting import describe_source
-from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.preparation import REJECTED, Progress, Report
@@ -74,10 +73,10 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     """
     with preparation_shown(console) as report:
         prepared = prepare_workload(config, report, spread_over_cluster)
-    _workload, store, plans = prepared
+    workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
-    _show_held_out(config, store, console)
+    _show_held_out(workload, store, console)
     _show_overlap(run, console)
     for i, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
         rows = [MixtureRow(**row) for row in plan.manifest["mixture"]]
@@ -128,13 +127,13 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
     console.print(f"{text}\n", highlight=False)
 
 
-def _show_held_out(config: SftConfig, store: TokenStore, console: Console) -> None:
-    task_ids = store.task_ids[held_out_examples(store, config.data.holdout)]
-    num_tasks = len(set(task_ids.tolist()))
-    text = f"held out: {len(task_ids):,} examples, of {num_tasks:,} of {len(store.tasks):,} tasks"
-    console.print(
-        text if len(task_ids) else "held out: nothing, so nothing is measured (data.holdout)", highlight=False
-    )
+def _show_held_out(workload: Workload, store: TokenStore, console: Console) -> None:
+    if workload.heldout is None:
+        text = "held out: nothing, so nothing is measured (data.holdout)"
+    else:
+        found = read_manifest(workload.heldout)
+        text = f"held out: {found['num_held_out']:,} examples, of {found['num_tasks']:,} of {len(store.tasks):,} tasks"
+    console.print(text, highlight=False)
 
 
 def _show_overlap(run: RunFolder, console: Console) -> None:

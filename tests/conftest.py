@@ -15,6 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+# Read when `datasets` and `huggingface_hub` are imported, which a test file may do first.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # The same examples in every run, and no time limit for one of them: other processes share the machine. More are tried
 # with HYPOTHESIS_PROFILE=search.
 _NO_LIMITS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -68,11 +71,10 @@ class SmallRecords(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test asks the Hub, and `datasets` keeps its converted tables in the temporary folder."""
+    """`datasets` keeps its converted tables in the temporary folder."""
     import datasets  # noqa: PLC0415  (seconds; only where tests run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
         yield

@@ -11,6 +11,7 @@ signatures are as many as the runs that the two have in common, up to chance.
 import hashlib
 import json
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,36 +32,31 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _PART, _TURN = "\x1f", "\x1e"
 
 
-def prompt_hash(content: Conversation | TokenizedRecord) -> int:
-    """A 64-bit hash of all turns before the first answer to a user, equal for equal prompts.
+class RecordHashes(NamedTuple):
+    """64-bit hashes of a record; white space and case do not count in texts."""
 
-    White space and case do not count. An answer that opens the conversation (a greeting) is part of the prompt; tools
-    are not, so the same question is the same prompt whatever may be called. Of token ids: those before the first
-    learned one.
-    """
+    prompt: int
+    """Equal for equal prompts: all turns before the first answer to a user. An answer that opens the conversation (a
+    greeting) is part of the prompt; tools are not, so the same question is the same prompt whatever may be called. Of
+    token ids: those before the first learned one."""
+    content: int
+    """Equal where everything that is trained on is: roles, tool calls, tools and which answers are learned count, too;
+    names of calls, the task and the source do not."""
+
+
+def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
+    """What tells whether two records ask or say the same."""
     if isinstance(content, TokenizedRecord):
-        learned = np.flatnonzero(content.example.loss_mask)
-        return _hash_ids(content.example.input_ids[: learned[0] if len(learned) else None])
-    turns: list[str] = []
-    asked = False
-    for message in content.messages:
-        if message.role == "assistant" and asked:
-            break
-        asked |= message.role == "user"
-        turns.append(_turn_text(message))
-    return _hash_text(_TURN.join(turns))
-
-
-def content_hash(content: Conversation | TokenizedRecord) -> int:
-    """A 64-bit hash of everything that is trained on, equal where all turns are but for white space and case.
-
-    Roles, tool calls, tools and which answers are learned count; names of calls, the task and the source do not.
-    """
-    if isinstance(content, TokenizedRecord):
-        return _hash_ids(content.example.input_ids, content.example.loss_mask)
-    turns = [_turn_text(m) if m.train else f"{_turn_text(m)}{_PART}not learned" for m in content.messages]
+        ids, mask = content.example.input_ids, content.example.loss_mask
+        learned = np.flatnonzero(mask)
+        return RecordHashes(_hash_ids(ids[: learned[0] if len(learned) else None]), _hash_ids(ids, mask))
+    messages = content.messages
+    turns = [_turn_text(message) for message in messages]
+    asked = next((i for i, message in enumerate(messages) if message.role == "user"), len(messages))
+    answered = next((i for i in range(asked, len(messages)) if messages[i].role == "assistant"), len(messages))
+    marked = [turn if m.train else f"{turn}{_PART}not learned" for turn, m in zip(turns, messages, strict=True)]
     tools = [_json_text(tool) for tool in content.tools]
-    return _hash_text(_TURN.join([*turns, *tools]))
+    return RecordHashes(_hash_text(_TURN.join(turns[:answered])), _hash_text(_TURN.join([*marked, *tools])))
 
 
 def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:

@@ -26,10 +26,10 @@ from sft.atomic_files import fingerprint, is_published, write_bytes, write_text,
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.formats.formatting import resolve_source
 from sft.data.reading.blocks import Block
-from sft.data.reading.sources import content_hash, decode_block, read_blocks
+from sft.data.reading.sources import content_hash, decode_block, read_blocks, read_records
 from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share, find_left_out
 from sft.data.record_pipeline import RecordPipeline
-from sft.data.store_parts import PartCounts, StorePart, encode_part, is_whole, publish_store
+from sft.data.store_parts import StorePart, encode_part, open_part, publish_store
 from sft.data.token_store import STORE_VERSION, TokenStore
 from sft.errors import UserError
 from sft.schema import Record, Rejected
@@ -38,7 +38,6 @@ REJECTED = "rejected.jsonl"
 
 _NUM_THREADS = 2
 """One formats and renders while the other waits for the tokenizer, which has threads of its own."""
-
 
 _RESOLVE_RECORDS = 1000
 """So many show which columns a source has."""
@@ -72,7 +71,7 @@ class BlockPreparer:
         kept, counts = self.pipeline.prepare(decode_block(block), self.data.sources[source_id], source_id)
         part = encode_part(kept, counts, self.pipeline.tokenizer.token_dtype)
         gc.collect()
-        return PreparedBlock(block.source, block.number, block.done, counts, part)
+        return PreparedBlock(block.source, block.number, block.done, part)
 
 
 class PreparedBlock(NamedTuple):
@@ -81,7 +80,6 @@ class PreparedBlock(NamedTuple):
     source: str
     number: int
     done: float
-    counts: PartCounts
     part: bytes
 
 
@@ -134,7 +132,7 @@ def prepare_store(
 
 
 def build_store(located: "Located", report: Report, spread: Spread) -> TokenStore:
-    """`prepare_store` of what `locate_store` gave."""
+    """The store at the place that `locate_store` gave, made if it is not there. Raises as `prepare_store` does."""
     final = located.path
     if is_published(final):
         return _open_checked(located)
@@ -145,7 +143,7 @@ def build_store(located: "Located", report: Report, spread: Spread) -> TokenStor
                 _make_store(located, report, spread)
     except OSError as error:
         raise UserError(
-            f"data.cache_dir: the token store cannot be written to {final.parent}: {error.strerror}. "
+            f"data.cache_dir: the token store cannot be written to {final.parent}: {error.strerror or error}. "
             "Make room there, or give another folder; what is prepared is kept."
         ) from error
     return _open_checked(located)
@@ -194,7 +192,7 @@ def locate_store(data: DataConfig, model: ModelConfig) -> Located:
 
 
 def resolve_sources(data: DataConfig) -> DataConfig:
-    """The config with every source's format explicit, as its first record shows it.
+    """The config with every source's format explicit, as its first records show it.
 
     Raises:
         UserError: a source cannot be read, or its format cannot be told.
@@ -222,8 +220,7 @@ def _resolve(source: SourceConfig) -> SourceConfig:
     """By the fields of the first records together: one alone may lack a column, or be a bad one."""
     fields: dict[str, Any] = {}
     first: Record | None = None
-    records = (record for block in read_blocks(source) for record in decode_block(block))
-    for record in islice(records, _RESOLVE_RECORDS):
+    for record in islice(read_records(source), _RESOLVE_RECORDS):
         if isinstance(record, Record):
             first = first or record
             fields |= {name: value for name, value in record.fields.items() if fields.get(name) is None}
@@ -240,31 +237,33 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
     num_records: Counter[str] = Counter()
     source_ids = {source.name: i for i, source in enumerate(preparer.data.sources)}
 
-    def add(source: str, path: Path, done: float) -> None:
-        parts[path.name] = StorePart(path)
-        num_records[source] += parts[path.name].counts.num_read
-        report(Progress(source, num_records[source], done))
+    def path(block: Block | PreparedBlock) -> Path:
+        return building / f"{source_ids[block.source]:04d}-{block.number:06d}.safetensors"
 
-    def path(source: str, number: int) -> Path:
-        return building / f"{source_ids[source]:04d}-{number:06d}.safetensors"
+    def add(part: StorePart, done: float) -> None:
+        source = part.counts.source
+        parts[part.path.name] = part
+        num_records[source] += part.counts.num_read
+        report(Progress(source, num_records[source], done))
 
     def missing() -> Iterator[Block]:
         for source in preparer.data.sources:
             for block in read_blocks(source):
-                if is_whole(path(block.source, block.number)):
-                    add(block.source, path(block.source, block.number), block.done)
-                else:
+                part = open_part(path(block))
+                if part is None:
                     yield block
+                else:
+                    add(part, block.done)
 
     # Closed even if it is left early: it may hold threads, or a connection to a cluster.
     with closing(spread(preparer, missing())) as prepared_blocks:
         for prepared in prepared_blocks:
-            bad = [r for r in prepared.counts.rejected if r.kind == "bad"]
+            write_bytes(path(prepared), prepared.part)
+            part = StorePart(path(prepared))
+            bad = [r for r in part.counts.rejected if r.kind == "bad"]
             if bad and preparer.data.bad_records == "stop":
                 raise UnusableDataError(_rejection_message(bad))
-            target = path(prepared.source, prepared.number)
-            write_bytes(target, prepared.part)
-            add(prepared.source, target, prepared.done)
+            add(part, prepared.done)
     return [parts[name] for name in sorted(parts)]
 
 
@@ -275,9 +274,10 @@ def _publish(parts: list[StorePart], located: Located, token_keys: npt.NDArray[n
     rejected = [r for part in parts for r in part.counts.rejected] + duplicates
     counts = RecordCounts.of(parts, rejected, data)
     counts.check_any_left(data)
+    counted = counts.as_manifest()
     lines = "".join(_as_line(r) for r in rejected)
     try:
-        check_bad_share(counts.as_manifest(), data)
+        check_bad_share(counted, data)
     except TooManyBadError as error:
         listed = final.with_name(f"{final.name}.{REJECTED}")
         write_text(listed, lines)
@@ -287,7 +287,7 @@ def _publish(parts: list[StorePart], located: Located, token_keys: npt.NDArray[n
         "inputs": inputs,
         "sources": [s.name for s in data.sources],
         "notes": list(dict.fromkeys(note for part in parts for note in part.counts.notes)),
-        **counts.as_manifest(),
+        **counted,
     }
     with written_aside(final, "publish") as aside:
         write_text(aside / REJECTED, lines)

@@ -57,8 +57,8 @@ class RecordCounts:
         """Count; the number of kept records comes from the parts, not from the difference."""
         left_out = Counter((r.source, r.kind) for r in rejected)
         sources = []
-        for i, source in enumerate(data.sources):
-            own = [part for part in parts if part.path.name.startswith(f"{i:04d}-")]
+        for source in data.sources:
+            own = [part for part in parts if part.counts.source == source.name]
             removed = left_out[source.name, "duplicate"] + left_out[source.name, "near duplicate"]
             counts = SourceCounts(
                 source.name,

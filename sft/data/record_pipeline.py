@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.data.duplicates import content_hash, minhash, prompt_hash
+from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
-from sft.data.rendering.adaptation import adaptation_notes
 from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
@@ -23,7 +22,7 @@ from sft.data.task_tag import add_task_tag, tag_text
 from sft.data.token_keys import token_keys
 from sft.data.tokenization import ExampleTokenizer
 from sft.data.truncation import truncate
-from sft.schema import Conversation, Example, Record, Rejected, TokenizedRecord
+from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, TokenizedRecord
 
 
 class Formatted(NamedTuple):
@@ -31,8 +30,8 @@ class Formatted(NamedTuple):
 
     content: Conversation | TokenizedRecord
     num_markers: int
-    prompt_hash: int
-    """Of the prompt as it was given: cutting it does not take it to another side of the held-out share."""
+    hashes: RecordHashes
+    """Of the record as it was given: cutting it does not take it to another side of the held-out share."""
 
 
 class Rendered(NamedTuple):
@@ -41,8 +40,6 @@ class Rendered(NamedTuple):
     formatted: Formatted
     renderings: tuple[Rendering, ...]
     is_shortened: bool = False
-    notes: tuple[str, ...] = ()
-    """What the template has no form for, and how it is said instead."""
 
 
 class RecordPipeline:
@@ -78,11 +75,14 @@ class RecordPipeline:
         num_markers = sum(r.formatted.num_markers for r in rendered)
         for item, examples in zip(rendered, self._tokenize(rendered), strict=True):
             outcome = self._hold_to_length(item, examples, source_id)
-            (kept if isinstance(outcome, PreparedRecord) else rejected).append(outcome)  # type: ignore[arg-type]
+            if isinstance(outcome, Rejected):
+                rejected.append(outcome)
+            else:
+                kept.append(outcome)
         num_shortened = sum(r.is_shortened for r in kept)
         in_order = tuple(sorted(rejected, key=lambda r: (r.index, r.where.instance or 0)))
-        notes = tuple(dict.fromkeys(note for item in rendered for note in item.notes))
-        return kept, PartCounts(num_read, num_shortened, num_markers, notes, in_order)
+        notes = tuple(dict.fromkeys(note for item in rendered for r in item.renderings for note in r.notes))
+        return kept, PartCounts(source.name, num_read, num_shortened, num_markers, notes, in_order)
 
     def _render_all(
         self, records: Iterable[Record | Rejected], source: SourceConfig
@@ -109,9 +109,9 @@ class RecordPipeline:
         content = format_record(record, source)
         if isinstance(content, TokenizedRecord):
             stored = self._as_stored(content)
-            return Formatted(stored, 0, prompt_hash(stored))
+            return Formatted(stored, 0, hash_record(stored))
         stripped, num_markers = strip_markers(content, self.tokenizer.special_tokens)
-        return Formatted(stripped, num_markers, prompt_hash(stripped))
+        return Formatted(stripped, num_markers, hash_record(stripped))
 
     def render(self, formatted: Formatted) -> Rendered:
         """The conversation's renderings, with its task tag; none where there is nothing to render.
@@ -122,15 +122,14 @@ class RecordPipeline:
         content = formatted.content
         if isinstance(content, TokenizedRecord):
             return Rendered(formatted, ())
-        tagged = self._tag(content, formatted.prompt_hash)
-        return Rendered(formatted, self.renderer.render(tagged), notes=adaptation_notes(tagged, self.renderer.traits))
+        return Rendered(formatted, self.renderer.render(self._tag(content, formatted.hashes.prompt)))
 
     def shorten(self, rendered: Rendered) -> Rendered | None:
         """A form of it that is short enough, by the rule of `sft.data.truncation`; None where there is none."""
         content = rendered.formatted.content
         if self._data.overlong != "truncate" or isinstance(content, TokenizedRecord) or rendered.is_shortened:
             return None
-        key = rendered.formatted.prompt_hash  # whether it has a tag does not change while it is cut
+        key = rendered.formatted.hashes.prompt  # whether it has a tag does not change while it is cut
 
         def count_tokens(conversation: Conversation) -> int:
             examples = self.tokenizer.tokenize(self.renderer.render(self._tag(conversation, key)))
@@ -144,7 +143,7 @@ class RecordPipeline:
         except RecordError:
             return None  # the template has no form for what is left
         formatted = rendered.formatted._replace(content=shorter)
-        return Rendered(formatted, renderings, is_shortened=True, notes=rendered.notes)
+        return Rendered(formatted, renderings, is_shortened=True)
 
     def _tag(self, conversation: Conversation, key: int) -> Conversation:
         tag = self._data.task_tag
@@ -168,8 +167,8 @@ class RecordPipeline:
     ) -> PreparedRecord | Rejected:
         content, most = rendered.formatted.content, self._data.max_len_tokens
 
-        def reject(reason: str, kind: str = "bad") -> Rejected:
-            return Rejected(content.source, content.index, content.where, reason, kind, content.task)  # type: ignore[arg-type]
+        def reject(reason: str, kind: LeftOutKind = "bad") -> Rejected:
+            return Rejected(content.source, content.index, content.where, reason, kind, content.task)
 
         whole = [e for e in examples if isinstance(e, Example)]
         for error in examples:
@@ -194,8 +193,8 @@ class RecordPipeline:
             source_id,
             content.index,
             content.where,
-            rendered.formatted.prompt_hash,
-            content_hash(content),
+            rendered.formatted.hashes.prompt,
+            rendered.formatted.hashes.content,
             minhash(content) if near else None,
             rendered.is_shortened or len(whole) < len(examples),
         )

@@ -44,6 +44,7 @@ class PreparedRecord:
 class PartCounts:
     """What became of the records of one block."""
 
+    source: str
     num_read: int
     num_shortened: int
     num_markers: int
@@ -78,6 +79,7 @@ def encode_part(kept: Sequence[PreparedRecord], counts: PartCounts, token_dtype:
     about = {
         "tasks": tasks,
         "files": files,
+        "source": counts.source,
         "num_read": counts.num_read,
         "num_shortened": counts.num_shortened,
         "num_markers": counts.num_markers,
@@ -99,8 +101,8 @@ class StorePart:
         self.tasks: list[str] = about["tasks"]
         self.files: list[tuple[str, bool]] = [(name, has_lines) for name, has_lines in about["files"]]
         rejected = tuple(Rejected(s, i, Place(*where), *rest) for s, i, where, *rest in about["rejected"])
-        counted = (about["num_read"], about["num_shortened"], about["num_markers"], tuple(about["notes"]))
-        self.counts = PartCounts(*counted, rejected)
+        counted = (about["source"], about["num_read"], about["num_shortened"], about["num_markers"])
+        self.counts = PartCounts(*counted, tuple(about["notes"]), rejected)
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """One of its arrays."""
@@ -108,14 +110,18 @@ class StorePart:
             array: npt.NDArray[Any] = file.get_tensor(name)
         return array
 
+    def read_records(self, name: str) -> npt.NDArray[Any]:
+        """One of its arrays of rows, at the first row of each record: (num_records,)."""
+        first_rows: IntArray = np.cumsum(self.num_rows) - self.num_rows
+        return np.asarray(self.read(name)[first_rows])
 
-def is_whole(path: Path) -> bool:
-    """Whether the part is there; one that was cut off when the machine went down is not."""
+
+def open_part(path: Path) -> StorePart | None:
+    """The part; None where it is not there, or was cut off when the machine went down."""
     try:
-        StorePart(path)
+        return StorePart(path)
     except (FileNotFoundError, SafetensorError):
-        return False
-    return True
+        return None
 
 
 def read_all(parts: Sequence[StorePart], name: str) -> npt.NDArray[Any]:
@@ -130,9 +136,8 @@ def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tupl
     for part in parts:
         inside = np.unique(records[(records >= first) & (records < first + len(part.num_rows))])
         if len(inside):
-            rows = (np.cumsum(part.num_rows) - part.num_rows)[inside - first]
             names = (*_PLACE_ARRAYS, "task_ids", "source_ids", "record_ids")
-            columns = [part.read(name)[rows].tolist() for name in names]
+            columns = [part.read_records(name)[inside - first].tolist() for name in names]
             for record, file, number, instance, task, source, index in zip(inside.tolist(), *columns, strict=True):
                 place = Place(part.files[file][0], number, part.files[file][1], instance or None)
                 described[record] = (place, part.tasks[task], source, index)
@@ -166,7 +171,8 @@ def publish_store(
     np.save(aside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
     np.save(aside / "token_keys.npy", token_keys)
     np.save(aside / "duplicates.npy", _list_duplicates(parts, equal_to, tasks))
-    np.save(aside / "duplicate_prompts.npy", _record_prompts(parts)[~keep])
+    prompts = np.concatenate([part.read_records("prompt_hashes") for part in parts])
+    np.save(aside / "duplicate_prompts.npy", prompts[~keep])
     for name in (*_TOKEN_ARRAYS, *_ROW_ARRAYS[1:], *_PLACE_ARRAYS):
         num_rows = int(lengths.sum()) if name in _TOKEN_ARRAYS else len(lengths)
         dtype = parts[0].read(name).dtype
@@ -199,16 +205,9 @@ def _list_duplicates(parts: Sequence[StorePart], equal_to: IntArray, tasks: Sequ
     keep = equal_to == np.arange(len(equal_to))
     num_rows = np.concatenate([part.num_rows for part in parts]) * keep
     first_rows = np.cumsum(num_rows) - num_rows  # in the store, of each record
-    left_out = np.flatnonzero(~keep)
-    about = [(tasks.index(task), source) for _, task, source, _ in describe_records(parts, left_out)]
-    columns = np.array(about, dtype=np.int64).reshape(-1, 2)
-    return np.column_stack([first_rows[equal_to[left_out]], columns])
-
-
-def _record_prompts(parts: Sequence[StorePart]) -> npt.NDArray[np.uint64]:
-    """The prompt hash of each record of the parts: (num_records,)."""
-    firsts = [part.read("prompt_hashes")[np.cumsum(part.num_rows) - part.num_rows] for part in parts]
-    return np.concatenate(firsts)
+    task_ids = np.concatenate([_renumber(part.read_records("task_ids"), part.tasks, tasks) for part in parts])
+    source_ids = np.concatenate([part.read_records("source_ids") for part in parts])
+    return np.asarray(np.column_stack([first_rows[equal_to], task_ids, source_ids])[~keep].astype(np.int64))
 
 
 def _renumber(ids: IntArray, old: Sequence[Any], new: Sequence[Any]) -> IntArray:

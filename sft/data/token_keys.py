@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sft.data.rendering.chat_template import control_ids
+
 CONTROL = 1
 """The key of control tokens; every token that says something has a larger one."""
 
@@ -17,12 +19,9 @@ def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
     """
     vocab = tokenizer.get_vocab()
     keys = np.zeros(max(vocab.values()) + 1, dtype=np.uint64)
-    backend = tokenizer.backend_tokenizer
-    control = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
-    control.update(tokenizer.all_special_ids)
-    keys[sorted(control)] = CONTROL
-    spelled = [(token, i) for token, i in vocab.items() if i not in control]
-    texts = backend.decode_batch([[i] for _, i in spelled], skip_special_tokens=False)
+    keys[control_ids(tokenizer)] = CONTROL
+    spelled = [(token, i) for token, i in vocab.items() if keys[i] != CONTROL]
+    texts = tokenizer.backend_tokenizer.decode_batch([[i] for _, i in spelled], skip_special_tokens=False)
     for (token, i), text in zip(spelled, texts, strict=True):
         said = token if "\ufffd" in text else text.strip().lower()
         if said:

@@ -9,8 +9,11 @@
 A store is published whole, from parts that lie in files (see `sft.data.store_parts`).
 """
 
-from collections.abc import Mapping
+import os
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +79,14 @@ class TokenStore:
         return np.diff(self.offsets)
 
     def example(self, example_id: int) -> Example:
-        """One example, copied out of the map."""
-        start, end = int(self.offsets[example_id]), int(self.offsets[example_id + 1])
-        return Example(_read(self.tokens, start, end), _read(self.loss_mask, start, end))
+        """One example."""
+        offsets, tokens, loss_mask = self._readers
+        start, end = offsets(example_id, example_id + 2).tolist()
+        return Example(tokens(start, end), loss_mask(start, end))
+
+    @cached_property
+    def _readers(self) -> tuple[Callable[[int, int], npt.NDArray[Any]], ...]:
+        return _reader(self.offsets), _reader(self.tokens), _reader(self.loss_mask)
 
     def place(self, example_id: int) -> Place:
         """Where the example's record can be looked up."""
@@ -87,9 +95,19 @@ class TokenStore:
         return Place(file["name"], int(self.line_numbers[example_id]), file["has_lines"], instance or None)
 
 
-def _read(array: npt.NDArray[Any], start: int, end: int) -> npt.NDArray[Any]:
-    """A copy of a stretch. Of a mapped file it is read past the map, whose touched pages would stay resident."""
-    if isinstance(array, np.memmap) and array.filename:
-        at = array.offset + start * array.itemsize
-        return np.fromfile(array.filename, array.dtype, end - start, offset=at)
-    return np.array(array[start:end])
+def _reader(array: npt.NDArray[Any]) -> Callable[[int, int], npt.NDArray[Any]]:
+    """A function that copies stretches of the array.
+
+    Of a mapped file they are read past the map, whose touched pages would stay resident; the file is opened once, as
+    opening takes long on a network.
+    """
+    if not isinstance(array, np.memmap):
+        return lambda start, end: np.array(array[start:end])
+    descriptor = os.open(str(array.filename), os.O_RDONLY)
+    size, first, dtype = array.itemsize, array.offset, array.dtype
+
+    def read(start: int, end: int) -> npt.NDArray[Any]:
+        return np.frombuffer(os.pread(descriptor, (end - start) * size, first + start * size), dtype)
+
+    weakref.finalize(read, os.close, descriptor)
+    return read

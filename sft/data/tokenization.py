@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from sft.atomic_files import fingerprint
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.answer_spans import Span
+from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
 from sft.schema import BoolArray, Example, IntArray
 
@@ -44,9 +45,8 @@ class ExampleTokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
-        added = backend.get_added_tokens_decoder()
         vocab = tokenizer.get_vocab()
-        stop_ids = sorted({i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids))
+        stop_ids = control_ids(tokenizer)
         self.num_ids = max(vocab.values()) + 1  # not their number: a vocabulary may have gaps
         self._is_stop = np.zeros(self.num_ids, dtype=bool)
         self._is_stop[stop_ids] = True

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from sft.atomic_files import write_text
 from sft.evaluation import plots
 from sft.evaluation.run_records import Evaluation, RunRecords, StageRecord, ordered_tasks, read_run
 from sft.evaluation.tables import number, percent, relative_change, short_count
+from sft.pages import page_environment
 from sft.run_folder import RunFolder
 
 
@@ -29,13 +29,7 @@ def render_report(run: RunFolder) -> str:
     """
     records = read_run(run)
     heldout = _heldout(records.evaluations)
-    environment = Environment(
-        loader=PackageLoader("sft.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("sft.evaluation")
     environment.filters |= {"number": number, "percent": percent, "count": short_count, "duration": _duration}
     return environment.get_template("report.html.j2").render(
         run=records,

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from sft.data.token_store import TokenStore
 from sft.inspection.token_view import KIND_TEXTS, KINDS, ShownExample, ShownToken, group_kinds
+from sft.pages import page_environment
 
 _BUDGET_BYTES = 8_000_000
 _PASSAGE_LIMITS = (1024, 512, 256, 128, 64, 32)
@@ -23,13 +23,7 @@ _PASSAGE_LIMITS = (1024, 512, 256, 128, 64, 32)
 
 def render_page(title: str, store: TokenStore, examples: Sequence[ShownExample], selection: str) -> str:
     """The page as text; `selection` says in words how the examples were chosen."""
-    environment = Environment(
-        loader=PackageLoader("sft.inspection", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("sft.inspection")
     environment.filters["number"] = lambda value: f"{value:,}"
     script = environment.get_template("page_script.j2").render().strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

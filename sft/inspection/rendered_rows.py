@@ -8,41 +8,39 @@ over; the check of the counts accounts for them.
 from collections.abc import Iterator
 from itertools import groupby
 
-from sft.config import DataConfig, ModelConfig
+from sft.config import DataConfig
 from sft.data.formats.formatting import RecordError, expand_record
-from sft.data.preparation import resolve_sources
-from sft.data.reading.sources import decode_block, read_blocks
+from sft.data.preparation import BlockPreparer
+from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import RecordPipeline, Rendered
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
-from sft.schema import Example, Record, Rejected, TokenizedRecord
+from sft.schema import Example, Record, TokenizedRecord
 
 RenderedRow = Rendering | RecordError | None
 
 _READ_AT_ONCE = 1 << 16
 
 
-def render_rows(store: TokenStore, data: DataConfig, model: ModelConfig) -> Iterator[RenderedRow]:
+def render_rows(store: TokenStore, preparer: BlockPreparer) -> Iterator[RenderedRow]:
     """What each row of the store is made of; fewer items where there are no more records.
 
     Raises:
-        UserError: a source, the tokenizer or the template is unusable.
+        UserError: a source is unusable.
     """
-    data = resolve_sources(data)
-    pipeline = RecordPipeline(data, model)
+    data, pipeline = preparer.data, preparer.pipeline
     stored = _stored_records(store)
     key, num_rows = next(stored, (None, 0))
     for source_id, source in enumerate(data.sources):
-        for block in read_blocks(source):
-            for record in decode_block(block):
-                for instance in () if isinstance(record, Rejected) else expand_record(record, source):
-                    own_key = (source_id, instance.index, instance.where.instance or 0)
-                    while key is not None and key < own_key:
-                        yield from [RecordError("its record is not in the source, or not in this order")] * num_rows
-                        key, num_rows = next(stored, (None, 0))
-                    if key == own_key:
-                        yield from _render_again(instance, source_id, num_rows, data, pipeline)
-                        key, num_rows = next(stored, (None, 0))
+        readable = (record for record in read_records(source) if isinstance(record, Record))
+        for instance in (instance for record in readable for instance in expand_record(record, source)):
+            own_key = (source_id, instance.index, instance.where.instance or 0)
+            while key is not None and key < own_key:
+                yield from [RecordError("its record is not in the source, or not in this order")] * num_rows
+                key, num_rows = next(stored, (None, 0))
+            if key == own_key:
+                yield from _render_again(instance, source_id, num_rows, data, pipeline)
+                key, num_rows = next(stored, (None, 0))
 
 
 def _stored_records(store: TokenStore) -> Iterator[tuple[tuple[int, int, int] | None, int]]:
@@ -58,11 +56,9 @@ def _stored_records(store: TokenStore) -> Iterator[tuple[tuple[int, int, int] | 
 
 
 def _render_again(
-    record: Record | Rejected, source_id: int, num_rows: int, data: DataConfig, pipeline: RecordPipeline
+    record: Record, source_id: int, num_rows: int, data: DataConfig, pipeline: RecordPipeline
 ) -> list[RenderedRow]:
     try:
-        if isinstance(record, Rejected):
-            raise RecordError(record.reason)
         rendered = pipeline.render(pipeline.format(record, data.sources[source_id]))
         if isinstance(rendered.formatted.content, TokenizedRecord):
             return [None] * num_rows

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from sft.data.rendering.chat_template import control_ids
 from sft.data.token_store import TokenStore
 from sft.schema import BoolArray, Example, IntArray
 
@@ -104,9 +105,7 @@ class TokenView:
 
 def find_special(tokenizer: PreTrainedTokenizerBase) -> BoolArray:
     """Which ids are control tokens: (num_ids,), with room for the largest id of the vocabulary."""
-    backend: Any = tokenizer.backend_tokenizer
-    special = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
-    ids = sorted(special | set(tokenizer.all_special_ids))
+    ids = control_ids(tokenizer)
     is_special = np.zeros(max([*tokenizer.get_vocab().values(), *ids]) + 1, dtype=bool)
     is_special[ids] = True
     return is_special

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.adaptation import TemplateTraits, adapt, adaptation_notes, derive_traits
+from sft.data.rendering.adaptation import TemplateTraits, adapt, derive_traits
 from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
 from sft.schema import Message, ToolCall
 from tests.data.conversations import TOOLS, conversation, conversations, tool_conversations, turns
@@ -54,13 +54,14 @@ def test_what_a_template_has_is_found_out_by_rendering(tokenizer_dir, template, 
 
 @given(st.one_of(conversations(), tool_conversations()))
 def test_a_conversation_that_the_template_can_write_stays_as_it_is(made):
-    assert adapt(made, TemplateTraits()) is made
-    assert adaptation_notes(made, TemplateTraits()) == ()
+    adapted, notes = adapt(made, TemplateTraits())
+    assert adapted is made
+    assert notes == ()
 
 
 @given(st.one_of(conversations(untrained=True), tool_conversations()), TRAITS)
 def test_no_text_is_lost_and_what_is_left_the_template_can_write(made, traits):
-    adapted = adapt(made, traits)
+    adapted, notes = adapt(made, traits)
     if not traits.has_system:
         assert all(m.role != "system" for m in adapted.messages)
     if not traits.has_tool_list:
@@ -82,28 +83,27 @@ def test_no_text_is_lost_and_what_is_left_the_template_can_write(made, traits):
     if traits.has_parallel_calls:  # else there are more answers
         trained = [m.train for m in made.messages if m.role == "assistant"]
         assert trained == [m.train for m in adapted.messages if m.role == "assistant"]
-    assert (adapted != made) == bool(adaptation_notes(made, traits))
-    assert set(adaptation_notes(made, traits)) <= set(traits.notes)
+    assert (adapted != made) == bool(notes)
 
 
 def test_a_system_text_goes_in_front_of_the_first_user_turn():
     made = conversation(Message("system", "be brief"), *turns("q", "a", "r", "b").messages)
     expected = [("user", "be brief\n\nq"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]
-    assert contents(adapt(made, NO_SYSTEM)) == expected
-    assert adaptation_notes(made, NO_SYSTEM) == (
-        "the chat template has no system turn: its text is put in front of the first user turn",
-    )
+    adapted, notes = adapt(made, NO_SYSTEM)
+    assert contents(adapted) == expected
+    assert notes == ("the chat template has no system turn: its text is put in front of the first user turn",)
 
 
 def test_without_a_user_turn_the_system_text_becomes_one_and_an_empty_one_leaves_no_blank_line():
     alone = conversation(Message("system", "be brief"), Message("assistant", "a"))
-    assert contents(adapt(alone, NO_SYSTEM)) == [("user", "be brief"), ("assistant", "a")]
+    assert contents(adapt(alone, NO_SYSTEM)[0]) == [("user", "be brief"), ("assistant", "a")]
     empty = conversation(Message("system", " "), *turns("q", "a").messages)
-    assert contents(adapt(empty, NO_SYSTEM)) == [("user", "q"), ("assistant", "a")]
+    assert contents(adapt(empty, NO_SYSTEM)[0]) == [("user", "q"), ("assistant", "a")]
 
 
 def test_calls_are_written_at_the_end_of_the_answer_and_results_join_in_one_user_turn():
-    system, user, call, result, answer = adapt(ASKED, NO_TOOLS).messages
+    adapted, notes = adapt(ASKED, NO_TOOLS)
+    system, user, call, result, answer = adapted.messages
     assert system.role == "system"
     assert [json.dumps(tool) in system.content for tool in TOOLS] == [True, True]
     assert (user.content, answer.content) == ("q", "a")
@@ -113,19 +113,19 @@ def test_calls_are_written_at_the_end_of_the_answer_and_results_join_in_one_user
     )
     assert result.role == "user"
     assert result.content == ("<tool_response>\nthree\n</tool_response>\n<tool_response>\na stream\n</tool_response>")
-    assert len(adaptation_notes(ASKED, NO_TOOLS)) == 2
+    assert len(notes) == 2
 
 
 def test_tools_come_behind_the_system_text_and_go_with_it_where_there_is_no_system_turn():
     made = conversation(Message("system", "be brief"), *turns("q", "a").messages, tools=TOOLS)
-    first = adapt(made, NOTHING).messages[0]
+    first = adapt(made, NOTHING)[0].messages[0]
     assert first.role == "user"
     assert first.content.startswith("be brief\n\nYou may call these tools:\n<tools>\n")
     assert first.content.endswith("</tool_call>\n\nq")
 
 
 def test_several_calls_are_made_one_after_another_each_with_its_own_result():
-    turned = adapt(ASKED, ONE_CALL).messages
+    turned = adapt(ASKED, ONE_CALL)[0].messages
     assert [(m.role, m.content) for m in turned[1:5]] == [
         *(("assistant", "I look."), ("tool", "a stream"), ("assistant", ""), ("tool", "three")),
     ]
@@ -138,7 +138,7 @@ def test_results_without_an_id_follow_the_calls_in_order():
     calls = tuple(ToolCall(call.name, call.arguments) for call in CALLS)
     results = (Message("tool", "a stream"), Message("tool", "three"))
     made = conversation(Message("user", "q"), Message("assistant", "", tool_calls=calls), *results)
-    assert [m.content for m in adapt(made, ONE_CALL).messages] == ["q", "", "a stream", "", "three"]
+    assert [m.content for m in adapt(made, ONE_CALL)[0].messages] == ["q", "", "a stream", "", "three"]
 
 
 def test_a_result_that_answers_no_call_is_refused():

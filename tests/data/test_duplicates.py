@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 
 from sft.data.duplicates import (
     NUM_PERMUTATIONS,
-    content_hash,
     find_duplicates,
     find_near_duplicates,
+    hash_record,
     minhash,
-    prompt_hash,
 )
 from sft.schema import Conversation, Example, Message, Place, TokenizedRecord, ToolCall
 from tests.data.conversations import conversations
@@ -29,6 +28,14 @@ def turns(*contents):
     return conversation(*(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(contents)))
 
 
+def prompt_of(content):
+    return hash_record(content).prompt
+
+
+def content_of(content):
+    return hash_record(content).content
+
+
 def tokenized(ids, num_learned=1):
     mask = np.arange(len(ids)) >= len(ids) - num_learned
     return TokenizedRecord(Example(np.array(ids, dtype=np.uint16), mask), "t", "s", 0, Place("s", 1))
@@ -39,28 +46,28 @@ def call(**arguments):
 
 
 def test_equal_prompts_have_equal_hashes():
-    one = prompt_hash(turns("What  is\nit?", "a"))
-    assert one == prompt_hash(turns("what is it? ", "another answer", "and then?", "b"))
-    assert one != prompt_hash(turns("What is that?", "a"))
+    one = prompt_of(turns("What  is\nit?", "a"))
+    assert one == prompt_of(turns("what is it? ", "another answer", "and then?", "b"))
+    assert one != prompt_of(turns("What is that?", "a"))
     system = Message("system", "Be brief.")
-    assert one != prompt_hash(conversation(system, *turns("What is it?", "a").messages))
-    assert one == prompt_hash(conversation(*turns("What is it?", "a").messages, tools=(WEATHER,)))
+    assert one != prompt_of(conversation(system, *turns("What is it?", "a").messages))
+    assert one == prompt_of(conversation(*turns("What is it?", "a").messages, tools=(WEATHER,)))
     assert 0 <= one < 2**64
 
 
 def test_an_answer_that_opens_the_conversation_does_not_make_all_prompts_equal():
     hello = Message("assistant", "Hello!")
-    one, other = (prompt_hash(conversation(hello, *turns(q, "a").messages)) for q in ("one", "two"))
+    one, other = (prompt_of(conversation(hello, *turns(q, "a").messages)) for q in ("one", "two"))
     assert one != other
 
 
 def test_the_prompt_of_token_ids_is_what_comes_before_the_first_learned_one():
-    one = prompt_hash(tokenized([1, 2, 3]))
-    assert one == prompt_hash(tokenized([1, 2, 9]))
-    assert one != prompt_hash(tokenized([1, 4, 3]))
-    assert prompt_hash(tokenized([1, 2], num_learned=0)) != prompt_hash(tokenized([1, 3], num_learned=0))
+    one = prompt_of(tokenized([1, 2, 3]))
+    assert one == prompt_of(tokenized([1, 2, 9]))
+    assert one != prompt_of(tokenized([1, 4, 3]))
+    assert prompt_of(tokenized([1, 2], num_learned=0)) != prompt_of(tokenized([1, 3], num_learned=0))
     wide = TokenizedRecord(Example(np.array([1, 2, 3]), np.array([False, False, True])), "t", "s", 0, Place("s", 1))
-    assert prompt_hash(wide) == one
+    assert prompt_of(wide) == one
 
 
 @given(conversations(), st.sampled_from(["", " ", "\n\t "]))
@@ -70,8 +77,8 @@ def test_white_space_case_and_place_do_not_make_a_record_another(one, space):
         *("another task", "another source", 7, Place("elsewhere", 8)),
     )
     lower = Conversation(tuple(Message(m.role, m.content.swapcase().lower()) for m in one.messages), *("t", "s", 0, ""))
-    assert content_hash(lower) == content_hash(other)
-    assert prompt_hash(lower) == prompt_hash(other)
+    assert content_of(lower) == content_of(other)
+    assert prompt_of(lower) == prompt_of(other)
 
 
 @given(TEXTS, TEXTS)
@@ -89,7 +96,7 @@ def test_records_that_differ_in_words_roles_calls_tools_or_what_is_learned_are_d
         conversation(user, call(city=answer, day="today")),
         conversation(Message("user", f"{question} {answer}"), Message("assistant", question)),
     ]
-    assert len({content_hash(c) for c in different}) == len(different)
+    assert len({content_of(c) for c in different}) == len(different)
 
 
 def test_the_order_of_arguments_and_the_names_of_calls_do_not_count():
@@ -98,14 +105,14 @@ def test_the_order_of_arguments_and_the_names_of_calls_do_not_count():
     other = conversation(
         *(Message("user", "q"), Message("assistant", "", tool_calls=calls), Message("tool", "rain", call_id="another"))
     )
-    assert content_hash(one) == content_hash(other)
+    assert content_of(one) == content_of(other)
     assert (minhash(one) == minhash(other)).all()
 
 
 def test_token_ids_are_equal_with_their_mask():
-    one = content_hash(tokenized([1, 2, 3]))
-    assert one == content_hash(tokenized([1, 2, 3]))
-    assert len({one, content_hash(tokenized([1, 2, 4])), content_hash(tokenized([1, 2, 3], num_learned=2))}) == 3
+    one = content_of(tokenized([1, 2, 3]))
+    assert one == content_of(tokenized([1, 2, 3]))
+    assert len({one, content_of(tokenized([1, 2, 4])), content_of(tokenized([1, 2, 3], num_learned=2))}) == 3
 
 
 @given(st.lists(st.integers(2**64 - 5, 2**64 - 1) | st.integers(0, 4), max_size=40))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sft.atomic_files import hash_file, is_published
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.data.duplicates import prompt_hash
+from sft.data.duplicates import hash_record
 from sft.data.formats.formatting import format_record
 from sft.data.preparation import REJECTED, prepare_store
 from sft.data.reading import blocks
@@ -24,8 +24,7 @@ from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.token_store import TokenStore
 from sft.data.tokenization import ExampleTokenizer
 from sft.errors import UserError
-from sft.schema import Message, Record
-from tests.data.conversations import conversation, turns
+from sft.schema import Record
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
         assert store.tasks[store.task_ids[i]] == c.task
         assert (store.source_ids[i], store.record_ids[i]) == (source_id, c.index)
         assert store.place(i) == c.where
-        assert store.prompt_hashes[i] == np.uint64(prompt_hash(c))
+        assert store.prompt_hashes[i] == np.uint64(hash_record(c).prompt)
     assert store.tasks == ["copy", "count", "lists", "reverse", "sort"]
     assert store.manifest["sources"] == ["basic", "lists"]
     assert Counter(store.tasks[i] for i in store.task_ids) == {
@@ -385,21 +384,6 @@ def test_two_processes_that_want_the_same_store_both_get_it_and_one_makes_it(tmp
     assert found[0][1:] == found[1][1:] == (str(path), 180)
     assert len(TokenStore.open(path)) == 180
     assert left_behind(tmp_path) == []
-
-
-def test_equal_prompts_have_equal_hashes():
-    one = prompt_hash(turns("What  is\nit?", "a"))
-    assert one == prompt_hash(turns("what is it? ", "another answer", "and then?", "b"))
-    assert one != prompt_hash(turns("What is that?", "a"))
-    system = Message("system", "Be brief.")
-    assert one != prompt_hash(conversation(system, *turns("What is it?", "a").messages))
-    assert 0 <= one < 2**64
-
-
-def test_an_answer_that_opens_the_conversation_does_not_make_all_prompts_equal():
-    hello = Message("assistant", "Hello!")
-    one, other = (prompt_hash(conversation(hello, *turns(q, "a").messages)) for q in ("one", "two"))
-    assert one != other
 
 
 def test_the_record_of_a_source_is_named_by_its_place(small_records):

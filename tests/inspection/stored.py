@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sft.data.token_store import TokenStore
-from sft.inspection.token_view import ShownExample, ShownToken
+from sft.inspection.token_view import Kind, ShownExample, ShownToken
 from tests.data.stores import store_of
 
 
@@ -17,8 +17,8 @@ def named_store(rows: list[tuple[str, str, int]]) -> TokenStore:
     return replace(store, manifest={**store.manifest, "sources": sources}, source_ids=source_ids)
 
 
-def shown(row: int, *passages: tuple[str, str], task: str = "copy", source: str = "basic") -> ShownExample:
+def shown(row: int, *passages: tuple[Kind, str], task: str = "copy", source: str = "basic") -> ShownExample:
     """An example of passages, given as kind and text; each word is a token, and its number the token's id."""
     words = [(kind, word) for kind, text in passages for word in text.split("|")]
-    tokens = [ShownToken(word, i, kind) for i, (kind, word) in enumerate(words)]  # type: ignore[arg-type]
+    tokens = [ShownToken(word, i, kind) for i, (kind, word) in enumerate(words)]
     return ShownExample(row, task, source, f"{source}.jsonl:{row + 1}", tokens)

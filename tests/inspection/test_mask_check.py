@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.config import DataConfig, ModelConfig
-from sft.data.preparation import REJECTED, prepare_store
+from sft.data.preparation import REJECTED, locate_store, prepare_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.inspection.check_result import Invariant
 from sft.inspection.mask_check import check_store
@@ -73,9 +73,13 @@ class Prepared:
         self.store = prepare_store(self.data, self.model)
         self.tokenizer = load_tokenizer(self.model)
 
+    @property
+    def preparer(self):
+        return locate_store(self.data, self.model).preparer
+
     def check(self, store=None, renderings=None):
         store = self.store if store is None else store
-        rows = render_rows(self.store, self.data, self.model) if renderings is None else renderings
+        rows = render_rows(self.store, self.preparer) if renderings is None else renderings
         return check_store(store, self.tokenizer, self.data.max_len_tokens, rows)
 
     def broken(self, **arrays):
@@ -286,7 +290,7 @@ def test_rows_that_do_not_fill_the_store_are_found_and_nothing_else_is_looked_at
 
 def test_a_row_that_is_too_long_is_found(prepared):
     longest = int(prepared.store.lengths.max())
-    rows = render_rows(prepared.store, prepared.data, prepared.model)
+    rows = render_rows(prepared.store, prepared.preparer)
     result = check_store(prepared.store, prepared.tokenizer, longest - 1, rows)
     assert violations(result) == {Invariant.LENGTH: int((prepared.store.lengths == longest).sum())}
 
@@ -311,13 +315,13 @@ def test_rows_whose_record_is_missing_from_the_source_are_found(prepared):
     row = prepared.rows_of("basic")[-1]
     record_ids[row] = 5000
     store = replace(prepared.store, record_ids=record_ids)
-    result = prepared.check(store, render_rows(store, prepared.data, prepared.model))
+    result = prepared.check(store, render_rows(store, prepared.preparer))
     assert violations(result) == {Invariant.RECORD: 1}
     assert [v.row for r in result.invariants for v in r.first] == [row]
 
 
 def test_records_that_end_before_the_rows_or_after_them_are_found(prepared):
-    rows = list(render_rows(prepared.store, prepared.data, prepared.model))
+    rows = list(render_rows(prepared.store, prepared.preparer))
     assert violations(prepared.check(renderings=rows[:-3])) == {Invariant.RECORD: 3}
     assert violations(prepared.check(renderings=[*rows, None])) == {Invariant.RECORD: 1}
 
@@ -332,7 +336,7 @@ def test_a_template_that_refuses_what_is_stored_is_found(prepared):
     refusing = load_tokenizer(prepared.model)
     refusal = "{% if messages[1].content == 'what 2' %}{{ raise_exception('not this one') }}{% endif %}"
     refusing.chat_template = refusal + refusing.chat_template
-    rows = render_rows(prepared.store, prepared.data, prepared.model)
+    rows = render_rows(prepared.store, prepared.preparer)
     result = check_store(prepared.store, refusing, prepared.data.max_len_tokens, rows)
     assert violations(result) == {Invariant.IDS: 1}
     assert ["not this one" in v.what for r in result.invariants for v in r.first] == [True]

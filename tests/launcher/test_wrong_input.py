@@ -38,6 +38,12 @@ def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -
     }
 
 
+def written(content: dict[str, Any], folder: Path) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
 def append(name: str, line: str) -> Change:
     def change(content: dict[str, Any], folder: Path) -> None:
         with (folder / name).open("a", encoding="utf-8") as file:
@@ -131,8 +137,7 @@ def test_one_message_and_exit_code_2(
     change: Change, said: list[str], content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     change(content, tmp_path)
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
+    config = written(content, tmp_path)
     assert main(["train", str(config)]) == 2
     _out, message = capfd.readouterr()
     assert "Traceback" not in message
@@ -145,8 +150,7 @@ def test_one_message_and_exit_code_2(
 def test_a_run_with_another_config_is_refused_only_once_it_has_trained(
     content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
+    config = written(content, tmp_path)
     assert main(["prepare", str(config)]) == 0
     assert main(["prepare", str(config), "run.seed=4", "train.packs_per_step=3"]) == 0, "nothing was trained yet"
     trained = tmp_path / "run" / "stages" / "0-only" / "metrics.jsonl"
@@ -159,8 +163,7 @@ def test_a_run_with_another_config_is_refused_only_once_it_has_trained(
 def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
     content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
+    config = written(content, tmp_path)
     assert main(["prepare", str(config)]) == 0
     (tmp_path / "run" / "stages" / "0-only" / "metrics.jsonl").write_text("")
     stores = sorted((tmp_path / "cache" / "tokens").iterdir())
@@ -177,8 +180,7 @@ def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
 
 
 def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
+    config = written(content, tmp_path)
     environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "sft.training", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Which format a source has, and which columns hold what: given in the config, or found from the first record.
+"""Which format a source has, and which columns hold what: given in the config, or found from the first records.
 
 A format fits a record when its required columns are there, by their own names or by an alias, and a list of turns has
 the format's keys. It is taken when it is the only one that fits and, of formats with one question and one answer, when
@@ -28,7 +28,8 @@ class Fit(NamedTuple):
 def resolve_source(source: SourceConfig, record: Record) -> SourceConfig:
     """The source with an explicit format, and in `columns` only what is called differently here.
 
-    It is the same whether format and columns were written or found.
+    It is the same whether format and columns were written or found. `record` has the fields of the first records
+    together, and the place of the first.
 
     Raises:
         UserError: several formats fit the record or none does, or a column that is needed is not there.
@@ -51,7 +52,7 @@ def describe_source(source: SourceConfig) -> str:
 
 
 def check_columns(source: SourceConfig, record: Record) -> None:
-    """Compare the columns of a source whose format is known with its first record.
+    """Compare the columns of a source whose format is known with the fields of its first records.
 
     Raises:
         UserError: a column is not there; the message names those that are.

@@ -8,7 +8,7 @@
     seed_tasks                   a task with its instances             a conversation for each instance
     tokens                       input_ids with labels or loss_mask    an example, without rendering
 
-The format and its columns are found or checked once, on a source's first record (`resolve_source`). A conversation has
+The format and its columns are found or checked once, on a source's first records (`resolve_source`). A conversation has
 a user turn and ends in an answer, and the same turns make the same conversation, whatever format they were written in.
 """
 

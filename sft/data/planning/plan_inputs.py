@@ -42,33 +42,26 @@ def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     }
 
 
-def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
-    """Whether the plan of a stage at `path` is of these inputs. One of others makes room if nothing was trained by it.
+def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder, free: Sequence[str] = ()) -> bool:
+    """Whether the plan at `path` is of these inputs. One of others makes room, if nothing was trained by it.
+
+    Args:
+        path: where the plan is published.
+        inputs: what it should be made from.
+        run: the run.
+        free: inputs that may be others also when steps were trained.
 
     Raises:
-        UserError: it is of other inputs, and steps of it were trained.
+        UserError: it is of other inputs, and steps were trained.
     """
     if not is_published(path):
         return False
     planned = read_manifest(path)["inputs"]
     if planned == inputs:
         return True
-    if run.has_trained():
-        refuse(path, planned, inputs)
-    shutil.rmtree(path.parent)  # the plan, and what was made with it
-    return False
-
-
-def is_heldout_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder) -> bool:
-    """The same for the plan of the held-out examples, of which a run that goes on may measure fewer or more."""
-    if not is_published(path):
-        return False
-    planned = read_manifest(path)["inputs"]
-    if planned == inputs:
-        return True
     if not run.has_trained():
-        shutil.rmtree(path.parent)
-    elif planned | {"max_examples_per_task": inputs["max_examples_per_task"]} == inputs:
+        shutil.rmtree(path.parent)  # the plan, and what was made with it
+    elif planned | {name: inputs[name] for name in free} == inputs:
         shutil.rmtree(path)
     else:
         refuse(path, planned, inputs)

@@ -19,7 +19,7 @@ from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
-from sft.data.planning.plan_inputs import heldout_inputs, is_heldout_planned, is_planned, stage_inputs
+from sft.data.planning.plan_inputs import heldout_inputs, is_planned, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
@@ -65,7 +65,8 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     run = RunFolder(config.run.dir)
     path = run.evaluations / "packs"
     inputs = heldout_inputs(config, store)
-    if is_heldout_planned(path, inputs, run):
+    # How many are measured is no part of what is trained.
+    if is_planned(path, inputs, run, free=("max_examples_per_task",)):
         return PackPlan.open(path)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
@@ -79,7 +80,9 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     num_packs, seed = len(order), derive_seed(config.run.seed, "heldout", "packing")
     tasks, length = store.task_ids[order], inputs["pack_len_tokens"]
     packed = pack_order(store.lengths[order], order, tasks, length, num_packs, seed)
-    publish_plan(path, order, packed, store, {"kind": "heldout_plan", "inputs": inputs})
+    num_tasks = sum(len(ids) > 0 for ids in chosen)
+    counts = {"num_held_out": len(held_out), "num_tasks": num_tasks}
+    publish_plan(path, order, packed, store, {"kind": "heldout_plan", "inputs": inputs, **counts})
     return PackPlan.open(path)
 
 

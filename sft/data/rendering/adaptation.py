@@ -36,11 +36,6 @@ class TemplateTraits:
     has_free_call_ids: bool = True
     """Calls may have any id, or none. Mistral's need one of nine characters."""
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is said otherwise with this template, a sentence each, for people to read."""
-        return tuple(adaptation.note for adaptation in _ADAPTATIONS if adaptation.is_lacking(self))
-
 
 def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
     """Find out what the template writes, by rendering probes."""
@@ -75,26 +70,18 @@ def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
     )
 
 
-def adapt(conversation: Conversation, traits: TemplateTraits) -> Conversation:
-    """The conversation, with what the template has no form for said otherwise.
+def adapt(conversation: Conversation, traits: TemplateTraits) -> tuple[Conversation, tuple[str, ...]]:
+    """The conversation, with what the template has no form for said otherwise; and a sentence on each, for people.
 
     Raises:
         RecordError: tools or arguments that are to be written as JSON cannot be, or a result answers no call.
     """
-    for adaptation in _ADAPTATIONS:
-        if adaptation.is_lacking(traits) and adaptation.concerns(conversation):
-            conversation = adaptation.adapt(conversation)
-    return conversation
-
-
-def adaptation_notes(conversation: Conversation, traits: TemplateTraits) -> tuple[str, ...]:
-    """What `adapt` does to this conversation, a sentence each, for people to read."""
     notes = []
     for adaptation in _ADAPTATIONS:
         if adaptation.is_lacking(traits) and adaptation.concerns(conversation):
             conversation = adaptation.adapt(conversation)
             notes.append(adaptation.note)
-    return tuple(notes)
+    return conversation, tuple(notes)
 
 
 def _has_calls(conversation: Conversation) -> bool:

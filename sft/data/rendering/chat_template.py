@@ -35,7 +35,8 @@ _CHATML = (
 )
 
 # What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
-_REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""What the code of a template raises on a conversation that it was not written for."""
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -61,6 +62,13 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
+def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the tokens that are no text: those that begin and end turns, padding and the like."""
+    backend: Any = tokenizer.backend_tokenizer
+    added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    return sorted(added | set(tokenizer.all_special_ids))
+
+
 def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplate:
     """A function from messages and tools to the text that the tokenizer's chat template makes of them.
 
@@ -80,7 +88,7 @@ def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplat
         turns = [template_turn(message) for message in messages]
         try:
             return str(template.render(context, messages=turns, tools=[dict(tool) for tool in tools] or None))
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise RecordError(f"the chat template refuses the conversation: {error}") from error
 
     return render

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.adaptation import RenderTemplate, TemplateTraits, adapt, derive_traits
+from sft.data.rendering.adaptation import RenderTemplate, adapt, derive_traits
 from sft.data.rendering.answer_spans import Scaffolds, Span, find_changed_text, find_last_answer
 from sft.schema import Conversation
 
@@ -27,6 +27,8 @@ class Rendering:
     """What was rendered: as the template can write it, and perhaps only the first turns."""
     turns: tuple[int, ...]
     """The messages of `conversation` that are learned; `answers[i]` is the span of message `turns[i]`."""
+    notes: tuple[str, ...] = ()
+    """What the template has no form for, and how it is said instead."""
 
 
 class ConversationRenderer:
@@ -39,7 +41,7 @@ class ConversationRenderer:
         special_tokens: frozenset[str] = frozenset(),
     ) -> None:
         """Finds out what the template has a form for. No answer begins or ends inside one of `special_tokens`."""
-        self.traits: TemplateTraits = derive_traits(render_template)
+        self.traits = derive_traits(render_template)
         self._render_template = render_template
         self._train_on = train_on
         self._special_tokens = re.compile(
@@ -54,14 +56,15 @@ class ConversationRenderer:
             RecordError: there is nothing to learn, the template refuses the conversation, or it does not write the
                 whole of an answer that is learned.
         """
-        conversation = adapt(conversation, self.traits)
+        conversation, notes = adapt(conversation, self.traits)
         turns = self._learned_turns(conversation)
         text = self._render_template(conversation.messages, conversation.tools)
         if not _has_tools(conversation):
             spans = self._scaffolds.match(conversation.messages, text)
             if spans is not None:
-                return (Rendering(text, tuple([spans[turn] for turn in turns]), conversation, turns),)
-        return self._find_each_answer(conversation, turns, text)
+                return (Rendering(text, tuple([spans[turn] for turn in turns]), conversation, turns, notes),)
+        found = self._find_each_answer(conversation, turns, text)
+        return tuple(replace(rendering, notes=notes) for rendering in found) if notes else found
 
     def _learned_turns(self, conversation: Conversation) -> tuple[int, ...]:
         turns = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
