@@ -12,20 +12,19 @@ printed apart). The peer's command prints a JSON line with `tokens_per_second`.
 import argparse
 import json
 import shlex
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from in_turn import Side, compare, run_command
 
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.preparation import prepare_store
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.rendering.chat_template import load_tokenizer
-
-ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -41,21 +40,10 @@ def main() -> None:
         print(json.dumps(measure(options)))
         return
     own = [sys.executable, __file__, str(options.tokenizer), str(options.data), "--max-len", str(options.max_len)]
-    commands = {"raw": [*own, "--side", "raw"], "sft": [*own, "--side", "sft"]}
+    sides: dict[str, Side] = {side: partial(run_command, [*own, "--side", side]) for side in ("raw", "sft")}
     if options.peer:
-        commands["peer"] = shlex.split(options.peer)
-    speeds: dict[str, list[float]] = {side: [] for side in commands}
-    for run in range(options.runs):
-        for side, command in commands.items():
-            result = run_side(command)
-            speeds[side].append(result["tokens_per_second"])
-            print(f"run {run + 1}: {side:>4} {json.dumps(result)}", flush=True)
-    for side, values in speeds.items():
-        print(f"{side:>4}: {spread(values, ',.0f')} tokens/s")
-    for side in commands:
-        if side != "sft":
-            ratios = [ours / theirs for ours, theirs in zip(speeds["sft"], speeds[side], strict=True)]
-            print(f"sft / {side}: {spread(ratios, '.2f')}")
+        sides["peer"] = partial(run_command, shlex.split(options.peer))
+    compare("sft", sides, options.runs)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -100,19 +88,6 @@ def measure_sft(options: argparse.Namespace) -> dict[str, Any]:
         "load_seconds": load_seconds,
         **left_out,
     }
-
-
-def run_side(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-    result: dict[str, Any] = json.loads(lines[-1])
-    return result
-
-
-def spread(values: list[float], form: str) -> str:
-    return f"median {statistics.median(values):{form}} (from {min(values):{form}} to {max(values):{form}})"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from in_turn import Side, compare, run_command
 
 WARM_UP_STEPS = 3
 ROOT = Path(__file__).parents[1]
@@ -35,19 +35,10 @@ def main() -> None:
     parser.add_argument("--micro", type=int, default=2)
     parser.add_argument("--peer", help="a command that prints a JSON line with tokens_per_second")
     options = parser.parse_args()
-    ours, theirs = [], []
-    for run in range(options.runs):
-        ours.append(measure_ours(options))
-        print(f"run {run + 1}: sft {ours[-1]:,.0f} tokens/s", flush=True)
-        if options.peer:
-            theirs.append(measure_peer(options.peer))
-            print(f"run {run + 1}: peer {theirs[-1]:,.0f} tokens/s", flush=True)
-    for name, values in (("sft", ours), ("peer", theirs)):
-        if values:
-            print(f"{name}: median {statistics.median(values):,.0f}, from {min(values):,.0f} to {max(values):,.0f}")
-    if theirs:
-        ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-        print(f"ratio: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}")
+    sides: dict[str, Side] = {"sft": lambda: measure_ours(options)}
+    if options.peer:
+        sides["peer"] = lambda: run_command(shlex.split(options.peer))
+    compare("sft", sides, options.runs)
 
 
 def measure_ours(options: argparse.Namespace) -> float:
@@ -55,8 +46,10 @@ def measure_ours(options: argparse.Namespace) -> float:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yaml"
         config.write_text(yaml.safe_dump(build_config(options, Path(folder))))
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        prepare = [sys.executable, "-m", "launcher", "prepare", str(config)]
+        subprocess.run(prepare, check=True, capture_output=True, env=environment, timeout=600)
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}"]
         subprocess.run(
             [*torchrun, "-m", "sft.training", str(config)],
             check=True,
@@ -91,13 +84,6 @@ def build_config(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "checkpoint": {"every_steps": None},
         "logging": {"tensorboard": False},
     }
-
-
-def measure_peer(command: str) -> float:
-    """What the peer says of itself in its last JSON line."""
-    done = subprocess.run(shlex.split(command), check=True, capture_output=True, text=True, timeout=600)
-    found = [json.loads(line) for line in done.stdout.splitlines() if '"tokens_per_second"' in line]
-    return float(found[-1]["tokens_per_second"])
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ from sft.schema import Record, Rejected
 
 REJECTED = "rejected.jsonl"
 
-_NUM_THREADS = 2
-"""One formats and renders while the other waits for the tokenizer, which has threads of its own."""
+_NUM_THREADS = 3
+"""One formats and renders while the others wait for the tokenizer, which has threads of its own."""
 
 _RESOLVE_RECORDS = 1000
 """So many show which columns a source has."""

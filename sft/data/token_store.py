@@ -107,7 +107,9 @@ def _reader(array: npt.NDArray[Any]) -> Callable[[int, int], npt.NDArray[Any]]:
     size, first, dtype = array.itemsize, array.offset, array.dtype
 
     def read(start: int, end: int) -> npt.NDArray[Any]:
-        return np.frombuffer(os.pread(descriptor, (end - start) * size, first + start * size), dtype)
+        found = np.empty(end - start, dtype)
+        os.preadv(descriptor, [found.data], first + start * size)
+        return found
 
     weakref.finalize(read, os.close, descriptor)
     return read

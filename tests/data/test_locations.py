@@ -6,7 +6,6 @@ import threading
 from functools import partial
 
 import fsspec
-import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -191,9 +190,7 @@ def test_a_folder_that_is_here_is_not_looked_for_on_the_hub(folder, monkeypatch)
     assert numbers("data/deep") == [3, 5]
 
 
-def test_a_data_set_of_the_hub_that_cannot_be_had_is_the_users_to_mend(monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(tables.datasets.config, "HF_HUB_OFFLINE", True)
+def test_a_data_set_of_the_hub_that_cannot_be_had_is_the_users_to_mend():
     for call in (content_hash, lambda source: next(read_blocks(source))):
         with pytest.raises(UserError, match=r"the data set on the Hub owner/no-such-name .* cannot be read: "):
             call(source_of("owner/no-such-name"))
