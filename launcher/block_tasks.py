@@ -15,7 +15,7 @@ import ray
 
 from launcher.cluster import ray_session
 from sft.config import DataConfig, ModelConfig
-from sft.data.preparation import BlockPreparer, PreparedBlock, collector_paused, spread_over_threads
+from sft.data.preparation import BlockPreparer, PreparedBlock, spread_over_threads, whole_blocks
 from sft.data.reading.blocks import Block
 from sft.errors import UserError
 from sft.schema import Place
@@ -78,10 +78,8 @@ def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Genera
 
 
 def _prepare(settings: tuple[str, str], block: Block) -> PreparedBlock:
-    # A task has one CPU.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     preparer = _preparer(*settings)
-    with collector_paused():
+    with whole_blocks():
         return preparer.prepare(block)
 
 

@@ -8,6 +8,7 @@ affair: in threads of this process, or on a cluster.
 
 import gc
 import json
+import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -36,8 +37,11 @@ from sft.schema import Record, Rejected
 
 REJECTED = "rejected.jsonl"
 
-_NUM_THREADS = 3
-"""One formats and renders while the others wait for the tokenizer, which has threads of its own."""
+_MAX_THREADS = 8
+"""Python does its part of a record, a quarter of the time, in one thread at once: more would only wait."""
+
+_TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 _RESOLVE_RECORDS = 1000
 """So many show which columns a source has."""
@@ -70,7 +74,6 @@ class BlockPreparer:
         source_id = next(i for i, source in enumerate(self.data.sources) if source.name == block.source)
         kept, counts = self.pipeline.prepare(decode_block(block), self.data.sources[source_id], source_id)
         part = encode_part(kept, counts, self.pipeline.tokenizer.token_dtype)
-        gc.collect()
         return PreparedBlock(block.source, block.number, block.done, part)
 
 
@@ -84,16 +87,26 @@ class PreparedBlock(NamedTuple):
 
 
 @contextmanager
-def collector_paused() -> Iterator[None]:
-    """Python's collector of cycles looks at every object of the libraries again and again while many small ones are
-    made: a fifth of the work on a record. It runs once a block instead, and passes over what was there before."""
+def whole_blocks() -> Iterator[None]:
+    """While it is open, this process prepares blocks at the least cost of each, as other blocks run beside it.
+
+    The tokenizer does a block in one thread: its own threads, waiting for each other's texts, take a fifth more time
+    in all. Python's collector of cycles comes a few times a block, and passes over what was there before: it would look
+    at the same objects again and again while many small ones are made, which is a fifth of Python's work on a record.
+    """
+    setting, thresholds = os.environ.get(_TOKENIZER_THREADS), gc.get_threshold()
+    os.environ[_TOKENIZER_THREADS] = "false"
     gc.freeze()
-    gc.disable()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         yield
     finally:
-        gc.enable()
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
+        if setting is None:
+            del os.environ[_TOKENIZER_THREADS]
+        else:
+            os.environ[_TOKENIZER_THREADS] = setting
 
 
 Report = Callable[[Progress], None]
@@ -103,10 +116,11 @@ Spread = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, Non
 
 def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """Prepare the blocks in this process."""
-    with ThreadPoolExecutor(_NUM_THREADS) as threads, collector_paused():
+    num_threads = min((os.cpu_count() or 1) + 1, _MAX_THREADS)
+    with ThreadPoolExecutor(num_threads) as threads, whole_blocks():
         under_way: deque[Future[PreparedBlock]] = deque()
         try:
-            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 2 * _NUM_THREADS))
+            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 2 * num_threads))
             while under_way:
                 prepared = under_way.popleft().result()
                 under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 1))

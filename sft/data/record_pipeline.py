@@ -4,7 +4,6 @@ Total or counted: every record that goes in comes out as kept or as rejected wit
 it remembers of the template, so blocks of records can go through it anywhere and in any order.
 """
 
-import threading
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -55,9 +54,6 @@ class RecordPipeline:
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
         self.tokenizer = ExampleTokenizer(tokenizer)
         render_template = build_template_renderer(tokenizer)
-        # Python renders one block at a time in any case. Taking turns, one thread renders while the others wait for the
-        # tokenizer; else all of them render, and then all of them wait.
-        self._rendering = threading.Lock()
         self.renderer = ConversationRenderer(render_template, data.train_on, self.tokenizer.special_tokens)
 
     def token_keys(self) -> npt.NDArray[np.uint64]:
@@ -68,8 +64,7 @@ class RecordPipeline:
         self, records: Iterable[Record | Rejected], source: SourceConfig, source_id: int
     ) -> tuple[list[PreparedRecord], PartCounts]:
         """The records that are kept, in order, and what became of all of them."""
-        with self._rendering:
-            rendered, rejected = self._render_all(records, source)
+        rendered, rejected = self._render_all(records, source)
         num_read = len(rendered) + len(rejected)
         kept: list[PreparedRecord] = []
         num_markers = sum(r.formatted.num_markers for r in rendered)

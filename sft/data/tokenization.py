@@ -36,7 +36,7 @@ class _Placed(NamedTuple):
 
 
 class ExampleTokenizer:
-    """Tokenizes renderings in batches (the tokenizer's own threads do the work)."""
+    """Tokenizes renderings in batches."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """`tokenizer` is a fast one with its chat template set."""
