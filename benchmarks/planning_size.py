@@ -145,7 +145,7 @@ def find(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def read_packs(folder: Path) -> float:
-    """What reading random packs adds to the resident memory that is the process's own, so without mapped pages."""
+    """What reading random packs adds to the resident memory, mapped pages counted."""
     store, opened = TokenStore.open(folder / "store"), PackPlan.open(folder / "packs")
     rng = np.random.default_rng(2)
     opened.read_pack(0, store)

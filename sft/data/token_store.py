@@ -9,9 +9,7 @@
 A store is published whole, from parts that lie in files (see `sft.data.store_parts`).
 """
 
-import os
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.atomic_files import read_manifest
+from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.errors import UserError
 from sft.schema import BoolArray, Example, IntArray, Place
 
@@ -85,31 +84,11 @@ class TokenStore:
         return Example(tokens(start, end), loss_mask(start, end))
 
     @cached_property
-    def _readers(self) -> tuple[Callable[[int, int], npt.NDArray[Any]], ...]:
-        return _reader(self.offsets), _reader(self.tokens), _reader(self.loss_mask)
+    def _readers(self) -> tuple[Stretch, ...]:
+        return stretch_reader(self.offsets), stretch_reader(self.tokens), stretch_reader(self.loss_mask)
 
     def place(self, example_id: int) -> Place:
         """Where the example's record can be looked up."""
         file = self.manifest["source_files"][self.file_ids[example_id]]
         instance = int(self.instances[example_id])
         return Place(file["name"], int(self.line_numbers[example_id]), file["has_lines"], instance or None)
-
-
-def _reader(array: npt.NDArray[Any]) -> Callable[[int, int], npt.NDArray[Any]]:
-    """A function that copies stretches of the array.
-
-    Of a mapped file they are read past the map, whose touched pages would stay resident; the file is opened once, as
-    opening takes long on a network.
-    """
-    if not isinstance(array, np.memmap):
-        return lambda start, end: np.array(array[start:end])
-    descriptor = os.open(str(array.filename), os.O_RDONLY)
-    size, first, dtype = array.itemsize, array.offset, array.dtype
-
-    def read(start: int, end: int) -> npt.NDArray[Any]:
-        found = np.empty(end - start, dtype)
-        os.preadv(descriptor, [found.data], first + start * size)
-        return found
-
-    weakref.finalize(read, os.close, descriptor)
-    return read

@@ -8,12 +8,14 @@ of every step before its first backward pass.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sft.atomic_files import publish_folder, read_manifest, written_aside
+from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray, Pack
 
@@ -41,11 +43,17 @@ class PackPlan:
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
-        return np.array(self.example_ids[self.starts[pack_id] : self.starts[pack_id + 1]])
+        example_ids, starts, _ = self._readers
+        return example_ids(*starts(pack_id, pack_id + 2).tolist())
 
     def num_supervised_tokens(self, packs: range) -> int:
         """Tokens in the loss over consecutive packs, such as those of a step."""
-        return int(self.num_supervised[packs.start : packs.stop].sum())
+        _, _, num_supervised = self._readers
+        return int(num_supervised(packs.start, packs.stop).sum())
+
+    @cached_property
+    def _readers(self) -> tuple[Stretch, ...]:
+        return stretch_reader(self.example_ids), stretch_reader(self.starts), stretch_reader(self.num_supervised)
 
     def read_pack(self, pack_id: int, store: TokenStore) -> Pack:
         """A pack with its tokens; only the pages of its own examples are read."""
