@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Discriminator, Field, NonNegativeFloat, PositiveInt, Tag, TypeAdapter
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
 from sft.config import Section, SftConfig
 from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
@@ -33,6 +33,8 @@ class ClusterConfig(Section):
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Times that failed workers are started again from the last checkpoint; -1: without end."""
+    hang_timeout_seconds: PositiveFloat = 900
+    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
 
     @property
     def max_workers(self) -> int:

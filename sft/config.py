@@ -240,6 +240,11 @@ class TrainConfig(Section):
     """Activations are computed again in the backward pass instead of being kept."""
     logits_chunk_tokens: PositiveInt = 1024
     """Supervised positions whose logits exist at one time."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What happens before the update where a loss or a gradient is not finite: the run stops and names step and packs,
+    or the step makes no update, is counted, and stands in the ledger as skipped."""
+    max_skipped_steps: PositiveInt = 10
+    """With `skip`: so many in a row stop the run after all."""
 
 
 class DeepSpeedConfig(Section):
@@ -262,6 +267,15 @@ class CheckpointConfig(Section):
     """And one when the last is older than this."""
     keep_last: Annotated[int, Field(ge=1)] = 2
     """Older ones are deleted after a newer one is published."""
+    keep_every_steps: PositiveInt | None = None
+    """Checkpoints after multiples of so many steps are never deleted."""
+    keep_stage_ends: bool = True
+    """Whether a finished stage keeps its last checkpoint beside its model."""
+    max_failed_saves: PositiveInt = 3
+    """Saves that may fail in a row, each tried several times, before the training stops."""
+    dir: str | None = None
+    """Where checkpoints are kept: a folder, or a URL that fsspec knows (such as `s3://bucket/run`). Default: the run
+    folder."""
     async_: bool = Field(default=True, alias="async")
     """Written by a thread while training goes on."""
 

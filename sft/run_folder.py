@@ -3,7 +3,8 @@
 RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json
 RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log} · ended.json · tensorboard/
-RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl · model/
+RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
+    ledger.jsonl · model/
 RUN_DIR/stages/0-broad/stage.json (last)
 """
 
@@ -41,6 +42,11 @@ class StageFolder:
     def metrics(self) -> Path:
         """One JSON line for each step; a step that was trained again after a restart has two."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def ledger(self) -> Path:
+        """What the ranks really fed, one JSON line for each step."""
+        return self.path / "ledger.jsonl"
 
     @property
     def model(self) -> Path:
@@ -98,6 +104,11 @@ class RunFolder:
     def attempts(self) -> Path:
         """One folder of logs for each start of the job."""
         return self.path / "attempts"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the driver that works in this folder."""
+        return self.path / "driver.lock"
 
     @property
     def stop_file(self) -> Path:
