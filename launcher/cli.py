@@ -95,6 +95,13 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    from launcher.verification import verify
+    from sft.run_folder import RunFolder
+
+    return 0 if verify(RunFolder(options.run_dir), _console()) else FAILED
+
+
 def _inspect(options: argparse.Namespace) -> int:
     from launcher.config import load_job
 
@@ -144,10 +151,13 @@ def _build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         if name == "inspect":
             _add_inspect_options(sub)
-    text = "one self-contained HTML page with tables and plots, also of a run under way"
-    sub = verbs.add_parser("report", help=text, description=text)
-    sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    sub.set_defaults(verb=_report)
+    for name, verb, text in (
+        ("report", _report, "one self-contained HTML page with tables and plots, also of a run under way"),
+        ("verify", _verify, "hashes all files again and proves that each pack was trained once; exit code 1 if not"),
+    ):
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+        sub.set_defaults(verb=verb)
     return parser
 
 

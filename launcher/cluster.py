@@ -21,6 +21,8 @@ _OBJECT_STORE_BYTES = 200 * 1024**2
 # One CPU is left for Ray Train's controller and for the sample answers at the end.
 _EXTRA_CPUS = 1
 
+_ELASTIC_START_SECONDS = 5
+
 
 @contextmanager
 def ray_cluster(plan: JobPlan) -> Iterator[str]:
@@ -29,6 +31,10 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
     Raises:
         UserError: the cluster cannot be reached, or can never hold the least number of workers.
     """
+    if plan.min_workers < plan.max_workers:
+        # Ray counts on a node that has vanished until it looks again, every 20 seconds. Meanwhile a group is placed at
+        # once or not at all.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ELASTIC_START_SECONDS))
     with ray_session(plan.cpus + _EXTRA_CPUS, plan.gpus, _OBJECT_STORE_BYTES) as where:
         _check_room(plan, where)
         yield where

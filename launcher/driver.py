@@ -3,20 +3,24 @@
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
+import os
+import sys
 import threading
 from concurrent.futures import Future
 from typing import Any
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
+from rich.markup import escape
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
 from launcher.plan import JobPlan, plan_job
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
+from launcher.run_lock import run_lock
 from launcher.worker import train_worker
 from sft.atomic_files import read_json
 from sft.data.planning.pack_plan import PackPlan
@@ -29,10 +33,15 @@ from sft.evaluation.tables import heldout_table
 from sft.model.loading import check_model
 from sft.run_folder import RunFolder
 from sft.training.attempt import latest_attempt
+from sft.training.failures import describe_end
 from sft.training.run_record import anchor_paths
+from sft.training.watched_run import collective_timeout
 from sft.training.workload import Workload
 
 DONE, FAILED, STOPPED = 0, 1, 3
+
+_MOST_STARTS = 1000
+_NEVER_SECONDS = 1e9
 
 
 def train(job: JobConfig, console: Console) -> int:
@@ -42,8 +51,19 @@ def train(job: JobConfig, console: Console) -> int:
         UserError: config, data or model cannot be used; said before any worker starts where it can be.
     """
     job = job._replace(sft=anchor_paths(job.sft))
+    check_model(job.sft.model)
+    with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
+        return _train(job, console)
+
+
+def _end_at_once(message: str) -> None:
+    """Another driver works in the run folder: the workers end with this process, which owns them."""
+    sys.stderr.write(f"{message}\n")
+    os._exit(FAILED)
+
+
+def _train(job: JobConfig, console: Console) -> int:
     config, plan = job.sft, plan_job(job)
-    check_model(config.model)
     run = RunFolder(config.run.dir)
     workload, store, plans = prepare(config, console)
     stages = [
@@ -57,7 +77,7 @@ def train(job: JobConfig, console: Console) -> int:
     with ray_cluster(plan) as where, signals_ask_to_stop(run.stop_file):
         if not all(folder.complete.is_file() for folder in folders):
             console.print(f"Training with {_count(plan)} on {where}.")
-            with RunProgress(stages, console):
+            with RunProgress(stages, run, console):
                 exit_code = _fit(job, plan, workload, run, console)
             if exit_code != DONE:
                 write_report(run)
@@ -70,35 +90,56 @@ def train(job: JobConfig, console: Console) -> int:
 def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, console: Console) -> int:
     cluster = job.cluster
     gpus = float(cluster.gpus_per_worker)
-    num_workers: Any = cluster.workers
-    scaling = ScalingConfig(
-        num_workers=num_workers,
-        use_gpu=gpus > 0,
-        resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": gpus} if gpus else {})},
-    )
+    resources = {"CPU": float(cluster.cpus_per_worker), **({"GPU": gpus} if gpus else {})}
+    first_attempt = latest_attempt(run) + 1
+    scaling: dict[str, Any] = {
+        "num_workers": cluster.workers,
+        "use_gpu": gpus > 0,
+        "resources_per_worker": resources,
+        # A group that Ray enlarges by itself loses the steps since its last checkpoint: ours asks for it (see `Loop`).
+        "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
+    }
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": job.sft.model_dump(mode="json", by_alias=True),
             "workload": [str(path) if path else None for path in (workload.store, workload.heldout)],
             "num_threads": cluster.cpus_per_worker,
+            "max_workers": cluster.max_workers,
+            "resources_per_worker": resources,
+            "limits": {
+                "first_attempt": first_attempt,
+                "max_failures": cluster.max_failures,
+                "hang_timeout_seconds": cluster.hang_timeout_seconds,
+            },
         },
-        scaling_config=scaling,
+        torch_config=TorchConfig(timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())),
+        scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
             name="ray",
             storage_path=str(run.path),
-            failure_config=FailureConfig(max_failures=cluster.max_failures),
+            # The workers themselves count how many starts have come no further (see `sft.training.failures`); this
+            # bounds those that end before they can count.
+            failure_config=FailureConfig(max_failures=_MOST_STARTS if cluster.max_failures else 0),
         ),
     )
     try:
         _fit_in_thread(trainer)
     except ray.train.TrainingFailedError as error:
-        log = run.attempt(latest_attempt(run))
-        console.print(f"[red]The training failed:[/] {_last_line(error)}\nThe workers' logs: {log}")
+        latest = latest_attempt(run)
+        began = latest >= first_attempt
+        why = describe_end(run.attempt(latest)) if began else _last_line(error)
+        console.print(f"[red]The training failed:[/] {escape(why)}", highlight=False)
+        if began:
+            console.print(f"The workers' logs: {run.attempt(latest)}", highlight=False, soft_wrap=True)
         return FAILED
     ended = read_json(run.attempt(latest_attempt(run)) / "ended.json")
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
+    if ended["why"] == "failed":
+        console.print(f"[red]The training cannot go on:[/] {escape(ended['message'])}", highlight=False)
+        console.print(f"The workers' logs: {run.attempt(latest_attempt(run))}", highlight=False, soft_wrap=True)
+        return FAILED
     if ended["why"] == "stopped":
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED

@@ -1,4 +1,4 @@
-"""Shows a run while it goes: a bar with stage, step, loss, tokens a second and what is left.
+"""Shows a run while it goes: a bar with stage, step, loss, tokens a second and what is left, and what happens to it.
 
 It reads the run folder that the workers write, so it needs no connection to them and shows a restart as it is.
 Without a terminal it prints a line now and then.
@@ -14,11 +14,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sft.run_events import Event, read_events
+from sft.run_folder import RunFolder
+from sft.training.attempt import latest_attempt
 
 _POLL_SECONDS = 0.5
 _PLAIN_EVERY_SECONDS = 15.0
 _RATE_STEPS = 20
+_COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +39,11 @@ class StageProgress:
 class RunProgress:
     """A context manager that shows the stages' progress from a thread."""
 
-    def __init__(self, stages: Sequence[StageProgress], console: Console) -> None:
+    def __init__(self, stages: Sequence[StageProgress], run: RunFolder, console: Console) -> None:
         """`console` is where the bar is drawn; the log of the job may print to it meanwhile."""
         self._stages = stages
         self._console = console
+        self._happenings = _Happenings(run)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -72,6 +79,7 @@ class RunProgress:
 
     def _poll_bars(self, progress: Progress, bars: Sequence[TaskID], tails: Sequence["_Tail"]) -> bool:
         ended = self._ended.wait(_POLL_SECONDS)
+        self._print_happenings()
         for bar, tail in zip(bars, tails, strict=True):
             if tail.read_new():
                 progress.start_task(bar)
@@ -82,11 +90,46 @@ class RunProgress:
         printed_at, ended = 0.0, False
         while not ended:
             ended = self._ended.wait(_POLL_SECONDS)
+            self._print_happenings()
             fresh = [pair for pair in zip(self._stages, tails, strict=True) if pair[1].read_new()]
             for stage, tail in fresh:
                 if ended or tail.num_done == stage.num_steps or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS:
                     self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {tail.describe()}")
                     printed_at = time.monotonic()
+
+    def _print_happenings(self) -> None:
+        for event in self._happenings.read_new():
+            color = _COLORS.get(event.kind, "yellow")
+            self._console.print(f"[{color}]{event.kind:>10}[/]  {escape(event.text)}", highlight=False)
+
+
+class _Happenings:
+    """The events of the attempts from now on that a person should see; of an error that all ranks meet, the first."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._first = latest_attempt(run) + 1
+        self._shown: set[tuple[int, Event]] = set()
+
+    def read_new(self) -> list[Event]:
+        """Those that were not returned before."""
+        fresh = []
+        latest = latest_attempt(self._run)
+        for number in range(max(self._first, latest - 1), latest + 1):
+            for event in read_events(self._run.attempt(number)):
+                key = number, event
+                if key not in self._shown and not self._is_known(number, event):
+                    fresh.append(event)
+                self._shown.add(key)
+        return fresh
+
+    def _is_known(self, number: int, event: Event) -> bool:
+        if event.kind == "resumed":
+            return number == self._first  # the first beginning is what the bar shows
+        if event.kind == "failed" and event.facts.get("of") == "machine":
+            return True  # the next attempt says who was gone
+        of_others = {e.text for n, e in self._shown if n == number and e.kind == event.kind}
+        return event.kind in ("failed", "hung") and event.text in of_others
 
 
 class _Tail:

@@ -14,15 +14,13 @@ import ray.train
 import ray.train.torch
 import torch
 
-from sft.atomic_files import write_json
+from launcher.outlook import Outlook
 from sft.config import SftConfig
-from sft.engine.zero3 import Zero3Engine
-from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
-from sft.training.stop_request import StopRequest
+from sft.training.watched_run import Limits, run_watched
+from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -30,7 +28,7 @@ from sft.world import World
 def train_worker(settings: dict[str, Any]) -> None:
     """Train on this worker; how it ended is written to the attempt's folder.
 
-    A mistake of the user ends the attempt without an exception, for Ray would start it again.
+    What another start would not heal ends the attempt without an exception, for Ray would start it again.
     """
     quiet_third_parties()
     config = SftConfig.model_validate(settings["config"])
@@ -43,22 +41,16 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)
     attempt = begin_attempt(run, world)
-    folder = run.attempt(attempt)
-    _redirect_output(folder / f"rank-{world.rank:05d}.log")
-    stop = StopRequest(run.stop_file)
+    _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
+    outlook = Outlook(world.size, settings["max_workers"], settings["resources_per_worker"])
+    wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
     try:
-        finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)
-        ended = {"why": "done" if finished else "stopped"}
-    except UserError as error:
-        ended = {"why": "wrong input", "message": str(error)}
-        write_json(folder / "ended.json", ended)
+        run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]))
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
         traceback.print_exc()
         sys.stderr.flush()
         raise
-    if world.is_first:
-        write_json(folder / "ended.json", ended)
 
 
 def _redirect_output(path: Path) -> None:

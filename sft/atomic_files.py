@@ -1,21 +1,33 @@
 """Artifacts that exist or do not: written aside, hashed, synced, then published by one rename.
 
 A folder artifact is real when its `manifest.json` is there. `publish_folder` writes the manifest (with the size
-and SHA-256 of every file) as the last thing into the folder that was written aside, syncs everything, and
-renames the folder to its final name. What is not published is not there; what is published is never
-overwritten.
+and SHA-256 of every file, and of its own content) as the last thing into the folder that was written aside, syncs
+everything, and renames the folder to its final name. What is not published is not there; what is published is never
+overwritten; whether it is still what was written can be checked.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+
+_RECEIPT = ".receipt"
+_OWN_HASH = "manifest_sha256"
+
+
+class DamagedError(ValueError):
+    """What was published is not what is there now: `reason` says in words what is wrong at `path`."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,8 +67,7 @@ def hash_file(path: Path) -> str:
 
 def fingerprint(content: Any) -> str:
     """The first 16 hex digits of the SHA-256 of `content` as canonical JSON."""
-    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _hash_json(content)[:16]
 
 
 def is_published(folder: Path) -> bool:
@@ -64,10 +75,49 @@ def is_published(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
+def sign_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest as it is written: with a hash over the rest of its content."""
+    return {**manifest, _OWN_HASH: _hash_json(manifest)}
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a published folder."""
-    manifest: dict[str, Any] = read_json(folder / MANIFEST)
-    return manifest
+    """The manifest of a published folder.
+
+    Raises:
+        FileNotFoundError: the folder is not published.
+        DamagedError: the manifest is not as it was written.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = read_json(path)
+    except ValueError as error:
+        raise DamagedError(path, f"it is not JSON ({error})") from error
+    keys = manifest.keys() if isinstance(manifest, dict) else set()
+    if missing := {"files", _OWN_HASH} - keys:
+        raise DamagedError(path, f"it has no {' and no '.join(sorted(missing))}")
+    content: dict[str, Any] = {key: value for key, value in manifest.items() if key != _OWN_HASH}
+    if _hash_json(content) != manifest[_OWN_HASH]:
+        raise DamagedError(path, "its content is not what was written (SHA-256 differs)")
+    return content
+
+
+def check_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+    """What is wrong with a published folder, in words; empty where all is as it was written.
+
+    Args:
+        folder: with its manifest, which is checked first.
+        names: the files to check, of those in the manifest; all by default. Each is read whole.
+    """
+    try:
+        files = read_manifest(folder)["files"]
+    except DamagedError as error:
+        return [f"{MANIFEST}: {error.reason}"]
+    except FileNotFoundError:
+        return [f"{MANIFEST} is missing"]
+    except OSError as error:
+        return [f"{MANIFEST} cannot be read: {error}"]
+    found = (_check_file(folder / name, name, files[name]) for name in (sorted(files) if names is None else names))
+    return [problem for problem in found if problem]
 
 
 def publish_folder(
@@ -78,7 +128,7 @@ def publish_folder(
     Args:
         aside: the written folder, on the same file system as `final`.
         final: must not be published yet.
-        manifest: what the artifact says of itself; the key `files` is added.
+        manifest: what the artifact says of itself; the keys `files` and `manifest_sha256` are added.
         hashes: SHA-256 of files that whoever wrote them knows already; the others are read again.
 
     Raises:
@@ -90,7 +140,7 @@ def publish_folder(
         name = path.relative_to(aside).as_posix()
         files[name] = {"num_bytes": path.stat().st_size, "sha256": known.get(name) or hash_file(path)}
         _sync_file(path)
-    write_json(aside / MANIFEST, {**manifest, "files": files})
+    write_json(aside / MANIFEST, sign_manifest({**manifest, "files": files}))
     if is_published(final):
         raise FileExistsError(f"{final} is published already")
     # An unpublished folder of that name is what a killed process left behind.
@@ -99,23 +149,37 @@ def publish_folder(
     _sync_folder(final.parent)
 
 
-def leave_receipt(path: Path) -> None:
-    """Say beside a written file that it is whole, with its hash, for whoever publishes the folder."""
-    write_json(path.with_name(f"{path.name}.receipt"), {"sha256": hash_file(path)})
+def describe_file(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file: its size in bytes and its hash."""
+    return {"num_bytes": path.stat().st_size, "sha256": hash_file(path)}
+
+
+def leave_receipt(path: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Say beside a written file that it is whole and on disk, for whoever publishes the folder.
+
+    Args:
+        path: the file; the receipt lies beside it.
+        about: what else the receipt says, besides size and hash.
+    """
+    # Some file systems tell of a full disk only here, and only where the file was written.
+    _sync_file(path)
+    write_json(path.with_name(path.name + _RECEIPT), {**describe_file(path), **(about or {})})
 
 
 def count_receipts(folder: Path) -> int:
     """How many files of the folder are whole so far."""
-    return sum(1 for _ in folder.glob("*.receipt"))
+    return sum(1 for _ in folder.glob(f"*{_RECEIPT}"))
 
 
-def take_receipts(folder: Path) -> dict[str, str]:
-    """The hash of each file with a receipt; the receipts are gone, so that they are not published."""
-    hashes = {}
-    for receipt in sorted(folder.glob("*.receipt")):
-        hashes[receipt.stem] = str(read_json(receipt)["sha256"])
-        receipt.unlink()
-    return hashes
+def read_receipts(folder: Path) -> dict[str, dict[str, Any]]:
+    """The receipt of each file that has one, by the file's name."""
+    return {path.stem: read_json(path) for path in sorted(folder.glob(f"*{_RECEIPT}"))}
+
+
+def remove_receipts(folder: Path) -> None:
+    """Take the receipts away, so that they are not published."""
+    for path in folder.glob(f"*{_RECEIPT}"):
+        path.unlink()
 
 
 @contextmanager
@@ -128,6 +192,25 @@ def written_aside(final: Path, owner: str) -> Iterator[Path]:
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _hash_json(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_file(path: Path, name: str, written: Mapping[str, Any]) -> str | None:
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != written["num_bytes"]:
+            return f"{name} has {num_bytes} bytes; the manifest says {written['num_bytes']}"
+        if hash_file(path) != written["sha256"]:
+            return f"{name}: its content is not what was written (SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    return None
 
 
 def _sync_file(path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,19 @@ from hypothesis import strategies as st
 
 from sft.atomic_files import (
     MANIFEST,
+    DamagedError,
+    check_files,
+    count_receipts,
     fingerprint,
     hash_file,
     is_published,
+    leave_receipt,
     publish_folder,
     read_json,
     read_manifest,
+    read_receipts,
+    remove_receipts,
+    sign_manifest,
     write_json,
     write_text,
     written_aside,
@@ -239,3 +247,89 @@ def test_fingerprints_are_those_of_other_processes_and_versions() -> None:
     )
     # Stores are found again by it: another value here means that every cache is prepared anew.
     assert run.stdout.strip() == fingerprint(content) == "dfe1715c146706dc"
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=3), JSON, max_size=4), st.data())
+def test_a_manifest_reads_back_equal_and_a_changed_one_is_refused(
+    content: dict[str, object], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = {**content, "files": {}}
+        write_json(folder / MANIFEST, sign_manifest(manifest))
+        assert read_manifest(folder) == manifest
+        changed = {**read_json(folder / MANIFEST), data.draw(st.text(max_size=3)): data.draw(JSON)}
+        write_json(folder / MANIFEST, changed)
+        if json.dumps(changed, sort_keys=True) != json.dumps(sign_manifest(manifest), sort_keys=True):
+            with pytest.raises(DamagedError, match="content is not what was written"):
+                read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is not JSON"),
+        (b"\xff", "it is not JSON"),
+        (b"[]", "it has no files and no manifest_sha256"),
+        (b'{"files": {}}', "it has no manifest_sha256"),
+        (b'{"files": {}, "manifest_sha256": null}', "its content is not what was written"),
+    ],
+)
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+    with pytest.raises(DamagedError) as caught:
+        read_manifest(tmp_path)
+    assert caught.value.path == tmp_path / MANIFEST
+    assert caught.value.reason.startswith(reason)
+    (problem,) = check_files(tmp_path)
+    assert problem.startswith(f"{MANIFEST}: {reason}")
+
+
+def test_what_is_wrong_with_files_is_said_in_words(tmp_path: Path) -> None:
+    final = tmp_path / "artifact"
+    publish(final)
+    assert check_files(final) == []
+    (final / "a.bin").write_bytes(b"\x01\xff" * 5000)
+    (final / "empty").unlink()
+    (final / "inner" / "b.txt").write_bytes(b"")
+    wrong = {
+        "a.bin": "a.bin: its content is not what was written (SHA-256 differs)",
+        "empty": "empty is missing",
+        "inner/b.txt": "inner/b.txt has 0 bytes; the manifest says 3",
+    }
+    assert check_files(final) == list(wrong.values())
+    assert check_files(final, ["empty"]) == [wrong["empty"]]
+    assert check_files(final, []) == []
+    (final / "inner" / "b.txt").unlink()
+    (final / "inner").rmdir()
+    (final / "inner").write_text("a file where the folder was")
+    (problem,) = check_files(final, ["inner/b.txt"])
+    assert problem.startswith("inner/b.txt cannot be read: ")
+    assert check_files(tmp_path / "nothing") == [f"{MANIFEST} is missing"]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from("abc"), st.binary(min_size=1, max_size=40), min_size=1), st.data())
+def test_a_flipped_bit_in_any_file_is_found(files: dict[str, bytes], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        final = Path(folder) / "artifact"
+        publish(final, files)
+        name = data.draw(st.sampled_from(sorted(files)))
+        changed = bytearray(files[name])
+        bit = data.draw(st.integers(0, 8 * len(changed) - 1))
+        changed[bit // 8] ^= 1 << bit % 8
+        (final / name).write_bytes(changed)
+        assert check_files(final) == [f"{name}: its content is not what was written (SHA-256 differs)"]
+
+
+def test_a_receipt_says_what_was_written_and_is_not_published(tmp_path: Path) -> None:
+    aside = tmp_path / "aside"
+    write_files(aside, {"a.bin": b"abc", "b.bin": b""})
+    leave_receipt(aside / "a.bin", {"spans": {"w": [1, 2]}})
+    assert count_receipts(aside) == 1
+    assert read_receipts(aside) == {
+        "a.bin": {"num_bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest(), "spans": {"w": [1, 2]}}
+    }
+    remove_receipts(aside)
+    assert sorted(path.name for path in aside.iterdir()) == ["a.bin", "b.bin"]

@@ -19,7 +19,14 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from sft.atomic_files import is_published, leave_receipt, publish_folder, take_receipts, write_json
+from sft.atomic_files import (
+    is_published,
+    leave_receipt,
+    publish_folder,
+    read_receipts,
+    remove_receipts,
+    write_json,
+)
 from sft.engine.engine import Engine
 
 MAX_FILE_BYTES = 4 * 1024**3
@@ -73,7 +80,9 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
     if engine.world.is_first:
         _write_folder(engine.hf_model, tokenizer, aside, files, dtype)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
-        publish_folder(aside, final, manifest, take_receipts(aside))
+        hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
+        remove_receipts(aside)
+        publish_folder(aside, final, manifest, hashes)
     engine.all_reduce_sum(torch.zeros(1))
 
 

@@ -1,8 +1,35 @@
-"""Which checkpoints may go. Called after a newer one was published, never before."""
+"""Which checkpoints may go, and their going. Called after a newer one was published, never before."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sft.checkpoint.places import Place
 
 
-def checkpoints_to_delete(published_steps: Sequence[int], keep_last: int) -> list[int]:
-    """The steps whose checkpoints are not among the newest `keep_last`."""
-    return sorted(published_steps)[:-keep_last]
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What is kept: the newest `keep_last`, and those after multiples of `keep_every_steps`."""
+
+    keep_last: int
+    keep_every_steps: int | None = None
+
+
+def checkpoints_to_delete(published_steps: Sequence[int], retention: Retention) -> list[int]:
+    """The steps whose checkpoints are not kept, the oldest first."""
+    every = retention.keep_every_steps
+    older = sorted(published_steps)[: -retention.keep_last]
+    return [step for step in older if every is None or step % every]
+
+
+def delete_checkpoints(place: Place, steps: Iterable[int], report: Callable[[str], None]) -> None:
+    """Delete these checkpoints. One that cannot be deleted is reported: it costs space, and nothing else."""
+    for step in steps:
+        try:
+            place.delete(step)
+        except OSError as error:
+            report(f"the old checkpoint {place.where(step)} could not be deleted: {error}")
+
+
+def delete_stage_checkpoints(place: Place, report: Callable[[str], None]) -> None:
+    """Delete all checkpoints of a finished stage; the first rank calls this, after `stage.json` is written."""
+    delete_checkpoints(place, place.steps(), report)

@@ -1,155 +1,207 @@
-"""Writes and reads checkpoints: one safetensors file a rank with its part of every flat state tensor.
+"""Saves checkpoints while training goes on; a save that fails is told and counted, and costs no more than itself.
 
-Each rank writes its file aside and leaves a receipt (size and hash); the first rank publishes the folder when all
-receipts are there. No collective is involved, so a thread can do it while the ranks train on. A reader maps
-the files and takes the elements it wants, so any world size reads what any other has written, its own part only.
+    save k+1:  settle save k ──▶ copy the state ──▶ thread: write this rank's file, leave a receipt
+                                                   first rank's thread: wait for all receipts, publish, delete old ones
+    settle:    wait for the own part ──▶ agree: did any fail? ──▶ first rank: wait for the publishing ──▶ agree again
+
+Threads call no collective. So what a thread has found out is agreed on where all ranks meet anyway: at the next save,
+or at the end.
 """
 
-import json
-import shutil
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
-from sft.atomic_files import (
-    MANIFEST,
-    count_receipts,
-    is_published,
-    leave_receipt,
-    publish_folder,
-    read_manifest,
-    take_receipts,
-)
-from sft.checkpoint.retention import checkpoints_to_delete
+from sft.checkpoint.places import Place, SaveKey
+from sft.checkpoint.publishing import Publisher
+from sft.checkpoint.rank_file import rank_file_name, write_rank_file
+from sft.checkpoint.retention import Retention
+from sft.checkpoint.tries import PAUSES_SECONDS, try_again
 from sft.engine.engine import Shard
 from sft.world import World
 
-FORMAT_VERSION = 1
 
-_RECEIPT_TIMEOUT_SECONDS = 1800.0
-_POLL_SECONDS = 0.05
+class CheckpointError(RuntimeError):
+    """So many saves in a row have failed that training on would risk too much. Raised on all ranks."""
+
+
+@dataclass(frozen=True)
+class _Saving:
+    """A save under way: this rank's part, and on the first rank the publishing."""
+
+    key: SaveKey
+    written: Future[None]
+    published: Future[None] | None
+    give_up: Event
 
 
 class CheckpointStore:
-    """The checkpoints of one stage, as one rank sees them."""
+    """The checkpoints of one stage, as one rank sees them. `close` it on every way out."""
 
-    def __init__(self, folder: Path, world: World, attempt: int, keep_last: int, asynchronous: bool) -> None:
-        """`attempt` keeps the unpublished files of this start of the job apart from those of a killed one."""
-        self._folder = folder
+    def __init__(
+        self,
+        place: Place,
+        world: World,
+        attempt: int,
+        retention: Retention,
+        asynchronous: bool,
+        max_failed_saves: int,
+        agree: Callable[[bool], bool],
+        report: Callable[[str], None],
+        before_publish: Callable[[], None] | None = None,
+        pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+    ) -> None:
+        """The first rank removes what saves of killed attempts have left.
+
+        Args:
+            place: where the checkpoints are kept; all ranks see the same.
+            world: which rank this is.
+            attempt: the number of this start of the job, another one at each start.
+            retention: which checkpoints are kept.
+            asynchronous: whether training goes on while a save is written.
+            max_failed_saves: that many in a row raise.
+            agree: whether any rank says True; all ranks call it together.
+            report: takes one line for the log; also called from threads.
+            before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
+                of it is a failed try.
+            pauses_seconds: between the tries of a write; there is one try more than pauses.
+        """
+        self._place = place
         self._world = world
-        self._partial_suffix = f".attempt-{attempt:04d}.partial"
-        self._keep_last = keep_last
-        self._thread = ThreadPoolExecutor(1, "checkpoint") if asynchronous else None
-        self._pending: Future[None] | None = None
+        self._attempt = attempt
+        self._asynchronous = asynchronous
+        self._max_failed_saves = max_failed_saves
+        self._agree = agree
+        self._report = report
+        self._pauses_seconds = pauses_seconds
+        self._writing = ThreadPoolExecutor(1, "checkpoint-write")
+        self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
+        self._publisher = Publisher(place, world.size, retention, report, before_publish, pauses_seconds)
+        self._saving: _Saving | None = None
+        self._num_saves = 0
+        self._failures: list[str] = []
         if world.is_first:
-            for partial in folder.glob(".step-*.partial"):
-                if not partial.name.endswith(self._partial_suffix):
-                    shutil.rmtree(partial, ignore_errors=True)
+            try:
+                place.discard_unfinished(attempt)
+            except OSError as error:
+                report(f"what unfinished saves have left could not be removed: {error}")
 
     def save(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> float:
-        """Save the state after `step` updates; returns the seconds that training waited.
+        """Settle the save before, then copy the state after `step` steps and start to write it; a collective.
 
-        The wait is the copy of the state, and the end of the save before where that is still under way.
+        Args:
+            step: the number of steps that are done.
+            state: this rank's part; may change as soon as this returns.
+            manifest: what the checkpoint's manifest is to say besides.
+
+        Returns:
+            The seconds that training waited.
+
+        Raises:
+            CheckpointError: too many saves in a row have failed.
         """
         started = time.perf_counter()
-        self.wait()
-        copied = {key: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=True)) for key, s in state.items()}
-        if self._thread is None:
-            self._write(step, copied, manifest)
-        else:
-            self._pending = self._thread.submit(self._write, step, copied, manifest)
+        self._settle()
+        self._num_saves += 1
+        key = SaveKey(step, self._attempt, self._num_saves)
+        copied = {
+            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._asynchronous))
+            for name, s in state.items()
+        }
+        give_up = Event()
+        written = self._writing.submit(self._write, key, copied)
+        published = None
+        if self._world.is_first:
+            sizes = {name: shard.numel for name, shard in state.items()}
+            published = self._publishing.submit(self._publisher.publish, key, {**manifest, "sizes": sizes}, give_up)
+        self._saving = _Saving(key, written, published, give_up)
+        if not self._asynchronous:
+            self._settle()
         return time.perf_counter() - started
 
-    def wait(self) -> None:
-        """Return when this rank's save is over (on the first rank: published); raises what went wrong with it."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+    def finish(self) -> bool:
+        """Settle the last save; a collective.
 
-    def _write(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> None:
-        final = checkpoint_path(self._folder, step)
-        if is_published(final):
+        Returns:
+            Whether it is published. If not, the failure is counted and reported, and the state may be saved again.
+
+        Raises:
+            CheckpointError: too many saves in a row have failed.
+        """
+        self._settle()
+        return not self._failures
+
+    def close(self, patience_seconds: float = 60.0) -> None:
+        """End the threads; no collective, so it is safe after any error. A save under way has so long to end."""
+        if self._saving is not None:
+            wait([f for f in (self._saving.written, self._saving.published) if f], patience_seconds)
+            self._saving.give_up.set()
+        self._writing.shutdown()
+        self._publishing.shutdown()
+
+    def _settle(self) -> None:
+        if self._saving is None:
             return
-        aside = self._folder / f".{final.name}{self._partial_suffix}"
-        aside.mkdir(parents=True, exist_ok=True)
-        path = aside / f"rank-{self._world.rank:05d}-of-{self._world.size:05d}.safetensors"
-        spans = {key: [shard.numel, shard.start] for key, shard in state.items()}
-        values = {key: shard.values for key, shard in state.items()}
-        save_file(values, path, metadata={"spans": json.dumps(spans)})
-        leave_receipt(path)
+        key = self._saving.key
+        failed, reason = self._agree_on(self._saving)
+        self._saving = None
+        if not failed:
+            self._failures.clear()
+            return
         if self._world.is_first:
-            self._wait_for_all_ranks(aside)
-            full = {"kind": "checkpoint", "format": FORMAT_VERSION, "step": step, "world_size": self._world.size}
-            publish_folder(aside, final, {**full, **manifest}, take_receipts(aside))
-            self._delete_old()
+            self._discard(key)
+        self._count(key.step, reason or "another rank could not write its part, or the first could not publish")
 
-    def _wait_for_all_ranks(self, aside: Path) -> None:
-        deadline = time.monotonic() + _RECEIPT_TIMEOUT_SECONDS
-        while (num_written := count_receipts(aside)) < self._world.size:
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{aside}: only {num_written} of {self._world.size} ranks have written their part")
-            time.sleep(_POLL_SECONDS)
+    def _agree_on(self, saving: _Saving) -> tuple[bool, str | None]:
+        """Whether the save has failed, the same on all ranks; and why, where it was this rank."""
+        reason = _failure(saving.written)
+        failed = self._agree(reason is not None)
+        if failed:
+            saving.give_up.set()
+        if saving.published is not None:
+            # After giving up too: it must be over before its files are removed.
+            why_unpublished = _failure(saving.published)
+            reason = reason or why_unpublished
+        return failed or self._agree(reason is not None), reason
 
-    def _delete_old(self) -> None:
-        for step in checkpoints_to_delete(published_steps(self._folder), self._keep_last):
-            path = checkpoint_path(self._folder, step)
-            # Without its manifest it is absent; then its files may go in any order.
-            (path / MANIFEST).unlink()
-            shutil.rmtree(path)
+    def _count(self, step: int, reason: str) -> None:
+        self._failures.append(f"step {step}: {reason}")
+        num_failed = len(self._failures)
+        if num_failed < self._max_failed_saves:
+            self._report(
+                f"the checkpoint of step {step} was not saved: {reason}. Training goes on; failed saves in a row: "
+                f"{num_failed}, checkpoint.max_failed_saves: {self._max_failed_saves}"
+            )
+            return
+        raise CheckpointError(
+            f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._max_failed_saves}):\n"
+            + "\n".join(f"  {failure}" for failure in self._failures)
+            + "\nMend the cause; the same command goes on from the last checkpoint that was saved."
+        )
+
+    def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
+        name = rank_file_name(self._world.rank, self._world.size)
+        try_again(
+            lambda: self._place.write_part(key, name, lambda path: write_rank_file(path, state)),
+            f"writing this rank's part of the checkpoint of step {key.step}",
+            self._report,
+            self._pauses_seconds,
+        )
+
+    def _discard(self, key: SaveKey) -> None:
+        try:
+            self._place.discard(key)
+        except OSError as error:
+            self._report(f"what the failed save of step {key.step} has left could not be removed: {error}")
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """The folder of the checkpoint after `step` updates."""
-    return folder / f"step-{step:08d}"
-
-
-def published_steps(folder: Path) -> list[int]:
-    """The steps of all published checkpoints, in order."""
-    return sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if is_published(path))
-
-
-class CheckpointReader:
-    """Reads any part of any state tensor of a published checkpoint. Use it as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        """Map the files of all ranks that wrote it."""
-        self.manifest = read_manifest(path)
-        self._open_files = ExitStack()
-        self._pieces: dict[str, list[tuple[int, Any]]] = {}
-        self._numel: dict[str, int] = {}
-        for name in sorted(self.manifest["files"]):
-            file = self._open_files.enter_context(safe_open(path / name, framework="pt"))
-            for key, (numel, start) in json.loads(file.metadata()["spans"]).items():
-                self._pieces.setdefault(key, []).append((start, file.get_slice(key)))
-                self._numel[key] = numel
-
-    def __enter__(self) -> "CheckpointReader":
-        """The reader itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Close the files."""
-        self._open_files.close()
-
-    def read(self, key: str, start: int, stop: int) -> Tensor:
-        """Elements `start` to `stop` of a flat state tensor, put together from the parts that hold them."""
-        if key not in self._pieces:
-            raise KeyError(f"the checkpoint has no {key}: it is of another model")
-        values = torch.empty(stop - start, dtype=torch.float32)
-        filled = 0
-        for piece_start, piece in self._pieces[key]:
-            first, last = max(start, piece_start), min(stop, piece_start + piece.get_shape()[0])
-            if first < last:
-                values[first - start : last - start] = piece[first - piece_start : last - piece_start]
-                filled += last - first
-        if filled != stop - start:
-            raise ValueError(f"the checkpoint holds {filled} of elements {start} to {stop} of {key}")
-        return values
+def _failure(task: Future[None]) -> str | None:
+    """Why the task failed, if it did; an error that is not the file system's is one of the program, and is raised."""
+    try:
+        task.result()
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+    return None

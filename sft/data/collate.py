@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sft.ledger import pack_digest
 from sft.schema import Pack
 
 # Two tokens, since one has nothing to attend to or to predict; what they are does not matter.
@@ -28,6 +29,8 @@ class Batch:
     max_seqlen: int
     example_ids: tuple[int, ...]
     num_supervised_tokens: int
+    fed: tuple[tuple[int, int], ...] = ()
+    """(pack id, `sft.ledger.pack_digest`) of each pack, for the ledger."""
 
     @property
     def num_tokens(self) -> int:
@@ -68,6 +71,7 @@ def collate(packs: Sequence[Pack | None]) -> Batch:
         int(segment_lens.max()),
         tuple(int(i) for pack in real for i in pack.example_ids),
         int(loss_mask.sum()),
+        tuple((pack.pack_id, pack_digest(pack)) for pack in real),
     )
 
 

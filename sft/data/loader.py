@@ -21,6 +21,10 @@ class StepLoader:
         """Tokens in the loss of the whole step, over all ranks: known before it runs."""
         return self.plan.num_supervised_tokens(self.steps.step_packs(step))
 
+    def own_packs(self, step: int) -> list[int]:
+        """The packs that this rank feeds in `step`."""
+        return [pack for packs in self.steps.rank_packs(step, self.rank) for pack in packs if pack != EMPTY_PACK]
+
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`."""
         return [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]

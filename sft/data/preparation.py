@@ -31,7 +31,7 @@ from sft.data.reading.sources import content_hash, decode_block, read_blocks, re
 from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share, find_left_out
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_parts import StorePart, encode_part, open_part, publish_store
-from sft.data.token_store import STORE_VERSION, TokenStore
+from sft.data.token_store import STORE_VERSION, TokenStore, store_path
 from sft.errors import UserError
 from sft.schema import Record, Rejected
 
@@ -202,7 +202,7 @@ def locate_store(data: DataConfig, model: ModelConfig) -> Located:
     """
     preparer = BlockPreparer(resolve_sources(data), model)
     inputs = fingerprint_inputs(preparer.data, preparer.pipeline.tokenizer.fingerprint)
-    return Located(data.cache_dir.expanduser() / "tokens" / fingerprint(inputs), inputs, preparer)
+    return Located(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
 
 
 def resolve_sources(data: DataConfig) -> DataConfig:

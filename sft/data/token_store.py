@@ -29,6 +29,11 @@ STORE_VERSION = 3
 _NOT_MAPPED = ("path", "manifest")
 
 
+def store_path(cache_dir: Path, name: str) -> Path:
+    """Where the store of this name lies; its name is the fingerprint of what it is made from."""
+    return cache_dir.expanduser() / "tokens" / name
+
+
 @dataclass(frozen=True)
 class TokenStore:
     """A published store, opened for reading."""

@@ -36,7 +36,12 @@ ReadState = Callable[[str, int, int], Tensor]
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient of a step is not a number; the weights of the last checkpoint are still good."""
+    """The loss or the gradient of a step is not finite. No update was made, and the next step can follow."""
+
+    def __init__(self, what: str, ranks: tuple[int, ...] = ()) -> None:
+        """`ranks`: those whose own loss is not finite, where it is known."""
+        super().__init__(what)
+        self.ranks = ranks
 
 
 class Engine(Protocol):
@@ -48,7 +53,7 @@ class Engine(Protocol):
         """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.
 
         Raises:
-            NonFiniteError: on every rank, before the update where it is the loss.
+            NonFiniteError: on every rank, before the update; the gradients are gone.
         """
         ...
 
@@ -66,6 +71,10 @@ class Engine(Protocol):
 
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state, by `<parameter>/<kind>`; views, not copies."""
+        ...
+
+    def local_spans(self) -> dict[str, range]:
+        """The elements of each flat state tensor that this rank holds, and so reads."""
         ...
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:

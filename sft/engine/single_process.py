@@ -52,10 +52,12 @@ class SingleProcessEngine:
                 gradients[name] += parameter.grad.float()
                 parameter.grad = None
         if not math.isfinite(nll):
-            raise NonFiniteError(f"the loss is {nll / num_supervised_tokens}")
+            raise NonFiniteError(f"the loss is {nll / num_supervised_tokens}", (0,))
         for name, master in self._masters.items():
             master.grad = gradients[name]
         grad_norm = float(clip_grad_norm_(self._masters.values(), self._max_grad_norm))
+        if not math.isfinite(grad_norm):
+            raise NonFiniteError(f"the norm of the gradient is {grad_norm}")
         for group in self._adamw.param_groups:
             group["lr"] = lr
         self._adamw.step()
@@ -83,6 +85,10 @@ class SingleProcessEngine:
                 whole = master.detach() if kind == "master" else self._adamw.state[master][kind]
                 state[f"{name}/{kind}"] = Shard(whole.numel(), 0, whole.flatten())
         return state
+
+    def local_spans(self) -> dict[str, range]:
+        """All elements; see `Engine`."""
+        return {f"{name}/{kind}": range(m.numel()) for name, m in self._masters.items() for kind in STATE_KINDS}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Take over a saved state; see `Engine`."""

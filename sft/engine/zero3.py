@@ -29,7 +29,7 @@ from deepspeed.utils import (
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.collate import Batch
-from sft.engine.engine import NonFiniteError, ReadState, Shard, StepResult, decay_groups
+from sft.engine.engine import STATE_KINDS, NonFiniteError, ReadState, Shard, StepResult, decay_groups
 from sft.engine.zero3_config import build_zero3_config
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
@@ -85,12 +85,25 @@ class Zero3Engine:
             nll += nll_sum.detach()
         loss = float(self.all_reduce_sum(nll)) / num_supervised_tokens
         if not math.isfinite(loss):
-            raise NonFiniteError(f"the loss is {loss}")
+            self._drop_gradients()
+            raise NonFiniteError(f"the loss is {loss}", self._ranks_where(not math.isfinite(float(nll))))
         self._engine.step()
+        # Where it is not finite, DeepSpeed has made no update, and says so with an infinite norm.
         grad_norm = float(self._engine.get_global_grad_norm())
         if not math.isfinite(grad_norm):
-            raise NonFiniteError(f"the norm of the gradient is {grad_norm}")
+            raise NonFiniteError("the gradient is not finite")
         return StepResult(loss, grad_norm)
+
+    def _drop_gradients(self) -> None:
+        """What DeepSpeed's own step does with gradients that it does not use."""
+        self._zero._pre_step()
+        self._zero._partition_all_parameters()
+        self._zero._overflow_clean_up(self._zero.loss_scale)
+
+    def _ranks_where(self, is_here: bool) -> tuple[int, ...]:
+        found = torch.zeros(self.world.size)
+        found[self.world.rank] = is_here
+        return tuple(self.all_reduce_sum(found).nonzero().flatten().tolist())
 
     def segment_nll(self, batch: Batch) -> Tensor:
         """The summed nll of each segment; see `Engine`."""
@@ -122,6 +135,11 @@ class Zero3Engine:
             for kind, values in kinds.items():
                 state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values[: stop - start])
         return state
+
+    def local_spans(self) -> dict[str, range]:
+        """See `Engine`."""
+        spans = {name: range(*self._own_range(parameter)) for name, parameter in self._parameters()}
+        return {f"{name}/{kind}": span for name, span in spans.items() for kind in STATE_KINDS}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Take over a saved state; see `Engine`."""

@@ -1,5 +1,6 @@
 """The loss on held-out examples, by task. Each rank measures its share of the packs; the sums are added up."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,21 @@ class HeldoutSet:
     unseen_tasks: tuple[str, ...]
 
 
-def measure_heldout(engine: Engine, heldout: HeldoutSet, name: str, step: int | None = None) -> dict[str, Any]:
+def measure_heldout(
+    engine: Engine,
+    heldout: HeldoutSet,
+    name: str,
+    step: int | None = None,
+    tell: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """The mean nll of each task's supervised tokens, in nats; all ranks call this together.
+
+    Args:
+        engine: holds the model.
+        heldout: what is measured.
+        name: of the model, for the result.
+        step: after which it is measured, for the result.
+        tell: called before each micro-batch, for whoever watches whether there is progress.
 
     Returns:
         `{"name", "step", "loss", "tasks": {task: {"loss", "num_supervised_tokens", "num_examples", "unseen"}}}`
@@ -37,6 +51,7 @@ def measure_heldout(engine: Engine, heldout: HeldoutSet, name: str, step: int | 
     sums = torch.zeros(len(store.tasks), 3, dtype=torch.float64)
     for i in range(steps.num_steps):
         for batch in loader.micro_batches(i):
+            tell()
             nll = engine.segment_nll(batch)
             if batch.example_ids:
                 ids = np.array(batch.example_ids)

@@ -13,23 +13,24 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from sft.atomic_files import read_json
 from sft.config import SftConfig
 from sft.config_file import build_config, override, read_yaml
 from sft.data.preparation import spread_over_threads
-from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.loading import check_model
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import run_curriculum
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
-from sft.training.stop_request import StopRequest
+from sft.training.watched_run import Limits, collective_timeout, run_watched
+from sft.training.wishes import Wishes
 from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World
 
 EXIT_WRONG_INPUT = 2
-EXIT_STOPPED = 3
+EXIT_CODES = {"done": 0, "failed": 1, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
+HANG_TIMEOUT_SECONDS = 900.0
 
 
 def main(arguments: list[str]) -> int:
@@ -40,36 +41,38 @@ def main(arguments: list[str]) -> int:
         return EXIT_WRONG_INPUT
     try:
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
-        content.pop("cluster", None)
+        cluster = content.pop("cluster", None) or {}
         config = anchor_paths(build_config(content, arguments[0]))
         check_model(config.model)
         world = _world()
-        return _run(config, world)
+        return _run(config, world, float(cluster.get("hang_timeout_seconds", HANG_TIMEOUT_SECONDS)))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_WRONG_INPUT
 
 
-def _run(config: SftConfig, world: World) -> int:
+def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank)
-    stop = StopRequest(RunFolder(config.run.dir).stop_file)
-    stop.listen()
+    wishes = Wishes(RunFolder(config.run.dir).stop_file)
+    wishes.listen()
     # No rank prepares data while the others hold their GPUs and wait.
     spread = refuse_to_spread if world.size > 1 else spread_over_threads
     workload, _store, _plans = prepare_workload(config, spread=spread)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=collective_timeout(hang_timeout_seconds))
     else:
         # One rank under plain python; torch's stubs do not name HashStore.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
         attempt = begin_attempt(RunFolder(config.run.dir), world)
-        finished = run_curriculum(config, world, workload, attempt, stop, Zero3Engine)
+        end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
     finally:
         dist.destroy_process_group()
-    return 0 if finished else EXIT_STOPPED
+    if end in ("wrong input", "failed") and world.is_first:
+        sys.stderr.write(f"{read_json(attempt.folder / 'ended.json')['message']}\n")
+    return EXIT_CODES[end]
 
 
 def _world() -> World:

@@ -2,14 +2,14 @@
 
 import torch.distributed as dist
 
-from sft.errors import UserError
+from sft.errors import TrainingError, UserError
 
 
-def raise_on_all_ranks(message: str | None) -> None:
+def raise_on_all_ranks(message: str | None, kind: type[UserError] | type[TrainingError] = UserError) -> None:
     """All ranks call this together; where any has a message, all raise it.
 
     Raises:
-        UserError: with the messages of all ranks, each once.
+        UserError: (or `kind`) with the messages of all ranks, each once.
     """
     messages = [message]
     if dist.is_initialized() and dist.get_world_size() > 1:
@@ -17,4 +17,6 @@ def raise_on_all_ranks(message: str | None) -> None:
         dist.all_gather_object(messages, message)
     found = sorted({text for text in messages if text})
     if found:
-        raise UserError("\n".join(found))
+        error = kind("\n".join(found))
+        error.is_everywhere = True
+        raise error

@@ -1,21 +1,35 @@
 """An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
 
-attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.log · ended.json
+attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl} · ended.json
 """
 
 import os
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from sft.atomic_files import write_json
+from sft.run_events import EventLog
 from sft.run_folder import RunFolder
+from sft.training.position import Position
 from sft.world import World
 
 
-def begin_attempt(run: RunFolder, world: World) -> int:
-    """The number of this attempt, the same on all ranks; its folder is made by the first."""
+@dataclass(frozen=True)
+class Attempt:
+    """This start of the job, as one rank sees it."""
+
+    number: int
+    folder: Path
+    events: EventLog
+    position: Position = field(default_factory=Position)
+
+
+def begin_attempt(run: RunFolder, world: World) -> Attempt:
+    """The next attempt, with the same number on all ranks; its folder is made by the first."""
     number = torch.zeros(1, dtype=torch.int64)
     if world.is_first:
         number[0] = latest_attempt(run) + 1
@@ -26,9 +40,10 @@ def begin_attempt(run: RunFolder, world: World) -> int:
         on_device = number.to("cuda") if dist.get_backend() == "nccl" else number
         dist.broadcast(on_device, src=0)
         number = on_device.cpu()
+    folder = run.attempt(int(number))
     # Where a person finds the process of a rank.
-    write_json(run.attempt(int(number)) / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
-    return int(number)
+    write_json(folder / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
+    return Attempt(int(number), folder, EventLog(folder, world.rank))
 
 
 def latest_attempt(run: RunFolder) -> int:

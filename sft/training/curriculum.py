@@ -19,8 +19,9 @@ from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
+from sft.training.attempt import Attempt
 from sft.training.stage import StageInputs, run_stage
-from sft.training.stop_request import StopRequest
+from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -28,7 +29,7 @@ BuildEngine = Callable[[SftConfig, OptimizerConfig, str, World], Engine]
 
 
 def run_curriculum(
-    config: SftConfig, world: World, workload: Workload, attempt: int, stop: StopRequest, build: BuildEngine
+    config: SftConfig, world: World, workload: Workload, attempt: Attempt, wishes: Wishes, build: BuildEngine
 ) -> bool:
     """Run every stage that is not finished; False if stopped on request, with a checkpoint saved.
 
@@ -36,8 +37,8 @@ def run_curriculum(
         config: the run.
         world: this rank's place.
         workload: where the prepared data is.
-        attempt: the number of this start of the job.
-        stop: asked between steps.
+        attempt: this start of the job.
+        wishes: asked for between steps.
         build: makes the engine of a stage from the model at a path.
     """
     run = RunFolder(config.run.dir)
@@ -52,8 +53,9 @@ def run_curriculum(
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
             plan = PackPlan.open(folder.packs)
+            attempt.position.enter("load", stage=stage.name)
             engine = build(config, stage.optimizer, model_path, world)
-            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, stop)
+            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes)
             finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one, which is full of reference cycles.
             del engine

@@ -4,26 +4,35 @@ A stage is a function of the model that it starts from and of its plan. It resum
 exact next step; when `stage.json` is there it is never run again.
 """
 
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
-from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path, published_steps
+from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import SftConfig
+from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
+from sft.ledger import LedgerWriter, entry_from_slots, slots_of
 from sft.run_folder import RunFolder, StageFolder
 from sft.step_plan import StepPlan
+from sft.training.attempt import Attempt
 from sft.training.loop import Loop
 from sft.training.lr_schedule import LrSchedule
+from sft.training.skipping import SkipRule
+from sft.training.stage_checkpoints import open_store, resume
 from sft.training.step_recorder import StepRecorder
-from sft.training.stop_request import StopRequest
+from sft.training.wishes import Wishes
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,8 @@ class StageInputs:
     plan: PackPlan
     heldout: HeldoutSet | None
     tokenizer: Any
-    attempt: int
-    stop: StopRequest
+    attempt: Attempt
+    wishes: Wishes
 
     @property
     def folder(self) -> StageFolder:
@@ -47,55 +56,80 @@ class StageInputs:
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
-    config, world = inputs.config, engine.world
-    stage, folder, run = config.stages[inputs.index], inputs.folder, RunFolder(config.run.dir)
+    config, world, attempt = inputs.config, engine.world, inputs.attempt
+    stage, folder = config.stages[inputs.index], inputs.folder
     steps = StepPlan(len(inputs.plan), config.train.packs_per_step, world.size, config.train.micro_packs)
     loader = StepLoader(inputs.store, inputs.plan, steps, world.rank)
     schedule = LrSchedule(stage.optimizer, steps.num_steps)
-    checkpoints = CheckpointStore(
-        folder.checkpoints, world, inputs.attempt, config.checkpoint.keep_last, config.checkpoint.async_
-    )
-    first_step = _resume(engine, folder)
+    skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
+    ledger = LedgerWriter(folder.ledger, attempt.number) if world.is_first else None
+    place = stage_place(config.checkpoint, folder)
+    first_step, skip.num_skipped = resume(engine, place, attempt)
+    if world.is_first:
+        attempt.events.add(
+            "resumed", f"stage {stage.name} goes on at step {first_step}", stage=stage.name, step=first_step
+        )
+    if ledger is not None:
+        ledger.resume(first_step)
 
     def evaluate(num_done: int) -> None:
         _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
-    record = _no_record
-    if world.is_first:
-        board = run.tensorboard / stage.name if config.logging.tensorboard else None
-        record = StepRecorder(stage.name, loader, schedule, inputs.attempt, folder.metrics, board)
+    checkpoints = open_store(engine, place, config.checkpoint, attempt, None if ledger is None else ledger.sync)
     loop = Loop(
         engine=engine,
         loader=loader,
         schedule=schedule,
+        skip=skip,
         checkpoints=checkpoints,
         checkpoint=config.checkpoint,
         checkpoint_manifest={"stage": stage.name, "plan": inputs.plan.manifest["inputs"]},
-        record=record,
-        stop_is_requested=inputs.stop.is_made,
+        record=_recorder(inputs, loader, schedule) if world.is_first else _no_record,
+        record_fed=partial(_record_fed, engine, loader, attempt.number, ledger),
+        wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
+        position=attempt.position,
     )
-    if not loop.run(first_step):
-        return False
+    with closing(checkpoints):
+        if not loop.run(first_step):
+            return False
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
-    export_model(engine, inputs.tokenizer, folder.model, getattr(torch, config.model.dtype), inputs.attempt)
+    attempt.position.enter("export")
+    dtype = getattr(torch, config.model.dtype)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number)
     if world.is_first:
-        write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": inputs.attempt})
+        write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
+        if not config.checkpoint.keep_stage_ends:
+            delete_stage_checkpoints(place, partial(attempt.events.add, "checkpoint"))
     return True
 
 
-def _resume(engine: Engine, folder: StageFolder) -> int:
-    """Load the newest checkpoint into the engine; the number of steps it has done, 0 where there is none."""
-    # The newest that any rank sees: a shared file system may show it to some later than to others.
-    seen = max(published_steps(folder.checkpoints), default=0)
-    newest = int(engine.all_reduce_max(torch.tensor([seen])).item())
-    if newest:
-        with CheckpointReader(checkpoint_path(folder.checkpoints, newest)) as reader:
-            engine.load_local_state(reader.read, newest)
-    return newest
+def _record_fed(
+    engine: Engine,
+    loader: StepLoader,
+    attempt: int,
+    ledger: LedgerWriter | None,
+    step: int,
+    micro_batches: Sequence[Batch],
+    is_update: bool,
+) -> None:
+    """Gather what every rank fed in this step; the first writes it into the ledger."""
+    world, steps = engine.world, loader.steps
+    fed = [pack for batch in micro_batches for pack in batch.fed]
+    slots = slots_of(fed, world.rank, world.size, steps.micro_batches_per_step * steps.micro_packs)
+    summed = engine.all_reduce_sum(torch.tensor(slots, dtype=torch.int64)).tolist()
+    if ledger is not None:
+        ledger.append(entry_from_slots(step, attempt, world.size, summed, is_update))
+
+
+def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule) -> StepRecorder:
+    config, folder = inputs.config, inputs.folder
+    stage = config.stages[inputs.index]
+    board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
+    return StepRecorder(stage.name, loader, schedule, inputs.attempt, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:
@@ -106,7 +140,8 @@ def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, st
     is_done = engine.world.is_first and step is None and (folder / f"{file_name}.json").is_file()
     if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
         return
-    evaluation = measure_heldout(engine, inputs.heldout, name, step)
+    tell = partial(inputs.attempt.position.enter, "evaluate", step)
+    evaluation = measure_heldout(engine, inputs.heldout, name, step, tell)
     if engine.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 

@@ -1,4 +1,4 @@
-"""Writes each step's metrics: a JSON line, and TensorBoard's event files. Only the first rank has one."""
+"""Writes each step's metrics (a JSON line, TensorBoard), and flags loss spikes. Only the first rank has one."""
 
 import resource
 import time
@@ -9,6 +9,8 @@ import torch
 from sft.data.loader import StepLoader
 from sft.engine.engine import StepResult
 from sft.metrics import StepMetrics, append_metrics
+from sft.training.attempt import Attempt
+from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import LrSchedule
 
 _GIB = 1024**3
@@ -18,7 +20,13 @@ class StepRecorder:
     """Turns what a step did into its metrics."""
 
     def __init__(
-        self, stage: str, loader: StepLoader, schedule: LrSchedule, attempt: int, file: Path, tensorboard: Path | None
+        self,
+        stage: str,
+        loader: StepLoader,
+        schedule: LrSchedule,
+        attempt: Attempt,
+        file: Path,
+        tensorboard: Path | None,
     ) -> None:
         """`file` takes the JSON lines, `tensorboard` is the folder of event files."""
         self._stage = stage
@@ -26,6 +34,7 @@ class StepRecorder:
         self._schedule = schedule
         self._attempt = attempt
         self._file = file
+        self._spikes = SpikeDetector()
         self._board = None
         if tensorboard is not None:
             # Imported where it is wanted: it takes a second.
@@ -49,10 +58,14 @@ class StepRecorder:
             seconds=seconds,
             checkpoint_stall_seconds=stall_seconds,
             peak_memory_gib=_peak_memory_gib(),
-            attempt=self._attempt,
+            attempt=self._attempt.number,
             time=time.time(),
         )
         append_metrics(self._file, metrics)
+        spike = self._spikes.find(result.loss)
+        if spike is not None:
+            text = f"step {step}, packs {packs.start} to {packs.stop - 1}: {spike}"
+            self._attempt.events.add("spike", text, stage=self._stage, step=step)
         if self._board is not None:
             scalars = {
                 "loss": metrics.loss,

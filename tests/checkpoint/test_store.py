@@ -5,65 +5,68 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.atomic_files import hash_file, is_published, read_manifest
-from sft.checkpoint.retention import checkpoints_to_delete
-from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path, published_steps
+from sft.atomic_files import check_files, hash_file, is_published, read_manifest
+from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_steps
+from sft.checkpoint.rank_file import CheckpointReader
+from sft.checkpoint.retention import Retention
 from sft.engine.engine import Shard
-from sft.world import World
+from tests.checkpoint.ranks import KEYS, Rank, names, range_of, resumed_step, run_ranks, save_steps, state_of, values_of
 
 
-def shards(values: torch.Tensor, world_size: int) -> list[Shard]:
-    """The parts of a flat tensor as ZeRO-3 deals them out: `ceil(numel / world_size)` each, the last ones less."""
-    share = -(-len(values) // world_size)
-    starts = [min(rank * share, len(values)) for rank in range(world_size)]
-    return [Shard(len(values), start, values[start : start + share]) for start in starts]
-
-
-def save(folder: Path, values: torch.Tensor, world_size: int, step: int = 1, keep_last: int = 9) -> None:
-    """All ranks save, the first last, for it is the one that waits for the others."""
-    for rank in reversed(range(world_size)):
-        store = CheckpointStore(folder, World(rank, world_size), 1, keep_last, asynchronous=False)
-        store.save(step, {"weight/master": shards(values, world_size)[rank]}, {"stage": "x"})
-
-
-@given(numel=st.integers(1, 40), saved=st.integers(1, 5), loaded=st.integers(1, 7))
+@settings(deadline=None, max_examples=20)
+@given(numel=st.integers(1, 40), saved=st.integers(1, 4), loaded=st.integers(1, 4))
 def test_any_world_size_reads_what_any_other_wrote(
     tmp_path_factory: pytest.TempPathFactory, numel: int, saved: int, loaded: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    values = torch.randn(numel, generator=torch.Generator().manual_seed(numel))
-    save(folder, values, saved)
-    with CheckpointReader(checkpoint_path(folder, 1)) as reader:
-        for shard in shards(values, loaded):
-            stop = shard.start + len(shard.values)
-            assert torch.equal(reader.read("weight/master", shard.start, stop), shard.values)
+    place = LocalPlace(tmp_path_factory.mktemp("checkpoints"))
+    save_steps(place, saved, 3, numel=numel)
+    assert resumed_step(place, loaded, numel)[0] == 3
+
+
+def test_what_is_not_there_is_not_read(tmp_path: Path) -> None:
+    save_steps(LocalPlace(tmp_path), 2, 1)
+    with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
+        assert torch.equal(reader.read("weight/master", 0, 37), values_of(1, "weight/master"))
         with pytest.raises(KeyError, match="of another model"):
             reader.read("bias/master", 0, 1)
-        with pytest.raises(ValueError, match="holds"):
-            reader.read("weight/master", 0, numel + 1)
+        with pytest.raises(ValueError, match="holds 37 of elements 0 to 38"):
+            reader.read("weight/master", 0, 38)
 
 
-def test_it_is_published_by_its_manifest_with_the_hash_of_every_file(tmp_path: Path) -> None:
-    save(tmp_path, torch.arange(10.0), 2)
-    path = checkpoint_path(tmp_path, 1)
+def test_its_manifest_has_the_hash_of_every_file_and_what_the_caller_says(tmp_path: Path) -> None:
+    save_steps(LocalPlace(tmp_path), 2, 5)
+    path = checkpoint_path(tmp_path, 5)
     manifest = read_manifest(path)
-    assert (manifest["step"], manifest["world_size"], manifest["stage"]) == (1, 2, "x")
+    assert [manifest[key] for key in ("kind", "step", "world_size", "stage", "num_updates")] == [
+        "checkpoint",
+        5,
+        2,
+        "x",
+        4,
+    ]
     files = {p.name: hash_file(p) for p in path.iterdir() if p.name != "manifest.json"}
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == files
     assert len(files) == 2
+    assert check_files(path) == []
 
 
 def test_what_is_not_published_is_not_there(tmp_path: Path) -> None:
     """One of two ranks has written: nothing is to be seen, and the next start of the job clears it away."""
-    shard = shards(torch.arange(10.0), 2)[1]
-    CheckpointStore(tmp_path, World(1, 2), 1, 9, asynchronous=False).save(4, {"weight/master": shard}, {})
+
+    def main(rank: Rank) -> None:
+        store = rank.store(LocalPlace(tmp_path))
+        if not rank.world.is_first:
+            store.save(4, state_of(4, rank.world), {})
+        store.close()
+
+    run_ranks(2, main)
     assert published_steps(tmp_path) == []
-    assert list(tmp_path.glob(".step-*"))
-    CheckpointStore(tmp_path, World(0, 2), 2, 9, asynchronous=False)
-    assert not list(tmp_path.glob(".step-*"))
+    assert names(tmp_path) == [".step-00000004.attempt-0001-0001.partial"]
+    save_steps(LocalPlace(tmp_path), 2, 9, attempt=2)
+    assert names(tmp_path) == ["step-00000009"]
 
 
 def test_half_a_folder_without_a_manifest_is_replaced(tmp_path: Path) -> None:
@@ -71,58 +74,76 @@ def test_half_a_folder_without_a_manifest_is_replaced(tmp_path: Path) -> None:
     path.mkdir()
     (path / "rank-00000-of-00001.safetensors").write_text("half")
     assert published_steps(tmp_path) == []
-    save(tmp_path, torch.arange(3.0), 1)
-    with CheckpointReader(path) as reader:
-        assert reader.read("weight/master", 0, 3).tolist() == [0, 1, 2]
+    save_steps(LocalPlace(tmp_path), 1, 1)
+    assert resumed_step(LocalPlace(tmp_path), 1)[0] == 1
 
 
 def test_a_published_one_is_never_overwritten(tmp_path: Path) -> None:
-    save(tmp_path, torch.zeros(3), 1)
-    save(tmp_path, torch.ones(3), 1)
-    with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
-        assert reader.read("weight/master", 0, 3).tolist() == [0, 0, 0]
+    save_steps(LocalPlace(tmp_path), 2, 1)
+    before = {path: path.read_bytes() for path in checkpoint_path(tmp_path, 1).iterdir()}
+    save_steps(LocalPlace(tmp_path), 3, 1)
+    assert {path: path.read_bytes() for path in checkpoint_path(tmp_path, 1).iterdir()} == before
+    assert names(tmp_path) == ["step-00000001"]
 
 
 def test_a_thread_saves_the_state_as_it_was(tmp_path: Path) -> None:
-    values = torch.zeros(1000)
-    store = CheckpointStore(tmp_path, World(), 1, 9, asynchronous=True)
-    store.save(1, {"weight/master": Shard(1000, 0, values)}, {})
-    values += 1  # training goes on
-    store.wait()
+    def main(rank: Rank) -> None:
+        store = rank.store(LocalPlace(tmp_path))
+        values = torch.zeros(1000)
+        store.save(1, {"weight/master": Shard(1000, 0, values)}, {})
+        values += 1  # training goes on
+        assert store.finish()
+        store.close()
+
+    run_ranks(1, main)
     with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
         assert not reader.read("weight/master", 0, 1000).any()
 
 
-def test_an_error_of_the_thread_is_not_lost(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, World(), 1, 9, asynchronous=True)
-    (tmp_path / ".step-00000001.attempt-0001.partial").write_text("a file where the folder should be")
-    store.save(1, {"weight/master": Shard(3, 0, torch.zeros(3))}, {})
-    with pytest.raises(OSError, match="File exists|Not a directory"):
-        store.wait()
+def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> None:
+    def main(rank: Rank) -> None:
+        store = rank.store(LocalPlace(tmp_path), asynchronous=False)
+        store.save(1, state_of(1, rank.world), {})
+        assert is_published(checkpoint_path(tmp_path, 1))
+        assert store.finish()
+        store.close()
+
+    run_ranks(3, main)
 
 
 def test_old_ones_go_after_a_newer_one_is_published(tmp_path: Path) -> None:
-    for step in (5, 10, 15):
-        save(tmp_path, torch.zeros(3), 1, step, keep_last=2)
-        assert is_published(checkpoint_path(tmp_path, step))
-    assert published_steps(tmp_path) == [10, 15]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000015"]
+    save_steps(LocalPlace(tmp_path), 2, 5, 10, 15, 20, retention=Retention(2, keep_every_steps=10))
+    assert names(tmp_path) == ["step-00000010", "step-00000015", "step-00000020"]
 
 
-@given(steps=st.lists(st.integers(0, 999), unique=True), keep_last=st.integers(1, 5))
-def test_the_newest_are_kept(steps: list[int], keep_last: int) -> None:
-    deleted = checkpoints_to_delete(steps, keep_last)
-    kept = set(steps) - set(deleted)
-    assert len(kept) == min(keep_last, len(steps))
-    assert not deleted or max(deleted) < min(kept)
+def test_the_hook_runs_before_anything_is_to_be_seen(tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+    save_steps(LocalPlace(tmp_path), 2, 1, 2, before_publish=lambda: seen.append(published_steps(tmp_path)))
+    assert seen == [[], [1]], "once for each save, on the first rank alone"
 
 
 def test_reading_runs_no_code(tmp_path: Path) -> None:
     """The files are safetensors and JSON: there is no pickle in them to be run."""
-    save(tmp_path, torch.arange(4.0), 2)
+    save_steps(LocalPlace(tmp_path), 2, 1)
     for path in checkpoint_path(tmp_path, 1).iterdir():
         if path.suffix == ".json":
             json.loads(path.read_text())
         else:
             header_len = int.from_bytes(path.read_bytes()[:8], "little")
             json.loads(path.read_bytes()[8 : 8 + header_len])
+
+
+def test_a_rank_opens_the_files_with_its_part_only(tmp_path: Path) -> None:
+    """Of four ranks' files, the first of two needs the first two: the others may even be gone."""
+    save_steps(LocalPlace(tmp_path), 4, 1, numel=40)
+    for rank in (2, 3):
+        (checkpoint_path(tmp_path, 1) / f"rank-0000{rank}-of-00004.safetensors").unlink()
+
+    def main(rank: Rank) -> None:
+        reader = rank.open(LocalPlace(tmp_path), parts=dict.fromkeys(KEYS, range(20)))
+        assert reader is not None
+        with reader:
+            assert torch.equal(reader.read("norm/master", 0, 20), values_of(1, "norm/master", 40)[:20])
+        assert range_of(rank.world, 40) == range(40)
+
+    run_ranks(1, main)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.atomic_files import hash_file
-from sft.checkpoint.store import published_steps
+from sft.checkpoint.local_place import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.conftest import NUM_STEPS, WriteConfig
 

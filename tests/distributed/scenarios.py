@@ -8,13 +8,16 @@ from typing import Any
 import torch
 
 from sft.checkpoint.export import export_model
-from sft.checkpoint.store import CheckpointReader, CheckpointStore, checkpoint_path
+from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.resume import open_newest_good
+from sft.checkpoint.retention import Retention
+from sft.checkpoint.store import CheckpointStore
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
-from sft.engine.engine import Engine
+from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.step_plan import StepPlan
@@ -75,6 +78,15 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
     return results
 
 
+def load(engine: Engine, folder: Path) -> None:
+    """Load the newest checkpoint, this rank's part of it."""
+    place = LocalPlace(folder)
+    reader = open_newest_good(place, engine.world, engine.all_reduce_max, print, engine.local_spans())
+    assert reader is not None
+    with reader:
+        engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
+
+
 def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     """A straight run with a checkpoint in the middle and the model exported at its end."""
     config = SftConfig.model_validate(settings["config"])
@@ -83,10 +95,20 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     loader = build_loader(settings, world)
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
-    checkpoints = CheckpointStore(folder / "checkpoints", world, 1, keep_last=2, asynchronous=True)
-    checkpoints.save(saved_at, engine.local_state(), {})
+    checkpoints = CheckpointStore(
+        LocalPlace(folder / "checkpoints"),
+        world,
+        attempt=1,
+        retention=Retention(keep_last=2),
+        asynchronous=True,
+        max_failed_saves=1,
+        agree=lambda mine: bool(engine.all_reduce_max(torch.tensor([float(mine)])).item()),
+        report=print,
+    )
+    checkpoints.save(saved_at, engine.local_state(), {"num_updates": saved_at})
     after = take_steps(engine, config, loader, saved_at, last)
-    checkpoints.wait()
+    assert checkpoints.finish()
+    checkpoints.close()
     dtype = getattr(torch, config.model.dtype)
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
     batch = loader.micro_batches(0)[0]
@@ -103,8 +125,7 @@ def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
     folder = Path(settings["folder"])
     engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
     saved_at = settings["saved_at"]
-    with CheckpointReader(checkpoint_path(folder / "checkpoints", saved_at)) as reader:
-        engine.load_local_state(reader.read, saved_at)
+    load(engine, folder / "checkpoints")
     steps = take_steps(engine, config, build_loader(settings, world), saved_at, settings["num_steps"])
     expected = torch.load(folder / "state.pt", weights_only=True)
     differences = {}
@@ -122,3 +143,30 @@ def one_rank_misses_the_store(settings: dict[str, Any], world: World) -> str:
     except UserError as error:
         return str(error)
     return "nothing was raised"
+
+
+def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Steps 1 and 3 of five are not finite, on the last rank alone; and a run that was never given these steps."""
+    config = SftConfig.model_validate(settings["config"])
+    loader = build_loader(settings, world)
+    states, errors = [], []
+    for spoiled in ({1: "loss", 3: "gradient"}, {}):
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        now: list[str | None] = [None]
+
+        def spoil(module: Any, given: Any, nll: torch.Tensor, now: list[str | None] = now) -> torch.Tensor:
+            if now[0] == "gradient":
+                nll.register_hook(lambda gradient: gradient * float("nan"))
+            return nll * float("nan") if now[0] == "loss" else nll
+
+        engine._engine.module.register_forward_hook(spoil)
+        for step in range(5) if spoiled else (0, 2, 4):
+            now[0] = spoiled.get(step) if world.rank == world.size - 1 else None
+            try:
+                take_steps(engine, config, loader, step, step + 1)
+            except NonFiniteError as error:
+                errors.append([step, str(error), list(error.ranks)])
+        states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
+        del engine
+    equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
+    return {"errors": errors, "equal": equal}

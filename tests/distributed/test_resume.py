@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from sft.checkpoint.store import CheckpointReader, checkpoint_path
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.world import World
 from tests.distributed.launch import run_ranks
-from tests.distributed.scenarios import build_loader, take_steps
+from tests.distributed.scenarios import build_loader, load, take_steps
 
 SAVED_AT, NUM_STEPS = 3, 6
 
@@ -71,8 +70,7 @@ def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(workload: dict[str, Any], 
 def test_the_oracle_resumes_from_zero3s_checkpoint(workload: dict[str, Any], straight: dict[str, Any]) -> None:
     config = SftConfig.model_validate(workload["config"])
     engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
-    with CheckpointReader(checkpoint_path(Path(straight["settings"]["folder"]) / "checkpoints", SAVED_AT)) as reader:
-        engine.load_local_state(reader.read, SAVED_AT)
+    load(engine, Path(straight["settings"]["folder"]) / "checkpoints")
     steps = take_steps(engine, config, build_loader(workload, World()), SAVED_AT, NUM_STEPS)
     assert steps == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
 

@@ -6,21 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sft.training.stop_request import StopRequest
+from sft.training.wishes import Wishes
 
 
 def test_a_file_asks_for_a_stop(tmp_path: Path) -> None:
-    stop = StopRequest(tmp_path / "STOP")
-    assert not stop.is_made()
+    wishes = Wishes(tmp_path / "STOP")
+    assert not wishes.to_stop()
     (tmp_path / "STOP").touch()
-    assert stop.is_made()
+    assert wishes.to_stop()
 
 
 def test_the_first_signal_asks_and_the_second_ends(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from sft.training.stop_request import StopRequest\n"
-        "stop = StopRequest(Path(sys.argv[1])); stop.listen(); assert not stop.is_made()\n"
-        "os.kill(os.getpid(), signal.SIGUSR1); assert stop.is_made(); sys.stdout.write('asked'); sys.stdout.flush()\n"
+        "import os, signal, sys; from pathlib import Path; from sft.training.wishes import Wishes\n"
+        "wishes = Wishes(Path(sys.argv[1])); wishes.listen(); assert not wishes.to_stop()\n"
+        "os.kill(os.getpid(), signal.SIGUSR1); assert wishes.to_stop(); sys.stdout.write('asked'); sys.stdout.flush()\n"
         "os.kill(os.getpid(), signal.SIGUSR1); sys.stdout.write('alive')\n"
     )
     done = subprocess.run(

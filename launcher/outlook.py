@@ -1,0 +1,56 @@
+"""What the first worker can see of the cluster's near future: room for more workers, nodes that will be taken away.
+
+Both are questions to Ray's control store, which take milliseconds; they are asked every few seconds at most.
+"""
+
+import time
+from collections.abc import Mapping
+
+import ray
+import ray._private.state
+
+_EVERY_SECONDS = 5.0
+
+_RAY_KNOWS_AFTER_SECONDS = 25.0
+"""Ray counts what a group may have every 20 seconds; one that starts again before is no larger."""
+
+
+class Outlook:
+    """Asked by the training loop between two steps."""
+
+    def __init__(self, num_workers: int, max_workers: int, resources_per_worker: Mapping[str, float]) -> None:
+        """`num_workers` are there now, each with these resources."""
+        self._may_grow = num_workers < max_workers
+        self._per_worker = resources_per_worker
+        self._asked_at = 0.0
+        self._room_since: float | None = None
+        self._leaving: frozenset[str] = frozenset()
+        self._is_notice_new = False
+
+    def has_room(self) -> bool:
+        """Whether one more worker would find its resources on one node, and Ray knows of it, too."""
+        self._look()
+        return self._room_since is not None and time.monotonic() - self._room_since > _RAY_KNOWS_AFTER_SECONDS
+
+    def has_notice(self) -> bool:
+        """Whether Ray was told, since the last question, that a node will be taken away (a spot instance)."""
+        self._look()
+        is_new, self._is_notice_new = self._is_notice_new, False
+        return is_new
+
+    def _look(self) -> None:
+        if time.monotonic() - self._asked_at < _EVERY_SECONDS:
+            return
+        self._asked_at = time.monotonic()
+        has_room = self._may_grow and self._is_room()
+        self._room_since = (self._room_since or time.monotonic()) if has_room else None
+        leaving = frozenset(ray._private.state.state.get_draining_nodes())
+        self._is_notice_new = self._is_notice_new or bool(leaving - self._leaving)
+        self._leaving = leaving
+
+    def _is_room(self) -> bool:
+        # Only the free resources of each node tell this: their sum may be scattered.
+        nodes = ray._private.state.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+        return any(
+            all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()
+        )

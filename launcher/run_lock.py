@@ -1,0 +1,231 @@
+"""One driver at a time in a run folder: a lock file that its holder renews, on any file system.
+
+    {"node": "a", "machine": "<boot and pid namespace>", "pid": 71, "started": 5566, "since": "…",
+     "nonce": "…", "beat": 3}
+
+The file is created exclusively, and its `beat` counts up while the holder lives. Whether a holder is dead is known at
+once where its process would be on this machine; elsewhere its beat is watched by our own clock, so no two clocks are
+compared. Invariant: of those that find a dead holder one takes over, and nobody takes away a lock that is not the one
+that was judged.
+"""
+
+import errno
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sft.errors import UserError
+
+_POLLS = 40
+"""How often a beat is looked at in the time after which its holder counts as dead."""
+
+_SETTLE_SECONDS = 0.2
+"""After a takeover: time for another taker to put back what it renamed by mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who holds a lock, as its file says it."""
+
+    node: str
+    machine: str
+    """Two processes see each other's pids if and only if this is equal."""
+    pid: int
+    started: int
+    """When the process was started, in ticks of its machine's clock: a pid is given again."""
+    since: str
+    nonce: str
+    beat: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.node}, since {self.since}"
+
+
+@contextmanager
+def run_lock(
+    path: Path,
+    on_lost: Callable[[str], None],
+    say: Callable[[str], None] = lambda text: None,
+    beat_seconds: float = 5.0,
+    dead_after_seconds: float = 20.0,
+) -> Iterator[None]:
+    """Hold the lock file while this is open; a lock of a dead process is taken over.
+
+    Args:
+        path: the lock file; its folder is made.
+        on_lost: called once, from a thread, with a message, if another has taken over meanwhile, which happens if this
+            process was suspended. Whoever holds the lock now works in the folder: end what you do there.
+        say: called with a message when it takes a while to find out whether a holder is alive.
+        beat_seconds: time between two renewals.
+        dead_after_seconds: a holder on another node without a renewal in this time is dead; several times
+            `beat_seconds`, and the same on all nodes.
+
+    Raises:
+        UserError: a living process holds it, or the folder cannot be written.
+    """
+    nonce = secrets.token_hex(8)
+    now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    own = _Holder(socket.gethostname(), _machine(), os.getpid(), _start_time(os.getpid()) or 0, now, nonce, 0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _acquire(path, own, say, dead_after_seconds)
+    except OSError as error:
+        raise UserError(
+            f"run.dir: {path.parent} cannot be written: {error.strerror or error}. Give a folder that can."
+        ) from error
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, own, on_lost, ended, beat_seconds), name="lock", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        with suppress(OSError):
+            _remove(path, own.nonce)
+
+
+def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_seconds: float) -> None:
+    while not _create(path, own):
+        holder = _read(path)
+        if holder is None:
+            continue
+        if holder.machine == own.machine:
+            is_dead = _start_time(holder.pid) != holder.started
+        else:
+            say(f"{path} is held by {holder}; waiting {dead_after_seconds:.0f} seconds for a sign of life from there")
+            is_dead = _stays_silent(path, holder, dead_after_seconds)
+        if not is_dead:
+            raise _held(path, holder)
+        # Of several takers one removes the lock, and one creates the next; here both are settled.
+        if _remove(path, holder.nonce) and _create(path, own):
+            time.sleep(_SETTLE_SECONDS)
+            if (now := _renew(path, own)) is not None:
+                raise _held(path, now)
+            return
+
+
+def _held(path: Path, holder: _Holder) -> UserError:
+    return UserError(
+        f"{path.parent} is in use by another driver: {holder}. Two would train over each other. "
+        f"Wait for it or stop it, or give run.dir another folder."
+    )
+
+
+def _stays_silent(path: Path, holder: _Holder, seconds: float) -> bool:
+    """Whether the holder's beat does not change in this time, by our clock."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(seconds / _POLLS)
+        now = _read(path)
+        if now is None or now.nonce != holder.nonce:
+            return True  # it was released, or is another's: what is there now is judged anew
+        if now.beat != holder.beat:
+            return False
+    return True
+
+
+def _beat(path: Path, own: _Holder, on_lost: Callable[[str], None], ended: threading.Event, seconds: float) -> None:
+    while not ended.wait(seconds):
+        own = replace(own, beat=own.beat + 1)
+        try:
+            other = _renew(path, own)
+        except OSError:
+            continue  # the disk may have room again before the lock counts as dead
+        if other is not None:
+            on_lost(f"{path} was taken over by {other}: this process did not renew it for too long.")
+            return
+
+
+def _renew(path: Path, own: _Holder) -> _Holder | None:
+    """Write our lock anew; whoever holds it instead, if it is lost."""
+    while (found := _read(path)) is None:
+        # Another may be about to put it back (see `_remove`), or a person has deleted it.
+        if _create(path, own):
+            return None
+    if found.nonce != own.nonce:
+        return found
+    aside = path.with_name(f".{path.name}.{own.nonce}.partial")
+    aside.write_text(_as_text(own), encoding="utf-8")
+    aside.replace(path)
+    return None
+
+
+def _create(path: Path, own: _Holder) -> bool:
+    """Create the lock file; False if it is there."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(_as_text(own))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()
+        raise
+    return True
+
+
+def _remove(path: Path, nonce: str) -> bool:
+    """Take the lock with this nonce away; False if it was gone, or is another's."""
+    found = _read(path)
+    if found is None or found.nonce != nonce:
+        return False
+    # Between that look and the rename, the lock may have become another's; the rename itself succeeds only once.
+    removed = path.with_name(f".{path.name}.{secrets.token_hex(8)}.removed")
+    try:
+        path.rename(removed)
+    except FileNotFoundError:
+        return False
+    found = _read(removed)
+    removed.unlink()
+    if found is not None and found.nonce != nonce:
+        _create(path, found)
+        return False
+    return True
+
+
+def _read(path: Path) -> _Holder | None:
+    """Who holds the lock; None if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # replaced on the server while it was opened
+            return None
+        raise
+    try:
+        return _Holder(**json.loads(text))
+    except (ValueError, TypeError):
+        # Just being created, or half of it lost in a power cut: if it stays so, it counts as dead.
+        return _Holder("an unknown node", "", 0, 0, "an unknown time", text, 0)
+
+
+def _as_text(holder: _Holder) -> str:
+    return json.dumps(asdict(holder)) + "\n"
+
+
+def _machine() -> str:
+    """Names the machine's boot and the namespace in which its pids are counted, such as a container's."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def _start_time(pid: int) -> int | None:
+    """When the process was started, in ticks of its machine's clock; None if there is no such process alive."""
+    try:
+        # The second field is the command in parentheses, in which there may be anything.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])

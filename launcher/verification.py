@@ -1,0 +1,127 @@
+"""The verb `verify`: hashes a run's files again, holds its ledgers to its plans, and shows what it found."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from sft.run_folder import RunFolder
+from sft.verification.artifacts import ReportProgress
+from sft.verification.findings import MAX_SHOWN, KindFindings
+from sft.verification.run_check import RunVerified, verify_run
+from sft.verification.stage_check import StageVerified
+
+_PLAIN_EVERY_SECONDS = 15.0
+
+
+def verify(run: RunFolder, console: Console) -> bool:
+    """Verify a run folder and show it; whether nothing is wrong.
+
+    Raises:
+        UserError: this is not the folder of a run.
+    """
+    with _progress_shown(console) as report:
+        verified = verify_run(run, report)
+    if verified.stages:
+        console.print(_stages_table(verified.stages))
+    for stage in verified.stages:
+        _show_skipped(stage, console)
+    for path in verified.set_aside:
+        console.print(f"a damaged checkpoint was set aside: {path}", highlight=False, markup=False, soft_wrap=True)
+    for findings in verified.findings:
+        _show_findings(findings, console)
+    console.print(_summary(verified), highlight=False, markup=False)
+    return not verified.findings
+
+
+class _Shown:
+    """A bar for each thing that is done, on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, bars: Bars) -> None:
+        self._console = console
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+        self._printed = time.monotonic()
+
+    def __call__(self, what: str, num_done: int, num_total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=num_total)
+        self._bars.update(self._tasks[what], completed=num_done)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._printed > _PLAIN_EVERY_SECONDS:
+            self._console.print(f"{what}: {num_done / max(num_total, 1):.0%}", highlight=False)
+            self._printed = now
+
+
+@contextmanager
+def _progress_shown(console: Console) -> Iterator[ReportProgress]:
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield _Shown(console, bars)
+
+
+def _stages_table(stages: Sequence[StageVerified]) -> Table:
+    table = Table("stage", title="trained, by the ledgers", title_justify="left", title_style="bold")
+    for name in ("steps", "packs", "supervised tokens", "skipped", "rolled back", "restarts", "newest checkpoint"):
+        table.add_column(name, justify="right")
+    for stage in stages:
+        steps = f"{stage.num_steps:,}" if stage.is_finished else f"{stage.num_steps:,} of {stage.num_steps_planned:,}"
+        table.add_row(
+            stage.name,
+            steps if stage.is_finished else f"{steps} so far",
+            *(f"{number:,}" for number in (stage.num_packs, stage.num_supervised_tokens, len(stage.skipped_steps))),
+            *(f"{number:,}" for number in (stage.num_rolled_back, stage.num_restarts)),
+            f"after {stage.newest_checkpoint:,} steps" if stage.newest_checkpoint else "none",
+        )
+    return table
+
+
+def _show_skipped(stage: StageVerified, console: Console) -> None:
+    if not stage.skipped_steps:
+        return
+    shown = ", ".join(map(str, stage.skipped_steps[:MAX_SHOWN]))
+    more = len(stage.skipped_steps) - MAX_SHOWN
+    text = f"stage {stage.name}: fed, but skipped as not finite: steps {shown}{_and_more(more)}"
+    console.print(text, highlight=False, markup=False)
+
+
+def _show_findings(findings: KindFindings, console: Console) -> None:
+    console.print(f"[red]{findings.kind.value}[/]: {findings.num:,} wrong", highlight=False)
+    for text in findings.first:
+        console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+    if findings.num > len(findings.first):
+        console.print(f"  … and {findings.num - len(findings.first):,} more", highlight=False)
+
+
+def _summary(verified: RunVerified) -> str:
+    stages, files = verified.stages, verified.files
+    if verified.findings:
+        claim = f"Not verified: {_count(sum(findings.num for findings in verified.findings), 'finding')}."
+    elif not stages:
+        claim = "Nothing was trained yet."
+    else:
+        claim = f"{'Every' if verified.is_finished else 'So far, every'} pack was fed exactly once, in its own step."
+    counted = (
+        _count(len(stages), "stage"),
+        _count(sum(stage.num_steps for stage in stages), "step"),
+        _count(sum(stage.num_packs for stage in stages), "pack"),
+        _count(sum(stage.num_supervised_tokens for stage in stages), "supervised token"),
+    )
+    return (
+        f"{claim} {', '.join(counted)}; {_count(files.num_files, 'file')} ({decimal(files.num_bytes)}) hashed again; "
+        f"{_count(sum(stage.num_rolled_back for stage in stages), 'step')} rolled back in "
+        f"{_count(sum(stage.num_restarts for stage in stages), 'restart')}."
+    )
+
+
+def _count(num: int, name: str) -> str:
+    return f"{num:,} {name}" if num == 1 else f"{num:,} {name}s"
+
+
+def _and_more(num: int) -> str:
+    return f" … and {num:,} more" if num > 0 else ""

@@ -1,0 +1,110 @@
+"""Checkpoints in a folder that all ranks see: written aside, then renamed.
+
+    .step-00000200.attempt-0001-0003.partial/rank-*.safetensors + receipts ──rename──▶ step-00000200/
+
+A checkpoint is renamed before it is deleted. So a `step-*` folder without a manifest was published once: it is damaged.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sft.atomic_files import count_receipts, is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
+from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint after `step` updates."""
+    return folder / step_name(step)
+
+
+def published_steps(folder: Path) -> list[int]:
+    """The steps of all published checkpoints, in order."""
+    return [step for step in LocalPlace(folder).steps() if is_published(checkpoint_path(folder, step))]
+
+
+class LocalPlace:
+    """A `Place` in a folder of a local or shared file system."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder is made by the first save."""
+        self._folder = folder
+
+    def steps(self) -> list[int]:
+        """All `step-*` folders; see `Place`."""
+        return steps_of(path.name for path in self._folder.glob("step-*"))
+
+    def is_published(self, step: int) -> bool:
+        """Whether there is a manifest; see `Place`."""
+        return is_published(checkpoint_path(self._folder, step))
+
+    def where(self, step: int) -> str:
+        """The folder; see `Place`."""
+        return str(checkpoint_path(self._folder, step))
+
+    def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
+        """Write into the folder aside; see `Place`."""
+        aside = self._aside(key)
+        aside.mkdir(parents=True, exist_ok=True)
+        leave_receipt(aside / name, write(aside / name))
+
+    def num_parts(self, key: SaveKey) -> int:
+        """Receipts in the folder aside; see `Place`."""
+        return count_receipts(self._aside(key))
+
+    def receipts(self, key: SaveKey) -> Receipts:
+        """Receipts in the folder aside; see `Place`."""
+        return read_receipts(self._aside(key))
+
+    def publish(self, key: SaveKey, manifest: Mapping[str, Any], receipts: Receipts) -> None:
+        """Rename the folder aside; see `Place`."""
+        if self.is_published(key.step):
+            self.discard(key)
+            return
+        aside = self._aside(key)
+        for name, receipt in receipts.items():
+            if (num_bytes := (aside / name).stat().st_size) != receipt["num_bytes"]:
+                raise OSError(f"{aside / name} has {num_bytes} bytes; its receipt says {receipt['num_bytes']}")
+        remove_receipts(aside)
+        hashes = {name: receipt["sha256"] for name, receipt in receipts.items()}
+        publish_folder(aside, checkpoint_path(self._folder, key.step), manifest, hashes)
+
+    def discard(self, key: SaveKey) -> None:
+        """Delete the folder aside; see `Place`."""
+        shutil.rmtree(self._aside(key), ignore_errors=True)
+
+    def discard_unfinished(self, attempt: int) -> None:
+        """Delete other attempts' folders aside, and what is half deleted; see `Place`."""
+        for partial in self._folder.glob(".step-*.partial"):
+            if f".attempt-{attempt:04d}-" not in partial.name:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def delete(self, step: int) -> None:
+        """Rename, then delete; see `Place`."""
+        going = self._folder / f".{step_name(step)}.deleted.partial"
+        if going.exists():
+            shutil.rmtree(going)
+        checkpoint_path(self._folder, step).rename(going)
+        shutil.rmtree(going)
+
+    def set_aside(self, step: int) -> str:
+        """Rename the folder; see `Place`."""
+        free = next(path for name in damaged_names(step) if not (path := self._folder / name).exists())
+        return str(checkpoint_path(self._folder, step).rename(free))
+
+    def damaged(self) -> list[str]:
+        """The renamed folders; see `Place`."""
+        return sorted(map(str, self._folder.glob("damaged-step-*")))
+
+    @contextmanager
+    def opened(self, step: int) -> Iterator[Path]:
+        """The checkpoint's own folder; see `Place`."""
+        yield checkpoint_path(self._folder, step)
+
+    def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
+        """Nothing: the files are there; see `Place`."""
+
+    def _aside(self, key: SaveKey) -> Path:
+        return self._folder / f".{step_name(key.step)}.{key}.partial"

@@ -1,0 +1,29 @@
+"""From `checkpoint.dir` to the place of a stage's checkpoints."""
+
+from pathlib import Path
+
+from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.places import Place
+from sft.checkpoint.remote_place import RemotePlace
+from sft.config import CheckpointConfig
+from sft.run_folder import StageFolder
+
+
+def stage_place(config: CheckpointConfig, folder: StageFolder) -> Place:
+    """The stage's part of `checkpoint.dir`, or of the run folder.
+
+    Raises:
+        UserError: it is a URL that cannot be used.
+    """
+    return open_place(folder.checkpoints if config.dir is None else f"{config.dir.rstrip('/')}/{folder.path.name}")
+
+
+def open_place(location: str | Path) -> Place:
+    """The place of one stage's checkpoints: a URL is object storage, anything else a folder.
+
+    Raises:
+        UserError: the URL cannot be used.
+    """
+    if isinstance(location, str) and "://" in location and not location.startswith("file://"):
+        return RemotePlace(location)
+    return LocalPlace(Path(str(location).removeprefix("file://")))

@@ -1,0 +1,107 @@
+"""Where the checkpoints of a stage are kept: a folder that all ranks see, or object storage.
+
+The surface is what saving, resuming and retention need of both; how a checkpoint becomes visible as a whole (a rename
+there, a manifest that is put last here) is the place's own affair.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+
+class SaveKey(NamedTuple):
+    """One save: no two have the same, so what a failed or killed one has left is never taken for another's."""
+
+    step: int
+    attempt: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"attempt-{self.attempt:04d}-{self.number:04d}"
+
+
+WriteFile = Callable[[Path], Mapping[str, Any]]
+"""Writes a local file and returns what its receipt says besides size and hash."""
+
+Receipts = Mapping[str, Mapping[str, Any]]
+"""By the name of a rank's file in the checkpoint: `num_bytes`, `sha256`, and what its writer said of it."""
+
+
+class Place(Protocol):
+    """The checkpoints of one stage. Whatever fails raises an `OSError`."""
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints here, in order; also of remains that must have been published once."""
+        ...
+
+    def is_published(self, step: int) -> bool:
+        """Whether the checkpoint has a manifest."""
+        ...
+
+    def where(self, step: int) -> str:
+        """The checkpoint's path, to be shown to a person."""
+        ...
+
+    def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
+        """Write a rank's file, whole and on disk, and then its receipt. May be called again after a failure."""
+        ...
+
+    def num_parts(self, key: SaveKey) -> int:
+        """How many ranks have left their receipt."""
+        ...
+
+    def receipts(self, key: SaveKey) -> Receipts:
+        """The receipts of all parts."""
+        ...
+
+    def publish(self, key: SaveKey, manifest: Mapping[str, Any], receipts: Receipts) -> None:
+        """Make the checkpoint visible as a whole. One that is published already stays as it is."""
+        ...
+
+    def discard(self, key: SaveKey) -> None:
+        """Remove what a failed save has left."""
+        ...
+
+    def discard_unfinished(self, attempt: int) -> None:
+        """Remove what saves of other attempts than this one have left."""
+        ...
+
+    def delete(self, step: int) -> None:
+        """Remove a checkpoint so that it is whole or absent at every moment."""
+        ...
+
+    def set_aside(self, step: int) -> str:
+        """Rename a damaged checkpoint, so that it is kept for a person and never taken for a good one; where it is."""
+        ...
+
+    def damaged(self) -> list[str]:
+        """Where damaged ones were set aside."""
+        ...
+
+    def opened(self, step: int) -> AbstractContextManager[Path]:
+        """A local folder with the checkpoint's manifest, if it is there; `bring` adds files."""
+        ...
+
+    def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
+        """Have these files of the checkpoint in the opened folder; what is not there is not brought."""
+        ...
+
+
+def step_name(step: int) -> str:
+    """The name of a checkpoint: `step-00000200`."""
+    return f"step-{step:08d}"
+
+
+def steps_of(names: Iterable[str]) -> list[int]:
+    """The steps of those names that are checkpoints', in order."""
+    return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"step-(\d{8,})", name)))
+
+
+def damaged_names(step: int) -> Iterator[str]:
+    """Names for a damaged checkpoint, until one is free: `damaged-step-00000200`, then with a number."""
+    name, number = f"damaged-{step_name(step)}", 1
+    while True:
+        yield name if number == 1 else f"{name}-{number}"
+        number += 1

@@ -1,0 +1,74 @@
+"""What a thread of the first rank does for a save: wait for all parts, publish, delete old checkpoints."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+from sft.checkpoint.places import Place, SaveKey
+from sft.checkpoint.rank_file import FORMAT_VERSION
+from sft.checkpoint.retention import Retention, checkpoints_to_delete, delete_checkpoints
+from sft.checkpoint.tries import try_again
+
+_RECEIPT_TIMEOUT_SECONDS = 1800.0
+_FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.05, 1.0
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes saves of `world_size` ranks; the fields are those of `CheckpointStore`."""
+
+    place: Place
+    world_size: int
+    retention: Retention
+    report: Callable[[str], None]
+    before_publish: Callable[[], None] | None
+    pauses_seconds: Sequence[float]
+
+    def publish(self, key: SaveKey, manifest: Mapping[str, Any], give_up: Event) -> None:
+        """Publish a save once all ranks have written their part; return without that when told to give up.
+
+        Raises:
+            OSError: it could not be published, or a part is not there after 30 minutes.
+        """
+        if not self._all_parts_are_there(key, give_up):
+            return
+        about = {"kind": "checkpoint", "format": FORMAT_VERSION, "step": key.step, "world_size": self.world_size}
+        receipts: dict[str, Any] = {}
+
+        def publish() -> None:
+            # A local place takes the receipts away as it publishes: a further try has those of the first.
+            receipts.update(self.place.receipts(key))
+            spans = {name: receipt["spans"] for name, receipt in receipts.items()}
+            if self.before_publish is not None:
+                self.before_publish()
+            self.place.publish(key, {**about, **manifest, "spans": spans}, receipts)
+
+        try_again(publish, f"publishing the checkpoint of step {key.step}", self.report, self.pauses_seconds)
+        self._delete_old()
+
+    def _all_parts_are_there(self, key: SaveKey, give_up: Event) -> bool:
+        """False when told to give up."""
+        what = f"counting the parts of the checkpoint of step {key.step}"
+        deadline, pause = time.monotonic() + _RECEIPT_TIMEOUT_SECONDS, _FIRST_POLL_SECONDS
+        while True:
+            num_parts = try_again(lambda: self.place.num_parts(key), what, self.report, self.pauses_seconds)
+            if num_parts >= self.world_size:
+                return True
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{self.place.where(key.step)}: only {num_parts} of {self.world_size} ranks have written their "
+                    f"part in {_RECEIPT_TIMEOUT_SECONDS:.0f} s"
+                )
+            if give_up.wait(pause):
+                return False
+            pause = min(2 * pause, _LAST_POLL_SECONDS)
+
+    def _delete_old(self) -> None:
+        try:
+            published = [step for step in self.place.steps() if self.place.is_published(step)]
+        except OSError as error:
+            self.report(f"old checkpoints could not be listed, and so not deleted: {error}")
+            return
+        delete_checkpoints(self.place, checkpoints_to_delete(published, self.retention), self.report)

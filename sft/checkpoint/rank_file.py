@@ -1,0 +1,144 @@
+"""One rank's file of a checkpoint, and any part of the state read from the files of all ranks.
+
+A file is safetensors: flat float32 tensors by `<parameter>/<kind>`. Which elements of the whole a file holds stands in
+the manifest, so that what must be read is known before any file is opened:
+
+    sizes   key → elements of the whole
+    spans   file → elements of the whole, as text → [first here, end here]
+
+Tensors of one size are split alike, and a model has few sizes: the manifest stays small for any number of ranks.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sft.atomic_files import DamagedError, read_manifest
+from sft.engine.engine import Shard
+
+FORMAT_VERSION = 2
+
+
+def rank_file_name(rank: int, world_size: int) -> str:
+    """The name of a rank's file."""
+    return f"rank-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+def write_rank_file(path: Path, state: Mapping[str, Shard]) -> dict[str, Any]:
+    """Write a rank's part of the state; returns its `spans` for the receipt.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        save_file({key: shard.values for key, shard in state.items()}, path)
+    except SafetensorError as error:
+        # safetensors hides a full disk and the like behind an error of its own.
+        raise OSError(f"{path}: {error}") from error
+    spans: dict[str, list[int]] = {}
+    for key, shard in state.items():
+        span = [shard.start, shard.start + len(shard.values)]
+        assert spans.setdefault(str(shard.numel), span) == span, f"{key} is split unlike others of its size"
+    return {"spans": spans}
+
+
+def files_to_read(
+    manifest: Mapping[str, Any], rank: int, world_size: int, parts: Mapping[str, range] | None
+) -> list[str]:
+    """The files of a checkpoint that a rank reads, in order.
+
+    Args:
+        manifest: the checkpoint's.
+        rank: of the reader.
+        world_size: of the reader; a rank of as many reads the file that this rank wrote.
+        parts: the elements that the rank reads of each key. Without them another world size reads all files.
+    """
+    own = [name for name in manifest["files"] if Path(name).name == rank_file_name(rank, world_size)]
+    if own:
+        return own
+    if parts is None:
+        return sorted(manifest["files"])
+    wanted = {(str(manifest["sizes"][key]), part) for key, part in parts.items() if key in manifest["sizes"]}
+    return sorted(
+        name
+        for name, spans in manifest["spans"].items()
+        if any(max(spans[size][0], part.start) < min(spans[size][1], part.stop) for size, part in wanted)
+    )
+
+
+class CheckpointReader:
+    """Reads any part of any state tensor of a published checkpoint. Use it as a context manager."""
+
+    def __init__(self, path: Path, held: ExitStack | None = None) -> None:
+        """Read the manifest; files are mapped when something is read from them.
+
+        Args:
+            path: the checkpoint's folder.
+            held: what is to be closed after the files, such as a temporary folder with them.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            DamagedError: its manifest is damaged.
+        """
+        self._path = path
+        self.manifest = read_manifest(path)
+        self._held = held or ExitStack()
+        self._files: dict[str, Any] = {}
+        self._sizes: dict[str, int] = self.manifest["sizes"]
+        self._spans: dict[str, dict[str, list[int]]] = self.manifest["spans"]
+
+    def __enter__(self) -> Self:
+        """The reader itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the files."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._held.close()
+
+    @property
+    def step(self) -> int:
+        """The steps that were done when it was saved."""
+        return int(self.manifest["step"])
+
+    def read(self, key: str, start: int, stop: int) -> Tensor:
+        """Elements `start` to `stop` of a flat state tensor, put together from the parts that hold them: float32.
+
+        Raises:
+            KeyError: the checkpoint has no such tensor.
+            ValueError: it holds less of it than is asked for.
+            DamagedError: a file cannot be read as what was written.
+        """
+        if key not in self._sizes:
+            raise KeyError(f"the checkpoint has no {key}: it is of another model")
+        values = torch.empty(stop - start, dtype=torch.float32)
+        filled = 0
+        for name, spans in self._spans.items():
+            piece_start, piece_stop = spans[str(self._sizes[key])]
+            first, last = max(start, piece_start), min(stop, piece_stop)
+            if first < last:
+                values[first - start : last - start] = self._slice(name, key, first - piece_start, last - piece_start)
+                filled += last - first
+        if filled != stop - start:
+            raise ValueError(f"the checkpoint holds {filled} of elements {start} to {stop} of {key}")
+        return values
+
+    def _slice(self, name: str, key: str, first: int, last: int) -> Tensor:
+        try:
+            if name not in self._files:
+                self._files[name] = self._held.enter_context(safe_open(self._path / name, framework="pt"))
+            piece: Tensor = self._files[name].get_slice(key)[first:last]
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(self._path / name, str(error)) from error
+        if len(piece) != last - first:
+            raise DamagedError(self._path / name, f"{key} ends at element {first + len(piece)}, before {last}")
+        return piece

@@ -1,0 +1,150 @@
+"""Finds the checkpoint to go on from: the newest that is as it was written, on all ranks the same.
+
+    newest that any rank sees ──▶ each rank checks what it will read ──▶ all agree ──▶ good: opened
+                                                                        └▶ damaged: told; the next older one
+
+Invariant: training never starts over silently. Where checkpoints are there, or remains of them, and none is good, all
+ranks raise. Damaged ones are set aside for a person to look at, once a good one is found.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from sft.atomic_files import MANIFEST, check_files, read_manifest
+from sft.checkpoint.places import Place
+from sft.checkpoint.rank_file import FORMAT_VERSION, CheckpointReader, files_to_read
+from sft.checkpoint.tries import try_again
+from sft.errors import UserError
+from sft.world import World
+
+Reduce = Callable[[Tensor], Tensor]
+"""The element-wise largest over all ranks of equally long int64 tensors on the CPU; all ranks call it together."""
+
+_POLL_SECONDS = 0.2
+
+
+def open_newest_good(
+    place: Place,
+    world: World,
+    all_reduce_max: Reduce,
+    report: Callable[[str], None],
+    parts: Mapping[str, range] | None = None,
+    patience_seconds: float = 30.0,
+) -> CheckpointReader | None:
+    """Open the newest checkpoint that is good on all ranks; a collective.
+
+    Args:
+        place: where the checkpoints are.
+        world: which rank this is.
+        all_reduce_max: the engine's.
+        report: takes one line for the log for each damaged checkpoint; of use on one rank.
+        parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
+            them are checked; without it, all, unless as many ranks wrote the checkpoint.
+        patience_seconds: how long a rank waits to see a checkpoint that another one sees already.
+
+    Returns:
+        A reader, to be closed, with `step`, `manifest` and `read`. None where no checkpoint was ever saved.
+
+    Raises:
+        UserError: on all ranks: there are checkpoints, and none is good.
+    """
+    damage: dict[int, str] = {}
+    seen = try_again(place.steps, "listing the checkpoints", report)
+    while (step := _newest(seen, damage, all_reduce_max)) >= 0:
+        _wait_until_seen(place, step, all_reduce_max, patience_seconds)
+        found = _open(place, step, world, parts, report)
+        problems = _texts_of_all(found if isinstance(found, str) else "", world, all_reduce_max)
+        if isinstance(found, CheckpointReader):
+            if not problems:
+                if world.is_first:
+                    _set_aside(place, damage, report)
+                return found
+            found.close()
+        damage[step] = "; ".join(problems)
+        report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
+    set_aside = _texts_of_all("\n".join(place.damaged()) if world.is_first else "", world, all_reduce_max)
+    if damage or set_aside:
+        raise UserError(_none_is_good(place, damage, set_aside))
+    return None
+
+
+def _newest(seen: list[int], damage: Mapping[int, str], all_reduce_max: Reduce) -> int:
+    """The newest step that any rank sees below those that are damaged; -1 if there is none."""
+    limit = min(damage, default=None)
+    mine = max((step for step in seen if limit is None or step < limit), default=-1)
+    return int(all_reduce_max(torch.tensor([mine])).item())
+
+
+def _wait_until_seen(place: Place, step: int, all_reduce_max: Reduce, patience_seconds: float) -> None:
+    """Where any rank sees the checkpoint, give this one time to see it: shared file systems are late."""
+    is_here = place.is_published(step)
+    is_anywhere = bool(all_reduce_max(torch.tensor([int(is_here)])).item())
+    deadline = time.monotonic() + patience_seconds
+    while is_anywhere and not is_here and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        is_here = place.is_published(step)
+
+
+def _open(
+    place: Place, step: int, world: World, parts: Mapping[str, range] | None, report: Callable[[str], None]
+) -> CheckpointReader | str:
+    """A reader of a checkpoint whose files are as they were written; or what is wrong with it."""
+    what = f"reading {place.where(step)}"
+    with ExitStack() as held:
+        folder = try_again(lambda: held.enter_context(place.opened(step)), what, report)
+        # Of the manifest alone first: it says which files there are.
+        if problems := check_files(folder, ()):
+            return "; ".join(problems)
+        manifest = read_manifest(folder)
+        if problem := _wrong_kind(manifest, step):
+            return problem
+        names = files_to_read(manifest, world.rank, world.size, parts)
+        try_again(lambda: place.bring(step, names, folder), what, report)
+        if problems := check_files(folder, names):
+            return "; ".join(problems)
+        return CheckpointReader(folder, held.pop_all())
+
+
+def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:
+    expected = {"kind": "checkpoint", "format": FORMAT_VERSION, "step": step}
+    wrong = [
+        f"{key} is {manifest.get(key)!r}, not {value!r}"
+        for key, value in expected.items()
+        if manifest.get(key) != value
+    ]
+    return f"{MANIFEST}: {', '.join(wrong)}" if wrong else ""
+
+
+def _texts_of_all(mine: str, world: World, all_reduce_max: Reduce) -> list[str]:
+    """The texts of all ranks that have one, each once. The largest of rows that are zero elsewhere is a gathering."""
+    content = mine.encode()
+    length = int(all_reduce_max(torch.tensor([len(content)])).item())
+    if not length:
+        return []
+    rows = torch.zeros(world.size, length, dtype=torch.int64)
+    rows[world.rank, : len(content)] = torch.tensor(list(content), dtype=torch.int64)
+    texts = (bytes(row[row > 0].tolist()).decode() for row in all_reduce_max(rows))
+    return sorted({text for text in texts if text})
+
+
+def _set_aside(place: Place, damage: Mapping[int, str], report: Callable[[str], None]) -> None:
+    for step in damage:
+        try:
+            report(f"the damaged checkpoint {place.where(step)} is kept as {place.set_aside(step)}")
+        except FileNotFoundError:
+            # Only a rank with an old view of the folder has seen it.
+            continue
+
+
+def _none_is_good(place: Place, damage: Mapping[int, str], set_aside: list[str]) -> str:
+    lines = [f"  {place.where(step)}: {what}" for step, what in damage.items()]
+    lines += [f"  {path}: was damaged, and is kept for a person" for text in set_aside for path in text.splitlines()]
+    return (
+        "This stage has checkpoints, and none is as it was written:\n"
+        + "\n".join(lines)
+        + "\nRestore one of them from a backup; or delete them all, to train the stage from its beginning."
+    )

@@ -1,0 +1,191 @@
+"""The ledger of a stage: what the ranks really fed, one JSON line for each step, written by the first rank.
+
+    {"resumed_at": 8, "attempt": 2}    an attempt trains the stage from step 8 on: what stood there is rolled back
+    {"step": 8, "attempt": 2, "world_size": 2, "packs": [16, 17], "digest": 1234, "update": true}
+
+`packs` are in the order of the ranks, `digest` is the sum of their digests modulo 2**63, so it does not depend on who
+fed which. A line is never changed: what is rolled back stays for people to see, and readers replay the lines in order.
+"""
+
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sft.schema import Pack
+
+Fed = Sequence[tuple[int, int]]
+"""(pack id, `pack_digest`) of each pack that a rank has fed, in that order."""
+
+_DIGEST_RANGE = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """What was fed in one step, over all ranks."""
+
+    step: int
+    attempt: int
+    world_size: int
+    packs: tuple[int, ...]
+    """In the order of the ranks."""
+    digest: int
+    """The sum of the packs' digests modulo 2**63."""
+    update: bool
+    """False where the step was skipped, because its loss or gradient was not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a ledger says when its lines are replayed in order."""
+
+    effective: dict[int, LedgerEntry]
+    """Step → its entry that no later resumption has rolled back; the last one, should there be several."""
+    rolled_back: tuple[LedgerEntry, ...]
+    repeated: tuple[LedgerEntry, ...]
+    """Entries of a step that stood there already and was not rolled back: it was trained more than once."""
+    num_resumes: int
+    """How often an attempt began to train the stage, the first one included."""
+    problems: tuple[str, ...]
+    """Lines that cannot be as they are, each in words with its number."""
+
+
+def pack_digest(pack: Pack) -> int:
+    """A hash of the pack's id, examples, tokens, loss mask and boundaries, of no dtype: 0 to 2**63 - 1."""
+    digest = hashlib.blake2b(digest_size=8)
+    for numbers in ([pack.pack_id], pack.example_ids, pack.cu_seqlens, pack.input_ids):
+        _add(digest, np.asarray(numbers).astype("<i8"))
+    _add(digest, np.packbits(pack.loss_mask))
+    return int.from_bytes(digest.digest(), "little") % _DIGEST_RANGE
+
+
+def digest_of_packs(packs: Iterable[Pack]) -> int:
+    """The digest of a step that feeds these packs, in any order."""
+    return sum(map(pack_digest, packs)) % _DIGEST_RANGE
+
+
+def slots_of(fed: Fed, rank: int, world_size: int, slots_per_rank: int) -> list[int]:
+    """A rank's part of a vector whose sum over all ranks is what the step was fed (see `entry_from_slots`).
+
+        2 ranks of 2 slots:   rank 0 fed packs 7, 8: [8 9 0 0 d] + rank 1 fed pack 9: [0 0 10 0 e] = [8 9 10 0 d+e]
+
+    Args:
+        fed: at most `slots_per_rank` packs.
+        rank: whose they are.
+        world_size: number of ranks.
+        slots_per_rank: packs that a rank feeds at most in a step.
+
+    Returns:
+        `world_size * slots_per_rank` slots that hold a pack id + 1, or 0 where there is none; then the sum of the
+        digests modulo 2**63. All fit into int64.
+    """
+    assert len(fed) <= slots_per_rank, f"rank {rank} fed {len(fed)} packs in {slots_per_rank} slots"
+    slots = [0] * (world_size * slots_per_rank)
+    first = rank * slots_per_rank
+    slots[first : first + len(fed)] = [pack_id + 1 for pack_id, _ in fed]
+    return [*slots, sum(digest for _, digest in fed) % _DIGEST_RANGE]
+
+
+def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[int], is_update: bool) -> LedgerEntry:
+    """The entry of a step from the sum of all ranks' `slots_of`, added up in int64."""
+    *slots, digest = summed
+    # int64 wraps around modulo 2**64, of which 2**63 is a divisor: the remainder is right for negative sums too.
+    packs = tuple(slot - 1 for slot in slots if slot)
+    return LedgerEntry(step, attempt, world_size, packs, digest % _DIGEST_RANGE, is_update)
+
+
+class LedgerWriter:
+    """Appends to the ledger of a stage. `sync` may be called by another thread than `append`.
+
+    The file is closed when the writer is no longer used.
+    """
+
+    def __init__(self, path: Path, attempt: int) -> None:
+        """Open the file for an attempt; call `resume` before the first `append`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._attempt = attempt
+        self._file = path.open("ab")
+        weakref.finalize(self, self._file.close)
+
+    def resume(self, step: int) -> None:
+        """Say that this attempt trains from `step` on, also where it is the first and begins at 0.
+
+        A last line that a killed process left unfinished is cut off: no checkpoint ever covered it.
+        """
+        content = self._path.read_bytes()
+        self._file.truncate(content.rfind(b"\n") + 1)
+        self._append({"resumed_at": step, "attempt": self._attempt})
+        self.sync()
+        _sync_folder(self._path.parent)
+
+    def append(self, entry: LedgerEntry) -> None:
+        """Add a step. When this returns the line is with the OS: a kill of the process does not lose it."""
+        self._append(asdict(entry))
+
+    def sync(self) -> None:
+        """Bring all that was appended to the disk; call it before a checkpoint of these steps is published."""
+        os.fsync(self._file.fileno())
+
+    def _append(self, content: dict[str, Any]) -> None:
+        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.flush()
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Replay the ledger at `path`. A last line without an end is one that is still being written, and left out.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    effective: dict[int, LedgerEntry] = {}
+    rolled_back: list[LedgerEntry] = []
+    repeated: list[LedgerEntry] = []
+    problems: list[str] = []
+    num_resumes, attempt = 0, None
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            content = json.loads(line)
+            if "resumed_at" in content:
+                first, attempt = int(content["resumed_at"]), int(content["attempt"])
+                num_resumes += 1
+                rolled_back += [entry for step, entry in effective.items() if step >= first]
+                effective = {step: entry for step, entry in effective.items() if step < first}
+                continue
+            entry = _read_entry(content)
+        except (ValueError, TypeError, KeyError) as error:
+            problems.append(f"line {number} is damaged ({type(error).__name__})")
+            continue
+        if entry.attempt != attempt:
+            problems.append(f"line {number} is of attempt {entry.attempt}, but attempt {attempt} was training")
+        if entry.step in effective:
+            repeated.append(effective[entry.step])
+        effective[entry.step] = entry
+    return Ledger(effective, tuple(rolled_back), tuple(repeated), num_resumes, tuple(problems))
+
+
+def _read_entry(content: dict[str, Any]) -> LedgerEntry:
+    step, attempt, world_size = (int(content[name]) for name in ("step", "attempt", "world_size"))
+    packs = tuple(int(pack_id) for pack_id in content["packs"])
+    return LedgerEntry(step, attempt, world_size, packs, int(content["digest"]), bool(content["update"]))
+
+
+def _add(digest: hashlib.blake2b, array: npt.NDArray[Any]) -> None:
+    # With its length before it, so that no two packs give the same bytes.
+    digest.update(len(array).to_bytes(8, "little") + array.tobytes())
+
+
+def _sync_folder(folder: Path) -> None:
+    # The file itself may be new.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

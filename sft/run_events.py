@@ -1,0 +1,65 @@
+"""What a person should know of a run besides its metrics: a restart, a damaged checkpoint, a skipped step.
+
+One file a rank and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
+to one file, so a network's file system mixes nothing up.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike"]
+"""`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
+`hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
+loss out of line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line: what happened, in words, and the facts that programs look for."""
+
+    kind: Kind
+    text: str
+    rank: int
+    time: float
+    """Unix time in seconds."""
+    facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+class EventLog:
+    """Writes the events of one rank in one attempt. A line is in the file when `add` returns."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        """`folder` is that of the attempt."""
+        self._path = event_file(folder, rank)
+        self._rank = rank
+
+    def add(self, kind: Kind, text: str, **facts: Any) -> None:
+        """Write one event; what cannot be written is lost, as it must not stop the training."""
+        line = json.dumps({"kind": kind, "text": text, "rank": self._rank, "time": time.time(), "facts": facts})
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            sys.stderr.write(f"{line}\n")  # into the rank's log, the last place that is left
+
+
+def event_file(folder: Path, rank: int) -> Path:
+    """Where a rank's events of an attempt lie."""
+    return folder / f"rank-{rank:05d}.events.jsonl"
+
+
+def read_events(folder: Path) -> list[Event]:
+    """All events of an attempt, in the order of their time; the cut-off line of a killed process is passed over."""
+    events = []
+    for path in folder.glob("rank-*.events.jsonl"):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                events.append(Event(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    return sorted(events, key=lambda event: event.time)

@@ -1,0 +1,142 @@
+"""What an error of a rank says: whether the machine failed or the program, and whether it will happen again.
+
+A node that is lost is worth another start, as often as it takes while the training gets on. An error of the program
+that comes again at the same step comes a third time, too: then it is said which step, packs and rank it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.distributed as dist
+
+from sft.atomic_files import read_json
+from sft.run_events import Event, EventLog, read_events
+from sft.run_folder import RunFolder
+from sft.training.position import Position
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+_OF_THE_GROUP = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "gloo", "NCCL"),
+    *("ncclUnhandledCudaError", "Socket Timeout", "Store is not available", "recvValue failed", "sendBytes failed"),
+)
+"""Texts of errors that a rank meets because another one is gone."""
+
+_OF_THE_DEVICE = (
+    *("uncorrectable ECC", "unspecified launch failure", "device-side hardware", "CUDA error: device unavailable"),
+    *("fallen off the bus", "CUDA driver error", "unable to get device handle"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error of the program. Two are the same if stage, step, place and error are."""
+
+    stage: str
+    step: int | None
+    place: str
+    error: str
+    text: str = field(compare=False)
+    """With the rank and its packs, which differ where the number of ranks does."""
+
+
+def is_of_the_machine(error: BaseException) -> bool:
+    """Whether a lost peer, network or device is the reason: nothing that the data or the program did."""
+    text = str(error)
+    return isinstance(error, dist.DistError | ConnectionError | TimeoutError) or any(
+        part in text for part in (*_OF_THE_GROUP, *_OF_THE_DEVICE)
+    )
+
+
+def record_failure(events: EventLog, error: BaseException, position: Position) -> None:
+    """Write down which error this rank met, and where."""
+    kind = "machine" if is_of_the_machine(error) else "program"
+    first_line = (str(error).splitlines() or [""])[0][:500]
+    what = f"{type(error).__name__}: {first_line}"
+    place = {"stage": position.stage, "step": position.step, "place": position.place}
+    events.add("failed", f"{position}: {what}", of=kind, error=what, **place)
+
+
+class History(NamedTuple):
+    """The attempts since the driver was started, oldest first: where each began to train, and what went wrong."""
+
+    began_at: tuple[tuple[str, int] | None, ...]
+    """(stage, step), or None where it did not come so far."""
+    failures: tuple[tuple[Failure, ...], ...]
+    """Of the program."""
+
+
+def read_history(run: RunFolder, first_attempt: int, attempt: int) -> History:
+    """What became of the attempts from `first_attempt` to the one before `attempt`."""
+    events = [read_events(run.attempt(number)) for number in range(first_attempt, attempt)]
+    return History(tuple(_began_at(e) for e in events), tuple(_program_failures(e) for e in events))
+
+
+def why_to_give_up(history: History, max_failures: int) -> str | None:
+    """The reason not to start again, in words; None where another start is worth it.
+
+    Args:
+        history: all attempts before this one have failed.
+        max_failures: starts in a row that may come no further than the one before; -1: any number.
+    """
+    if len(history.failures) >= 2:
+        again = [f for f in history.failures[-1] if f in history.failures[-2]]
+        if again:
+            return (
+                f"the same error came twice at the same place, so it would come again:\n  {again[0].text}\n"
+                "Correct what it names; the same command then goes on from the last checkpoint."
+            )
+    stuck = count_without_progress(history)
+    if max_failures >= 0 and stuck > max_failures:
+        return (
+            f"{stuck} starts in a row failed without a new checkpoint in between (cluster.max_failures: "
+            f"{max_failures}). The workers' logs say why."
+        )
+    return None
+
+
+def count_without_progress(history: History) -> int:
+    """How many of the last attempts began at the same place as the newest one that came so far, or nowhere."""
+    last = next((place for place in reversed(history.began_at) if place is not None), None)
+    count = 0
+    for place in reversed(history.began_at):
+        if place is not None and place != last:
+            break
+        count += 1
+    return count
+
+
+def pause_seconds(history: History) -> float:
+    """How long to wait before the next start: none after one failure, then twice as long each time."""
+    stuck = count_without_progress(history)
+    return 0.0 if stuck < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** (stuck - 1))
+
+
+def _began_at(events: Sequence[Event]) -> tuple[str, int] | None:
+    places = [(str(e.facts["stage"]), int(e.facts["step"])) for e in events if e.kind == "resumed"]
+    return places[-1] if places else None
+
+
+def _program_failures(events: Sequence[Event]) -> tuple[Failure, ...]:
+    return tuple(
+        Failure(e.facts["stage"], e.facts["step"], e.facts["place"], e.facts["error"], f"rank {e.rank}: {e.text}")
+        for e in events
+        if e.kind == "failed" and e.facts["of"] == "program"
+    )
+
+
+def describe_end(folder: Path) -> str:
+    """Why an attempt ended without having finished, in a sentence: who hung, which error, or who was gone."""
+    events = read_events(folder)
+    for kind in ("hung", "failed"):
+        found = [e for e in events if e.kind == kind and e.facts.get("of") != "machine"]
+        if found:
+            return f"rank {found[0].rank}, {found[0].text}" if kind == "failed" else found[0].text
+    spoke = {e.rank for e in events if e.kind == "failed"}
+    ranks = {int(path.stem.removeprefix("rank-")): read_json(path) for path in folder.glob("rank-?????.json")}
+    gone = [f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" for r in sorted(ranks.keys() - spoke)]
+    if gone and spoke:
+        return f"{', '.join(gone)} was gone: killed, out of memory, or its node was lost"
+    return next((f"rank {e.rank}, {e.text}" for e in events if e.kind == "failed"), "all ranks were killed")

@@ -1,0 +1,117 @@
+"""Ends a rank that makes no progress, after it has said where it stands; the launcher then starts the group again.
+
+A rank that hangs takes the others with it: they wait in a collective. Each of them notices by itself, from a thread,
+and writes the stacks of all its threads to its log and where it stands to the attempt's folder. Whoever wrote nothing
+is stopped altogether, and whoever has passed fewer places than the others is behind: that is the straggler.
+"""
+
+import faulthandler
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sft.atomic_files import read_json, write_json
+from sft.run_events import EventLog
+from sft.training.position import Position
+from sft.world import World
+
+EXIT_HUNG = 4
+
+_LONGEST_GRACE_SECONDS = 10.0
+"""So long the ranks wait for each other's reports: they have seen the same hang, but not at the same moment."""
+
+
+class HangWatch:
+    """Watches one rank's position from a thread."""
+
+    def __init__(
+        self,
+        position: Position,
+        world: World,
+        folder: Path,
+        events: EventLog,
+        timeout_seconds: float,
+        end: Callable[[int], Any] = os._exit,
+    ) -> None:
+        """`folder` is that of the attempt; `end` ends the process, which a thread cannot do in another way."""
+        self._position = position
+        self._world = world
+        self._folder = folder
+        self._events = events
+        self._timeout = timeout_seconds
+        self._end = end
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="hang-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The work is over."""
+        self._stopped.set()
+        faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(min(self._timeout / 4, 5.0)):
+            # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything.
+            faulthandler.dump_traceback_later(2 * self._timeout, exit=True, file=2)
+            if time.monotonic() - self._position.since > self._timeout:
+                self._report()
+                self._end(EXIT_HUNG)
+                return
+
+    def _report(self) -> None:
+        position = self._position
+        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {position}. Where the threads of this rank are:\n")
+        sys.stderr.flush()
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        place = {"node": self._world.node, "pid": os.getpid(), "where": str(position), "passed": position.num_passed}
+        write_json(self._report_path(self._world.rank), place)
+        self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
+        text = describe_hang(self._read_reports(), self._read_ranks())
+        self._events.add("hung", text, where=str(position))
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def _report_path(self, rank: int) -> Path:
+        return self._folder / f"rank-{rank:05d}.hung.json"
+
+    def _read_reports(self) -> dict[int, dict[str, Any]]:
+        reports = {}
+        for rank in range(self._world.size):
+            try:
+                reports[rank] = read_json(self._report_path(rank))
+            except (OSError, json.JSONDecodeError):
+                continue
+        return reports
+
+    def _read_ranks(self) -> dict[int, dict[str, Any]]:
+        return {rank: read_json(self._folder / f"rank-{rank:05d}.json") for rank in range(self._world.size)}
+
+
+def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: Mapping[int, Mapping[str, Any]]) -> str:
+    """Who holds up the others, in a sentence.
+
+    Args:
+        reports: of each rank that noticed the hang, where it stands (`where`) and how many places it `passed`.
+        ranks: the node and pid of every rank.
+    """
+    silent = sorted(ranks.keys() - reports.keys())
+    if silent:
+        return f"no sign of life from {_named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
+    least, most = (f(r["passed"] for r in reports.values()) for f in (min, max))
+    if least == most:
+        where = next(iter(reports.values()))["where"]
+        return f"all ranks stand at the same place ({where}): a collective does not come back, look at the network"
+    behind = sorted(rank for rank, report in reports.items() if report["passed"] == least)
+    return f"{_named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"
+
+
+def _named(found: list[int], ranks: Mapping[int, Mapping[str, Any]]) -> str:
+    return ", ".join(f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" for r in found)

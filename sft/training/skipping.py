@@ -1,0 +1,67 @@
+"""What becomes of a step whose loss or gradient is not finite: the run stops, or the step makes no update."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sft.data.loader import StepLoader
+from sft.engine.engine import NonFiniteError
+from sft.errors import TrainingError
+from sft.run_events import EventLog
+
+
+@dataclass
+class SkipRule:
+    """Counts the steps without an update, the same on all ranks."""
+
+    policy: Literal["stop", "skip"]
+    max_in_a_row: int
+    events: EventLog
+    is_first: bool
+    """Whether this rank writes the event."""
+    num_skipped: int = 0
+    """Of the whole stage: the optimizer has made so many updates fewer than there were steps."""
+    _in_a_row: int = 0
+
+    def count_update(self) -> None:
+        """A step made its update."""
+        self._in_a_row = 0
+
+    def count_skipped(self, step: int, loader: StepLoader, error: NonFiniteError) -> None:
+        """A step made none.
+
+        Raises:
+            TrainingError: the policy is to stop, or too many steps in a row were skipped.
+        """
+        text = f"step {step}, {_where(step, loader, error)}: {error}"
+        if self.policy == "stop":
+            raise _on_all_ranks(
+                f"{text}\nNo update was made. Look at these packs, lower the learning rate, or set train.non_finite: "
+                "skip to leave such steps out; the same command goes on from the last checkpoint."
+            ) from error
+        self.num_skipped += 1
+        self._in_a_row += 1
+        if self.is_first:
+            self.events.add("skipped", text, step=step)
+        if self._in_a_row >= self.max_in_a_row:
+            raise _on_all_ranks(
+                f"{text}\n{self._in_a_row} steps in a row were not finite (train.max_skipped_steps): the model has "
+                "diverged. Lower the learning rate, and go back to an older checkpoint."
+            ) from error
+
+
+def _on_all_ranks(text: str) -> TrainingError:
+    error = TrainingError(text)
+    error.is_everywhere = True  # the engine's was raised on all of them
+    return error
+
+
+def _where(step: int, loader: StepLoader, error: NonFiniteError) -> str:
+    """The packs that may be the reason: those of the ranks whose loss is not finite, or all of the step."""
+    if not error.ranks:
+        packs = loader.steps.step_packs(step)
+        return f"packs {packs.start} to {packs.stop - 1}"
+    parts = []
+    for rank in error.ranks:
+        own = ", ".join(map(str, replace(loader, rank=rank).own_packs(step)))
+        parts.append(f"rank {rank} with packs {own}")
+    return " and ".join(parts)

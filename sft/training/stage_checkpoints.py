@@ -1,0 +1,59 @@
+"""A stage's checkpoints as its config wants them: which one it goes on from, how they are saved."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from sft.checkpoint.places import Place
+from sft.checkpoint.resume import open_newest_good
+from sft.checkpoint.retention import Retention
+from sft.checkpoint.store import CheckpointStore
+from sft.config import CheckpointConfig
+from sft.engine.engine import Engine
+from sft.training.attempt import Attempt
+
+
+def resume(engine: Engine, place: Place, attempt: Attempt) -> tuple[int, int]:
+    """Load the newest good checkpoint into the engine; all ranks call it together.
+
+    Returns:
+        The steps it has done, and how many of them made no update; 0 and 0 where there is no checkpoint.
+
+    Raises:
+        UserError: there are checkpoints, and none is good.
+    """
+    attempt.position.enter("load checkpoint")
+    report = partial(attempt.events.add, "checkpoint")
+    reader = open_newest_good(place, engine.world, engine.all_reduce_max, report, engine.local_spans())
+    if reader is None:
+        return 0, 0
+    with reader:
+        step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
+        engine.load_local_state(reader.read, num_updates)
+    return step, step - num_updates
+
+
+def open_store(
+    engine: Engine,
+    place: Place,
+    config: CheckpointConfig,
+    attempt: Attempt,
+    before_publish: Callable[[], None] | None,
+) -> CheckpointStore:
+    """What saves this attempt's checkpoints."""
+
+    def agree(mine: bool) -> bool:
+        return bool(engine.all_reduce_max(torch.tensor([float(mine)])).item())
+
+    return CheckpointStore(
+        place,
+        engine.world,
+        attempt.number,
+        Retention(config.keep_last, config.keep_every_steps),
+        config.async_,
+        config.max_failed_saves,
+        agree,
+        partial(attempt.events.add, "checkpoint"),
+        before_publish,
+    )

@@ -1,0 +1,108 @@
+"""One attempt from its first word to its last: another try only where it helps, the hang watch, and why it ended."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from sft.atomic_files import read_json, write_json
+from sft.config import SftConfig
+from sft.engine.zero3 import Zero3Engine
+from sft.errors import TrainingError, UserError
+from sft.run_folder import RunFolder
+from sft.training.agreement import raise_on_all_ranks
+from sft.training.attempt import Attempt
+from sft.training.curriculum import run_curriculum
+from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
+from sft.training.hang_watch import HangWatch
+from sft.training.loop import RegroupError
+from sft.training.wishes import Wishes
+from sft.training.workload import Workload
+from sft.world import World
+
+End = Literal["done", "stopped", "regroup", "wrong input", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to give up, and when to take a rank for hanging.
+
+    Attributes:
+        first_attempt: the first that this start of the driver has made: what failed before it does not count.
+        max_failures: starts in a row that may come no further; -1: any number.
+        hang_timeout_seconds: without progress.
+    """
+
+    first_attempt: int
+    max_failures: int
+    hang_timeout_seconds: float
+
+
+def run_watched(
+    config: SftConfig, world: World, workload: Workload, attempt: Attempt, wishes: Wishes, limits: Limits
+) -> End:
+    """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
+
+    Raises:
+        Exception: what another start may heal, or what only this rank knows of; it is on record.
+    """
+    watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
+    watch.start()
+    try:
+        _learn_from_the_past(config, world, attempt, limits)
+        finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine)
+        return _end(attempt, world.is_first, "done" if finished else "stopped")
+    except (UserError, TrainingError) as error:
+        why: End = "wrong input" if isinstance(error, UserError) else "failed"
+        if world.size > 1 and not error.is_everywhere:
+            # The others wait for this rank. Its exception ends the group, and the next start finds the reason.
+            _end(attempt, True, why, str(error))
+            raise
+        return _end(attempt, world.is_first, why, str(error))
+    except RegroupError:
+        _end(attempt, world.is_first, "regroup")
+        raise
+    except BaseException as error:
+        record_failure(attempt.events, error, attempt.position)
+        raise
+    finally:
+        watch.stop()
+
+
+def collective_timeout(hang_timeout_seconds: float) -> timedelta:
+    """For the process group: longer than the hang watch takes, which can say who is to blame."""
+    return timedelta(seconds=60 + 2 * hang_timeout_seconds)
+
+
+def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
+    if is_mine:
+        write_json(attempt.folder / "ended.json", {"why": why, "message": message})
+    return why
+
+
+def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
+    """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
+    run = RunFolder(config.run.dir)
+    wrong_input, reason = None, None
+    if world.is_first and attempt.number > limits.first_attempt:
+        before = run.attempt(attempt.number - 1)
+        ended = _read_end(before)
+        if ended is None:
+            text = describe_end(before)
+            attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {text}")
+            history = read_history(run, limits.first_attempt, attempt.number)
+            reason = why_to_give_up(history, limits.max_failures)
+            if reason is None:
+                time.sleep(pause_seconds(history))
+        elif ended["why"] == "wrong input":
+            wrong_input = ended["message"]
+        elif ended["why"] == "failed":
+            reason = ended["message"]
+    raise_on_all_ranks(wrong_input)
+    raise_on_all_ranks(reason, TrainingError)
+
+
+def _read_end(folder: Path) -> dict[str, Any] | None:
+    path = folder / "ended.json"
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,106 @@
+"""Hashes the files of published folders again, several at a time, and compares them with their manifests."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sft.atomic_files import check_files, read_manifest
+from sft.checkpoint.places import Place
+from sft.verification.findings import Findings, Kind
+
+_MAX_THREADS = 8
+"""Hashing leaves Python's lock; more at a time would wait for the disk."""
+
+ReportProgress = Callable[[str, int, int], None]
+"""(what is done: `hashing` or `comparing`; how much of it, in bytes or packs; how much there is)"""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Artifact:
+    """Something that was published, wherever it lies."""
+
+    name: str
+    """What to call it."""
+    where: str
+    """Its path or URL."""
+    opened: Callable[[], AbstractContextManager[Path]]
+    """A local folder with its manifest."""
+    bring: Callable[[Iterable[str], Path], None]
+    """Has files of it in the opened folder."""
+    is_gone: Callable[[], bool]
+    """Whether it was deleted, as it may be, since it was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactsChecked:
+    """What was hashed, and where what is not as its manifest says."""
+
+    num_files: int
+    num_bytes: int
+    damaged: frozenset[str]
+
+
+def folder_artifact(name: str, path: Path) -> Artifact:
+    """A folder that is never deleted by itself."""
+    return Artifact(name, str(path), lambda: nullcontext(path), lambda names, folder: None, lambda: False)
+
+
+def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
+    """A checkpoint, which a run under way may delete or set aside."""
+    return Artifact(
+        name,
+        place.where(step),
+        partial(place.opened, step),
+        partial(place.bring, step),
+        partial(_is_gone, place, step),
+    )
+
+
+def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: ReportProgress) -> ArtifactsChecked:
+    """Hash every file of these. One that is deleted meanwhile, as it may be, is left out."""
+    wrong: defaultdict[Artifact, list[str]] = defaultdict(list)
+    sizes: dict[tuple[Artifact, str], int] = {}
+    for artifact in artifacts:
+        try:
+            with artifact.opened() as folder:
+                wrong[artifact] += check_files(folder, [])  # of the manifest only
+                files = {} if wrong[artifact] else read_manifest(folder)["files"]
+            sizes |= {(artifact, name): int(entry["num_bytes"]) for name, entry in files.items()}
+        except OSError as error:
+            wrong[artifact].append(f"it cannot be read: {error}")
+    num_done, total = 0, sum(sizes.values())
+    report("hashing", num_done, total)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as threads:
+        futures = {threads.submit(_check_file, artifact, name): (artifact, name) for artifact, name in sizes}
+        for future in as_completed(futures):
+            wrong[futures[future][0]] += future.result()
+            num_done += sizes[futures[future]]
+            report("hashing", num_done, total)
+    gone = {artifact for artifact in artifacts if wrong[artifact] and artifact.is_gone()}
+    damaged = [artifact for artifact in artifacts if wrong[artifact] and artifact not in gone]
+    for artifact in damaged:
+        for text in sorted(wrong[artifact]):
+            findings.add(Kind.FILES, f"{artifact.name}, {artifact.where}: {text}")
+    left = [size for (artifact, _), size in sizes.items() if artifact not in gone]
+    return ArtifactsChecked(len(left), sum(left), frozenset(artifact.where for artifact in damaged))
+
+
+def _check_file(artifact: Artifact, name: str) -> list[str]:
+    try:
+        with artifact.opened() as folder:
+            artifact.bring([name], folder)
+            return check_files(folder, [name])
+    except OSError as error:
+        return [f"{name} cannot be read: {error}"]
+
+
+def _is_gone(place: Place, step: int) -> bool:
+    try:
+        return step not in place.steps()
+    except OSError:
+        return False

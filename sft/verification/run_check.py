@@ -1,0 +1,163 @@
+"""Verifies a run folder: takes down what its stages say, hashes what they published, compares ledger and plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sft.atomic_files import fingerprint, is_published, read_manifest
+from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.places import Place
+from sft.config import SftConfig
+from sft.config_file import build_config, read_yaml
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.token_store import TokenStore, store_path
+from sft.errors import UserError
+from sft.ledger import read_ledger
+from sft.run_folder import RunFolder, StageFolder
+from sft.verification.artifacts import (
+    Artifact,
+    ArtifactsChecked,
+    ReportProgress,
+    check_artifacts,
+    checkpoint_artifact,
+    folder_artifact,
+)
+from sft.verification.findings import Findings, Kind, KindFindings
+from sft.verification.stage_check import StageCheck, StageState, StageVerified
+
+
+@dataclass(frozen=True, slots=True)
+class RunVerified:
+    """What was verified, and what is wrong with it."""
+
+    stages: tuple[StageVerified, ...]
+    """Those that have begun and whose ledger could be held to a plan."""
+    num_stages_planned: int
+    files: ArtifactsChecked
+    set_aside: tuple[str, ...]
+    """Checkpoints that were found damaged in training, and replaced by older ones."""
+    findings: tuple[KindFindings, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every stage of the config is."""
+        return len(self.stages) == self.num_stages_planned and all(stage.is_finished for stage in self.stages)
+
+
+class _Stage(NamedTuple):
+    folder: StageFolder
+    place: Place
+    steps_saved: tuple[int, ...]
+    set_aside: tuple[str, ...]
+    state: StageState | None
+
+
+def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, num_total: None) -> RunVerified:
+    """Verify everything that the run folder has published so far, and the token store that it was trained from.
+
+    Raises:
+        UserError: this is not the folder of a run, or its config cannot be read.
+    """
+    if not run.config.is_file():
+        raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
+    config = build_config(read_yaml(run.config), str(run.config))
+    findings = Findings()
+    # All stages say how far they are before the hashing, which takes long, while a run under way goes on.
+    stages = [_look(config, run.stage(i, stage.name), stage.name, findings) for i, stage in enumerate(config.stages)]
+    stores = _find_stores(config, stages, findings)
+    files = check_artifacts(_list_artifacts(run, config, stages, stores), findings, report)
+    verified = _check_stages(stages, stores, files, findings, report)
+    set_aside = tuple(path for stage in stages for path in stage.set_aside)
+    return RunVerified(verified, len(stages), files, set_aside, findings.results())
+
+
+def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:
+    is_finished = folder.complete.is_file()
+    # Checkpoints before the ledger, which is written first: it must cover each of them.
+    place = stage_place(config.checkpoint, folder)
+    steps_saved: tuple[int, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    newest = 0
+    try:
+        steps_saved, set_aside = tuple(place.steps()), tuple(place.damaged())
+        newest = max((step for step in steps_saved if place.is_published(step)), default=0)
+    except OSError as error:
+        findings.add(Kind.FILES, f"stage {name}: its checkpoints cannot be listed: {error}")
+    ledger = read_ledger(folder.ledger) if folder.ledger.is_file() else None
+    if is_finished and not is_published(folder.model):
+        findings.add(Kind.FILES, f"stage {name} is finished, but its model is not published at {folder.model}")
+    if (is_finished or ledger is not None) and not is_published(folder.packs):
+        findings.add(Kind.FILES, f"stage {name} was trained, but its plan is not published at {folder.packs}")
+    if ledger is None and (is_finished or steps_saved or folder.metrics.is_file()):
+        text = f"stage {name} was trained, but has no {folder.ledger.name}: nothing shows what was fed"
+        findings.add(Kind.LEDGER, text)
+    state = StageState(name, is_finished, newest, ledger) if ledger is not None else None
+    return _Stage(folder, place, steps_saved, set_aside, state)
+
+
+def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings) -> dict[Path, Path]:
+    """For each published plan, the place of its token store; the stages of a run share one."""
+    stores = {}
+    for folder in (stage.folder for stage in stages if is_published(stage.folder.packs)):
+        try:
+            inputs = read_manifest(folder.packs)["inputs"]
+            name, content = inputs["store"], inputs["data"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # said when its files are checked
+        # The name is the fingerprint of what the store is made from (see `sft.data.preparation.locate_store`).
+        if fingerprint(content) != name:
+            findings.add(Kind.FILES, f"{folder.packs}: the data that it names is not that of the store {name}")
+        stores[folder.packs] = store_path(config.data.cache_dir, name)
+    for path in sorted(set(stores.values())):
+        if not is_published(path):
+            text = (
+                f"the token store {path} is not there, so what was fed cannot be compared; "
+                "bring it back (`sft prepare` makes it again)"
+            )
+            findings.add(Kind.FILES, text)
+    return stores
+
+
+def _list_artifacts(
+    run: RunFolder, config: SftConfig, stages: Sequence[_Stage], stores: Mapping[Path, Path]
+) -> list[Artifact]:
+    folders = [("token store", path) for path in sorted(set(stores.values()))]
+    folders.append(("plan of what is held out", run.evaluations / "packs"))
+    checkpoints = []
+    for stage, (folder, place, steps_saved, _, _) in zip(config.stages, stages, strict=True):
+        folders += [(f"stage {stage.name}, plan", folder.packs), (f"stage {stage.name}, model", folder.model)]
+        checkpoints += [
+            checkpoint_artifact(f"stage {stage.name}, checkpoint after {step} steps", place, step)
+            for step in steps_saved
+        ]
+    return [folder_artifact(name, path) for name, path in folders if is_published(path)] + checkpoints
+
+
+def _check_stages(
+    stages: Sequence[_Stage],
+    stores: Mapping[Path, Path],
+    files: ArtifactsChecked,
+    findings: Findings,
+    report: ReportProgress,
+) -> tuple[StageVerified, ...]:
+    checks: list[tuple[StageCheck, Path]] = []
+    for folder, _, _, _, state in stages:
+        # What a damaged plan says is not worth comparing; that it is damaged was found before.
+        if state is not None and folder.packs in stores and str(folder.packs) not in files.damaged:
+            check = StageCheck(state, PackPlan.open(folder.packs), findings)
+            check.check()
+            checks.append((check, stores[folder.packs]))
+    num_packs, num_read = sum(check.num_packs for check, _ in checks), 0
+
+    def read(num: int) -> None:
+        nonlocal num_read
+        num_read += num
+        report("comparing", num_read, num_packs)
+
+    return tuple(
+        check.compare(TokenStore.open(path), read)
+        if is_published(path) and str(path) not in files.damaged
+        else check.counted()
+        for check, path in checks
+    )

@@ -1,0 +1,146 @@
+"""Holds the ledger of a stage to its plan: each pack once, in its own step, with the very tokens of the store."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.ledger import Ledger, LedgerEntry, digest_of_packs
+from sft.step_plan import StepPlan
+from sft.verification.findings import Findings, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What a stage's folder said when it was looked at."""
+
+    name: str
+    is_finished: bool
+    newest_checkpoint: int
+    """The updates that the newest published one has done, 0 where there is none."""
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class StageVerified:
+    """What a stage has trained. The counts are of steps that are not rolled back."""
+
+    name: str
+    is_finished: bool
+    num_steps_planned: int
+    num_steps: int
+    num_packs: int
+    """Of the packs that are fed in their own step."""
+    num_supervised_tokens: int
+    """Of those of them that have led to an update, counted in the token store."""
+    skipped_steps: tuple[int, ...]
+    num_rolled_back: int
+    num_restarts: int
+    newest_checkpoint: int
+
+
+class StageCheck:
+    """The ledger of one stage beside its plan."""
+
+    def __init__(self, state: StageState, plan: PackPlan, findings: Findings) -> None:
+        """`plan` is whole; what is found goes to `findings`."""
+        self._state = state
+        self._plan = plan
+        self._findings = findings
+        self._steps = StepPlan(len(plan), int(plan.manifest["inputs"]["packs_per_step"]), 1, 1)
+        self._in_place = [
+            entry
+            for step, entry in sorted(state.ledger.effective.items())
+            if sorted(entry.packs) == list(self._steps.step_packs(step)) and entry.packs
+        ]
+
+    @property
+    def num_packs(self) -> int:
+        """How many packs `compare` reads."""
+        return sum(len(entry.packs) for entry in self._in_place)
+
+    def check(self) -> None:
+        """Look for steps and packs that were left out, trained more than once, or in a place that is not theirs."""
+        ledger, num_steps = self._state.ledger, self._steps.num_steps
+        for problem in ledger.problems:
+            self._add(Kind.LEDGER, f": ledger.jsonl, {problem}")
+        for entry in ledger.repeated:
+            self._add(Kind.STEPS, f": step {entry.step} was trained again without being rolled back")
+        num_done = max(ledger.effective, default=-1) + 1
+        for step in range(num_steps if self._state.is_finished else min(num_done, num_steps)):
+            if step not in ledger.effective:
+                self._add(Kind.STEPS, f": step {step} was never trained")
+        for step in sorted(step for step in ledger.effective if not 0 <= step < num_steps):
+            self._add(Kind.STEPS, f": step {step} was trained, but the plan has {num_steps} steps")
+        num_known = max((entry.step + 1 for entry in self._entries()), default=0)
+        if num_known < self._state.newest_checkpoint:
+            text = f": a checkpoint has {self._state.newest_checkpoint} steps, but the ledger ends after {num_known}"
+            self._add(Kind.STEPS, text)
+        self._check_packs()
+
+    def compare(self, store: TokenStore, report: Callable[[int], None]) -> StageVerified:
+        """Compute again, from plan and store, what the ranks should have fed.
+
+        Args:
+            store: the one of the plan, whole.
+            report: called with the number of packs that were read.
+        """
+        num_supervised = 0
+        for entry in self._in_place:
+            packs = [self._plan.read_pack(pack_id, store) for pack_id in sorted(entry.packs)]
+            if digest_of_packs(packs) != entry.digest:
+                first, last = packs[0].pack_id, packs[-1].pack_id
+                text = f", step {entry.step}: what was fed is not what the plan says, though as packs {first} to {last}"
+                self._add(Kind.FED, text)
+            if entry.update:
+                num_supervised += sum(int(pack.loss_mask.sum()) for pack in packs)
+            report(len(packs))
+        return self.counted(num_supervised)
+
+    def counted(self, num_supervised_tokens: int = 0) -> StageVerified:
+        """What the ledger has, whether it was compared or not."""
+        state, ledger = self._state, self._state.ledger
+        return StageVerified(
+            name=state.name,
+            is_finished=state.is_finished,
+            num_steps_planned=self._steps.num_steps,
+            num_steps=len(ledger.effective),
+            num_packs=self.num_packs,
+            num_supervised_tokens=num_supervised_tokens,
+            skipped_steps=tuple(sorted(step for step, entry in ledger.effective.items() if not entry.update)),
+            num_rolled_back=len(ledger.rolled_back),
+            num_restarts=max(ledger.num_resumes - 1, 0),
+            newest_checkpoint=state.newest_checkpoint,
+        )
+
+    def _check_packs(self) -> None:
+        ledger, num_packs = self._state.ledger, len(self._plan)
+        trained = defaultdict(list)
+        for entry in (*ledger.effective.values(), *ledger.repeated):
+            for pack_id in entry.packs:
+                trained[pack_id].append(entry.step)
+        for pack_id, steps in sorted(trained.items()):
+            own = pack_id // self._steps.packs_per_step
+            if not 0 <= pack_id < num_packs:
+                self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
+            elif len(steps) > 1:
+                self._add(Kind.PACKS, f": pack {pack_id} was trained {len(steps)} times ({_as_text(sorted(steps))})")
+            elif steps != [own]:
+                self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but is of step {own}")
+        for step in sorted(ledger.effective):
+            # The packs of a step that was never trained are not named one by one.
+            for pack_id in self._steps.step_packs(step):
+                if pack_id not in trained:
+                    self._add(Kind.PACKS, f": pack {pack_id} was never trained, though step {step} was")
+
+    def _entries(self) -> Iterator[LedgerEntry]:
+        yield from self._state.ledger.effective.values()
+        yield from self._state.ledger.rolled_back
+
+    def _add(self, kind: Kind, text: str) -> None:
+        self._findings.add(kind, f"stage {self._state.name}{text}")
+
+
+def _as_text(steps: list[int]) -> str:
+    return f"steps {', '.join(map(str, steps[:-1]))} and {steps[-1]}"

@@ -1,0 +1,128 @@
+"""Ranks as threads that meet at a barrier, and what they save: for tests of the checkpoint store."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sft.checkpoint.places import Place
+from sft.checkpoint.rank_file import CheckpointReader
+from sft.checkpoint.resume import open_newest_good
+from sft.checkpoint.retention import Retention
+from sft.checkpoint.store import CheckpointStore
+from sft.engine.engine import Shard
+from sft.world import World
+
+T = TypeVar("T")
+KEYS = ("norm/master", "weight/master", "weight/exp_avg")
+
+
+class Rank:
+    """One of several threads; its collectives wait for all of them, and fail where one has ended with an error."""
+
+    def __init__(self, world: World, barrier: threading.Barrier, slots: list[Tensor | None]) -> None:
+        self.world, self._barrier, self._slots = world, barrier, slots
+        self.reports: list[str] = []
+        self.report: Callable[[str], None] = self.reports.append
+
+    def all_reduce_max(self, values: Tensor) -> Tensor:
+        self._slots[self.world.rank] = values
+        self._barrier.wait(30)
+        largest = torch.stack([slot for slot in self._slots if slot is not None]).amax(0)
+        self._barrier.wait(30)
+        return largest
+
+    def agree(self, mine: bool) -> bool:
+        return bool(self.all_reduce_max(torch.tensor([int(mine)])).item())
+
+    def leave(self) -> None:
+        """As if the process had died: collectives of the others fail."""
+        self._barrier.abort()
+
+    def store(self, place: Place, attempt: int = 1, **changes: Any) -> CheckpointStore:
+        settings: dict[str, Any] = {
+            "retention": Retention(9),
+            "asynchronous": True,
+            "max_failed_saves": 3,
+            "pauses_seconds": (0.0, 0.0),
+            **changes,
+        }
+        return CheckpointStore(place, self.world, attempt, agree=self.agree, report=self.report, **settings)
+
+    def open(self, place: Place, **changes: Any) -> CheckpointReader | None:
+        return open_newest_good(place, self.world, self.all_reduce_max, self.report, **changes)
+
+
+def run_ranks(size: int, main: Callable[[Rank], T]) -> list[T]:
+    """What `main` returns on each rank; an error of one ends all, and is raised."""
+    barrier, slots = threading.Barrier(size), [None] * size
+
+    def run(rank: int) -> T:
+        try:
+            return main(Rank(World(rank, size), barrier, slots))
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(size) as threads:
+        futures = [threads.submit(run, rank) for rank in range(size)]
+    errors = [error for future in futures if (error := future.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+        raise error
+    return [future.result() for future in futures]
+
+
+def values_of(step: int, key: str, numel: int = 37) -> Tensor:
+    return torch.randn(numel, generator=torch.Generator().manual_seed(1000 * step + KEYS.index(key)))
+
+
+def range_of(world: World, numel: int = 37) -> range:
+    """A rank's part as ZeRO-3 deals it out: `ceil(numel / world_size)` each, the last ones less."""
+    share = -(-numel // world.size)
+    return range(min(world.rank * share, numel), min((world.rank + 1) * share, numel))
+
+
+def state_of(step: int, world: World, numel: int = 37) -> dict[str, Shard]:
+    part = range_of(world, numel)
+    return {key: Shard(numel, part.start, values_of(step, key, numel)[part.start : part.stop]) for key in KEYS}
+
+
+def save_steps(place: Place, size: int, *steps: int, numel: int = 37, **changes: Any) -> None:
+    """Save each step and publish the last, as a training of `size` ranks does."""
+
+    def main(rank: Rank) -> None:
+        store = rank.store(place, **changes)
+        for step in steps:
+            store.save(step, state_of(step, rank.world, numel), {"stage": "x", "num_updates": step - 1})
+        assert store.finish()
+        store.close()
+
+    run_ranks(size, main)
+
+
+def resumed_step(place: Place, size: int, numel: int = 37, **changes: Any) -> tuple[int, list[str]]:
+    """The step that `size` ranks go on from (0: none), having compared all that they read; and the first's reports."""
+
+    def main(rank: Rank) -> tuple[int, list[str]]:
+        part = range_of(rank.world, numel)
+        reader = rank.open(place, parts=dict.fromkeys(KEYS, part), **changes)
+        if reader is None:
+            return 0, rank.reports
+        with reader:
+            for key in KEYS:
+                expected = values_of(reader.step, key, numel)[part.start : part.stop]
+                assert torch.equal(reader.read(key, part.start, part.stop), expected)
+            assert reader.manifest["num_updates"] == reader.step - 1
+            return reader.step, rank.reports
+
+    found = run_ranks(size, main)
+    assert len({step for step, _ in found}) == 1
+    return found[0]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,82 @@
+"""Ranks that stand still: real processes, one of them stopped or asleep; the others say which, and end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sft.run_events import read_events
+from sft.training.hang_watch import EXIT_HUNG, describe_hang
+
+ROOT = Path(__file__).parents[2]
+
+RANK = """
+import json, os, sys, time
+from pathlib import Path
+from sft.run_events import EventLog
+from sft.training.hang_watch import HangWatch
+from sft.training.position import Position
+from sft.world import World
+
+rank, size, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+(folder / f"rank-{rank:05d}.json").write_text(json.dumps({"pid": os.getpid(), "node": f"n{rank}"}))
+position = Position()
+HangWatch(position, World(rank, size, 0, f"n{rank}"), folder, EventLog(folder, rank), 1.0).start()
+for step in range(last):
+    position.enter("train", step, stage="broad")
+    time.sleep(0.05)
+(folder / f"rank-{rank:05d}.waits").touch()
+def wait_for_the_others(): time.sleep(60)
+wait_for_the_others()
+"""
+
+
+def run(folder: Path, steps: list[int], stopped: int | None = None) -> list[str]:
+    """The stderr of each rank, after a run in which rank r stands still after `steps[r]` steps."""
+    ranks = []
+    for rank, last in enumerate(steps):
+        command = [sys.executable, "-c", RANK, str(rank), str(len(steps)), str(last), str(folder)]
+        with (folder / f"{rank}.log").open("wb") as log:
+            ranks.append(subprocess.Popen(command, stderr=log, cwd=ROOT))
+    try:
+        deadline = time.monotonic() + 30
+        while len(list(folder.glob("*.waits"))) < len(steps):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        if stopped is not None:
+            os.kill(ranks[stopped].pid, signal.SIGSTOP)
+        left = [rank for rank in range(len(steps)) if rank != stopped]
+        assert [ranks[rank].wait(30) for rank in left] == [EXIT_HUNG] * len(left)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    return [(folder / f"{rank}.log").read_text() for rank in left]
+
+
+def test_the_rank_that_is_behind_is_named_and_the_stacks_are_there(tmp_path: Path) -> None:
+    for error in run(tmp_path, [3, 2, 3]):
+        assert "wait_for_the_others" in error, "the stack says where it stands"
+        assert "rank 1 (node n1, pid " in error
+        assert "is behind the others, at stage broad, step 1, train" in error
+    events = [event for event in read_events(tmp_path) if event.kind == "hung"]
+    assert sorted(event.rank for event in events) == [0, 1, 2]
+    assert len({event.text for event in events}) == 1
+
+
+def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path: Path) -> None:
+    for error in run(tmp_path, [2, 2], stopped=1):
+        pid = json.loads((tmp_path / "rank-00001.json").read_text())["pid"]
+        assert f"no sign of life from rank 1 (node n1, pid {pid})" in error
+
+
+@pytest.mark.parametrize(("passed", "said"), [([4, 4], "all ranks stand at the same place"), ([5, 4], "rank 1 ")])
+def test_who_is_behind_has_passed_fewer_places(passed: list[int], said: str) -> None:
+    ranks = {rank: {"node": "a", "pid": 1} for rank in range(2)}
+    reports = {rank: {"passed": count, "where": "step 1"} for rank, count in enumerate(passed)}
+    assert describe_hang(reports, ranks).startswith(said)
