@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test lint types clean
+.PHONY: help install quickstart test chaos lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -32,6 +32,9 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
+
+chaos: install ## kill, stop and damage runs by 36 random schedules: about 12 minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
 
 lint: install ## check style, format and which module may import which
 	@$(BIN)/ruff check

@@ -32,7 +32,7 @@ class ClusterConfig(Section):
     cpus_per_worker: PositiveInt = 1
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
-    """Times that failed workers are started again from the last checkpoint; -1: without end."""
+    """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
     hang_timeout_seconds: PositiveFloat = 900
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
 

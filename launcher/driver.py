@@ -120,7 +120,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
             storage_path=str(run.path),
             # The workers themselves count how many starts have come no further (see `sft.training.failures`); this
             # bounds those that end before they can count.
-            failure_config=FailureConfig(max_failures=_MOST_STARTS if cluster.max_failures else 0),
+            failure_config=FailureConfig(max_failures=_MOST_STARTS),
         ),
     )
     try:

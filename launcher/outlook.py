@@ -4,7 +4,7 @@ Both are questions to Ray's control store, which take milliseconds; they are ask
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import ray
 import ray._private.state
@@ -18,8 +18,15 @@ _RAY_KNOWS_AFTER_SECONDS = 25.0
 class Outlook:
     """Asked by the training loop between two steps."""
 
-    def __init__(self, num_workers: int, max_workers: int, resources_per_worker: Mapping[str, float]) -> None:
-        """`num_workers` are there now, each with these resources."""
+    def __init__(
+        self,
+        num_workers: int,
+        max_workers: int,
+        resources_per_worker: Mapping[str, float],
+        report: Callable[[str], None],
+    ) -> None:
+        """`num_workers` are there now, each with these resources; `report` takes a line for the log."""
+        self._report = report
         self._may_grow = num_workers < max_workers
         self._per_worker = resources_per_worker
         self._asked_at = 0.0
@@ -36,6 +43,8 @@ class Outlook:
         """Whether Ray was told, since the last question, that a node will be taken away (a spot instance)."""
         self._look()
         is_new, self._is_notice_new = self._is_notice_new, False
+        if is_new:
+            self._report(f"Ray will take away {len(self._leaving)} nodes: a checkpoint is saved now")
         return is_new
 
     def _look(self) -> None:

@@ -128,8 +128,7 @@ class _Happenings:
             return number == self._first  # the first beginning is what the bar shows
         if event.kind == "failed" and event.facts.get("of") == "machine":
             return True  # the next attempt says who was gone
-        of_others = {e.text for n, e in self._shown if n == number and e.kind == event.kind}
-        return event.kind in ("failed", "hung") and event.text in of_others
+        return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
 
 
 class _Tail:

@@ -6,7 +6,9 @@ What a worker prints goes to its own file in the attempt's folder, since the con
 import os
 import socket
 import sys
+import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 
+_PAUSE_SECONDS = 30.0
+
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train on this worker; how it ended is written to the attempt's folder.
@@ -40,9 +44,16 @@ def train_worker(settings: dict[str, Any]) -> None:
     else:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)
-    attempt = begin_attempt(run, world)
+    try:
+        attempt = begin_attempt(run, world)
+    except OSError:
+        # Nothing can be written down of this start, and Ray begins the next one at once.
+        time.sleep(_PAUSE_SECONDS)
+        raise
     _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
-    outlook = Outlook(world.size, settings["max_workers"], settings["resources_per_worker"])
+    outlook = Outlook(
+        world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
+    )
     wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
     try:
         run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]))

@@ -1,4 +1,4 @@
-"""What is recorded of each step: a closed list of names, each with its unit. One JSON line a step, by rank 0.
+"""What is recorded of each step: a closed list of names, each with its unit. One JSON line for each update, by rank 0.
 
 Tokens are counted in three ways and never just called tokens where it matters: supervised tokens are in the loss,
 tokens are real ones, slots include padding (of which packs as they are fed have none).
@@ -27,7 +27,7 @@ class StepMetrics:
     seconds: float
     """Wall time of the step, without checkpoint and evaluation."""
     checkpoint_stall_seconds: float
-    """How long the step before waited for a checkpoint to be copied."""
+    """How long training waited, before this step, for a checkpoint: its copy, and the end of the save before."""
     peak_memory_gib: float
     """GiB (1024³ bytes) of rank 0 so far: of the GPU, or of the process where there is none."""
     attempt: int

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike"]
+Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice"]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
-loss out of line."""
+loss out of line. `notice`: a node will be taken away."""
 
 
 @dataclass(frozen=True, slots=True)

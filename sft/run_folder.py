@@ -1,8 +1,8 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
-RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json
+RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json · tensorboard/ · driver.lock
 RUN_DIR/evaluations/ base.json, 0-broad.json
-RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log} · ended.json · tensorboard/
+RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
 RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
     ledger.jsonl · model/
 RUN_DIR/stages/0-broad/stage.json (last)

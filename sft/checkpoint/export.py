@@ -10,7 +10,7 @@ Format: safetensors (8 bytes header length, JSON header, raw tensors), with Hugg
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,14 @@ _DTYPE_NAMES = {
 }
 
 
-def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype, attempt: int) -> None:
+def export_model(
+    engine: Engine,
+    tokenizer: Any,
+    final: Path,
+    dtype: torch.dtype,
+    attempt: int,
+    tell: Callable[[], None] = lambda: None,
+) -> None:
     """Write and publish the model at `final`; all ranks call this together.
 
     Args:
@@ -50,6 +57,7 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
         final: the folder to publish.
         dtype: what the parameters are written in.
         attempt: keeps apart what a killed start of the job has left.
+        tell: called before each parameter, for whoever watches whether there is progress.
     """
     # The first rank decides for all, who must gather together.
     is_done = engine.world.is_first and is_published(final)
@@ -69,6 +77,7 @@ def export_model(engine: Engine, tokenizer: Any, final: Path, dtype: torch.dtype
         if owners[name] == engine.world.rank
     }
     for parameter, values in chain(engine.gather_parameters(), buffers.items()):
+        tell()
         name = file_of[parameter]
         if name in writers:
             writers[name].append(parameter, values)

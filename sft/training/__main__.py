@@ -1,14 +1,15 @@
 """`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
 
 For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
-must have been prepared (`sft prepare CONFIG`). The sections that are
-the launcher's (`cluster`) are left aside.
+must have been prepared (`sft prepare CONFIG`). Of the launcher's section `cluster`, only
+`hang_timeout_seconds` is used.
 """
 
 import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         config = anchor_paths(build_config(content, arguments[0]))
         check_model(config.model)
         world = _world()
-        return _run(config, world, float(cluster.get("hang_timeout_seconds", HANG_TIMEOUT_SECONDS)))
+        return _run(config, world, _hang_timeout(cluster))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_WRONG_INPUT
@@ -73,6 +74,13 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if end in ("wrong input", "failed") and world.is_first:
         sys.stderr.write(f"{read_json(attempt.folder / 'ended.json')['message']}\n")
     return EXIT_CODES[end]
+
+
+def _hang_timeout(cluster: Any) -> float:
+    seconds = cluster.get("hang_timeout_seconds", HANG_TIMEOUT_SECONDS) if isinstance(cluster, dict) else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        raise UserError(f"cluster.hang_timeout_seconds: a number of seconds is needed, not {seconds!r}")
+    return float(seconds)
 
 
 def _world() -> World:

@@ -1,6 +1,6 @@
 """An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
 
-attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl} · ended.json
+attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl,hung.json} · ended.json
 """
 
 import os

@@ -4,6 +4,7 @@ A node that is lost is worth another start, as often as it takes while the train
 that comes again at the same step comes a third time, too: then it is said which step, packs and rank it is.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +56,10 @@ def record_failure(events: EventLog, error: BaseException, position: Position) -
     kind = "machine" if is_of_the_machine(error) else "program"
     first_line = (str(error).splitlines() or [""])[0][:500]
     what = f"{type(error).__name__}: {first_line}"
+    # Of the same error, sizes, addresses and process ids may differ.
+    alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
     place = {"stage": position.stage, "step": position.step, "place": position.place}
-    events.add("failed", f"{position}: {what}", of=kind, error=what, **place)
+    events.add("failed", f"{position}: {what}", of=kind, error=alike, **place)
 
 
 class History(NamedTuple):

@@ -59,13 +59,13 @@ class Loop:
             result = self._train(step)
             if result is not None:
                 self.record(step, result, time.perf_counter() - started, stall_seconds)
+                stall_seconds = 0.0
             num_done = step + 1
             is_last = num_done == self.schedule.num_steps
             is_multiple = self._is_multiple(num_done, self.checkpoint.every_steps)
             stop, is_due, regroup = self._agree(time.monotonic() - saved_at, is_multiple)
-            stall_seconds = 0.0
             if is_last or stop or is_due:
-                stall_seconds = self._save(num_done)
+                stall_seconds += self._save(num_done)
                 saved_at = time.monotonic()
             if self._is_multiple(num_done, self.evaluate_every_steps) and not is_last:
                 self.evaluate(num_done)

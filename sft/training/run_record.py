@@ -13,17 +13,20 @@ from typing import Any
 import yaml
 
 from sft.atomic_files import write_json, write_text
-from sft.config import SftConfig
+from sft.config import CheckpointConfig, SftConfig
 from sft.config_file import dump_config
 from sft.data.reading.locations import without_secrets
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 
-_FREE = {"checkpoint", "logging", "evaluate", "deepspeed"}
+_FREE = {"logging", "evaluate", "deepspeed"}
 """Sections that may be changed when a run is resumed."""
 
 _FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing", "train.logits_chunk_tokens"}
-_FREE_FIELDS |= {"data.cache_dir", "data.max_bad_share", "run.dir", "model.trust_remote_code"}
+_FREE_FIELDS |= {"train.non_finite", "train.max_skipped_steps"}
+# All of it but where they are: at another place there are none, and training would start over.
+_FREE_FIELDS |= {f"checkpoint.{name}" for name in CheckpointConfig.model_fields if name not in ("dir", "async_")}
+_FREE_FIELDS |= {"checkpoint.async", "data.cache_dir", "data.max_bad_share", "run.dir", "model.trust_remote_code"}
 
 _FREE_OF_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
 """What they lead to is in the fingerprint of the data, to which a stage's plan is held."""
@@ -43,8 +46,12 @@ def anchor_paths(config: SftConfig) -> SftConfig:
     sources = tuple(s.model_copy(update={"path": anchored(s.path)}) for s in data.sources)
     paths = {"path": anchored(model.path)}
     paths |= {k: anchored(v) for k in ("tokenizer", "chat_template") if (v := getattr(model, k)) is not None}
+    checkpoint = config.checkpoint
+    if checkpoint.dir is not None and "://" not in checkpoint.dir:
+        checkpoint = checkpoint.model_copy(update={"dir": str(Path(checkpoint.dir).expanduser().absolute())})
     return config.model_copy(
         update={
+            "checkpoint": checkpoint,
             "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
             "model": model.model_copy(update=paths),
             "data": data.model_copy(update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}),
@@ -83,7 +90,11 @@ def write_run_record(config: SftConfig) -> None:
 def _without_secrets(config: SftConfig) -> SftConfig:
     """The config without the passwords and queries of URLs: others read the run folder."""
     sources = tuple(s.model_copy(update={"path": without_secrets(s.path)}) for s in config.data.sources)
-    return config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+    checkpoint = config.checkpoint
+    if checkpoint.dir is not None:
+        checkpoint = checkpoint.model_copy(update={"dir": without_secrets(checkpoint.dir)})
+    data = config.data.model_copy(update={"sources": sources})
+    return config.model_copy(update={"data": data, "checkpoint": checkpoint})
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

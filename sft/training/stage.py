@@ -4,6 +4,7 @@ A stage is a function of the model that it starts from and of its plan. It resum
 exact next step; when `stage.json` is there it is never run again.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -64,11 +65,13 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     ledger = LedgerWriter(folder.ledger, attempt.number) if world.is_first else None
     place = stage_place(config.checkpoint, folder)
-    first_step, skip.num_skipped = resume(engine, place, attempt)
+    about = {"stage": stage.name, "plan": inputs.plan.manifest["inputs"]}
+    started = time.perf_counter()
+    first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if world.is_first:
-        attempt.events.add(
-            "resumed", f"stage {stage.name} goes on at step {first_step}", stage=stage.name, step=first_step
-        )
+        text = f"attempt {attempt.number}: stage {stage.name} from step {first_step} on, with {world.size} ranks"
+        seconds = time.perf_counter() - started
+        attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
     if ledger is not None:
         ledger.resume(first_step)
 
@@ -85,7 +88,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         skip=skip,
         checkpoints=checkpoints,
         checkpoint=config.checkpoint,
-        checkpoint_manifest={"stage": stage.name, "plan": inputs.plan.manifest["inputs"]},
+        checkpoint_manifest=about,
         record=_recorder(inputs, loader, schedule) if world.is_first else _no_record,
         record_fed=partial(_record_fed, engine, loader, attempt.number, ledger),
         wishes=inputs.wishes,
@@ -97,9 +100,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         if not loop.run(first_step):
             return False
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
-    attempt.position.enter("export")
     dtype = getattr(torch, config.model.dtype)
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number)
+    tell = partial(attempt.position.enter, "export")
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
         if not config.checkpoint.keep_stage_ends:

@@ -1,7 +1,8 @@
 """A stage's checkpoints as its config wants them: which one it goes on from, how they are saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -11,17 +12,24 @@ from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
 from sft.config import CheckpointConfig
 from sft.engine.engine import Engine
+from sft.errors import UserError
 from sft.training.attempt import Attempt
 
 
-def resume(engine: Engine, place: Place, attempt: Attempt) -> tuple[int, int]:
+def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, Any]) -> tuple[int, int]:
     """Load the newest good checkpoint into the engine; all ranks call it together.
+
+    Args:
+        engine: takes the state over.
+        place: where the stage's checkpoints are.
+        attempt: this start of the job.
+        about: what the manifest of each of this stage's checkpoints says.
 
     Returns:
         The steps it has done, and how many of them made no update; 0 and 0 where there is no checkpoint.
 
     Raises:
-        UserError: there are checkpoints, and none is good.
+        UserError: there are checkpoints, and none is good; or they are another run's.
     """
     attempt.position.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
@@ -29,6 +37,14 @@ def resume(engine: Engine, place: Place, attempt: Attempt) -> tuple[int, int]:
     if reader is None:
         return 0, 0
     with reader:
+        # All ranks read the same manifest.
+        if other := [key for key, value in about.items() if reader.manifest.get(key) != value]:
+            error = UserError(
+                f"{place.where(reader.step)} is the checkpoint of another run: its {' and '.join(other)} differ. "
+                "Give checkpoint.dir a place of its own for each run."
+            )
+            error.is_everywhere = True
+            raise error
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
         engine.load_local_state(reader.read, num_updates)
     return step, step - num_updates

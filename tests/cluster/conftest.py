@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
 from tests.conftest import SmallRecords
+from tests.jobs import two_stage_job
 
 NUM_STEPS = {"broad": 4, "words": 50}
 
@@ -21,36 +21,11 @@ def write_config(
 ) -> WriteConfig:
     """A function that writes the config of a run in two stages, with a run folder of the given name."""
     folder = tmp_path_factory.mktemp("cluster")
-    records, prompts = map(str, small_records)
-    content: dict[str, Any] = {
-        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
-        "data": {
-            "cache_dir": str(folder / "cache"),
-            "max_len_tokens": 256,
-            "sources": [
-                {"name": "words", "path": records, "format": "instruction", "task": {"column": "task"}},
-                {"name": "next", "path": prompts, "format": "prompt_completion"},
-            ],
-            "holdout": {"share": 0.05, "tasks": ["sort"]},
-        },
-        "stages": [
-            {"name": "broad", "budget": {"steps": NUM_STEPS["broad"]}, "optimizer": {"lr": 1e-3}},
-            {
-                "name": "words",
-                "mixture": {"rates": "weights", "weights": {"copy": 2, "reverse": 1}, "replay": {"broad": 0.1}},
-                "budget": {"steps": NUM_STEPS["words"]},
-                "optimizer": {"lr": 1e-3},
-            },
-        ],
-        "train": {"pack_len_tokens": 256, "packs_per_step": 12, "activation_checkpointing": False},
-        "checkpoint": {"every_steps": 4},
-        "logging": {"tensorboard": False},
-        "cluster": {"workers": 2},
-    }
 
     def write(name: str) -> Path:
         path = folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump({"run": {"name": name, "dir": str(folder / name)}, **content}))
+        content = two_stage_job(name, folder, tiny_model_dir, small_records, NUM_STEPS)
+        path.write_text(yaml.safe_dump({**content, "cluster": {"workers": 2}}))
         return path
 
     return write

@@ -1,0 +1,71 @@
+"""One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the other tests."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sft.config import SftConfig
+from sft.run_folder import RunFolder
+from sft.training.workload import prepare_workload
+from tests.chaos.faults import Schedule
+from tests.chaos.job import NUM_STEPS, Job
+from tests.conftest import SmallRecords
+from tests.jobs import two_stage_job
+
+ROOT = Path(__file__).parents[2]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    number = metafunc.config.getoption("--chaos")
+    for name in ("same_seed", "other_seed"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(number), ids=lambda seed, kind=name: f"{kind.split('_')[0]}-{seed}")
+
+
+@pytest.fixture(scope="session")
+def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+    folder = tmp_path_factory.mktemp("chaos")
+    content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
+    content["checkpoint"] = {"every_steps": 3, "keep_last": 2}
+    content["evaluate"] = {"max_examples_per_task": 4}
+    workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
+    # The plan of what is held out lies in the run folder; every run has its own.
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.chaos.zygote"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as zygote:
+        yield Job(content, [str(p) if p else None for p in (workload.store, workload.heldout)], zygote, folder)
+        zygote.kill()
+
+
+Tell = Callable[[RunFolder, str], None]
+
+
+@pytest.fixture
+def tell(job: Job, request: pytest.FixtureRequest) -> Tell:
+    """Adds a line to the table of what was met and survived."""
+    path: Path | None = request.config.getoption("--chaos-table")
+
+    def add(run: RunFolder, equal: str) -> None:
+        struck = "; ".join(line.removeprefix("chaos: ") for line in job.struck(run.path.name))
+        attempts = sorted(run.attempts.iterdir())
+        sizes = [json.loads((attempt / "began.json").read_text())["world_size"] for attempt in attempts]
+        if path is not None:
+            with path.open("a") as file:
+                file.write(f"| {run.path.name} | {' → '.join(map(str, sizes))} | {struck} | {equal} |\n")
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def undisturbed(job: Job) -> RunFolder:
+    return job.run("undisturbed", Schedule(0, (2,), ()))

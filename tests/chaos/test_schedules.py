@@ -1,0 +1,94 @@
+"""Whatever happens to a run, as often as it happens: the model is the undisturbed one, and each pack was fed once.
+
+`make test` tries a few schedules, `make chaos` many more. One can be run alone: `pytest tests/chaos -k same-7`.
+"""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from sft.atomic_files import hash_file
+from sft.ledger import read_ledger
+from sft.run_events import read_events
+from sft.run_folder import RunFolder
+from sft.verification.run_check import verify_run
+from tests.chaos.conftest import Tell
+from tests.chaos.faults import Fault, Schedule, random_schedule
+from tests.chaos.job import NUM_STEPS, Job
+from tests.chaos.zygote import ENDED
+
+
+def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
+    job: Job, undisturbed: RunFolder, same_seed: int, tell: Tell
+) -> None:
+    schedule = random_schedule(same_seed, keeps_size=True)
+    run = job.run(f"same-{same_seed}", schedule)
+    for index, stage in enumerate(NUM_STEPS):
+        found, wanted = (hash_file(r.stage(index, stage).model / "model.safetensors") for r in (run, undisturbed))
+        assert found == wanted, str(schedule)
+        assert losses(run, index, stage) == losses(undisturbed, index, stage)
+    check_ledger(run, schedule)
+    tell(run, "to the bit")
+
+
+def test_with_other_ranks_the_result_is_equal_to_rounding(
+    job: Job, undisturbed: RunFolder, other_seed: int, tell: Tell
+) -> None:
+    schedule, largest = random_schedule(1000 + other_seed, keeps_size=False), 0.0
+    run = job.run(f"other-{other_seed}", schedule)
+    for index, stage in enumerate(NUM_STEPS):
+        found, wanted = (load_file(r.stage(index, stage).model / "model.safetensors") for r in (run, undisturbed))
+        for name, values in wanted.items():
+            difference = float((found[name] - values).norm() / values.norm())
+            assert difference < 1e-5, f"{schedule}: {name}"
+            largest = max(largest, difference)
+        assert losses(run, index, stage) == pytest.approx(losses(undisturbed, index, stage), rel=1e-5)
+    check_ledger(run, schedule)
+    tell(run, f"to {largest:.0e}")
+
+
+def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
+    spoiled = (2, 7)
+    straight = job.run("spoiled", Schedule(0, (2,), ()), spoiled)
+    faults = (Fault(1, 1, "train", 4 + 9, "kill"), Fault(2, 0, "publish", 2, "kill"))
+    run = job.run("spoiled-killed", Schedule(0, (2,), faults), spoiled)
+    for index, stage in enumerate(NUM_STEPS):
+        found, wanted = (hash_file(r.stage(index, stage).model / "model.safetensors") for r in (run, straight))
+        assert found == wanted
+        ledger = read_ledger(run.stage(index, stage).ledger)
+        skipped = [step for step, entry in ledger.effective.items() if not entry.update]
+        assert skipped == [step for step in spoiled if step < NUM_STEPS[stage]]
+    assert verify_run(run).findings == ()
+    events = [event.text for path in sorted(run.attempts.iterdir()) for event in read_events(path)]
+    assert any(text.startswith("step 7, rank 0 with packs 84, ") for text in events), events
+
+
+def test_an_error_that_comes_again_stops_the_run_and_names_step_packs_and_rank(job: Job) -> None:
+    run = job.prepare("poisoned")
+    schedule = Schedule(0, (2,), tuple(Fault(attempt, 1, "train", 3, "poison") for attempt in (1, 2, 3)))
+    assert job.start("poisoned", schedule, 1) != [ENDED, ENDED]
+    assert job.start("poisoned", schedule, 2) != [ENDED, ENDED]
+    assert job.start("poisoned", schedule, 3) == [ENDED, ENDED], "not tried a third time"
+    ended = json.loads((run.attempt(3) / "ended.json").read_text())
+    assert ended["why"] == "failed"
+    assert "rank 1: stage broad, step 2, train, packs 30, 31, 32, 33, 34, 35: ValueError: chaos" in ended["message"]
+
+
+def check_ledger(run: RunFolder, schedule: Schedule) -> None:
+    verified = verify_run(run)
+    assert verified.is_finished
+    assert verified.findings == (), f"{schedule}\n{verified.findings}"
+
+
+def losses(run: RunFolder, index: int, stage: str) -> list[float]:
+    """Of every step, as it counted in the end."""
+    last = {}
+    for line in run.stage(index, stage).metrics.read_text().splitlines():
+        try:
+            metrics = json.loads(line)
+        except ValueError:
+            continue  # the line that a killed process left unfinished
+        last[metrics["step"]] = metrics["loss"]
+    assert sorted(last) == list(range(NUM_STEPS[stage]))
+    return [last[step] for step in sorted(last)]
