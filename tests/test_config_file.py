@@ -96,9 +96,20 @@ FULL: dict[str, Any] = {
         "micro_packs": 2,
         "activation_checkpointing": False,
         "logits_chunk_tokens": 512,
+        "non_finite": "skip",
+        "max_skipped_steps": 3,
     },
     "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "extra": {"zero_optimization": {"x": 1}}},
-    "checkpoint": {"every_steps": 5, "every_minutes": 10.0, "keep_last": 3, "async": False},
+    "checkpoint": {
+        "every_steps": 5,
+        "every_minutes": 10.0,
+        "keep_last": 3,
+        "keep_every_steps": 50,
+        "keep_stage_ends": False,
+        "max_failed_saves": 2,
+        "dir": "s3://bucket/run",
+        "async": False,
+    },
     "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
     "logging": {"tensorboard": False},
 }
@@ -163,7 +174,7 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
     dumped = yaml.safe_load(dump_config(config))
     assert build_config(dumped) == config
-    assert set(dumped["checkpoint"]) == {"every_steps", "every_minutes", "keep_last", "async"}
+    assert set(dumped["checkpoint"]) == set(FULL["checkpoint"]), "by the names that a person gives"
     assert set(dumped) == set(SftConfig.model_fields), "every field is written, the defaults too"
 
 

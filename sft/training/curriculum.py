@@ -6,11 +6,14 @@ rank waits for another to prepare data.
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
 from sft.atomic_files import is_published
+from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
@@ -64,6 +67,9 @@ def run_curriculum(
                 return False
             if dist.is_initialized():
                 dist.barrier()
+        if world.is_first and not config.checkpoint.keep_stage_ends:
+            # Also of a stage that was finished before: a killed start may have left them.
+            delete_stage_checkpoints(stage_place(config.checkpoint, folder), partial(attempt.events.add, "checkpoint"))
         model_path = str(folder.model)
     return True
 

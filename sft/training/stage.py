@@ -16,7 +16,6 @@ import torch
 from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
-from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import SftConfig
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
@@ -105,8 +104,6 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
-        if not config.checkpoint.keep_stage_ends:
-            delete_stage_checkpoints(place, partial(attempt.events.add, "checkpoint"))
     return True
 
 

@@ -48,9 +48,9 @@ def run_watched(
         Exception: what another start may heal, or what only this rank knows of; it is on record.
     """
     watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
-    watch.start()
     try:
         _learn_from_the_past(config, world, attempt, limits)
+        watch.start()
         finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:

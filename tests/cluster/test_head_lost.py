@@ -30,6 +30,8 @@ def test_the_same_command_goes_on_after_the_head_was_lost(write_config: WriteCon
     run = RunFolder(config.with_suffix(""))
     command = [sys.executable, "-m", "launcher", "train", str(config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # Ray's default is a minute.
+    environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"
     log = tmp_path / "driver.log"
     with one_node() as cluster, log.open("wb") as file:
         environment["RAY_ADDRESS"] = cluster.address

@@ -1,0 +1,56 @@
+"""A stage goes on from its own checkpoints, and from no other run's that lie at the same place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sft.checkpoint.local_place import LocalPlace
+from sft.config import SftConfig
+from sft.engine.single_process import SingleProcessEngine
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+from sft.training.attempt import begin_attempt
+from sft.training.stage_checkpoints import open_store, resume
+from sft.world import World
+
+ABOUT = {"stage": "broad", "plan": {"store": "a", "seed": 1}}
+
+
+@pytest.fixture
+def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, LocalPlace, Any, SftConfig]:
+    content = {
+        "run": {"name": "one", "dir": str(tmp_path / "run")},
+        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
+        "data": {"sources": [{"name": "words", "path": "words.jsonl"}]},
+        "stages": [{"name": "broad", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+    }
+    config = SftConfig.model_validate(content)
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
+    for master in engine._masters.values():
+        engine._adamw.state[master] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master),
+                                       "exp_avg_sq": torch.zeros_like(master)}  # fmt: skip
+    return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), World()), config
+
+
+def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
+    engine, place, attempt, config = parts
+    assert resume(engine, place, attempt, ABOUT) == (0, 0)
+    store = open_store(engine, place, config.checkpoint, attempt, None)
+    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 5})
+    assert store.finish()
+    store.close()
+    assert resume(engine, place, attempt, ABOUT) == (8, 3)
+
+
+@pytest.mark.parametrize("other", [{"stage": "words"}, {"plan": {"store": "b", "seed": 1}}])
+def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, Any]) -> None:
+    engine, place, attempt, config = parts
+    store = open_store(engine, place, config.checkpoint, attempt, None)
+    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
+    assert store.finish()
+    store.close()
+    with pytest.raises(UserError, match=f"the checkpoint of another run: its {next(iter(other))} differ") as error:
+        resume(engine, place, attempt, {**ABOUT, **other})
+    assert error.value.is_everywhere
