@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any
 
 import ray
@@ -17,6 +18,7 @@ from rich.markup import escape
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
+from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
@@ -77,7 +79,8 @@ def _train(job: JobConfig, console: Console) -> int:
     with ray_cluster(plan) as where, signals_ask_to_stop(run.stop_file):
         if not all(folder.complete.is_file() for folder in folders):
             console.print(f"Training with {_count(plan)} on {where}.")
-            with RunProgress(stages, run, console):
+            is_elastic = plan.min_workers < plan.max_workers
+            with RunProgress(stages, run, console), nodes_watched() if is_elastic else nullcontext():
                 exit_code = _fit(job, plan, workload, run, console)
             if exit_code != DONE:
                 write_report(run)

@@ -11,8 +11,8 @@ import ray._private.state
 
 _EVERY_SECONDS = 5.0
 
-_RAY_KNOWS_AFTER_SECONDS = 25.0
-"""Ray counts what a group may have every 20 seconds; one that starts again before is no larger."""
+_RAY_KNOWS_AFTER_SECONDS = 10.0
+"""A group that starts again before Ray has counted the new node (see `node_watch`) is no larger."""
 
 
 class Outlook:
