@@ -16,11 +16,11 @@ def compare(ours: str, sides: dict[str, Side], num_runs: int) -> None:
             speeds[name].append(measure())
             print(f"run {run + 1}: {name} {speeds[name][-1]:,.0f} tokens/s", flush=True)
     for name, values in speeds.items():
-        print(f"{name}: {_spread(values, ',.0f')} tokens/s")
+        print(f"{name}: {spread(values, ',.0f')} tokens/s")
     for name in sides:
         if name != ours:
             ratios = [mine / other for mine, other in zip(speeds[ours], speeds[name], strict=True)]
-            print(f"{ours} / {name}: {_spread(ratios, '.2f')}")
+            print(f"{ours} / {name}: {spread(ratios, '.2f')}")
 
 
 def run_command(command: Sequence[str]) -> float:
@@ -32,5 +32,6 @@ def run_command(command: Sequence[str]) -> float:
     return float(json.loads(found[-1])["tokens_per_second"])
 
 
-def _spread(values: Sequence[float], form: str) -> str:
+def spread(values: Sequence[float], form: str) -> str:
+    """Median, least and largest, in words."""
     return f"median {statistics.median(values):{form}}, from {min(values):{form}} to {max(values):{form}}"

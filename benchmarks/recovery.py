@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from in_turn import spread
 
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -44,7 +45,7 @@ def main() -> None:
         for name, value in measured.items():
             found.setdefault(name, []).append(value)
     for name, values in found.items():
-        print(f"{name}: median {statistics.median(values):.3g}, from {min(values):.3g} to {max(values):.3g}")
+        print(f"{name}: {spread(values, '.3g')}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

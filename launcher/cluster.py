@@ -31,7 +31,7 @@ def ray_cluster(plan: JobPlan) -> Iterator[str]:
     Raises:
         UserError: the cluster cannot be reached, or can never hold the least number of workers.
     """
-    if plan.min_workers < plan.max_workers:
+    if plan.is_elastic:
         # Ray counts on a node that has vanished until it looks again, every 20 seconds. Meanwhile a group is placed at
         # once or not at all.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ELASTIC_START_SECONDS))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
-from sft.config import Section, SftConfig
+from sft.config import HANG_TIMEOUT_SECONDS, Section, SftConfig
 from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
 from sft.config_rules import Problem
 
@@ -33,7 +33,7 @@ class ClusterConfig(Section):
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
-    hang_timeout_seconds: PositiveFloat = 900
+    hang_timeout_seconds: PositiveFloat = HANG_TIMEOUT_SECONDS
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
 
     @property

@@ -43,6 +43,9 @@ from sft.training.workload import Workload
 DONE, FAILED, STOPPED = 0, 1, 3
 
 _MOST_STARTS = 1000
+"""Of the workers in one call. They count themselves how many have come no further (see `sft.training.failures`); this
+bounds those that end before they can count."""
+
 _NEVER_SECONDS = 1e9
 
 
@@ -79,8 +82,7 @@ def _train(job: JobConfig, console: Console) -> int:
     with ray_cluster(plan) as where, signals_ask_to_stop(run.stop_file):
         if not all(folder.complete.is_file() for folder in folders):
             console.print(f"Training with {_count(plan)} on {where}.")
-            is_elastic = plan.min_workers < plan.max_workers
-            with RunProgress(stages, run, console), nodes_watched() if is_elastic else nullcontext():
+            with RunProgress(stages, run, console), nodes_watched() if plan.is_elastic else nullcontext():
                 exit_code = _fit(job, plan, workload, run, console)
             if exit_code != DONE:
                 write_report(run)
@@ -106,7 +108,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         train_worker,
         train_loop_config={
             "config": job.sft.model_dump(mode="json", by_alias=True),
-            "workload": [str(path) if path else None for path in (workload.store, workload.heldout)],
+            "workload": workload.as_json(),
             "num_threads": cluster.cpus_per_worker,
             "max_workers": cluster.max_workers,
             "resources_per_worker": resources,
@@ -121,32 +123,30 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         run_config=RunConfig(
             name="ray",
             storage_path=str(run.path),
-            # The workers themselves count how many starts have come no further (see `sft.training.failures`); this
-            # bounds those that end before they can count.
             failure_config=FailureConfig(max_failures=_MOST_STARTS),
         ),
     )
     try:
         _fit_in_thread(trainer)
     except ray.train.TrainingFailedError as error:
-        latest = latest_attempt(run)
-        began = latest >= first_attempt
-        why = describe_end(run.attempt(latest)) if began else _last_line(error)
-        console.print(f"[red]The training failed:[/] {escape(why)}", highlight=False)
-        if began:
-            console.print(f"The workers' logs: {run.attempt(latest)}", highlight=False, soft_wrap=True)
-        return FAILED
+        began = latest_attempt(run) >= first_attempt
+        why = describe_end(run.attempt(latest_attempt(run))) if began else _last_line(error)
+        return _say_failed(why, run, console)
     ended = read_json(run.attempt(latest_attempt(run)) / "ended.json")
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":
-        console.print(f"[red]The training cannot go on:[/] {escape(ended['message'])}", highlight=False)
-        console.print(f"The workers' logs: {run.attempt(latest_attempt(run))}", highlight=False, soft_wrap=True)
-        return FAILED
+        return _say_failed(ended["message"], run, console)
     if ended["why"] == "stopped":
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE
+
+
+def _say_failed(why: str, run: RunFolder, console: Console) -> int:
+    console.print(f"[red]The training cannot go on:[/] {escape(why)}", highlight=False)
+    console.print(f"The workers' logs: {run.attempts}", highlight=False, soft_wrap=True)
+    return FAILED
 
 
 def _fit_in_thread(trainer: TorchTrainer) -> None:

@@ -32,6 +32,7 @@ def _watch(ended: threading.Event) -> None:
     while not ended.wait(_POLL_SECONDS):
         # A head that is lost ends the job elsewhere; where Ray has no such actor, its own clock is left.
         with suppress(Exception):
+            # Ray's stubs leave this function without types.
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
             alive = frozenset(node["NodeID"] for node in nodes if node["Alive"])
             if known and alive != known:

@@ -58,7 +58,7 @@ class Outlook:
         self._leaving = leaving
 
     def _is_room(self) -> bool:
-        # Only the free resources of each node tell this: their sum may be scattered.
+        # Only the free resources of each node tell this: their sum may be scattered. (Ray's stubs leave it untyped.)
         nodes = ray._private.state.state.available_resources_per_node()  # type: ignore[no-untyped-call]
         return any(
             all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()

@@ -28,6 +28,11 @@ class JobPlan(NamedTuple):
     stages: tuple[StageRequest, ...]
 
     @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers follows what there is room for."""
+        return self.min_workers < self.max_workers
+
+    @property
     def workers(self) -> str:
         """How many workers, in words."""
         least, most = self.min_workers, self.max_workers

@@ -22,6 +22,7 @@ from sft.run_folder import RunFolder
 from sft.training.attempt import latest_attempt
 
 _POLL_SECONDS = 0.5
+_EVENTS_EVERY_SECONDS = 2.0
 _PLAIN_EVERY_SECONDS = 15.0
 _RATE_STEPS = 20
 _COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
@@ -44,6 +45,7 @@ class RunProgress:
         self._stages = stages
         self._console = console
         self._happenings = _Happenings(run)
+        self._looked_at = 0.0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
@@ -79,7 +81,7 @@ class RunProgress:
 
     def _poll_bars(self, progress: Progress, bars: Sequence[TaskID], tails: Sequence["_Tail"]) -> bool:
         ended = self._ended.wait(_POLL_SECONDS)
-        self._print_happenings()
+        self._print_happenings(ended)
         for bar, tail in zip(bars, tails, strict=True):
             if tail.read_new():
                 progress.start_task(bar)
@@ -90,14 +92,17 @@ class RunProgress:
         printed_at, ended = 0.0, False
         while not ended:
             ended = self._ended.wait(_POLL_SECONDS)
-            self._print_happenings()
+            self._print_happenings(ended)
             fresh = [pair for pair in zip(self._stages, tails, strict=True) if pair[1].read_new()]
             for stage, tail in fresh:
                 if ended or tail.num_done == stage.num_steps or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS:
                     self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {tail.describe()}")
                     printed_at = time.monotonic()
 
-    def _print_happenings(self) -> None:
+    def _print_happenings(self, ended: bool) -> None:
+        if not ended and time.monotonic() - self._looked_at < _EVENTS_EVERY_SECONDS:
+            return
+        self._looked_at = time.monotonic()
         for event in self._happenings.read_new():
             color = _COLORS.get(event.kind, "yellow")
             self._console.print(f"[{color}]{event.kind:>10}[/]  {escape(event.text)}", highlight=False)

@@ -36,7 +36,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     """
     quiet_third_parties()
     config = SftConfig.model_validate(settings["config"])
-    workload = Workload(*(Path(path) if path else None for path in settings["workload"]))  # type: ignore[arg-type]
+    workload = Workload.from_json(settings["workload"])
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), socket.gethostname())
     if torch.cuda.is_available():

@@ -17,7 +17,9 @@ from typing import Any
 
 MANIFEST = "manifest.json"
 
-_RECEIPT = ".receipt"
+RECEIPT = ".receipt"
+"""Stands behind a file's name in that of its receipt."""
+
 _OWN_HASH = "manifest_sha256"
 
 
@@ -39,7 +41,16 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the folder's names to the disk: a power cut may forget a new one although the file's content is safe."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -129,7 +140,7 @@ def publish_folder(
         aside: the written folder, on the same file system as `final`.
         final: must not be published yet.
         manifest: what the artifact says of itself; the keys `files` and `manifest_sha256` are added.
-        hashes: SHA-256 of files that whoever wrote them knows already; the others are read again.
+        hashes: SHA-256 of files that are synced (see `leave_receipt`); the others are read again.
 
     Raises:
         FileExistsError: `final` is published already.
@@ -139,14 +150,15 @@ def publish_folder(
     for path in sorted(p for p in aside.rglob("*") if p.is_file() and p != aside / MANIFEST):
         name = path.relative_to(aside).as_posix()
         files[name] = {"num_bytes": path.stat().st_size, "sha256": known.get(name) or hash_file(path)}
-        _sync_file(path)
+        if name not in known:
+            _sync_file(path)
     write_json(aside / MANIFEST, sign_manifest({**manifest, "files": files}))
     if is_published(final):
         raise FileExistsError(f"{final} is published already")
     # An unpublished folder of that name is what a killed process left behind.
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -163,22 +175,22 @@ def leave_receipt(path: Path, about: Mapping[str, Any] | None = None) -> None:
     """
     # Some file systems tell of a full disk only here, and only where the file was written.
     _sync_file(path)
-    write_json(path.with_name(path.name + _RECEIPT), {**describe_file(path), **(about or {})})
+    write_json(path.with_name(path.name + RECEIPT), {**describe_file(path), **(about or {})})
 
 
 def count_receipts(folder: Path) -> int:
     """How many files of the folder are whole so far."""
-    return sum(1 for _ in folder.glob(f"*{_RECEIPT}"))
+    return sum(1 for _ in folder.glob(f"*{RECEIPT}"))
 
 
 def read_receipts(folder: Path) -> dict[str, dict[str, Any]]:
     """The receipt of each file that has one, by the file's name."""
-    return {path.stem: read_json(path) for path in sorted(folder.glob(f"*{_RECEIPT}"))}
+    return {path.stem: read_json(path) for path in sorted(folder.glob(f"*{RECEIPT}"))}
 
 
 def remove_receipts(folder: Path) -> None:
     """Take the receipts away, so that they are not published."""
-    for path in folder.glob(f"*{_RECEIPT}"):
+    for path in folder.glob(f"*{RECEIPT}"):
         path.unlink()
 
 
@@ -216,12 +228,3 @@ def _check_file(path: Path, name: str, written: Mapping[str, Any]) -> str | None
 def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without this a power cut may forget the rename although the file's content is safe.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,10 @@ BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+HANG_TIMEOUT_SECONDS = 900.0
+"""The default of `cluster.hang_timeout_seconds`, which plain torchrun reads without the launcher."""
+
+
 class Section(BaseModel):
     """A part of the config: immutable, and with no room for a key that it does not know."""
 

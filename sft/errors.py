@@ -4,12 +4,16 @@
 class UserError(ValueError):
     """Wrong config or input. The text says what was given, what was needed, and what to do."""
 
-    is_everywhere = False
-    """Whether all ranks of a job raise it together, so that none waits for another."""
+    def __init__(self, message: str = "", *, is_everywhere: bool = False) -> None:
+        """`is_everywhere`: all ranks of the job raise it together, so that none waits for another."""
+        super().__init__(message)
+        self.is_everywhere = is_everywhere
 
 
 class TrainingError(Exception):
     """The training cannot go on, and starting it again would not change that. The message is for a person."""
 
-    is_everywhere = False
-    """See `UserError`."""
+    def __init__(self, message: str = "", *, is_everywhere: bool = False) -> None:
+        """`is_everywhere`: see `UserError`."""
+        super().__init__(message)
+        self.is_everywhere = is_everywhere

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sft.atomic_files import sync_folder
 from sft.schema import Pack
 
 Fed = Sequence[tuple[int, int]]
@@ -124,7 +125,7 @@ class LedgerWriter:
         self._file.truncate(content.rfind(b"\n") + 1)
         self._append({"resumed_at": step, "attempt": self._attempt})
         self.sync()
-        _sync_folder(self._path.parent)
+        sync_folder(self._path.parent)  # the file may be new
 
     def append(self, entry: LedgerEntry) -> None:
         """Add a step. When this returns the line is with the OS: a kill of the process does not lose it."""
@@ -180,12 +181,3 @@ def _read_entry(content: dict[str, Any]) -> LedgerEntry:
 def _add(digest: hashlib.blake2b, array: npt.NDArray[Any]) -> None:
     # With its length before it, so that no two packs give the same bytes.
     digest.update(len(array).to_bytes(8, "little") + array.tobytes())
-
-
-def _sync_folder(folder: Path) -> None:
-    # The file itself may be new.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,12 +16,10 @@ from typing import Any
 import fsspec
 from fsspec.registry import known_implementations
 
-from sft.atomic_files import MANIFEST, DamagedError, describe_file, read_manifest, sign_manifest
+from sft.atomic_files import MANIFEST, RECEIPT, DamagedError, describe_file, read_manifest, sign_manifest
 from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
 from sft.data.reading.locations import without_secrets
 from sft.errors import UserError
-
-_RECEIPT = ".receipt"
 
 
 class RemotePlace:
@@ -73,7 +71,7 @@ class RemotePlace:
             with self._as_os_errors():
                 self._files.makedirs(remote.rpartition("/")[0], exist_ok=True)
                 self._files.put_file(str(path), remote)
-                self._files.pipe_file(remote + _RECEIPT, json.dumps(receipt).encode())
+                self._files.pipe_file(remote + RECEIPT, json.dumps(receipt).encode())
 
     def num_parts(self, key: SaveKey) -> int:
         """Receipt objects; see `Place`."""
@@ -83,7 +81,7 @@ class RemotePlace:
         """The receipt objects, by the file's name with the prefix of the save; see `Place`."""
         with self._as_os_errors():
             return {
-                f"{key}/{name.removesuffix(_RECEIPT)}": json.loads(
+                f"{key}/{name.removesuffix(RECEIPT)}": json.loads(
                     self._files.cat_file(self._path(key.step, f"{key}/{name}"))
                 )
                 for name in self._receipt_names(key)
@@ -159,7 +157,7 @@ class RemotePlace:
         return f"{self._root}/{step_name(step)}/{name}".rstrip("/")
 
     def _receipt_names(self, key: SaveKey) -> list[str]:
-        return [name for name in self._names(self._path(key.step, str(key))) if name.endswith(_RECEIPT)]
+        return [name for name in self._names(self._path(key.step, str(key))) if name.endswith(RECEIPT)]
 
     def _names(self, path: str) -> list[str]:
         with self._as_os_errors():

@@ -68,9 +68,7 @@ def open_newest_good(
         report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
     set_aside = _texts_of_all("\n".join(place.damaged()) if world.is_first else "", world, all_reduce_max)
     if damage or set_aside:
-        error = UserError(_none_is_good(place, damage, set_aside))
-        error.is_everywhere = True
-        raise error
+        raise UserError(_none_is_good(place, damage, set_aside), is_everywhere=True)
     return None
 
 

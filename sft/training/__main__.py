@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from sft.atomic_files import read_json
-from sft.config import SftConfig
+from sft.config import HANG_TIMEOUT_SECONDS, SftConfig
 from sft.config_file import build_config, override, read_yaml
 from sft.data.preparation import spread_over_threads
 from sft.errors import UserError
@@ -31,7 +31,6 @@ from sft.world import World
 
 EXIT_WRONG_INPUT = 2
 EXIT_CODES = {"done": 0, "failed": 1, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
-HANG_TIMEOUT_SECONDS = 900.0
 
 
 def main(arguments: list[str]) -> int:

@@ -17,6 +17,4 @@ def raise_on_all_ranks(message: str | None, kind: type[UserError] | type[Trainin
         dist.all_gather_object(messages, message)
     found = sorted({text for text in messages if text})
     if found:
-        error = kind("\n".join(found))
-        error.is_everywhere = True
-        raise error
+        raise kind("\n".join(found), is_everywhere=True)

@@ -18,6 +18,8 @@ from sft.run_folder import RunFolder
 from sft.training.position import Position
 
 _LONGEST_PAUSE_SECONDS = 60.0
+_MOST_THAT_PAUSE = 8
+"""After so many starts in a row the pause is the longest: more of them change nothing."""
 
 _OF_THE_GROUP = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "gloo", "NCCL"),
@@ -71,9 +73,10 @@ class History(NamedTuple):
     """Of the program."""
 
 
-def read_history(run: RunFolder, first_attempt: int, attempt: int) -> History:
-    """What became of the attempts from `first_attempt` to the one before `attempt`."""
-    events = [read_events(run.attempt(number)) for number in range(first_attempt, attempt)]
+def read_history(run: RunFolder, first_attempt: int, attempt: int, max_failures: int) -> History:
+    """What became of the attempts from `first_attempt` to the one before `attempt`; of many, the last that count."""
+    first = max(first_attempt, attempt - max(max_failures + 1, _MOST_THAT_PAUSE))
+    events = [read_events(run.attempt(number)) for number in range(first, attempt)]
     return History(tuple(_began_at(e) for e in events), tuple(_program_failures(e) for e in events))
 
 

@@ -74,10 +74,15 @@ class HangWatch:
         place = {"node": self._world.node, "pid": os.getpid(), "where": str(position), "passed": position.num_passed}
         write_json(self._report_path(self._world.rank), place)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
-        text = describe_hang(self._read_reports(), self._read_ranks())
-        self._events.add("hung", text, where=str(position))
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        if self._is_first_to_report():
+            text = describe_hang(self._read_reports(), self._read_ranks())
+            self._events.add("hung", text, where=str(position))
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def _is_first_to_report(self) -> bool:
+        """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
+        return min(self._folder.glob("rank-*.hung.json")) == self._report_path(self._world.rank)
 
     def _report_path(self, rank: int) -> Path:
         return self._folder / f"rank-{rank:05d}.hung.json"

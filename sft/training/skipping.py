@@ -30,29 +30,26 @@ class SkipRule:
         """A step made none.
 
         Raises:
-            TrainingError: the policy is to stop, or too many steps in a row were skipped.
+            TrainingError: on all ranks, as the engine's error was: the policy is to stop, or too many steps in a row
+                were skipped.
         """
         text = f"step {step}, {_where(step, loader, error)}: {error}"
         if self.policy == "stop":
-            raise _on_all_ranks(
+            raise TrainingError(
                 f"{text}\nNo update was made. Look at these packs, lower the learning rate, or set train.non_finite: "
-                "skip to leave such steps out; the same command goes on from the last checkpoint."
+                "skip to leave such steps out; the same command goes on from the last checkpoint.",
+                is_everywhere=True,
             ) from error
         self.num_skipped += 1
         self._in_a_row += 1
         if self.is_first:
             self.events.add("skipped", text, step=step)
         if self._in_a_row >= self.max_in_a_row:
-            raise _on_all_ranks(
+            raise TrainingError(
                 f"{text}\n{self._in_a_row} steps in a row were not finite (train.max_skipped_steps): the model has "
-                "diverged. Lower the learning rate, and go back to an older checkpoint."
+                "diverged. Lower the learning rate, and go back to an older checkpoint.",
+                is_everywhere=True,
             ) from error
-
-
-def _on_all_ranks(text: str) -> TrainingError:
-    error = TrainingError(text)
-    error.is_everywhere = True  # the engine's was raised on all of them
-    return error
 
 
 def _where(step: int, loader: StepLoader, error: NonFiniteError) -> str:

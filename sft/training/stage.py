@@ -5,7 +5,6 @@ exact next step; when `stage.json` is there it is never run again.
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,16 +16,15 @@ from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
-from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
-from sft.ledger import LedgerWriter, entry_from_slots, slots_of
 from sft.run_folder import RunFolder, StageFolder
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
+from sft.training.fed_recorder import FedRecorder
 from sft.training.loop import Loop
 from sft.training.lr_schedule import LrSchedule
 from sft.training.skipping import SkipRule
@@ -62,7 +60,6 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     loader = StepLoader(inputs.store, inputs.plan, steps, world.rank)
     schedule = LrSchedule(stage.optimizer, steps.num_steps)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
-    ledger = LedgerWriter(folder.ledger, attempt.number) if world.is_first else None
     place = stage_place(config.checkpoint, folder)
     about = {"stage": stage.name, "plan": inputs.plan.manifest["inputs"]}
     started = time.perf_counter()
@@ -71,15 +68,14 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         text = f"attempt {attempt.number}: stage {stage.name} from step {first_step} on, with {world.size} ranks"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
-    if ledger is not None:
-        ledger.resume(first_step)
+    fed = FedRecorder(engine, steps, attempt.number, first_step, folder.ledger)
 
     def evaluate(num_done: int) -> None:
         _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
-    checkpoints = open_store(engine, place, config.checkpoint, attempt, None if ledger is None else ledger.sync)
+    checkpoints = open_store(engine, place, config.checkpoint, attempt, before_publish=fed.sync)
     loop = Loop(
         engine=engine,
         loader=loader,
@@ -89,7 +85,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint=config.checkpoint,
         checkpoint_manifest=about,
         record=_recorder(inputs, loader, schedule) if world.is_first else _no_record,
-        record_fed=partial(_record_fed, engine, loader, attempt.number, ledger),
+        record_fed=fed,
         wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
@@ -105,24 +101,6 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
-
-
-def _record_fed(
-    engine: Engine,
-    loader: StepLoader,
-    attempt: int,
-    ledger: LedgerWriter | None,
-    step: int,
-    micro_batches: Sequence[Batch],
-    is_update: bool,
-) -> None:
-    """Gather what every rank fed in this step; the first writes it into the ledger."""
-    world, steps = engine.world, loader.steps
-    fed = [pack for batch in micro_batches for pack in batch.fed]
-    slots = slots_of(fed, world.rank, world.size, steps.micro_batches_per_step * steps.micro_packs)
-    summed = engine.all_reduce_sum(torch.tensor(slots, dtype=torch.int64)).tolist()
-    if ledger is not None:
-        ledger.append(entry_from_slots(step, attempt, world.size, summed, is_update))
 
 
 def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule) -> StepRecorder:

@@ -39,12 +39,11 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     with reader:
         # All ranks read the same manifest.
         if other := [key for key, value in about.items() if reader.manifest.get(key) != value]:
-            error = UserError(
+            raise UserError(
                 f"{place.where(reader.step)} is the checkpoint of another run: its {' and '.join(other)} differ. "
-                "Give checkpoint.dir a place of its own for each run."
+                "Give checkpoint.dir a place of its own for each run.",
+                is_everywhere=True,
             )
-            error.is_everywhere = True
-            raise error
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
         engine.load_local_state(reader.read, num_updates)
     return step, step - num_updates
@@ -55,7 +54,7 @@ def open_store(
     place: Place,
     config: CheckpointConfig,
     attempt: Attempt,
-    before_publish: Callable[[], None] | None,
+    before_publish: Callable[[], None],
 ) -> CheckpointStore:
     """What saves this attempt's checkpoints."""
 

@@ -91,7 +91,7 @@ def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limi
         if ended is None:
             text = describe_end(before)
             attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {text}")
-            history = read_history(run, limits.first_attempt, attempt.number)
+            history = read_history(run, limits.first_attempt, attempt.number, limits.max_failures)
             reason = why_to_give_up(history, limits.max_failures)
             if reason is None:
                 time.sleep(pause_seconds(history))

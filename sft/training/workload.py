@@ -3,7 +3,7 @@
 Made by the first process that asks for it; others that ask meanwhile wait for its lock and open what it made.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,17 @@ class Workload:
 
     store: Path
     heldout: Path | None
+
+    def as_json(self) -> list[str | None]:
+        """As it travels to the workers."""
+        return [str(self.store), str(self.heldout) if self.heldout else None]
+
+    @classmethod
+    def from_json(cls, content: Sequence[str | None]) -> "Workload":
+        """The inverse of `as_json`."""
+        store, heldout = content
+        assert store is not None
+        return cls(Path(store), Path(heldout) if heldout else None)
 
 
 def refuse_to_spread(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:

@@ -43,7 +43,7 @@ def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pyt
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     ) as zygote:
-        yield Job(content, [str(p) if p else None for p in (workload.store, workload.heldout)], zygote, folder)
+        yield Job(content, workload.as_json(), zygote, folder)
         zygote.kill()
 
 

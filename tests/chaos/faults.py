@@ -98,6 +98,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     The loss of `spoiled_steps` is not a number, in every stage and attempt.
     """
     strike = _Strikes([Fault(**fault) for fault in faults])
+    # Here, since they import DeepSpeed, which takes seconds: who makes a schedule has no need of it.
     from sft.checkpoint import export, store  # noqa: PLC0415
     from sft.checkpoint.local_place import LocalPlace  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
@@ -120,7 +121,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
         if place in PLACES and place != "export":
             strike(place)
 
-    Position.enter = entered  # type: ignore[method-assign]
+    Position.enter = entered  # type: ignore[method-assign]  # that is the purpose
     after(Zero3Engine, "train_step", "update")
     _wrap_engine(Zero3Engine, strike, lambda: now[0] in spoiled_steps)
     before(LedgerWriter, "append", "ledger")

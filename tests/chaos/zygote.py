@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,7 +77,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
         )
         config = SftConfig.model_validate(request["config"])
         run, world = RunFolder(config.run.dir), World(rank, size, rank)
-        workload = Workload(*(Path(path) if path else None for path in request["workload"]))  # type: ignore[arg-type]
+        workload = Workload.from_json(request["workload"])
         attempt = begin_attempt(run, world)
         limits = Limits(1, -1, request["hang_timeout_seconds"])
         end = run_watched(config, world, workload, attempt, Wishes(run.stop_file), limits)

@@ -40,10 +40,10 @@ class Attempts:
             record_failure(EventLog(folder, rank), error, position)
 
     def reason(self, max_failures: int) -> str | None:
-        return why_to_give_up(read_history(self.run, 1, self.number + 1), max_failures)
+        return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
 
     def pause(self) -> float:
-        return pause_seconds(read_history(self.run, 1, self.number + 1))
+        return pause_seconds(read_history(self.run, 1, self.number + 1, 3))
 
 
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.0.0.2]:31338")
