@@ -33,7 +33,7 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
 
-chaos: install ## kill, stop and damage runs by 36 random schedules: about 12 minutes
+chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
 
 lint: install ## check style, format and which module may import which

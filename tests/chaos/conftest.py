@@ -1,10 +1,11 @@
 """One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the other tests."""
 
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = metafunc.config.getoption("--chaos")
-    for name in ("same_seed", "other_seed"):
+    # Those on a Ray cluster take a minute or two.
+    numbers = {"same_seed": number, "other_seed": number, "cluster_seed": math.ceil(number / 3)}
+    for name, count in numbers.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, range(number), ids=lambda seed, kind=name: f"{kind.split('_')[0]}-{seed}")
+            metafunc.parametrize(name, range(count), ids=lambda seed, kind=name: f"{kind.split('_')[0]}-{seed}")
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +50,21 @@ def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pyt
         zygote.kill()
 
 
-Tell = Callable[[RunFolder, str], None]
+Tell = Callable[[RunFolder, Sequence[str], str], None]
+"""(the run, what struck it, how equal it is to the undisturbed one)"""
 
 
 @pytest.fixture
-def tell(job: Job, request: pytest.FixtureRequest) -> Tell:
+def tell(request: pytest.FixtureRequest) -> Tell:
     """Adds a line to the table of what was met and survived."""
     path: Path | None = request.config.getoption("--chaos-table")
 
-    def add(run: RunFolder, equal: str) -> None:
-        struck = "; ".join(line.removeprefix("chaos: ") for line in job.struck(run.path.name))
+    def add(run: RunFolder, struck: Sequence[str], equal: str) -> None:
         attempts = sorted(run.attempts.iterdir())
         sizes = [json.loads((attempt / "began.json").read_text())["world_size"] for attempt in attempts]
         if path is not None:
             with path.open("a") as file:
-                file.write(f"| {run.path.name} | {' → '.join(map(str, sizes))} | {struck} | {equal} |\n")
+                file.write(f"| {run.path.name} | {' → '.join(map(str, sizes))} | {'; '.join(struck)} | {equal} |\n")
 
     return add
 

@@ -71,7 +71,7 @@ class Job(NamedTuple):
     def struck(self, name: str) -> list[str]:
         """The faults that a run really met, each once."""
         lines = [line for path in self.folder.glob(f"{name}-*.log") for line in path.read_text().splitlines()]
-        return sorted({line for line in lines if line.startswith("chaos:")})
+        return sorted({line.removeprefix("chaos: ") for line in lines if line.startswith("chaos: ")})
 
     def logs(self, run: RunFolder, attempt: int) -> str:
         paths = sorted(self.folder.glob(f"{run.path.name}-{attempt}-*.log"))

@@ -29,7 +29,7 @@ def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
         assert found == wanted, str(schedule)
         assert losses(run, index, stage) == losses(undisturbed, index, stage)
     check_ledger(run, schedule)
-    tell(run, "to the bit")
+    tell(run, job.struck(run.path.name), "to the bit")
 
 
 def test_with_other_ranks_the_result_is_equal_to_rounding(
@@ -45,7 +45,7 @@ def test_with_other_ranks_the_result_is_equal_to_rounding(
             largest = max(largest, difference)
         assert losses(run, index, stage) == pytest.approx(losses(undisturbed, index, stage), rel=1e-5)
     check_ledger(run, schedule)
-    tell(run, f"to {largest:.0e}")
+    tell(run, job.struck(run.path.name), f"to {largest:.0e}")
 
 
 def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
