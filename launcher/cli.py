@@ -71,8 +71,32 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _preflight(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+
+    # Everything that is wrong with the config is said before the slow imports.
+    job = load_job(options.config, options.overrides)
+    from launcher.preflight.checks import check
+    from launcher.preflight.table import as_json, show
+    from sft.training.process import quiet_third_parties
+    from sft.training.run_record import anchor_paths
+
+    quiet_third_parties()
+    preflight = check(job._replace(sft=anchor_paths(job.sft)))
+    if options.json:
+        sys.stdout.write(json.dumps(as_json(preflight)) + "\n")
+    else:
+        show(preflight, _console())
+    return WRONG_INPUT if preflight.errors else 0
+
+
 def _train(options: argparse.Namespace) -> int:
     from launcher.config import load_job
+
+    if options.expect_source is not None:
+        from launcher.submission import check_source
+
+        check_source(options.expect_source)
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
@@ -81,7 +105,40 @@ def _train(options: argparse.Namespace) -> int:
     quiet_third_parties()
     from launcher.driver import train
 
-    return train(job, _console())
+    return train(job, _console(), options.until)
+
+
+def _submit_slurm(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+    from launcher.slurm import submit
+
+    job = load_job(options.config, options.overrides)
+    submit(job, [str(options.config), *options.overrides], options.dry_run, _console())
+    return 0
+
+
+def _submit_ray(options: argparse.Namespace) -> int:
+    from launcher.config import load_job
+
+    # Everything that is wrong with the config is said before the slow imports.
+    job = load_job(options.config, options.overrides)
+    from launcher import ray_jobs
+    from launcher.submission import render_config
+
+    config = render_config(job, str(options.config))
+    if options.kuberay and options.package is not None:
+        raise UserError("--kuberay: the pods run the program in their image; build it from your package instead.")
+    if options.kuberay:
+        from launcher.kuberay import render_manifest
+        from launcher.plan import plan_job
+
+        sys.stdout.write(render_manifest(job, plan_job(job), config, str(options.config)))
+        return 0
+    request = ray_jobs.plan_request(job, config, options.package)
+    if options.dry_run:
+        sys.stdout.write(ray_jobs.describe(request))
+        return 0
+    return ray_jobs.submit(request, job.sft.run.name, options.address, not options.detach)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -100,6 +157,23 @@ def _verify(options: argparse.Namespace) -> int:
     from sft.run_folder import RunFolder
 
     return 0 if verify(RunFolder(options.run_dir), _console()) else FAILED
+
+
+def _status(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from launcher import status
+    from sft.monitoring.run_status import RunWatcher
+    from sft.run_folder import RunFolder
+
+    watcher = RunWatcher(RunFolder(options.run_dir))
+    if options.json:
+        sys.stdout.write(json.dumps(asdict(watcher.read())) + "\n")
+    elif options.watch:
+        status.watch(watcher, _console())
+    else:
+        status.show(watcher, _console())
+    return 0
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -141,24 +215,59 @@ def _build_parser() -> argparse.ArgumentParser:
         ("plan", _plan, "what the job will ask for and do; touches nothing"),
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
         ("inspect", _inspect, "what is learned of the data, coloured; or a proof of it for every row"),
+        ("preflight", _preflight, "look at every node of the cluster and say all that is wrong; exit code 2 if so"),
         ("train", _train, "all of it; the same command resumes"),
     ):
         sub = verbs.add_parser(name, help=text, description=text)
         sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
         sub.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help=_OVERRIDES_HELP)
         sub.set_defaults(verb=verb)
-        if name == "plan":
+        if name in ("plan", "preflight"):
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         if name == "inspect":
             _add_inspect_options(sub)
+        if name == "train":
+            sub.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
+            text = "end at once if the program here is another one; `sft submit ray` gives it"
+            sub.add_argument("--expect-source", metavar="HASH", help=text)
+    _add_submit(verbs)
     for name, verb, text in (
+        ("status", _status, "what a run is doing, from any machine that sees its folder"),
         ("report", _report, "one self-contained HTML page with tables and plots, also of a run under way"),
         ("verify", _verify, "hashes all files again and proves that each pack was trained once; exit code 1 if not"),
     ):
         sub = verbs.add_parser(name, help=text, description=text)
         sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
         sub.set_defaults(verb=verb)
+        if name == "status":
+            sub.add_argument("--watch", action="store_true", help="show it again and again, until the run has ended")
+            sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
+
+
+def _add_submit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "hand the job to a cluster, where it trains"
+    places = verbs.add_parser("submit", help=text, description=text).add_subparsers(required=True, metavar="PLACE")
+    for name, verb, text in (
+        ("slurm", _submit_slurm, "queue it in Slurm, on nodes of its own"),
+        ("ray", _submit_ray, "start it on a Ray cluster and follow it; --kuberay: on Kubernetes"),
+    ):
+        sub = places.add_parser(name, help=text, description=text)
+        sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file that the cluster sees, too")
+        sub.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help=_OVERRIDES_HELP)
+        sub.add_argument("--dry-run", action="store_true", help="print what would be submitted, and do nothing")
+        sub.set_defaults(verb=verb)
+        if name == "ray":
+            _add_ray_options(sub)
+
+
+def _add_ray_options(parser: argparse.ArgumentParser) -> None:
+    text = "of Ray's dashboard, such as http://HEAD_NODE:8265; default: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS"
+    parser.add_argument("--address", metavar="URL", help=text)
+    text = "send this package along: a wheel, or a checkout such as `.`; default: the one that the cluster has"
+    parser.add_argument("--package", type=Path, metavar="PATH", help=text)
+    parser.add_argument("--detach", action="store_true", help="do not follow the job's log")
+    parser.add_argument("--kuberay", action="store_true", help="print the manifest of a RayJob instead")
 
 
 def _add_inspect_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import ray
+import ray._private.ray_constants
 
 from launcher.plan import JobPlan
 from sft.errors import UserError
@@ -22,6 +24,12 @@ _OBJECT_STORE_BYTES = 200 * 1024**2
 _EXTRA_CPUS = 1
 
 _ELASTIC_START_SECONDS = 5
+
+_NUM_NODES = "SFT_RAY_NODES"
+"""The variable in which whoever starts a cluster for one job says how many nodes it will have: they join one by one."""
+
+_JOIN_SECONDS = 180
+"""After that the job begins with the nodes that are there, if they have room for it."""
 
 
 @contextmanager
@@ -55,6 +63,7 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
         if address:
             ray.init(address=address, **quiet)
         else:
+            _listen_on_loopback_only()
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -69,9 +78,30 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
     try:
+        if address and _NUM_NODES in os.environ:
+            _wait_for_nodes(int(os.environ[_NUM_NODES]))
         yield f"the Ray cluster at {address}" if address else "this machine"
     finally:
         ray.shutdown()
+
+
+def _listen_on_loopback_only() -> None:
+    """For a cluster of this machine alone. It is Ray's own switch for laptops, which is read when Ray is imported."""
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that Ray starts
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _wait_for_nodes(num_nodes: int) -> None:
+    deadline = time.monotonic() + _JOIN_SECONDS
+    while True:
+        # Ray's stubs leave this function without types.
+        names = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+        if len(names) >= num_nodes:
+            return
+        if time.monotonic() > deadline:
+            sys.stderr.write(f"Ray has {len(names)} of {num_nodes} nodes after {_JOIN_SECONDS} s: {', '.join(names)}\n")
+            return
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
@@ -35,6 +35,8 @@ class ClusterConfig(Section):
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
     hang_timeout_seconds: PositiveFloat = HANG_TIMEOUT_SECONDS
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
+    preflight: bool = True
+    """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 
     @property
     def max_workers(self) -> int:
@@ -42,11 +44,85 @@ class ClusterConfig(Section):
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
+class SlurmConfig(Section):
+    """What `sft submit slurm` asks of Slurm for the machines of `cluster`, and what its script does first."""
+
+    workers_per_node: PositiveInt = 1
+    """`cluster.workers` is a multiple of it: whole nodes are asked for."""
+    time_limit_minutes: PositiveInt | None = None
+    """When it is up, the job is queued again and goes on. Default: the partition's."""
+    signal_before_end_seconds: Annotated[int, Field(ge=1, le=65535)] = 300
+    """The job is told so long before the time limit: time for the step under way and a save."""
+    memory_gib_per_node: PositiveInt | None = None
+    """Default: Slurm's own; all of the node's if `exclusive`."""
+    exclusive: bool = False
+    """Whether the nodes are for this job alone."""
+    partition: str | None = None
+    """Default: Slurm's own."""
+    account: str | None = None
+    """Who is charged. Default: Slurm's own."""
+    qos: str | None = None
+    """The quality of service. Default: Slurm's own."""
+    constraint: str | None = None
+    """Features that the nodes must have, such as `a100&nvlink`."""
+    options: tuple[str, ...] = ()
+    """More options of sbatch, as they are, such as `--reservation=spring`."""
+    setup: str = ""
+    """Shell lines that come first, such as `module load cuda` or `source env/bin/activate`."""
+    container: tuple[str, ...] = ()
+    """Words between srun and what it runs: its options (`--container-image=…`) or a command (`apptainer exec …`)."""
+    jobs: Literal["one", "stages"] = "one"
+    """One job for all stages, or one for each, which waits for the one before."""
+
+
+class RayConfig(Section):
+    """How `sft submit ray` has a Ray cluster run `sft train`."""
+
+    python: str = "python"
+    """The Python of the cluster's nodes: a name on the PATH that Ray was started with, or a path."""
+    driver_resources: dict[str, PositiveFloat] = {}
+    """What is reserved for `sft train` itself, such as `{CPU: 1}`, which may be on any node. Default: nothing, and it
+    runs on the head node, whose loss ends the job in any case."""
+
+
+class KubernetesConfig(Section):
+    """The pods of `sft submit ray --kuberay`: a head, and those with the workers of `cluster`."""
+
+    image: str
+    """What all pods run: Ray, this package and what it needs. A digest (`registry/sft@sha256:…`) pins it."""
+    volumes: dict[str, Annotated[str, Field(pattern="^/")]]
+    """PersistentVolumeClaim → where it is mounted in every pod. `run.dir` and `data.cache_dir` lie on them, so they
+    have to allow ReadWriteMany."""
+    memory_gib_per_pod: PositiveInt
+    """Of a pod with workers."""
+    workers_per_pod: PositiveInt = 1
+    """`cluster.workers` is a multiple of it."""
+    shm_gib_per_pod: Annotated[int, Field(ge=2)] = 8
+    """The size of /dev/shm, which NCCL and Ray use. It counts as memory of the pod."""
+    head_cpus: PositiveInt = 4
+    """Of the head pod, where the data is prepared and no worker runs."""
+    head_memory_gib: PositiveInt = 16
+    """Of the head pod."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """New Ray clusters on which the run may go on after one has failed."""
+    namespace: str | None = None
+    """Default: kubectl's."""
+    service_account: str | None = None
+    """Of all pods. Default: the namespace's."""
+    node_selector: dict[str, str] = {}
+    """Labels of the nodes that the pods with workers may be on."""
+    secrets: tuple[str, ...] = ()
+    """Names of Secrets whose keys become environment variables of all pods, such as HF_TOKEN."""
+
+
 class JobConfig(NamedTuple):
-    """A whole job."""
+    """A whole job. `kubernetes` is None where the config has no such section."""
 
     sft: SftConfig
     cluster: ClusterConfig
+    slurm: SlurmConfig
+    ray: RayConfig
+    kubernetes: KubernetesConfig | None
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -56,13 +132,25 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
     content = override(read_yaml(path), overrides)
-    given: Any = content.pop("cluster", {})
-    problems, cluster = check_section(TypeAdapter(ClusterConfig), given, "cluster")
+    found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
+    cluster, slurm, ray, kubernetes = (section for _, section in found.values())
+    problems = find_problems(content, other_sections=tuple(_SECTIONS))
+    problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
-    problems = find_problems(content, other_sections=("cluster",)) + problems
+    # What ties two sections is said of what was given, not of the default of what cannot be read.
+    problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     if problems:
         raise ConfigError(str(path), problems)
-    return JobConfig(build_config(content), cluster)
+    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
+
+
+_SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
+    "cluster": (TypeAdapter(ClusterConfig), {}),
+    "slurm": (TypeAdapter(SlurmConfig), {}),
+    "ray": (TypeAdapter(RayConfig), {}),
+    "kubernetes": (TypeAdapter(KubernetesConfig | None), None),
+}
+"""What a config has beside the sections of `SftConfig`, and what each is where it is not given."""
 
 
 def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
@@ -75,4 +163,20 @@ def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
         problems.append(
             Problem("cluster.gpus_per_worker", cluster.gpus_per_worker, rule, "choose 0 or 1, and more workers")
         )
+    return problems
+
+
+def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:
+    problems = []
+    workers = (cluster.workers,) if isinstance(cluster.workers, int) else cluster.workers
+    if any(number % slurm.workers_per_node for number in workers):
+        rule = f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and whole nodes are asked for"
+        way_out = f"choose multiples of {slurm.workers_per_node}, or another slurm.workers_per_node"
+        given = cluster.workers if isinstance(cluster.workers, int) else list(cluster.workers)
+        problems.append(Problem("cluster.workers", given, rule, way_out))
+    limit = slurm.time_limit_minutes
+    if limit is not None and slurm.signal_before_end_seconds >= 60 * limit:
+        rule = f"the time limit is {60 * limit} seconds (slurm.time_limit_minutes: {limit})"
+        path = "slurm.signal_before_end_seconds"
+        problems.append(Problem(path, slurm.signal_before_end_seconds, rule, "give more time, or signal later"))
     return problems

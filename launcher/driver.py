@@ -20,11 +20,12 @@ from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
+from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
-from launcher.run_lock import run_lock
 from launcher.worker import train_worker
 from sft.atomic_files import read_json
+from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
@@ -34,7 +35,7 @@ from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
 from sft.model.loading import check_model
 from sft.run_folder import RunFolder
-from sft.training.attempt import latest_attempt
+from sft.run_lock import run_lock
 from sft.training.failures import describe_end
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import collective_timeout
@@ -49,16 +50,25 @@ bounds those that end before they can count."""
 _NEVER_SECONDS = 1e9
 
 
-def train(job: JobConfig, console: Console) -> int:
+def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     """Train every stage that is not finished, and report; returns the exit code.
+
+    Args:
+        job: the whole job, also where only a part of it is trained.
+        console: where it is shown.
+        until: the last stage to train now. Default: all.
 
     Raises:
         UserError: config, data or model cannot be used; said before any worker starts where it can be.
     """
     job = job._replace(sft=anchor_paths(job.sft))
+    until = until or job.sft.stages[-1].name
+    names = [stage.name for stage in job.sft.stages]
+    if until not in names:
+        raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     check_model(job.sft.model)
     with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
-        return _train(job, console)
+        return _train(job, names.index(until) + 1, console)
 
 
 def _end_at_once(message: str) -> None:
@@ -67,13 +77,18 @@ def _end_at_once(message: str) -> None:
     os._exit(FAILED)
 
 
-def _train(job: JobConfig, console: Console) -> int:
-    config, plan = job.sft, plan_job(job)
-    run = RunFolder(config.run.dir)
-    workload, store, plans = prepare(config, console)
+def _train(job: JobConfig, num_stages: int, console: Console) -> int:
+    plan = plan_job(job)
+    run = RunFolder(job.sft.run.dir)
+    wanted = [run.stage(i, stage.name).complete for i, stage in enumerate(job.sft.stages[:num_stages])]
+    if job.cluster.preflight and not all(complete.is_file() for complete in wanted):
+        pass_preflight(job, console)
+    workload, store, plans = prepare(job.sft, console)
+    job = job._replace(sft=_first_stages(job.sft, num_stages))
+    config = job.sft
     stages = [
         StageProgress(stage.name, int(stage_plan.manifest["num_steps"]), run.stage(i, stage.name).metrics)
-        for i, (stage, stage_plan) in enumerate(zip(config.stages, plans, strict=True))
+        for i, (stage, stage_plan) in enumerate(zip(config.stages, plans[:num_stages], strict=True))
     ]
     folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
     if all(folder.complete.is_file() for folder in folders) and not _samples_are_missing(job, run, workload):
@@ -92,11 +107,19 @@ def _train(job: JobConfig, console: Console) -> int:
     return _show_result(job, run, console)
 
 
+def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
+    """The config of the run as far as it is trained now: the sample answers are those of its last model."""
+    if num_stages == len(config.stages):
+        return config
+    evaluate = config.evaluate.model_copy(update={"sample_answers": 0})
+    return config.model_copy(update={"stages": config.stages[:num_stages], "evaluate": evaluate})
+
+
 def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, console: Console) -> int:
     cluster = job.cluster
     gpus = float(cluster.gpus_per_worker)
     resources = {"CPU": float(cluster.cpus_per_worker), **({"GPU": gpus} if gpus else {})}
-    first_attempt = latest_attempt(run) + 1
+    first_attempt = run.latest_attempt() + 1
     scaling: dict[str, Any] = {
         "num_workers": cluster.workers,
         "use_gpu": gpus > 0,
@@ -129,10 +152,10 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
     try:
         _fit_in_thread(trainer)
     except ray.train.TrainingFailedError as error:
-        began = latest_attempt(run) >= first_attempt
-        why = describe_end(run.attempt(latest_attempt(run))) if began else _last_line(error)
+        began = run.latest_attempt() >= first_attempt
+        why = describe_end(run.attempt(run.latest_attempt())) if began else _last_line(error)
         return _say_failed(why, run, console)
-    ended = read_json(run.attempt(latest_attempt(run)) / "ended.json")
+    ended = read_json(run.attempt(run.latest_attempt()) / "ended.json")
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":

@@ -4,27 +4,26 @@ It reads the run folder that the workers write, so it needs no connection to the
 Without a terminal it prints a line now and then.
 """
 
-import json
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from launcher.durations import duration
+from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder
-from sft.training.attempt import latest_attempt
 
 _POLL_SECONDS = 0.5
 _EVENTS_EVERY_SECONDS = 2.0
 _PLAIN_EVERY_SECONDS = 15.0
-_RATE_STEPS = 20
 _COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
 
 
@@ -60,13 +59,13 @@ class RunProgress:
         self._thread.join()
 
     def _watch(self) -> None:
-        tails = [_Tail(stage.metrics) for stage in self._stages]
+        tails = [MetricsTail(stage.metrics) for stage in self._stages]
         if self._console.is_terminal:
             self._draw_bars(tails)
         else:
             self._print_lines(tails)
 
-    def _draw_bars(self, tails: Sequence["_Tail"]) -> None:
+    def _draw_bars(self, tails: Sequence[MetricsTail]) -> None:
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
@@ -79,16 +78,16 @@ class RunProgress:
             while not self._poll_bars(progress, bars, tails):
                 pass
 
-    def _poll_bars(self, progress: Progress, bars: Sequence[TaskID], tails: Sequence["_Tail"]) -> bool:
+    def _poll_bars(self, progress: Progress, bars: Sequence[TaskID], tails: Sequence[MetricsTail]) -> bool:
         ended = self._ended.wait(_POLL_SECONDS)
         self._print_happenings(ended)
         for bar, tail in zip(bars, tails, strict=True):
             if tail.read_new():
                 progress.start_task(bar)
-                progress.update(bar, completed=tail.num_done, state=tail.describe())
+                progress.update(bar, completed=tail.num_done, state=_describe(tail))
         return ended
 
-    def _print_lines(self, tails: Sequence["_Tail"]) -> None:
+    def _print_lines(self, tails: Sequence[MetricsTail]) -> None:
         printed_at, ended = 0.0, False
         while not ended:
             ended = self._ended.wait(_POLL_SECONDS)
@@ -96,7 +95,7 @@ class RunProgress:
             fresh = [pair for pair in zip(self._stages, tails, strict=True) if pair[1].read_new()]
             for stage, tail in fresh:
                 if ended or tail.num_done == stage.num_steps or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS:
-                    self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {tail.describe()}")
+                    self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {_describe(tail)}")
                     printed_at = time.monotonic()
 
     def _print_happenings(self, ended: bool) -> None:
@@ -113,13 +112,13 @@ class _Happenings:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._first = latest_attempt(run) + 1
+        self._first = run.latest_attempt() + 1
         self._shown: set[tuple[int, Event]] = set()
 
     def read_new(self) -> list[Event]:
         """Those that were not returned before."""
         fresh = []
-        latest = latest_attempt(self._run)
+        latest = self._run.latest_attempt()
         for number in range(max(self._first, latest - 1), latest + 1):
             for event in read_events(self._run.attempt(number)):
                 key = number, event
@@ -136,52 +135,8 @@ class _Happenings:
         return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
 
 
-class _Tail:
-    """The end of a metrics file that somebody else appends to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.is_file() else 0
-        self._recent: list[dict[str, Any]] = []
-        # Of a run that is resumed, the last step done is shown at once.
-        if self._offset:
-            self._offset = max(0, self._offset - 4096)
-
-    @property
-    def num_done(self) -> int:
-        """Steps done."""
-        return int(self._recent[-1]["step"]) + 1 if self._recent else 0
-
-    def read_new(self) -> bool:
-        """Take in whole lines that were added; whether there were any."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                added = file.read()
-        except FileNotFoundError:
-            return False
-        whole = added[: added.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        before = len(self._recent)
-        for line in whole.splitlines():
-            try:
-                step = json.loads(line)
-            except ValueError:
-                continue  # the cut-off line of a killed process
-            if self._recent and step["attempt"] != self._recent[-1]["attempt"]:
-                self._recent, before = [], 0
-            self._recent.append(step)
-        grew = len(self._recent) > before
-        self._recent = self._recent[-_RATE_STEPS:]
-        return grew
-
-    def describe(self) -> str:
-        """Loss, supervised tokens a second, and the time that is left."""
-        seconds = sum(step["seconds"] for step in self._recent)
-        last = self._recent[-1]
-        rate = sum(step["num_supervised_tokens"] for step in self._recent) / seconds
-        left = (last["num_steps"] - last["step"] - 1) * seconds / len(self._recent)
-        minutes, second = divmod(round(left), 60)
-        hours, minute = divmod(minutes, 60)
-        eta = f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-        return f"loss {last['loss']:.3f}  {rate:,.0f} sup.tok/s  ETA {eta}"
+def _describe(tail: MetricsTail) -> str:
+    """Loss, supervised tokens a second, and the time that is left."""
+    assert tail.last is not None
+    rate = tail.supervised_tokens_per_second
+    return f"loss {tail.last.loss:.3f}  {rate:,.0f} sup.tok/s  ETA {duration(tail.seconds_left)}"

@@ -17,6 +17,7 @@ import ray.train.torch
 import torch
 
 from launcher.outlook import Outlook
+from launcher.staging import fetch_as_task
 from sft.config import SftConfig
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
@@ -38,7 +39,13 @@ def train_worker(settings: dict[str, Any]) -> None:
     config = SftConfig.model_validate(settings["config"])
     workload = Workload.from_json(settings["workload"])
     context = ray.train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size(), context.get_local_rank(), socket.gethostname())
+    world = World(
+        context.get_world_rank(),
+        context.get_world_size(),
+        context.get_local_rank(),
+        socket.gethostname(),
+        context.get_local_world_size(),
+    )
     if torch.cuda.is_available():
         torch.cuda.set_device(ray.train.torch.get_device())
     else:
@@ -56,7 +63,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
     try:
-        run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]))
+        run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]), fetch_as_task)
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
         traceback.print_exc()

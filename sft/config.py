@@ -158,6 +158,12 @@ class DataConfig(Section):
     """What is kept out of training."""
     cache_dir: Path = Path("~/.cache/sft")
     """Where token stores are kept. They are found again by their content, whatever the run is."""
+    staging: Literal["direct", "node_local"] = "direct"
+    """Workers read their packs from the token store, or each node brings those of its workers to its own disk while it
+    trains, and they are read from there once they are there."""
+    staging_dir: str | None = None
+    """For `staging: node_local`: a folder on each node's own disk. `~` and variables such as `$SLURM_TMPDIR` are those
+    of the node. Default: its temporary folder."""
 
 
 class MixtureConfig(Section):

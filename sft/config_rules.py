@@ -124,6 +124,13 @@ def task_tag_names_the_task(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.task_tag.text", tag.text, "has no {task} in it", "write, say, `Task type: {task}`")
 
 
+def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
+    """Each node looks for it in a working folder of its own."""
+    if data.staging_dir is not None and not data.staging_dir.startswith(("/", "~", "$")):
+        rule = "is a relative path, but it is looked for on every node"
+        yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -134,5 +141,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (held_out_tasks_are_not_trained, ("stages", "data")),
     (held_out_sources_are_known, ("data",)),
     (task_tag_names_the_task, ("data",)),
+    (staging_dir_is_absolute, ("data",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

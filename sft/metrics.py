@@ -34,6 +34,10 @@ class StepMetrics:
     """How many times the job had been started when this was written."""
     time: float
     """Unix time in seconds."""
+    slowest_rank: int = 0
+    """The one that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
+    slowdown: float = 1.0
+    """Its time for a token over that of the median rank."""
 
     @property
     def supervised_tokens_per_second(self) -> float:
@@ -55,3 +59,11 @@ def append_metrics(path: Path, metrics: StepMetrics) -> None:
             if file.read(1) != b"\n":
                 line = "\n" + line
         file.write(line.encode())
+
+
+def read_metrics_line(line: bytes | str) -> StepMetrics | None:
+    """The record of a line; None for what a killed process left of one."""
+    try:
+        return StepMetrics(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

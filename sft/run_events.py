@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice"]
+Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice", "staging"]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
-loss out of line. `notice`: a node will be taken away."""
+loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave, or did not."""
 
 
 @dataclass(frozen=True, slots=True)

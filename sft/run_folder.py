@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "attempts"
 
     @property
+    def slurm(self) -> Path:
+        """The batch script of the job, and its output as Slurm keeps it."""
+        return self.path / "slurm"
+
+    @property
     def lock(self) -> Path:
         """Held by the driver that works in this folder."""
         return self.path / "driver.lock"
@@ -122,6 +127,10 @@ class RunFolder:
     def attempt(self, number: int) -> Path:
         """The folder of one start of the job: its logs, and why it ended."""
         return self.attempts / f"{number:04d}"
+
+    def latest_attempt(self) -> int:
+        """The number of the newest attempt, 0 before the first."""
+        return max((int(path.name) for path in self.attempts.glob("[0-9]*") if path.is_dir()), default=0)
 
     def stage(self, index: int, name: str) -> StageFolder:
         """The folder of the stage with this place in the curriculum."""

@@ -9,11 +9,14 @@ import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+if TYPE_CHECKING:
+    from tests.s3_server import S3Server
 
 # Read when `datasets` and `huggingface_hub` are imported, which a test file may do first.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -124,6 +127,15 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["S3Server"]:
+    """Object storage behind the real protocol, one server for all tests."""
+    from tests.s3_server import running_s3_server  # noqa: PLC0415  (a second; only tests of object storage need it)
+
+    with running_s3_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

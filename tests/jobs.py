@@ -5,6 +5,9 @@ from typing import Any
 
 from tests.conftest import SmallRecords
 
+PARTITION_ALL = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+"""For `deepspeed.extra`: else parameters as small as ours stay whole on every rank."""
+
 
 def two_stage_job(name: str, folder: Path, model: Path, records: SmallRecords, steps: dict[str, int]) -> dict[str, Any]:
     """The content of its file; the run folder is `folder / name`, `steps` are those of the stages broad and words."""

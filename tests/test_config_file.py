@@ -56,6 +56,8 @@ FULL: dict[str, Any] = {
             "overlap_len_tokens": 20,
         },
         "cache_dir": "cache",
+        "staging": "node_local",
+        "staging_dir": "/scratch/sft",
     },
     "stages": [
         {
@@ -465,6 +467,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "take one away"),
     ],
     "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
+    "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
 }
 
 

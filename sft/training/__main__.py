@@ -1,13 +1,16 @@
 """`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
 
 For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
-must have been prepared (`sft prepare CONFIG`). Of the launcher's section `cluster`, only
-`hang_timeout_seconds` is used.
+must have been prepared (`sft prepare CONFIG`). Of the launcher's sections, only `cluster.hang_timeout_seconds` is used.
+The first rank holds the run folder's lock, as the driver does under Ray.
 """
 
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ from sft.data.preparation import spread_over_threads
 from sft.errors import UserError
 from sft.model.loading import check_model
 from sft.run_folder import RunFolder
+from sft.run_lock import run_lock
+from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
@@ -29,8 +34,8 @@ from sft.training.wishes import Wishes
 from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World
 
-EXIT_WRONG_INPUT = 2
-EXIT_CODES = {"done": 0, "failed": 1, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
+EXIT_FAILED, EXIT_WRONG_INPUT = 1, 2
+EXIT_CODES = {"done": 0, "failed": EXIT_FAILED, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,40 +44,77 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         sys.stderr.write(f"{__doc__}\n")
         return EXIT_WRONG_INPUT
+    world = _world()
     try:
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
         cluster = content.pop("cluster", None) or {}
+        content.pop("slurm", None)
         config = anchor_paths(build_config(content, arguments[0]))
         check_model(config.model)
-        world = _world()
         return _run(config, world, _hang_timeout(cluster))
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        # What all ranks raise together, one of them says.
+        if world.is_first or not error.is_everywhere:
+            _say(str(error))
         return EXIT_WRONG_INPUT
 
 
 def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank)
-    wishes = Wishes(RunFolder(config.run.dir).stop_file)
+    run = RunFolder(config.run.dir)
+    wishes = Wishes(run.stop_file)
     wishes.listen()
     # No rank prepares data while the others hold their GPUs and wait.
     spread = refuse_to_spread if world.size > 1 else spread_over_threads
-    workload, _store, _plans = prepare_workload(config, spread=spread)
+    with _process_group(collective_timeout(hang_timeout_seconds)), ExitStack() as held:
+        with _raised_by_all():
+            if world.is_first:
+                held.enter_context(run_lock(run.lock, _end_at_once, _say))
+        # Behind the lock: this writes plans and config.yaml.
+        with _raised_by_all():
+            workload, _store, _plans = prepare_workload(config, spread=spread)
+        attempt = begin_attempt(run, world)
+        end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
+    if end in ("wrong input", "failed") and world.is_first:
+        _say(read_json(attempt.folder / "ended.json")["message"])
+    return EXIT_CODES[end]
+
+
+@contextmanager
+def _process_group(timeout: timedelta) -> Iterator[None]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=collective_timeout(hang_timeout_seconds))
+        dist.init_process_group(backend, timeout=timeout)
     else:
         # One rank under plain python; torch's stubs do not name HashStore.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     try:
-        attempt = begin_attempt(RunFolder(config.run.dir), world)
-        end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
+        yield
     finally:
         dist.destroy_process_group()
-    if end in ("wrong input", "failed") and world.is_first:
-        sys.stderr.write(f"{read_json(attempt.folder / 'ended.json')['message']}\n")
-    return EXIT_CODES[end]
+
+
+@contextmanager
+def _raised_by_all() -> Iterator[None]:
+    """A `UserError` of any rank is raised by all; who is done waits here for the others."""
+    message = None
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+    raise_on_all_ranks(message)
+
+
+def _end_at_once(message: str) -> None:
+    """Another job works in the run folder. The other ranks end with this one, for which their collectives wait."""
+    _say(message)
+    os._exit(EXIT_FAILED)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+    sys.stderr.flush()
 
 
 def _hang_timeout(cluster: Any) -> float:
@@ -85,7 +127,11 @@ def _hang_timeout(cluster: Any) -> float:
 def _world() -> World:
     variable = os.environ.get
     return World(
-        int(variable("RANK", 0)), int(variable("WORLD_SIZE", 1)), int(variable("LOCAL_RANK", 0)), socket.gethostname()
+        int(variable("RANK", 0)),
+        int(variable("WORLD_SIZE", 1)),
+        int(variable("LOCAL_RANK", 0)),
+        socket.gethostname(),
+        int(variable("LOCAL_WORLD_SIZE", 1)),
     )
 
 

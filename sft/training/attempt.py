@@ -32,7 +32,7 @@ def begin_attempt(run: RunFolder, world: World) -> Attempt:
     """The next attempt, with the same number on all ranks; its folder is made by the first."""
     number = torch.zeros(1, dtype=torch.int64)
     if world.is_first:
-        number[0] = latest_attempt(run) + 1
+        number[0] = run.latest_attempt() + 1
         folder = run.attempt(int(number))
         folder.mkdir(parents=True)
         write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
@@ -44,8 +44,3 @@ def begin_attempt(run: RunFolder, world: World) -> Attempt:
     # Where a person finds the process of a rank.
     write_json(folder / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
     return Attempt(int(number), folder, EventLog(folder, world.rank))
-
-
-def latest_attempt(run: RunFolder) -> int:
-    """The number of the newest attempt, 0 before the first."""
-    return max((int(path.name) for path in run.attempts.glob("[0-9]*") if path.is_dir()), default=0)

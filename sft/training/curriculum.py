@@ -17,6 +17,7 @@ from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.staging import fetch_packs
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet
@@ -24,6 +25,7 @@ from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.stage import StageInputs, run_stage
+from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
@@ -32,7 +34,13 @@ BuildEngine = Callable[[SftConfig, OptimizerConfig, str, World], Engine]
 
 
 def run_curriculum(
-    config: SftConfig, world: World, workload: Workload, attempt: Attempt, wishes: Wishes, build: BuildEngine
+    config: SftConfig,
+    world: World,
+    workload: Workload,
+    attempt: Attempt,
+    wishes: Wishes,
+    build: BuildEngine,
+    fetch: Fetch = fetch_packs,
 ) -> bool:
     """Run every stage that is not finished; False if stopped on request, with a checkpoint saved.
 
@@ -43,6 +51,7 @@ def run_curriculum(
         attempt: this start of the job.
         wishes: asked for between steps.
         build: makes the engine of a stage from the model at a path.
+        fetch: brings packs to this node's disk, where `data.staging` asks for it.
     """
     run = RunFolder(config.run.dir)
     raise_on_all_ranks(_unseen_folders(config, world, workload))
@@ -58,7 +67,7 @@ def run_curriculum(
             plan = PackPlan.open(folder.packs)
             attempt.position.enter("load", stage=stage.name)
             engine = build(config, stage.optimizer, model_path, world)
-            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes)
+            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
             finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one, which is full of reference cycles.
             del engine

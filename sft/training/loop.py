@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from sft.checkpoint.store import CheckpointStore
 from sft.config import CheckpointConfig
 from sft.data.collate import Batch
@@ -15,6 +13,7 @@ from sft.engine.engine import Engine, NonFiniteError, StepResult
 from sft.training.lr_schedule import LrSchedule
 from sft.training.position import Position
 from sft.training.skipping import SkipRule
+from sft.training.step_exchange import StepExchange, Told, Wished
 from sft.training.wishes import Wishes
 
 
@@ -22,11 +21,11 @@ class RegroupError(RuntimeError):
     """The ranks end, with a checkpoint saved, to start again as a larger group: no failure."""
 
 
-RecordStep = Callable[[int, StepResult, float, float], None]
-"""(step, result, seconds of the step, seconds the checkpoint before it took from training)"""
+Record = Callable[[int, StepResult | None, Told, float, float], None]
+"""(step, its result, what the ranks told, seconds of the step, seconds the checkpoint before it took from training)
 
-RecordFed = Callable[[int, Sequence[Batch], bool], None]
-"""(step, this rank's micro-batches, whether there was an update); all ranks call it together"""
+The result is None where there was no update.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Loop:
     checkpoints: CheckpointStore
     checkpoint: CheckpointConfig
     checkpoint_manifest: dict[str, Any]
-    record: RecordStep
-    record_fed: RecordFed
+    exchange: StepExchange
+    record: Record
     wishes: Wishes
     evaluate: Callable[[int], None]
     evaluate_every_steps: int | None
@@ -56,14 +55,13 @@ class Loop:
         stall_seconds, saved_at = 0.0, time.monotonic()
         for step in range(first_step, self.schedule.num_steps):
             started = time.perf_counter()
-            result = self._train(step)
-            if result is not None:
-                self.record(step, result, time.perf_counter() - started, stall_seconds)
-                stall_seconds = 0.0
             num_done = step + 1
             is_last = num_done == self.schedule.num_steps
-            is_multiple = self._is_multiple(num_done, self.checkpoint.every_steps)
-            stop, is_due, regroup = self._agree(time.monotonic() - saved_at, is_multiple)
+            micro_batches, result = self._train(step)
+            told = self.exchange(micro_batches, self._wish(num_done, saved_at))
+            self.record(step, result, told, time.perf_counter() - started, stall_seconds)
+            stall_seconds = 0.0 if result is not None else stall_seconds
+            stop, is_due, regroup = told.wished
             if is_last or stop or is_due:
                 stall_seconds += self._save(num_done)
                 saved_at = time.monotonic()
@@ -78,18 +76,18 @@ class Loop:
         self._finish_saving(self.schedule.num_steps)
         return True
 
-    def _train(self, step: int) -> StepResult | None:
-        """Take the step; None if it made no update, by the rule for what is not finite."""
+    def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
+        """Take the step: what was fed, and the result; None where the rule for what is not finite made no update."""
         self.position.enter("train", step, tuple(self.loader.own_packs(step)))
         micro_batches = self.loader.micro_batches(step)
-        result = None
         try:
-            result = self.engine.train_step(micro_batches, self.loader.num_supervised_tokens(step), self.schedule(step))
-            self.skip.count_update()
+            lr = self.schedule(step)
+            result = self.engine.train_step(micro_batches, self.loader.num_supervised_tokens(step), lr)
         except NonFiniteError as error:
             self.skip.count_skipped(step, self.loader, error)
-        self.record_fed(step, micro_batches, result is not None)
-        return result
+            return micro_batches, None
+        self.skip.count_update()
+        return micro_batches, result
 
     def _save(self, num_done: int) -> float:
         self.position.enter("save", num_done - 1)
@@ -101,16 +99,15 @@ class Loop:
         while not self.checkpoints.finish():
             self._save(num_done)
 
-    def _agree(self, seconds_since_save: float, is_multiple: bool) -> tuple[bool, bool, bool]:
-        """What all ranks do next: stop? save? begin again with more of them? The first rank decides."""
-        wishes = [False, is_multiple, False]
-        if self.engine.world.is_first:
-            minutes = self.checkpoint.every_minutes
-            is_due = is_multiple or (minutes is not None and seconds_since_save > 60 * minutes)
-            is_due = is_due or self.wishes.to_save()
-            wishes = [self.wishes.to_stop(), is_due, is_due and self.wishes.to_grow()]
-        stop, save, regroup = self.engine.all_reduce_max(torch.tensor(wishes, dtype=torch.float32)).tolist()
-        return bool(stop), bool(save), bool(regroup)
+    def _wish(self, num_done: int, saved_at: float) -> Wished:
+        """What all ranks shall do after this step; the first rank decides."""
+        if not self.engine.world.is_first:
+            return Wished()
+        minutes = self.checkpoint.every_minutes
+        save = self._is_multiple(num_done, self.checkpoint.every_steps)
+        save = save or (minutes is not None and time.monotonic() - saved_at > 60 * minutes)
+        save = self.wishes.to_save() or save
+        return Wished(self.wishes.to_stop(), save, save and self.wishes.to_grow())
 
     @staticmethod
     def _is_multiple(num_done: int, every: int | None) -> bool:

@@ -27,11 +27,13 @@ _FREE_FIELDS |= {"train.non_finite", "train.max_skipped_steps"}
 # All of it but where they are: at another place there are none, and training would start over.
 _FREE_FIELDS |= {f"checkpoint.{name}" for name in CheckpointConfig.model_fields if name not in ("dir", "async_")}
 _FREE_FIELDS |= {"checkpoint.async", "data.cache_dir", "data.max_bad_share", "run.dir", "model.trust_remote_code"}
+_FREE_FIELDS |= {"data.staging", "data.staging_dir"}
 
 _FREE_OF_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
 """What they lead to is in the fingerprint of the data, to which a stage's plan is held."""
 
-_PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
+PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
+"""What computes beside this program."""
 
 
 def anchor_paths(config: SftConfig) -> SftConfig:
@@ -83,7 +85,7 @@ def write_run_record(config: SftConfig) -> None:
     run = RunFolder(config.run.dir)
     run.stop_file.unlink(missing_ok=True)
     write_text(run.config, dump_config(_without_secrets(config)))
-    versions = {name: version(name) for name in _PACKAGES}
+    versions = {name: version(name) for name in PACKAGES}
     write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
 
 

@@ -5,7 +5,7 @@ exact next step; when `stage.json` is there it is never run again.
 """
 
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,19 +18,23 @@ from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
+from sft.ledger import LedgerWriter
 from sft.run_folder import RunFolder, StageFolder
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
-from sft.training.fed_recorder import FedRecorder
 from sft.training.loop import Loop
 from sft.training.lr_schedule import LrSchedule
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume
+from sft.training.staging import Fetch, Staging
+from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
 from sft.training.wishes import Wishes
+from sft.world import World
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class StageInputs:
     tokenizer: Any
     attempt: Attempt
     wishes: Wishes
+    fetch: Fetch
 
     @property
     def folder(self) -> StageFolder:
@@ -57,7 +62,6 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     config, world, attempt = inputs.config, engine.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = StepPlan(len(inputs.plan), config.train.packs_per_step, world.size, config.train.micro_packs)
-    loader = StepLoader(inputs.store, inputs.plan, steps, world.rank)
     schedule = LrSchedule(stage.optimizer, steps.num_steps)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
@@ -68,14 +72,19 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         text = f"attempt {attempt.number}: stage {stage.name} from step {first_step} on, with {world.size} ranks"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
-    fed = FedRecorder(engine, steps, attempt.number, first_step, folder.ledger)
+    staging = _staging(inputs, world, steps, first_step) if config.data.staging == "node_local" else None
+    loader = StepLoader(inputs.store, inputs.plan, steps, world.rank, staging.read if staging else None)
+    ledger = None
+    if world.is_first:
+        ledger = LedgerWriter(folder.ledger, attempt.number)
+        ledger.resume(first_step)
 
     def evaluate(num_done: int) -> None:
         _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
-    checkpoints = open_store(engine, place, config.checkpoint, attempt, before_publish=fed.sync)
+    checkpoints = open_store(engine, place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
         loader=loader,
@@ -84,16 +93,18 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoints=checkpoints,
         checkpoint=config.checkpoint,
         checkpoint_manifest=about,
-        record=_recorder(inputs, loader, schedule) if world.is_first else _no_record,
-        record_fed=fed,
+        exchange=StepExchange(engine, steps),
+        record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
         wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
         position=attempt.position,
     )
-    with closing(checkpoints):
+    with closing(checkpoints), closing(staging) if staging else nullcontext():
         if not loop.run(first_step):
             return False
+    if staging:
+        staging.finish(engine)
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
     dtype = getattr(torch, config.model.dtype)
     tell = partial(attempt.position.enter, "export")
@@ -103,11 +114,23 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     return True
 
 
-def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule) -> StepRecorder:
+def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int) -> Staging:
+    folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
+    report = inputs.attempt.folder / f"staging-{folder.path.name}-rank-{world.rank:05d}.json"
+    order = StagingOrder(
+        world.node, world.node_ranks, steps, first_step, inputs.store.path, folder.packs, staging_dir, report
+    )
+    staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
+    if world.local_rank == 0:
+        staging.start(inputs.fetch)
+    return staging
+
+
+def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    return StepRecorder(stage.name, loader, schedule, inputs.attempt, folder.metrics, board)
+    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:
@@ -124,5 +147,5 @@ def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, st
         write_evaluation(folder, file_name, evaluation)
 
 
-def _no_record(step: int, result: StepResult, seconds: float, stall_seconds: float) -> None:
+def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
     """The other ranks record nothing."""

@@ -1,6 +1,6 @@
 """A stage's checkpoints as its config wants them: which one it goes on from, how they are saved."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from sft.checkpoint.store import CheckpointStore
 from sft.config import CheckpointConfig
 from sft.engine.engine import Engine
 from sft.errors import UserError
+from sft.ledger import LedgerWriter
 from sft.training.attempt import Attempt
 
 
@@ -54,9 +55,9 @@ def open_store(
     place: Place,
     config: CheckpointConfig,
     attempt: Attempt,
-    before_publish: Callable[[], None],
+    ledger: LedgerWriter | None,
 ) -> CheckpointStore:
-    """What saves this attempt's checkpoints."""
+    """What saves this attempt's checkpoints; before one is published, the first rank's ledger is brought to the disk."""
 
     def agree(mine: bool) -> bool:
         return bool(engine.all_reduce_max(torch.tensor([float(mine)])).item())
@@ -70,5 +71,5 @@ def open_store(
         config.max_failed_saves,
         agree,
         partial(attempt.events.add, "checkpoint"),
-        before_publish,
+        ledger.sync if ledger else None,
     )

@@ -1,23 +1,27 @@
-"""Writes each step's metrics (a JSON line, TensorBoard), and flags loss spikes. Only the first rank has one."""
+"""Writes down each step: ledger, metrics (a JSON line, TensorBoard), loss spikes. Only the first rank has one."""
 
 import resource
+import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from sft.data.loader import StepLoader
 from sft.engine.engine import StepResult
+from sft.ledger import LedgerWriter, entry_from_slots
 from sft.metrics import StepMetrics, append_metrics
 from sft.training.attempt import Attempt
 from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import LrSchedule
+from sft.training.step_exchange import Told
 
 _GIB = 1024**3
 
 
 class StepRecorder:
-    """Turns what a step did into its metrics."""
+    """Turns what a step did into what is kept of it."""
 
     def __init__(
         self,
@@ -25,14 +29,16 @@ class StepRecorder:
         loader: StepLoader,
         schedule: LrSchedule,
         attempt: Attempt,
+        ledger: LedgerWriter,
         file: Path,
         tensorboard: Path | None,
     ) -> None:
-        """`file` takes the JSON lines, `tensorboard` is the folder of event files."""
+        """`file` takes the metrics' JSON lines, `tensorboard` is the folder of event files."""
         self._stage = stage
         self._loader = loader
         self._schedule = schedule
         self._attempt = attempt
+        self._ledger = ledger
         self._file = file
         self._spikes = SpikeDetector()
         self._board = None
@@ -43,8 +49,19 @@ class StepRecorder:
             self._board = SummaryWriter(str(tensorboard))
         file.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, step: int, result: StepResult, seconds: float, stall_seconds: float) -> None:
-        """Record one step."""
+    def __call__(self, step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
+        """Record one step; one without an update is in the ledger alone."""
+        world_size = len(told.seconds_per_token)
+        entry = entry_from_slots(step, self._attempt.number, world_size, told.slots, result is not None)
+        self._ledger.append(entry)
+        if result is not None:
+            self._record_metrics(step, result, told.seconds_per_token, seconds, stall_seconds)
+
+    def _record_metrics(
+        self, step: int, result: StepResult, paces: Sequence[float], seconds: float, stall_seconds: float
+    ) -> None:
+        slowest = max(range(len(paces)), key=paces.__getitem__)
+        median = statistics.median(paces)
         packs = self._loader.steps.step_packs(step)
         metrics = StepMetrics(
             stage=self._stage,
@@ -58,6 +75,8 @@ class StepRecorder:
             seconds=seconds,
             checkpoint_stall_seconds=stall_seconds,
             peak_memory_gib=_peak_memory_gib(),
+            slowest_rank=slowest,
+            slowdown=paces[slowest] / median if median else 1.0,
             attempt=self._attempt.number,
             time=time.time(),
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
+from sft.data.staging import fetch_packs
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import TrainingError, UserError
 from sft.run_folder import RunFolder
@@ -17,6 +18,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
 from sft.training.hang_watch import HangWatch
 from sft.training.loop import RegroupError
+from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
@@ -40,7 +42,13 @@ class Limits:
 
 
 def run_watched(
-    config: SftConfig, world: World, workload: Workload, attempt: Attempt, wishes: Wishes, limits: Limits
+    config: SftConfig,
+    world: World,
+    workload: Workload,
+    attempt: Attempt,
+    wishes: Wishes,
+    limits: Limits,
+    fetch: Fetch = fetch_packs,
 ) -> End:
     """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
 
@@ -51,7 +59,7 @@ def run_watched(
     try:
         _learn_from_the_past(config, world, attempt, limits)
         watch.start()
-        finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine)
+        finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine, fetch)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: End = "wrong input" if isinstance(error, UserError) else "failed"

@@ -17,6 +17,7 @@ from tests.chaos.faults import Schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
+from tests.s3_server import S3Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Job]:
+def job(
+    tiny_model_dir: Path, small_records: SmallRecords, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Job]:
     folder = tmp_path_factory.mktemp("chaos")
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
     content["checkpoint"] = {"every_steps": 3, "keep_last": 2}
@@ -44,7 +47,7 @@ def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pyt
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **s3_server.environment, "OMP_NUM_THREADS": "1"},
     ) as zygote:
         yield Job(content, workload.as_json(), zygote, folder)
         zygote.kill()

@@ -101,6 +101,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     # Here, since they import DeepSpeed, which takes seconds: who makes a schedule has no need of it.
     from sft.checkpoint import export, store  # noqa: PLC0415
     from sft.checkpoint.local_place import LocalPlace  # noqa: PLC0415
+    from sft.checkpoint.remote_place import RemotePlace  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
     from sft.ledger import LedgerWriter  # noqa: PLC0415
     from sft.training import stage  # noqa: PLC0415
@@ -125,9 +126,10 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     after(Zero3Engine, "train_step", "update")
     _wrap_engine(Zero3Engine, strike, lambda: now[0] in spoiled_steps)
     before(LedgerWriter, "append", "ledger")
-    before(LocalPlace, "publish", "publish")
-    after(LocalPlace, "publish", "published")
-    before(LocalPlace, "delete", "delete")
+    for place in (LocalPlace, RemotePlace):
+        before(place, "publish", "publish")
+        after(place, "publish", "published")
+        before(place, "delete", "delete")
     before(export.SafetensorsWriter, "append", "export")
     after(stage, "export_model", "complete")
 

@@ -16,7 +16,6 @@ from ray.cluster_utils import Cluster
 
 from sft.atomic_files import hash_file
 from sft.run_folder import RunFolder
-from sft.training.attempt import latest_attempt
 from tests.chaos.conftest import Tell
 from tests.cluster.running import SFT, TORCHRUN, environment, losses, metrics, pid_of, run_to_end, wait_until
 from tests.conftest import SmallRecords
@@ -136,7 +135,7 @@ class ClusterJob:
             return any(line["attempt"] > self._struck and line["step"] >= step for line in lines)
 
         wait_until(reached, 150, f"step {step} was not reached\n{self._text()}")
-        self._struck = latest_attempt(self._run)
+        self._struck = self._run.latest_attempt()
 
     def _text(self) -> str:
         return Path(self._log.name).read_text()[-3000:]

@@ -76,7 +76,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
             timeout=timedelta(seconds=60),
         )
         config = SftConfig.model_validate(request["config"])
-        run, world = RunFolder(config.run.dir), World(rank, size, rank)
+        run, world = RunFolder(config.run.dir), World(rank, size, rank, local_size=size)
         workload = Workload.from_json(request["workload"])
         attempt = begin_attempt(run, world)
         limits = Limits(1, -1, request["hang_timeout_seconds"])

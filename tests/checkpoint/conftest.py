@@ -1,4 +1,4 @@
-"""Both kinds of places."""
+"""Folders and object storage."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.checkpoint.places import StoredBytes
+from tests.s3_server import S3Server
 
 
 @pytest.fixture
@@ -23,6 +24,23 @@ def in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store
         stored.files.rm(stored.root, recursive=True)
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture
+def in_s3(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredBytes:
+    """Object storage behind the real protocol, as a user who may do everything."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return StoredBytes(s3_server.url(tmp_path.name))
+
+
+@pytest.fixture(params=["memory", "s3"])
+def remote(request: pytest.FixtureRequest) -> StoredBytes:
+    stored: StoredBytes = request.getfixturevalue(f"in_{request.param}")
+    return stored
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> StoredBytes:
-    return StoredBytes(str(tmp_path)) if request.param == "local" else request.getfixturevalue("in_memory")
+    if request.param == "local":
+        return StoredBytes(str(tmp_path))
+    stored: StoredBytes = request.getfixturevalue(f"in_{request.param}")
+    return stored

@@ -11,6 +11,7 @@ class StoredBytes:
     """The checkpoints at a location, as a place and as files."""
 
     def __init__(self, location: str) -> None:
+        self.url = location
         self.place = open_place(location)
         self.files, root = fsspec.url_to_fs(location)
         self.root = str(root)

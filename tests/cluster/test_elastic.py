@@ -12,7 +12,6 @@ from ray.cluster_utils import Cluster
 
 from sft.checkpoint.local_place import published_steps
 from sft.run_folder import RunFolder
-from sft.training.attempt import latest_attempt
 from tests.cluster.conftest import WriteConfig
 from tests.cluster.running import metrics, run_to_end, wait_for_step, wait_until
 
@@ -68,7 +67,7 @@ def wait_for_size(run: RunFolder, size: int) -> None:
     """Until an attempt with so many workers has trained a step."""
 
     def has_trained() -> bool:
-        latest = latest_attempt(run)
+        latest = run.latest_attempt()
         began = run.attempt(latest) / "began.json"
         if not began.is_file() or json.loads(began.read_text())["world_size"] != size:
             return False

@@ -4,8 +4,14 @@ is what an undisturbed run gives, to the bit.
 The undisturbed run is started with plain torchrun, so that the two ways to start a job are held against each other.
 """
 
+import json
 import os
 import signal
+import subprocess
+from contextlib import suppress
+from typing import Any
+
+import psutil
 
 from sft.atomic_files import hash_file
 from sft.checkpoint.local_place import published_steps
@@ -14,6 +20,7 @@ from tests.cluster.conftest import NUM_STEPS, WriteConfig
 from tests.cluster.running import (
     SFT,
     TORCHRUN,
+    environment,
     is_alive,
     losses,
     metrics,
@@ -43,14 +50,21 @@ def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) ->
     assert last_line["step"] < NUM_STEPS["words"] - 1, "the run was over before the driver was killed"
     assert not run.stage(1, "words").complete.exists()
     resumed_from = newest_checkpoint(run)
+    assert "rank 1" in status(run)["restarts"][0]["why"]
 
     with started([*SFT, "train", str(killed)]) as driver:
         wait_for_step(run, attempt=3, step=resumed_from + 6, process=driver)
+        running = status(run)
+        assert (running["state"], running["attempt"], running["num_ranks"]) == ("running", 3, 2)
+        assert running["stages"][1]["num_done"] > resumed_from
+        assert_ray_listens_on_loopback_only(driver.pid)
         os.killpg(driver.pid, signal.SIGINT)  # Ctrl-C, as a terminal sends it: to all processes of the job
         assert driver.wait(60) == 3, "stopped on request, with a checkpoint"
     stopped_at = newest_checkpoint(run)
     assert stopped_at == metrics(run, "words")[-1]["step"] + 1, "the checkpoint is of the last step"
     assert stopped_at < NUM_STEPS["words"]
+    stopped = status(run)
+    assert (stopped["state"], stopped["checkpoint"]["step"]) == ("stopped", stopped_at)
 
     run_to_end([*SFT, "train", str(killed)])
 
@@ -67,6 +81,25 @@ def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) ->
         names = [f"{index}-{stage}.json" for _ in folders]
         assert (run.evaluations / names[0]).read_text() == (expected.evaluations / names[1]).read_text()
     assert run.report.is_file()
+    assert status(run)["state"] == "finished"
+
+
+def status(run: RunFolder) -> dict[str, Any]:
+    command = [*SFT, "status", str(run.path), "--json"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(), check=True).stdout
+    content: dict[str, Any] = json.loads(text)
+    return content
+
+
+def assert_ray_listens_on_loopback_only(driver: int) -> None:
+    listening: set[tuple[str, str]] = set()
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.Error):
+            if "RayTrainWorker" not in process.name():  # torch's rendezvous listens on all addresses
+                sockets = process.net_connections(kind="inet")
+                listening |= {(process.name(), s.laddr.ip) for s in sockets if s.status == psutil.CONN_LISTEN}
+    assert {name for name, _ in listening} >= {"gcs_server", "raylet"}
+    assert {address for _, address in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
 
 def newest_checkpoint(run: RunFolder) -> int:

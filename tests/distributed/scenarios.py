@@ -1,11 +1,16 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
 import copy
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
@@ -17,12 +22,15 @@ from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
+from sft.engine import zero3
 from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
+from sft.model.loading import load_model
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.lr_schedule import LrSchedule
+from sft.training.step_exchange import StepExchange, Wished
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
@@ -170,3 +178,72 @@ def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
         del engine
     equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
     return {"errors": errors, "equal": equal}
+
+
+def slow_rank(settings: dict[str, Any], world: World) -> list[float]:
+    """Each rank's pace in a step in which the second computes slowly, and the first comes late to it."""
+    config = SftConfig.model_validate(settings["config"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    loader = build_loader(settings, world)
+    exchange = StepExchange(engine, loader.steps)
+    for module in engine.hf_model.modules():
+        if isinstance(module, nn.Linear) and not world.is_first:
+            module.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    if world.is_first:
+        time.sleep(0.5)
+    take_steps(engine, config, loader, 0, 1)
+    return list(exchange(loader.micro_batches(0), Wished()).seconds_per_token)
+
+
+def zero3_memory(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """What a rank holds of the parameters, and what becomes of it with offload."""
+    config = SftConfig.model_validate(settings["config"])
+    held = _held_elements(config, settings, world)
+    offload = config.deepspeed.model_copy(update={"offload_optimizer": "cpu", "offload_parameters": "cpu"})
+    engine = Zero3Engine(
+        config.model_copy(update={"deepspeed": offload}), config.stages[0].optimizer, config.model.path, world
+    )
+    steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
+    zero = engine._zero
+    state = [parameter.ds_tensor for parameter in engine.hf_model.parameters()] + zero.fp32_partitioned_groups_flat
+    asked = [zero.offload_optimizer, zero.offload_param]
+    return {"held": held, "steps": steps, "offloaded": asked, "devices": sorted({str(part.device) for part in state})}
+
+
+def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """The sizes of all parameters, and the most elements of them that any rank had gathered at each time."""
+    parameters: list[Any] = []
+    held = {"while loading": 0, "loaded": 0, "own parts": 0, "trained": 0, "while exporting": 0}
+
+    def note(when: str) -> None:
+        # A parameter that is not gathered is empty.
+        held[when] = max(held[when], sum(parameter.numel() for parameter in parameters))
+
+    def register(_module: Any, _name: str, parameter: Any) -> None:
+        parameters.append(parameter)
+        note("while loading")
+
+    class NotedGathering(zero3.deepspeed.zero.GatheredParameters):
+        def __enter__(self) -> None:
+            super().__enter__()
+            note("while loading")
+
+    def noted_load(*arguments: Any) -> Any:
+        hook = register_module_parameter_registration_hook(register)
+        with mock.patch.object(zero3.deepspeed.zero, "GatheredParameters", NotedGathering):
+            model = load_model(*arguments)
+        hook.remove()
+        parameters[:] = model.parameters()
+        note("loaded")
+        held["own parts"] = sum(parameter.ds_tensor.numel() for parameter in parameters)
+        return model
+
+    with mock.patch.object(zero3, "load_model", noted_load):
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    take_steps(engine, config, build_loader(settings, world), 0, 1)
+    note("trained")
+    tokenizer, folder = load_tokenizer(config.model), Path(settings["folder"]) / "model"
+    export_model(engine, tokenizer, folder, torch.float32, 1, lambda: note("while exporting"))
+    most = engine.all_reduce_max(torch.tensor(list(held.values()))).tolist()
+    sizes = [math.prod(shape) for shape in engine.parameter_shapes().values()]
+    return {"sizes": sizes, **dict(zip(held, most, strict=True))}

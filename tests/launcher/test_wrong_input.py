@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoTokenizer
 
 from launcher.cli import main
-from launcher.run_lock import run_lock
+from sft.run_lock import run_lock
 from tests.conftest import SmallRecords
 
 ROOT = Path(__file__).parents[2]
@@ -195,5 +195,5 @@ def test_a_run_folder_that_another_driver_works_in_is_refused(
 ) -> None:
     with run_lock(tmp_path / "run" / "driver.lock", on_lost=pytest.fail):
         assert main(["train", str(written(content, tmp_path))]) == 2
-        assert f"is in use by another driver: process {os.getpid()} on " in capsys.readouterr().err
+        assert f"is in use by another job: process {os.getpid()} on " in capsys.readouterr().err
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["driver.lock"]

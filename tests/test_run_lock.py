@@ -1,4 +1,4 @@
-"""One driver at a time in a run folder, whatever happened to the one before."""
+"""One job at a time in a run folder, whatever happened to the one before."""
 
 import json
 import os
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from launcher.run_lock import run_lock
+import sft.run_lock
 from sft.errors import UserError
+from sft.run_lock import run_lock
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BEAT, DEAD_AFTER = 0.05, 0.3
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from launcher.run_lock import run_lock
+from sft.run_lock import run_lock
 def lost(text):
     print("lost", text, flush=True)
 with run_lock(Path(sys.argv[1]), lost, beat_seconds=float(sys.argv[2])):
@@ -33,7 +34,7 @@ print("released", flush=True)
 TAKES_OVER = """
 import sys, time
 from pathlib import Path
-from launcher.run_lock import run_lock
+from sft.run_lock import run_lock
 from sft.errors import UserError
 for folder in map(Path, sys.argv[2:]):
     while not (folder / "go").exists():
@@ -94,7 +95,7 @@ def test_it_is_there_while_it_is_held_and_gone_behind_it(path):
     with run_lock(path, never_lost):
         content = json.loads(path.read_text())
         assert content["pid"] == os.getpid()
-        with pytest.raises(UserError, match=f"in use by another driver: process {os.getpid()} on .+, since 20"):
+        with pytest.raises(UserError, match=f"in use by another job: process {os.getpid()} on .+, since 20"):
             run_lock(path, never_lost).__enter__()
         assert json.loads(path.read_text()) == content
     assert list(path.parent.iterdir()) == []
@@ -146,7 +147,7 @@ def test_of_two_that_take_over_exactly_one_wins(tmp_path, dead_holder):
             wait_until(lambda folder=folder: len(list(folder.glob("held-*")) + list(folder.glob("refused-*"))) == 2)
             assert len(list(folder.glob("held-*"))) == 1
             (refused,) = folder.glob("refused-*")
-            assert "in use by another driver" in refused.read_text()
+            assert "in use by another job" in refused.read_text()
             (folder / "over").touch()
         for taker in takers:
             assert taker.wait(30) == 0
@@ -252,6 +253,25 @@ def test_a_process_that_was_suspended_while_another_took_over_says_so_when_it_wa
     finally:
         end(holder)
     assert json.loads(path.read_text())["nonce"] == "foreign"
+
+
+@pytest.fixture
+def without_proc(monkeypatch, tmp_path):
+    """A system that does not tell of its processes, such as macOS."""
+    monkeypatch.setattr(sft.run_lock, "_PROC", tmp_path / "not there")
+
+
+def test_where_the_system_does_not_tell_a_killed_holder_is_dead_when_its_beat_stands_still(path, without_proc):
+    with run_lock(path, never_lost):
+        left = json.loads(path.read_text())
+    assert left["machine"] is None
+    path.write_text(json.dumps(left))
+    assert is_taken(path, dead_after_seconds=DEAD_AFTER)
+
+
+def test_where_the_system_does_not_tell_a_holder_that_beats_refuses(path, without_proc):
+    with run_lock(path, never_lost, beat_seconds=BEAT), pytest.raises(UserError, match=f"process {os.getpid()} on"):
+        run_lock(path, never_lost, dead_after_seconds=30).__enter__()
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):

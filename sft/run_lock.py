@@ -1,12 +1,12 @@
-"""One driver at a time in a run folder: a lock file that its holder renews, on any file system.
+"""One job at a time in a run folder: a lock file that its holder renews, on any file system.
 
     {"node": "a", "machine": "<boot and pid namespace>", "pid": 71, "started": 5566, "since": "…",
      "nonce": "…", "beat": 3}
 
 The file is created exclusively, and its `beat` counts up while the holder lives. Whether a holder is dead is known at
-once where its process would be on this machine; elsewhere its beat is watched by our own clock, so no two clocks are
-compared. Invariant: of those that find a dead holder one takes over, and nobody takes away a lock that is not the one
-that was judged.
+once where its process would be on this machine, and Linux tells of its processes; else its beat is watched by our own
+clock, so no two clocks are compared. Invariant: of those that find a dead holder one takes over, and nobody takes away
+a lock that is not the one that was judged.
 """
 
 import errno
@@ -20,11 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from sft.errors import UserError
 
 _POLLS = 40
 """How often a beat is looked at in the time after which its holder counts as dead."""
+
+_PROC = Path("/proc")
+"""Where Linux tells of its processes; no other system has it."""
 
 _SETTLE_SECONDS = 0.2
 """After a takeover: time for another taker to put back what it renamed by mistake."""
@@ -35,8 +39,8 @@ class _Holder:
     """Who holds a lock, as its file says it."""
 
     node: str
-    machine: str
-    """Two processes see each other's pids if and only if this is equal."""
+    machine: str | None
+    """Two processes see each other's pids if and only if this is equal. None: the machine does not tell."""
     pid: int
     started: int
     """When the process was started, in ticks of its machine's clock: a pid is given again."""
@@ -64,8 +68,8 @@ def run_lock(
             process was suspended. Whoever holds the lock now works in the folder: end what you do there.
         say: called with a message when it takes a while to find out whether a holder is alive.
         beat_seconds: time between two renewals.
-        dead_after_seconds: a holder on another node without a renewal in this time is dead; several times
-            `beat_seconds`, and the same on all nodes.
+        dead_after_seconds: a holder elsewhere without a renewal in this time is dead; several times `beat_seconds`,
+            and the same on all nodes.
 
     Raises:
         UserError: a living process holds it, or the folder cannot be written.
@@ -92,12 +96,29 @@ def run_lock(
             _remove(path, own.nonce)
 
 
+class Held(NamedTuple):
+    """Who holds a lock, in words, and when it was renewed last, by the file system's clock (Unix time in seconds)."""
+
+    who: str
+    renewed_at: float
+
+
+def read_holder(path: Path) -> Held | None:
+    """Who holds the lock now, for whoever only looks; None if nobody does. A dead one stops renewing it."""
+    try:
+        renewed_at = path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    holder = _read(path)
+    return None if holder is None else Held(str(holder), renewed_at)
+
+
 def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_seconds: float) -> None:
     while not _create(path, own):
         holder = _read(path)
         if holder is None:
             continue
-        if holder.machine == own.machine:
+        if own.machine is not None and holder.machine == own.machine:
             is_dead = _start_time(holder.pid) != holder.started
         else:
             say(f"{path} is held by {holder}; waiting {dead_after_seconds:.0f} seconds for a sign of life from there")
@@ -114,7 +135,7 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
 
 def _held(path: Path, holder: _Holder) -> UserError:
     return UserError(
-        f"{path.parent} is in use by another driver: {holder}. Two would train over each other. "
+        f"{path.parent} is in use by another job: {holder}. Two would train over each other. "
         f"Wait for it or stop it, or give run.dir another folder."
     )
 
@@ -215,17 +236,20 @@ def _as_text(holder: _Holder) -> str:
     return json.dumps(asdict(holder)) + "\n"
 
 
-def _machine() -> str:
+def _machine() -> str | None:
     """Names the machine's boot and the namespace in which its pids are counted, such as a container's."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
+    except OSError:
+        return None
 
 
 def _start_time(pid: int) -> int | None:
     """When the process was started, in ticks of its machine's clock; None if there is no such process alive."""
     try:
         # The second field is the command in parentheses, in which there may be anything.
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (_PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])

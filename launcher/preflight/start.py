@@ -1,0 +1,21 @@
+"""The preflight before a job is started: an error keeps it from that, a warning is told."""
+
+from rich.console import Console
+
+from launcher.config import JobConfig
+from launcher.preflight.checks import check
+from launcher.preflight.table import errors_as_text, show_findings, summary
+from sft.errors import UserError
+
+
+def pass_preflight(job: JobConfig, console: Console) -> None:
+    """Check and tell.
+
+    Raises:
+        UserError: with all errors; or the cluster cannot be reached.
+    """
+    preflight = check(job)
+    show_findings(preflight.warnings, console)
+    if preflight.errors:
+        raise UserError(errors_as_text(preflight))
+    console.print(summary(preflight), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,30 @@
+"""Has the packs of a node's ranks fetched by a Ray task on that node.
+
+The task belongs to the worker that starts it: when the worker ends, however that is, Ray ends the task, so none fetches
+for a group of workers that is gone.
+"""
+
+from collections.abc import Callable
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from sft.data.staging import StagingOrder, StagingReport, fetch_packs
+
+_POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 5.0
+
+
+def fetch_as_task(order: StagingOrder, is_wanted: Callable[[], bool]) -> StagingReport | None:
+    """Carry the order out in a process of its own on the node of this worker; None if it is not wanted any more."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # It waits for files more than it computes. Without a slot of its own it starts where workers have all CPUs.
+    task = ray.remote(fetch_packs).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(order)
+    while is_wanted():
+        ended, _ = ray.wait([task], timeout=_POLL_SECONDS)
+        if ended:
+            report: StagingReport = ray.get(task)
+            return report
+    ray.cancel(task, force=True)
+    ray.wait([task], timeout=_PATIENCE_SECONDS)  # so that it cannot write any more
+    return None

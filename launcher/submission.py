@@ -1,0 +1,108 @@
+"""What of a job goes to another machine: the command, and the config, free of what only this machine knows.
+
+A submitted job runs in a temporary folder, and its config lies where others can read it. So a path that is relative
+is refused, and so is a URL with a password.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+import launcher
+from launcher.config import JobConfig
+from launcher.preflight.node_facts import source_hash
+from sft.config import SftConfig
+from sft.config_file import ConfigError
+from sft.config_rules import Problem
+from sft.data.reading.locations import is_on_hub, without_secrets
+from sft.errors import UserError
+
+ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}
+"""`ray job stop` sends SIGTERM, on which `sft train` saves and ends, and SIGKILL if it has not ended so many seconds
+later. Ray's own 3 are too few for a checkpoint."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def render_config(job: JobConfig, origin: str) -> str:
+    """The YAML that `sft train` reads elsewhere: every field of the run and of `cluster`, with its value.
+
+    Args:
+        job: its paths are those of the cluster's nodes.
+        origin: where the config came from, for messages.
+
+    Raises:
+        ConfigError: with all paths that mean something only here, and all URLs that hold a secret.
+    """
+    problems = [*_paths_of_this_machine(job.sft), *_secrets(job.sft)]
+    if problems:
+        raise ConfigError(origin, problems)
+    content = job.sft.model_dump(mode="json", by_alias=True) | {"cluster": job.cluster.model_dump(mode="json")}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def train_command(job: JobConfig, config: str, is_shipped: bool) -> list[str]:
+    """What runs there. A program that is not sent along has to be the one that is here."""
+    command = [job.ray.python, "-m", "launcher", "train", config]
+    return command if is_shipped else [*command, "--expect-source", source_hash()]
+
+
+def check_source(expected: str) -> None:
+    """Hold the program that runs here to the one that the job was submitted with.
+
+    Raises:
+        UserError: it is another one.
+    """
+    if (here := source_hash()) != expected:
+        raise UserError(
+            f"The job was submitted with the program {expected}, and the one that is installed here is {here} "
+            f"({Path(launcher.__file__).parent}).\n"
+            "Have the same on both sides. To a Ray cluster yours can be sent along: sft submit ray --package PATH"
+        )
+
+
+def _paths_of_this_machine(config: SftConfig) -> Iterator[Problem]:
+    way_out = "give the absolute path that it has on the cluster's nodes"
+    for field, path in _folders(config):
+        if not _is_absolute(path):
+            rule = "is relative: the job runs in a temporary folder of the cluster, and would leave it there"
+            yield Problem(field, path, rule, way_out)
+    for field, path in _inputs(config):
+        if not _is_absolute(path):
+            rule = "is neither an absolute path nor the id of something on the Hub: the job runs in a temporary folder"
+            yield Problem(field, path, rule, way_out)
+
+
+def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:
+    yield "run.dir", str(config.run.dir)
+    yield "data.cache_dir", str(config.data.cache_dir)
+    if config.checkpoint.dir is not None:
+        yield "checkpoint.dir", config.checkpoint.dir
+
+
+def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
+    """Paths that cannot be ids on the Hub. What lies here under a relative path is meant to be that."""
+    model = config.model
+    for field, path in (("model.path", model.path), ("model.tokenizer", model.tokenizer)):
+        if path is not None and (_HUB_ID.fullmatch(path) is None or Path(path).exists()):
+            yield field, path
+    if model.chat_template not in (None, "chatml"):
+        yield "model.chat_template", str(model.chat_template)
+    for source in config.data.sources:
+        if not is_on_hub(source):
+            yield f"data.sources.{source.name}.path", source.path
+
+
+def _is_absolute(path: str) -> bool:
+    return "://" in path or path.startswith(("/", "~"))
+
+
+def _secrets(config: SftConfig) -> Iterator[Problem]:
+    urls = {f"data.sources.{source.name}.path": source.path for source in config.data.sources}
+    for field, url in (*urls.items(), ("checkpoint.dir", config.checkpoint.dir or "")):
+        if (shown := without_secrets(url)) != url:
+            rule = "holds a password or a query (not shown), and others can read what is submitted"
+            way_out = "leave it out; put the secret into the environment of the cluster's nodes"
+            yield Problem(field, shown, rule, way_out)

@@ -1,0 +1,102 @@
+"""From a URL to fsspec's file system, or to a message that says why it cannot be used; errors in Python's own terms.
+
+What will not heal (no such bucket, keys that are refused or not there) is said before anything is trained. A network
+that fails is for the tries of what is done there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+from fsspec.registry import known_implementations
+
+from sft.data.reading.locations import without_secrets
+from sft.errors import UserError
+
+
+def open_storage(url: str) -> tuple[Any, str]:
+    """fsspec's file system, and the path of the URL in it; it was looked at, nothing is written.
+
+    Raises:
+        UserError: fsspec does not know the protocol, lacks a package for it, or cannot use the URL; there is no such
+            bucket, there are no keys, or they are refused.
+    """
+    shown = without_secrets(url)
+    try:
+        files, path = fsspec.url_to_fs(url)
+    except ImportError as error:
+        protocol = url.partition("://")[0].rpartition("::")[2]
+        package = known_implementations[protocol]["class"].partition(".")[0]
+        raise UserError(
+            f"checkpoint.dir: {shown} needs a package that is not installed ({error}). Install it on all "
+            f"machines with `pip install {package}`, or give a folder that all machines see."
+        ) from None
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"checkpoint.dir: {shown} cannot be used: {error}. Give a URL that fsspec knows, such as "
+            "s3://bucket/run, or a folder that all machines see."
+        ) from None
+    root = str(path).rstrip("/")
+    if problem := _find_problem(files, root):
+        raise UserError(
+            f"checkpoint.dir: {shown} cannot be used: {problem}. Correct the URL, or the keys and the endpoint that "
+            "are set on this machine."
+        )
+    return files, root
+
+
+@contextmanager
+def os_errors(shown: str) -> Iterator[None]:
+    """Whatever goes wrong inside is an `OSError`, with the URL in its text; what is not there, a `FileNotFoundError`.
+
+    Raises:
+        OSError: of the kind that fits.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind = _kind_of(error)
+        text = str(error) if isinstance(error, kind) else f"{type(error).__name__}: {error}"
+        raise kind(f"{shown}: {text}") from error
+
+
+def _find_problem(files: Any, root: str) -> str | None:
+    """What is wrong for good, in words; None where nothing is, or it may be the network."""
+    try:
+        files.invalidate_cache()
+        files.ls(root, detail=False)
+    except FileNotFoundError:
+        bucket = root.partition("/")[0]
+        return f"there is no bucket {bucket}" if _is_missing(files, bucket) else None
+    except Exception as error:
+        kind = _kind_of(error)
+        is_for_good = kind is PermissionError or (kind is OSError and not isinstance(error, OSError))
+        return f"{type(error).__name__}: {error}" if is_for_good else None
+    return None
+
+
+def _is_missing(files: Any, bucket: str) -> bool:
+    """Whether it is sure that there is no such bucket. Where a path begins with a slash, there are folders instead."""
+    try:
+        if bucket:
+            files.info(bucket)
+    except FileNotFoundError:
+        return True
+    except Exception:
+        # Keys that are good for a part of a bucket may not look at the whole.
+        return False
+    return False
+
+
+def _kind_of(error: BaseException) -> type[OSError]:
+    """Which of Python's own errors this is. For a network that fails, each package has errors of its own."""
+    for kind in (FileNotFoundError, PermissionError, ConnectionError, TimeoutError):
+        if isinstance(error, kind):
+            return kind
+    behind = error.__cause__ or error.__context__
+    while behind is not None:
+        if isinstance(behind, OSError):
+            return ConnectionError
+        behind = behind.__cause__ or behind.__context__
+    return OSError

@@ -1,0 +1,135 @@
+"""Fetches the packs of a node's ranks from the shared storage onto the node's disk, in the order of the steps.
+
+What is there and passes its hash is not fetched again, whoever has staged it, for whatever number of ranks. So after a
+change of size only what is missing moves.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sft.atomic_files import DamagedError, write_json
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.staged_packs import StagedPacks, remove_unused, staging_root
+from sft.data.token_store import TokenStore
+from sft.schema import Pack
+from sft.step_plan import EMPTY_PACK, StepPlan
+
+_READERS = 8
+"""Packs that are read at a time: a read from a network file system waits more than it works."""
+
+_REPORT_EVERY_SECONDS = 10.0
+
+LEAST_FREE_SHARE = 0.06
+"""No more is staged when less of the disk is free. At 0.05 Ray takes the node's disk for full, and spills no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagingOrder:
+    """What a node is to have on its disk; it travels to the task that fetches it."""
+
+    node: str
+    ranks: range
+    """Those on the node."""
+    steps: StepPlan
+    first_step: int
+    store: Path
+    plan: Path
+    staging_dir: str | None
+    """On the node (see `sft.data.staged_packs.staging_root`)."""
+    report: Path
+    """Where the `StagingReport` is written, in the run folder."""
+
+    def step_packs(self, step: int) -> list[int]:
+        """The packs that the node's ranks feed in `step`."""
+        batches = (packs for rank in self.ranks for packs in self.steps.rank_packs(step, rank))
+        return [pack for packs in batches for pack in packs if pack != EMPTY_PACK]
+
+
+@dataclass(slots=True)
+class StagingReport:
+    """What has come to the disk of a node, and what was there. Bytes are those that packs take there."""
+
+    node: str
+    first_rank: int
+    num_ranks: int
+    first_step: int
+    num_steps: int = 0
+    """Steps whose packs are there, from the first on."""
+    num_fetched: int = 0
+    bytes_fetched: int = 0
+    num_there: int = 0
+    bytes_there: int = 0
+    seconds: float = 0.0
+    is_complete: bool = False
+    why_stopped: str | None = None
+    """What the node's disk said."""
+
+
+def fetch_packs(
+    order: StagingOrder,
+    is_wanted: Callable[[], bool] = lambda: True,
+    least_free_share: float = LEAST_FREE_SHARE,
+) -> StagingReport:
+    """Stage all packs of the order, and report it in the run folder, now and then on the way, too.
+
+    Args:
+        order: whose packs, from which step on.
+        is_wanted: asked before each step whether to go on.
+        least_free_share: of the disk, below which no more is staged.
+
+    Raises:
+        UserError: the token store is damaged.
+    """
+    started = told = time.monotonic()
+    report = StagingReport(order.node, order.ranks.start, len(order.ranks), order.first_step)
+    try:
+        root = staging_root(order.staging_dir)
+        remove_unused(root)
+        copier = _Copier(order, root)
+        with ThreadPoolExecutor(_READERS) as pool:
+            for step in range(order.first_step, order.steps.num_steps):
+                if not is_wanted():
+                    break
+                if copier.staged.free_share() < least_free_share:
+                    report.why_stopped = f"less than {least_free_share:.0%} of the disk is free"
+                    break
+                for num_bytes, is_new in pool.map(copier.stage, order.step_packs(step)):
+                    report.num_fetched += is_new
+                    report.bytes_fetched += num_bytes * is_new
+                    report.num_there += not is_new
+                    report.bytes_there += num_bytes * (not is_new)
+                report.num_steps += 1
+                if time.monotonic() - told > _REPORT_EVERY_SECONDS:
+                    told = time.monotonic()
+                    _write(report, order.report, told - started)
+    except OSError as error:
+        report.why_stopped = f"{error.strerror or error}"
+    report.is_complete = order.first_step + report.num_steps == order.steps.num_steps
+    _write(report, order.report, time.monotonic() - started)
+    return report
+
+
+class _Copier:
+    def __init__(self, order: StagingOrder, root: Path) -> None:
+        self._store, self._plan = TokenStore.open(order.store), PackPlan.open(order.plan)
+        self.staged = StagedPacks(root, self._plan, self._store)
+
+    def stage(self, pack_id: int) -> tuple[int, bool]:
+        """Bytes of the pack on the disk, and whether it had to be fetched."""
+        there: Pack | None = None
+        with suppress(DamagedError):
+            there = self.staged.read(pack_id)
+        pack = there or self._plan.read_pack(pack_id, self._store)
+        if there is None:
+            self.staged.write(pack)
+        return self.staged.num_bytes(pack), there is None
+
+
+def _write(report: StagingReport, path: Path, seconds: float) -> None:
+    report.seconds = round(seconds, 3)
+    with suppress(OSError):  # it must not end what it reports on
+        write_json(path, asdict(report))

@@ -1,0 +1,76 @@
+"""The end of a stage's metrics file that somebody else appends to."""
+
+import statistics
+from pathlib import Path
+
+from sft.metrics import StepMetrics, read_metrics_line
+
+_RATE_STEPS = 20
+_FIRST_BYTES = 32_768
+"""Of a long file so much is read at first: more than the last steps, which the rates are of."""
+
+
+class MetricsTail:
+    """The last steps of a stage, as often as `read_new` is called."""
+
+    def __init__(self, path: Path) -> None:
+        """The file may not be there yet."""
+        self._path = path
+        self._offset = max(0, path.stat().st_size - _FIRST_BYTES) if path.is_file() else 0
+        self._recent: list[StepMetrics] = []
+
+    def read_new(self) -> bool:
+        """Take in whole lines that were added; whether there were any."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return False
+        whole = added[: added.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        fresh = [step for line in whole.splitlines() if (step := read_metrics_line(line)) is not None]
+        # The rates are of the attempt that is running.
+        self._recent = [s for s in (*self._recent, *fresh) if s.attempt == fresh[-1].attempt] if fresh else self._recent
+        self._recent = self._recent[-_RATE_STEPS:]
+        return bool(fresh)
+
+    @property
+    def last(self) -> StepMetrics | None:
+        """The last step, if there is one."""
+        return self._recent[-1] if self._recent else None
+
+    @property
+    def num_done(self) -> int:
+        """Steps done."""
+        return self._recent[-1].step + 1 if self._recent else 0
+
+    @property
+    def step_seconds(self) -> float:
+        """Mean time of the last steps."""
+        return sum(step.seconds for step in self._recent) / len(self._recent)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens, over all ranks, in the last steps."""
+        return sum(step.num_tokens for step in self._recent) / sum(step.seconds for step in self._recent)
+
+    @property
+    def supervised_tokens_per_second(self) -> float:
+        """Tokens in the loss, over all ranks, in the last steps."""
+        return sum(step.num_supervised_tokens for step in self._recent) / sum(step.seconds for step in self._recent)
+
+    @property
+    def seconds_left(self) -> float:
+        """To the end of the stage, at this rate."""
+        last = self._recent[-1]
+        return (last.num_steps - last.step - 1) * self.step_seconds
+
+    @property
+    def straggler(self) -> tuple[int, float] | None:
+        """The rank that was the slowest in most of the last steps, and its median slowdown; None if it varies."""
+        slowest = [step.slowest_rank for step in self._recent]
+        rank = statistics.mode(slowest)
+        if 2 * slowest.count(rank) <= len(slowest):
+            return None
+        return rank, statistics.median(step.slowdown for step in self._recent if step.slowest_rank == rank)

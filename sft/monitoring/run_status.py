@@ -1,0 +1,248 @@
+"""The state of a run in one record, for a person or a program that looks at it."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sft.atomic_files import MANIFEST, read_json
+from sft.checkpoint.open_place import stage_place
+from sft.config import CheckpointConfig
+from sft.errors import UserError
+from sft.monitoring.metrics_tail import MetricsTail
+from sft.run_events import Event, read_events
+from sft.run_folder import RunFolder, StageFolder
+from sft.run_lock import read_holder
+
+_SILENT_AFTER_SECONDS = 60.0
+"""A driver renews its lock every few seconds; after so long without it is taken for dead."""
+
+State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
+"""`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. The same command goes on in both."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """How far a stage is. What is measured is of the last steps, and None before the first."""
+
+    name: str
+    num_done: int
+    num_steps: int | None
+    is_complete: bool
+    loss: float | None = None
+    step_seconds: float | None = None
+    tokens_per_second: float | None = None
+    supervised_tokens_per_second: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointStatus:
+    """The newest checkpoint; its age where its place is a folder."""
+
+    stage: str
+    step: int
+    where: str
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Straggler:
+    """The rank that computes slowest, and by how much slower than the median rank."""
+
+    rank: int
+    node: str
+    slowdown: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A later attempt, and why the one before has ended."""
+
+    attempt: int
+    time: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """All that `sft status` shows; `seconds_left` is to the end of the last stage."""
+
+    name: str
+    state: State
+    detail: str
+    attempt: int
+    num_ranks: int | None
+    stages: tuple[StageStatus, ...]
+    seconds_left: float | None
+    last_step_age_seconds: float | None
+    checkpoint: CheckpointStatus | None
+    straggler: Straggler | None
+    restarts: tuple[Restart, ...]
+    num_events: dict[str, int]
+    """By kind."""
+
+
+class RunWatcher:
+    """Reads the state of a run again and again, each time only what is new of its long files."""
+
+    def __init__(self, run: RunFolder) -> None:
+        """Open the folder of a run, which other machines may write to.
+
+        Raises:
+            UserError: it is not the folder of a run.
+        """
+        if not run.config.is_file():
+            raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
+        self._run = run
+        config: Any = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        self._name = str(config["run"]["name"])
+        self._checkpoint = CheckpointConfig.model_validate(config["checkpoint"])
+        names = [str(stage["name"]) for stage in config["stages"]]
+        self._folders = {name: run.stage(index, name) for index, name in enumerate(names)}
+        self._tails = {name: MetricsTail(folder.metrics) for name, folder in self._folders.items()}
+        self._ended_events: dict[int, list[Event]] = {}
+
+    def read(self) -> RunStatus:
+        """The state now."""
+        run, attempt = self._run, self._run.latest_attempt()
+        for tail in self._tails.values():
+            tail.read_new()
+        stages = self._read_stages()
+        state, detail = self._read_state(attempt, stages)
+        trained = [(name, tail) for name, tail in self._tails.items() if tail.last is not None]
+        current = trained[-1] if trained else None
+        last = current[1].last if current else None
+        events = [event for number in range(1, attempt + 1) for event in self._events(number, number < attempt)]
+        kinds = [event.kind for event in events]
+        began = run.attempt(attempt) / "began.json"
+        return RunStatus(
+            name=self._name,
+            state=state,
+            detail=detail,
+            attempt=attempt,
+            num_ranks=int(read_json(began)["world_size"]) if began.is_file() else None,
+            stages=stages,
+            seconds_left=_whole_time_left(stages, [self._num_tokens(f) for f in self._folders.values()]),
+            last_step_age_seconds=time.time() - last.time if last else None,
+            checkpoint=self._read_checkpoint(),
+            straggler=self._read_straggler(current[1]) if current and state == "running" else None,
+            restarts=self._read_restarts(attempt),
+            num_events={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+        )
+
+    def _read_stages(self) -> tuple[StageStatus, ...]:
+        stages = []
+        for name, folder in self._folders.items():
+            tail, is_complete = self._tails[name], folder.complete.is_file()
+            if (last := tail.last) is None:
+                stages.append(StageStatus(name, 0, self._num_steps(folder), is_complete))
+                continue
+            stages.append(
+                StageStatus(
+                    name,
+                    tail.num_done,
+                    last.num_steps,
+                    is_complete,
+                    last.loss,
+                    tail.step_seconds,
+                    tail.tokens_per_second,
+                    tail.supervised_tokens_per_second,
+                    0.0 if is_complete else tail.seconds_left,
+                )
+            )
+        return tuple(stages)
+
+    def _read_state(self, attempt: int, stages: Sequence[StageStatus]) -> tuple[State, str]:
+        held = read_holder(self._run.lock)
+        if held is not None and time.time() - held.renewed_at < _SILENT_AFTER_SECONDS:
+            return "running", held.who
+        if all(stage.is_complete for stage in stages):
+            return "finished", ""
+        if attempt == 0:
+            return "not started", "sft train begins it"
+        path = self._run.attempt(attempt) / "ended.json"
+        ended = read_json(path) if path.is_file() else {"why": "", "message": ""}
+        if ended["why"] == "stopped":
+            return "stopped", "on request, with a checkpoint; the same command goes on"
+        if ended["why"] in ("failed", "wrong input"):
+            return "failed", str(ended["message"])
+        return "dead", "its driver has ended without a word; the same command goes on"
+
+    def _read_checkpoint(self) -> CheckpointStatus | None:
+        for name, folder in reversed(self._folders.items()):
+            place = stage_place(self._checkpoint, folder)
+            steps = [step for step in place.steps() if place.is_published(step)]
+            if steps:
+                manifest = Path(place.where(steps[-1])) / MANIFEST
+                age = time.time() - manifest.stat().st_mtime if manifest.is_file() else None
+                return CheckpointStatus(name, steps[-1], place.where(steps[-1]), age)
+        return None
+
+    def _read_straggler(self, tail: MetricsTail) -> Straggler | None:
+        found = tail.straggler
+        if found is None or tail.last is None:
+            return None
+        rank, slowdown = found
+        path = self._run.attempt(tail.last.attempt) / f"rank-{rank:05d}.json"
+        return Straggler(rank, str(read_json(path)["node"]), slowdown) if path.is_file() else None
+
+    def _read_restarts(self, attempt: int) -> tuple[Restart, ...]:
+        restarts = []
+        for number in range(2, attempt + 1):
+            events = self._events(number, number < attempt)
+            reasons = [event for event in events if event.kind == "restarted"]
+            began = next((event for event in events if event.kind in ("restarted", "resumed")), None)
+            why = reasons[0].text.partition("ended: ")[2] if reasons else self._how_it_ended(number - 1)
+            restarts.append(Restart(number, began.time if began else math.nan, why))
+        return tuple(restarts)
+
+    def _how_it_ended(self, attempt: int) -> str:
+        path = self._run.attempt(attempt) / "ended.json"
+        if not path.is_file():
+            return "the driver was gone"
+        why = str(read_json(path)["why"])
+        return {"stopped": "stopped on request", "regroup": "more workers found room"}.get(why, why)
+
+    def _events(self, attempt: int, is_over: bool) -> list[Event]:
+        if attempt not in self._ended_events:
+            events = read_events(self._run.attempt(attempt))
+            if not is_over:
+                return events
+            self._ended_events[attempt] = events
+        return self._ended_events[attempt]
+
+    @staticmethod
+    def _num_steps(folder: StageFolder) -> int | None:
+        plan = _read_plan(folder.packs)
+        return int(plan["num_steps"]) if plan else None
+
+    @staticmethod
+    def _num_tokens(folder: StageFolder) -> int | None:
+        plan = _read_plan(folder.packs)
+        return int(plan["num_tokens"]) if plan else None
+
+
+def _read_plan(folder: Path) -> Any:
+    path = folder / "manifest.json"
+    return read_json(path) if path.is_file() else None
+
+
+def _whole_time_left(stages: Sequence[StageStatus], num_tokens: Sequence[int | None]) -> float | None:
+    """Later stages are taken to train as many tokens a second as the one under way."""
+    rates = [stage.tokens_per_second for stage in stages if stage.tokens_per_second]
+    if not rates:
+        return None
+    left = 0.0
+    for stage, tokens in zip(stages, num_tokens, strict=True):
+        if stage.seconds_left is not None:
+            left += stage.seconds_left
+        elif tokens is None:
+            return None
+        else:
+            left += tokens / rates[-1]
+    return left

@@ -1,0 +1,91 @@
+"""What autograd keeps of a layer for its backward pass, and what the backward pass needs on top: bytes a token.
+
+Counted tensor by tensor as transformers' layers run without fused kernels; Korthikanti et al. 2022 ("Reducing
+Activation Recomputation in Large Transformer Models", section 4) count the same for GPT, with attention that keeps its
+scores. Ours does not: FlashAttention keeps a number for each head (Dao et al. 2022).
+"""
+
+from typing import NamedTuple
+
+from sft.sizing.families import Norm
+from sft.sizing.model_shape import Layer, ModelShape
+
+_FLOAT32 = 4
+_PLAIN_STEPS = {"gelu_new": 5, "gelu_fast": 5}
+"""Tensors of the MLP's width that an activation written in several steps keeps; one kernel keeps its input, and the
+layer behind it its output."""
+_GELU_NEW_BACKWARD = 2
+
+
+class Numbers(NamedTuple):
+    """How numbers are held while a layer runs."""
+
+    num_bytes: int
+    """Of one, in the dtype that the model computes in."""
+    on_gpu: bool
+
+
+def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
+    """Bytes that one layer keeps for each token until its backward pass."""
+    structure, hidden, b = shape.structure, shape.hidden_size, numbers.num_bytes
+    norms = structure.norms_per_layer * norm_per_token(structure.norm, hidden, b)
+    inputs = 2  # of attention and MLP: outputs of norms, or the residual stream
+    if structure.has_parallel_mlp:
+        # The norms read one and the same stream.
+        norms = norm_per_token(structure.norm, hidden, b)
+        inputs = structure.norms_per_layer
+    dropout = 2 * hidden * (1 if numbers.on_gpu else b) if shape.dropout else 0
+    attention, mlp = _attention_per_token(shape, layer, numbers), _mlp_per_token(shape, layer, b)
+    return norms + inputs * b * hidden + attention + mlp + dropout
+
+
+def norm_per_token(norm: Norm, width: int, num_bytes: int) -> int:
+    """Bytes that a norm over `width` keeps, without its output."""
+    statistics = 2 * _FLOAT32
+    return {
+        # The input in float32, and the normalised input that its weight is multiplied with.
+        "rms": (_FLOAT32 + num_bytes) * width,
+        "rms_float32": 2 * _FLOAT32 * width,
+        "layer": num_bytes * width,
+        "layer_float32": _FLOAT32 * width,
+    }[norm] + statistics
+
+
+def backward_per_token(shape: ModelShape, layer: Layer, num_bytes: int) -> int:
+    """Bytes of gradients that the backward pass of a layer holds at one time beside what is kept."""
+    hidden, mlp, b = shape.hidden_size, layer.mlp, num_bytes
+    # The gradient of a root-mean-square norm is worked out in float32, in four steps.
+    in_norm = 4 * _FLOAT32 * hidden if shape.structure.norm.startswith("rms") else 3 * _FLOAT32 * hidden
+    if mlp.num_experts:
+        in_mlp = mlp.experts_per_token * (2 * mlp.width + hidden)
+    elif shape.structure.has_gate:
+        in_mlp = 2 * mlp.width
+    else:
+        in_mlp = (_GELU_NEW_BACKWARD if shape.activation in _PLAIN_STEPS else 1) * mlp.width
+    return max(in_norm, b * (hidden + in_mlp))
+
+
+def _attention_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
+    structure, b = shape.structure, numbers.num_bytes
+    query, key, num_heads, num_key_heads = layer.attention
+    kept = b * (query + 2 * key)  # queries, keys, values
+    if structure.fuses_qkv and structure.has_rotary:
+        kept += b * (query + key)  # values are a view of all three, which stay as they were before the rotation
+    # The output, which the projection behind it keeps too. On CPUs segments are joined, which is a copy.
+    kept += b * query * (1 if numbers.on_gpu else 2)
+    if "norm.query" in layer.tensors:
+        kept += norm_per_token(structure.norm, query + key, b) + _FLOAT32 * (num_heads + num_key_heads)
+    return kept + _FLOAT32 * num_heads
+
+
+def _mlp_per_token(shape: ModelShape, layer: Layer, num_bytes: int) -> int:
+    mlp, hidden = layer.mlp, shape.hidden_size
+    if not mlp.num_experts:
+        # Gate, up, activated gate and their product; or the up projection and its activation.
+        steps = 4 if shape.structure.has_gate else _PLAIN_STEPS.get(shape.activation, 2)
+        return steps * num_bytes * mlp.width
+    # Each of a token's experts has a copy of it, and its answer is kept to be weighted.
+    routed = mlp.experts_per_token * num_bytes * (4 * mlp.width + 2 * hidden)
+    router = mlp.num_experts * (num_bytes + 2 * _FLOAT32)
+    shared = num_bytes * (4 * mlp.shared_width + hidden) if mlp.shared_width else 0
+    return routed + router + shared

@@ -1,0 +1,54 @@
+"""What the ranks tell each other after a step, in one collective: what they fed, how fast they are, what is wished."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from sft.data.collate import Batch
+from sft.engine.engine import Engine
+from sft.engine.layer_clock import LayerClock
+from sft.ledger import slots_of
+from sft.step_plan import StepPlan
+
+_PICOSECONDS = 1e12
+
+
+class Wished(NamedTuple):
+    """What all ranks do next, as the first one decides."""
+
+    stop: bool = False
+    save: bool = False
+    regroup: bool = False
+    """Begin again with more ranks."""
+
+
+class Told(NamedTuple):
+    """What every rank knows of the step when it is over."""
+
+    wished: Wished
+    seconds_per_token: tuple[float, ...]
+    """By rank: of one layer's forward pass (see `LayerClock`)."""
+    slots: tuple[int, ...]
+    """The sum of all ranks' `sft.ledger.slots_of`."""
+
+
+class StepExchange:
+    """Called by all ranks after each step."""
+
+    def __init__(self, engine: Engine, steps: StepPlan) -> None:
+        """`steps` says how many packs a rank feeds at most."""
+        self._engine = engine
+        self._clock = LayerClock(engine.hf_model)
+        self._slots_per_rank = steps.micro_batches_per_step * steps.micro_packs
+
+    def __call__(self, micro_batches: Sequence[Batch], wished: Wished) -> Told:
+        """Tell what this rank has fed in the step. `wished` counts on the first rank; the others pass an empty one."""
+        world = self._engine.world
+        fed = [pack for batch in micro_batches for pack in batch.fed]
+        pace = [0] * world.size
+        pace[world.rank] = round(self._clock.take() * _PICOSECONDS)
+        own = [*wished, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
+        stop, save, regroup, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
+        paces, slots = rest[: world.size], rest[world.size :]
+        return Told(Wished(bool(stop), bool(save), bool(regroup)), tuple(p / _PICOSECONDS for p in paces), tuple(slots))

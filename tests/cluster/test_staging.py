@@ -1,0 +1,136 @@
+"""On a Ray cluster each node fetches the packs of its own workers to its own disk, after a change of size those that it
+lacks, and nothing for a worker that is gone. Bytes are counted on every node.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from launcher.staging import fetch_as_task
+from sft.atomic_files import is_published
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.staging import StagingOrder, StagingReport
+from sft.data.token_store import TokenStore
+from sft.run_events import read_events
+from sft.run_folder import RunFolder
+from sft.world import World
+from tests.cluster.conftest import WriteConfig
+from tests.cluster.running import ROOT, SFT, environment, wait_until
+from tests.data.planned import Planned, nodes_of, publish_planned
+
+
+class Machine(NamedTuple):
+    """A node of the cluster, and the temporary folder that it has to itself."""
+
+    ray_id: str
+    disk: Path
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Machine]]]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found = []
+    for number in range(3):
+        disk = tmp_path_factory.mktemp(f"node{number}")
+        # Ray Train tells machines apart by their addresses.
+        node = cluster.add_node(
+            num_cpus=2 - number // 2, node_ip_address=f"127.0.0.{2 + number}", env_vars={"TMPDIR": str(disk)}
+        )
+        found.append(Machine(node.node_id, disk))
+    yield cluster, found
+    cluster.shutdown()
+
+
+@pytest.fixture
+def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]]:
+    """The machines, with this process as a driver."""
+    variables = {"PYTHONPATH": str(ROOT)}
+    ray.init(address=machines[0].address, log_to_driver=False, runtime_env={"env_vars": variables})
+    yield machines[1]
+    ray.shutdown()
+
+
+def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
+    machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
+) -> None:
+    config = write_config("staged")
+    run = RunFolder(config.with_suffix(""))
+    # Two CPUs a worker: no node has room for both. The nodes' addresses would not pass for those of real machines.
+    command = [*SFT, "train", str(config), "data.staging=node_local"]
+    command += ["cluster.cpus_per_worker=2", "cluster.preflight=false"]
+    variables = {**environment(), "RAY_ADDRESS": machines[0].address}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    (store,) = filter(is_published, (config.parent / "cache/tokens").iterdir())
+    plan = run.stage(1, "words").packs
+    planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
+    for rank in range(2):
+        report = json.loads((run.attempt(1) / f"staging-1-words-rank-{rank:05d}.json").read_text())
+        own = planned.fed_by(World(rank, 2))
+        assert (report["is_complete"], report["num_there"]) == (True, 0)
+        assert (report["num_fetched"], report["bytes_fetched"]) == (len(own), planned.num_bytes(own))
+    (_, said) = [event.facts for event in read_events(run.attempt(1)) if event.kind == "staging"]
+    assert said["num_staged"] + said["num_direct"] == len(planned.plan)
+    assert said["num_staged"] > 0
+    assert [list(path.iterdir()) for _, disk in machines[1] for path in disk.glob("sft-staging-*")] == [[], []]
+
+
+class Worker:
+    """As the first worker of a node."""
+
+    def fetch(self, order: StagingOrder) -> StagingReport | None:
+        return fetch_as_task(order, lambda: True)
+
+
+def start_worker(machine: Machine) -> Any:
+    here = NodeAffinitySchedulingStrategy(machine.ray_id, soft=False)
+    return ray.remote(Worker).options(scheduling_strategy=here, num_cpus=1).remote()
+
+
+def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
+    connected: list[Machine], tmp_path: Path
+) -> None:
+    planned = publish_planned(tmp_path)
+    has: dict[str, set[int]] = {f"n{i}": set() for i in range(3)}
+    workers = [start_worker(machine) for machine in connected]
+    for num_nodes, first_step in ((2, 0), (1, 3), (3, 5)):
+        worlds = nodes_of(num_nodes, ranks_per_node=2)
+        orders = [planned.order(world, None, first_step) for world in worlds]
+        found = ray.get([w.fetch.remote(o) for w, o in zip(workers, orders, strict=False)], timeout=60)
+        for world, machine, report in zip(worlds, connected, found, strict=False):
+            wanted = planned.fed_by(world, first_step)
+            assert report.is_complete
+            assert report.bytes_fetched == planned.num_bytes(wanted - has[world.node])
+            assert report.bytes_there == planned.num_bytes(wanted & has[world.node])
+            has[world.node] |= wanted
+            assert planned.there(machine.disk) == has[world.node]
+
+
+def test_the_fetching_ends_with_the_worker_that_it_is_for(connected: list[Machine], tmp_path: Path) -> None:
+    planned = publish_planned(tmp_path, epochs=300)
+    machine = connected[0]
+    worker = start_worker(machine)
+    worker.fetch.remote(planned.order(World(), None))
+    wait_until(lambda: num_there(planned, machine) > 0, 30, "nothing is fetched")
+    ray.kill(worker)
+    counts = [-1] * 5
+
+    def is_over() -> bool:
+        counts.append(num_there(planned, machine))
+        return counts[-1] == counts[-6]
+
+    wait_until(is_over, 10, "it goes on")
+    assert 0 < counts[-1] < len(planned.plan)
+
+
+def num_there(planned: Planned, machine: Machine) -> int:
+    path = planned.staged(machine.disk).folder / "digests"
+    return int(np.count_nonzero(np.fromfile(path, np.uint64)))

@@ -1,0 +1,105 @@
+"""The state of a run, as its folder tells it. What a real run shows is looked at in tests/cluster/test_killed.py."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from sft.run_lock import run_lock
+
+from launcher.status import draw
+from sft.errors import UserError
+from sft.metrics import append_metrics
+from sft.monitoring.run_status import RunWatcher
+from sft.run_folder import RunFolder
+from tests.monitoring.test_metrics_tail import step
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    stages = [{"name": "broad"}, {"name": "maths"}]
+    folder.path.mkdir()
+    folder.config.write_text(yaml.safe_dump({"run": {"name": "tiny"}, "checkpoint": {}, "stages": stages}))
+    for index, name in enumerate(("broad", "maths")):
+        packs = folder.stage(index, name).packs
+        packs.mkdir(parents=True)
+        (packs / "manifest.json").write_text(json.dumps({"num_steps": 1000, "num_tokens": 100_000}))
+    return folder
+
+
+def begin(run: RunFolder, attempt: int, why: str | None, message: str = "") -> None:
+    folder = run.attempt(attempt)
+    folder.mkdir(parents=True)
+    (folder / "began.json").write_text(json.dumps({"time": time.time(), "world_size": 2}))
+    (folder / "rank-00001.json").write_text(json.dumps({"pid": 7, "node": "b"}))
+    if why is not None:
+        (folder / "ended.json").write_text(json.dumps({"why": why, "message": message}))
+
+
+def test_a_run_that_has_not_begun(run: RunFolder) -> None:
+    status = RunWatcher(run).read()
+    assert (status.state, status.attempt, status.seconds_left) == ("not started", 0, None)
+    assert [(stage.num_done, stage.num_steps) for stage in status.stages] == [(0, 1000), (0, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("why", "state"), [("stopped", "stopped"), ("failed", "failed"), ("wrong input", "failed"), (None, "dead")]
+)
+def test_a_run_without_a_driver_says_how_it_ended(run: RunFolder, why: str | None, state: str) -> None:
+    begin(run, 1, why, "it cannot be")
+    status = RunWatcher(run).read()
+    assert status.state == state
+    assert ("it cannot be" in status.detail) == (state == "failed")
+
+
+def test_a_running_one_shows_rates_time_left_restarts_and_the_slow_rank(run: RunFolder) -> None:
+    begin(run, 1, None)
+    begin(run, 2, None)
+    events = [{"kind": "restarted", "text": "attempt 1 ended: rank 1 was gone", "rank": 0, "time": 1e9, "facts": {}}]
+    (run.attempt(2) / "rank-00000.events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    watcher = RunWatcher(run)
+    for number in range(10):
+        append_metrics(run.stage(0, "broad").metrics, step(number, attempt=2, slowest=1, slowdown=1.6))
+    with run_lock(run.lock, on_lost=lambda text: None):
+        status = watcher.read()
+    assert status.state == "running"
+    assert f"process {os.getpid()}" in status.detail
+    broad = status.stages[0]
+    assert (broad.num_done, broad.tokens_per_second, broad.seconds_left) == (10, 50.0, 990 * 2.0)
+    assert status.seconds_left == pytest.approx(990 * 2.0 + 100_000 / 50.0)
+    assert [(r.attempt, r.why) for r in status.restarts] == [(2, "rank 1 was gone")]
+    assert status.straggler is not None
+    assert (status.straggler.rank, status.straggler.node, status.straggler.slowdown) == (1, "b", 1.6)
+
+
+def test_a_driver_that_renews_its_lock_no_more_is_dead(run: RunFolder) -> None:
+    begin(run, 1, None)
+    with run_lock(run.lock, on_lost=lambda text: None):
+        os.utime(run.lock, (time.time() - 300, time.time() - 300))
+        assert RunWatcher(run).read().state == "dead"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not the folder of a run"):
+        RunWatcher(RunFolder(tmp_path))
+
+
+def test_every_state_can_be_drawn_and_torch_is_not_imported(run: RunFolder) -> None:
+    draw(RunWatcher(run).read())
+    program = (
+        "import sys; from launcher.cli import main; code = main(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules and 'ray' not in sys.modules; sys.exit(code)"
+    )
+    for options in ([], ["--json"]):
+        command = [sys.executable, "-c", program, "status", str(run.path), *options]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "not started" in done.stdout
+    assert json.loads(done.stdout)["stages"][1]["name"] == "maths"

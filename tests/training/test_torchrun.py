@@ -1,0 +1,96 @@
+"""The job under plain torchrun: real ranks that share the run folder's lock with every other way to start a job."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.cli import main
+from sft.run_folder import RunFolder
+from sft.run_lock import run_lock
+from tests.cluster.running import ROOT, TORCHRUN, environment, is_alive, pid_of, run_to_end, started, wait_for_step
+from tests.conftest import SmallRecords
+from tests.jobs import two_stage_job
+
+
+@pytest.fixture
+def config(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> Path:
+    """A job that takes longer than the test."""
+    path = tmp_path / "job.yaml"
+    content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 2, "words": 5000})
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def run(config: Path) -> RunFolder:
+    return RunFolder(config.with_suffix(""))
+
+
+def test_a_folder_in_use_is_refused_on_all_ranks_with_one_message(config: Path, run: RunFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    with run_lock(run.lock, on_lost=pytest.fail):
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-m", "sft.training", str(config)],
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+                env=environment() | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]
+        try:
+            said = [rank.communicate(timeout=120)[1] for rank in ranks]
+        finally:
+            for rank in ranks:
+                rank.kill()
+    assert [rank.returncode for rank in ranks] == [2, 2]
+    (message,) = [line for text in said for line in text.splitlines() if "Traceback" in line or "in use" in line]
+    assert f"{run.path} is in use by another job: process {os.getpid()} on " in message
+    assert list(run.path.iterdir()) == [], "nothing was written beside the lock"
+
+
+def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_lost(
+    config: Path, run: RunFolder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run_to_end([sys.executable, "-m", "launcher", "prepare", str(config)])
+    with started([*TORCHRUN, "--max-restarts", "1", "-m", "sft.training", str(config)]) as job:
+        try:
+            wait_for_step(run, 1, 2, job)
+            assert main(["train", str(config)]) == 2
+            first = pid_of(run, attempt=1, rank=0)
+            assert f"in use by another job: process {first} on " in capfd.readouterr().err
+
+            os.kill(first, signal.SIGKILL)
+            wait_for_step(run, 2, 2, job)
+            held = json.loads(run.lock.read_text())
+            assert held["pid"] == pid_of(run, attempt=2, rank=0)
+
+            other = json.dumps({**held, "node": "far-away", "machine": "another", "nonce": "foreign"})
+            aside = run.path / "aside"
+            aside.write_text(other)
+            aside.replace(run.lock)
+            assert job.wait(90) == 1
+            assert run.lock.read_text() == other
+            assert not any(is_alive(pid_of(run, attempt=2, rank=rank)) for rank in range(2))
+            assert not run.attempt(3).exists()
+        finally:
+            end_all(run, job)
+
+
+def end_all(run: RunFolder, job: "subprocess.Popen[bytes]") -> None:
+    """torchrun, and its ranks, which would outlive it."""
+    job.kill()
+    for path in run.attempts.glob("*/rank-?????.json"):
+        with suppress(ProcessLookupError):
+            os.kill(int(json.loads(path.read_text())["pid"]), signal.SIGKILL)
