@@ -5,10 +5,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test chaos lint types clean
+.PHONY: help install quickstart test test-cluster chaos lint types clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 	    printf '%-18s %s\n' "$$name" "$$text"; done
 
 install: $(INSTALLED) ## make .venv with the versions of constraints.txt
@@ -32,6 +32,15 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
+
+SLURM_PACKAGES := slurmctld slurmd slurm-client munge iproute2
+
+test-cluster: install ## run the tests on a real Slurm of three nodes, made here; needs root, installs Debian's Slurm
+	@test "$$(id -u)" = 0 || { echo "test-cluster: needs root, for the nodes' networks and processes"; exit 2; }
+	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
+	    apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/slurm $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)

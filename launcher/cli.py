@@ -45,15 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from launcher.config import load_job
-    from launcher.plan import plan_job
+    from launcher.plan import forecast_job, plan_as_json, plan_job
     from launcher.plan_table import plan_table
 
-    plan = plan_job(load_job(options.config, options.overrides))
+    job = load_job(options.config, options.overrides)
+    plan, forecast = plan_job(job), forecast_job(job)
     if options.json:
-        content = {**plan._asdict(), "stages": [stage._asdict() for stage in plan.stages]}
-        sys.stdout.write(json.dumps(content) + "\n")
+        sys.stdout.write(json.dumps(plan_as_json(plan, forecast)) + "\n")
     else:
-        _console().print(plan_table(plan))
+        _console().print(plan_table(plan, forecast))
     return 0
 
 
@@ -212,7 +212,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sft", description="Instruction tuning, from data to model.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb, text in (
-        ("plan", _plan, "what the job will ask for and do; touches nothing"),
+        ("plan", _plan, "what the job will ask for, need and cost; touches nothing, and needs neither torch nor a GPU"),
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
         ("inspect", _inspect, "what is learned of the data, coloured; or a proof of it for every row"),
         ("preflight", _preflight, "look at every node of the cluster and say all that is wrong; exit code 2 if so"),

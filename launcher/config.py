@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, Posi
 from sft.config import HANG_TIMEOUT_SECONDS, Section, SftConfig
 from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
 from sft.config_rules import Problem
+from sft.sizing.gpus import GpuKind
 
 
 def _workers_kind(value: Any) -> str:
@@ -35,6 +36,13 @@ class ClusterConfig(Section):
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
     hang_timeout_seconds: PositiveFloat = HANG_TIMEOUT_SECONDS
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
+    gpu: GpuKind | None = None
+    """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
+    expected_mfu: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    """For `sft plan`: the part of the GPUs' arithmetic that the training uses (model FLOPs utilisation). An assumption:
+    take it from a run of your own where you have one."""
+    price_per_gpu_hour: PositiveFloat | None = None
+    """For `sft plan`: what a GPU costs in an hour, in any currency."""
     preflight: bool = True
     """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 

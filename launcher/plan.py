@@ -1,8 +1,13 @@
-"""What a job will ask for and do, as far as it can be known without touching a machine: a pure function of the job."""
+"""What a job will ask for and do, before a machine is touched.
 
-from typing import NamedTuple
+`plan_job` is a pure function of the job, and drives the launcher. `forecast_job` adds what the run will need; it reads
+the model's config.json and what `sft prepare` has left, and imports no torch.
+"""
+
+from typing import Any, NamedTuple
 
 from launcher.config import JobConfig
+from sft.sizing.forecast import Forecast, Hardware, forecast
 from sft.step_plan import StepPlan
 
 
@@ -62,3 +67,32 @@ def plan_job(job: JobConfig) -> JobPlan:
     least = cluster.workers if isinstance(cluster.workers, int) else cluster.workers[0]
     cpus = workers * cluster.cpus_per_worker
     return JobPlan(least, workers, cpus, int(workers * cluster.gpus_per_worker), train.packs_per_step, tuple(stages))
+
+
+def forecast_job(job: JobConfig) -> Forecast:
+    """What the job needs: memory, time, traffic, disk."""
+    plan, cluster = plan_job(job), job.cluster
+    hardware = Hardware(
+        plan.min_workers,
+        plan.max_workers,
+        plan.gpus > 0,
+        cluster.gpu,
+        cluster.expected_mfu,
+        cluster.price_per_gpu_hour,
+    )
+    return forecast(job.sft, hardware)
+
+
+def plan_as_json(plan: JobPlan, needs: Forecast) -> dict[str, Any]:
+    """Plan and forecast as one object of plain values; bytes, seconds and tokens as they are."""
+    described: dict[str, Any] = _plain(needs)
+    stages = [{**_plain(asked), **needed} for asked, needed in zip(plan.stages, described["stages"], strict=True)]
+    totals = [{"fits": worker.fits, "memory_total": worker.memory.total} for worker in needs.workers]
+    workers = [{**worker, **more} for worker, more in zip(described["workers"], totals, strict=True)]
+    return {**_plain(plan), **described, "stages": stages, "workers": workers}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {name: _plain(content) for name, content in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

@@ -1,17 +1,48 @@
-"""Shows a job's plan on the console."""
+"""Shows a job's plan and forecast on the console."""
 
+from collections.abc import Iterable, Iterator
+
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from launcher.plan import JobPlan
+from launcher.durations import duration
+from launcher.plan import JobPlan, StageRequest
+from sft.data.planning.mixture import MixtureRow
+from sft.evaluation.tables import mixture_table, short_count
+from sft.sizing.forecast import Forecast, StageForecast, WorkerForecast
+
+_GIB = 1024**3
+_UNKNOWN = "–"
 
 
-def plan_table(plan: JobPlan) -> RenderableType:
-    """What is asked of the cluster, then a row for each stage."""
-    table = Table(title="Stages", title_justify="left")
-    for column in ("stage", "budget", "pack length", "slots a step", "micro-batches a step", "empty packs a step"):
-        table.add_column(column, justify="left" if column in ("stage", "budget") else "right")
-    for stage in plan.stages:
+def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
+    """What is asked of the cluster, a row for each stage, what a worker and the whole need, and what to do about it."""
+    parts: list[RenderableType] = [
+        f"{plan.workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step"
+    ]
+    if forecast.model is not None:
+        model = forecast.model
+        sizes = ", ".join(f"{name} {short_count(size)}" for name, size in model.parts.items() if size)
+        parts.append(f"model: {model.family}, {short_count(model.num_parameters)} parameters: {sizes}")
+    parts += [_request_table(plan.stages), _stage_table(forecast.stages)]
+    parts += [
+        mixture_table(stage.name, [MixtureRow(**row) for row in stage.mixture])
+        for stage in forecast.stages
+        if stage.mixture
+    ]
+    if forecast.workers:
+        parts.append(_memory_table(forecast.workers, plan.gpus > 0))
+    parts += [Text(line) for line in (*_disk_lines(forecast), *_fit_lines(forecast.workers), *_notes(forecast))]
+    return Group(*parts)
+
+
+def _request_table(stages: Iterable[StageRequest]) -> Table:
+    table = _table("Stages", "stage", "budget")
+    for column in ("pack length", "slots a step", "micro-batches a step", "empty packs a step"):
+        table.add_column(column, justify="right")
+    for stage in stages:
         numbers = (
             stage.pack_len_tokens,
             stage.slots_per_step,
@@ -19,6 +50,111 @@ def plan_table(plan: JobPlan) -> RenderableType:
             stage.empty_packs_per_step,
         )
         table.add_row(stage.name, stage.budget, *(f"{number:,}" for number in numbers))
-    return Group(
-        f"{plan.workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step", table
+    return table
+
+
+def _stage_table(stages: Iterable[StageForecast]) -> Table:
+    """What `sft prepare` knows, and what follows from it. Without it, tokens and times are those of full packs."""
+    table = _table("Work", "stage")
+    for column in ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "traffic a step, GiB"):
+        table.add_column(column, justify="right")
+    for stage in stages:
+        most = "" if stage.is_planned else "≤ "
+        table.add_row(
+            stage.name,
+            _count(stage.num_packs),
+            _count(stage.num_steps),
+            _UNKNOWN if stage.num_tokens is None else most + short_count(stage.num_tokens),
+            _UNKNOWN if stage.num_supervised_tokens is None else short_count(stage.num_supervised_tokens),
+            _UNKNOWN if stage.fill is None else f"{stage.fill:.1%}",
+            _UNKNOWN if stage.step_seconds is None else f"{most}{stage.step_seconds:.2g} s",
+            _UNKNOWN if stage.seconds is None else most + duration(stage.seconds),
+            _UNKNOWN if stage.cost is None else f"{most}{stage.cost:,.0f}",
+            _UNKNOWN if stage.traffic is None else f"{sum(stage.traffic) / _GIB:,.1f}",
+        )
+    return table
+
+
+def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
+    """A column for each number of workers."""
+    table = _table(f"Memory of each {'GPU' if has_gpus else 'worker'} at its largest, GiB", "")
+    for worker in workers:
+        table.add_column(f"{worker.num_workers} workers" if worker.num_workers > 1 else "1 worker", justify="right")
+    memories = [worker.memory for worker in workers]
+    _add_bytes(table, "parameters, its part", [memory.states.parameters for memory in memories])
+    _add_bytes(table, "gradients, its part", [memory.states.gradients for memory in memories])
+    _add_bytes(table, "optimizer, its part", [memory.states.optimizer for memory in memories])
+    _add_bytes(table, "whole parameters in use", [memory.gathered for memory in memories])
+    _add_bytes(table, "whole gradients on their way", [memory.reduction for memory in memories])
+    _add_bytes(table, "activations", [memory.activations for memory in memories])
+    _add_bytes(table, "logits and loss", [memory.logits for memory in memories])
+    if has_gpus:
+        _add_bytes(table, "allowance: CUDA, NCCL, gaps", [w.num_bytes - w.memory.total for w in workers])
+        _add_bytes(table, "in all", [worker.num_bytes for worker in workers], style="bold")
+        _add_bytes(table, "a GPU has", [worker.capacity for worker in workers])
+        table.add_section()
+        _add_bytes(table, "host memory: offloaded", [worker.host.states for worker in workers])
+    else:
+        _add_bytes(table, "in all", [memory.total for memory in memories], style="bold")
+        table.add_section()
+    _add_bytes(table, "host memory: copy of a checkpoint", [worker.host.checkpoint for worker in workers])
+    _add_bytes(table, "host memory: process (allowance)", [worker.host.process for worker in workers])
+    _add_bytes(table, "host memory of a worker, in all", [worker.host.total for worker in workers], style="bold")
+    moments = dict.fromkeys(f"{worker.memory.when} (stage {worker.stage})" for worker in workers)
+    table.caption = f"at its largest: {' · '.join(moments)}"
+    return table
+
+
+def _disk_lines(forecast: Forecast) -> Iterator[str]:
+    storage = forecast.storage
+    if storage is None:
+        return
+    store = "token store after sft prepare"
+    if storage.token_store is not None:
+        store = f"token store {_gib(storage.token_store)}"
+    yield (
+        f"disk: {_gib(storage.total)} at the most: {storage.num_checkpoints} checkpoints of {_gib(storage.checkpoint)}, "
+        f"{storage.num_models} models of {_gib(storage.model)}, {store}"
     )
+
+
+def _fit_lines(workers: Iterable[WorkerForecast]) -> Iterator[str]:
+    for worker in workers:
+        if worker.capacity is None:
+            continue
+        who = f"with {worker.num_workers} workers" if worker.num_workers > 1 else "with 1 worker"
+        largest = f"micro_packs may be {worker.largest_micro_packs}" if worker.largest_micro_packs else "no pack fits"
+        if worker.fits:
+            yield f"fits {who}: {_gib(worker.num_bytes)} of {_gib(worker.capacity)}; at the most, {largest}"
+            continue
+        yield f"does not fit {who}: {_gib(worker.num_bytes)} of {_gib(worker.capacity)}; {largest}. What changes it:"
+        for change in worker.changes:
+            fits = "fits" if change.num_bytes <= worker.capacity else "not enough"
+            yield f"  {_gib(change.num_bytes):>10}  {fits:<10}  {change.setting}  ({change.price})"
+        if all(change.num_bytes > worker.capacity for change in worker.changes):
+            yield "  none of them is enough alone: several together, a GPU with more memory, or a smaller model"
+
+
+def _notes(forecast: Forecast) -> Iterator[str]:
+    yield from (f"note: {finding}" for finding in forecast.findings)
+
+
+def _add_bytes(table: Table, name: str, sizes: Iterable[int | None], style: str = "") -> None:
+    shown = [_UNKNOWN if size is None else f"{size / _GIB:,.2f}" for size in sizes]
+    if any(text not in (_UNKNOWN, "0.00") for text in shown):
+        table.add_row(name, *shown, style=style)
+
+
+def _table(title: str, *left: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in left:
+        table.add_column(column)
+    return table
+
+
+def _count(number: int | None) -> str:
+    return _UNKNOWN if number is None else f"{number:,}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:,.1f} GiB"

@@ -32,9 +32,9 @@ class Finding(NamedTuple):
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each finding once; errors before warnings, then by what they are about."""
+    """Errors before warnings, then by what they are about."""
     order = list(About)
-    return tuple(sorted(dict.fromkeys(findings), key=lambda f: (not f.is_error, order.index(f.about))))
+    return tuple(sorted(findings, key=lambda f: (not f.is_error, order.index(f.about))))
 
 
 def join_names(nodes: Sequence[str]) -> str:

@@ -55,10 +55,10 @@ def _unusable(facts: GpuFacts, offered: OfferedGpus) -> str | None:
 
 def _missing(facts: GpuFacts, offered: OfferedGpus) -> str | None:
     # Ray counts the parts of a split GPU.
-    if facts.problem is None and len(facts.gpus) < offered.num and _split(facts) is None:
-        return f"Ray offers {offered.num} GPUs, and nvidia-smi shows {len(facts.gpus)}: one is lost, or `ray start` \
-was told a wrong number."
-    return None
+    if facts.problem is not None or _split(facts) is not None or len(facts.gpus) >= offered.num:
+        return None
+    seen = len(facts.gpus)
+    return f"{offered.num} GPUs are counted on, nvidia-smi shows {seen}: one is lost, or Ray was told a wrong number"
 
 
 def _sick(facts: GpuFacts, offered: OfferedGpus) -> str | None:

@@ -186,11 +186,8 @@ def _look_at_gpus() -> GpuFacts:
     except GpuQueryError as error:
         gpus, problem = (), str(error)
     # Ray hides the GPUs from a process that holds none. It may see them: nothing is put on them.
-    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    try:
-        import torch  # noqa: PLC0415  (seconds, and it reads the variable)
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    import torch  # noqa: PLC0415  (seconds, and it reads the variable)
 
-        return GpuFacts(gpus, problem, torch.version.cuda, torch.cuda.is_available())
-    finally:
-        if hidden is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
+    return GpuFacts(gpus, problem, torch.version.cuda, torch.cuda.is_available())

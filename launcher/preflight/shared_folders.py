@@ -13,7 +13,7 @@ import fsspec
 
 from sft.data.reading.locations import without_secrets
 
-_SEEN_WITHIN_SECONDS = 5.0
+_SEEN_WITHIN_SECONDS = 3.0
 """A network file system may show a new file a little later on another machine."""
 
 DRIVER_MARK = "driver"

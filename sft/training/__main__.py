@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_WRONG_INPUT
     world = _world()
     try:
+        _refuse_shared_store()
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
         cluster = content.pop("cluster", None) or {}
         content.pop("slurm", None)
@@ -79,6 +80,23 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if end in ("wrong input", "failed") and world.is_first:
         _say(read_json(attempt.folder / "ended.json")["message"])
     return EXIT_CODES[end]
+
+
+def _refuse_shared_store() -> None:
+    """No rank waits where it would wait in vain.
+
+    Raises:
+        UserError: on all ranks: torchrun would give a group that it starts again the key-value store of the dead one,
+            in which ranks may find the addresses of the dead (pytorch/pytorch#135712).
+    """
+    num_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    if num_restarts > 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            f"torchrun --max-restarts {num_restarts}: ranks that it starts again could wait for the dead ones "
+            "(pytorch/pytorch#135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment, or leave "
+            "the option away.",
+            is_everywhere=True,
+        )
 
 
 @contextmanager

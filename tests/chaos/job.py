@@ -27,6 +27,7 @@ class Job(NamedTuple):
     workload: list[str | None]
     zygote: "subprocess.Popen[str]"
     folder: Path
+    hang_timeout_seconds: float = HANG_TIMEOUT_SECONDS
 
     def prepare(self, name: str) -> RunFolder:
         """A run folder with the plans."""
@@ -59,7 +60,7 @@ class Job(NamedTuple):
             "faults": [schedule.of(attempt, rank) for rank in range(size)],
             "spoiled_steps": list(spoiled_steps),
             "log": str(self.folder / f"{name}-{attempt}"),
-            "hang_timeout_seconds": HANG_TIMEOUT_SECONDS,
+            "hang_timeout_seconds": self.hang_timeout_seconds,
         }
         assert self.zygote.stdin is not None
         assert self.zygote.stdout is not None

@@ -10,9 +10,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 import ray
@@ -27,7 +27,7 @@ from tests.cluster.conftest import WriteConfig
 from tests.cluster.running import wait_until
 
 ROOT = Path(__file__).parents[2]
-# A lost node is noticed within seconds.
+# That a node is lost is noticed in seconds.
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
 SICK_CPUS = 4
 BEHIND_SECONDS = 30
@@ -43,20 +43,24 @@ def nodes() -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-@pytest.fixture
-def config(
-    nodes: Cluster, write_config: WriteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Path]:
-    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    # Ray gives the folder in which the driver is started to the workers, where they would find this program again.
-    monkeypatch.chdir(tmp_path)
-    path = write_config("checked")
-    content = yaml.safe_load(path.read_text())
+@pytest.fixture(scope="module")
+def config(write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job in a folder of its own, of which nothing is there yet."""
+    content = yaml.safe_load(write_config("checked").read_text())
+    path = tmp_path_factory.mktemp("preflight") / "config.yaml"
     content["cluster"] = {"workers": 2, "cpus_per_worker": 2}
-    content["run"]["dir"] = str(tmp_path / "runs" / "checked")
-    content["data"]["cache_dir"] = str(tmp_path / "cache")
+    content["run"]["dir"] = str(path.parent / "runs" / "checked")
+    content["data"]["cache_dir"] = str(path.parent / "cache")
     path.write_text(yaml.safe_dump(content))
-    yield path
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cluster(nodes: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("RAY_ADDRESS", nodes.address)
+    # Ray has its workers look for modules in the driver's folder, too, where they would find this program again.
+    monkeypatch.chdir(tmp_path)
+    yield
     assert not ray.is_initialized()
 
 
@@ -70,7 +74,7 @@ def connected(nodes: Cluster) -> Iterator[None]:
 
 
 @pytest.fixture
-def all_cpus_held(nodes: Cluster) -> Iterator[None]:
+def _all_cpus_held(nodes: Cluster) -> Iterator[None]:
     """A job that outlives its driver has all of both nodes."""
     with connected(nodes):
         holders = [
@@ -84,9 +88,11 @@ def all_cpus_held(nodes: Cluster) -> Iterator[None]:
             ray.kill(ray.get_actor(node.node_id))
 
 
+@pytest.mark.usefixtures("_all_cpus_held")
 def test_a_healthy_cluster_is_clean_although_it_is_busy_and_nothing_is_left(
-    config: Path, nodes: Cluster, all_cpus_held: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = sorted(config.parent.rglob("*"))
     code = main(["preflight", str(config), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["findings"] == []
@@ -98,13 +104,17 @@ def test_a_healthy_cluster_is_clean_although_it_is_busy_and_nothing_is_left(
         assert node["facts"]["versions"] == told["nodes"][0]["facts"]["versions"]
     assert told["all_reduce"]["num_nodes"] == 2
     assert told["all_reduce"]["gigabytes_per_second"] > 0
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(config.parent.rglob("*")) == before
 
 
-@pytest.fixture
-def sick(nodes: Cluster, config: Path, tmp_path: Path, tiny_model_dir: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """A node that has an older program, another package, variable and clock, disks of its own and tight limits."""
-    older = tmp_path / "older"
+@pytest.fixture(scope="module")
+def sick(nodes: Cluster, config: Path, tiny_model_dir: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """A node that has an older program, another package, variable and clock, disks of its own and tight limits.
+
+    The last test that uses it kills it.
+    """
+    folder = config.parent
+    older = folder / "older"
     for package in ("sft", "launcher"):
         shutil.copytree(ROOT / package, older / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (older / "sft" / "errors.py").open("a") as file:
@@ -114,35 +124,33 @@ def sick(nodes: Cluster, config: Path, tmp_path: Path, tiny_model_dir: Path) -> 
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.9.9\n")
     clock = f"import time\n_now = time.time\ntime.time = lambda: _now() - {BEHIND_SECONDS}\n"
     (older / "sitecustomize.py").write_text(clock)
-    for folder in ("runs/checked", "cache", "small"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name in ("runs/checked", "cache", "small"):
+        (folder / name).mkdir(parents=True)
     script = f"""
         set -e
         ulimit -n 1000
         mount -t tmpfs -o size=1m none {tiny_model_dir}
-        mount -t tmpfs -o size=1m none {tmp_path}/runs
-        mkdir {tmp_path}/runs/checked
-        mount -t tmpfs -o size=9m none {tmp_path}/small
+        mount -t tmpfs -o size=1m none {folder}/runs
+        mkdir {folder}/runs/checked
+        mount -t tmpfs -o size=9m none {folder}/small
         exec "$@"
     """
     ray_start = [str(Path(sys.executable).with_name("ray")), "start", "--address", nodes.address, "--block"]
     ray_start += ["--node-name", "sick", "--num-cpus", str(SICK_CPUS), "--object-store-memory", "100000000"]
-    variables = {"PYTHONPATH": str(older), "TMPDIR": str(tmp_path / "small"), "NCCL_DEBUG": "INFO"}
-    with (tmp_path / "sick.log").open("wb") as log:
+    variables = {"PYTHONPATH": str(older), "TMPDIR": str(folder / "small"), "NCCL_DEBUG": "INFO", "RAY_ADDRESS": ""}
+    with (folder / "sick.log").open("wb") as log:
         process = subprocess.Popen(
             [*own_mounts(), "bash", "-c", script, "bash", *ray_start],
-            env={**os.environ, **variables, "RAY_ADDRESS": ""},
+            env={**os.environ, **variables},
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "sick" in names(nodes), 60, "the node did not join")
+        wait_until(lambda: "sick" in names(nodes), 90, (folder / "sick.log").read_text())
         yield process
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-        wait_until(lambda: "sick" not in names(nodes), 60, "Ray did not notice that the node is gone")
+        end(process)
 
 
 def own_mounts() -> list[str]:
@@ -153,64 +161,75 @@ def own_mounts() -> list[str]:
     return command
 
 
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Every process of the node, at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+
+
 def names(nodes: Cluster) -> set[str]:
     return {node["NodeName"] for node in nodes.global_state.node_table() if node["Alive"]}
 
 
-def test_all_that_is_wrong_with_a_node_is_found_at_once_and_one_that_says_nothing_too(
-    config: Path, sick: "subprocess.Popen[bytes]", capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.usefixtures("sick")
+def test_no_job_starts_and_all_that_is_wrong_with_a_node_is_said_at_once(
+    config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", str(config)]) == 2
     out, err = capsys.readouterr()
-    errors = [line.strip() for line in err.splitlines()[1:-1]]
-    warnings = [line.removeprefix("warning  ") for line in out.splitlines() if line.startswith("warning  ")]
-    run, small = tmp_path / "runs" / "checked", tmp_path / "small"
-    for found, expected in (
-        (
-            errors,
-            [
-                "versions: the source of this program differs: ",
-                "versions: transformers differs: ",
-                "files: sick: model.path (",
-                f"files: sick: run.dir ({run}) is not the driver's: what the driver writes there is not seen",
-            ],
-        ),
-        (
-            warnings,
-            [
-                f"clocks: sick: its clock is {BEHIND_SECONDS}.",
-                f"limits: sick: the temporary folder ({small}) has ",
-                "limits: sick: a process may have 1000 files open",
-                "environment: NCCL_DEBUG differs: not set on ",
-            ],
-        ),
-    ):
-        assert len(found) == len(expected), found
-        for text, start in zip(found, expected, strict=True):
-            assert text.startswith(start)
+    run, cache, small = (config.parent / name for name in ("runs/checked", "cache", "small"))
+    first, *errors, last = err.splitlines()
+    assert first.startswith("Preflight of 3 nodes in ")
+    assert last.endswith("cluster.preflight=false")
+    assert_each_starts_with(
+        errors,
+        "  versions: the source of this program differs: ",
+        "  versions: transformers differs: ",
+        "  files: sick: model.path (",
+        f"  files: sick: run.dir ({run}) is not the driver's: what the driver writes there is not seen",
+    )
     assert "; 4.9.9 on sick. " in errors[1]
     assert "lacks chat_template.jinja and 5 more files" in errors[2]
-    assert err.startswith("Preflight of 3 nodes in ")
-    assert err.endswith("cluster.preflight=false\n")
-    assert not list((tmp_path / "cache").iterdir()), "nothing was prepared"
-    assert not (run / "attempts").exists(), "no worker was placed"
-    assert [path.name for path in run.iterdir()] == [], "nothing is left"
+    assert_each_starts_with(
+        [line for line in out.splitlines() if line.startswith("warning")],
+        f"warning  clocks: sick: its clock is {BEHIND_SECONDS}.",
+        f"warning  limits: sick: the temporary folder ({small}) has ",
+        "warning  limits: sick: a process may have 1000 files open",
+        "warning  environment: NCCL_DEBUG differs: not set on ",
+    )
+    assert [*run.iterdir(), *cache.iterdir()] == [], "nothing was prepared, no worker was placed, no mark is left"
 
+
+def assert_each_starts_with(lines: list[str], *starts: str) -> None:
+    assert len(lines) == len(starts), lines
+    for line, start in zip(lines, starts, strict=True):
+        assert line.startswith(start)
+
+
+def test_a_node_that_says_nothing_is_an_error_soon(config: Path, sick: "subprocess.Popen[bytes]") -> None:
     alone = load_job(config, ["cluster.workers=1", f"cluster.cpus_per_worker={SICK_CPUS}"])
-    raylet = next(pid for pid in processes_of(sick.pid) if "raylet/raylet" in command_of(pid))
+    raylet = raylet_of(sick)
     os.kill(raylet, signal.SIGSTOP)
-    (finding,) = check(alone, answer_seconds=3).errors
-    assert finding.about is About.NODES
-    assert finding.nodes == ("sick",)
-    assert "did not answer within 3 s (source)" in finding.text
+    try:
+        (error,) = check(alone, answer_seconds=3).errors
+    finally:
+        os.kill(raylet, signal.SIGCONT)
+    assert (error.about, error.nodes) == (About.NODES, ("sick",))
+    assert "did not answer within 3 s (source)" in error.text
 
 
-def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(
-    config: Path, sick: "subprocess.Popen[bytes]", nodes: Cluster
-) -> None:
-    os.killpg(sick.pid, signal.SIGKILL)
-    assert "sick" in names(nodes), "Ray has noticed before it was asked"
-    preflight = check(load_job(config))
+def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sick: "subprocess.Popen[bytes]") -> None:
+    job = load_job(config)
+
+    def kill_when_under_way() -> None:
+        wait_until(lambda: any(job.sft.run.dir.glob(".preflight-*")), 60, "the preflight did not begin")
+        end(sick)
+
+    killer = Thread(target=kill_when_under_way)
+    killer.start()
+    preflight = check(job)
+    killer.join(60)
     assert preflight.errors == []
     (warning,) = preflight.warnings
     assert warning.text == "sick has left the cluster meanwhile"
@@ -222,19 +241,9 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers of 2 CPUs and 1 GPUs are needed; there is room for 0 (none on any node)" in text
 
 
-def processes_of(group: int) -> list[int]:
-    found = []
+def raylet_of(process: "subprocess.Popen[bytes]") -> int:
     for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getsid(int(path.name)) == group:
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
+        with suppress(OSError):
+            if os.getsid(int(path.name)) == process.pid and "raylet/raylet" in (path / "cmdline").read_text():
+                return int(path.name)
+    raise AssertionError("the node has no raylet")

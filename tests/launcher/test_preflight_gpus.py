@@ -110,7 +110,7 @@ def test_healthy_and_equal_ones_are_no_finding() -> None:
         (GpuFacts((), "nvidia-smi did not come back", "12.8", False), "cannot be seen: nvidia-smi did not come back"),
         (FINE._replace(cuda=None), "torch is built without CUDA"),
         (FINE._replace(torch_sees_them=False), "torch finds no GPU that it can use: it is built for CUDA 12.8"),
-        (FINE._replace(gpus=FINE.gpus[:1]), "Ray offers 2 GPUs, and nvidia-smi shows 1"),
+        (FINE._replace(gpus=FINE.gpus[:1]), "2 GPUs are counted on, nvidia-smi shows 1"),
         (FINE._replace(gpus=parse_gpus(WITH_ECC_ERRORS)), "GPU 1 (3 uncorrected memory errors)"),
         (FINE._replace(gpus=(*parse_gpus(SICK), FINE.gpus[1])), "GPU 0 (Unknown Error)"),
         (FINE._replace(gpus=(FINE.gpus[0], FINE.gpus[1]._replace(used_mib=40_000))), "GPU 1 (40,000 MiB)"),

@@ -68,4 +68,4 @@ def wait_for_attempt(run: RunFolder, attempt: int, stage: str = "words", num_ste
     def has_trained() -> bool:
         return sum(line["attempt"] >= attempt for line in metrics(run, stage)) >= num_steps
 
-    wait_until(has_trained, 150, f"attempt {attempt} did not train {num_steps} steps of {stage}")
+    wait_until(has_trained, 300, f"attempt {attempt} did not train {num_steps} steps of {stage}")

@@ -31,5 +31,12 @@ def test_a_dry_run_prints_a_script_that_slurm_takes_and_does_nothing(lab: Lab, w
     job_id = lab.run("sbatch", "--parsable", "--hold", path, config).stdout.strip()
     job = lab.run("scontrol", "show", "job", job_id).stdout
     lab.run("scancel", job_id)
-    for words in ("Partition=high", "NumNodes=2-2", "Comment=two words", "Requeue=1", "CPUs/Task=2", "OverSubscribe=NO"):
+    for words in (
+        "Partition=high",
+        "NumNodes=2-2",
+        "Comment=two words",
+        "Requeue=1",
+        "CPUs/Task=2",
+        "OverSubscribe=NO",
+    ):
         assert words in job

@@ -13,9 +13,11 @@ import pytest
 import yaml
 
 from launcher.cli import main
+from launcher.config import load_job
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from tests.cluster.running import ROOT, TORCHRUN, environment, is_alive, pid_of, run_to_end, started, wait_for_step
+from sft.training.workload import prepare_workload
+from tests.cluster.running import ROOT, TORCHRUN, environment, is_alive, pid_of, started, wait_for_step
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
@@ -24,7 +26,7 @@ from tests.jobs import two_stage_job
 def config(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> Path:
     """A job that takes longer than the test."""
     path = tmp_path / "job.yaml"
-    content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 2, "words": 5000})
+    content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 2, "words": 1500})
     path.write_text(yaml.safe_dump(content))
     return path
 
@@ -60,10 +62,20 @@ def test_a_folder_in_use_is_refused_on_all_ranks_with_one_message(config: Path, 
     assert list(run.path.iterdir()) == [], "nothing was written beside the lock"
 
 
+def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config: Path, run: RunFolder) -> None:
+    command = [*TORCHRUN[:-1], "1", "--max-restarts", "1", "-m", "sft.training", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
+    assert done.returncode == 1, "torchrun's own"
+    # As often as torchrun starts them.
+    assert done.stderr.count("Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun") == 2
+    assert not run.path.exists()
+
+
 def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_lost(
-    config: Path, run: RunFolder, capfd: pytest.CaptureFixture[str]
+    config: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run_to_end([sys.executable, "-m", "launcher", "prepare", str(config)])
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    prepare_workload(load_job(config).sft)
     with started([*TORCHRUN, "--max-restarts", "1", "-m", "sft.training", str(config)]) as job:
         try:
             wait_for_step(run, 1, 2, job)

@@ -1,0 +1,59 @@
+"""Whether a stage fits its GPUs, and how many packs a micro-batch may hold."""
+
+import math
+from bisect import bisect_right
+from typing import Any, NamedTuple
+
+from sft.config import SftConfig
+from sft.sizing.memory import Memory, peak_memory
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.setting import Setting
+
+GIB = 1024**3
+
+CONTEXT_BYTES = round(1.5 * GIB)
+"""Allowance: CUDA context, cuBLAS work space and NCCL's buffers on each GPU. Not measured."""
+
+FRAGMENTATION = 0.05
+"""Allowance: what torch's allocator holds in blocks that nothing fits into, as a part of what is allocated. Not
+measured."""
+
+
+class Job(NamedTuple):
+    """A stage of a config, a model and workers: all that its memory depends on."""
+
+    config: SftConfig
+    shape: ModelShape
+    stage_index: int
+    num_workers: int
+
+    def having(self, section: str, **values: Any) -> "Job":
+        """The same with other values in a section of the config."""
+        changed = getattr(self.config, section).model_copy(update=values)
+        return self._replace(config=self.config.model_copy(update={section: changed}))
+
+    @property
+    def setting(self) -> Setting:
+        """How its steps are run on GPUs."""
+        return Setting.of(self.config, self.stage_index, self.num_workers, on_gpu=True)
+
+    @property
+    def num_bytes(self) -> int:
+        """What each GPU needs, allowances included."""
+        return with_allowances(peak_memory(self.shape, self.setting))
+
+    @property
+    def packs_per_worker(self) -> int:
+        """Packs of a step that a worker gets at the most."""
+        return math.ceil(self.config.train.packs_per_step / self.num_workers)
+
+
+def with_allowances(memory: Memory) -> int:
+    """Bytes of a GPU that are taken when torch has allocated so much."""
+    return CONTEXT_BYTES + round(memory.total * (1 + FRAGMENTATION))
+
+
+def largest_micro_packs(job: Job, capacity: int) -> int:
+    """The most packs in a micro-batch with which a GPU of `capacity` bytes has room; 0 where one is too many."""
+    packs = range(1, job.packs_per_worker + 1)
+    return bisect_right(packs, capacity, key=lambda count: job.having("train", micro_packs=count).num_bytes)

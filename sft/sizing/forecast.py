@@ -1,0 +1,201 @@
+"""A run's needs as one object: of each stage, of each worker, and of the whole."""
+
+from typing import Any, NamedTuple
+
+from sft.config import SftConfig
+from sft.errors import UserError
+from sft.sizing.advice import Change, advise
+from sft.sizing.fit import GIB, Job, largest_micro_packs, with_allowances
+from sft.sizing.flops import TokenCounts, training_flops, training_seconds
+from sft.sizing.gpus import GPUS, GpuKind
+from sft.sizing.host_memory import HostMemory, host_memory
+from sft.sizing.memory import Memory, peak_memory
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.planned_stages import PlannedStage, read_planned
+from sft.sizing.read_shape import read_shape
+from sft.sizing.setting import Setting
+from sft.sizing.storage import Storage, plan_storage
+from sft.sizing.traffic import Traffic, step_traffic
+from sft.step_plan import StepPlan
+
+
+class Hardware(NamedTuple):
+    """The machines, as far as a forecast depends on them."""
+
+    min_workers: int
+    max_workers: int
+    has_gpus: bool
+    gpu: GpuKind | None
+    expected_mfu: float
+    """The part of the GPUs' arithmetic that is used."""
+    price_per_gpu_hour: float | None
+
+
+class Model(NamedTuple):
+    """The model's size."""
+
+    family: str
+    num_parameters: int
+    parts: dict[str, int]
+    """Parameters by what they do."""
+
+
+class StageForecast(NamedTuple):
+    """One stage with the most workers. What is not known before `sft prepare` is None."""
+
+    name: str
+    num_packs: int | None
+    num_steps: int | None
+    num_tokens: int | None
+    num_supervised_tokens: int | None
+    fill: float | None
+    """The part of slots that holds tokens."""
+    mixture: tuple[dict[str, Any], ...]
+    """Rows of the mixture table; none before `sft prepare`."""
+    is_planned: bool
+    """`sft prepare` has made the plan; else tokens and times are those of full packs, which is the most."""
+    traffic: Traffic | None
+    """Of a step, of each worker."""
+    step_seconds: float | None
+    seconds: float | None
+    cost: float | None
+    """In the currency of `price_per_gpu_hour`."""
+
+
+class WorkerForecast(NamedTuple):
+    """What each worker needs where there are so many: in the stage that needs the most."""
+
+    num_workers: int
+    stage: str
+    memory: Memory
+    """The largest moment of a step: on the GPU, or in a process that has none."""
+    num_bytes: int
+    """The same with allowances: what the GPU must have, or the machine for this process."""
+    host: HostMemory
+    capacity: int | None
+    """What the GPU has; None where its kind is not given."""
+    largest_micro_packs: int | None
+    changes: tuple[Change, ...]
+    """What to change where it does not fit."""
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether there is room; None where it is not known how much there is."""
+        return None if self.capacity is None else self.num_bytes <= self.capacity
+
+
+class Forecast(NamedTuple):
+    """All of it. Without the model's shape, what depends on it is not there."""
+
+    model: Model | None
+    stages: tuple[StageForecast, ...]
+    workers: tuple[WorkerForecast, ...]
+    """With the fewest workers, and with the most where that is another number."""
+    storage: Storage | None
+    findings: tuple[str, ...]
+    """What a person should know or do."""
+
+
+def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
+    """The forecast of a run; reads the model's config.json and the run folder, and nothing else."""
+    planned = read_planned(config)
+    shape, findings = None, list(planned.notes)
+    try:
+        shape, notes = read_shape(config.model.path)
+        findings += notes
+    except UserError as error:
+        findings.append(str(error))
+    stages = tuple(
+        _forecast_stage(config, shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
+    )
+    if shape is None:
+        return Forecast(None, stages, (), None, tuple(findings))
+    sizes = sorted({hardware.min_workers, hardware.max_workers})
+    workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
+    storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
+    findings += _hardware_findings(config, shape, hardware)
+    model = Model(shape.family, shape.num_parameters, shape.parts)
+    return Forecast(model, stages, workers, storage, tuple(findings))
+
+
+def _forecast_stage(
+    config: SftConfig, shape: ModelShape | None, index: int, planned: PlannedStage | None, hardware: Hardware
+) -> StageForecast:
+    stage, train, num_workers = config.stages[index], config.train, hardware.max_workers
+    num_packs, num_steps, counts = None, stage.budget.steps, None
+    if planned is not None:
+        num_packs, num_steps, counts = planned.num_packs, planned.num_steps, planned.counts
+    elif num_steps is not None:
+        num_packs = num_steps * train.packs_per_step
+        counts = _full_packs(config, index, num_packs)
+    traffic = step_seconds = seconds = cost = None
+    if shape is not None:
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.micro_packs)
+        setting = Setting.of(config, index, num_workers, hardware.has_gpus)
+        traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
+        of_a_step = counts or _full_packs(config, index, train.packs_per_step)
+        flops = training_flops(shape, of_a_step) / ((num_steps or 1) if counts else 1)
+        step_seconds = _seconds(config, hardware, flops)
+        if step_seconds is not None and num_steps is not None:
+            seconds = step_seconds * num_steps
+            if hardware.price_per_gpu_hour is not None:
+                cost = seconds / 3600 * num_workers * hardware.price_per_gpu_hour
+    return StageForecast(
+        stage.name,
+        num_packs,
+        num_steps,
+        counts.num_tokens if counts else None,
+        counts.num_supervised_tokens if planned and counts else None,
+        planned.fill if planned else None,
+        planned.mixture if planned else (),
+        planned is not None,
+        traffic,
+        step_seconds,
+        seconds,
+        cost,
+    )
+
+
+def _full_packs(config: SftConfig, index: int, num_packs: int) -> TokenCounts:
+    """At the most: full packs of the longest examples, all of them supervised."""
+    num_tokens = num_packs * config.pack_len_tokens(index)
+    return TokenCounts(num_tokens, num_tokens, num_tokens * config.data.max_len_tokens)
+
+
+def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | None:
+    if hardware.gpu is None or not hardware.has_gpus:
+        return None
+    # A step takes as long as the worker with the most packs.
+    most = StepPlan(config.train.packs_per_step, config.train.packs_per_step, hardware.max_workers, 1)
+    busy = config.train.packs_per_step / most.micro_batches_per_step
+    return training_seconds(flops, hardware.expected_mfu, GPUS[hardware.gpu].teraflops, busy)
+
+
+def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
+    settings = [Setting.of(config, i, num_workers, hardware.has_gpus) for i in range(len(config.stages))]
+    peaks = [peak_memory(shape, setting) for setting in settings]
+    largest = max(range(len(peaks)), key=lambda i: peaks[i].total)
+    name, memory = config.stages[largest].name, peaks[largest]
+    host = host_memory(shape, settings[largest])
+    if not hardware.has_gpus:
+        return WorkerForecast(num_workers, name, memory, host.total, host, None, None, ())
+    needed = with_allowances(memory)
+    if hardware.gpu is None:
+        return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
+    capacity = round(GPUS[hardware.gpu].memory_gib * GIB)
+    job = Job(config, shape, largest, num_workers)
+    most, changes = largest_micro_packs(job, capacity), tuple(advise(job, capacity))
+    return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
+
+
+def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware) -> list[str]:
+    if not hardware.has_gpus:
+        return []
+    if hardware.gpu is None:
+        kinds = ", ".join(GPUS)
+        return [f"cluster.gpu is not given: whether it fits, time and cost are known with it; one of {kinds}"]
+    capacity, whole = GPUS[hardware.gpu].memory_gib * GIB, Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
+    if config.evaluate.sample_answers and whole * shape.num_parameters > capacity:
+        size = whole * shape.num_parameters / GIB
+        return [f"evaluate.sample_answers: the model is put on one GPU for them, and its {size:.0f} GiB do not fit"]
+    return []

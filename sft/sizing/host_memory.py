@@ -1,0 +1,48 @@
+"""What a worker's process holds in the memory of its machine, beside what is on a GPU."""
+
+from typing import NamedTuple
+
+from sft.sizing.memory import OPTIMIZER_BYTES, offloaded_states, peak_memory, split
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.setting import Setting
+
+GIB = 1024**3
+
+CPU_PROCESS_BYTES = round(0.6 * GIB)
+"""Allowance: Python, torch, DeepSpeed and transformers in a process that trains on CPUs (measured: 0.5 GiB)."""
+
+GPU_PROCESS_BYTES = 4 * GIB
+"""Allowance: the same with CUDA's libraries. Not measured."""
+
+
+class HostMemory(NamedTuple):
+    """Bytes of one worker."""
+
+    process: int
+    """Allowance for the process itself."""
+    states: int
+    """What is offloaded: parameters, gradients (twice), optimizer state."""
+    step: int
+    """Of a worker without a GPU: what the largest moment of a step takes."""
+    checkpoint: int
+    """The copy that a checkpoint is written from while training goes on."""
+    first_worker: int
+    """Pages of the model's files while the first worker reads them; they can be given back at any time."""
+
+    @property
+    def total(self) -> int:
+        """What a worker needs; the pages of files are not part of it."""
+        return self.process + self.states + self.step + self.checkpoint
+
+
+def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
+    """The memory that a worker needs on its machine."""
+    on_gpu = setting.numbers.on_gpu
+    copy = OPTIMIZER_BYTES * split(shape.num_parameters, setting.num_workers) if setting.copies_checkpoint else 0
+    return HostMemory(
+        GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES,
+        sum(offloaded_states(shape, setting)) if on_gpu else 0,
+        0 if on_gpu else peak_memory(shape, setting).total,
+        copy,
+        setting.numbers.num_bytes * shape.num_parameters,
+    )

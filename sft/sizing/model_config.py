@@ -1,0 +1,50 @@
+"""Finds a model's config.json without a network: in a folder, or in the local cache of the Hub."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
+from sft.errors import UserError
+
+
+def read_model_config(path: str) -> tuple[dict[str, Any], Path]:
+    """The content of the config.json of the model at `path`, and the folder that it lies in.
+
+    Args:
+        path: a folder, a config.json itself, or the id of a model on the Hub.
+
+    Raises:
+        UserError: there is none on this machine, or it cannot be read.
+    """
+    file = _find(path)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path: {file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"model.path: {file} is not the config of a model")
+    return content, file.parent
+
+
+def _find(path: str) -> Path:
+    local = Path(path).expanduser()
+    if local.is_file():
+        return local
+    if (local / "config.json").is_file():
+        return local / "config.json"
+    if local.is_dir():
+        raise UserError(f"model.path: {local} has no config.json")
+    try:
+        cached = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:
+        raise UserError(f"model.path: there is no {local}") from None
+    if isinstance(cached, str):
+        return Path(cached)
+    raise UserError(
+        f"model.path: the config.json of {path} is not on this machine, and nothing is downloaded to plan. Memory, "
+        f"time and disk are known with it: `hf download {path} config.json` fetches it, a few kB; or name a folder "
+        "that holds it (model.path=FOLDER)."
+    )

@@ -1,0 +1,93 @@
+"""What `sft prepare` has already decided: packs, steps, tokens and mixture of each stage, read from the run folder.
+
+A plan is used if all that it was made from is as the config says now, but for the content of the data: that would have
+to be read and hashed again, which `sft prepare` and `sft train` do. A plan of other settings counts as none.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sft.atomic_files import DamagedError, is_published, read_manifest
+from sft.config import SftConfig
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.plan_inputs import differences, stage_inputs
+from sft.data.token_store import TokenStore, store_path
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+from sft.sizing.flops import TokenCounts
+
+
+class PlannedStage(NamedTuple):
+    """One stage as it will be trained."""
+
+    num_packs: int
+    num_steps: int
+    counts: TokenCounts
+    fill: float
+    """The part of slots that holds tokens."""
+    mixture: tuple[dict[str, Any], ...]
+    """Rows of the stage's mixture table."""
+
+
+class Planned(NamedTuple):
+    """What there is of each stage, in their order, and what is to be said about it."""
+
+    stages: tuple[PlannedStage | None, ...]
+    token_store: int | None
+    """Bytes of the token store."""
+    notes: tuple[str, ...]
+
+
+def read_planned(config: SftConfig) -> Planned:
+    """The stages' plans that are of this config."""
+    run = RunFolder(config.run.dir.expanduser())
+    stages: list[PlannedStage | None] = []
+    notes, store_bytes = [], None
+    for i, stage in enumerate(config.stages):
+        folder = run.stage(i, stage.name).packs
+        planned = None
+        try:
+            if is_published(folder):
+                store = _open_store(config, read_manifest(folder)["inputs"]["store"])
+                changed = _changed(config, i, PackPlan.open(folder), store)
+                if changed:
+                    notes.append(f"stage {stage.name}: {folder} was planned with other settings: {'; '.join(changed)}")
+                else:
+                    planned = _read_stage(PackPlan.open(folder), store)
+                    store_bytes = sum(about["num_bytes"] for about in store.manifest["files"].values())
+        except (DamagedError, OSError, UserError) as error:
+            notes.append(f"stage {stage.name}: the plan in {folder} cannot be read: {error}")
+        stages.append(planned)
+    if None in stages:
+        notes.append("packs, steps and tokens of a stage are known after `sft prepare`, which needs no GPU")
+    return Planned(tuple(stages), store_bytes, tuple(notes))
+
+
+def _open_store(config: SftConfig, name: str) -> TokenStore:
+    path = store_path(config.data.cache_dir, name)
+    if not is_published(path):
+        raise UserError(f"its token store {path} is not here")
+    return TokenStore.open(path)
+
+
+def _changed(config: SftConfig, index: int, plan: PackPlan, store: TokenStore) -> list[str]:
+    """One line for each setting that is another one than that of the plan."""
+    inputs = plan.manifest["inputs"]
+    changed = differences(inputs, stage_inputs(config, index, store))
+    prepared: Mapping[str, Any] = inputs["data"]
+    now = config.data.model_dump(mode="json")
+    rules = {key: now[key] for key in prepared if key in now and key != "sources"}
+    changed += differences({key: prepared[key] for key in rules}, rules)
+    names = [source["name"] for source in prepared["sources"]]
+    return changed + differences({"sources": names}, {"sources": [source["name"] for source in now["sources"]]})
+
+
+def _read_stage(plan: PackPlan, store: TokenStore) -> PlannedStage:
+    manifest = plan.manifest
+    lengths = store.lengths[plan.example_ids].astype(np.float64)
+    counts = TokenCounts(manifest["num_tokens"], manifest["num_supervised_tokens"], int(lengths @ lengths))
+    return PlannedStage(
+        manifest["num_packs"], manifest["num_steps"], counts, manifest["fill"], tuple(manifest["mixture"])
+    )

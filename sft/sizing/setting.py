@@ -1,0 +1,66 @@
+"""What memory and traffic depend on besides the model: the batch, the workers, and where things lie."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+from sft.config import SftConfig
+from sft.engine.zero3_config import build_zero3_config
+from sft.sizing.activations import Numbers
+
+
+class Buckets(NamedTuple):
+    """DeepSpeed's limits, in elements."""
+
+    reduce: int
+    """Gradients that wait to be reduced together."""
+    prefetch: int
+    """Parameters that are gathered before they are needed."""
+    reuse_distance: int
+    """Parameters that are used again within so many are not given back."""
+    sub_group: int
+    """Parameters of a worker that are updated together."""
+
+    @classmethod
+    def of(cls, config: SftConfig) -> Self:
+        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults."""
+        zero: Mapping[str, Any] = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
+        return cls(
+            int(zero["reduce_bucket_size"]),
+            int(zero["stage3_prefetch_bucket_size"]),
+            int(zero.get("stage3_max_reuse_distance", 1e9)),
+            int(zero.get("sub_group_size", 1e9)),
+        )
+
+
+class Setting(NamedTuple):
+    """How a stage's steps are run."""
+
+    num_workers: int
+    num_tokens: int
+    """Of a micro-batch of full packs."""
+    numbers: Numbers
+    activation_checkpointing: bool
+    logits_chunk_tokens: int
+    offload_optimizer: bool
+    offload_parameters: bool
+    copies_checkpoint: bool
+    """A checkpoint is written from a copy in host memory."""
+    buckets: Buckets
+
+    @classmethod
+    def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
+        """That of a stage of the config with so many workers."""
+        train = config.train
+        packs = min(train.micro_packs, math.ceil(train.packs_per_step / num_workers))
+        return cls(
+            num_workers,
+            packs * config.pack_len_tokens(stage_index),
+            Numbers(2 if config.model.dtype == "bfloat16" else 4, on_gpu),
+            train.activation_checkpointing,
+            train.logits_chunk_tokens,
+            config.deepspeed.offload_optimizer == "cpu",
+            config.deepspeed.offload_parameters == "cpu",
+            config.checkpoint.async_ or on_gpu,
+            Buckets.of(config),
+        )

@@ -1,0 +1,35 @@
+"""How many bytes each worker sends and receives in a step of ZeRO-3.
+
+Rajbhandari et al. 2020, section 7: parameters are gathered for the forward and again for the backward pass, gradients
+are reduced and scattered once; each of the three moves all parameters but the worker's own part. Ours differs in two
+ways: gradients are float32, and what stays whole until the backward pass is not gathered again (see `gathering`).
+"""
+
+from typing import NamedTuple
+
+from sft.sizing.gathering import num_gathered_again
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.setting import Setting
+
+_FLOAT32 = 4
+
+
+class Traffic(NamedTuple):
+    """Bytes of a step, of one worker."""
+
+    gathered: int
+    """Received: parameters, for each micro-batch."""
+    reduced: int
+    """Sent: gradients, after each micro-batch."""
+
+
+def step_traffic(shape: ModelShape, setting: Setting, micro_batches: int) -> Traffic:
+    """The traffic of a step with so many micro-batches on each worker; activation checkpointing does not add to it.
+
+    What is computed again uses parameters that its backward pass needs anyway.
+    """
+    others = micro_batches * (setting.num_workers - 1) / setting.num_workers
+    gathered = shape.num_parameters + num_gathered_again(shape, setting)
+    return Traffic(
+        round(others * setting.numbers.num_bytes * gathered), round(others * _FLOAT32 * shape.num_parameters)
+    )

@@ -1,0 +1,153 @@
+"""The batch script for Slurm, as it is written from a config. Real jobs with it: tests/slurm."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launcher.cli import main
+from launcher.config import SlurmConfig, load_job
+from launcher.plan import JobPlan, plan_job
+from launcher.slurm import TEMPLATE, render_script
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+run: {name: small, dir: runs/small}
+model: {path: owner/model}
+data: {sources: [{name: only, path: owner/data, format: messages}]}
+stages:
+  - {name: broad, budget: {steps: 4}, optimizer: {lr: 1.0e-5}}
+  - {name: narrow, budget: {steps: 4}, optimizer: {lr: 1.0e-5}}
+train: {packs_per_step: 16}
+cluster: {workers: [8, 16], gpus_per_worker: 1, cpus_per_worker: 6}
+slurm: {workers_per_node: 4}
+"""
+PLAN = JobPlan(min_workers=1, max_workers=1, cpus=1, gpus=0, packs_per_step=1, stages=())
+LINE = re.compile(r"^# ----.*\n", re.MULTILINE)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def script_of(config: Path, *overrides: str) -> str:
+    job = load_job(config, overrides)
+    return render_script(plan_job(job), job.slurm, Path("logs"))
+
+
+def options_of(script: str) -> list[str]:
+    return [shlex.split(line)[1] for line in script.splitlines() if line.startswith("#SBATCH ")]
+
+
+def test_whole_nodes_are_asked_for_as_many_as_the_workers_fill(config: Path) -> None:
+    expected = ["--nodes=2-4", "--ntasks-per-node=1", "--cpus-per-task=24", "--gpus-per-node=4"]
+    expected += ["--signal=B:USR1@300", "--open-mode=append", "--requeue", "--output=logs/%x-%j.log"]
+    assert options_of(script_of(config)) == expected
+    options = options_of(script_of(config, "cluster.workers=12", "cluster.gpus_per_worker=0"))
+    assert {"--nodes=3", "--cpus-per-task=24"} <= set(options)
+    assert not [option for option in options if "gpus" in option]
+
+
+def test_what_the_config_says_of_slurm_is_asked_for(config: Path) -> None:
+    fields = {
+        "time_limit_minutes": 90,
+        "signal_before_end_seconds": 600,
+        "memory_gib_per_node": 500,
+        "exclusive": "true",
+        "partition": "gpu",
+        "account": "team",
+        "qos": "long",
+        "constraint": "a100&nvlink",
+        "options": "['--comment=two words']",
+    }
+    script = script_of(config, *(f"slurm.{name}={value}" for name, value in fields.items()))
+    wanted = ["--time=90", "--signal=B:USR1@600", "--mem=500G", "--exclusive", "--partition=gpu", "--account=team"]
+    wanted += ["--qos=long", "--constraint=a100&nvlink", "--comment=two words"]
+    assert set(wanted) <= set(options_of(script))
+    assert "--mem=0" in options_of(script_of(config, "slurm.exclusive=true")), "all of a node that is the job's alone"
+
+
+def test_all_but_the_part_between_the_lines_is_that_of_the_template(config: Path) -> None:
+    template, script = TEMPLATE.read_text(), script_of(config)
+    assert [LINE.split(template)[i] for i in (0, 2)] == [LINE.split(script)[i] for i in (0, 2)]
+    assert LINE.findall(template) == LINE.findall(script)
+
+
+def test_the_template_is_one_file_readable_and_asks_like_a_rendered_script(config: Path) -> None:
+    template = ROOT / "slurm" / "ray_cluster.sbatch"
+    assert template.read_text() == TEMPLATE.read_text()
+    assert len(template.read_text().splitlines()) <= 120
+    names = {option.partition("=")[0] for option in options_of(template.read_text())}
+    rendered = options_of(script_of(config, "slurm.time_limit_minutes=90"))
+    assert names == {option.partition("=")[0] for option in rendered} | {"--job-name"}
+
+
+WORDS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8), max_size=3)
+
+
+@given(WORDS)
+def test_the_words_of_the_container_reach_srun_as_they_are(container: list[str]) -> None:
+    slurm = SlurmConfig(container=tuple(container), setup="marker=set\n")
+    script = render_script(PLAN, slurm, Path("logs"))
+    own = LINE.split(script)[1] + 'printf "%s\\0" "$marker" "${container[@]}"'
+    said = subprocess.run(["bash", "-c", own], capture_output=True, check=True).stdout
+    assert said.decode() == "".join(f"{word}\0" for word in ("set", *container))
+
+
+def test_a_dry_run_prints_script_and_commands_and_touches_nothing(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["submit", "slurm", str(config), "--dry-run", "slurm.jobs=stages"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#!/bin/bash\n")
+    path = tmp_path / "runs/small/slurm/small.sbatch"
+    commands = [line for line in script.splitlines() if line.startswith("# sbatch --job-name=")]
+    assert commands == [
+        f"# sbatch --job-name=small-{stage} {path} {config} slurm.jobs=stages --until {stage}"
+        for stage in ("broad", "narrow")
+    ]
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_where_there_is_no_slurm_it_is_said(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(["submit", "slurm", str(config)]) == 2
+    assert capsys.readouterr().err.startswith("There is no sbatch here.")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "path", "rule"),
+    [
+        (["cluster.workers=6"], "cluster.workers: 6", "a node holds 4 workers (slurm.workers_per_node)"),
+        (["cluster.workers=[6, 8]"], "cluster.workers: [6, 8]", "a node holds 4 workers"),
+        (["slurm.time_limit_minutes=5"], "slurm.signal_before_end_seconds: 300", "the time limit is 300 seconds"),
+        (["slurm.jobs=two"], "slurm.jobs: 'two'", "one"),
+        (["slurm.time=10"], "slurm.time: 10", "not a known key"),
+        (["slrum.time=10"], "slrum: {'time': 10}", "not a known key"),
+        (["cluster.workers=many"], "cluster.workers: 'many'", "must be a valid integer"),
+    ],
+)
+def test_a_mistake_about_slurm_is_one_problem(
+    config: Path, assignments: list[str], path: str, rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(config), *assignments]) == 2
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == f"{config}: 1 problem"
+    assert lines[0] == f"  {path}"
+    assert rule in lines[1]
+
+
+def test_a_stage_that_is_not_there_cannot_be_the_last(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(config), "--until", "brod"]) == 2
+    assert capsys.readouterr().err == "--until brod: the config has no such stage. It has: broad, narrow.\n"
