@@ -35,12 +35,12 @@ test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 
 SLURM_PACKAGES := slurmctld slurmd slurm-client munge iproute2
 
-test-cluster: install ## run the tests on a real Slurm of three nodes, made here; needs root, installs Debian's Slurm
+test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made here; needs root, installs Debian's Slurm
 	@test "$$(id -u)" = 0 || { echo "test-cluster: needs root, for the nodes' networks and processes"; exit 2; }
 	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/slurm $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/slurm tests/ray_cluster $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)

@@ -38,26 +38,32 @@ SMALL = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 256, "num_hi
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "n_embd": 64, "n_layer": 2, "n_head": 4}
 SMALL |= {"moe_intermediate_size": 64}
 
-LLAMA = {"model_type": "llama", "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 8192}
+
+def llama(
+    vocab: int, hidden: int, intermediate: int, layers: int, heads: int = 8, key_heads: int = 4
+) -> dict[str, Any]:
+    return {
+        **{"model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": intermediate},
+        **{"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": key_heads},
+        "max_position_embeddings": 8192,
+    }
+
+
 MODELS: dict[str, dict[str, Any]] = {
-    "Llama, wide": {**LLAMA, "vocab_size": 8192, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8},
-    "Llama, deep": {**LLAMA, "vocab_size": 4096, "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 24},
-    "SmolLM2-135M": {
-        **LLAMA,
-        **{"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30},
-        **{"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True},
-    },
-    "Llama, 200M": {
-        **LLAMA,
-        **{"vocab_size": 32000, "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12},
-        **{"num_attention_heads": 16, "num_key_value_heads": 8},
-    },
+    "Llama, small": llama(4096, 256, 768, 10),
+    "Llama, wide": llama(8192, 512, 1536, 8),
+    "Llama, deep": llama(4096, 384, 1024, 24),
+    "SmolLM2-135M": {**llama(49152, 576, 1536, 30, 9, 3), "tie_word_embeddings": True},
+    "Llama, 200M": llama(32000, 1024, 2816, 12, 16, 8),
     "Qwen3": {
         **{"model_type": "qwen3", "vocab_size": 32768, "hidden_size": 512, "intermediate_size": 1536},
         **{"num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64},
         **{"max_position_embeddings": 8192, "tie_word_embeddings": True},
     },
-    "GPT-2": {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},
+    "GPT-2": {
+        **{"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12},
+        "n_positions": 1024,
+    },
     "Gemma 3": {
         **{"model_type": "gemma3_text", "vocab_size": 32768, "hidden_size": 512, "intermediate_size": 2048},
         **{"num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 128},

@@ -122,7 +122,6 @@ def _submit_ray(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
-    from launcher import ray_jobs
     from launcher.submission import render_config
 
     config = render_config(job, str(options.config))
@@ -134,6 +133,8 @@ def _submit_ray(options: argparse.Namespace) -> int:
 
         sys.stdout.write(render_manifest(job, plan_job(job), config, str(options.config)))
         return 0
+    from launcher import ray_jobs
+
     request = ray_jobs.plan_request(job, config, options.package)
     if options.dry_run:
         sys.stdout.write(ray_jobs.describe(request))

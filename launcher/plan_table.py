@@ -1,6 +1,6 @@
 """Shows a job's plan and forecast on the console."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from launcher.plan import JobPlan, StageRequest
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.tables import mixture_table, short_count
 from sft.sizing.forecast import Forecast, StageForecast, WorkerForecast
+from sft.sizing.storage import Storage
 
 _GIB = 1024**3
 _UNKNOWN = "–"
@@ -19,7 +20,7 @@ _UNKNOWN = "–"
 
 def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     """What is asked of the cluster, a row for each stage, what a worker and the whole need, and what to do about it."""
-    parts: list[RenderableType] = [
+    parts: list[RenderableType | str] = [
         f"{plan.workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step"
     ]
     if forecast.model is not None:
@@ -34,8 +35,16 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     ]
     if forecast.workers:
         parts.append(_memory_table(forecast.workers, plan.gpus > 0))
-    parts += [Text(line) for line in (*_disk_lines(forecast), *_fit_lines(forecast.workers), *_notes(forecast))]
-    return Group(*parts)
+    if forecast.storage is not None:
+        parts.append(_disk_line(forecast.storage))
+    for worker in forecast.workers:
+        if worker.capacity is not None:
+            parts.append(_fit_line(worker))
+        if worker.changes:
+            parts.append(_change_table(worker))
+    parts += [f"note: {finding}" for finding in forecast.findings]
+    # Names of a config are not to be read as markup.
+    return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
 
 
 def _request_table(stages: Iterable[StageRequest]) -> Table:
@@ -56,7 +65,8 @@ def _request_table(stages: Iterable[StageRequest]) -> Table:
 def _stage_table(stages: Iterable[StageForecast]) -> Table:
     """What `sft prepare` knows, and what follows from it. Without it, tokens and times are those of full packs."""
     table = _table("Work", "stage")
-    for column in ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "traffic a step, GiB"):
+    columns = ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "GiB sent a step")
+    for column in columns:
         table.add_column(column, justify="right")
     for stage in stages:
         most = "" if stage.is_planned else "≤ "
@@ -67,7 +77,7 @@ def _stage_table(stages: Iterable[StageForecast]) -> Table:
             _UNKNOWN if stage.num_tokens is None else most + short_count(stage.num_tokens),
             _UNKNOWN if stage.num_supervised_tokens is None else short_count(stage.num_supervised_tokens),
             _UNKNOWN if stage.fill is None else f"{stage.fill:.1%}",
-            _UNKNOWN if stage.step_seconds is None else f"{most}{stage.step_seconds:.2g} s",
+            _UNKNOWN if stage.step_seconds is None else f"{most}{stage.step_seconds:,.2f} s",
             _UNKNOWN if stage.seconds is None else most + duration(stage.seconds),
             _UNKNOWN if stage.cost is None else f"{most}{stage.cost:,.0f}",
             _UNKNOWN if stage.traffic is None else f"{sum(stage.traffic) / _GIB:,.1f}",
@@ -79,7 +89,7 @@ def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
     """A column for each number of workers."""
     table = _table(f"Memory of each {'GPU' if has_gpus else 'worker'} at its largest, GiB", "")
     for worker in workers:
-        table.add_column(f"{worker.num_workers} workers" if worker.num_workers > 1 else "1 worker", justify="right")
+        table.add_column(_workers(worker).removeprefix("with "), justify="right")
     memories = [worker.memory for worker in workers]
     _add_bytes(table, "parameters, its part", [memory.states.parameters for memory in memories])
     _add_bytes(table, "gradients, its part", [memory.states.gradients for memory in memories])
@@ -105,38 +115,36 @@ def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
     return table
 
 
-def _disk_lines(forecast: Forecast) -> Iterator[str]:
-    storage = forecast.storage
-    if storage is None:
-        return
-    store = "token store after sft prepare"
-    if storage.token_store is not None:
-        store = f"token store {_gib(storage.token_store)}"
-    yield (
-        f"disk: {_gib(storage.total)} at the most: {storage.num_checkpoints} checkpoints of {_gib(storage.checkpoint)}, "
-        f"{storage.num_models} models of {_gib(storage.model)}, {store}"
-    )
+def _change_table(worker: WorkerForecast) -> Table:
+    """What to change where it does not fit: those of `train` add up, each of the others comes on top of them."""
+    table = _table(f"What changes it, {_workers(worker)}", "setting")
+    table.add_column("GiB", justify="right")
+    table.add_column("")
+    table.add_column("price")
+    for change in worker.changes:
+        enough = worker.capacity is not None and change.num_bytes <= worker.capacity
+        verdict = Text("fits", style="green") if enough else Text("not enough", style="yellow")
+        setting = Text(change.setting, overflow="fold")
+        table.add_row(setting, f"{change.num_bytes / _GIB:,.1f}", verdict, change.price)
+    if all(change.num_bytes > (worker.capacity or 0) for change in worker.changes):
+        table.caption = "None is enough alone: several together, a GPU with more memory, or a smaller model."
+    return table
 
 
-def _fit_lines(workers: Iterable[WorkerForecast]) -> Iterator[str]:
-    for worker in workers:
-        if worker.capacity is None:
-            continue
-        who = f"with {worker.num_workers} workers" if worker.num_workers > 1 else "with 1 worker"
-        largest = f"micro_packs may be {worker.largest_micro_packs}" if worker.largest_micro_packs else "no pack fits"
-        if worker.fits:
-            yield f"fits {who}: {_gib(worker.num_bytes)} of {_gib(worker.capacity)}; at the most, {largest}"
-            continue
-        yield f"does not fit {who}: {_gib(worker.num_bytes)} of {_gib(worker.capacity)}; {largest}. What changes it:"
-        for change in worker.changes:
-            fits = "fits" if change.num_bytes <= worker.capacity else "not enough"
-            yield f"  {_gib(change.num_bytes):>10}  {fits:<10}  {change.setting}  ({change.price})"
-        if all(change.num_bytes > worker.capacity for change in worker.changes):
-            yield "  none of them is enough alone: several together, a GPU with more memory, or a smaller model"
+def _fit_line(worker: WorkerForecast) -> str:
+    room = f"{_gib(worker.num_bytes)} of {_gib(worker.capacity or 0)}"
+    largest = f"largest micro_packs: {worker.largest_micro_packs}"
+    if not worker.fits:
+        return f"does not fit {_workers(worker)}: {room}; {largest if worker.largest_micro_packs else 'no pack does'}"
+    return f"fits {_workers(worker)}: {room}; {largest}"
 
 
-def _notes(forecast: Forecast) -> Iterator[str]:
-    yield from (f"note: {finding}" for finding in forecast.findings)
+def _disk_line(storage: Storage) -> str:
+    store = "the token store" if storage.token_store is None else f"a token store of {_gib(storage.token_store)}"
+    more = " and " if storage.token_store is not None else ", without "
+    checkpoints = f"{storage.num_checkpoints} checkpoint{_s(storage.num_checkpoints)} of {_gib(storage.checkpoint)}"
+    models = f"{storage.num_models} model{_s(storage.num_models)} of {_gib(storage.model)}"
+    return f"disk: at the most {_gib(storage.total)}: {checkpoints}, {models}{more}{store}"
 
 
 def _add_bytes(table: Table, name: str, sizes: Iterable[int | None], style: str = "") -> None:
@@ -150,6 +158,14 @@ def _table(title: str, *left: str) -> Table:
     for column in left:
         table.add_column(column)
     return table
+
+
+def _workers(worker: WorkerForecast) -> str:
+    return f"with {worker.num_workers} worker{_s(worker.num_workers)}"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
 
 
 def _count(number: int | None) -> str:

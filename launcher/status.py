@@ -69,7 +69,7 @@ def _stages(status: RunStatus) -> Padding:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", style="bold", header_style="dim")
     table.add_column("")
-    for name in ("step", "loss", "tokens/s", "sup. tokens/s", "s/step", "left"):
+    for name in ("step", "loss", "tokens/s", "sup. tokens/s", "MFU", "s/step", "left"):
         table.add_column(name, justify="right", header_style="dim", no_wrap=True)
     for stage in status.stages:
         total = stage.num_steps or 0
@@ -80,8 +80,8 @@ def _stages(status: RunStatus) -> Padding:
 
 
 def _measured(stage: StageStatus) -> tuple[str, ...]:
-    rates = (stage.loss, stage.tokens_per_second, stage.supervised_tokens_per_second, stage.step_seconds)
-    formats = (".4f", ",.0f", ",.0f", ".3g")
+    rates = (stage.loss, stage.tokens_per_second, stage.supervised_tokens_per_second, stage.mfu, stage.step_seconds)
+    formats = (".4f", ",.0f", ",.0f", ".1%", ".3g")
     left = "done" if stage.is_complete else "" if stage.seconds_left is None else duration(stage.seconds_left)
     return *("" if v is None else format(v, f) for v, f in zip(rates, formats, strict=True)), left
 

@@ -34,6 +34,8 @@ class StepMetrics:
     """How many times the job had been started when this was written."""
     time: float
     """Unix time in seconds."""
+    mfu: float | None = None
+    """Model FLOPs utilisation, of 1 (see `sft.sizing.flops`); None on a CPU, and on a GPU that is not known."""
     slowest_rank: int = 0
     """The one that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
     slowdown: float = 1.0

@@ -1,6 +1,5 @@
 """How much a run will write to its folders, and whether there is room for it."""
 
-import math
 import os
 import shutil
 from collections import defaultdict
@@ -9,16 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.filesize import decimal
-from safetensors import SafetensorError, safe_open
 
 from launcher.preflight.findings import About, Finding
 from sft.config import SftConfig
+from sft.errors import UserError
 from sft.run_folder import RunFolder
-
-_CHECKPOINT_BYTES_PER_PARAMETER = 12
-"""float32 master copy and AdamW's two moments (measured: docs/BENCHMARKS.md)."""
-
-_MODEL_BYTES_PER_PARAMETER = {"bfloat16": 2, "float32": 4}
+from sft.sizing.read_shape import read_shape
+from sft.sizing.storage import plan_storage
 
 
 class DiskNeed(NamedTuple):
@@ -32,40 +28,30 @@ class DiskNeed(NamedTuple):
 
 
 def plan_disk(config: SftConfig) -> list[DiskNeed]:
-    """Checkpoints that are there at one time, and models. Nothing for a model on the Hub, whose size is not known."""
-    num_parameters = count_parameters(Path(config.model.path))
-    if num_parameters is None:
+    """Checkpoints and models (see `sft.sizing.storage`). Nothing where the size of the model is not known here."""
+    try:
+        shape, _ = read_shape(config.model.path)
+    except UserError:
         return []
-    checkpoint, run = config.checkpoint, RunFolder(config.run.dir)
+    storage = plan_storage(config, shape, [stage.budget.steps for stage in config.stages], None)
+    run = RunFolder(config.run.dir)
     stages = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
-    per_model = num_parameters * _MODEL_BYTES_PER_PARAMETER[config.model.dtype]
+    what = f"{storage.num_models} models of {decimal(storage.model)}"
     models = tuple(stage.model for stage in stages)
-    what = f"{len(models)} models of {decimal(per_model)}"
-    needs = [DiskNeed("run.dir", run.path, models, len(models) * per_model, what)]
-    if checkpoint.dir is None or "://" not in checkpoint.dir:
-        # One more than is kept is written before the oldest is deleted.
-        num_checkpoints = checkpoint.keep_last + 1 + (len(stages) - 1 if checkpoint.keep_stage_ends else 0)
-        per_checkpoint = num_parameters * _CHECKPOINT_BYTES_PER_PARAMETER
-        folder = None if checkpoint.dir is None else Path(checkpoint.dir)
+    needs = [DiskNeed("run.dir", run.path, models, storage.num_models * storage.model, what)]
+    elsewhere = config.checkpoint.dir
+    if elsewhere is None or "://" not in elsewhere:
+        folder = run.path if elsewhere is None else Path(elsewhere)
         needs.append(
             DiskNeed(
-                "run.dir" if folder is None else "checkpoint.dir",
-                folder or run.path,
-                tuple(folder / stage.path.name if folder else stage.checkpoints for stage in stages),
-                num_checkpoints * per_checkpoint,
-                f"{num_checkpoints} checkpoints of {decimal(per_checkpoint)}",
+                "run.dir" if elsewhere is None else "checkpoint.dir",
+                folder,
+                tuple(stage.checkpoints if elsewhere is None else folder / stage.path.name for stage in stages),
+                storage.num_checkpoints * storage.checkpoint,
+                f"{storage.num_checkpoints} checkpoints of {decimal(storage.checkpoint)}",
             )
         )
     return needs
-
-
-def count_parameters(folder: Path) -> int | None:
-    """Elements of all tensors in the safetensors files of a folder, by their headers; None where that is not known."""
-    files = list(folder.glob("*.safetensors")) if folder.is_dir() else []
-    try:
-        return sum(map(_count, files)) if files else None
-    except (OSError, SafetensorError):  # whoever loads the model says what is wrong with it
-        return None
 
 
 def check_disk(needs: Iterable[DiskNeed]) -> list[Finding]:
@@ -87,11 +73,6 @@ def check_disk(needs: Iterable[DiskNeed]) -> list[Finding]:
             )
             findings.append(Finding(About.DISK, text))
     return findings
-
-
-def _count(file: Path) -> int:
-    with safe_open(file, framework="np") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
 
 
 def _num_bytes_below(folder: Path) -> int:

@@ -37,7 +37,7 @@ def summary(preflight: Preflight) -> str:
     parts = [f"Preflight of {_count(num_nodes, 'node')} in {preflight.seconds:.1f} s"]
     if (measured := preflight.all_reduce) is not None:
         payload = f"{measured.num_bytes / 2**20:.0f} MiB"
-        parts.append(f"all-reduce of {payload} at {measured.gigabytes_per_second:.2f} GB/s (payload / time, gloo, TCP)")
+        parts.append(f"all-reduce of {payload} at {measured.gigabytes_per_second:.2g} GB/s (payload / time, gloo, TCP)")
     found = [_count(len(preflight.errors), "error"), _count(len(preflight.warnings), "warning")]
     return f"{', '.join(parts)}: {' and '.join(found) if preflight.findings else 'nothing is wrong'}."
 

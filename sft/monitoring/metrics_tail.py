@@ -61,6 +61,12 @@ class MetricsTail:
         return sum(step.num_supervised_tokens for step in self._recent) / sum(step.seconds for step in self._recent)
 
     @property
+    def mfu(self) -> float | None:
+        """Mean model FLOPs utilisation of the last steps, of 1, where it is known."""
+        known = [step.mfu for step in self._recent if step.mfu is not None]
+        return statistics.fmean(known) if known else None
+
+    @property
     def seconds_left(self) -> float:
         """To the end of the stage, at this rate."""
         last = self._recent[-1]

@@ -22,7 +22,7 @@ _SILENT_AFTER_SECONDS = 60.0
 """A driver renews its lock every few seconds; after so long without it is taken for dead."""
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
-"""`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. The same command goes on in both."""
+"""`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. Both go on again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class StageStatus:
     step_seconds: float | None = None
     tokens_per_second: float | None = None
     supervised_tokens_per_second: float | None = None
+    mfu: float | None = None
     seconds_left: float | None = None
 
 
@@ -152,6 +153,7 @@ class RunWatcher:
                     tail.step_seconds,
                     tail.tokens_per_second,
                     tail.supervised_tokens_per_second,
+                    tail.mfu,
                     0.0 if is_complete else tail.seconds_left,
                 )
             )

@@ -7,7 +7,8 @@ on top of those alone: more GPUs, less speed, other packs, another model.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sft.sizing.fit import Job, largest_micro_packs
+from sft.sizing.fit import GIB, Job, largest_micro_packs
+from sft.sizing.host_memory import host_memory
 
 _SMALL_CHUNK_TOKENS = 256
 
@@ -50,14 +51,22 @@ def _dear_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
     more = job
     while more.num_bytes > capacity and 2 * more.num_workers <= job.config.train.packs_per_step:
         more = more._replace(num_workers=2 * more.num_workers)
-    yield f"cluster.workers={more.num_workers}", more, "more GPUs, and less time"
+    yield f"cluster.workers={more.num_workers}", more, "more GPUs for less time"
     offloaded = job.having("deepspeed", offload_optimizer="cpu")
-    yield "deepspeed.offload_optimizer=cpu", offloaded, "each update waits for the CPUs; host memory"
+    yield (
+        "deepspeed.offload_optimizer=cpu",
+        offloaded,
+        f"updates wait for the CPUs; {_host_gib(offloaded)} of host memory",
+    )
     both = offloaded.having("deepspeed", offload_parameters="cpu")
-    yield "deepspeed.offload_optimizer=cpu deepspeed.offload_parameters=cpu", both, "and each layer for the host's bus"
+    settings = "deepspeed.offload_optimizer=cpu deepspeed.offload_parameters=cpu"
+    yield settings, both, f"layers wait, too; {_host_gib(both)} of host memory"
     least = job.config.data.max_len_tokens
     if job.config.pack_len_tokens(job.stage_index) > least:
         stages = tuple(stage.model_copy(update={"pack_len_tokens": least}) for stage in job.config.stages)
         shorter = job._replace(config=job.config.model_copy(update={"stages": stages}))
-        price = "other packs; more of them a step for as many tokens"
-        yield f"pack_len_tokens={least}", shorter, price
+        yield f"pack_len_tokens={least}", shorter, "other packs; fewer tokens a step, if packs_per_step stays"
+
+
+def _host_gib(job: Job) -> str:
+    return f"{host_memory(job.shape, job.setting).total / GIB:,.0f} GiB a worker"

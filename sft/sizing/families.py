@@ -46,6 +46,8 @@ class Family(NamedTuple):
     """Where config.json does not say it."""
     dropout_key: str | None = None
     """The key of the dropout behind attention and MLP."""
+    dropout: float = 0.0
+    """Where config.json does not say it."""
     activation: str = "silu"
     """Where config.json does not say it."""
 
@@ -60,6 +62,7 @@ _GPT2 = Family(
     has_rotary=False,
     is_tied=True,
     dropout_key="resid_pdrop",
+    dropout=0.1,
     activation="gelu_new",
 )
 
@@ -67,9 +70,7 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(attention_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias"),
     "mistral": Family(),
     "qwen2": Family(attention_bias=True),
-    "qwen3": Family(
-        attention_bias="attention_bias", output_bias="attention_bias", qk_norm="head", head_dim=128
-    ),
+    "qwen3": Family(attention_bias="attention_bias", output_bias="attention_bias", qk_norm="head", head_dim=128),
     "gemma": Family(
         norm="rms_float32",
         attention_bias="attention_bias",
@@ -119,6 +120,7 @@ FAMILIES: dict[str, Family] = {
         has_parallel_mlp=True,
         is_tied=False,
         dropout_key="hidden_dropout",
+        dropout=0.0,
         activation="gelu",
     ),
     "olmo": Family(norm="layer_float32", attention_bias="attention_bias", output_bias="attention_bias"),
@@ -129,9 +131,7 @@ FAMILIES: dict[str, Family] = {
         output_bias="attention_bias",
         qk_norm="width",
     ),
-    "smollm3": Family(
-        attention_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias", is_tied=True
-    ),
+    "smollm3": Family(attention_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias", is_tied=True),
     "granite": Family(attention_bias="attention_bias", output_bias="attention_bias", mlp_bias="mlp_bias"),
     "starcoder2": Family(
         norm="layer",
@@ -159,7 +159,5 @@ FAMILIES: dict[str, Family] = {
         has_experts=True,
         expert_width_key="moe_intermediate_size",
     ),
-    "olmoe": Family(
-        attention_bias="attention_bias", output_bias="attention_bias", qk_norm="width", has_experts=True
-    ),
+    "olmoe": Family(attention_bias="attention_bias", output_bias="attention_bias", qk_norm="width", has_experts=True),
 }

@@ -34,6 +34,6 @@ def training_flops(shape: ModelShape, counts: TokenCounts) -> float:
     return float(_FORWARD_AND_BACKWARD * forward)
 
 
-def training_seconds(flops: float, mfu: float, teraflops: float, num_gpus: int) -> float:
+def training_seconds(flops: float, mfu: float, teraflops: float, num_gpus: float) -> float:
     """Seconds that so much takes on so many GPUs of which `mfu` is the part of their arithmetic that is used."""
     return flops / (mfu * teraflops * 1e12 * num_gpus)

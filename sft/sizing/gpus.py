@@ -7,7 +7,8 @@ GeForce cards it is the arithmetic with float32 accumulation.
 from typing import Literal, NamedTuple
 
 GpuKind = Literal[
-    "a10", "a100-40gb", "a100-80gb", "b200", "h100-80gb", "h100-pcie", "h200", "l4", "l40s", "mi300x", "rtx3090", "rtx4090"
+    "a10", "a100-40gb", "a100-80gb", "b200", "h100-80gb", "h100-pcie", "h200",
+    "l4", "l40s", "mi300x", "rtx3090", "rtx4090",
 ]  # fmt: skip
 """A kind of GPU that is known here."""
 
@@ -36,3 +37,27 @@ GPUS: dict[GpuKind, Gpu] = {
     "rtx3090": Gpu(23.6, 71.2, "NVIDIA GA102 white paper: 24 GB"),
     "rtx4090": Gpu(23.6, 165.2, "NVIDIA Ada white paper: 24 GB"),
 }
+
+
+_NAMES: dict[str, GpuKind] = {
+    "A100-SXM4-40GB": "a100-40gb",
+    "A100-PCIE-40GB": "a100-40gb",
+    "A100-SXM4-80GB": "a100-80gb",
+    "A100 80GB PCIe": "a100-80gb",
+    "H100 80GB HBM3": "h100-80gb",
+    "H100 PCIe": "h100-pcie",
+    "GeForce RTX 3090": "rtx3090",
+    "GeForce RTX 4090": "rtx4090",
+    "H200": "h200",
+    "B200": "b200",
+    "L40S": "l40s",
+    "L4": "l4",
+    "A10": "a10",
+    "AMD Instinct MI300X": "mi300x",
+}
+"""As the drivers call them, without NVIDIA's name before."""
+
+
+def kind_of(device_name: str) -> GpuKind | None:
+    """The kind of the device that a driver calls so; None if it is not known here."""
+    return _NAMES.get(device_name.removeprefix("NVIDIA "))

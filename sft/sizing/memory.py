@@ -7,7 +7,7 @@ on them; it was read there, and measured (docs/BENCHMARKS.md). Only moments that
     end of the forward pass ──▶ head and loss ──▶ each layer backward ──▶ embeddings ──▶ last reduction ──▶ update
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sft.sizing.activations import backward_per_token, kept_per_token, norm_per_token
@@ -149,6 +149,6 @@ def _head_gradients(shape: ModelShape) -> list[int]:
     return [size for name, size in shape.ends.items() if name not in _FIRST]
 
 
-def _gradients(tensors: dict[str, int]) -> list[int]:
+def _gradients(tensors: Mapping[str, int]) -> list[int]:
     """Sizes in the order of the backward pass."""
-    return list(reversed(tensors.values()))
+    return list(tensors.values())[::-1]

@@ -134,7 +134,7 @@ def build_shape(family: str, structure: Family, config: Mapping[str, Any]) -> Mo
     if structure.head_bias:
         ends["head.bias"] = vocab
     activation = _find(config, "hidden_act") or config.get("hidden_activation") or structure.activation
-    dropout = float(config.get(structure.dropout_key) or 0.0) if structure.dropout_key else 0.0
+    dropout = float(config.get(structure.dropout_key, structure.dropout)) if structure.dropout_key else 0.0
     return ModelShape(family, structure, vocab, hidden, is_tied, layers, ends, activation, dropout)
 
 

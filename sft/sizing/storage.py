@@ -1,6 +1,5 @@
 """What a run has on disk when it has the most: checkpoints, models, token store."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,20 +29,20 @@ class Storage(NamedTuple):
 def plan_storage(
     config: SftConfig, shape: ModelShape, num_steps: Sequence[int | None], token_store: int | None
 ) -> Storage:
-    """What the run has on disk at the end of its last stage.
+    """What the run has on disk when it has the most.
 
     Args:
         config: the run.
         shape: its model.
-        num_steps: of each stage; None where it is not known, and then as many checkpoints as may be kept are counted.
+        num_steps: of each stage. Where it is None, or checkpoints are saved by the clock, the newest ones are counted.
         token_store: bytes of the token store, where it is there.
     """
-    last = len(config.stages) - 1
-    num_checkpoints = sum(
-        _num_checkpoints(config, steps, is_running=i == last)
-        for i, steps in enumerate(num_steps)
-        if i == last or config.checkpoint.keep_stage_ends
-    )
+    num_checkpoints, earlier = 0, 0
+    for steps in num_steps:
+        # An older one is deleted after a newer one is there: until then there is one more.
+        num_checkpoints = max(num_checkpoints, earlier + _num_kept(config, steps, config.checkpoint.keep_last + 1))
+        if config.checkpoint.keep_stage_ends:
+            earlier += _num_kept(config, steps, config.checkpoint.keep_last)
     model_bytes = 2 if config.model.dtype == "bfloat16" else 4
     return Storage(
         OPTIMIZER_BYTES * shape.num_parameters,
@@ -54,17 +53,13 @@ def plan_storage(
     )
 
 
-def _num_checkpoints(config: SftConfig, num_steps: int | None, *, is_running: bool) -> int:
-    """Of one stage. An older one is deleted after a newer one is there: until then there is one more."""
+def _num_kept(config: SftConfig, num_steps: int | None, num_newest: int) -> int:
+    """Of one stage at its end: the newest, and older ones that are kept for good."""
     checkpoint = config.checkpoint
-    newest = checkpoint.keep_last + (1 if is_running else 0)
-    if num_steps is None:
-        return newest
-    if checkpoint.every_minutes is not None:
-        num_saves = num_steps
-    else:
-        num_saves = 1 + (math.ceil(num_steps / checkpoint.every_steps) - 1 if checkpoint.every_steps else 0)
-    num_kept_for_good = 0
-    if checkpoint.keep_every_steps and checkpoint.every_steps:
-        num_kept_for_good = num_steps // math.lcm(checkpoint.keep_every_steps, checkpoint.every_steps)
-    return min(num_saves, newest + num_kept_for_good)
+    if num_steps is None or checkpoint.every_minutes is not None:
+        return num_newest
+    saved = [*range(checkpoint.every_steps, num_steps, checkpoint.every_steps)] if checkpoint.every_steps else []
+    saved.append(num_steps)
+    forever = checkpoint.keep_every_steps
+    older = [step for step in saved[:-num_newest] if forever and step % forever == 0]
+    return len(saved[-num_newest:]) + len(older)

@@ -33,6 +33,7 @@ from sft.training.stage_checkpoints import open_store, resume
 from sft.training.staging import Fetch, Staging
 from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
+from sft.training.utilization import Utilization
 from sft.training.wishes import Wishes
 from sft.world import World
 
@@ -130,7 +131,8 @@ def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule, led
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, folder.metrics, board)
+    utilization = Utilization(config.model.path, loader.steps.world_size)
+    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, utilization, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:

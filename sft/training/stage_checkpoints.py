@@ -57,7 +57,7 @@ def open_store(
     attempt: Attempt,
     ledger: LedgerWriter | None,
 ) -> CheckpointStore:
-    """What saves this attempt's checkpoints; before one is published, the first rank's ledger is brought to the disk."""
+    """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
 
     def agree(mine: bool) -> bool:
         return bool(engine.all_reduce_max(torch.tensor([float(mine)])).item())

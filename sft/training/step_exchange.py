@@ -29,6 +29,8 @@ class Told(NamedTuple):
     wished: Wished
     seconds_per_token: tuple[float, ...]
     """By rank: of one layer's forward pass (see `LayerClock`)."""
+    squared_lengths: int
+    """The sum of the squares of all examples' lengths in tokens: what attention has to do."""
     slots: tuple[int, ...]
     """The sum of all ranks' `sft.ledger.slots_of`."""
 
@@ -48,7 +50,9 @@ class StepExchange:
         fed = [pack for batch in micro_batches for pack in batch.fed]
         pace = [0] * world.size
         pace[world.rank] = round(self._clock.take() * _PICOSECONDS)
-        own = [*wished, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
-        stop, save, regroup, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
+        squares = sum(int(batch.cu_seqlens.diff().long().square().sum()) for batch in micro_batches if batch.fed)
+        own = [*wished, squares, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
+        stop, save, regroup, squares, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
         paces, slots = rest[: world.size], rest[world.size :]
-        return Told(Wished(bool(stop), bool(save), bool(regroup)), tuple(p / _PICOSECONDS for p in paces), tuple(slots))
+        seconds_per_token = tuple(picoseconds / _PICOSECONDS for picoseconds in paces)
+        return Told(Wished(bool(stop), bool(save), bool(regroup)), seconds_per_token, squares, tuple(slots))

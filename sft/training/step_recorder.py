@@ -3,7 +3,6 @@
 import resource
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,10 +11,12 @@ from sft.data.loader import StepLoader
 from sft.engine.engine import StepResult
 from sft.ledger import LedgerWriter, entry_from_slots
 from sft.metrics import StepMetrics, append_metrics
+from sft.sizing.flops import TokenCounts
 from sft.training.attempt import Attempt
 from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import Told
+from sft.training.utilization import Utilization
 
 _GIB = 1024**3
 
@@ -30,6 +31,7 @@ class StepRecorder:
         schedule: LrSchedule,
         attempt: Attempt,
         ledger: LedgerWriter,
+        utilization: Utilization,
         file: Path,
         tensorboard: Path | None,
     ) -> None:
@@ -39,6 +41,7 @@ class StepRecorder:
         self._schedule = schedule
         self._attempt = attempt
         self._ledger = ledger
+        self._utilization = utilization
         self._file = file
         self._spikes = SpikeDetector()
         self._board = None
@@ -55,14 +58,15 @@ class StepRecorder:
         entry = entry_from_slots(step, self._attempt.number, world_size, told.slots, result is not None)
         self._ledger.append(entry)
         if result is not None:
-            self._record_metrics(step, result, told.seconds_per_token, seconds, stall_seconds)
+            self._record_metrics(step, result, told, seconds, stall_seconds)
 
-    def _record_metrics(
-        self, step: int, result: StepResult, paces: Sequence[float], seconds: float, stall_seconds: float
-    ) -> None:
+    def _record_metrics(self, step: int, result: StepResult, told: Told, seconds: float, stall_seconds: float) -> None:
+        paces = told.seconds_per_token
         slowest = max(range(len(paces)), key=paces.__getitem__)
         median = statistics.median(paces)
         packs = self._loader.steps.step_packs(step)
+        num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
+        num_supervised = self._loader.num_supervised_tokens(step)
         metrics = StepMetrics(
             stage=self._stage,
             step=step,
@@ -70,11 +74,12 @@ class StepRecorder:
             loss=result.loss,
             grad_norm=result.grad_norm,
             lr=self._schedule(step),
-            num_supervised_tokens=self._loader.num_supervised_tokens(step),
-            num_tokens=int(self._loader.plan.num_tokens[packs.start : packs.stop].sum()),
+            num_supervised_tokens=num_supervised,
+            num_tokens=num_tokens,
             seconds=seconds,
             checkpoint_stall_seconds=stall_seconds,
             peak_memory_gib=_peak_memory_gib(),
+            mfu=self._utilization(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
             attempt=self._attempt.number,
@@ -93,6 +98,8 @@ class StepRecorder:
                 "supervised_tokens_per_second": metrics.supervised_tokens_per_second,
                 "peak_memory_gib": metrics.peak_memory_gib,
             }
+            if metrics.mfu is not None:
+                scalars["mfu"] = metrics.mfu
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()

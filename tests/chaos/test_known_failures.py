@@ -189,10 +189,10 @@ def times_fed(stage: StageFolder) -> IntArray:
 def test_another_number_of_ranks_finds_no_loader_state_of_its_own(
     words: StageFolder, undisturbed: RunFolder, attempt: int, size: int, before: int
 ) -> None:
-    """Automodel #533, PR #2730.
+    """Automodel #533, PR #2730; torchtitan #409 (a rank that has none goes on with a warning).
 
-    Larger: torchtitan #409 (ranks without a state start anew), prime-rl PR #1092 (they take that of the first rank).
-    Smaller: torchtitan PR #816, Megatron-Bridge PR #5637 (what the ranks had that are gone is lost).
+    Larger: prime-rl PR #1092 (new ranks take the state of the first). Smaller: torchtitan PR #816, Megatron-Bridge
+    PR #5637 (that of the ranks that are gone is lost).
     """
     lines = [json.loads(line) for line in words.ledger.read_text().splitlines()]
     sizes = [{line["world_size"] for line in lines if line["attempt"] == n and "packs" in line} for n in (1, 2, 3, 4)]

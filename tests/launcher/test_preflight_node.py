@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 import sft
 from launcher.config import JobConfig, load_job
 from launcher.preflight import network, node_facts
-from launcher.preflight.disk_need import check_disk, count_parameters, plan_disk
+from launcher.preflight.disk_need import check_disk, plan_disk
 from launcher.preflight.network import Listener, Peer, open_store, summarize, time_all_reduce, unreachable
 from launcher.preflight.node_facts import Request, look, read_contents, shown_variables, source_hash
 from launcher.preflight.shared_folders import (
@@ -34,7 +34,7 @@ data: {{cache_dir: {folder}/cache, sources: [{{name: lists, path: {prompts}, for
 stages:
   - {{name: broad, budget: {{steps: 4}}, optimizer: {{lr: 1.0e-4}}}}
   - {{name: narrow, budget: {{steps: 4}}, optimizer: {{lr: 1.0e-4}}}}
-checkpoint: {{keep_last: 2}}
+checkpoint: {{every_steps: 1, keep_last: 2}}
 """
 LOCALHOST = "127.0.0.1"
 
@@ -208,27 +208,22 @@ def test_an_all_reduce_without_one_of_its_ranks_ends(monkeypatch: pytest.MonkeyP
         time_all_reduce(LOCALHOST, 0, 2, Peer(LOCALHOST, store.port))
 
 
-def test_parameters_are_counted_as_the_model_has_them(tiny_model_dir: Path, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    assert count_parameters(tiny_model_dir) == sum(p.numel() for p in model.parameters())
-    assert count_parameters(tmp_path) is None
-    (tmp_path / "model.safetensors").write_bytes(b"no model at all")
-    assert count_parameters(tmp_path) is None
-
-
 def test_the_disk_must_hold_models_and_checkpoints(job: JobConfig, tiny_model_dir: Path) -> None:
-    number = count_parameters(tiny_model_dir)
-    assert number is not None
+    number = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(tiny_model_dir).parameters())
     models, checkpoints = plan_disk(job.sft)
     assert models.num_bytes == 2 * 4 * number
-    assert checkpoints.num_bytes == (2 + 1 + 1) * 12 * number  # kept, being written, the end of the first stage
+    assert checkpoints.num_bytes == (2 + 2 + 1) * 12 * number  # of both stages, and one that is being written
     job.sft.run.dir.mkdir()
     assert check_disk(plan_disk(job.sft)) == []
-    many = job.sft.model_copy(update={"checkpoint": job.sft.checkpoint.model_copy(update={"keep_last": 10**9})})
-    (finding,) = check_disk(plan_disk(many))
+    (finding,) = check_disk([models, checkpoints._replace(num_bytes=10**17)])
     assert finding.is_error
-    assert "1000000002 checkpoints of" in finding.text
+    assert "for 2 models of" in finding.text
     assert f"run.dir ({job.sft.run.dir})" in finding.text
+
+
+def test_a_model_of_unknown_size_asks_for_nothing(job: JobConfig) -> None:
+    unknown = job.sft.model.model_copy(update={"path": "owner/never-seen"})
+    assert plan_disk(job.sft.model_copy(update={"model": unknown})) == []
 
 
 def test_what_a_run_has_written_is_part_of_what_it_needs(job: JobConfig) -> None:

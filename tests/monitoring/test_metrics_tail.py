@@ -9,9 +9,16 @@ from sft.metrics import StepMetrics, append_metrics
 from sft.monitoring.metrics_tail import MetricsTail
 
 
-def step(number: int, attempt: int = 1, seconds: float = 2.0, slowest: int = 0, slowdown: float = 1.0) -> StepMetrics:
+def step(
+    number: int,
+    attempt: int = 1,
+    seconds: float = 2.0,
+    slowest: int = 0,
+    slowdown: float = 1.0,
+    mfu: float | None = None,
+) -> StepMetrics:
     return StepMetrics(
-        "broad", number, 1000, 3.0, 1.0, 1e-5, 50, 100, seconds, 0.0, 1.0, attempt, 1e9 + number, slowest, slowdown
+        "broad", number, 1000, 3.0, 1.0, 1e-5, 50, 100, seconds, 0.0, 1.0, attempt, 1e9 + number, mfu, slowest, slowdown
     )
 
 
@@ -56,6 +63,15 @@ def test_a_rank_stands_out_when_it_is_mostly_the_slowest(tmp_path: Path) -> None
         append_metrics(path, step(number, slowest=3, slowdown=1.3 if number % 2 else 1.4))
     append_metrics(path, step(20, slowest=3, slowdown=1.4))
     assert read(path).straggler == (3, pytest.approx(1.4, abs=0.06))
+
+
+def test_utilisation_is_the_mean_of_the_steps_that_have_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_metrics(path, step(0))
+    assert read(path).mfu is None
+    append_metrics(path, step(1, mfu=0.25))
+    append_metrics(path, step(2, mfu=0.75))
+    assert read(path).mfu == 0.5
 
 
 def read(path: Path) -> MetricsTail:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sft.run_lock import run_lock
 
 from launcher.status import draw
 from sft.errors import UserError
 from sft.metrics import append_metrics
 from sft.monitoring.run_status import RunWatcher
 from sft.run_folder import RunFolder
+from sft.run_lock import run_lock
 from tests.monitoring.test_metrics_tail import step
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ from tests.cluster.running import ROOT, wait_until
 _SCRIPT = Path(__file__).with_name("lab.sh")
 _FREEZER = Path("/sys/fs/cgroup/freezer")
 _CGROUP = "slurm-lab-"
-_START_SECONDS = 60
+_END_SECONDS = 60
 _NAMESPACES = ["--net", "--uts", "--ipc", "--pid", "--mount"]
 
 
@@ -80,11 +80,8 @@ def slurm_lab(folder: Path, num_nodes: int, shared: Path) -> Iterator[Lab]:
     """A cluster for as long as this is open, or this process lives; `shared` is seen by all nodes."""
     _remove_cgroups_of_dead_labs()
     command = ["unshare", *_NAMESPACES, "--fork", "--mount-proc", "--kill-child", str(_SCRIPT)]
-    command += ["run", str(folder), str(num_nodes), str(ROOT), sys.prefix, str(shared)]
-    environment = {**os.environ, "LAB_CGROUP": f"{_CGROUP}{os.getpid()}"}
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    command += ["run", str(folder), f"{_CGROUP}{os.getpid()}", str(num_nodes), str(ROOT), sys.prefix, str(shared)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", "the lab did not start; see its messages"
@@ -93,7 +90,7 @@ def slurm_lab(folder: Path, num_nodes: int, shared: Path) -> Iterator[Lab]:
             yield Lab(int(children[0]), shared)
         finally:
             process.stdin.close()
-            process.wait(_START_SECONDS)
+            process.wait(_END_SECONDS)
     _remove_cgroups(f"{_CGROUP}{os.getpid()}")
 
 

@@ -2,9 +2,9 @@
 # A real Slurm cluster of several "nodes" on one Linux machine, for tests. Needs root, slurmctld, slurmd, slurm-client,
 # munge and iproute2; no systemd, no GPU. `lab.py` starts it:
 #
-#   unshare --net --uts --ipc --pid --mount --fork --mount-proc --kill-child lab.sh run FOLDER NUM_NODES SHARED…
-#       prints "ready" and lives until its standard input is closed. FOLDER takes config and logs; the nodes see the
-#       SHARED folders, and have a /tmp of their own.
+#   unshare --net --uts --ipc --pid --mount --fork --mount-proc --kill-child lab.sh run FOLDER CGROUP NUM_NODES SHARED…
+#       prints "ready" and lives until its standard input is closed. FOLDER takes config and logs; CGROUP is the name of
+#       its cgroup; the nodes see the SHARED folders, and have a /tmp of their own.
 #   nsenter --target PID --all -- lab.sh …      PID: the child of that unshare
 #       kill-node NAME            every process of the node dies at once, as by a power cut
 #       up-node NAME              boots it again
@@ -118,8 +118,8 @@ node() {
     mount -t tmpfs -o "size=$SHM,mode=1777" tmpfs /dev/shm
     own_tmp
     if [ -w $FREEZER ]; then
-        mkdir -p "$FREEZER/$LAB_CGROUP/$1"
-        mount --bind "$FREEZER/$LAB_CGROUP/$1" $FREEZER
+        mkdir -p "$FREEZER/$1"
+        mount --bind "$FREEZER/$1" $FREEZER
     fi
     mkdir -p "$LAB/spool/$1"
     slurmd -D -N "$1"
@@ -145,8 +145,12 @@ own_tmp() {
 }
 
 run() {
-    local folder=$1 nodes=$2
-    shift 2
+    local folder=$1 cgroup=$2 nodes=$3
+    shift 3
+    if [ -w $FREEZER ]; then
+        mkdir "$FREEZER/$cgroup"
+        mount --bind "$FREEZER/$cgroup" $FREEZER
+    fi
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir $LAB
     mount --bind "$folder" $LAB

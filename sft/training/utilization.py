@@ -1,0 +1,32 @@
+"""The part of the GPUs' arithmetic that a step has used: its model FLOPs utilisation (see `sft.sizing.flops`)."""
+
+import torch
+
+from sft.errors import UserError
+from sft.sizing.flops import TokenCounts, training_flops
+from sft.sizing.gpus import GPUS, kind_of
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.read_shape import read_shape
+
+
+class Utilization:
+    """Of one stage; on devices or with a model that are not known to `sft.sizing` it is None."""
+
+    def __init__(self, model_path: str, world_size: int) -> None:
+        """`model_path` is that of the model that is trained."""
+        self._shape: ModelShape | None = None
+        self._flops_per_second = 0.0
+        kind = kind_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        if kind is None:
+            return
+        self._flops_per_second = GPUS[kind].teraflops * 1e12 * world_size
+        try:
+            self._shape, _ = read_shape(model_path)
+        except UserError:
+            return
+
+    def __call__(self, counts: TokenCounts, seconds: float) -> float | None:
+        """The part, of 1."""
+        if self._shape is None or not seconds:
+            return None
+        return training_flops(self._shape, counts) / (seconds * self._flops_per_second)

@@ -1,0 +1,137 @@
+"""`sft plan` on a machine with neither GPU nor torch: what a run needs, or what is missing to say it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import save_file
+
+from launcher.cli import main
+from tests.sizing.models import LLAMA_8B
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> str:
+    """The override that names a folder with nothing but a config.json."""
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text(json.dumps(LLAMA_8B))
+    return f"model.path={tmp_path / 'llama'}"
+
+
+def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["plan", str(CONFIG), "--json", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def test_everything_is_told_of_a_run(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["cluster.gpu=h100-80gb", "cluster.price_per_gpu_hour=2.5", "stages.broad.budget={steps: 4000}"]
+    found = plan(capsys, llama, *overrides)
+    assert found["model"]["num_parameters"] == 8_030_261_248
+    [stage] = found["stages"]
+    assert (stage["num_steps"], stage["num_packs"], stage["slots_per_step"]) == (4000, 128_000, 131_072)
+    assert stage["cost"] == pytest.approx(stage["seconds"] / 3600 * 8 * 2.5)
+    # 8 B parameters, 131,072 tokens a step: 6 operations each, on 8 GPUs of 989 teraflops at 40 %.
+    assert stage["step_seconds"] == pytest.approx(6 * 8.03e9 * 131_072 / (8 * 989.4e12 * 0.4), rel=0.1)
+    [worker] = found["workers"]
+    assert worker["fits"] is True
+    assert worker["memory_total"] == sum(
+        sum(part.values()) if name == "states" else part for name, part in worker["memory"].items() if name != "when"
+    )
+    assert worker["largest_micro_packs"] == 4
+    assert found["storage"]["checkpoint"] == 12 * 8_030_261_248
+
+
+def test_the_table_says_the_same(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(CONFIG), llama, "cluster.gpu=h100-80gb"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    words_of_it = ("8.03B parameters", "optimizer, its part", "activations", "fits with 8 workers", "micro_packs: 4")
+    for words in words_of_it:
+        assert words in out
+    assert max(map(len, out.splitlines())) <= 110
+
+
+def test_what_does_not_fit_is_said_with_what_changes_it(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    small = [llama, "cluster.gpu=l4", "train.activation_checkpointing=false", "train.packs_per_step=64"]
+    assert main(["plan", str(CONFIG), *small]) == 0
+    out = capsys.readouterr().out
+    assert "does not fit with 8 workers" in out
+    changes = plan(capsys, *small)["workers"][0]["changes"]
+    assert changes[0]["setting"] == "train.activation_checkpointing=true"
+    for change in changes:
+        assert change["setting"] in out
+    assert any(change["num_bytes"] <= 22 * 1024**3 for change in changes)
+
+
+def test_an_elastic_job_is_held_against_its_fewest_workers_too(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys, llama, "cluster.workers=[2, 8]", "cluster.gpu=a100-80gb")["workers"]
+    assert [worker["num_workers"] for worker in found] == [2, 8]
+    assert found[0]["num_bytes"] > found[1]["num_bytes"]
+
+
+def test_a_model_that_is_not_here_leaves_the_rest_of_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    found = plan(capsys)
+    assert (found["model"], found["workers"], found["storage"]) == (None, [], None)
+    assert found["stages"][0]["slots_per_step"] == 131_072
+    assert any("hf download meta-llama/Meta-Llama-3-8B config.json" in finding for finding in found["findings"])
+
+
+def test_an_unknown_family_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import numpy as np  # noqa: PLC0415
+
+    content = {**LLAMA_8B, "model_type": "unheard-of", "hidden_size": 64, "num_hidden_layers": 1}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = plan(capsys, f"model.path={tmp_path}")
+    assert found["model"] is None
+    assert any("unheard-of" in finding for finding in found["findings"])
+    tensors = {"model.embed_tokens.weight": (100, 64), "model.layers.0.x": (7,)}
+    save_file({name: np.zeros(size, np.float32) for name, size in tensors.items()}, tmp_path / "model.safetensors")
+    found = plan(capsys, f"model.path={tmp_path / 'config.json'}")
+    assert found["model"]["num_parameters"] == 6407
+    assert any("counted in its files" in finding for finding in found["findings"])
+
+
+def test_workers_without_gpus_are_processes(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    [worker] = plan(capsys, llama, "cluster.gpus_per_worker=0")["workers"]
+    assert worker["capacity"] is None
+    assert worker["host"]["step"] == worker["memory_total"]
+    assert worker["num_bytes"] > worker["memory_total"]
+
+
+def test_the_config_of_a_model_on_the_hub_is_found_in_the_local_cache(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--meta-llama--Meta-Llama-3-8B" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text(json.dumps(LLAMA_8B))
+    refs = tmp_path / "models--meta-llama--Meta-Llama-3-8B" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("abc")
+    heavy = ("torch", "ray", "deepspeed", "transformers", "datasets")
+    code = (
+        "import sys, launcher.cli\n"
+        f"assert launcher.cli.main(['plan', {str(CONFIG)!r}, '--json']) == 0\n"
+        f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)"
+    )
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["model"]["num_parameters"] == 8_030_261_248
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"), [("cluster.gpu=h100", "h100-80gb"), ("cluster.expected_mfu=40", "less than or equal to 1")]
+)
+def test_a_wrong_kind_is_a_message(override: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(CONFIG), override]) == 2
+    assert rule in capsys.readouterr().err

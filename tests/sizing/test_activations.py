@@ -1,0 +1,59 @@
+"""What a layer is said to keep is what autograd really keeps of transformers' own layers, tensor by tensor."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from sft.model.attention import PACKED_ATTENTION
+from sft.sizing.activations import Numbers, kept_per_token
+from sft.sizing.model_shape import model_shape
+from tests.sizing.models import all_models
+
+NUM_TOKENS, SEGMENT_LEN = 512, 128
+# Its attention bends the scores, which packs do not support.
+MODELS = {name: content for name, content in all_models().items() if content["model_type"] != "gemma2"}
+
+
+def kept_bytes(content: dict[str, Any], num_layers: int, dtype: torch.dtype) -> int:
+    """Bytes of all tensors that autograd keeps of a forward pass, without parameters; each storage once."""
+    key = "n_layer" if "n_layer" in content else "num_hidden_layers"
+    config = AutoConfig.for_model(**{**content, key: num_layers})
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_ATTENTION, dtype=dtype)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    bounds = torch.arange(0, NUM_TOKENS + 1, SEGMENT_LEN, dtype=torch.int32)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = model.train().base_model(
+            input_ids=torch.zeros(1, NUM_TOKENS, dtype=torch.int64),
+            position_ids=(torch.arange(NUM_TOKENS) % SEGMENT_LEN)[None],
+            use_cache=False,
+            cu_seq_lens_q=bounds,
+            cu_seq_lens_k=bounds,
+            max_length_q=SEGMENT_LEN,
+            max_length_k=SEGMENT_LEN,
+        )
+    assert hidden is not None
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_layer_keeps_what_is_said(name: str, dtype: torch.dtype) -> None:
+    content = MODELS[name]
+    if name == "qwen2_moe with dense layers":
+        content = {**content, "decoder_sparse_step": 1, "mlp_only_layers": []}
+    if name == "phi":
+        content = {**content, "resid_pdrop": 0.1}
+    real = (kept_bytes(content, 4, dtype) - kept_bytes(content, 2, dtype)) / 2 / NUM_TOKENS
+    shape = model_shape(content)
+    estimate = kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
+    assert estimate == pytest.approx(real, rel=0.01)
