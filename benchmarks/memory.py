@@ -34,6 +34,7 @@ from sft.sizing.traffic import step_traffic
 MIB = 1024**2
 STEPS, SMALL_STEPS = 3, 2
 SEGMENT_LEN = 256
+PREFETCH = 1_000_000
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 256, "num_hidden_layers": 2, "head_dim": 16}
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "n_embd": 64, "n_layer": 2, "n_head": 4}
 SMALL |= {"moe_intermediate_size": 64}
@@ -88,6 +89,8 @@ class Case(NamedTuple):
     dtype: str = "bfloat16"
     accumulation: int = 1
     offload: bool = False
+    reuse_distance: int | None = None
+    """Elements; with few of them parameters are given back and gathered again, as those of large models are."""
 
 
 CASES = (
@@ -108,6 +111,8 @@ CASES = (
     Case("GPT-2", 2, 1024, 1, False),
     Case("Gemma 3", 1, 1024, 1, False),
     Case("Mixtral", 2, 1024, 1, False),
+    Case("Llama, deep", 2, 512, 1, False, reuse_distance=30_000_000),
+    Case("Llama, deep", 2, 512, 1, True, reuse_distance=30_000_000),
 )
 GPU_CASES = (
     Case("SmolLM2-135M", 1, 2048, 2, True),
@@ -147,6 +152,7 @@ def row(case: Case, options: argparse.Namespace) -> str:
     measured = measure(case, options)
     error = peak.total / measured["peak"] - 1
     notes = [case.dtype, *(["offload"] if case.offload else [])]
+    notes += [f"reuse {case.reuse_distance / 1e6:g} M"] if case.reuse_distance is not None else []
     cells = (
         case.model,
         f"{shape.num_parameters / 1e6:.1f}",
@@ -204,6 +210,9 @@ for name, content in json.loads(sys.argv[2]).items():
 
 
 def build_config(case: Case, folder: Path) -> SftConfig:
+    gathering = {}
+    if case.reuse_distance is not None:
+        gathering = {"stage3_max_reuse_distance": case.reuse_distance, "stage3_prefetch_bucket_size": PREFETCH}
     return SftConfig.model_validate(
         {
             "run": {"name": "memory", "dir": str(folder)},
@@ -216,7 +225,10 @@ def build_config(case: Case, folder: Path) -> SftConfig:
                 "micro_packs": case.micro,
                 "activation_checkpointing": case.checkpointing,
             },
-            "deepspeed": {"offload_optimizer": "cpu" if case.offload else "none"},
+            "deepspeed": {
+                "offload_optimizer": "cpu" if case.offload else "none",
+                "extra": {"zero_optimization": gathering} if gathering else {},
+            },
         }
     )
 

@@ -14,7 +14,7 @@ from launcher.plan import plan_job
 from launcher.preflight import comparison as compare
 from launcher.preflight.comparison import DRIVER, ClockOffset
 from launcher.preflight.disk_need import check_disk, plan_disk
-from launcher.preflight.findings import About, Finding, in_order
+from launcher.preflight.findings import About, Finding, in_order, join_names
 from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus
 from launcher.preflight.joint_checks import check_folders, check_network
 from launcher.preflight.network import AllReduce
@@ -186,9 +186,10 @@ def _check_room(job: JobConfig, nodes: Mapping[str, Node]) -> list[Finding]:
     room = {name: _room(node, cluster) for name, node in nodes.items()}
     if sum(room.values()) >= least:
         return []
-    there = ", ".join(f"{num} on {name}" for name, num in room.items()) or "none on any node"
+    there = join_names([f"{num} on {name}" for name, num in room.items()]) or "none on any node"
+    cpus, gpus = least * cluster.cpus_per_worker, least * int(cluster.gpus_per_worker)
     text = (
-        f"{least} workers of {cluster.cpus_per_worker} CPUs and {cluster.gpus_per_worker:g} GPUs are needed; there is "
-        f"room for {sum(room.values())} ({there}). Ask for fewer workers, or join more nodes to the cluster."
+        f"{least} workers need {cpus} CPUs and {gpus} GPUs; there is room for {sum(room.values())} ({there}). "
+        "Ask for fewer workers, or join more nodes to the cluster."
     )
     return [Finding(About.NODES, text)]

@@ -222,11 +222,14 @@ def test_a_node_that_says_nothing_is_an_error_soon(config: Path, sick: "subproce
 def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sick: "subprocess.Popen[bytes]") -> None:
     job = load_job(config)
 
-    def kill_when_under_way() -> None:
-        wait_until(lambda: any(job.sft.run.dir.glob(".preflight-*")), 60, "the preflight did not begin")
+    def kill_when_it_has_answered() -> None:
+        raylet = raylet_of(sick)
+        # Ray names a process by what it runs. This comes after all that the node is asked about itself.
+        asked = "ray::NodeProbe.begin_all_reduce"
+        wait_until(lambda: asked in commands_of_children(raylet), 60, "the node was not asked")
         end(sick)
 
-    killer = Thread(target=kill_when_under_way)
+    killer = Thread(target=kill_when_it_has_answered)
     killer.start()
     preflight = check(job)
     killer.join(60)
@@ -238,7 +241,7 @@ def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sic
 def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["preflight", str(config), "cluster.workers=5", "cluster.gpus_per_worker=1"]) == 2
     text = " ".join(capsys.readouterr().out.split())
-    assert "5 workers of 2 CPUs and 1 GPUs are needed; there is room for 0 (none on any node)" in text
+    assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
 def raylet_of(process: "subprocess.Popen[bytes]") -> int:
@@ -247,3 +250,13 @@ def raylet_of(process: "subprocess.Popen[bytes]") -> int:
             if os.getsid(int(path.name)) == process.pid and "raylet/raylet" in (path / "cmdline").read_text():
                 return int(path.name)
     raise AssertionError("the node has no raylet")
+
+
+def commands_of_children(parent: int) -> str:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            # pid (name) state parent …; the name may hold anything
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append((path / "cmdline").read_text().replace("\0", " "))
+    return "\n".join(found)
