@@ -73,6 +73,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "Mixtral": {
         **{"model_type": "mixtral", "vocab_size": 8192, "hidden_size": 384, "intermediate_size": 768},
         **{"num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4, "num_local_experts": 8},
+        "num_experts_per_tok": 2,
         **{"max_position_embeddings": 8192, "sliding_window": None},
     },
 }
@@ -89,14 +90,15 @@ class Case(NamedTuple):
     dtype: str = "bfloat16"
     accumulation: int = 1
     offload: bool = False
-    reuse_distance: int | None = None
-    """Elements; with few of them parameters are given back and gathered again, as those of large models are."""
+    live: int | None = None
+    """Parameters that DeepSpeed may keep whole; with few, they are gathered again, as those of large models are."""
 
 
 CASES = (
     Case("Llama, wide", 1, 1024, 1, False),
     Case("Llama, wide", 1, 1024, 2, True),
     Case("Llama, wide", 2, 1024, 1, False),
+    Case("Llama, wide", 2, 4096, 2, True),
     Case("Llama, wide", 2, 512, 2, True, "float32"),
     Case("Llama, wide", 2, 512, 2, False, accumulation=2, offload=True),
     Case("Llama, deep", 1, 2048, 1, False),
@@ -111,8 +113,8 @@ CASES = (
     Case("GPT-2", 2, 1024, 1, False),
     Case("Gemma 3", 1, 1024, 1, False),
     Case("Mixtral", 2, 1024, 1, False),
-    Case("Llama, deep", 2, 512, 1, False, reuse_distance=30_000_000),
-    Case("Llama, deep", 2, 512, 1, True, reuse_distance=30_000_000),
+    Case("Llama, deep", 2, 512, 1, False, live=10_000_000),
+    Case("Llama, deep", 2, 512, 1, True, live=10_000_000),
 )
 GPU_CASES = (
     Case("SmolLM2-135M", 1, 2048, 2, True),
@@ -152,7 +154,7 @@ def row(case: Case, options: argparse.Namespace) -> str:
     measured = measure(case, options)
     error = peak.total / measured["peak"] - 1
     notes = [case.dtype, *(["offload"] if case.offload else [])]
-    notes += [f"reuse {case.reuse_distance / 1e6:g} M"] if case.reuse_distance is not None else []
+    notes += [f"{case.live / 1e6:g} M live"] if case.live is not None else []
     cells = (
         case.model,
         f"{shape.num_parameters / 1e6:.1f}",
@@ -211,8 +213,9 @@ for name, content in json.loads(sys.argv[2]).items():
 
 def build_config(case: Case, folder: Path) -> SftConfig:
     gathering = {}
-    if case.reuse_distance is not None:
-        gathering = {"stage3_max_reuse_distance": case.reuse_distance, "stage3_prefetch_bucket_size": PREFETCH}
+    if case.live is not None:
+        gathering = {"stage3_max_live_parameters": case.live, "stage3_max_reuse_distance": case.live}
+        gathering["stage3_prefetch_bucket_size"] = PREFETCH
     return SftConfig.model_validate(
         {
             "run": {"name": "memory", "dir": str(folder)},

@@ -65,7 +65,8 @@ def _request_table(stages: Iterable[StageRequest]) -> Table:
 def _stage_table(stages: Iterable[StageForecast]) -> Table:
     """What `sft prepare` knows, and what follows from it. Without it, tokens and times are those of full packs."""
     table = _table("Work", "stage")
-    columns = ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "GiB sent a step")
+    table.caption = "traffic: what each worker receives and sends in a step"
+    columns = ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "traffic, GiB")
     for column in columns:
         table.add_column(column, justify="right")
     for stage in stages:

@@ -13,6 +13,7 @@ from launcher.preflight.findings import About, Finding, not_equal, same_on_many
 from launcher.preflight.network import Peer
 from launcher.preflight.node_facts import Contents, NodeFacts
 from launcher.preflight.shared_folders import SharedFolder
+from sft.data.reading.locations import without_secrets
 
 DRIVER = "driver"
 """What the driver's machine is called among the nodes."""
@@ -93,7 +94,7 @@ def check_limits(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
 
 def check_folder(folder: SharedFolder, problems: Mapping[str, str | None]) -> list[Finding]:
     """Whether a folder is one and the same for the driver and all nodes; `problems`: None where it is."""
-    named = f"{folder.field} ({folder.location})"
+    named = f"{folder.field} ({without_secrets(folder.location)})"
     told = {node: f"{named} {problem}" if problem else None for node, problem in problems.items()}
     return same_on_many(About.FILES, told)
 

@@ -6,7 +6,7 @@ from launcher.preflight.comparison import DRIVER, check_connections, check_folde
 from launcher.preflight.findings import About, Finding, same_on_many
 from launcher.preflight.network import AllReduce, Peer, summarize
 from launcher.preflight.probes import Probes
-from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, sees_mark
+from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, reason_of, sees_mark
 
 
 def check_folders(
@@ -67,5 +67,5 @@ def _problem(folder: SharedFolder, answer: FolderAnswer) -> str | None:
         if sees_mark(folder.location, answer.mark):
             return None
     except OSError as error:
-        return f"cannot be read by the driver: {error.strerror or error}"
+        return f"cannot be read by the driver: {reason_of(error)}"
     return "is not the driver's: what the node writes there is not seen by the driver"

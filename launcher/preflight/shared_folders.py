@@ -89,7 +89,7 @@ def marked(folders: Iterable[SharedFolder], word: str) -> Iterator[dict[str, str
                     stack.enter_context(_made(Path(folder.location)))
                 leave_mark(folder.location, mark_name(word, DRIVER_MARK))
             except OSError as error:
-                problems[folder.field] = f"cannot be written: {error.strerror or error}"
+                problems[folder.field] = f"cannot be written: {reason_of(error)}"
             else:
                 stack.callback(remove_mark, folder.location, mark_name(word, DRIVER_MARK))
         yield problems
@@ -106,8 +106,13 @@ def answer_on_node(folder: SharedFolder, word: str, who: str) -> FolderAnswer:
             return FolderAnswer(None)
         leave_mark(folder.location, mark_name(word, who))
     except OSError as error:
-        return FolderAnswer(f"cannot be used: {error.strerror or error}")
+        return FolderAnswer(f"cannot be used: {reason_of(error)}")
     return FolderAnswer(None, mark_name(word, who))
+
+
+def reason_of(error: OSError) -> str:
+    """Why a folder cannot be used, without the secrets of its URL."""
+    return without_secrets(" ".join((error.strerror or str(error)).split())[:300]) or type(error).__name__
 
 
 @contextmanager
@@ -117,8 +122,8 @@ def _made(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     finally:
-        with suppress(OSError):  # by now, others may have put something there
-            for path in new:
+        for path in new:
+            with suppress(OSError):  # others may have put something there meanwhile
                 path.rmdir()
 
 
@@ -130,5 +135,4 @@ def _as_os_errors() -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:
-        # Not chained: such errors often quote a URL with its password.
-        raise OSError(without_secrets(" ".join(str(error).split())[:300]) or type(error).__name__) from None
+        raise OSError(str(error) or type(error).__name__) from error

@@ -53,11 +53,8 @@ def _dear_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
         more = more._replace(num_workers=2 * more.num_workers)
     yield f"cluster.workers={more.num_workers}", more, "more GPUs for less time"
     offloaded = job.having("deepspeed", offload_optimizer="cpu")
-    yield (
-        "deepspeed.offload_optimizer=cpu",
-        offloaded,
-        f"updates wait for the CPUs; {_host_gib(offloaded)} of host memory",
-    )
+    price = f"updates wait for the CPUs; {_host_gib(offloaded)} of host memory"
+    yield "deepspeed.offload_optimizer=cpu", offloaded, price
     both = offloaded.having("deepspeed", offload_parameters="cpu")
     settings = "deepspeed.offload_optimizer=cpu deepspeed.offload_parameters=cpu"
     yield settings, both, f"layers wait, too; {_host_gib(both)} of host memory"

@@ -194,8 +194,10 @@ def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware)
     if hardware.gpu is None:
         kinds = ", ".join(GPUS)
         return [f"cluster.gpu is not given: whether it fits, time and cost are known with it; one of {kinds}"]
-    capacity, whole = GPUS[hardware.gpu].memory_gib * GIB, Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
-    if config.evaluate.sample_answers and whole * shape.num_parameters > capacity:
-        size = whole * shape.num_parameters / GIB
-        return [f"evaluate.sample_answers: the model is put on one GPU for them, and its {size:.0f} GiB do not fit"]
-    return []
+    gpu, num_bytes = GPUS[hardware.gpu], Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
+    speed = f"{hardware.expected_mfu:.0%} of {hardware.gpu}'s {gpu.teraflops:g} teraflops"
+    findings = [f"times are those of {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
+    whole = num_bytes * shape.num_parameters / GIB
+    if config.evaluate.sample_answers and whole > gpu.memory_gib:
+        findings.append(f"evaluate.sample_answers: one GPU is to hold the whole model for them, {whole:.0f} GiB")
+    return findings

@@ -1,8 +1,9 @@
 """Which parameters are whole at a moment of the step, as DeepSpeed gathers them, keeps them and gives them back.
 
-A module's parameters are gathered before it runs. Those of the modules behind it are gathered ahead, a bucket at a
-time. A parameter is kept from its forward to its backward pass where not more than `reuse_distance` elements are used
-in between; so a small model stays whole from the first layer on, and of a large one only the last layers do.
+Every module that runs gathers parameters ahead, those of the next modules that are not whole yet, until
+`live_parameters` are whole. What it finds whole on its way it keeps for its next use, so when the forward pass ends the
+last layers stay whole until their backward pass. A small model is gathered once in a step; of a large one the rest is
+gathered again.
 """
 
 from sft.sizing.model_shape import ModelShape
@@ -15,12 +16,11 @@ def gathered_bytes(shape: ModelShape, setting: Setting, layer: int) -> int:
         return 0
     is_head = layer == len(shape.layers)
     in_use = shape.head_size if is_head else shape.layers[layer].num_parameters
-    below = _size_below(shape, layer)
-    stays = _staying(shape, setting, layer)
-    # What is gathered ahead comes in one piece and is copied out of it.
-    ahead = min(below - stays, 2 * setting.buckets.prefetch)
+    below, most = _size_below(shape, layer), _most_whole(shape, setting)
+    # What is gathered ahead comes in one piece, which is there until all of it is used.
+    piece = setting.buckets.prefetch if below > most else 0
     tied = shape.head_size if shape.is_tied and not is_head else 0
-    return setting.numbers.num_bytes * (in_use + stays + ahead + tied)
+    return setting.numbers.num_bytes * (max(in_use, min(in_use + below, most)) + min(piece, below) + tied)
 
 
 def prefetch_bytes(shape: ModelShape, setting: Setting) -> int:
@@ -36,8 +36,7 @@ def is_gathering(setting: Setting) -> bool:
 
 def num_gathered_again(shape: ModelShape, setting: Setting) -> int:
     """Elements that are gathered a second time, for the backward pass."""
-    top = len(shape.layers)
-    return _size_below(shape, top) - _staying(shape, setting, top)
+    return max(0, shape.num_parameters - max(shape.head_size, _most_whole(shape, setting)))
 
 
 def _size_below(shape: ModelShape, layer: int) -> int:
@@ -46,11 +45,10 @@ def _size_below(shape: ModelShape, layer: int) -> int:
     return ends + sum(other.num_parameters for other in shape.layers[:layer])
 
 
-def _staying(shape: ModelShape, setting: Setting, layer: int) -> int:
-    """Of these, those that were kept since the forward pass."""
-    # Until a layer's parameters are used again, those above it are used forward and backward, and where activations
-    # are computed again once more; the head's are used twice.
+def _most_whole(shape: ModelShape, setting: Setting) -> int:
+    """Elements that are whole at one time at the most."""
+    # Not given back either is what is used again before so many others. Until a layer comes again, those above it come
+    # twice, and where activations are computed again three times; the head comes twice.
     uses = 3 if setting.activation_checkpointing else 2
-    from_the_top = (setting.buckets.reuse_distance - 2 * shape.head_size) // uses
-    above = sum(other.num_parameters for other in shape.layers[layer:])
-    return min(_size_below(shape, layer), max(0, from_the_top - above))
+    soon_used = (setting.buckets.reuse_distance - 2 * shape.head_size) // uses
+    return max(setting.buckets.live, soon_used)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sft.sizing.activations import backward_per_token, kept_per_token, norm_per_token
-from sft.sizing.gathering import gathered_bytes, prefetch_bytes
+from sft.sizing.gathering import gathered_bytes, is_gathering, prefetch_bytes
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.reduction import ReduceBucket
 from sft.sizing.setting import Setting
@@ -60,39 +60,13 @@ def peak_memory(shape: ModelShape, setting: Setting) -> Memory:
 
 def step_moments(shape: ModelShape, setting: Setting) -> Iterator[Memory]:
     """The moments of a step that may be its largest."""
-    states, num_tokens, b = device_states(shape, setting), setting.num_tokens, setting.numbers.num_bytes
-    kept = [num_tokens * kept_per_token(shape, layer, setting.numbers) for layer in shape.layers]
-    inputs = [num_tokens * b * shape.hidden_size] * len(shape.layers)
-    stored = inputs if setting.activation_checkpointing else kept
-    # The last norm, and the hidden states of supervised positions: a full pack has no others.
-    last = num_tokens * (norm_per_token(shape.structure.norm, shape.hidden_size, b) + b * shape.hidden_size)
-    bucket_bytes = _bucket_bytes(shape, setting)
-    at_head = Memory("", states, gathered_bytes(shape, setting, len(shape.layers)), bucket_bytes, sum(stored) + last)
-
-    in_piece = at_head.gathered + prefetch_bytes(shape, setting)
-    yield at_head._replace(when="end of the forward pass", gathered=in_piece)
-    yield from _head_moments(shape, setting, at_head)
+    always = Memory("always", device_states(shape, setting), reduction=_bucket_bytes(shape, setting))
+    yield from _forward_moments(shape, setting, always)
     bucket = ReduceBucket(setting)
     for size in _head_gradients(shape):
         bucket.add(size)
-    # The gradient of a tied head waits, whole, for that of the embeddings.
-    tied = b * shape.head_size if shape.is_tied else 0
-    for i, layer in reversed(list(enumerate(shape.layers))):
-        held = sum(stored[: i + 1]) + (kept[i] if setting.activation_checkpointing else 0)
-        gathered, waiting = gathered_bytes(shape, setting, i), bucket_bytes + tied
-        working = num_tokens * backward_per_token(shape, layer, b)
-        yield Memory("backward pass of the layers", states, gathered, waiting + bucket.outside, held + working)
-        taken = b * max(layer.tensors.values()) + max(bucket.add(size) for size in _gradients(layer.tensors))
-        yield Memory("gradients of the layers", states, gathered, waiting + taken, held)
-    taken = max(bucket.add(size) for name, size in shape.ends.items() if name in _FIRST)
-    embeddings = b * shape.head_size
-    # Of the embeddings: the parameters, their gradient, and that of a tied head.
-    whole = embeddings if gathered_bytes(shape, setting, 0) else 0
-    yield Memory("gradients of the embeddings", states, whole, bucket_bytes + tied + embeddings + taken)
-    left = bucket.outside
-    yield Memory("last gradients", states, whole, bucket_bytes + left + bucket.send())
-    part = min(split(shape.num_parameters, setting.num_workers), setting.buckets.sub_group)
-    yield Memory("update", states, 0, bucket_bytes + (_FLOAT32 * part if states.optimizer else 0))
+    yield from _layer_moments(shape, setting, always, bucket)
+    yield from _last_moments(shape, setting, always, bucket)
 
 
 def device_states(shape: ModelShape, setting: Setting) -> States:
@@ -119,14 +93,57 @@ def split(num_elements: int, num_workers: int) -> int:
     return -(-num_elements // num_workers)
 
 
-def _head_moments(shape: ModelShape, setting: Setting, at_head: Memory) -> Iterator[Memory]:
-    """The loss of the last chunk, then the gradient of the head; that of the chunks before is beside them."""
-    chunk = min(setting.logits_chunk_tokens, setting.num_tokens)
-    logits, gradient = chunk * shape.vocab_size, setting.numbers.num_bytes * shape.head_size
-    before = at_head.reduction + (gradient if setting.num_tokens > chunk else 0)
+def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Iterator[Memory]:
+    """The end of the forward pass, and the head's turn: the loss of its last chunk, and then its gradient."""
+    b, num_tokens = setting.numbers.num_bytes, setting.num_tokens
+    # The last norm, and the hidden states of supervised positions: a full pack has no others.
+    last = num_tokens * (norm_per_token(shape.structure.norm, shape.hidden_size, b) + b * shape.hidden_size)
+    gathered, held = gathered_bytes(shape, setting, len(shape.layers)), sum(_stored(shape, setting)) + last
+    at_head = always._replace(gathered=gathered, activations=held)
+    yield at_head._replace(when="end of the forward pass", gathered=gathered + prefetch_bytes(shape, setting))
+    chunk, gradient = min(setting.logits_chunk_tokens, num_tokens), b * shape.head_size
+    logits = chunk * shape.vocab_size
+    # That of the chunks before is there, too.
+    before = always.reduction + (gradient if num_tokens > chunk else 0)
     yield at_head._replace(when="head and loss", reduction=before, logits=_LOSS_ARRAYS * _FLOAT32 * logits)
-    given = setting.numbers.num_bytes * logits
-    yield at_head._replace(when="gradient of the head", reduction=before + gradient, logits=given)
+    yield at_head._replace(when="gradient of the head", reduction=before + gradient, logits=b * logits)
+
+
+def _layer_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:
+    """The backward pass of each layer, from the last on."""
+    b, num_tokens, stored = setting.numbers.num_bytes, setting.num_tokens, _stored(shape, setting)
+    # The gradient of a tied head waits, whole, for that of the embeddings.
+    waiting = always.reduction + (b * shape.head_size if shape.is_tied else 0)
+    for i, layer in reversed(list(enumerate(shape.layers))):
+        held = sum(stored[: i + 1])
+        if setting.activation_checkpointing:
+            held += num_tokens * kept_per_token(shape, layer, setting.numbers)
+        here = always._replace(gathered=gathered_bytes(shape, setting, i), reduction=waiting, activations=held)
+        working = num_tokens * backward_per_token(shape, layer, b)
+        reduction = waiting + bucket.outside
+        yield here._replace(when="backward pass of the layers", reduction=reduction, activations=held + working)
+        taken = b * max(layer.tensors.values()) + max(bucket.add(size) for size in _gradients(layer.tensors))
+        yield here._replace(when="gradients of the layers", reduction=waiting + taken)
+
+
+def _last_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:
+    """The gradients of the embeddings, the last reduction, the update."""
+    embeddings, held = setting.numbers.num_bytes * shape.head_size, always.reduction
+    taken = max(bucket.add(size) for name, size in shape.ends.items() if name in _FIRST)
+    made = embeddings * (2 if shape.is_tied else 1)
+    whole = always._replace(gathered=embeddings if is_gathering(setting) else 0)
+    yield whole._replace(when="gradients of the embeddings", reduction=held + made + taken)
+    yield whole._replace(when="last gradients", reduction=held + bucket.outside + bucket.send())
+    part = min(split(shape.num_parameters, setting.num_workers), setting.buckets.sub_group)
+    # The gradients of the parameters that are updated are put into one piece.
+    yield always._replace(when="update", reduction=held + (_FLOAT32 * part if always.states.optimizer else 0))
+
+
+def _stored(shape: ModelShape, setting: Setting) -> list[int]:
+    """Bytes that each layer keeps from its forward to its backward pass."""
+    if setting.activation_checkpointing:
+        return [setting.num_tokens * setting.numbers.num_bytes * shape.hidden_size] * len(shape.layers)
+    return [setting.num_tokens * kept_per_token(shape, layer, setting.numbers) for layer in shape.layers]
 
 
 def _bucket_bytes(shape: ModelShape, setting: Setting) -> int:

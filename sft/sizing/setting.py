@@ -1,12 +1,15 @@
 """What memory and traffic depend on besides the model: the batch, the workers, and where things lie."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config
+from sft.errors import UserError
 from sft.sizing.activations import Numbers
+
+_DEFAULT_LIMIT = 1_000_000_000
+"""DeepSpeed's, where the engine sets none."""
 
 
 class Buckets(NamedTuple):
@@ -16,21 +19,28 @@ class Buckets(NamedTuple):
     """Gradients that wait to be reduced together."""
     prefetch: int
     """Parameters that are gathered before they are needed."""
+    live: int
+    """Whole parameters, up to which others are gathered ahead."""
     reuse_distance: int
-    """Parameters that are used again within so many are not given back."""
+    """Parameters that are used again before so many others are not given back."""
     sub_group: int
     """Parameters of a worker that are updated together."""
 
     @classmethod
     def of(cls, config: SftConfig) -> Self:
-        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults."""
-        zero: Mapping[str, Any] = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
-        return cls(
-            int(zero["reduce_bucket_size"]),
-            int(zero["stage3_prefetch_bucket_size"]),
-            int(zero.get("stage3_max_reuse_distance", 1e9)),
-            int(zero.get("sub_group_size", 1e9)),
-        )
+        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults.
+
+        Raises:
+            UserError: `deepspeed.extra` has something else than a number for one.
+        """
+        zero: Any = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
+        names = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters")
+        names += ("stage3_max_reuse_distance", "sub_group_size")
+        given = [zero.get(name, _DEFAULT_LIMIT) for name in names]
+        for name, limit in zip(names, given, strict=True):
+            if not isinstance(limit, int | float):
+                raise UserError(f"deepspeed.extra.zero_optimization.{name}: {limit!r} is not a number")
+        return cls(*map(int, given))
 
 
 class Setting(NamedTuple):

@@ -64,6 +64,11 @@ class Schedule:
         parts += [f"then {damage}" for damage in self.damage.values()]
         return f"{len(parts)} faults on {'→'.join(map(str, self.sizes))} ranks: {'; '.join(parts)}"
 
+    @property
+    def has_hang(self) -> bool:
+        """Whether a rank is made to hang."""
+        return any(fault.how == "stop" for fault in self.faults)
+
     def of(self, attempt: int, rank: int) -> list[dict[str, Any]]:
         """Those of a rank in an attempt, as JSON."""
         return [asdict(f) for f in self.faults if f.attempt == attempt and f.rank in (rank, -1)]

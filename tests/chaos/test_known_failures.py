@@ -31,14 +31,12 @@ from tests.jobs import PARTITION_ALL
 
 NUM_EXAMPLES, PACKS_PER_STEP, EPOCHS = 36, 8, 3
 """Of the job with epochs: one example a pack, so an epoch is four and a half steps, and step 9 begins the third."""
-NEVER_SECONDS = 100.0
-"""Nothing hangs here: an attempt ends by its faults alone, however slow the machine is."""
 
 
 def with_deepspeed(job: Job, **section: Any) -> Job:
     """The job, with parameters partitioned as those of a large model are."""
     content = {**job.content, "deepspeed": {"extra": PARTITION_ALL, **section}}
-    return job._replace(content=content, hang_timeout_seconds=NEVER_SECONDS)
+    return job._replace(content=content)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +89,7 @@ def epochs(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
         "checkpoint": {"every_steps": 3},
     }
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
-    return Job(content, workload.as_json(), job.zygote, folder, NEVER_SECONDS)
+    return Job(content, workload.as_json(), job.zygote, folder)
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ def test_packs_from_the_nodes_disks_train_the_same_model_to_the_bit(
     job: Job, undisturbed: RunFolder, tmp_path: Path
 ) -> None:
     data = {**job.content["data"], "staging": "node_local", "staging_dir": str(tmp_path)}
-    # Nothing hangs here: ranks are only killed.
-    staged = job._replace(content={**job.content, "data": data}, hang_timeout_seconds=60.0)
+    staged = job._replace(content={**job.content, "data": data})
     faults = (Fault(1, 1, "train", 4 + 5, "kill"), Fault(2, 0, "train", 4, "kill"))
     run = staged.run("staged", Schedule(0, (2,), faults))
     for index, stage in enumerate(NUM_STEPS):

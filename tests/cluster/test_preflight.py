@@ -27,8 +27,8 @@ from tests.cluster.conftest import WriteConfig
 from tests.cluster.running import wait_until
 
 ROOT = Path(__file__).parents[2]
-# That a node is lost is noticed in seconds.
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
+# That a node is lost is noticed sooner than by default, but later than that a process on it does not answer.
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 SICK_CPUS = 4
 BEHIND_SECONDS = 30
 

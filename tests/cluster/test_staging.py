@@ -36,7 +36,9 @@ class Machine(NamedTuple):
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Machine]]]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    # Without a port for a dashboard that nobody opens: another Ray on this machine may have the usual one.
+    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     found = []
     for number in range(3):
         disk = tmp_path_factory.mktemp(f"node{number}")
@@ -104,7 +106,7 @@ def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
     for num_nodes, first_step in ((2, 0), (1, 3), (3, 5)):
         worlds = nodes_of(num_nodes, ranks_per_node=2)
         orders = [planned.order(world, None, first_step) for world in worlds]
-        found = ray.get([w.fetch.remote(o) for w, o in zip(workers, orders, strict=False)], timeout=60)
+        found = ray.get([w.fetch.remote(o) for w, o in zip(workers, orders, strict=False)], timeout=120)
         for world, machine, report in zip(worlds, connected, found, strict=False):
             wanted = planned.fed_by(world, first_step)
             assert report.is_complete
@@ -119,7 +121,7 @@ def test_the_fetching_ends_with_the_worker_that_it_is_for(connected: list[Machin
     machine = connected[0]
     worker = start_worker(machine)
     worker.fetch.remote(planned.order(World(), None))
-    wait_until(lambda: num_there(planned, machine) > 0, 30, "nothing is fetched")
+    wait_until(lambda: num_there(planned, machine) > 0, 60, "nothing is fetched")
     ray.kill(worker)
     counts = [-1] * 5
 

@@ -146,6 +146,8 @@ def test_a_folder_is_an_error_of_the_nodes_that_do_not_share_it() -> None:
     (finding,) = check_folder(FOLDER, problems)
     assert (finding.text, finding.nodes) == ("b, c: run.dir (/runs/one) is not there", ("b", "c"))
     assert check_folder(FOLDER, {"a": None}) == []
+    (finding,) = check_folder(FOLDER._replace(location="sftp://me:hunter2@host/run"), problems)
+    assert finding.text == "b, c: run.dir (sftp://host/run) is not there"
 
 
 @pytest.mark.parametrize(

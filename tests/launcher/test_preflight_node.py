@@ -126,8 +126,11 @@ def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
 def test_a_folder_that_the_driver_cannot_write_is_said_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     folders = [SharedFolder(f, str(tmp_path / "file" / f), nodes_write=True) for f in ("run.dir", "checkpoint.dir")]
+    folders.append(SharedFolder("data.cache_dir", str(tmp_path / "new" / ("x" * 300)), nodes_write=False))
     with marked(folders, "w") as refused:
+        assert refused.pop("data.cache_dir") == "cannot be written: File name too long"
         assert refused == dict.fromkeys(("run.dir", "checkpoint.dir"), "cannot be written: Not a directory")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "nothing half-made stays"
 
 
 def test_a_mark_of_another_check_is_none(tmp_path: Path) -> None:
@@ -142,8 +145,9 @@ def test_object_storage_is_marked_alike() -> None:
         assert answer_on_node(folder, "w", "n1").problem is None
         remove_mark(folder.location, mark_name("w", "n1"))
     assert not sees_mark(folder.location, mark_name("w", "driver"), within_seconds=0)
-    with marked([folder._replace(location="nosuch://bucket/run")], "w") as refused:
+    with marked([folder._replace(location="nosuch://me:hunter2@bucket/run")], "w") as refused:
         assert "nosuch" in refused["checkpoint.dir"]
+        assert "hunter2" not in refused["checkpoint.dir"]
 
 
 def test_a_mark_that_shows_late_is_waited_for(tmp_path: Path) -> None:

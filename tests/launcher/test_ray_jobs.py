@@ -1,6 +1,7 @@
 """A job that is submitted to a real Ray on this machine: what is sent, how it is followed, and what comes of it."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -9,9 +10,9 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -29,6 +30,7 @@ from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
 STEPS = {"broad": 2, "words": 60}
+START_SECONDS = 200
 CONFIG = """
 run: {name: small, dir: /shared/run}
 model: {path: owner/model}
@@ -50,30 +52,50 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+class LocalRay(NamedTuple):
+    """A Ray on this machine that wants a token, its client, and the variables that say where the token is."""
+
+    address: str
+    client: JobSubmissionClient
+    variables: dict[str, str]
+
+
 @pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    """The address of a Ray with two CPUs. It takes free ports: this machine may have another Ray."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+def local_ray() -> Iterator[LocalRay]:
+    """With two CPUs, and on free ports: this machine may have another Ray."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        port, client_port = (listener.getsockname()[1] for listener in listeners)
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # with a short path, for sockets
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", "--port=0"]
-        command += [f"--temp-dir={folder}", f"--dashboard-port={port}", "--dashboard-agent-listen-port=0"]
-        command += ["--object-store-memory=100000000", "--ray-client-server-port=0", "--disable-usage-stats"]
-        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        command += [f"--dashboard-port={port}", f"--ray-client-server-port={client_port}", f"--temp-dir={folder}"]
+        command += ["--dashboard-agent-listen-port=0", "--object-store-memory=100000000", "--disable-usage-stats"]
+        token = Path(folder, "token")
+        token.write_text(secrets.token_hex(32))
+        variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(ROOT)}
+        variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env=variables | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
+        )
+        address = f"http://127.0.0.1:{port}"
         try:
-            wait_until(lambda: takes_jobs(f"http://127.0.0.1:{port}"), 120, "Ray takes no jobs")
-            yield f"http://127.0.0.1:{port}"
+            # The dashboard is there before the agent that starts jobs.
+            wait_until(lambda: takes_jobs(address, token.read_text(), process), 120, "Ray takes no jobs")
+            yield LocalRay(address, client_of(address, token.read_text()), variables)
         finally:
             process.terminate()
             process.wait(60)
 
 
-def takes_jobs(address: str) -> bool:
-    # Its dashboard is there before the agent that starts jobs.
+def client_of(address: str, token: str) -> JobSubmissionClient:
+    # Not by variables: Ray would keep to them in this process, which runs other tests.
+    return JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"})
+
+
+def takes_jobs(address: str, token: str, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "Ray has ended; see its messages"
     with suppress(ConnectionError, RuntimeError):
-        JobSubmissionClient(address).submit_job(entrypoint="true")
+        client_of(address, token).submit_job(entrypoint="true")
         return True
     return False
 
@@ -174,23 +196,24 @@ def test_a_cluster_that_cannot_be_reached_is_one_message(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.timeout(900)
 # Ray's client gives aiohttp an argument that is out of date.
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")
 def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_loses_no_line(
-    dashboard: str, tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
+    local_ray: LocalRay, tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
 ) -> None:
     content = two_stage_job("local", tmp_path, tiny_model_dir, small_records, STEPS)
-    content |= {"ray": {"python": sys.executable}, "cluster": {"workers": 1}}
+    content |= {"ray": {"python": sys.executable}, "cluster": {"workers": 1, "preflight": False}}
     config, run = tmp_path / "local.yaml", RunFolder(tmp_path / "local")
     config.write_text(yaml.safe_dump(content))
-    client = JobSubmissionClient(dashboard)
+    client = local_ray.client
 
     # Followed until Ctrl-C, which the job does not notice.
-    with submitted(config, dashboard, tmp_path / "first.log", package=changed_checkout(tmp_path)) as first:
+    with submitted(config, local_ray, tmp_path / "first.log", package=changed_checkout(tmp_path)) as first:
         wait_until(lambda: "is on the cluster" in (tmp_path / "first.log").read_text(), 60, "it is not submitted")
-        with submitted(config, dashboard, tmp_path / "second.log") as second:
+        with submitted(config, local_ray, tmp_path / "second.log") as second:
             assert second.wait(60) == 2
-        wait_until(lambda: len(metrics(run, "words")) > 2, 120, "it does not train")
+        wait_until(lambda: len(metrics(run, "words")) > 2, START_SECONDS, "it does not train")
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 130
     assert "is under way on this cluster: job local-1 is" in (tmp_path / "second.log").read_text()
@@ -208,18 +231,18 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
 
     # Followed to its end over a connection that breaks.
     with (
-        breaking_connection(dashboard) as (address, break_all),
-        submitted(config, address, tmp_path / "third.log", only_stdout=True) as third,
+        breaking_connection(local_ray.address) as (address, break_all),
+        submitted(config, local_ray._replace(address=address), tmp_path / "third.log", only_stdout=True) as third,
     ):
-        wait_until(lambda: len(metrics(run, "words")) > stopped_at, 120, "it does not go on")
+        wait_until(lambda: len(metrics(run, "words")) > stopped_at, START_SECONDS, "it does not go on")
         break_all()
-        assert third.wait(120) == 0
+        assert third.wait(START_SECONDS) == 0
     assert (tmp_path / "third.log").read_text() == client.get_job_logs("local-2")
     assert [line["step"] for line in metrics(run, "words")] == list(range(STEPS["words"]))
 
     # The exit code is the job's: 2, with its own message.
-    with submitted(config, dashboard, tmp_path / "last.log", "data.sources.words.path=/nowhere.jsonl") as last:
-        assert last.wait(100) == 2
+    with submitted(config, local_ray, tmp_path / "last.log", "data.sources.words.path=/nowhere.jsonl") as last:
+        assert last.wait(START_SECONDS) == 2
     assert "/nowhere.jsonl" in (tmp_path / "last.log").read_text()
 
 
@@ -236,14 +259,14 @@ def changed_checkout(folder: Path) -> Path:
 
 @contextmanager
 def submitted(
-    config: Path, address: str, log: Path, *overrides: str, package: Path | None = None, only_stdout: bool = False
+    config: Path, ray: LocalRay, log: Path, *overrides: str, package: Path | None = None, only_stdout: bool = False
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [*SFT, "submit", "ray", str(config), *overrides, "--address", address]
+    command = [*SFT, "submit", "ray", str(config), *overrides, "--address", ray.address]
     command += ["--package", str(package)] if package else []
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_TOKEN": "canary"}
     with log.open("wb") as file:
         errors: Any = subprocess.DEVNULL if only_stdout else file
-        process = subprocess.Popen(command, stdout=file, stderr=errors, cwd=ROOT, env=environment)
+        variables = ray.variables | {"HF_TOKEN": "canary"}
+        process = subprocess.Popen(command, stdout=file, stderr=errors, cwd=ROOT, env=variables)
     try:
         yield process
     finally:

@@ -17,7 +17,7 @@ from sft.sizing.setting import Buckets, Setting
 from sft.sizing.traffic import step_traffic
 from tests.sizing.models import LLAMA_8B, all_models
 
-BUCKETS = Buckets(reduce=100_000_000, prefetch=100_000_000, reuse_distance=10**9, sub_group=10**9)
+BUCKETS = Buckets(reduce=10**8, prefetch=10**8, live=10**9, reuse_distance=10**9, sub_group=10**9)
 ON_8_GPUS = Setting(
     num_workers=8,
     num_tokens=8192,
@@ -41,7 +41,7 @@ settings = st.builds(
     offload_optimizer=st.booleans(),
     offload_parameters=st.booleans(),
     copies_checkpoint=st.booleans(),
-    buckets=st.builds(Buckets, *[st.integers(10_000, 10**9)] * 4),
+    buckets=st.builds(Buckets, *[st.integers(10_000, 10**9)] * 5),
 )
 shapes = st.sampled_from(SHAPES)
 

@@ -37,9 +37,10 @@ def write_config(lab: Lab, tiny_model_dir: Path, small_records: SmallRecords) ->
 
     def write(name: str, steps: dict[str, int], **sections: dict[str, Any]) -> Path:
         content = two_stage_job(name, lab.shared, model, records, steps)
-        cluster = {"workers": 2, "cpus_per_worker": 2}
-        for section, fields in ({"cluster": cluster, "slurm": {"signal_before_end_seconds": 60}} | sections).items():
-            content[section] = {**content.get(section, {}), **fields}
+        content["cluster"] = {"workers": 2, "cpus_per_worker": 2}
+        content["slurm"] = {"memory_gib_per_node": 2}  # without it a job gets all of a node's
+        for section, fields in sections.items():
+            content[section] |= fields
         path = lab.shared / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
         return path

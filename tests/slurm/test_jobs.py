@@ -28,7 +28,7 @@ print(json.dumps([node["Resources"] for node in ray.nodes()]))
 def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab, write_config: WriteConfig) -> None:
     config = write_config("plain", {"broad": 4, "words": 60})
     run = run_of(config)
-    (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1']", "slurm.memory_gib_per_node=3")
+    (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1']")
     wait_for_attempt(run, 1)
     nodes = lab.nodes_of(job_id)
     folder = f"/tmp/sft-ray-{job_id}"
@@ -39,7 +39,7 @@ def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab,
     program = [sys.executable, "-c", _SHOW_NODES]
     known = lab.on_node(nodes[0], *ask, f"RAY_AUTH_TOKEN_PATH={folder}/token", *program)
     for resources in json.loads(known.splitlines()[-1]):
-        assert (resources["CPU"], resources["GPU"], resources["memory"]) == (2, 1, 3 * 1024**3)
+        assert (resources["CPU"], resources["GPU"], resources["memory"]) == (2, 1, 2 * 1024**3)
     assert "AuthenticationError" in lab.on_node(nodes[0], *ask, f"RAY_AUTH_TOKEN={'0' * 64}", *program, code=1)
     token = lab.on_node(nodes[0], "cat", f"{folder}/token").strip()
     assert len(token) == 64
@@ -106,6 +106,7 @@ def test_two_jobs_on_the_same_nodes_do_not_meet_and_one_goes_on_after_its_time_l
     # Less than two minutes are left, so Slurm says it when it looks, which is every half minute.
     lab.run("scontrol", "update", f"JobId={left}", f"TimeLimit={60 * int(hours) + int(minutes) + 2}")
     wait_until(lambda: lab.job(left)["Restarts"] == "1", 120, "the time limit did not queue the job again")
+    lab.run("scontrol", "update", f"JobId={left}", "TimeLimit=60")
     lab.wait_for_state(right, "COMPLETED", END_SECONDS)
     assert_finished(lab, run_of(configs[1]), configs[1], right, attempts=1)
 
@@ -126,7 +127,7 @@ def test_a_script_submitted_by_hand_keeps_the_exit_code_of_a_job_that_fails(
 ) -> None:
     config = write_config("wrong", {"broad": 4, "words": 4})
     log = lab.shared / "by_hand.log"
-    options = ["--cpus-per-task=2", "--gpus-per-node=0", f"--output={log}"]
+    options = ["--cpus-per-task=2", "--gpus-per-node=0", "--mem=2G", f"--output={log}"]
     script = ROOT / "slurm" / "ray_cluster.sbatch"
     done = lab.run("sbatch", "--parsable", *options, script, config, "stages.words.mixture.replay={nothing: 0.5}")
     job_id = done.stdout.strip()
