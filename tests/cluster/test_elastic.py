@@ -63,7 +63,7 @@ def saved_between(run: RunFolder) -> list[int]:
     return [step for step in published_steps(run.stage(1, "words").checkpoints) if step % EVERY_STEPS]
 
 
-def wait_for_size(run: RunFolder, size: int) -> None:
+def wait_for_size(run: RunFolder, size: int, seconds: float = 120) -> None:
     """Until an attempt with so many workers has trained a step."""
 
     def has_trained() -> bool:
@@ -73,4 +73,4 @@ def wait_for_size(run: RunFolder, size: int) -> None:
             return False
         return any(line["attempt"] == latest for line in metrics(run, "words"))
 
-    wait_until(has_trained, 120, f"no step was trained by {size} workers")
+    wait_until(has_trained, seconds, f"no step was trained by {size} workers")

@@ -23,7 +23,7 @@ def test_the_laptop_goes_away_and_the_job_ends_as_if_it_were_there(
     ray_cluster.nodes.run(HEAD, "bash", "-c", "exec 3<> /dev/tcp/127.0.0.1/8265", code=1)
 
     laptop = started_on_laptop(ray_cluster, submit, tmp_path / "laptop.log")
-    wait_for_size(run, 2)
+    wait_for_size(run, 2, END_SECONDS)
     assert "job alone-1 is RUNNING" in ray_cluster.sft(LAPTOP, *submit, code=2)
     wait_until(lambda: "broad  step 4/4" in (tmp_path / "laptop.log").read_text(), 60, "the log is not followed")
     ray_cluster.nodes.kill(LAPTOP)
@@ -43,11 +43,11 @@ def test_a_node_is_lost_and_one_joins_and_a_stop_saves(ray_cluster: RayCluster, 
     run = write_config("elastic", {"broad": 4, "words": 5000}, workers=[1, 2])
     submit = ["submit", "ray", config_of("elastic"), "--address", ray_cluster.dashboard, "--detach"]
     ray_cluster.sft(LAPTOP, *submit)
-    wait_for_size(run, 2)
+    wait_for_size(run, 2, END_SECONDS)
     ray_cluster.nodes.kill(WORKERS[1])
-    wait_for_size(run, 1)
+    wait_for_size(run, 1, END_SECONDS)
     ray_cluster.up(WORKERS[1])
-    wait_for_size(run, 2)
+    wait_for_size(run, 2, END_SECONDS)
     assert "node3" in status(run)["restarts"][0]["why"]
 
     assert "was stopped" in ray_cluster.jobs("stop", "elastic-1")
