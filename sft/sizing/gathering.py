@@ -36,7 +36,9 @@ def is_gathering(setting: Setting) -> bool:
 
 def num_gathered_again(shape: ModelShape, setting: Setting) -> int:
     """Elements that are gathered a second time, for the backward pass."""
-    return max(0, shape.num_parameters - max(shape.head_size, _most_whole(shape, setting)))
+    again = max(0, shape.num_parameters - max(shape.head_size, _most_whole(shape, setting)))
+    # Tied embeddings come three times: at the beginning, as the head, and at the end.
+    return again + (shape.head_size if again and shape.is_tied else 0)
 
 
 def _size_below(shape: ModelShape, layer: int) -> int:

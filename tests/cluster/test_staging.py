@@ -67,7 +67,8 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     run = RunFolder(config.with_suffix(""))
     # Two CPUs a worker: no node has room for both. The nodes' addresses would not pass for those of real machines.
     command = [*SFT, "train", str(config), "data.staging=node_local"]
-    command += ["cluster.cpus_per_worker=2", "cluster.preflight=false"]
+    command += ["cluster.cpus_per_worker=2", "cluster.preflight=false", "stages.broad.budget.steps=1"]
+    command += ["checkpoint.every_steps=50", "evaluate.max_examples_per_task=1"]
     variables = {**environment(), "RAY_ADDRESS": machines[0].address}
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

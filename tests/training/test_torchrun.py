@@ -67,7 +67,7 @@ def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
     assert done.returncode == 1, "torchrun's own"
     # As often as torchrun starts them.
-    assert done.stderr.count("Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in the environment of torchrun") == 2
+    assert done.stderr.count("Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment") == 2
     assert not run.path.exists()
 
 
