@@ -18,7 +18,7 @@ def gathered_bytes(shape: ModelShape, setting: Setting, layer: int) -> int:
     in_use = shape.head_size if is_head else shape.layers[layer].num_parameters
     below, most = _size_below(shape, layer), _most_whole(shape, setting)
     # What is gathered ahead comes in one piece, which is there until all of it is used.
-    piece = setting.buckets.prefetch if below > most else 0
+    piece = min(setting.buckets.prefetch, most) if below > most else 0
     tied = shape.head_size if shape.is_tied and not is_head else 0
     return setting.numbers.num_bytes * (max(in_use, min(in_use + below, most)) + min(piece, below) + tied)
 

@@ -82,13 +82,15 @@ def test_it_is_what_the_rules_give(name: str, checkpointing: bool) -> None:
         buckets = Buckets(10**8, 10**8, limit, limit, 10**9)
         setting = ON_8_GPUS._replace(buckets=buckets, activation_checkpointing=checkpointing)
         real = follow(shape, buckets, checkpointing)
-        # What was given back before anything was kept for the backward pass; and the head's place among the rest.
-        tolerance = 0.1 * shape.num_parameters
-        again = num_gathered_again(shape, setting)
-        assert shape.num_parameters + again == pytest.approx(real.num_gathered, abs=tolerance), part
-        piece = buckets.prefetch
+        # The first layers and the embeddings are given back before anything is kept for the backward pass.
+        tolerance = shape.head_size + 0.05 * shape.num_parameters
+        gathered = shape.num_parameters + num_gathered_again(shape, setting)
+        assert gathered == pytest.approx(real.num_gathered, abs=tolerance), part
         at_head = gathered_bytes(shape, setting, len(shape.layers)) / 2
-        assert at_head == pytest.approx(real.whole_at_head, abs=tolerance + piece), part
+        # The piece that parameters came in is not among those that were followed.
+        piece = min(buckets.prefetch, limit)
+        assert real.whole_at_head <= at_head + 0.1 * shape.num_parameters, part
+        assert at_head <= real.whole_at_head + piece + 0.1 * shape.num_parameters, part
 
 
 def test_a_small_model_is_whole_when_the_head_runs_and_less_so_with_each_layer() -> None:
