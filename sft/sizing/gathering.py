@@ -52,5 +52,4 @@ def _most_whole(shape: ModelShape, setting: Setting) -> int:
     # Not given back either is what is used again before so many others. Until a layer comes again, those above it come
     # twice, and where activations are computed again three times; the head comes twice.
     uses = 3 if setting.activation_checkpointing else 2
-    soon_used = (setting.buckets.reuse_distance - 2 * shape.head_size) // uses
-    return max(setting.buckets.live, soon_used)
+    return max(setting.buckets.live, (setting.buckets.reuse_distance - 2 * shape.head_size) // uses)

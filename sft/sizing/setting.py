@@ -34,8 +34,8 @@ class Buckets(NamedTuple):
             UserError: `deepspeed.extra` has something else than a number for one.
         """
         zero: Any = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
-        names = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_max_live_parameters")
-        names += ("stage3_max_reuse_distance", "sub_group_size")
+        of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
+        names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
         given = [zero.get(name, _DEFAULT_LIMIT) for name in names]
         for name, limit in zip(names, given, strict=True):
             if not isinstance(limit, int | float):

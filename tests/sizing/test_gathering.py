@@ -77,7 +77,7 @@ def follow(shape: ModelShape, buckets: Buckets, checkpointing: bool) -> Followed
 @pytest.mark.parametrize("name", SHAPES)
 def test_it_is_what_the_rules_give(name: str, checkpointing: bool) -> None:
     shape = SHAPES[name]
-    for part in (0.15, 0.3, 0.6, 1.1):
+    for part in (0.125, 0.3, 0.6, 0.9):
         limit = round(part * shape.num_parameters)
         buckets = Buckets(10**8, 10**8, limit, limit, 10**9)
         setting = ON_8_GPUS._replace(buckets=buckets, activation_checkpointing=checkpointing)
