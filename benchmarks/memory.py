@@ -112,7 +112,7 @@ CASES = (
     Case("Qwen3", 2, 1024, 1, True),
     Case("GPT-2", 2, 1024, 1, False),
     Case("Gemma 3", 1, 1024, 1, False),
-    Case("Mixtral", 2, 1024, 1, False),
+    Case("Mixtral", 2, 1024, 1, False, "float32"),
     Case("Llama, deep", 2, 512, 1, False, live=10_000_000),
     Case("Llama, deep", 2, 512, 1, True, live=10_000_000),
 )

@@ -52,8 +52,7 @@ def plan_request(job: JobConfig, config: str, package: Path | None) -> Request:
     Raises:
         UserError: the package cannot be sent.
     """
-    # The shell that starts it would stand between the job and its signals.
-    entrypoint = f"exec {shlex.join(train_command(job, _CONFIG, is_shipped=package is not None))}"
+    entrypoint = shlex.join(train_command(job, _CONFIG, is_shipped=package is not None))
     files = {_CONFIG: config.encode()} | (read_package(package) if package else {})
     return Request(entrypoint, dict(job.ray.driver_resources), {_RUN_DIR: str(job.sft.run.dir)}, files)
 

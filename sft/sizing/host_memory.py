@@ -7,9 +7,14 @@ from sft.sizing.model_shape import ModelShape
 from sft.sizing.setting import Setting
 
 GIB = 1024**3
+BFLOAT16_BYTES = 2
 
 CPU_PROCESS_BYTES = round(0.6 * GIB)
 """Allowance: Python, torch, DeepSpeed and transformers in a process that trains on CPUs (measured: 0.5 GiB)."""
+
+CPU_KERNELS_BYTES = round(0.6 * GIB)
+"""Allowance: in bfloat16 oneDNN keeps a compiled kernel for each shape of a matrix product, and packs vary in length;
+1,024 kernels of 0.6 MiB at the most (measured)."""
 
 GPU_PROCESS_BYTES = 4 * GIB
 """Allowance: the same with CUDA's libraries. Not measured."""
@@ -39,8 +44,9 @@ def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
     """The memory that a worker needs on its machine."""
     on_gpu = setting.numbers.on_gpu
     copy = OPTIMIZER_BYTES * split(shape.num_parameters, setting.num_workers) if setting.copies_checkpoint else 0
+    kernels = CPU_KERNELS_BYTES if setting.numbers.num_bytes == BFLOAT16_BYTES else 0
     return HostMemory(
-        GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES,
+        GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES + kernels,
         sum(offloaded_states(shape, setting)) if on_gpu else 0,
         0 if on_gpu else peak_memory(shape, setting).total,
         copy,

@@ -105,7 +105,8 @@ def test_a_dry_run_prints_what_would_be_sent_and_needs_no_cluster(
 ) -> None:
     assert main(["submit", "ray", str(config), "run.seed=7", "--dry-run", "--package", str(ROOT)]) == 0
     request, sent = yaml.safe_load_all(capsys.readouterr().out)
-    assert request["entrypoint"] == "exec python -m launcher train config.yaml"
+    assert request["entrypoint"] == "python -m launcher train config.yaml"
+    assert int(request["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]) >= 600, "a stop needs the time of a save"
     assert request["metadata"] == {"sft_run_dir": "/shared/run"}
     (tmp_path / "sent.yaml").write_text(yaml.safe_dump(sent))
     given, read = load_job(config, ["run.seed=7"]), load_job(tmp_path / "sent.yaml")
@@ -208,8 +209,9 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
     config.write_text(yaml.safe_dump(content))
     client = local_ray.client
 
-    # Followed until Ctrl-C, which the job does not notice.
-    with submitted(config, local_ray, tmp_path / "first.log", package=changed_checkout(tmp_path)) as first:
+    # Followed until Ctrl-C, which the job does not notice. The preflight compares the programs of the driver and the node.
+    checkout = changed_checkout(tmp_path)
+    with submitted(config, local_ray, tmp_path / "first.log", "cluster.preflight=true", package=checkout) as first:
         wait_until(lambda: "is on the cluster" in (tmp_path / "first.log").read_text(), 60, "it is not submitted")
         with submitted(config, local_ray, tmp_path / "second.log") as second:
             assert second.wait(60) == 2
@@ -219,6 +221,7 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
     assert "is under way on this cluster: job local-1 is" in (tmp_path / "second.log").read_text()
     seen = (tmp_path / "first.log").read_text()
     assert "this is the checkout" in seen
+    assert "nothing is wrong" in seen
     assert "No longer followed. Job local-1 goes on." in seen
     assert client.get_job_status("local-1") == "RUNNING"
     assert "canary" not in str(client.list_jobs())

@@ -17,12 +17,14 @@ from tests.ray_cluster.nodes import Nodes, running_nodes
 HEAD, WORKERS, LAPTOP = "node1", ("node2", "node3"), "node4"
 _TOKEN_PATH = "/tmp/ray-token"  # each node has a /tmp of its own
 
-# As in slurm/ray_cluster.sbatch: a node that is silent is lost after seconds.
-_FAST = {
+# What docs/CLUSTER.md sets on every node.
+_SETTINGS = {
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
-    "RAY_health_check_failure_threshold": "5",
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "-1",
+    "DASHBOARD_METRIC_PORT": "-1",
 }
 
 WriteConfig = Callable[..., RunFolder]
@@ -49,7 +51,7 @@ class RayCluster:
             options += ["--head", "--port", "6379", "--dashboard-host", address, "--num-cpus", "0"]
         else:
             options += ["--address", f"{self.nodes.address(HEAD)}:6379", "--num-cpus", "2"]
-        self.nodes.run(node, "ray", "start", *options, variables={**self.client, **_FAST})
+        self.nodes.run(node, "ray", "start", *options, variables={**self.client, **_SETTINGS})
 
     def sft(self, node: str, *arguments: object, code: int = 0, **variables: str) -> str:
         """What `sft` prints there."""

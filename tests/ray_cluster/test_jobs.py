@@ -18,9 +18,11 @@ def test_the_laptop_goes_away_and_the_job_ends_as_if_it_were_there(
 ) -> None:
     run = write_config("alone", {"broad": 4, "words": 60}, workers=2)
     submit = ["submit", "ray", config_of("alone"), "--address", ray_cluster.dashboard]
-    # Only who has the token can submit, and only over the head's own address.
+    # Only who has the token can submit, and the dashboard has one address. What is bound to all, as *, wants the token.
     assert "Authentication required" in ray_cluster.sft(LAPTOP, *submit, code=2, RAY_AUTH_MODE="disabled")
-    ray_cluster.nodes.run(HEAD, "bash", "-c", "exec 3<> /dev/tcp/127.0.0.1/8265", code=1)
+    addresses = [line.split()[3] for line in ray_cluster.nodes.run(HEAD, "ss", "-Hltn").stdout.splitlines()]
+    assert [address for address in addresses if address.endswith(":8265")] == [ray_cluster.dashboard[len("http://") :]]
+    assert [address for address in addresses if address.startswith("0.0.0.0:")] == []
 
     laptop = started_on_laptop(ray_cluster, submit, tmp_path / "laptop.log")
     wait_for_size(run, 2, END_SECONDS)
