@@ -7,7 +7,7 @@ from sft.sizing.model_shape import ModelShape
 from sft.sizing.setting import Setting
 
 GIB = 1024**3
-BFLOAT16_BYTES = 2
+_BFLOAT16_BYTES = 2
 
 CPU_PROCESS_BYTES = round(0.6 * GIB)
 """Allowance: Python, torch, DeepSpeed and transformers in a process that trains on CPUs (measured: 0.5 GiB)."""
@@ -44,7 +44,7 @@ def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
     """The memory that a worker needs on its machine."""
     on_gpu = setting.numbers.on_gpu
     copy = OPTIMIZER_BYTES * split(shape.num_parameters, setting.num_workers) if setting.copies_checkpoint else 0
-    kernels = CPU_KERNELS_BYTES if setting.numbers.num_bytes == BFLOAT16_BYTES else 0
+    kernels = CPU_KERNELS_BYTES if setting.numbers.num_bytes == _BFLOAT16_BYTES else 0
     return HostMemory(
         GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES + kernels,
         sum(offloaded_states(shape, setting)) if on_gpu else 0,

@@ -209,13 +209,13 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
     config.write_text(yaml.safe_dump(content))
     client = local_ray.client
 
-    # Followed until Ctrl-C, which the job does not notice. The preflight compares the programs of the driver and the node.
+    # Followed until Ctrl-C, which the job does not notice. The preflight compares the programs of driver and node.
     checkout = changed_checkout(tmp_path)
     with submitted(config, local_ray, tmp_path / "first.log", "cluster.preflight=true", package=checkout) as first:
         wait_until(lambda: "is on the cluster" in (tmp_path / "first.log").read_text(), 60, "it is not submitted")
         with submitted(config, local_ray, tmp_path / "second.log") as second:
             assert second.wait(60) == 2
-        wait_until(lambda: len(metrics(run, "words")) > 2, START_SECONDS, "it does not train")
+        wait_for_more_steps(run, 2, first)
         first.send_signal(signal.SIGINT)
         assert first.wait(60) == 130
     assert "is under way on this cluster: job local-1 is" in (tmp_path / "second.log").read_text()
@@ -237,7 +237,7 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
         breaking_connection(local_ray.address) as (address, break_all),
         submitted(config, local_ray._replace(address=address), tmp_path / "third.log", only_stdout=True) as third,
     ):
-        wait_until(lambda: len(metrics(run, "words")) > stopped_at, START_SECONDS, "it does not go on")
+        wait_for_more_steps(run, stopped_at, third)
         break_all()
         assert third.wait(START_SECONDS) == 0
     assert (tmp_path / "third.log").read_text() == client.get_job_logs("local-2")
@@ -247,6 +247,14 @@ def test_left_stopped_and_submitted_again_the_job_goes_on_and_a_lost_connection_
     with submitted(config, local_ray, tmp_path / "last.log", "data.sources.words.path=/nowhere.jsonl") as last:
         assert last.wait(START_SECONDS) == 2
     assert "/nowhere.jsonl" in (tmp_path / "last.log").read_text()
+
+
+def wait_for_more_steps(run: RunFolder, num_steps: int, follower: "subprocess.Popen[bytes]") -> None:
+    def are_there() -> bool:
+        assert follower.poll() is None, "the job has ended by itself; see the log of its follower"
+        return len(metrics(run, "words")) > num_steps
+
+    wait_until(are_there, START_SECONDS, "it does not train")
 
 
 def changed_checkout(folder: Path) -> Path:
