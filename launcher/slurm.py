@@ -83,7 +83,9 @@ def _options(plan: JobPlan, slurm: SlurmConfig) -> list[str]:
     cpus, gpus = (number // plan.max_workers * slurm.workers_per_node for number in (plan.cpus, plan.gpus))
     given = {
         "nodes": str(most) if least == most else f"{least}-{most}",
-        "ntasks-per-node": "1",
+        # With a number of tasks, Slurm gives the least nodes of a range, not as many as it can.
+        "ntasks-per-node": "1" if least == most else None,
+        "mincpus": None if least == most else str(cpus),
         "cpus-per-task": str(cpus),
         "gpus-per-node": str(gpus) if gpus else None,
         "mem": f"{slurm.memory_gib_per_node}G" if slurm.memory_gib_per_node else "0" if slurm.exclusive else None,

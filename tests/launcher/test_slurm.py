@@ -48,11 +48,11 @@ def options_of(script: str) -> list[str]:
 
 
 def test_whole_nodes_are_asked_for_as_many_as_the_workers_fill(config: Path) -> None:
-    expected = ["--nodes=2-4", "--ntasks-per-node=1", "--cpus-per-task=24", "--gpus-per-node=4"]
+    expected = ["--nodes=2-4", "--mincpus=24", "--cpus-per-task=24", "--gpus-per-node=4"]
     expected += ["--signal=B:USR1@300", "--open-mode=append", "--requeue", "--output=logs/%x-%j.log"]
     assert options_of(script_of(config)) == expected
     options = options_of(script_of(config, "cluster.workers=12", "cluster.gpus_per_worker=0"))
-    assert {"--nodes=3", "--cpus-per-task=24"} <= set(options)
+    assert {"--nodes=3", "--ntasks-per-node=1", "--cpus-per-task=24"} <= set(options)
     assert not [option for option in options if "gpus" in option]
 
 
@@ -86,7 +86,7 @@ def test_the_template_is_one_file_readable_and_asks_like_a_rendered_script(confi
     assert template.read_text() == TEMPLATE.read_text()
     assert len(template.read_text().splitlines()) <= 120
     names = {option.partition("=")[0] for option in options_of(template.read_text())}
-    rendered = options_of(script_of(config, "slurm.time_limit_minutes=90"))
+    rendered = options_of(script_of(config, "slurm.time_limit_minutes=90", "cluster.workers=8"))
     assert names == {option.partition("=")[0] for option in rendered} | {"--job-name"}
 
 
