@@ -108,6 +108,7 @@ def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
     else:
         _add_bytes(table, "in all", [memory.total for memory in memories], style="bold")
         table.add_section()
+        _add_bytes(table, "host memory: blocks that glibc keeps (allowance)", [w.host.kept_blocks for w in workers])
     _add_bytes(table, "host memory: copy of a checkpoint", [worker.host.checkpoint for worker in workers])
     _add_bytes(table, "host memory: process (allowance)", [worker.host.process for worker in workers])
     _add_bytes(table, "host memory of a worker, in all", [worker.host.total for worker in workers], style="bold")

@@ -16,6 +16,9 @@ CPU_KERNELS_BYTES = round(0.6 * GIB)
 """Allowance: in bfloat16 oneDNN keeps a compiled kernel for each shape of a matrix product, and packs vary in length;
 1,024 kernels of 0.6 MiB at the most (measured)."""
 
+CPU_KEPT_BLOCKS = 0.5
+"""Allowance: what glibc keeps of freed blocks, as a part of what a step takes (measured: docs/BENCHMARKS.md)."""
+
 GPU_PROCESS_BYTES = 4 * GIB
 """Allowance: the same with CUDA's libraries. Not measured."""
 
@@ -29,6 +32,8 @@ class HostMemory(NamedTuple):
     """What is offloaded: parameters, gradients (twice), optimizer state."""
     step: int
     """Of a worker without a GPU: what the largest moment of a step takes."""
+    kept_blocks: int
+    """Of a worker without a GPU: allowance for freed blocks that the C library keeps."""
     checkpoint: int
     """The copy that a checkpoint is written from while training goes on."""
     first_worker: int
@@ -37,18 +42,20 @@ class HostMemory(NamedTuple):
     @property
     def total(self) -> int:
         """What a worker needs; the pages of files are not part of it."""
-        return self.process + self.states + self.step + self.checkpoint
+        return self.process + self.states + self.step + self.kept_blocks + self.checkpoint
 
 
 def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
     """The memory that a worker needs on its machine."""
     on_gpu = setting.numbers.on_gpu
     copy = OPTIMIZER_BYTES * split(shape.num_parameters, setting.num_workers) if setting.copies_checkpoint else 0
+    step = 0 if on_gpu else peak_memory(shape, setting).total
     kernels = CPU_KERNELS_BYTES if setting.numbers.num_bytes == _BFLOAT16_BYTES else 0
     return HostMemory(
         GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES + kernels,
         sum(offloaded_states(shape, setting)) if on_gpu else 0,
-        0 if on_gpu else peak_memory(shape, setting).total,
+        step,
+        round(CPU_KEPT_BLOCKS * step),
         copy,
         setting.numbers.num_bytes * shape.num_parameters,
     )

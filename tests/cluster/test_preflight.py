@@ -224,8 +224,9 @@ def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sic
 
     def kill_when_it_has_answered() -> None:
         raylet = raylet_of(sick)
-        # Ray names a process by what it runs. This comes after all that the node is asked about itself.
-        asked = "ray::NodeProbe.begin_all_reduce"
+        # Ray names a process by what it runs. This comes after all that the node is asked about itself, and lasts for
+        # seconds: it waits for the driver's marks, which it cannot see.
+        asked = "ray::NodeProbe.use_folders"
         wait_until(lambda: asked in commands_of_children(raylet), 60, "the node was not asked")
         end(sick)
 
