@@ -49,7 +49,9 @@ class ModelConfig(Section):
     chat_template: str | None = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
     trust_remote_code: bool = False
-    """Whether code that comes with the model or the tokenizer may run."""
+    """Whether code that comes with the model, or with its own tokenizer, may run."""
+    trust_tokenizer_code: bool = False
+    """Whether code that comes with `tokenizer` may run."""
 
 
 class TaskColumn(Section):

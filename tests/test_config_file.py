@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
         "dtype": "float32",
         "chat_template": "chatml",
         "trust_remote_code": False,
+        "trust_tokenizer_code": False,
     },
     "data": {
         "sources": [

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.rendering.chat_template import load_tokenizer, loading_reason
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
 
@@ -38,7 +38,7 @@ def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: d
             use_safetensors=True,
         )
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:400]
+        reason = loading_reason(error, "trust_remote_code")
         raise UserError(f"model: {path} cannot be loaded as a causal language model: {reason}") from error
     finally:
         del partitioned
@@ -56,7 +56,7 @@ def check_model(model: ModelConfig) -> None:
     try:
         config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = loading_reason(error, "trust_remote_code")
         raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         raise UserError(f"model: {model.path} needs attention with soft-capped logits, which packs do not support")

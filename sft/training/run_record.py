@@ -26,7 +26,8 @@ _FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing
 _FREE_FIELDS |= {"train.non_finite", "train.max_skipped_steps"}
 # All of it but where they are: at another place there are none, and training would start over.
 _FREE_FIELDS |= {f"checkpoint.{name}" for name in CheckpointConfig.model_fields if name not in ("dir", "async_")}
-_FREE_FIELDS |= {"checkpoint.async", "data.cache_dir", "data.max_bad_share", "run.dir", "model.trust_remote_code"}
+_FREE_FIELDS |= {"checkpoint.async", "data.cache_dir", "data.max_bad_share", "run.dir"}
+_FREE_FIELDS |= {"model.trust_remote_code", "model.trust_tokenizer_code"}
 _FREE_FIELDS |= {"data.staging", "data.staging_dir"}
 
 _FREE_OF_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}

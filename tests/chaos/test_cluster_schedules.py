@@ -142,8 +142,8 @@ class ClusterJob:
 
 
 def start_cluster() -> Cluster:
-    """A head for the controller, and two nodes that have room for one worker each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    """A head without room for a worker, and two nodes with room for one each: with each of them a worker is lost."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
     return cluster

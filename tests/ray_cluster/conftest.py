@@ -12,7 +12,7 @@ import yaml
 from sft.run_folder import RunFolder
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
-from tests.ray_cluster.nodes import Nodes, running_nodes
+from tests.nodes.nodes import Nodes, running_nodes
 
 HEAD, WORKERS, LAPTOP = "node1", ("node2", "node3"), "node4"
 _TOKEN_PATH = "/tmp/ray-token"  # each node has a /tmp of its own

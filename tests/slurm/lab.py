@@ -1,58 +1,45 @@
 """The Slurm cluster that `lab.sh` makes, as tests use it."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.running import ROOT, wait_until
+from tests.nodes.nodes import Done, Nodes, running_nodes
 
 _SCRIPT = Path(__file__).with_name("lab.sh")
 _FREEZER = Path("/sys/fs/cgroup/freezer")
 _CGROUP = "slurm-lab-"
-_END_SECONDS = 60
-_NAMESPACES = ["--net", "--uts", "--ipc", "--pid", "--mount"]
 
 
 class Lab:
     """A running cluster; commands are those of its login node."""
 
-    def __init__(self, first_pid: int, shared: Path) -> None:
-        self._enter = ["nsenter", "--target", str(first_pid), "--all", "--", "env", f"--chdir={ROOT}"]
-        self.shared = shared
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._variables = {"SLURM_CONF": "/run/lab/etc/slurm.conf", "PYTHONPATH": str(ROOT)}
+        self.shared = nodes.shared
         self.tracks_by_cgroup = os.access(_FREEZER, os.W_OK)
 
-    def run(self, *command: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: object, code: int = 0) -> Done:
         """Run a command that has to end with this exit code."""
-        environment = {
-            **os.environ,
-            "SLURM_CONF": "/run/lab/etc/slurm.conf",
-            "OMP_NUM_THREADS": "1",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        }
-        environment.pop("RAY_ADDRESS", None)
-        words = [*self._enter, *map(str, command)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=200, env=environment)
-        assert done.returncode == code, f"{done.args}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done
+        return self._nodes.run_outside(*command, variables=self._variables, code=code)
 
-    def sft(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "launcher", *arguments, code=code)
+    def sft(self, *arguments: object, code: int = 0) -> Done:
+        return self.run("python", "-m", "launcher", *arguments, code=code)
 
     def on_node(self, node: str, *command: object, code: int = 0) -> str:
         """What a command prints there."""
-        done = self.run(_SCRIPT, "on-node", node, *command, code=code)
+        done = self._nodes.run(node, *command, variables=self._variables, code=code)
         return done.stdout + done.stderr
 
     def kill_node(self, node: str) -> None:
         """As by a power cut."""
-        self.run(_SCRIPT, "kill-node", node)
+        self._nodes.kill(node)
 
     def up_node(self, node: str) -> None:
-        self.run(_SCRIPT, "up-node", node)
+        self._nodes.up(node)
         wait_until(lambda: "idle" in self.run("sinfo", "-h", "-n", node, "-o", "%t").stdout, 60, f"{node} is not up")
 
     def job(self, job_id: str) -> dict[str, str]:
@@ -79,19 +66,10 @@ class Lab:
 def slurm_lab(folder: Path, num_nodes: int, shared: Path) -> Iterator[Lab]:
     """A cluster for as long as this is open, or this process lives; `shared` is seen by all nodes."""
     _remove_cgroups_of_dead_labs()
-    command = ["unshare", *_NAMESPACES, "--fork", "--mount-proc", "--kill-child", str(_SCRIPT)]
-    command += ["run", str(folder), f"{_CGROUP}{os.getpid()}", str(num_nodes), str(ROOT), sys.prefix, str(shared)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n", "the lab did not start; see its messages"
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        try:
-            yield Lab(int(children[0]), shared)
-        finally:
-            process.stdin.close()
-            process.wait(_END_SECONDS)
-    _remove_cgroups(f"{_CGROUP}{os.getpid()}")
+    cgroup = f"{_CGROUP}{os.getpid()}"
+    with running_nodes(folder, num_nodes, shared, _SCRIPT, {"LAB_CGROUP": cgroup}) as nodes:
+        yield Lab(nodes)
+    _remove_cgroups(cgroup)
 
 
 def _remove_cgroups_of_dead_labs() -> None:

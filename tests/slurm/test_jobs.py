@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab,
         assert lab.on_node(node, "stat", "-c", "%a", folder, f"{folder}/token").split() == ["700", "600"]
     # Ray has what Slurm gave, and shows it to nobody without the token.
     ask = ["env", f"RAY_ADDRESS={head_of(log_of(config, job_id))}", "RAY_AUTH_MODE=token"]
-    program = [sys.executable, "-c", _SHOW_NODES]
+    program = ["python", "-c", _SHOW_NODES]
     known = lab.on_node(nodes[0], *ask, f"RAY_AUTH_TOKEN_PATH={folder}/token", *program)
     for resources in json.loads(known.splitlines()[-1]):
         assert (resources["CPU"], resources["GPU"], resources["memory"]) == (2, 1, 2 * 1024**3)

@@ -46,20 +46,31 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         UserError: there is none at the path, or it cannot tell which characters a token stands for.
     """
     path = model.tokenizer or model.path
+    trusted, field = model.trust_remote_code, "trust_remote_code"
+    if model.tokenizer is not None:
+        trusted, field = model.trust_tokenizer_code, "trust_tokenizer_code"
     folder = Path(path).expanduser()
     if not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
         raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(folder) if folder.is_dir() else path, trust_remote_code=model.trust_remote_code
+            str(folder) if folder.is_dir() else path, trust_remote_code=trusted
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = loading_reason(error, field)
         raise UserError(f"model: no tokenizer can be loaded from {path}: {reason}") from error
     if not tokenizer.is_fast:
         raise UserError(f"model: the tokenizer of {path} gives no character offsets; needed: one with a tokenizer.json")
     tokenizer.chat_template = _choose_template(model, tokenizer)
     return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def loading_reason(error: Exception, trust_field: str) -> str:
+    """Why transformers did not load something; where that is code which may not run, with the field that allows it."""
+    reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason:
+        return f"it comes with code of its own, which is not run. If you trust that code: model.{trust_field}=true"
+    return reason[:300]
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -2,16 +2,22 @@
 # Machines on a network of their own, on one Linux machine, for tests. Needs root and iproute2. `nodes.py` starts it:
 #
 #   unshare --net --uts --ipc --pid --mount --fork --mount-proc --kill-child nodes.sh run FOLDER NUM_NODES SHARED…
-#       prints "ready" and lives until its standard input is closed. The nodes are node1, node2 …, at NET.11, NET.12 …;
-#       none is up. They see the SHARED folders, and have a /tmp of their own.
-#   nsenter --target PID --all -- nodes.sh up-node NAME | kill-node NAME | on-node NAME COMMAND…
-#       PID: the child of that unshare. kill-node: every process of the node dies at once, as by a power cut.
+#       prints "ready" and lives until its standard input is closed. The nodes are node1, node2 …, at NET.11, NET.12 …,
+#       and the machine beside them "outside", at NET.1. They see the SHARED folders, and have a /tmp of their own.
+#   nsenter --target PID --all -- nodes.sh …      PID: the child of that unshare
+#       up-node NAME              switches a node on
+#       kill-node NAME            every process of the node dies at once, as by a power cut
+#       on-node NAME COMMAND…     runs a command there
+#
+# Another script can source this one. Of its own it may have `outside NUM_NODES`, which runs beside the nodes when the
+# network is there, and `inside NAME`, which a node runs when it is switched on.
 #
 # It is a PID, network and mount namespace: when its first process ends, however that comes, the kernel ends all of its
-# processes, and nothing is left. Each node is a set of such namespaces inside of it.
+# processes, and nothing is left, so two of them never meet. Each node is a set of such namespaces inside of it: an own
+# address, host name, /tmp, /dev/shm and processes.
 set -euo pipefail
-LAB=/run/lab
-NET=10.78.0 SHM=2g
+LAB=/run/lab # FOLDER as it is seen here: sockets have room for 107 bytes
+NET=10.77.0 SHM=2g
 
 up_node() {
     local node=$1 number=${1#node}
@@ -49,6 +55,7 @@ node() {
     mount -t tmpfs -o "size=$SHM,mode=1777" tmpfs /dev/shm
     own_tmp
     touch "$LAB/$1.up"
+    ! declare -F inside > /dev/null || inside "$1"
     sleep infinity
 }
 
@@ -77,7 +84,7 @@ run() {
     mkdir $LAB
     mount --bind "$folder" $LAB
     printf '%s\n' "$@" > $LAB/shared
-    echo "127.0.0.1 localhost" > $LAB/hosts
+    printf '127.0.0.1 localhost\n%s.1 outside\n' $NET > $LAB/hosts
     for i in $(seq "$nodes"); do echo "$NET.$((10 + i)) node$i" >> $LAB/hosts; done
     mount --bind $LAB/hosts /etc/hosts
     # No name server can be reached from here.
@@ -88,6 +95,7 @@ run() {
     ip link add bridge type bridge
     ip addr add $NET.1/24 dev bridge
     ip link set bridge up
+    ! declare -F outside > /dev/null || outside "$nodes"
     echo ready
     read -r _ || true
 }
