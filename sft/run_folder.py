@@ -112,7 +112,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the driver that works in this folder."""
+        """Held by the job that works in this folder: the driver, or under torchrun the first rank."""
         return self.path / "driver.lock"
 
     @property

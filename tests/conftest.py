@@ -6,6 +6,7 @@ Nothing is downloaded and nothing lies outside pytest's own temporary folder.
 import json
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 # Read when `datasets` and `huggingface_hub` are imported, which a test file may do first.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A script's background command ignores it, and so would all processes that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, and no time limit for one of them: other processes share the machine. More are tried
 # with HYPOTHESIS_PROFILE=search.
@@ -60,7 +64,7 @@ _OWN_SPECIAL_TOKENS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pin", action="store_true", help="write the trajectory that the equivalence tests are held to")
-    parser.addoption("--chaos", type=int, default=3, help="random schedules of faults of each kind")
+    parser.addoption("--chaos", type=int, default=2, help="random schedules of faults of each kind")
     parser.addoption("--chaos-table", type=Path, help="a file to which a line is added for each schedule that passed")
 
 
