@@ -113,7 +113,7 @@ def _submit_slurm(options: argparse.Namespace) -> int:
     from launcher.slurm import submit
 
     job = load_job(options.config, options.overrides)
-    submit(job, [str(options.config), *options.overrides], options.dry_run, _console())
+    submit(job, str(options.config), options.dry_run, _console())
     return 0
 
 

@@ -2,8 +2,12 @@
 
 The script is `slurm/ray_cluster.sbatch` with the part between its lines written from the plan and the config. All else
 of it is the same for every job, so one that was written by hand behaves like one that was written here.
+
+The job reads a copy of the resolved config. Otherwise one that is queued again after days would go on with whatever
+stands in the file by then.
 """
 
+import hashlib
 import re
 import shlex
 import subprocess
@@ -15,8 +19,11 @@ from rich.console import Console
 
 from launcher.config import JobConfig, SlurmConfig
 from launcher.plan import JobPlan, plan_job
+from launcher.submission import render_config
+from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.run_folder import RunFolder
+from sft.training.run_record import anchor_paths
 
 TEMPLATE = Path(__file__).with_name("ray_cluster.sbatch")
 
@@ -24,36 +31,44 @@ _LINE = re.compile(r"^# ----.*\n", re.MULTILINE)
 """Two of them enclose what differs between jobs."""
 
 
-def submit(job: JobConfig, arguments: Sequence[str], dry_run: bool, console: Console) -> None:
+def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None:
     """Queue a job, or one for each stage, and say how to follow and end it.
 
     Args:
         job: the job.
-        arguments: its file and overrides, as `sft train` takes them.
+        origin: the file of its config, for messages.
         dry_run: print the script and the commands, and do nothing.
         console: where all of it is shown.
 
     Raises:
-        UserError: Slurm refuses the request, there is no Slurm here, or the run folder cannot be written.
+        UserError: Slurm refuses the request, there is no Slurm here, the run folder cannot be written, or the config
+            holds a secret.
     """
-    run = RunFolder(job.sft.run.dir.expanduser().absolute())
+    job = job._replace(sft=anchor_paths(job.sft))
+    run = RunFolder(job.sft.run.dir)
+    config_text = render_config(job, origin, has_own_folders=False)
+    # Of this content: what an earlier job reads stays as it is.
+    digest = hashlib.blake2b(config_text.encode(), digest_size=4).hexdigest()
+    config = run.slurm / f"{job.sft.run.name}-{digest}.yaml"
     script = run.slurm / f"{job.sft.run.name}.sbatch"
     text = render_script(plan_job(job), job.slurm, run.slurm)
     stages = [stage.name for stage in job.sft.stages] if job.slurm.jobs == "stages" else [None]
     if dry_run:
-        commands = [shlex.join(_command(job, script, arguments, stage)) for stage in stages]
+        commands = [shlex.join(_command(job, script, config, stage)) for stage in stages]
         sys.stdout.write(text + "".join(f"# {command}\n" for command in commands))
         return
     try:
-        script.parent.mkdir(parents=True, exist_ok=True)
-        script.write_text(text, encoding="utf-8")
+        write_text(config, config_text)
+        write_text(script, text)
     except OSError as error:
-        raise UserError(f"run.dir: {script} cannot be written: {error.strerror}. Give a folder that can.") from error
-    program, *options = _command(job, script, arguments, stages[0])
+        raise UserError(
+            f"run.dir: nothing can be written to {run.slurm}: {error.strerror}. Give a folder that can be written to."
+        ) from error
+    program, *options = _command(job, script, config, stages[0])
     _say(_run([program, "--test-only", *options]).stderr.strip().removeprefix("sbatch: "), console)
     before: str | None = None
     for stage in stages:
-        program, *options = _command(job, script, arguments, stage)
+        program, *options = _command(job, script, config, stage)
         wait = [] if before is None else [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
         before = _run([program, "--parsable", *wait, *options]).stdout.strip().partition(";")[0]
         _say(_told(before, _job_name(job, stage), run), console)
@@ -101,9 +116,9 @@ def _options(plan: JobPlan, slurm: SlurmConfig) -> list[str]:
     return [f"--{name}={value}" for name, value in given.items() if value is not None] + flags
 
 
-def _command(job: JobConfig, script: Path, arguments: Sequence[str], stage: str | None) -> list[str]:
+def _command(job: JobConfig, script: Path, config: Path, stage: str | None) -> list[str]:
     until = [] if stage is None else ["--until", stage]
-    return ["sbatch", f"--job-name={_job_name(job, stage)}", str(script), *arguments, *until]
+    return ["sbatch", f"--job-name={_job_name(job, stage)}", str(script), str(config), *until]
 
 
 def _job_name(job: JobConfig, stage: str | None) -> str:

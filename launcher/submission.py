@@ -1,7 +1,7 @@
 """What of a job goes to another machine: the command, and the config, free of what only this machine knows.
 
-A submitted job runs in a temporary folder, and its config lies where others can read it. So a path that is relative
-is refused, and so is a URL with a password.
+What is submitted is the resolved config: a later change of the file changes nothing. Others can read where it lies, so
+a URL with a password is refused. On a Ray cluster a job runs in a temporary folder, so there a relative path is, too.
 """
 
 import re
@@ -26,17 +26,18 @@ later. Ray's own 3 are too few for a checkpoint."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def render_config(job: JobConfig, origin: str) -> str:
+def render_config(job: JobConfig, origin: str, has_own_folders: bool = True) -> str:
     """The YAML that `sft train` reads elsewhere: every field of the run and of `cluster`, with its value.
 
     Args:
-        job: its paths are those of the cluster's nodes.
+        job: its paths are those of the nodes.
         origin: where the config came from, for messages.
+        has_own_folders: the nodes need not see the folder in which this process runs.
 
     Raises:
         ConfigError: with all paths that mean something only here, and all URLs that hold a secret.
     """
-    problems = [*_paths_of_this_machine(job.sft), *_secrets(job.sft)]
+    problems = [*(_paths_of_this_machine(job.sft) if has_own_folders else ()), *_secrets(job.sft)]
     if problems:
         raise ConfigError(origin, problems)
     content = job.sft.model_dump(mode="json", by_alias=True) | {"cluster": job.cluster.model_dump(mode="json")}
@@ -104,5 +105,5 @@ def _secrets(config: SftConfig) -> Iterator[Problem]:
     for field, url in (*urls.items(), ("checkpoint.dir", config.checkpoint.dir or "")):
         if (shown := without_secrets(url)) != url:
             rule = "holds a password or a query (not shown), and others can read what is submitted"
-            way_out = "leave it out; put the secret into the environment of the cluster's nodes"
+            way_out = "leave it out; put the secret into the environment of the nodes"
             yield Problem(field, shown, rule, way_out)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from launcher.cli import main
 from sft.atomic_files import hash_file
 from sft.checkpoint.local_place import published_steps
 from sft.run_folder import RunFolder
@@ -34,7 +35,7 @@ from tests.cluster.running import (
 
 def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) -> None:
     straight, killed = write_config("straight"), write_config("killed")
-    run_to_end([*SFT, "prepare", str(straight)])
+    assert main(["prepare", str(straight)]) == 0
     run_to_end([*TORCHRUN, "-m", "sft.training", str(straight)])
     run, expected = RunFolder(killed.with_suffix("")), RunFolder(straight.with_suffix(""))
 

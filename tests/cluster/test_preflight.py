@@ -245,6 +245,13 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
+def test_without_a_preflight_too_a_job_that_has_no_room_is_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(config), "cluster.preflight=false", "cluster.workers=9"]) == 2
+    assert "9 workers need 18 CPUs" in capsys.readouterr().err
+
+
 def raylet_of(process: "subprocess.Popen[bytes]") -> int:
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

@@ -72,6 +72,7 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     variables = {**environment(), "RAY_ADDRESS": machines[0].address}
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    assert f"on the Ray cluster at {machines[0].address}" in done.stdout.replace("\n", " ")
     (store,) = filter(is_published, (config.parent / "cache/tokens").iterdir())
     plan = run.stage(1, "words").packs
     planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)

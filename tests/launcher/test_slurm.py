@@ -109,12 +109,38 @@ def test_a_dry_run_prints_script_and_commands_and_touches_nothing(
     assert main(["submit", "slurm", str(config), "--dry-run", "slurm.jobs=stages"]) == 0
     script = capsys.readouterr().out
     assert script.startswith("#!/bin/bash\n")
-    path = tmp_path / "runs/small/slurm/small.sbatch"
+    path = tmp_path / "runs/small/slurm/small"
     commands = [line for line in script.splitlines() if line.startswith("# sbatch --job-name=")]
-    assert commands == [
-        f"# sbatch --job-name=small-{stage} {path} {config} slurm.jobs=stages --until {stage}"
-        for stage in ("broad", "narrow")
-    ]
+    for stage, command in zip(("broad", "narrow"), commands, strict=True):
+        wanted = rf"# sbatch --job-name=small-{stage} {path}.sbatch {path}-[0-9a-f]{{8}}.yaml --until {stage}"
+        assert re.fullmatch(wanted, command)
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_what_is_queued_stays_as_it_is_when_the_file_is_changed(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sbatch").write_text('#!/bin/sh\necho "$@" >> sbatch.log\necho 7\n')
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert main(["submit", "slurm", str(config), "stages.broad.budget.steps=9"]) == 0
+    queued = Path((tmp_path / "sbatch.log").read_text().split()[-1])
+    content = queued.read_text()
+    job = load_job(queued)
+    assert [stage.budget.steps for stage in job.sft.stages] == [9, 4]
+    assert job.sft.run.dir == tmp_path / "runs/small"
+    assert job.cluster == load_job(config).cluster
+    config.write_text(CONFIG.replace("1.0e-5", "2.0e-5"))
+    assert main(["submit", "slurm", str(config)]) == 0
+    assert queued.read_text() == content
+    capsys.readouterr()
+
+
+def test_a_secret_in_a_url_is_not_queued(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "slurm", str(config), "data.sources.only.path=https://me:canary@host/data.jsonl"]) == 2
+    message = capsys.readouterr().err
+    assert "holds a password or a query (not shown)" in message
+    assert "canary" not in message
     assert list(tmp_path.iterdir()) == [config]
 
 

@@ -56,6 +56,7 @@ def test_told_to_stop_it_saves_and_queues_again_and_the_next_in_the_chain_waits(
     config = write_config("chain", {"broad": 60, "words": 4}, slurm={"jobs": "stages"})
     run = run_of(config)
     first, second = submitted(lab, config)
+    config.write_text("What stands here when the job is queued again is not its config.")
     wait_for_attempt(run, 1, "broad")
     lab.run("scancel", "--batch", "--signal=USR1", first)
     wait_until(lambda: lab.job(first)["Restarts"] == "1", 60, "the job was not queued again")
