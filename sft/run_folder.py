@@ -2,6 +2,7 @@
 
 RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json · tensorboard/ · driver.lock
 RUN_DIR/evaluations/ base.json, 0-broad.json
+RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
 RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
     ledger.jsonl · model/
