@@ -25,7 +25,7 @@ print(json.dumps([node["Resources"] for node in ray.nodes()]))
 
 
 def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab, write_config: WriteConfig) -> None:
-    config = write_config("plain", {"broad": 4, "words": 60})
+    config = write_config("plain", {"broad": 4, "words": 150})  # long enough to be looked at
     run = run_of(config)
     (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1']")
     wait_for_attempt(run, 1)
@@ -70,7 +70,7 @@ def test_told_to_stop_it_saves_and_queues_again_and_the_next_in_the_chain_waits(
 
 
 def test_it_goes_on_after_a_preemption_and_a_power_cut(lab: Lab, write_config: WriteConfig) -> None:
-    config = write_config("often", {"broad": 4, "words": 100})
+    config = write_config("often", {"broad": 4, "words": 120})
     run = run_of(config)
     (job_id,) = submitted(lab, config)
     wait_for_attempt(run, 1)
