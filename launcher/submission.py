@@ -1,7 +1,7 @@
 """What of a job goes to another machine: the command, and the config, free of what only this machine knows.
 
-What is submitted is the resolved config: a later change of the file changes nothing. Others can read where it lies, so
-a URL with a password is refused. On a Ray cluster a job runs in a temporary folder, so there a relative path is, too.
+What is submitted is the resolved config: a later change of the file changes nothing. It is read elsewhere, and others
+can read it, so a path that is relative is refused, and so is a URL with a password.
 """
 
 import re
@@ -26,18 +26,17 @@ later. Ray's own 3 are too few for a checkpoint."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def render_config(job: JobConfig, origin: str, has_own_folders: bool = True) -> str:
+def render_config(job: JobConfig, origin: str) -> str:
     """The YAML that `sft train` reads elsewhere: every field of the run and of `cluster`, with its value.
 
     Args:
         job: its paths are those of the nodes.
         origin: where the config came from, for messages.
-        has_own_folders: the nodes need not see the folder in which this process runs.
 
     Raises:
         ConfigError: with all paths that mean something only here, and all URLs that hold a secret.
     """
-    problems = [*(_paths_of_this_machine(job.sft) if has_own_folders else ()), *_secrets(job.sft)]
+    problems = [*_relative_paths(job.sft), *_secrets(job.sft)]
     if problems:
         raise ConfigError(origin, problems)
     content = job.sft.model_dump(mode="json", by_alias=True) | {"cluster": job.cluster.model_dump(mode="json")}
@@ -64,16 +63,11 @@ def check_source(expected: str) -> None:
         )
 
 
-def _paths_of_this_machine(config: SftConfig) -> Iterator[Problem]:
-    way_out = "give the absolute path that it has on the cluster's nodes"
-    for field, path in _folders(config):
+def _relative_paths(config: SftConfig) -> Iterator[Problem]:
+    for field, path in (*_folders(config), *_inputs(config)):
         if not _is_absolute(path):
-            rule = "is relative: the job runs in a temporary folder of the cluster, and would leave it there"
-            yield Problem(field, path, rule, way_out)
-    for field, path in _inputs(config):
-        if not _is_absolute(path):
-            rule = "is neither an absolute path nor the id of something on the Hub: the job runs in a temporary folder"
-            yield Problem(field, path, rule, way_out)
+            rule = "is relative, and the job runs elsewhere"
+            yield Problem(field, path, rule, "give the absolute path that it has on the nodes")
 
 
 def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:

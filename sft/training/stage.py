@@ -28,12 +28,12 @@ from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.loop import Loop
 from sft.training.lr_schedule import LrSchedule
+from sft.training.mfu_meter import MfuMeter
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume
 from sft.training.staging import Fetch, Staging
 from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
-from sft.training.utilization import Utilization
 from sft.training.wishes import Wishes
 from sft.world import World
 
@@ -131,8 +131,8 @@ def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule, led
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    utilization = Utilization(config.model.path, loader.steps.world_size)
-    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, utilization, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, loader.steps.world_size)
+    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:

@@ -15,8 +15,8 @@ from sft.sizing.flops import TokenCounts
 from sft.training.attempt import Attempt
 from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import LrSchedule
+from sft.training.mfu_meter import MfuMeter
 from sft.training.step_exchange import Told
-from sft.training.utilization import Utilization
 
 _GIB = 1024**3
 
@@ -31,7 +31,7 @@ class StepRecorder:
         schedule: LrSchedule,
         attempt: Attempt,
         ledger: LedgerWriter,
-        utilization: Utilization,
+        mfu_meter: MfuMeter,
         file: Path,
         tensorboard: Path | None,
     ) -> None:
@@ -41,7 +41,7 @@ class StepRecorder:
         self._schedule = schedule
         self._attempt = attempt
         self._ledger = ledger
-        self._utilization = utilization
+        self._mfu_meter = mfu_meter
         self._file = file
         self._spikes = SpikeDetector()
         self._board = None
@@ -79,7 +79,7 @@ class StepRecorder:
             seconds=seconds,
             checkpoint_stall_seconds=stall_seconds,
             peak_memory_gib=_peak_memory_gib(),
-            mfu=self._utilization(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
+            mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
             attempt=self._attempt.number,

@@ -1,4 +1,4 @@
-"""The part of the GPUs' arithmetic that a step has used: its model FLOPs utilisation (see `sft.sizing.flops`)."""
+"""Model FLOPs utilisation (MFU): the part of the GPUs' arithmetic that a step has used (see `sft.sizing.flops`)."""
 
 import torch
 
@@ -9,7 +9,7 @@ from sft.sizing.model_shape import ModelShape
 from sft.sizing.read_shape import read_shape
 
 
-class Utilization:
+class MfuMeter:
     """Of one stage; on devices or with a model that are not known to `sft.sizing` it is None."""
 
     def __init__(self, model_path: str, world_size: int) -> None:
@@ -26,7 +26,7 @@ class Utilization:
             return
 
     def __call__(self, counts: TokenCounts, seconds: float) -> float | None:
-        """The part, of 1."""
+        """The MFU of a step, of 1."""
         if self._shape is None or not seconds:
             return None
         return training_flops(self._shape, counts) / (seconds * self._flops_per_second)
