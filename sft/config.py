@@ -48,6 +48,9 @@ class ModelConfig(Section):
     """What the model computes in. The optimizer's copy is float32 in both."""
     chat_template: str | None = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
+    turn_end: str | None = None
+    """For a template that does not end its answers: the control token to put behind each answer that is learned; `auto`:
+    the model's own end of generation. A template that ends them is left as it is."""
     trust_remote_code: bool = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
     trust_tokenizer_code: bool = False
@@ -154,6 +157,8 @@ class DataConfig(Section):
     """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
     train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
     """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
+    train_on_thoughts: bool = True
+    """Whether the thoughts of an answer that is learned are learned, too; else they are read only, up to their end."""
     task_tag: TaskTagConfig | None = None
     """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()

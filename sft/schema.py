@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 JsonObject = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
+THOUGHT_START, THOUGHT_END = "<think>\n", "\n</think>\n\n"
+"""Around a thought that stands in the text of an answer."""
+
 IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -67,6 +70,13 @@ class Message:
     """Of assistant turns, behind their content, which may then be empty."""
     call_id: str | None = None
     """Of tool turns: the call that they answer."""
+    thought: str = ""
+    """Of assistant turns: what was thought before the answer."""
+
+    @property
+    def full_text(self) -> str:
+        """Thought and content in one text, in the form that most data has them."""
+        return f"{THOUGHT_START}{self.thought}{THOUGHT_END}{self.content}" if self.thought else self.content
 
 
 @dataclass(frozen=True, slots=True)

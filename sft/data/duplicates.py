@@ -144,7 +144,7 @@ def _agree_in_a_band(signatures: npt.NDArray[np.uint32], alive: BoolArray, bands
 
 
 def _turn_text(message: Message) -> str:
-    parts = [message.role, _normalise(message.content)]
+    parts = [message.role, _normalise(message.full_text)]
     parts += [f"{_normalise(call.name)} {_json_text(call.arguments)}" for call in message.tool_calls]
     return _PART.join(parts)
 

@@ -40,7 +40,7 @@ def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) ->
     for i, message in enumerate(messages):
         if message.role == "assistant" and message.content.rstrip().endswith(markers):
             content = _without_markers(message.content, markers)
-            if not content and not message.tool_calls:
+            if not content and not message.tool_calls and not message.thought:
                 raise RecordError(f"the answer in message {i + 1} is nothing but an end-of-text marker")
             messages[i] = replace(message, content=content)
             num_stripped += 1
@@ -77,6 +77,7 @@ def _without_markers(text: str, markers: tuple[str, ...]) -> str:
 
 def _texts(message: Message) -> Iterator[tuple[str, str]]:
     yield "message", message.content
+    yield "the thought of message", message.thought
     yield "the call id of message", message.call_id or ""
     for call in message.tool_calls:
         yield "the call id of message", call.call_id or ""

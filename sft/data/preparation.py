@@ -201,7 +201,7 @@ def locate_store(data: DataConfig, model: ModelConfig) -> Located:
         UserError: a source, the tokenizer or the template is unusable.
     """
     preparer = BlockPreparer(resolve_sources(data), model)
-    inputs = fingerprint_inputs(preparer.data, preparer.pipeline.tokenizer.fingerprint)
+    inputs = fingerprint_inputs(preparer.data, preparer.pipeline.fingerprint)
     return Located(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
 
 
@@ -216,7 +216,7 @@ def resolve_sources(data: DataConfig) -> DataConfig:
 
 def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
     """Everything that the content of the store depends on; its fingerprint is the store's name."""
-    rules = {"max_len_tokens", "overlong", "bad_records", "train_on", "task_tag", "duplicates"}
+    rules = {"max_len_tokens", "overlong", "bad_records", "train_on", "train_on_thoughts", "task_tag", "duplicates"}
     if data.duplicates == "remove_near":
         rules.add("near_duplicate_similarity")
     where_it_lies = {"path", "split", "subset", "revision"}

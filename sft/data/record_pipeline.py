@@ -10,11 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
-from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
+from sft.data.rendering.generation_stops import choose_turn_end, generation_stops
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
 from sft.data.task_tag import add_task_tag, tag_text
@@ -53,8 +55,20 @@ class RecordPipeline:
         self._data = data
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
         self.tokenizer = ExampleTokenizer(tokenizer)
-        render_template = build_template_renderer(tokenizer)
-        self.renderer = ConversationRenderer(render_template, data.train_on, self.tokenizer.special_tokens)
+        stops = generation_stops(model, tokenizer)
+        turn_end = choose_turn_end(model, tokenizer, stops)
+        self.renderer = ConversationRenderer(
+            TemplateRenderer(tokenizer),
+            self.tokenizer.special_tokens,
+            data.train_on,
+            data.train_on_thoughts,
+            frozenset(stops),
+            turn_end,
+        )
+        # The stops matter where an end is put behind answers, and nowhere else.
+        ends = [] if turn_end is None else [turn_end, *sorted(stops)]
+        self.fingerprint = fingerprint([self.tokenizer.fingerprint, *ends]) if ends else self.tokenizer.fingerprint
+        """Of all that tokenizer and template do to a record."""
 
     def token_keys(self) -> npt.NDArray[np.uint64]:
         """See `sft.data.token_keys`: (num_ids,)."""

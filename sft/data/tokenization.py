@@ -1,8 +1,8 @@
 """Turns renderings into examples: the ids of the whole text, and the mask of what is learned.
 
-Learned are the tokens of an answer, from the first that starts inside it through the stop token behind it: the
-special token with which the model ends its turn. A token that also covers words of the prompt is context; one that
-covers the space before the answer and its first word (SentencePiece) is answer.
+Learned are the tokens of an answer, from the first that starts inside it through the one that ends the turn. A token
+that also covers words of the prompt is context; one that covers white space of the prompt and the answer's first word
+(SentencePiece) is answer.
 The text is tokenized whole, so the ids are those of the tokenizer's own chat template.
 
 Where a token stands in the text follows, for byte-level BPE, from the ids alone: each stands for a fixed number of
@@ -92,20 +92,11 @@ class ExampleTokenizer:
             first, behind = (int(i) for i in starts.searchsorted((start, end)))
             if first and ends[first - 1] > start and _is_space(text[starts[first - 1] : start]):
                 first -= 1
-            if first >= behind:
+            if is_stop[first:behind].all() and first and ends[first - 1] > start:
                 return RecordError("no token stands for the answer alone: the template's last token swallows it")
-            # A stop token may take in the white space at the end of the answer.
-            if is_stop[behind - 1] and ends[behind - 1] > end:
-                behind -= 1
-            stop = _find_stop(text, starts, is_stop, behind)
-            if stop is None:
-                return RecordError(
-                    "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
-                    f"      behind the answer:   {_shown(text[end : end + 40])!r}\n"
-                    "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, with only\n"
-                    "      white space between. Choose another with model.chat_template."
-                )
-            loss_mask[first : stop + 1] = True
+            if not is_stop[behind - 1]:
+                return RecordError("the tokenizer cuts the end of the turn together with what stands behind it")
+            loss_mask[first:behind] = True
         if loss_mask[0]:
             return RecordError("the chat template starts with the answer: there is nothing to predict it from")
         return Example(ids.astype(self.token_dtype), loss_mask)
@@ -133,15 +124,6 @@ def _place_by_offsets(rendering: Rendering, encoding: Any) -> _Placed:
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     ids = np.array(encoding.ids, dtype=np.int64)
     return _Placed(rendering.text, rendering.answers, ids, offsets[:, 0], offsets[:, 1])
-
-
-def _find_stop(text: str | bytes, starts: IntArray, is_stop: BoolArray, behind: int) -> int | None:
-    """The first special token at or after `behind`, if nothing but white space lies before it."""
-    if behind < len(is_stop):
-        stop = behind + int(is_stop[behind:].argmax())
-        if is_stop[stop] and (stop == behind or _is_space(text[starts[behind] : starts[stop]])):
-            return stop
-    return None
 
 
 def _is_space(text: str | bytes) -> bool:

@@ -13,6 +13,7 @@ a user turn and ends in an answer, and the same turns make the same conversation
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from sft.config import Format, SourceConfig, TaskColumn
 from sft.data.formats.columns import Columns, column_of, optional_column
@@ -24,7 +25,7 @@ from sft.data.formats.task_files import expand_instances
 from sft.data.formats.text_fields import RecordError, read_first_text
 from sft.data.formats.token_rows import read_token_row
 from sft.data.formats.tool_calls import read_tools
-from sft.schema import Conversation, JsonObject, Message, Record, TokenizedRecord
+from sft.schema import THOUGHT_END, THOUGHT_START, Conversation, JsonObject, Message, Record, TokenizedRecord
 
 __all__ = ["RecordError", "check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
 
@@ -71,9 +72,22 @@ def format_record(record: Record, source: SourceConfig) -> Conversation | Tokeni
     for column in _NOT_READ.keys() & fields.keys():
         if fields[column]:
             raise RecordError(f"the field {column!r} holds what is not read: {_NOT_READ[column]}")
-    messages = _READERS[form](fields, source.columns)
+    messages = tuple(_with_own_thought(message) for message in _READERS[form](fields, source.columns))
     tools = read_tools(fields, optional_column(source.columns, "tools")) if form in ("messages", "sharegpt") else ()
     return Conversation(messages, _read_task(fields, source), record.source, record.index, record.where, tools)
+
+
+def _with_own_thought(message: Message) -> Message:
+    """An answer that begins with a thought in the usual form has it as its thought: templates may write it otherwise.
+
+    In any other form it stays words of the answer, so that putting both together again gives the very same text.
+    """
+    if message.thought or message.role != "assistant" or not message.content.startswith(THOUGHT_START):
+        return message
+    thought, end, content = message.content.removeprefix(THOUGHT_START).partition(THOUGHT_END)
+    if not end or not thought.strip() or not content.strip():
+        return message
+    return replace(message, thought=thought, content=content)
 
 
 def _read_task(fields: JsonObject, source: SourceConfig) -> str:

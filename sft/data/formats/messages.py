@@ -7,7 +7,7 @@
 
 `developer` is another name of system, `function` of tool, and `function_call` is one call without an id. A content in
 parts is their texts, end to end; there is no place for a picture. `train: false`, or `weight: 0`, is kept: such an
-answer is read but not learned. `reasoning_content` comes before the answer, between <think> and </think>.
+answer is read but not learned. `reasoning_content` is the answer's thought.
 """
 
 from collections.abc import Mapping

@@ -78,7 +78,7 @@ def build_turn(
     tool_calls: tuple[ToolCall, ...] = (),
     call_id: str | None = None,
 ) -> Turn:
-    """The message of a turn whose content, calls and role are read, with its thinking in front and its train mark.
+    """The message of a turn whose content, calls and role are read, with its thought and its train mark.
 
     Raises:
         RecordError: a prompt or an answer is empty, a mark is wrong, or thinking is not in an answer.
@@ -88,12 +88,12 @@ def build_turn(
         raise RecordError(f"{what} is {_IN_WORDS[role]} that calls a tool; only an assistant turn may")
     if not content.strip() and not tool_calls and role in ("user", "assistant"):
         raise RecordError(f"the {'answer' if role == 'assistant' else 'prompt'} in {what} is empty")
-    reasoning = turn.get("reasoning_content")
+    thought, reasoning = "", turn.get("reasoning_content")
     if reasoning is not None and check_text(reasoning, f"the reasoning_content of {what}").strip():
         if role != "assistant":
             raise RecordError(f"{what} is {_IN_WORDS[role]} with reasoning_content; only an assistant turn may have it")
-        content = f"<think>\n{reasoning}\n</think>\n\n{content}"
-    return Turn(number, Message(role, content, _read_train(turn, role, what), tool_calls, call_id))
+        thought = reasoning
+    return Turn(number, Message(role, content, _read_train(turn, role, what), tool_calls, call_id, thought))
 
 
 def join_turns(turns: Sequence[Turn], fields: JsonObject, columns: Columns) -> tuple[Message, ...]:

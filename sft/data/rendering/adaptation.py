@@ -14,13 +14,19 @@ conversation here, and one that the template can write is returned as it is.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from sft.data.formats.formatting import RecordError
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
-RenderTemplate = Callable[[Sequence[Message], Sequence[JsonObject]], str]
-"""Messages and tools → the template's text. It raises `RecordError` where the template refuses them."""
+class RenderTemplate(Protocol):
+    """Messages and tools → the template's text. It raises `RecordError` where the template refuses them."""
+
+    def __call__(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), *, for_generation: bool = False
+    ) -> str:
+        """The text; `for_generation`: with the template's generation prompt at its end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,123 +1,144 @@
-"""Finds, provably, where the answers stand in the text that a chat template makes of a conversation.
+"""Finds, provably, what is learned of the answer that a conversation ends in.
 
-Most templates do not mark the answers, so their places are derived by rendering probes:
+    prompt    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n
+    text      <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\nHello.<|im_end|>\\n
+    learned                                                           ⟦<think>\\n\\n</think>\\n\\nHello.<|im_end|>⟧
 
-    roles      user, assistant
-    probes     <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n②<|im_end|>\\n
-    scaffold   everything between the probes, once for each sequence of roles
-
-If scaffold and contents, put together, equal the rendering, every span is known. Where a template looks into the
-contents (think blocks), or writes more than contents (tool calls), it is rendered again with one answer exchanged for
-a probe: what changes is the answer, if it shows the answer's own words, name and arguments of its calls. Only the
-white space of a template may differ from the answer's.
+Both are the template's own: the prompt is what it gives a model that has to answer, the text is the conversation when
+the answer was just written. What stands between the prompt's end and the end of the turn is what the model must
+write; it has to show the answer. That is shown by rendering once more, with a probe in the place of the answer: what
+changes are the answer's own thought, words, names and arguments of calls.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
+from sft.data.rendering.turn_bounds import MARKS, TurnBounds, num_common
 from sft.schema import JsonObject, Message, ToolCall
 
 Span = tuple[int, int]
 
-# Private-use characters: no template looks for them. A probe is of one that the text does not have.
-_MARKS = range(0xE000, 0xF900)
+WORDS_ONLY = (
+    "the chat template does not write its generation prompt before an answer: learned are the answer's own words and "
+    "the end of the turn"
+)
+"""Said where the beginning of an answer cannot follow from the prompt."""
 
 
-class Scaffolds:
-    """The template's own text before, between and after the messages, remembered for every sequence of roles."""
+class Answered(NamedTuple):
+    """A conversation that ends in an answer, as text, and the part of it that is learned."""
 
-    def __init__(self, render_template: RenderTemplate) -> None:
-        """Nothing is rendered yet."""
-        self._render_template = render_template
-        self._by_roles: dict[tuple[str, ...], list[str] | None] = {}
-
-    def match(self, messages: Sequence[Message], text: str) -> list[Span] | None:
-        """Every message's span, if scaffold and contents make up exactly `text`. There are no tools in it."""
-        roles = tuple([message.role for message in messages])
-        if roles not in self._by_roles:
-            self._by_roles[roles] = self._derive(messages)
-        scaffold = self._by_roles[roles]
-        if scaffold is None or not text.startswith(scaffold[0]):
-            return None
-        spans, at = [], len(scaffold[0])
-        for message, between in zip(messages, scaffold[1:], strict=True):
-            # Some templates trim the white space around a message.
-            for content in (message.content, message.content.strip()):
-                if text.startswith(content + between, at):
-                    spans.append((at, at + len(content)))
-                    at += len(content) + len(between)
-                    break
-            else:
-                return None
-        return spans if at == len(text) else None
-
-    def _derive(self, messages: Sequence[Message]) -> list[str] | None:
-        """The scaffold of these roles; None where the template does not write every message once and in order."""
-        probes = [f"{chr(_MARKS[0])}probe{i}{chr(_MARKS[1])}" for i in range(len(messages))]
-        try:
-            rest = self._render_template([Message(m.role, p) for m, p in zip(messages, probes, strict=True)], ())
-        except RecordError:
-            return None
-        scaffold = []
-        for probe in probes:
-            before, found, rest = rest.partition(probe)
-            if not found or any(p in before for p in probes):
-                return None
-            scaffold.append(before)
-        return None if any(p in rest for p in probes) else [*scaffold, rest]
+    text: str
+    span: Span
+    notes: tuple[str, ...] = ()
 
 
-def find_last_answer(
-    render_template: RenderTemplate, messages: Sequence[Message], tools: Sequence[JsonObject], text: str
-) -> Span:
-    """The span in `text` of the answer that the conversation ends in, whole but for white space.
+def find_answer(
+    render_template: RenderTemplate,
+    bounds: TurnBounds,
+    messages: Sequence[Message],
+    tools: Sequence[JsonObject],
+    following: str = "",
+) -> Answered:
+    """What is learned of the last message.
+
+    Args:
+        render_template: the template.
+        bounds: where its turns begin and end.
+        messages: end in an assistant turn.
+        tools: that the assistant may call.
+        following: the text of the conversation with later turns, where there are any.
 
     Raises:
-        RecordError: the template does not show the answer, or not the whole of it.
+        RecordError: the template refuses the conversation, does not show the answer, or does not end the turn.
     """
-    changed = find_changed_text(render_template, messages, tools, len(messages) - 1, text)
+    message = messages[-1]
+    text = render_template(messages, tools)
+    changed = find_changed_text(render_template, messages, tools, text)
     if changed is None:
-        raise _not_shown("does not show where the answer is", messages[-1], text)
-    span = _cover_answer(text, changed, messages[-1])
-    if span is None:
-        raise _not_shown("does not write the whole answer", messages[-1], text)
-    return span
+        raise _not_shown("does not show where the answer is", message, text)
+    start, notes = _find_start(render_template, bounds, messages, tools, text), ()
+    if start is None:
+        words = _cover(text, 0, changed, message)
+        if words is None:
+            raise _not_shown("does not write the whole answer", message, text)
+        start, notes = _outside_token(bounds, text, words[0]), (WORDS_ONLY,)
+    elif changed[1] <= start or _cover(text, start, changed, message) is None:
+        raise _not_shown("does not write the whole answer", message, text)
+    if bounds.turn_end is not None and not bounds.ends_turns:
+        note = f"the chat template does not end an answer: {bounds.turn_end} is put behind it"
+        text, end = bounds.put_end(text, following)
+        return Answered(text, (start, end), (*notes, note))
+    found = bounds.find_end(text, start) if bounds.ends_turns else None
+    if found is None:
+        raise RecordError(
+            "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
+            f"      the template's text: {_excerpt(text)}\n"
+            "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, and nothing but white\n"
+            "      space behind it. Choose another with model.chat_template, or have the model's own end of generation\n"
+            "      put behind each answer: model.turn_end=auto"
+        )
+    return Answered(text, (start, found), notes)
+
+
+def _find_start(
+    render_template: RenderTemplate,
+    bounds: TurnBounds,
+    messages: Sequence[Message],
+    tools: Sequence[JsonObject],
+    text: str,
+) -> int | None:
+    try:
+        prompt = render_template(messages[:-1], tools, for_generation=True)
+    except RecordError:
+        return None
+    return bounds.find_start(text, prompt)
 
 
 def find_changed_text(
-    render_template: RenderTemplate, messages: Sequence[Message], tools: Sequence[JsonObject], turn: int, text: str
+    render_template: RenderTemplate, messages: Sequence[Message], tools: Sequence[JsonObject], text: str
 ) -> Span | None:
-    """The part of `text` that changes when this turn's answer is exchanged for a probe; None where nothing does."""
-    mark = next(chr(code) for code in _MARKS if chr(code) not in text)
+    """The part of `text` that changes when the last answer is exchanged for a probe; None where nothing does."""
+    mark = next(chr(code) for code in MARKS if chr(code) not in text)
     probe = f"{mark}probe{mark}"
     try:
-        other = render_template([*messages[:turn], Message("assistant", probe), *messages[turn + 1 :]], tools)
+        other = render_template([*messages[:-1], Message("assistant", probe)], tools)
     except RecordError:
         return None
     before, found, behind = other.partition(probe)
     if not found or probe in behind:
         return None
-    start, end = _num_common(text, before), len(text) - _num_common(text[::-1], behind[::-1])
+    start, end = num_common(text, before), len(text) - num_common(text[::-1], behind[::-1])
     return (start, end) if start < end else None
 
 
-def _cover_answer(text: str, changed: Span, message: Message) -> Span | None:
-    """The changed text, and of the text before it what makes the answer whole; None where it does not get whole.
+def shows(learned: str, message: Message) -> bool:
+    """Whether a text without white space has the message's thought, content and calls."""
+    for words in (message.thought, message.content):
+        if squeeze(words) not in learned:
+            return False
+    return _shows_calls(learned, message.tool_calls)
+
+
+def _cover(text: str, begin: int, changed: Span, message: Message) -> Span | None:
+    """The changed text, and of the text from `begin` on what makes the answer whole; None where it does not get whole.
 
     Less than the answer changes where the template treats its beginning apart: a think block, which it also writes
     around nothing.
     """
-    start, end = changed
-    before, shown, words = _squeeze(text[:start]), _squeeze(text[start:end]), _squeeze(message.content)
+    start, end = max(changed[0], begin), changed[1]
+    if message.thought and shows(squeeze(text[begin:end]), message):
+        return start, end
+    before, shown, words = squeeze(text[begin:start]), squeeze(text[start:end]), squeeze(message.full_text)
     if not shown:
         return None
     for num_before in range(len(words) + 1) if message.tool_calls else (len(words) - len(shown),):
         beginning, rest = words[: max(num_before, 0)], words[max(num_before, 0) :]
         if shown.startswith(rest) and before.endswith(beginning):
-            if not _shows_calls(shown[len(rest) :], message.tool_calls):
+            if not _shows_calls(shown[len(rest) :], message.tool_calls, exactly=True):
                 continue
             while num_before > 0:
                 start -= 1
@@ -126,18 +147,27 @@ def _cover_answer(text: str, changed: Span, message: Message) -> Span | None:
     return None
 
 
-def _shows_calls(shown: str, calls: Sequence[ToolCall]) -> bool:
-    """Whether a text without white space has the calls' names, in order, and arguments; without calls: is empty."""
+def _outside_token(bounds: TurnBounds, text: str, start: int) -> int:
+    """An answer may begin with a token of its own, which has its first characters in common with another's."""
+    for token in bounds.control.finditer(text, max(0, start - 256)):
+        if token.start() < start < token.end():
+            return token.start()
+    return start
+
+
+def _shows_calls(shown: str, calls: Sequence[ToolCall], exactly: bool = False) -> bool:
+    """Whether a text without white space has the calls' names, in order, and arguments; `exactly`: and is empty without
+    calls."""
     if not calls:
-        return not shown
+        return not (shown and exactly)
     at = 0
     for call in calls:
-        found = shown.find(_squeeze(call.name), at)
+        found = shown.find(squeeze(call.name), at)
         if found < 0:
             return False
-        at = found + len(_squeeze(call.name))
+        at = found + len(squeeze(call.name))
         for value in _leaves(call.arguments):
-            if not any(_squeeze(form) in shown for form in _written_forms(value)):
+            if not any(squeeze(form) in shown for form in _written_forms(value)):
                 return False
     return True
 
@@ -161,27 +191,16 @@ def _written_forms(value: str | float) -> tuple[str, ...]:
     return json.dumps(value), repr(value)
 
 
-def _squeeze(text: str) -> str:
+def squeeze(text: str) -> str:
+    """The text without its white space."""
     return "".join(text.split())
-
-
-def _num_common(first: str, second: str) -> int:
-    """Characters that two texts have in common at their beginning, by halving: texts are long, comparing is fast."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first.startswith(second[low:middle], low):
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _not_shown(problem: str, message: Message, text: str) -> RecordError:
     calls = "".join(f" + a call of {call.name} with {_excerpt(dict(call.arguments))}" for call in message.tool_calls)
     return RecordError(
         f"the chat template {problem}\n"
-        f"      the answer:          {_excerpt(message.content)}{calls}\n"
+        f"      the answer:          {_excerpt(message.full_text)}{calls}\n"
         f"      the template's text: {_excerpt(text)}\n"
         "      Needed: a template that writes the answer's own words. Choose another with model.chat_template."
     )

@@ -9,6 +9,7 @@ conversation, so that a store made tomorrow equals the one made today.
 """
 
 import re
+import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.adaptation import RenderTemplate
+from sft.data.rendering.turn_form import derive_turn_form, template_turn
 from sft.errors import UserError
 from sft.schema import JsonObject, Message
 
@@ -80,43 +81,76 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(added | set(tokenizer.all_special_ids))
 
 
-def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplate:
-    """A function from messages and tools to the text that the tokenizer's chat template makes of them.
+class TemplateRenderer:
+    """A function from messages and tools to the text that a tokenizer's chat template makes of them.
 
-    The text is that of `tokenizer.apply_chat_template`, but for the date. The compiled template is called directly,
-    since most of the other's time goes into copying what is plain data already.
+    The text is that of `tokenizer.apply_chat_template` for the messages in the template's form, but for the date. The
+    compiled template is called directly, since most of the other's time goes into copying what is plain data already.
     """
-    # Compiled by the tokenizer's own environment, with its filters and tags.
-    template: Any = _compile_jinja_template(tokenizer.chat_template)
-    context = {
-        **tokenizer.special_tokens_map,
-        "documents": None,
-        "add_generation_prompt": False,
-        "strftime_now": TEMPLATE_DATE.strftime,
-    }
 
-    def render(messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
-        turns = [template_turn(message) for message in messages]
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Finds out which form of messages the template is written for.
+
+        Raises:
+            UserError: the template cannot be compiled.
+        """
+        self.source = str(tokenizer.chat_template)
+        # Compiled by the tokenizer's own environment, with its filters and tags.
         try:
-            return str(template.render(context, messages=turns, tools=[dict(tool) for tool in tools] or None))
+            self._template: Any = _compile_jinja_template(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(
+                f"model: line {error.lineno} of the tokenizer's chat template is no Jinja: {error.message}. "
+                "Write a template to a file and name it with model.chat_template."
+            ) from None
+        self._context = {
+            **tokenizer.special_tokens_map,
+            "documents": None,
+            "strftime_now": TEMPLATE_DATE.strftime,
+        }
+        self.form = derive_turn_form(self._render)
+
+    def __call__(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), *, for_generation: bool = False
+    ) -> str:
+        """The text; `for_generation`: with the template's generation prompt at its end.
+
+        Raises:
+            RecordError: the template refuses the conversation.
+        """
+        return self._render([template_turn(message, self.form) for message in messages], tools, for_generation)
+
+    def _render(
+        self, turns: Sequence[JsonObject], tools: Sequence[JsonObject], for_generation: bool = False
+    ) -> str:
+        try:
+            return str(
+                self._template.render(
+                    self._context,
+                    messages=list(turns),
+                    tools=[dict(tool) for tool in tools] or None,
+                    add_generation_prompt=for_generation,
+                )
+            )
         except REFUSALS as error:
-            raise RecordError(f"the chat template refuses the conversation: {error}") from error
-
-    return render
+            raise RecordError(f"the chat template refuses the conversation: {refusal_reason(error)}") from error
 
 
-def template_turn(message: Message) -> dict[str, Any]:
-    """The message in the form that chat templates read."""
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-            | ({} if call.call_id is None else {"id": call.call_id})
-            for call in message.tool_calls
-        ]
-    if message.call_id is not None:
-        turn["tool_call_id"] = message.call_id
-    return turn
+def refusal_reason(error: Exception) -> str:
+    """What a template says of a conversation that it refuses, or what it lacks and where, and the way out."""
+    if type(error) is jinja2.TemplateError:
+        return " ".join(str(error).split())  # its own words, by `raise_exception`
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    where = f"line {lines[-1]} of the template" if lines else "the template"
+    if isinstance(error, jinja2.UndefinedError):
+        return (
+            f"{where} needs what the conversation does not give: {error}. Known to a template are messages, tools, "
+            "add_generation_prompt and the special tokens. Choose another with model.chat_template."
+        )
+    return (
+        f"{where} cannot write it ({type(error).__name__}: {error}): it is written for messages of another form. "
+        "Choose another with model.chat_template."
+    )
 
 
 def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
@@ -127,7 +161,7 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
     path = Path(model.chat_template).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
-        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_without_generation_marks(text))
+        jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_generation_marks(text))
     except OSError as error:
         raise UserError(f"model.chat_template: {path} cannot be read: {error.strerror}") from None
     except jinja2.TemplateSyntaxError as error:
@@ -148,7 +182,7 @@ def _only_template(templates: str | dict[str, str]) -> str:
     return templates["default"]
 
 
-def _without_generation_marks(text: str) -> str:
+def without_generation_marks(text: str) -> str:
     """The template without the two tags that only the tokenizer's own environment knows."""
     return re.sub(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}", "", text)
 

@@ -2,19 +2,31 @@
 
     conversation ──adapt──▶ what the template can write ──template──▶ text, and where the answers stand in it
 
-The text is always the template's own rendering, and an answer is learned whole or not at all. Some templates drop a
-part of an answer, its think block, as soon as later turns follow. Such an answer becomes a rendering of its own: the
-conversation up to it, as the model sees it when it writes the answer. In the longer rendering it is context.
+The text is always the template's own rendering, and an answer is learned whole or not at all, behind the very text that
+a model at inference is given to answer. Where the rendering of the whole conversation writes an answer, or what comes
+before it, otherwise than the rendering that ends in it (thoughts that go as soon as later turns follow, tools that move
+to the last question), the answer becomes a rendering of its own: the conversation up to it. In the longer one it is
+context.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.adaptation import RenderTemplate, adapt, derive_traits
-from sft.data.rendering.answer_spans import Scaffolds, Span, find_changed_text, find_last_answer
-from sft.schema import Conversation
+from sft.data.rendering.adaptation import adapt, derive_traits
+from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
+from sft.data.rendering.chat_template import TemplateRenderer
+from sft.data.rendering.landmarks import Landmarks, template_literals
+from sft.data.rendering.turn_bounds import derive_bounds
+from sft.schema import Conversation, JsonObject, Message
+
+THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
+WRITTEN_ANEW = (
+    "the chat template writes earlier answers, or what comes before them, otherwise than when they were the last: each "
+    "is an example of its own, so conversations of several answers take more tokens"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,7 @@ class Rendering:
 
     text: str
     answers: tuple[Span, ...]
+    """From where the model begins to write through the end of the turn."""
     conversation: Conversation
     """What was rendered: as the template can write it, and perhaps only the first turns."""
     turns: tuple[int, ...]
@@ -36,21 +49,33 @@ class ConversationRenderer:
 
     def __init__(
         self,
-        render_template: RenderTemplate,
+        render_template: TemplateRenderer,
+        special_tokens: frozenset[str],
         train_on: Literal["all_assistant", "last_assistant"] = "all_assistant",
-        special_tokens: frozenset[str] = frozenset(),
+        train_on_thoughts: bool = True,
+        stop_tokens: frozenset[str] = frozenset(),
+        turn_end: str | None = None,
     ) -> None:
-        """Finds out what the template has a form for. No answer begins or ends inside one of `special_tokens`."""
+        """Finds out what the template has a form for.
+
+        Args:
+            render_template: the template.
+            special_tokens: the texts of all control tokens of the tokenizer.
+            train_on: which answers are learned.
+            train_on_thoughts: whether thoughts are.
+            stop_tokens: those at which the model ends its generation.
+            turn_end: what to put behind answers that the template does not end.
+        """
         self.traits = derive_traits(render_template)
+        self.bounds = derive_bounds(render_template, special_tokens, stop_tokens, turn_end)
         self._render_template = render_template
         self._train_on = train_on
-        self._special_tokens = re.compile(
-            "|".join(map(re.escape, sorted(special_tokens, key=len, reverse=True))) or r"(?!)"
-        )
-        self._scaffolds = Scaffolds(render_template)
+        self._train_on_thoughts = train_on_thoughts
+        self._literals = re.compile("|".join(map(re.escape, template_literals(render_template.source))) or r"(?!)")
+        self._landmarks = Landmarks(render_template, self._find_answer, self.bounds.control)
 
     def render(self, conversation: Conversation) -> tuple[Rendering, ...]:
-        """The conversation's rendering; several where the template drops a part of an answer before later turns.
+        """The conversation's rendering; several where the template writes answers otherwise as soon as others follow.
 
         Raises:
             RecordError: there is nothing to learn, the template refuses the conversation, or it does not write the
@@ -58,13 +83,13 @@ class ConversationRenderer:
         """
         conversation, notes = adapt(conversation, self.traits)
         turns = self._learned_turns(conversation)
+        if self._render_template.form.thoughts == "text" and any(m.thought for m in conversation.messages):
+            notes = (*notes, THOUGHTS_AS_TEXT)
         text = self._render_template(conversation.messages, conversation.tools)
-        if not _has_tools(conversation):
-            spans = self._scaffolds.match(conversation.messages, text)
-            if spans is not None:
-                return (Rendering(text, tuple([spans[turn] for turn in turns]), conversation, turns, notes),)
-        found = self._find_each_answer(conversation, turns, text)
-        return tuple(replace(rendering, notes=notes) for rendering in found) if notes else found
+        renderings = self._place_by_landmarks(conversation, turns, text) or self._place(conversation, turns, text)
+        if len(renderings) > 1:
+            notes = (*notes, WRITTEN_ANEW)
+        return tuple([self._finish(rendering, notes) for rendering in renderings])
 
     def _learned_turns(self, conversation: Conversation) -> tuple[int, ...]:
         turns = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
@@ -75,49 +100,87 @@ class ConversationRenderer:
             raise RecordError("no answer of the conversation is to be learned")
         return tuple(turns)
 
-    def _find_each_answer(self, conversation: Conversation, turns: tuple[int, ...], text: str) -> tuple[Rendering, ...]:
-        whole: dict[int, Span] = {}
-        alone = []
-        for turn in turns:
-            rendering = self._render_up_to(conversation, turn, text)
-            span = self._find_again(rendering, conversation, text)
-            if span is None:
-                alone.append(rendering)
-            else:
-                whole[turn] = span
-        together = [Rendering(text, tuple(whole.values()), conversation, tuple(whole))] if whole else []
-        return (*alone, *together)
-
-    def _render_up_to(self, conversation: Conversation, turn: int, text: str) -> Rendering:
-        """The conversation as it is when the answer of this turn was just written."""
-        if turn + 1 < len(conversation.messages):
-            conversation = replace(conversation, messages=conversation.messages[: turn + 1])
-            text = self._render_template(conversation.messages, conversation.tools)
-        span = find_last_answer(self._render_template, conversation.messages, conversation.tools, text)
-        return Rendering(text, (self._outside_special(text, span),), conversation, (turn,))
-
-    def _find_again(self, rendering: Rendering, conversation: Conversation, text: str) -> Span | None:
-        """The span in the whole text of the answer that `rendering` ends in; None where it is not written alike."""
-        ((start, end),), (turn,) = rendering.answers, rendering.turns
-        if text.startswith(rendering.text[:end]):
-            return start, end
-        changed = find_changed_text(self._render_template, conversation.messages, conversation.tools, turn, text)
-        if changed is None:
+    def _place_by_landmarks(
+        self, conversation: Conversation, turns: Sequence[int], text: str
+    ) -> tuple[Rendering, ...] | None:
+        if not self.bounds.ends_turns or self._might_be_looked_into(conversation):
             return None
-        changed = self._outside_special(text, changed)
-        return changed if text[slice(*changed)] == rendering.text[start:end] else None
+        spans = self._landmarks.place_together(conversation, turns, text)
+        if spans is None:
+            return None
+        alone = []
+        for turn in (turn for turn in turns if spans[turn] is None):
+            answered = self._landmarks.place_last(conversation, turn)
+            if answered is None:
+                return None
+            alone.append(_alone(answered, conversation, turn))
+        together = {turn: span for turn, span in spans.items() if span is not None}
+        return (*alone, *_together(text, together, conversation))
 
-    def _outside_special(self, text: str, span: Span) -> Span:
-        """A turn that calls a tool may end in another token than one of text (`<|eom_id|>`, `<|eot_id|>`): what these
-        have in common would be cut off the token."""
-        start, end = span
-        for token in self._special_tokens.finditer(text, start):
-            if token.start() >= end:
-                break
-            if token.end() > end:
-                end = token.start()
-        return start, end
+    def _place(self, conversation: Conversation, turns: Sequence[int], text: str) -> tuple[Rendering, ...]:
+        """The long way: each answer in the conversation up to it, then in the whole."""
+        messages = conversation.messages
+        answered = {
+            turn: find_answer(
+                self._render_template,
+                self.bounds,
+                messages[: turn + 1],
+                conversation.tools,
+                text if turn + 1 < len(messages) else "",
+            )
+            for turn in turns
+        }
+        last = answered.get(len(messages) - 1)
+        whole = text if last is None else last.text  # an end may have been put behind it
+        together, alone = {}, []
+        for turn, found in answered.items():
+            if whole.startswith(found.text[: found.span[1]]):
+                together[turn] = found.span
+            else:
+                alone.append(_alone(found, conversation, turn))
+        notes = tuple(dict.fromkeys(note for turn in together for note in answered[turn].notes))
+        return (*alone, *[replace(made, notes=notes) for made in _together(whole, together, conversation)])
+
+    def _find_answer(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> Answered:
+        return find_answer(self._render_template, self.bounds, messages, tools)
+
+    def _might_be_looked_into(self, conversation: Conversation) -> bool:
+        """Whether a text of the conversation holds words that the template looks for."""
+        search = self._literals.search
+        return any(
+            search(message.content) or (message.thought and search(message.thought))
+            for message in conversation.messages
+        )
+
+    def _finish(self, rendering: Rendering, notes: tuple[str, ...]) -> Rendering:
+        answers = rendering.answers
+        if not self._train_on_thoughts:
+            messages = rendering.conversation.messages
+            answers = tuple(
+                _behind_thought(rendering.text, span, messages[turn].thought)
+                for turn, span in zip(rendering.turns, answers, strict=True)
+            )
+        return replace(rendering, answers=answers, notes=(*notes, *rendering.notes))
 
 
-def _has_tools(conversation: Conversation) -> bool:
-    return bool(conversation.tools) or any(m.tool_calls or m.role == "tool" for m in conversation.messages)
+def _alone(answered: Answered, conversation: Conversation, turn: int) -> Rendering:
+    upto = replace(conversation, messages=conversation.messages[: turn + 1])
+    return Rendering(answered.text, (answered.span,), upto, (turn,), answered.notes)
+
+
+def _together(text: str, spans: dict[int, Span], conversation: Conversation) -> tuple[Rendering, ...]:
+    return (Rendering(text, tuple(spans.values()), conversation, tuple(spans)),) if spans else ()
+
+
+def _behind_thought(text: str, span: Span, thought: str) -> Span:
+    """What of the span stands behind the last word of the thought."""
+    words = squeeze(thought)
+    if not words:
+        return span
+    learned = text[slice(*span)]
+    left = squeeze(learned).index(words) + len(words)
+    at = 0
+    while left > 0:
+        left -= not learned[at].isspace()
+        at += 1
+    return span[0] + at, span[1]

@@ -1,0 +1,72 @@
+"""The tokens at which a model ends its generation, by what came with it: generation config and tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from sft.config import ModelConfig
+from sft.data.rendering.chat_template import control_ids
+from sft.errors import UserError
+
+
+def generation_stops(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts of the tokens that end the model's generation; the tokenizer's own end of text is the first.
+
+    A tokenizer of another place than the model's has other ids, so of the model's file nothing is taken then.
+    """
+    ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    if model.tokenizer is None:
+        stops = _generation_config(model.path).get("eos_token_id")
+        ids += [i for i in (stops if isinstance(stops, list) else [stops]) if isinstance(i, int)]
+    texts = [text for text in tokenizer.convert_ids_to_tokens(ids) if isinstance(text, str)]
+    return tuple(dict.fromkeys(texts))
+
+
+def choose_turn_end(model: ModelConfig, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]) -> str | None:
+    """What `model.turn_end` asks to put behind answers that the template does not end.
+
+    Raises:
+        UserError: it is no control token of the tokenizer, or `auto` finds none.
+    """
+    if model.turn_end is None:
+        return None
+    control = {str(token) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))}
+    if model.turn_end == "auto":
+        if not stops:
+            raise UserError(
+                "model.turn_end: auto: neither the tokenizer nor the model's generation config names an end of text. "
+                f"Name one of the tokenizer's control tokens: {_listed(control)}"
+            )
+        return stops[0]
+    if model.turn_end not in control:
+        raise UserError(
+            f"model.turn_end: {model.turn_end!r} is no control token of the tokenizer. "
+            f"Needed: auto, or one of {_listed(control)}"
+        )
+    return model.turn_end
+
+
+def _generation_config(path: str) -> dict[str, Any]:
+    """The model's generation config; empty where it has none."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        file = folder / "generation_config.json"
+    else:
+        found = cached_file(path, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+        if found is None:
+            return {}
+        file = Path(found)
+    try:
+        read = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"model: {file} cannot be read: {error}") from None
+    return read if isinstance(read, dict) else {}
+
+
+def _listed(tokens: set[str]) -> str:
+    return ", ".join(sorted(tokens)[:20])

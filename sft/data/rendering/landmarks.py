@@ -1,0 +1,269 @@
+"""Finds the answers of a conversation by its control tokens, once a probe conversation of the same shape has shown how.
+
+A shape is all of a conversation but its words: roles, which messages have content, thoughts and calls. A probe
+conversation of the same shape goes the long way (`answer_spans`), once. It shows behind how many control tokens each
+answer begins and ends, what else the template writes around its words, and whether the whole conversation still
+writes it as it was written. Words hold no control tokens, so the same numbers hold in any text of this shape.
+
+    probe    <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n⟦②<|im_end|>⟧\\n      behind the third, "assistant\\n"
+    text     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n⟦Hello.<|im_end|>⟧\\n
+
+A text is placed so only if it has the very control tokens of the probe, and shows the answer in the very words that
+the template writes around it. Any other goes the long way itself, and so does a conversation whose words the template
+might look into. So a conversation of many turns is rendered once, and not twice for each answer.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jinja2 import Environment, nodes
+
+from sft.data.formats.formatting import RecordError
+from sft.data.rendering.adaptation import RenderTemplate
+from sft.data.rendering.answer_spans import Answered, Span, shows, squeeze
+from sft.data.rendering.chat_template import without_generation_marks
+from sft.data.rendering.turn_bounds import MARKS
+from sft.data.rendering.turn_form import THOUGHT_FIELDS
+from sft.schema import Conversation, JsonObject, Message, ToolCall
+
+_MOST_SHAPES = 2000
+
+FindAnswer = Callable[[Sequence[Message], Sequence[JsonObject]], Answered]
+"""The long way: what is learned of the last message."""
+
+
+class _Turn(NamedTuple):
+    """What a probe has shown of the answer that a conversation ends in."""
+
+    tokens: tuple[str, ...]
+    """All control tokens of the text."""
+    num_before: int
+    """How many of them stand before the answer."""
+    lead: str
+    """What stands between the last of them and the answer."""
+    num_through: int
+    """How many there are through the end of the turn."""
+    learned: tuple[str, ...]
+    """What the template writes before, between and behind thought and content, without white space; of a turn that
+    calls, only what it writes before them."""
+    until_end: str
+    """The probe's text through the end of the turn."""
+
+
+class _Whole(NamedTuple):
+    """What a probe has shown of a whole conversation."""
+
+    text: str
+    tokens: tuple[str, ...]
+
+
+class Landmarks:
+    """What probes have shown of one template, remembered for every shape."""
+
+    def __init__(self, render_template: RenderTemplate, find_answer: FindAnswer, control: re.Pattern[str]) -> None:
+        """`control` finds the control tokens in a text."""
+        self._render_template = render_template
+        self._find_answer = find_answer
+        self._control = control
+        self._turns: dict[tuple[object, ...], _Turn | None] = {}
+        self._wholes: dict[tuple[object, ...], _Whole | None] = {}
+
+    def place_together(
+        self, conversation: Conversation, turns: Sequence[int], text: str
+    ) -> dict[int, Span | None] | None:
+        """The span in the whole text of each answer that is learned; None in its place where it is not written there as
+        it was when it was the last. None at all where no probe shows it.
+
+        Args:
+            conversation: the whole.
+            turns: the messages that are learned.
+            text: the template's text of the whole.
+        """
+        shape = _shape(conversation)
+        whole = self._whole(shape, conversation)
+        if whole is None:
+            return None
+        tokens = list(self._control.finditer(text))
+        if tuple([token.group() for token in tokens]) != whole.tokens:
+            return None
+        spans: dict[int, Span | None] = {}
+        for turn in turns:
+            shown = self._turn(shape, conversation, turn)
+            if shown is None:
+                return None
+            spans[turn] = None
+            if whole.text.startswith(shown.until_end):
+                spans[turn] = _span(text, tokens, shown, conversation.messages[turn])
+                if spans[turn] is None:
+                    return None
+        return spans
+
+    def place_last(self, conversation: Conversation, turn: int) -> Answered | None:
+        """The conversation up to this answer; None where no probe shows it."""
+        shown = self._turn(_shape(conversation), conversation, turn)
+        if shown is None:
+            return None
+        text = self._render_template(conversation.messages[: turn + 1], conversation.tools)
+        tokens = list(self._control.finditer(text))
+        if tuple([token.group() for token in tokens]) != shown.tokens:
+            return None
+        span = _span(text, tokens, shown, conversation.messages[turn])
+        return None if span is None else Answered(text, span)
+
+    def _whole(self, shape: tuple[object, ...], conversation: Conversation) -> _Whole | None:
+        if shape not in self._wholes:
+            _bound(self._wholes)
+            self._wholes[shape] = self._see_whole(conversation)
+        return self._wholes[shape]
+
+    def _turn(self, shape: tuple[object, ...], conversation: Conversation, turn: int) -> _Turn | None:
+        key = shape[: turn + 2]
+        if key not in self._turns:
+            _bound(self._turns)
+            self._turns[key] = self._see_turn(conversation, turn)
+        return self._turns[key]
+
+    def _see_whole(self, conversation: Conversation) -> _Whole | None:
+        try:
+            text = self._render_template(*_probe(conversation, len(conversation.messages)))
+        except RecordError:
+            return None
+        return _Whole(text, tuple(self._control.findall(text)))
+
+    def _see_turn(self, conversation: Conversation, turn: int) -> _Turn | None:
+        messages, tools = _probe(conversation, turn + 1)
+        try:
+            answered = self._find_answer(messages, tools)
+        except RecordError:
+            return None
+        text, (start, end), notes = answered
+        before = list(self._control.finditer(text, 0, start))
+        lead = text[before[-1].end() : start] if before else ""
+        if not before or any(ord(char) in MARKS for char in lead) or notes:
+            return None
+        learned = _written_around(text[start:end], messages[-1])
+        if learned is None:
+            return None
+        through = len(list(self._control.finditer(text, 0, end)))
+        return _Turn(tuple(self._control.findall(text)), len(before), lead, through, learned, text[:end])
+
+
+def template_literals(source: str) -> frozenset[str]:
+    """The words that a template may look for in the contents of messages, so that what it writes depends on them.
+
+    They are the texts that it tests with `in`, hands to methods and filters that search a text, or compares a part of a
+    text with.
+    """
+    tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_generation_marks(source))
+    found: set[str] = set()
+    for compare in tree.find_all(nodes.Compare):
+        if any(operand.op in ("in", "notin") for operand in compare.ops):
+            found.update(_texts([compare.expr]))
+        if isinstance(compare.expr, nodes.Getitem) and isinstance(compare.expr.arg, nodes.Slice):
+            found.update(_texts([operand.expr for operand in compare.ops]))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEARCHES:
+            found.update(_texts(call.args))
+    for item in tree.find_all(nodes.Filter):
+        if item.name in _SEARCHES:
+            found.update(_texts(item.args))
+    return frozenset(words for words in found - _KEYS if words.strip())
+
+
+_SEARCHES = frozenset(
+    {
+        *("split", "rsplit", "partition", "rpartition", "splitlines", "startswith", "endswith", "find", "rfind", "index"),
+        *("replace", "count", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "trim"),
+    }
+)
+_KEYS = frozenset(
+    {
+        *("role", "content", "tool_calls", "tool_call_id", "name", "arguments", "function", "type", "id", "text"),
+        *("parameters", "description", "properties", "required", "items", "enum", "system", "user", "assistant", "tool"),
+        *THOUGHT_FIELDS,
+    }
+)
+"""Keys of messages and tools, and roles: a template that tests for these looks at no words."""
+
+
+def _texts(operands: Sequence[nodes.Node]) -> list[str]:
+    return [node.value for node in operands if isinstance(node, nodes.Const) and isinstance(node.value, str)]
+
+
+def _shape(conversation: Conversation) -> tuple[object, ...]:
+    """The number of tools, then an item for each message: all that a template may tell apart but the words."""
+    return (len(conversation.tools), *[_message_shape(message) for message in conversation.messages])
+
+
+def _message_shape(message: Message) -> object:
+    content = bool(message.content.strip()) * 2 or bool(message.content)
+    if not (message.tool_calls or message.thought or message.call_id):
+        return message.role, content
+    calls = tuple([(bool(call.arguments), call.call_id is not None) for call in message.tool_calls])
+    return message.role, content, bool(message.thought), calls, message.call_id is not None
+
+
+def _probe(conversation: Conversation, num_messages: int) -> tuple[list[Message], list[JsonObject]]:
+    """The first messages with marks for words; those of one place are the same whatever comes behind it."""
+    tools: list[JsonObject] = [
+        {"type": "function", "function": {"name": f"probe{i}", "description": "probe", "parameters": _PARAMETERS}}
+        for i in range(len(conversation.tools))
+    ]
+    return [_probe_message(m, i) for i, m in enumerate(conversation.messages[:num_messages])], tools
+
+
+_PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
+
+
+def _probe_message(message: Message, number: int) -> Message:
+    def marked(name: str) -> str:
+        return f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}"
+
+    calls = tuple(
+        ToolCall(f"probe{i}", {"probekey": "probe"} if call.arguments else {}, call.call_id and f"{number:05d}{i:04d}")
+        for i, call in enumerate(message.tool_calls)
+    )
+    return Message(
+        message.role,
+        marked("content") if message.content.strip() else message.content,
+        tool_calls=calls,
+        call_id=message.call_id and f"{number:09d}",
+        thought=marked("thought") if message.thought else "",
+    )
+
+
+def _written_around(learned: str, probe: Message) -> tuple[str, ...] | None:
+    """What the template writes around the words of the probe; None where it does not write each of them once."""
+    rest, around = squeeze(learned), []
+    for words in (probe.thought, probe.content.strip()):
+        if words:
+            before, found, rest = rest.partition(words)
+            if not found or words in rest:
+                return None
+            around.append(before)
+    return tuple(around) if probe.tool_calls else (*around, rest)
+
+
+def _span(text: str, tokens: Sequence[re.Match[str]], shown: _Turn, message: Message) -> Span | None:
+    """The place of the answer by its landmarks; None where the template writes other words around it than it did."""
+    begin = tokens[shown.num_before - 1].end()
+    start, end = begin + len(shown.lead), tokens[shown.num_through - 1].end()
+    if text[begin:start] != shown.lead:
+        return None
+    learned = squeeze(text[start:end])
+    words = [squeeze(part) for part in (message.thought, message.content) if part.strip()]
+    due = "".join(part for pair in zip(shown.learned, words, strict=False) for part in pair)
+    if message.tool_calls:
+        return (start, end) if learned.startswith(due) and shows(learned[len(due) :], _calls_only(message)) else None
+    return (start, end) if learned == due + shown.learned[-1] else None
+
+
+def _calls_only(message: Message) -> Message:
+    return Message("assistant", "", tool_calls=message.tool_calls)
+
+
+def _bound(remembered: dict[tuple[object, ...], object]) -> None:
+    """Conversations without end have shapes without end."""
+    if len(remembered) >= _MOST_SHAPES:
+        remembered.clear()

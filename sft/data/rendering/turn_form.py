@@ -1,0 +1,118 @@
+"""A message in the form that a chat template reads, as far as templates differ in it.
+
+    thoughts     in a field of their own, whose name varies; in parts of the content; else as <think> in the content
+    content      of a turn that only calls tools: null, or empty text
+    arguments    of a call: an object, or the text of one
+
+Which form a template is written for is found out by rendering probes, not by reading it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sft.data.formats.formatting import RecordError
+from sft.schema import JsonObject, Message
+
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
+"""What templates call the field of an answer's thoughts, the commonest first."""
+
+RenderTurns = Callable[[Sequence[JsonObject], Sequence[JsonObject]], str]
+"""Turns and tools, as the template reads them → its text. It raises `RecordError` where the template refuses them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnForm:
+    """The form of messages that one chat template is written for."""
+
+    thoughts: Literal["field", "parts", "text"] = "text"
+    thought_field: str = THOUGHT_FIELDS[0]
+    """For `field`: its name."""
+    null_content: bool = False
+    """Whether a turn that only calls has null as its content."""
+    text_arguments: bool = False
+    """Whether the arguments of a call are text that holds JSON."""
+
+
+def template_turn(message: Message, form: TurnForm) -> dict[str, Any]:
+    """The message in the form that the template reads."""
+    only_calls = message.tool_calls and not message.content
+    turn: dict[str, Any] = {"role": message.role, "content": None if only_calls and form.null_content else ""}
+    if message.content:
+        turn["content"] = message.content
+    if message.thought and form.thoughts == "field":
+        turn[form.thought_field] = message.thought
+    elif message.thought and form.thoughts == "parts":
+        parts = [{"type": "thinking", "thinking": message.thought}, {"type": "text", "text": message.content}]
+        turn["content"] = parts if message.content else parts[:1]
+    elif message.thought:
+        turn["content"] = message.full_text
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments, form)}}
+            | ({} if call.call_id is None else {"id": call.call_id})
+            for call in message.tool_calls
+        ]
+    if message.call_id is not None:
+        turn["tool_call_id"] = message.call_id
+    return turn
+
+
+def derive_turn_form(render: RenderTurns) -> TurnForm:
+    """Find out which form the template is written for."""
+
+    def text_of(answer: JsonObject, *behind: JsonObject) -> str | None:
+        try:
+            return render([{"role": "user", "content": "probequestion"}, answer, *behind], ())
+        except RecordError:
+            return None
+
+    return replace(_thought_form(text_of), **_call_form(text_of))
+
+
+def _arguments(arguments: JsonObject, form: TurnForm) -> Any:
+    if not form.text_arguments:
+        return dict(arguments)
+    try:
+        return json.dumps(arguments, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"the arguments of a call cannot be written as JSON: {error}") from None
+
+
+def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
+    probe = Message("assistant", "probeanswer", thought="probethought")
+    forms = [TurnForm("field", field) for field in THOUGHT_FIELDS] + [TurnForm("parts")]
+    for form in forms:
+        text = text_of(template_turn(probe, form))
+        # A template that prints whatever the content is would show the parts as Python writes them.
+        if text is not None and _once(text, "probethought") and _once(text, "probeanswer") and "'thinking'" not in text:
+            return form
+    return TurnForm("text")
+
+
+def _call_form(text_of: Callable[..., str | None]) -> dict[str, bool]:
+    """Of the four forms of a call, the one that is written as JSON, by preference with null and with an object."""
+    # An id that every template takes, and a result behind the call, without which some refuse it.
+    result = {"role": "tool", "content": "proberesult", "tool_call_id": "000000001", "name": "probecall"}
+    for text_arguments in (False, True):
+        for content in (None, ""):
+            arguments: Any = {"probekey": "probevalue"}
+            function = {"name": "probecall", "arguments": json.dumps(arguments) if text_arguments else arguments}
+            call = {"type": "function", "id": "000000001", "function": function}
+            turn = {"role": "assistant", "content": content, "tool_calls": [call]}
+            text = text_of(turn, result, {"role": "assistant", "content": "probeanswer"})
+            if text is not None and _is_well_written(text):
+                return {"null_content": content is None, "text_arguments": text_arguments}
+    return {"null_content": False, "text_arguments": False}
+
+
+def _is_well_written(text: str) -> bool:
+    if "None" in text or "null" in text or "probecall" not in text or "probevalue" not in text:
+        return False
+    # Python's spelling of an object, and JSON inside a JSON text.
+    return "{'probekey'" not in text and '\\"probekey' not in text
+
+
+def _once(text: str, words: str) -> bool:
+    return text.count(words) == 1
