@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import adapt
-from sft.data.rendering.chat_template import (
-    REFUSALS,
-    TEMPLATE_DATE,
-    build_template_renderer,
-    load_tokenizer,
-    template_turn,
-)
+from sft.data.rendering.chat_template import REFUSALS, TEMPLATE_DATE, TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
+from sft.data.rendering.turn_form import template_turn
+from sft.data.tokenization import ExampleTokenizer
 from sft.errors import UserError
 from sft.schema import Message, ToolCall
 from tests.data.conversations import (
@@ -50,7 +46,9 @@ def tokenizer(tokenizer_dir):
 @pytest.fixture(scope="module")
 def renderer(tokenizer):
     def build(template, train_on="all_assistant", chat_template=None):
-        return ConversationRenderer(build_template_renderer(tokenizer(template, chat_template)), train_on)
+        loaded = tokenizer(template, chat_template)
+        special_tokens = ExampleTokenizer(loaded).special_tokens
+        return ConversationRenderer(TemplateRenderer(loaded), special_tokens, train_on)
 
     return build
 
@@ -75,7 +73,7 @@ def words(text):
 @pytest.mark.parametrize("template", ALL)
 def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, template):
     build = tokenizer(template)
-    render = build_template_renderer(build)
+    render = TemplateRenderer(build)
     date = f"{TEMPLATE_DATE:%d %b %Y}"
 
     @given(all_kinds(thinks=True))
@@ -85,9 +83,9 @@ def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, templat
             text = render(made.messages, made.tools)
         except RecordError:
             with pytest.raises(REFUSALS):
-                build.apply_chat_template([template_turn(m) for m in made.messages], tokenize=False, **asked)
+                build.apply_chat_template([template_turn(m, render.form) for m in made.messages], tokenize=False, **asked)
         else:
-            turned = [template_turn(m) for m in made.messages]
+            turned = [template_turn(m, render.form) for m in made.messages]
             assert text == build.apply_chat_template(turned, tokenize=False, **asked)
 
     check()
@@ -96,6 +94,7 @@ def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, templat
 @pytest.mark.parametrize("template", ALL)
 def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokenizer, renderer, template):
     load, build = tokenizer(template), renderer(template)
+    form = TemplateRenderer(load).form
     date = f"{TEMPLATE_DATE:%d %b %Y}"
 
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
@@ -110,20 +109,17 @@ def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokeni
             for turn, (start, end) in zip(rendering.turns, rendering.answers, strict=True):
                 message, answer = messages[turn], rendering.text[start:end]
                 assert (message.role, message.train) == ("assistant", True)
-                assert words(answer).startswith(words(message.content))
-                if not message.tool_calls:
-                    assert words(answer) == words(message.content)
+                assert words(message.content) in words(answer)
                 for call in message.tool_calls:
                     assert call.name in answer
                 learned.append((message.content, message.tool_calls))
-                if turn == len(messages) - 1:  # the prompt is then what the model is given to answer
-                    prompt = load.apply_chat_template(
-                        [template_turn(m) for m in messages[:turn]],
-                        **{"tools": list(tools) or None, "tokenize": False},
-                        **{"add_generation_prompt": True, "date_string": date},
-                    ).rstrip()
-                    assert rendering.text[:start].startswith(prompt)
-                    assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", rendering.text[len(prompt) : start])
+                asked = {"tools": list(tools) or None, "tokenize": False, "date_string": date}
+                turned = [template_turn(m, form) for m in messages[: turn + 1]]
+                prompt = load.apply_chat_template(turned[:-1], add_generation_prompt=True, **asked)
+                assert rendering.text[:start].rstrip() == prompt.rstrip()
+                until = load.apply_chat_template(turned, **asked)
+                assert until.startswith(rendering.text[:end])
+                assert until[end:].strip() in ("", load.eos_token)
         adapted = adapt(made, build.traits)[0].messages
         expected = [(m.content, m.tool_calls) for m in adapted if m.role == "assistant" and m.train]
         assert sorted(map(repr, learned)) == sorted(map(repr, expected))
@@ -131,13 +127,33 @@ def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokeni
     check()
 
 
+@pytest.mark.parametrize("template", ALL)
+def test_landmarks_place_the_answers_where_the_long_way_places_them(renderer, template):
+    build = renderer(template)
+
+    @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
+    def check(made):
+        made = adapt(made, build.traits)[0]
+        turns_learned = tuple(i for i, m in enumerate(made.messages) if m.role == "assistant" and m.train)
+        text = build._render_template(made.messages, made.tools)
+        placed = build._place_by_landmarks(made, turns_learned, text)
+        if placed is not None:
+            assert placed == build._place(made, turns_learned, text)
+
+    check()
+
+
+STOP = {"inst": "</s>", "headers": "<|eot_id|>", "headers_tools": "<|eot_id|>", "model_role": "<end_of_turn>"}
+
+
 @pytest.mark.parametrize("template", ["chatml", "default_system", "separator", "phi"])
-def test_the_spans_are_the_answers(renderer, template):
+def test_the_spans_are_the_answers_and_their_stop_tokens(renderer, template):
     build = renderer(template)
 
     @given(conversations())
     def check(made):
-        assert answers(build, made) == [m.content for m in made.messages if m.role == "assistant"]
+        stop = "<|end|>" if template == "phi" else "<|im_end|>"
+        assert answers(build, made) == [m.content + stop for m in made.messages if m.role == "assistant"]
 
     check()
 
@@ -148,7 +164,8 @@ def test_the_spans_are_the_answers_without_the_white_space_that_is_trimmed(rende
 
     @given(conversations())
     def check(made):
-        assert answers(build, made) == [m.content.strip() for m in made.messages if m.role == "assistant"]
+        due = [m.content.strip() for m in made.messages if m.role == "assistant"]
+        assert [a.removesuffix(STOP[template]).strip() for a in answers(build, made)] == due
 
     check()
 
@@ -162,12 +179,13 @@ def test_the_span_is_not_that_of_an_equal_text_before_or_behind(renderer):
         turn = f"<|im_start|>{{}}\n{word}<|im_end|>\n"
         first = len(turn.format("user")) + len("<|im_start|>assistant\n")
         second = first + len(turn.format("user")) + len(turn.format("assistant"))
-        assert rendering.answers == ((first, first + len(word)), (second, second + len(word)))
+        length = len(word + "<|im_end|>")
+        assert rendering.answers == ((first, first + length), (second, second + length))
 
     check()
 
 
-@pytest.mark.parametrize("template", ["chatml", "think", "inst"])
+@pytest.mark.parametrize("template", ["chatml", "headers", "inst"])
 def test_last_assistant_trains_the_last_answer_only(renderer, template):
     made = turns("a", "b", "a", "b")
     every = render_one(renderer(template), made)
@@ -176,22 +194,37 @@ def test_last_assistant_trains_the_last_answer_only(renderer, template):
     assert (last.answers, last.turns) == (every.answers[-1:], (3,))
 
 
-def test_an_inserted_think_block_is_not_part_of_the_answer(renderer):
-    build = renderer("think")
-    made = turns("q", "one", "q", "two")
-    assert render_one(build, made).text.endswith("<think>\n\n</think>\n\ntwo<|im_end|>\n")
-    assert answers(build, made) == ["one", "two"]
+EMPTY, END = "<think>\n\n</think>\n\n", "<|im_end|>"
+
+
+def test_a_think_block_that_the_template_inserts_is_learned_since_the_model_has_to_write_it(renderer):
+    first, last = renderer("think").render(turns("q", "one", "q", "two"))
+    assert (first.turns, spans(first)) == ((1,), [f"{EMPTY}one{END}"])
+    assert (last.turns, spans(last)) == ((3,), [f"{EMPTY}two{END}"])
+    assert f"assistant\none{END}" in last.text
+
+
+@pytest.mark.parametrize("template", ["think", "chatml"])
+def test_thoughts_may_be_read_and_not_learned(tokenizer, template):
+    loaded = tokenizer(template)
+    special_tokens = ExampleTokenizer(loaded).special_tokens
+    build = ConversationRenderer(TemplateRenderer(loaded), special_tokens, train_on_thoughts=False)
+    made = conversation(Message("user", "q"), Message("assistant", "two", thought="one and\none"))
+    rendering = render_one(build, made)
+    assert spans(rendering) == [f"\n</think>\n\ntwo{END}"]
+    assert rendering.text[: rendering.answers[0][0]].endswith("<think>\none and\none")
 
 
 def test_an_answer_that_loses_its_think_block_before_later_turns_is_a_rendering_of_its_own(renderer):
     thought = "<think>\nhm\n</think>\n\n"
     made = turns("q", f"{thought}one", "q", "two", "q", f"{thought}three")
-    first, whole = renderer("think").render(made)
-    assert (first.turns, spans(first)) == ((1,), [f"{thought}one"])
+    first, second, last = renderer("think").render(made)
+    assert (first.turns, spans(first)) == ((1,), [f"{thought}one{END}"])
     assert first.conversation.messages == made.messages[:2]
-    assert (whole.turns, spans(whole)) == ((3, 5), ["two", f"{thought}three"])
-    assert whole.conversation == made
-    assert "hm" not in whole.text[: whole.answers[0][0]]
+    assert (second.turns, spans(second)) == ((3,), [f"{EMPTY}two{END}"])
+    assert (last.turns, spans(last)) == ((5,), [f"{thought}three{END}"])
+    assert last.conversation == made
+    assert all("hm" not in made.text[: made.answers[0][0]] for made in (second, last))
 
 
 def test_an_answer_that_is_not_learned_needs_no_rendering_of_its_own(renderer):
@@ -205,32 +238,26 @@ def test_an_answer_that_is_not_learned_needs_no_rendering_of_its_own(renderer):
 def test_a_message_that_is_not_to_be_trained_is_context(renderer):
     made = conversation(*turns("q", "a").messages, Message("user", "q"), Message("assistant", "b", train=False))
     rendering = render_one(renderer("chatml"), made)
-    assert (rendering.turns, spans(rendering)) == ((1,), ["a"])
+    assert (rendering.turns, spans(rendering)) == ((1,), [f"a{END}"])
     assert "b<|im_end|>" in rendering.text
     with pytest.raises(RecordError, match="no answer of the conversation is to be learned"):
         renderer("chatml", "last_assistant").render(made)
-
-
-# The template takes the line break away and writes one of its own in the same place.
-@pytest.mark.parametrize(("answer", "span"), [("\na", "a"), ("\na ", "a "), ("\n a", " a")])
-def test_white_space_of_the_template_is_not_taken_for_the_answers_own(renderer, answer, span):
-    assert answers(renderer("think"), turns("q", answer)) == [span]
 
 
 @pytest.mark.parametrize("answer", ["<think>hm</think>two", "<think>\nhm</think> two", "<think></think>two"])
 def test_a_think_block_is_learned_whole_where_the_template_writes_its_white_space_otherwise(renderer, answer):
     (learned,) = answers(renderer("think"), turns("q", answer))
     assert learned.startswith("<think>\n")
-    assert words(learned) == words(answer)
+    assert words(learned) == words(answer + END)
 
 
 def test_an_answer_that_is_nothing_but_a_think_block_is_learned_as_long_as_the_template_writes_it(renderer):
     alone, whole = renderer("think").render(turns("q", "<think>\nhm\n</think>\n\n", "q", "two"))
-    assert words(spans(alone)[0]) == "<think>hm</think>"
-    assert spans(whole) == ["two"]
+    assert words(spans(alone)[0]) == f"<think>hm</think>{END}"
+    assert spans(whole) == [f"{EMPTY}two{END}"]
     # The template writes an empty one by itself: nothing shows that it is the answer's.
     with pytest.raises(RecordError, match="does not show where the answer is"):
-        renderer("think").render(turns("q", "<think>\n\n</think>\n\n"))
+        renderer("think").render(turns("q", EMPTY))
 
 
 def test_an_answer_that_the_template_never_writes_whole_is_refused(renderer, tmp_path):
@@ -243,27 +270,31 @@ def test_an_answer_that_the_template_never_writes_whole_is_refused(renderer, tmp
 
 CALL = ToolCall("look_up", {"word": "river", "limit": 3}, "call_1")
 CALLED = {
-    "think": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
-    "headers_tools": '{"name": "look_up", "parameters": {"word": "river", "limit": 3}}',
-    "mistral": '[TOOL_CALLS] [{"name": "look_up", "arguments": {"word": "river", "limit": 3}, "id": "000000001"}]',
-    "chatml": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
-    "model_role": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call>',
+    "think": '<think>\n\n</think>\n\n<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n'
+    "</tool_call><|im_end|>",
+    "headers_tools": '{"name": "look_up", "parameters": {"word": "river", "limit": 3}}<|eot_id|>',
+    "mistral": '[TOOL_CALLS] [{"name": "look_up", "arguments": {"word": "river", "limit": 3}, "id": "000000001"}]</s>',
+    "chatml": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n</tool_call><|im_end|>',
+    "model_role": '<tool_call>\n{"name": "look_up", "arguments": {"word": "river", "limit": 3}}\n'
+    "</tool_call><end_of_turn>",
 }
 
 
 @pytest.mark.parametrize("template", CALLED)
 def test_tool_calls_are_answers_and_tool_results_are_not(renderer, template):
     call, result = Message("assistant", "", tool_calls=(CALL,)), Message("tool", "a stream", call_id="call_1")
-    made = conversation(Message("user", "q"), call, result, Message("assistant", "a"), tools=TOOLS)
-    rendering = render_one(renderer(template), made)
-    assert spans(rendering) == [CALLED[template], "a"]
-    assert "a stream" in rendering.text
-    assert "Does count." in rendering.text
+    made = conversation(Message("user", "q"), call, result, Message("assistant", "a river"), tools=TOOLS)
+    renderings = renderer(template).render(made)
+    called, answered = [learned for rendering in renderings for learned in spans(rendering)]
+    assert called == CALLED[template]
+    assert answered.strip().removeprefix(EMPTY).startswith("a river<" if template != "mistral" else "a river</s>")
+    assert "a stream" in renderings[-1].text
+    assert "Does count." in renderings[-1].text
 
 
 def test_text_in_front_of_a_call_is_learned_with_it_or_the_record_is_refused(renderer):
     made = conversation(Message("user", "q"), Message("assistant", "I look.", tool_calls=(CALL,)))
-    assert answers(renderer("think"), made) == [f"I look.\n{CALLED['think']}"]
+    assert answers(renderer("think"), made) == [CALLED["think"].replace("<tool_call>", "I look.\n<tool_call>")]
     for template in CALLS_WITHOUT_TEXT:
         with pytest.raises(RecordError, match="does not write the whole answer") as refused:
             renderer(template).render(made)

@@ -197,11 +197,24 @@ def _shape(conversation: Conversation) -> tuple[object, ...]:
 
 
 def _message_shape(message: Message) -> object:
-    content = bool(message.content.strip()) * 2 or bool(message.content)
+    content = _around(message.content)
     if not (message.tool_calls or message.thought or message.call_id):
         return message.role, content
     calls = tuple([(bool(call.arguments), call.call_id is not None) for call in message.tool_calls])
-    return message.role, content, bool(message.thought), calls, message.call_id is not None
+    return message.role, content, _around(message.thought), calls, message.call_id is not None
+
+
+def _around(text: str) -> tuple[str, str] | str:
+    """The white space before and behind the words of a text, which some templates trim in some places; all of a text
+    without words."""
+    words = text.strip()
+    if not words:
+        return text
+    start = text.index(words)
+    return (text[:start], text[start + len(words) :]) if len(words) < len(text) else _BARE
+
+
+_BARE = ("", "")
 
 
 def _probe(conversation: Conversation, num_messages: int) -> tuple[list[Message], list[JsonObject]]:
@@ -217,8 +230,9 @@ _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "
 
 
 def _probe_message(message: Message, number: int) -> Message:
-    def marked(name: str) -> str:
-        return f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}"
+    def marked(name: str, text: str) -> str:
+        around = _around(text)
+        return text if isinstance(around, str) else f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}".join(around)
 
     calls = tuple(
         ToolCall(f"probe{i}", {"probekey": "probe"} if call.arguments else {}, call.call_id and f"{number:05d}{i:04d}")
@@ -226,17 +240,17 @@ def _probe_message(message: Message, number: int) -> Message:
     )
     return Message(
         message.role,
-        marked("content") if message.content.strip() else message.content,
+        marked("content", message.content),
         tool_calls=calls,
         call_id=message.call_id and f"{number:09d}",
-        thought=marked("thought") if message.thought else "",
+        thought=marked("thought", message.thought),
     )
 
 
 def _written_around(learned: str, probe: Message) -> tuple[str, ...] | None:
     """What the template writes around the words of the probe; None where it does not write each of them once."""
     rest, around = squeeze(learned), []
-    for words in (probe.thought, probe.content.strip()):
+    for words in (squeeze(probe.thought), squeeze(probe.content)):
         if words:
             before, found, rest = rest.partition(words)
             if not found or words in rest:
