@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import TemplateTraits, adapt, derive_traits
-from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.schema import Message, ToolCall
 from tests.data.conversations import TOOLS, conversation, conversations, tool_conversations, turns
 
@@ -44,7 +44,7 @@ def contents(made):
 )
 def test_what_a_template_has_is_found_out_by_rendering(tokenizer_dir, template, traits):
     tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir(template))))
-    found = derive_traits(build_template_renderer(tokenizer))
+    found = derive_traits(TemplateRenderer(tokenizer))
     assert (found.has_system, found.has_tool_list, found.has_tool_calls) == (
         *(traits.has_system, traits.has_tool_list, traits.has_tool_calls),
     )

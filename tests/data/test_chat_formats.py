@@ -97,11 +97,20 @@ def test_calls_results_thinking_and_marks_are_read():
         Message("user", "Rain?"),
         Message("assistant", "", train=False, tool_calls=CALLS),
         Message("tool", "no", call_id="c1"),
-        Message("assistant", "<think>\nIt says no.\n</think>\n\nNo."),
+        Message("assistant", "No.", thought="It says no."),
     )
     assert made.tools == ({"type": "function", "function": TOOL},)
     assert formatted("messages", {**VALID["messages"], "tools": [{"function": TOOL}]})[0].tools == made.tools
     assert messages({**USER, "tool_call_id": "c1"}, ANSWER)[0] == Message("user", "x")
+
+
+def test_an_answer_that_begins_with_a_thought_has_it_as_its_thought():
+    usual = {"role": "assistant", "content": "<think>\nIt says no.\n</think>\n\nNo."}
+    (answer,) = messages(USER, usual)[1:]
+    assert answer == Message("assistant", "No.", thought="It says no.")
+    assert answer.full_text == usual["content"]
+    for text in ("<think>no</think>No.", "<think>\n\n</think>\n\nNo.", "<think>\nno\n</think>\n\n ", "No. <think>\n"):
+        assert messages(USER, {**usual, "content": text})[1:] == (Message("assistant", text),)
 
 
 def test_a_function_call_of_old_is_a_call_and_its_role_a_tool():

@@ -19,7 +19,7 @@ from sft.data.formats.formatting import format_record
 from sft.data.preparation import REJECTED, prepare_store
 from sft.data.reading import blocks
 from sft.data.reading.sources import read_records
-from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.token_store import TokenStore
 from sft.data.tokenization import ExampleTokenizer
@@ -59,7 +59,7 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
     data = small_data(tmp_path, small_records)
     store = prepare_store(data, model)
     tokenizer = load_tokenizer(model)
-    renderer = ConversationRenderer(build_template_renderer(tokenizer))
+    renderer = ConversationRenderer(TemplateRenderer(tokenizer), ExampleTokenizer(tokenizer).special_tokens)
     made = [
         (i, format_record(record, source)) for i, source in enumerate(data.sources) for record in read_records(source)
     ]

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
 from sft.schema import Example, Message, ToolCall
@@ -18,7 +18,7 @@ def learned(folder, made):
     """What is learned of the conversation's one rendering, as text; or the reason why nothing is."""
     tokenizer = load_tokenizer(ModelConfig(path=str(folder)))
     example_tokenizer = ExampleTokenizer(tokenizer)
-    renderer = ConversationRenderer(build_template_renderer(tokenizer), special_tokens=example_tokenizer.special_tokens)
+    renderer = ConversationRenderer(TemplateRenderer(tokenizer), example_tokenizer.special_tokens)
     (rendering,) = renderer.render(made)
     (example,) = example_tokenizer.tokenize([rendering])
     if isinstance(example, RecordError):
@@ -53,7 +53,7 @@ def test_a_stop_token_that_takes_in_white_space_is_the_answers(folder, ending):
     greedy = folder("separator", greedy=("<|im_start|>", "<|im_end|>", "<|im_sep|>"))
     spans, text = learned(greedy, turns("one", f"river bell{ending}"))
     assert text == "river bell<|im_end|>"
-    assert spans == [f"river bell{ending}"]
+    assert spans == [f"river bell{ending}<|im_end|>"]
     _, text = learned(greedy, turns("one", f"river bell{ending}", "two", f"amber{ending}"))
     assert text == "river bell<|im_end|>amber<|im_end|>"
 
@@ -73,7 +73,7 @@ def test_a_turn_that_calls_a_tool_may_end_in_another_token(folder, stop):
     asked = [Message("user", "Ring?"), call]
     answered = [*asked, Message("tool", "it rings"), Message("assistant", "Yes.")]
     spans, text = learned(path, conversation(*asked))
-    assert spans == ['look_up {"word": "bell"}']
+    assert spans == [f'look_up {{"word": "bell"}}{stop}']
     assert text == f'look_up {{"word": "bell"}}{stop}'
     _, text = learned(path, conversation(*answered))
     assert text == f'look_up {{"word": "bell"}}{stop}Yes.<|eot_id|>'

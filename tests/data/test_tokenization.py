@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.chat_template import TEMPLATE_DATE, build_template_renderer, load_tokenizer, template_turn
+from sft.data.rendering.chat_template import TEMPLATE_DATE, TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
+from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.data.tokenization import ExampleTokenizer
 from sft.schema import Conversation, Example
 from tests.conftest import TEMPLATES
@@ -44,6 +45,7 @@ class Maker:
     """The data path from a conversation to an example, for one template."""
 
     tokenizer: Any
+    form: TurnForm
     renderer: ConversationRenderer
     example_tokenizer: ExampleTokenizer
 
@@ -73,8 +75,9 @@ def maker(tokenizer_dir):
     def build(template, train_on="all_assistant", path=None):
         path = template if isinstance(template, Path) else path or tokenizer_dir(template)
         tokenizer = load_tokenizer(ModelConfig(path=str(path)))
-        renderer = ConversationRenderer(build_template_renderer(tokenizer), train_on)
-        return Maker(tokenizer, renderer, ExampleTokenizer(tokenizer))
+        example_tokenizer, template = ExampleTokenizer(tokenizer), TemplateRenderer(tokenizer)
+        renderer = ConversationRenderer(template, example_tokenizer.special_tokens, train_on)
+        return Maker(tokenizer, template.form, renderer, example_tokenizer)
 
     return build
 
@@ -90,7 +93,7 @@ def bare_rendering(text: str, answer: tuple[int, int]) -> Rendering:
 
 def ask_template(maker: Maker, made: Conversation, num_turns: int | None = None, **how: Any) -> Any:
     """What the tokenizer's own chat template makes of the first turns."""
-    messages = [template_turn(m) for m in made.messages[:num_turns]]
+    messages = [template_turn(m, maker.form) for m in made.messages[:num_turns]]
     date = f"{TEMPLATE_DATE:%d %b %Y}"
     return maker.tokenizer.apply_chat_template(messages, list(made.tools) or None, date_string=date, **how)
 
@@ -102,8 +105,6 @@ def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
 
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT))
     def check(made):
-        # Templates that change earlier turns, and those of tools, keep to what they wrote before only in the last one.
-        is_prompt_known = not made.tools and template != "trim_earlier"
         for rendering, example in build.make_all(made):
             messages = rendering.conversation.messages
             # SmolLM2's vocabulary lacks some bytes, and so some characters of no known language.
@@ -112,31 +113,26 @@ def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
             assert not example.loss_mask[0]
             runs = build.supervised_runs(example)
             assert len(runs) == len(rendering.turns)
-            for turn, (start, end) in zip(rendering.turns, runs, strict=True):
+            for turn, span, (start, end) in zip(rendering.turns, rendering.answers, runs, strict=True):
                 learned = build.decode(example.input_ids[start:end])
-                (stop,) = [s for s in stops if learned.endswith(s)]
-                answer = rendering.text[slice(*rendering.answers[rendering.turns.index(turn)])]
-                assert words(learned.removesuffix(stop)) == words(answer)
-                if not messages[turn].tool_calls:
-                    assert words(answer) == words(messages[turn].content)
-                # At most white space of the template comes before, and only where one token covers both.
-                answer = unicodedata.normalize("NFC", answer)
+                assert any(learned.endswith(stop) for stop in stops)
+                assert words(learned) == words(rendering.text[slice(*span)])
+                assert words(messages[turn].content) in words(learned)
+                # At most white space of the prompt comes with it, and only where one token covers both.
+                answer = unicodedata.normalize("NFC", rendering.text[slice(*span)])
                 before = unicodedata.normalize("NFC", learned).partition(answer)[0]
                 assert before.strip() == ""
                 assert len(before) < len(build.decode(example.input_ids[start : start + 1]))
                 # And it stands where the model has to write it.
-                if is_prompt_known or turn == len(messages) - 1:
-                    asked = {"tokenize": False, "add_generation_prompt": True}
-                    prompt = ask_template(build, rendering.conversation, turn, **asked).rstrip()
-                    prompt = unicodedata.normalize("NFC", prompt)
-                    context = unicodedata.normalize("NFC", build.decode(example.input_ids[:start]))
-                    assert context.startswith(prompt)
-                    assert re.fullmatch(r"\s*(<think>\s*(</think>\s*)?)?", context[len(prompt) :])
+                asked = {"tokenize": False, "add_generation_prompt": True}
+                prompt = unicodedata.normalize("NFC", ask_template(build, rendering.conversation, turn, **asked))
+                context = unicodedata.normalize("NFC", build.decode(example.input_ids[:start]))
+                assert context.rstrip() == prompt.rstrip()
 
     check()
 
 
-@pytest.mark.parametrize("template", STOPS)
+@pytest.mark.parametrize("template", [template for template in STOPS if template != "think"])
 def test_last_assistant_learns_the_last_answer_only(maker, template):
     every, last = maker(template), maker(template, "last_assistant")
     made = turns("first question", "first reply", "first question", "first reply")
@@ -168,23 +164,15 @@ def test_padding_and_truncation_in_the_tokenizers_file_change_nothing(maker, tok
     assert maker(None, path=tmp_path).make(made).input_ids.tolist() == maker("chatml").make(made).input_ids.tolist()
 
 
-def test_a_template_without_stop_token_is_refused_with_what_follows_the_answer(maker):
+def test_a_template_without_stop_token_is_refused_with_its_text_and_the_way_out(maker):
     with pytest.raises(RecordError, match=r"no stop token behind the answer") as refused:
         maker("no_stop_token").make(turns("q", "a"))
-    assert r"behind the answer:   '\n'" in str(refused.value)
-
-
-def test_a_stop_token_behind_words_is_not_the_answers(maker):
-    build = maker("chatml")
-    text = "<|im_start|>user\nq<|im_end|>\nA: yes. Next<|im_end|>"
-    span = (text.index("yes"), text.index(" Next"))
-    (refused,) = build.example_tokenizer.tokenize([bare_rendering(text, span)])
-    assert isinstance(refused, RecordError)
-    assert "' Next<|im_end|>'" in str(refused)
+    assert r"'user: q\nassistant: a\n'" in str(refused.value)
+    assert "model.turn_end=auto" in str(refused.value)
 
 
 def test_a_text_that_begins_with_the_answer_is_refused(maker):
-    (refused,) = maker("chatml").example_tokenizer.tokenize([bare_rendering("yes<|im_end|>", (0, 3))])
+    (refused,) = maker("chatml").example_tokenizer.tokenize([bare_rendering("yes<|im_end|>", (0, 13))])
     assert isinstance(refused, RecordError)
     assert "nothing to predict it from" in str(refused)
 
@@ -213,7 +201,7 @@ def test_ids_beyond_the_size_of_the_vocabulary_are_kept(tmp_path):
     backend = Tokenizer(models.WordLevel({"a": 0, "b": 70_000, "<e>": 1}, unk_token="a"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>")
-    (example,) = ExampleTokenizer(tokenizer).tokenize([bare_rendering("a b <e>", (2, 3))])
+    (example,) = ExampleTokenizer(tokenizer).tokenize([bare_rendering("a b <e>", (2, 7))])
     assert example.input_ids.tolist() == [0, 70_000, 1]
 
 

@@ -110,15 +110,18 @@ def derive_bounds(
             rest = rest[found.end() :].lstrip()
         return tokens
 
-    ends, followed = tokens_behind(text_of(user, answer)), tokens_behind(text_of(user, answer, user))
+    alone = text_of(user, answer)
+    ends, followed = tokens_behind(alone), tokens_behind(text_of(user, answer, user))
     num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, followed, strict=False)))
     prompt, bare = text_of(user, for_generation=True), text_of(user)
     header = None
     if prompt is not None and prompt == bare:
         call = Message("assistant", "", tool_calls=(ToolCall("probecall", {"probekey": "probevalue"}, "000000001"),))
-        leads = [_behind(text_of(user, made), prompt) for made in (answer, call)]
+        leads = [_behind(text, prompt) for text in (alone, text_of(user, call))]
         header = _common_lead([lead.partition(answer.content)[0] for lead in leads if lead is not None], control)
-    return TurnBounds(control, header, tuple(ends[num_common:]) if num_common else (), bool(ends), stop_tokens, turn_end)
+    final_only = tuple(ends[num_common:]) if num_common else ()
+    # Of a template that refuses the probes nothing is known: whether it ends an answer then shows in each text.
+    return TurnBounds(control, header, final_only, bool(ends) or alone is None, stop_tokens, turn_end)
 
 
 def _find_end(text: str, prompt: str) -> int | None:
@@ -167,4 +170,5 @@ def _common_lead(leads: Sequence[str], control: re.Pattern[str]) -> str:
     for token in control.finditer(leads[0]):
         if token.start() < end < token.end():
             end = token.start()
-    return leads[0][:end].strip()
+    # A single space may be the beginning of the answer's first token; a line break is the header's.
+    return leads[0][:end].lstrip().rstrip(" ")
