@@ -60,6 +60,7 @@ class RecordPipeline:
         self.renderer = ConversationRenderer(
             TemplateRenderer(tokenizer),
             self.tokenizer.special_tokens,
+            self.tokenizer.added_tokens,
             data.train_on,
             data.train_on_thoughts,
             frozenset(stops),

@@ -52,6 +52,8 @@ class ExampleTokenizer:
         self._is_stop[stop_ids] = True
         self.special_tokens = frozenset(tokenizer.convert_ids_to_tokens(stop_ids))
         """The texts of all control tokens, stop tokens among them."""
+        self.added_tokens = frozenset(str(token) for token in tokenizer.get_added_vocab())
+        """The texts of all tokens that were added to the vocabulary, control tokens among them."""
         self.token_dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
         self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)

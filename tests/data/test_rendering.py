@@ -48,7 +48,7 @@ def renderer(tokenizer):
     def build(template, train_on="all_assistant", chat_template=None):
         loaded = tokenizer(template, chat_template)
         special_tokens = ExampleTokenizer(loaded).special_tokens
-        return ConversationRenderer(TemplateRenderer(loaded), special_tokens, train_on)
+        return ConversationRenderer(TemplateRenderer(loaded), special_tokens, train_on=train_on)
 
     return build
 

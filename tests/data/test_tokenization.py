@@ -76,7 +76,7 @@ def maker(tokenizer_dir):
         path = template if isinstance(template, Path) else path or tokenizer_dir(template)
         tokenizer = load_tokenizer(ModelConfig(path=str(path)))
         example_tokenizer, template = ExampleTokenizer(tokenizer), TemplateRenderer(tokenizer)
-        renderer = ConversationRenderer(template, example_tokenizer.special_tokens, train_on)
+        renderer = ConversationRenderer(template, example_tokenizer.special_tokens, train_on=train_on)
         return Maker(tokenizer, template.form, renderer, example_tokenizer)
 
     return build

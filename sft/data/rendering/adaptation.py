@@ -19,6 +19,12 @@ from typing import Any, NamedTuple, Protocol
 from sft.data.formats.formatting import RecordError
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
+WRITTEN_AS_TEXT = frozenset(
+    f"<{slash}{tag}>" for tag in ("tool_call", "tool_response", "tools", "think") for slash in ("", "/")
+)
+"""What is put in front of and behind a thing that a template has no form for."""
+
+
 class RenderTemplate(Protocol):
     """Messages and tools → the template's text. It raises `RecordError` where the template refuses them."""
 

@@ -21,6 +21,8 @@ from sft.schema import JsonObject, Message, ToolCall
 
 Span = tuple[int, int]
 
+_MOST_TOKEN_CHARS = 256
+
 WORDS_ONLY = (
     "the chat template does not write its generation prompt before an answer: learned are the answer's own words and "
     "the end of the turn"
@@ -65,12 +67,12 @@ def find_answer(
         words = _cover(text, 0, changed, message)
         if words is None:
             raise _not_shown("does not write the whole answer", message, text)
-        start, notes = _outside_token(bounds, text, words[0]), (WORDS_ONLY,)
+        start, notes = _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,)
     elif changed[1] <= start or _cover(text, start, changed, message) is None:
         raise _not_shown("does not write the whole answer", message, text)
     if bounds.turn_end is not None and not bounds.ends_turns:
         note = f"the chat template does not end an answer: {bounds.turn_end} is put behind it"
-        text, end = bounds.put_end(text, following)
+        text, end = bounds.put_end(text, changed[1], following)
         return Answered(text, (start, end), (*notes, note))
     found = bounds.find_end(text, start) if bounds.ends_turns else None
     if found is None:
@@ -80,6 +82,12 @@ def find_answer(
             "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, and nothing but white\n"
             "      space behind it. Choose another with model.chat_template, or have the model's own end of generation\n"
             "      put behind each answer: model.turn_end=auto"
+        )
+    if stop := bounds.find_stop_inside(text, start, found):
+        raise RecordError(
+            f"the chat template writes {stop} inside the answer, at which the model would stop\n"
+            f"      what it would learn: {_excerpt(text[start:found])}\n"
+            "      Needed: a template that writes the answer in one turn. Choose another with model.chat_template."
         )
     return Answered(text, (start, found), notes)
 
@@ -116,11 +124,14 @@ def find_changed_text(
 
 
 def shows(learned: str, message: Message) -> bool:
-    """Whether a text without white space has the message's thought, content and calls."""
-    for words in (message.thought, message.content):
-        if squeeze(words) not in learned:
+    """Whether a text without white space has the message's thought, content and calls, in this order."""
+    at = 0
+    for words in (squeeze(message.thought), squeeze(message.content)):
+        found = learned.find(words, at)
+        if found < 0:
             return False
-    return _shows_calls(learned, message.tool_calls)
+        at = found + len(words)
+    return _shows_calls(learned[at:], message.tool_calls)
 
 
 def _cover(text: str, begin: int, changed: Span, message: Message) -> Span | None:
@@ -147,9 +158,12 @@ def _cover(text: str, begin: int, changed: Span, message: Message) -> Span | Non
     return None
 
 
-def _outside_token(bounds: TurnBounds, text: str, start: int) -> int:
-    """An answer may begin with a token of its own, which has its first characters in common with another's."""
-    for token in bounds.control.finditer(text, max(0, start - 256)):
+def _begin_of_words(bounds: TurnBounds, text: str, start: int) -> int:
+    """White space before words is the template's. An answer may begin with a token of its own, which has its first
+    characters in common with another's."""
+    while start < len(text) and text[start].isspace():
+        start += 1
+    for token in bounds.control.finditer(text, max(0, start - _MOST_TOKEN_CHARS)):
         if token.start() < start < token.end():
             return token.start()
     return start

@@ -62,7 +62,7 @@ class Landmarks:
     """What probes have shown of one template, remembered for every shape."""
 
     def __init__(self, render_template: RenderTemplate, find_answer: FindAnswer, control: re.Pattern[str]) -> None:
-        """`control` finds the control tokens in a text."""
+        """`control` finds the tokens in a text that are landmarks."""
         self._render_template = render_template
         self._find_answer = find_answer
         self._control = control

@@ -9,17 +9,16 @@ to the last question), the answer becomes a rendering of its own: the conversati
 context.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.adaptation import adapt, derive_traits
+from sft.data.rendering.adaptation import WRITTEN_AS_TEXT, adapt, derive_traits
 from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.landmarks import Landmarks, template_literals
-from sft.data.rendering.turn_bounds import derive_bounds
+from sft.data.rendering.turn_bounds import any_of, derive_bounds
 from sft.schema import Conversation, JsonObject, Message
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
@@ -51,6 +50,7 @@ class ConversationRenderer:
         self,
         render_template: TemplateRenderer,
         special_tokens: frozenset[str],
+        added_tokens: frozenset[str] = frozenset(),
         train_on: Literal["all_assistant", "last_assistant"] = "all_assistant",
         train_on_thoughts: bool = True,
         stop_tokens: frozenset[str] = frozenset(),
@@ -61,6 +61,7 @@ class ConversationRenderer:
         Args:
             render_template: the template.
             special_tokens: the texts of all control tokens of the tokenizer.
+            added_tokens: the texts of its other tokens that words are never cut to.
             train_on: which answers are learned.
             train_on_thoughts: whether thoughts are.
             stop_tokens: those at which the model ends its generation.
@@ -71,8 +72,10 @@ class ConversationRenderer:
         self._render_template = render_template
         self._train_on = train_on
         self._train_on_thoughts = train_on_thoughts
-        self._literals = re.compile("|".join(map(re.escape, template_literals(render_template.source))) or r"(?!)")
-        self._landmarks = Landmarks(render_template, self._find_answer, self.bounds.control)
+        self._literals = any_of(template_literals(render_template.source))
+        # A token that the template itself writes, special or not, is a landmark, if words do not have it.
+        written = frozenset(t for t in added_tokens - WRITTEN_AS_TEXT if t in render_template.source)
+        self._landmarks = Landmarks(render_template, self._find_answer, any_of(special_tokens | written))
 
     def render(self, conversation: Conversation) -> tuple[Rendering, ...]:
         """The conversation's rendering; several where the template writes answers otherwise as soon as others follow.
@@ -83,7 +86,7 @@ class ConversationRenderer:
         """
         conversation, notes = adapt(conversation, self.traits)
         turns = self._learned_turns(conversation)
-        if self._render_template.form.thoughts == "text" and any(m.thought for m in conversation.messages):
+        if self._render_template.form.thoughts in ("text", "opened_text") and any(m.thought for m in conversation.messages):
             notes = (*notes, THOUGHTS_AS_TEXT)
         text = self._render_template(conversation.messages, conversation.tools)
         renderings = self._place_by_landmarks(conversation, turns, text) or self._place(conversation, turns, text)

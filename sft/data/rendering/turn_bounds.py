@@ -27,8 +27,8 @@ class TurnBounds:
     """Finds the control tokens of the tokenizer in a text; longer ones first."""
     header: str | None = None
     """What stands before an answer though no generation prompt says so; None where the template writes one."""
-    final_only: tuple[str, ...] = ()
-    """Control tokens that the template writes behind the end of a turn where the whole conversation ends."""
+    final_text: str = ""
+    """What the template writes behind the end of a turn where the whole conversation ends, without white space around."""
     ends_turns: bool = True
     """Whether the template writes a control token behind an answer of text that ends the conversation."""
     stop_tokens: frozenset[str] = frozenset()
@@ -50,30 +50,29 @@ class TurnBounds:
     def find_end(self, text: str, start: int) -> int | None:
         """Where the turn ends with which `text` ends: behind its last control token, with nothing but white space
         behind; None where there is none. The answer begins at `start`."""
-        run: list[re.Match[str]] = []
-        behind = len(text)
-        for token in reversed(list(self.control.finditer(text, start))):
-            if text[token.end() : behind].strip():
-                break
-            run.insert(0, token)
-            behind = token.start()
-        num_final = len(self.final_only)
-        if len(run) > num_final and tuple(token.group() for token in run[len(run) - num_final :]) == self.final_only:
-            run = run[: len(run) - num_final]
-        return run[-1].end() if run else None
+        end = len(text.rstrip())
+        if self.final_text and text.endswith(self.final_text, start, end):
+            end -= len(self.final_text)
+        tokens = list(self.control.finditer(text, start, end))
+        return tokens[-1].end() if tokens and not text[tokens[-1].end() : end].strip() else None
 
-    def put_end(self, text: str, following: str) -> tuple[str, int]:
+    def put_end(self, text: str, words_end: int, following: str) -> tuple[str, int]:
         """`text`, which ends in an answer, with an end put behind its words, and where that ends.
 
         Where the conversation goes on in `following` with a control token at which the model stops, that is the end.
         """
         assert self.turn_end is not None
-        words_end = len(text.rstrip())
+        words_end = len(text[:words_end].rstrip())
         if following.startswith(text[:words_end]):
             opener = self.control.match(following, words_end + _num_spaces(following, words_end))
             if opener is not None and opener.group() in self.stop_tokens:
                 return following[: opener.end()], opener.end()
         return text[:words_end] + self.turn_end + text[words_end:], words_end + len(self.turn_end)
+
+    def find_stop_inside(self, text: str, start: int, end: int) -> str | None:
+        """A control token at which the model would stop before the end of the turn; None where there is none."""
+        tokens = [token.group() for token in self.control.finditer(text, start, end)]
+        return next((token for token in tokens[:-1] if token == tokens[-1] or token in self.stop_tokens), None)
 
 
 def derive_bounds(
@@ -90,8 +89,7 @@ def derive_bounds(
         stop_tokens: those at which the model ends its generation.
         turn_end: what to put behind answers where the template does not end them.
     """
-    ordered = sorted(special_tokens - {""}, key=lambda token: (-len(token), token))
-    control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+    control = any_of(special_tokens)
     user, mark = Message("user", "probequestion"), chr(MARKS[0])
     answer = Message("assistant", f"{mark}probe{mark}")
 
@@ -101,27 +99,62 @@ def derive_bounds(
         except RecordError:
             return None
 
-    def tokens_behind(text: str | None) -> list[str]:
-        """The control tokens right behind the answer."""
-        tokens: list[str] = []
-        rest = (text or "").partition(answer.content)[2].lstrip()
-        while found := control.match(rest):
-            tokens.append(found.group())
-            rest = rest[found.end() :].lstrip()
-        return tokens
+    def behind(text: str | None) -> str:
+        return (text or "").partition(answer.content)[2]
 
-    alone = text_of(user, answer)
-    ends, followed = tokens_behind(alone), tokens_behind(text_of(user, answer, user))
-    num_common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, followed, strict=False)))
+    alone, followed = text_of(user, answer), text_of(user, answer, user)
     prompt, bare = text_of(user, for_generation=True), text_of(user)
     header = None
     if prompt is not None and prompt == bare:
         call = Message("assistant", "", tool_calls=(ToolCall("probecall", {"probekey": "probevalue"}, "000000001"),))
-        leads = [_behind(text, prompt) for text in (alone, text_of(user, call))]
-        header = _common_lead([lead.partition(answer.content)[0] for lead in leads if lead is not None], control)
-    final_only = tuple(ends[num_common:]) if num_common else ()
+        header = _common_lead(prompt, alone, text_of(user, call), answer.content, control)
+    ends = _leading_tokens(behind(alone), control)
+    own = _own_ends(ends, _leading_tokens(behind(followed), control), stop_tokens)
+    if header is not None and alone is not None and not stop_tokens.intersection(own):
+        # It may write a generation prompt always, also behind an answer: that is no end.
+        opener = control.findall(alone.partition(user.content)[2].partition(answer.content)[0])
+        if opener and ends[-len(opener) :] == opener:
+            own = own[: len(ends) - len(opener)]
     # Of a template that refuses the probes nothing is known: whether it ends an answer then shows in each text.
-    return TurnBounds(control, header, final_only, bool(ends) or alone is None, stop_tokens, turn_end)
+    ends_turns = bool(own) or alone is None
+    tail = behind(alone)
+    final_text = tail[_end_of(tail, own) :].strip()
+    return TurnBounds(control, header, final_text, ends_turns, stop_tokens, turn_end)
+
+
+def _own_ends(ends: Sequence[str], followed: Sequence[str], stop_tokens: frozenset[str]) -> list[str]:
+    """Of the control tokens behind an answer that ends the conversation, those that end the turn.
+
+    They are those that are there when another turn follows, too, up to the first at which the model stops. Where none
+    is, all are: the template writes its end at the end of a conversation only.
+    """
+    own = [end for end, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, followed, strict=False))] or [*ends]
+    stop = next((i for i, token in enumerate(own) if token in stop_tokens), len(own) - 1)
+    return own[: stop + 1]
+
+
+def _end_of(text: str, tokens: Sequence[str]) -> int:
+    """Where the tokens end that a text begins with."""
+    at = 0
+    for token in tokens:
+        at = text.index(token, at) + len(token)
+    return at
+
+
+def any_of(texts: frozenset[str]) -> re.Pattern[str]:
+    """A pattern that finds any of the texts, the longest that is there."""
+    ordered = sorted(texts - {""}, key=lambda text: (-len(text), text))
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
+def _leading_tokens(text: str, control: re.Pattern[str]) -> list[str]:
+    """The control tokens that a text begins with, white space between them."""
+    tokens: list[str] = []
+    at = _num_spaces(text, 0)
+    while found := control.match(text, at):
+        tokens.append(found.group())
+        at = found.end() + _num_spaces(text, found.end())
+    return tokens
 
 
 def _find_end(text: str, prompt: str) -> int | None:
@@ -158,17 +191,18 @@ def _num_spaces(text: str, at: int) -> int:
     return end - at
 
 
-def _behind(text: str | None, prompt: str) -> str | None:
-    return text[len(prompt) :] if text is not None and text.startswith(prompt) else None
-
-
-def _common_lead(leads: Sequence[str], control: re.Pattern[str]) -> str:
-    """What all begin with, but for white space around; no control token is cut."""
-    if not leads:
+def _common_lead(
+    prompt: str, answered: str | None, called: str | None, words: str, control: re.Pattern[str]
+) -> str:
+    """What stands behind the prompt before every answer, whether of text or of calls; no control token is cut."""
+    if answered is None or not answered.startswith(prompt):
         return ""
-    end = min(num_common(leads[0], lead) for lead in leads)
-    for token in control.finditer(leads[0]):
+    lead = answered[len(prompt) :].partition(words)[0]
+    end = len(lead)
+    if called is not None and called.startswith(prompt):
+        end = num_common(lead, called[len(prompt) :])
+    for token in control.finditer(lead):
         if token.start() < end < token.end():
             end = token.start()
     # A single space may be the beginning of the answer's first token; a line break is the header's.
-    return leads[0][:end].lstrip().rstrip(" ")
+    return lead[:end].lstrip().rstrip(" ")

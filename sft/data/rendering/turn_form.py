@@ -8,12 +8,13 @@ Which form a template is written for is found out by rendering probes, not by re
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sft.data.formats.formatting import RecordError
-from sft.schema import JsonObject, Message
+from sft.schema import THOUGHT_START, JsonObject, Message, ToolCall
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
 """What templates call the field of an answer's thoughts, the commonest first."""
@@ -26,7 +27,8 @@ RenderTurns = Callable[[Sequence[JsonObject], Sequence[JsonObject]], str]
 class TurnForm:
     """The form of messages that one chat template is written for."""
 
-    thoughts: Literal["field", "parts", "text"] = "text"
+    thoughts: Literal["field", "parts", "text", "opened_text"] = "text"
+    """`opened_text`: the template itself writes the <think> that opens a thought."""
     thought_field: str = THOUGHT_FIELDS[0]
     """For `field`: its name."""
     null_content: bool = False
@@ -47,7 +49,8 @@ def template_turn(message: Message, form: TurnForm) -> dict[str, Any]:
         parts = [{"type": "thinking", "thinking": message.thought}, {"type": "text", "text": message.content}]
         turn["content"] = parts if message.content else parts[:1]
     elif message.thought:
-        turn["content"] = message.full_text
+        text = message.full_text
+        turn["content"] = text if form.thoughts == "text" else text.removeprefix(THOUGHT_START)
     if message.tool_calls:
         turn["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments, form)}}
@@ -81,14 +84,19 @@ def _arguments(arguments: JsonObject, form: TurnForm) -> Any:
 
 
 def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
-    probe = Message("assistant", "probeanswer", thought="probethought")
-    forms = [TurnForm("field", field) for field in THOUGHT_FIELDS] + [TurnForm("parts")]
-    for form in forms:
-        text = text_of(template_turn(probe, form))
-        # A template that prints whatever the content is would show the parts as Python writes them.
-        if text is not None and _once(text, "probethought") and _once(text, "probeanswer") and "'thinking'" not in text:
-            return form
-    return TurnForm("text")
+    """The first field that the template writes; some write it in turns that call, and there alone."""
+    call = ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
+    plain = Message("assistant", "probeanswer", thought="probethought")
+    for probe in (plain, replace(plain, content="", tool_calls=(call,))):
+        for form in (*[TurnForm("field", field) for field in THOUGHT_FIELDS], TurnForm("parts")):
+            text = text_of(template_turn(probe, form))
+            # A template that prints whatever the content is would show the parts as an object.
+            if text is not None and text.count("probethought") == 1 and not re.search("[\"']thinking[\"']", text):
+                return form
+    texts = {form.thoughts: text_of(template_turn(plain, form)) for form in (TurnForm("text"), TurnForm("opened_text"))}
+    answers = [(text or "").partition("probequestion")[2] for text in texts.values()]
+    opened = ["probethought" in answer and answer.count("<think>") == 1 for answer in answers]
+    return TurnForm("opened_text" if opened == [False, True] else "text")
 
 
 def _call_form(text_of: Callable[..., str | None]) -> dict[str, bool]:
@@ -112,7 +120,3 @@ def _is_well_written(text: str) -> bool:
         return False
     # Python's spelling of an object, and JSON inside a JSON text.
     return "{'probekey'" not in text and '\\"probekey' not in text
-
-
-def _once(text: str, words: str) -> bool:
-    return text.count(words) == 1
