@@ -1,6 +1,8 @@
 """Random conversations, and contents that are hard on whoever looks for an answer in a rendered text."""
 
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,23 @@ def tool_calls(draw: st.DrawFn) -> ToolCall:
     """A call with or without an id, of any length."""
     call_id = draw(st.sampled_from([None, "000000001", "call_abcdefghijklmnop"]))
     return ToolCall(draw(st.sampled_from(["look_up", "count"])), draw(ARGUMENTS), call_id)
+
+
+def without_tokens(made: Conversation, tokens: re.Pattern[str]) -> Conversation:
+    """The conversation without control tokens in its words, as `sft.data.markers` lets it pass."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, str):
+            return tokens.sub("◦", value)
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items()}
+        return [clean(item) for item in value] if isinstance(value, list) else value
+
+    def clean_message(message: Message) -> Message:
+        calls = tuple(replace(call, arguments=clean(dict(call.arguments))) for call in message.tool_calls)
+        return replace(message, content=clean(message.content), thought=clean(message.thought), tool_calls=calls)
+
+    return replace(made, messages=tuple(clean_message(message) for message in made.messages))
 
 
 def conversation(*messages: Message, tools: tuple[JsonObject, ...] = ()) -> Conversation:

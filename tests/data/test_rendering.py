@@ -25,6 +25,7 @@ from tests.data.conversations import (
     conversation,
     conversations,
     turns,
+    without_tokens,
 )
 
 TEMPLATES = (
@@ -99,6 +100,7 @@ def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokeni
 
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
     def check(made):
+        made = without_tokens(made, build.bounds.control)
         if not any(m.role == "assistant" and m.train for m in made.messages):
             with pytest.raises(RecordError, match="no answer of the conversation is to be learned"):
                 build.render(made)
@@ -133,7 +135,7 @@ def test_landmarks_place_the_answers_where_the_long_way_places_them(renderer, te
 
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
     def check(made):
-        made = adapt(made, build.traits)[0]
+        made = adapt(without_tokens(made, build.bounds.control), build.traits)[0]
         turns_learned = tuple(i for i, m in enumerate(made.messages) if m.role == "assistant" and m.train)
         text = build._render_template(made.messages, made.tools)
         placed = build._place_by_landmarks(made, turns_learned, text)
@@ -152,6 +154,7 @@ def test_the_spans_are_the_answers_and_their_stop_tokens(renderer, template):
 
     @given(conversations())
     def check(made):
+        made = without_tokens(made, build.bounds.control)
         stop = "<|end|>" if template == "phi" else "<|im_end|>"
         assert answers(build, made) == [m.content + stop for m in made.messages if m.role == "assistant"]
 
@@ -164,6 +167,7 @@ def test_the_spans_are_the_answers_without_the_white_space_that_is_trimmed(rende
 
     @given(conversations())
     def check(made):
+        made = without_tokens(made, build.bounds.control)
         due = [m.content.strip() for m in made.messages if m.role == "assistant"]
         assert [a.removesuffix(STOP[template]).strip() for a in answers(build, made)] == due
 
@@ -171,7 +175,7 @@ def test_the_spans_are_the_answers_without_the_white_space_that_is_trimmed(rende
 
 
 def test_the_span_is_not_that_of_an_equal_text_before_or_behind(renderer):
-    @given(st.sampled_from(["a", "user", "assistant", "im_end", "<|im_start|>"]), st.data())
+    @given(st.sampled_from(["a", "user", "assistant", "im_end", "|im_start|"]), st.data())
     def check(word, data):
         build = renderer("chatml")
         made = turns(word, word, word, word)

@@ -112,9 +112,8 @@ def derive_bounds(
     own = _own_ends(ends, _leading_tokens(behind(followed), control), stop_tokens)
     if header is not None and alone is not None and not stop_tokens.intersection(own):
         # It may write a generation prompt always, also behind an answer: that is no end.
-        opener = control.findall(alone.partition(user.content)[2].partition(answer.content)[0])
-        if opener and ends[-len(opener) :] == opener:
-            own = own[: len(ends) - len(opener)]
+        opener = alone.partition(user.content)[2].partition(answer.content)[0]
+        own = [] if behind(alone).strip() == opener.strip() else own
     # Of a template that refuses the probes nothing is known: whether it ends an answer then shows in each text.
     ends_turns = bool(own) or alone is None
     tail = behind(alone)
