@@ -21,6 +21,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
+from sft.data.rendering.quick_lookups import add_quick_lookups
 from sft.data.rendering.turn_form import derive_turn_form, template_turn
 from sft.errors import UserError
 from sft.schema import JsonObject, Message
@@ -97,7 +98,9 @@ class TemplateRenderer:
         self.source = str(tokenizer.chat_template)
         # Compiled by the tokenizer's own environment, with its filters and tags.
         try:
-            self._template: Any = _compile_jinja_template(self.source)
+            environment: Any = _compile_jinja_template(self.source).environment.overlay()
+            add_quick_lookups(environment)
+            self._template: Any = environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise UserError(
                 f"model: line {error.lineno} of the tokenizer's chat template is no Jinja: {error.message}. "

@@ -13,9 +13,10 @@ the template writes around it. Any other goes the long way itself, and so does a
 might look into. So a conversation of many turns is rendered once, and not twice for each answer.
 """
 
+import json
 import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, nodes
 
@@ -28,6 +29,9 @@ from sft.data.rendering.turn_form import THOUGHT_FIELDS
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _MOST_SHAPES = 2000
+
+_Shape = tuple[object, ...]
+"""What is looked at of the tools, then an item for each message."""
 
 FindAnswer = Callable[[Sequence[Message], Sequence[JsonObject]], Answered]
 """The long way: what is learned of the last message."""
@@ -49,6 +53,9 @@ class _Turn(NamedTuple):
     calls, only what it writes before them."""
     until_end: str
     """The probe's text through the end of the turn."""
+    notes: tuple[str, ...] = ()
+    other_lead: str = ""
+    """Where the answer does not begin behind the generation prompt: what that writes in the place of the lead."""
 
 
 class _Whole(NamedTuple):
@@ -66,73 +73,76 @@ class Landmarks:
         self._render_template = render_template
         self._find_answer = find_answer
         self._control = control
-        self._turns: dict[tuple[object, ...], _Turn | None] = {}
-        self._wholes: dict[tuple[object, ...], _Whole | None] = {}
+        self._turns: dict[_Shape, _Turn | None] = {}
+        self._wholes: dict[_Shape, _Whole | None] = {}
 
     def place_together(
         self, conversation: Conversation, turns: Sequence[int], text: str
-    ) -> dict[int, Span | None] | None:
-        """The span in the whole text of each answer that is learned; None in its place where it is not written there as
-        it was when it was the last. None at all where no probe shows it.
+    ) -> dict[int, tuple[Span, tuple[str, ...]] | None] | None:
+        """The span in the whole text of each answer that is learned, with notes; None in its place where it is not
+        written there as it was when it was the last. None at all where no probe shows it.
 
         Args:
             conversation: the whole.
             turns: the messages that are learned.
             text: the template's text of the whole.
         """
-        shape = _shape(conversation)
-        whole = self._whole(shape, conversation)
-        if whole is None:
-            return None
         tokens = list(self._control.finditer(text))
-        if tuple([token.group() for token in tokens]) != whole.tokens:
+        shape = self._shape_with(conversation, tuple([token.group() for token in tokens]))
+        whole = None if shape is None else self._wholes[shape]
+        if shape is None or whole is None:
             return None
-        spans: dict[int, Span | None] = {}
+        placed: dict[int, tuple[Span, tuple[str, ...]] | None] = {}
         for turn in turns:
             shown = self._turn(shape, conversation, turn)
             if shown is None:
                 return None
-            spans[turn] = None
+            placed[turn] = None
             if whole.text.startswith(shown.until_end):
-                spans[turn] = _span(text, tokens, shown, conversation.messages[turn])
-                if spans[turn] is None:
+                span = _span(text, tokens, shown, conversation.messages[turn])
+                if span is None:
                     return None
-        return spans
+                placed[turn] = span, shown.notes
+        return placed
 
     def place_last(self, conversation: Conversation, turn: int) -> Answered | None:
         """The conversation up to this answer; None where no probe shows it."""
-        shown = self._turn(_shape(conversation), conversation, turn)
-        if shown is None:
-            return None
         text = self._render_template(conversation.messages[: turn + 1], conversation.tools)
         tokens = list(self._control.finditer(text))
-        if tuple([token.group() for token in tokens]) != shown.tokens:
-            return None
-        span = _span(text, tokens, shown, conversation.messages[turn])
-        return None if span is None else Answered(text, span)
+        for shape in _shapes(conversation):
+            shown = self._turn(shape, conversation, turn)
+            if shown is not None and tuple([token.group() for token in tokens]) == shown.tokens:
+                span = _span(text, tokens, shown, conversation.messages[turn])
+                return None if span is None else Answered(text, span, shown.notes)
+        return None
 
-    def _whole(self, shape: tuple[object, ...], conversation: Conversation) -> _Whole | None:
-        if shape not in self._wholes:
-            _bound(self._wholes)
-            self._wholes[shape] = self._see_whole(conversation)
-        return self._wholes[shape]
+    def _shape_with(self, conversation: Conversation, tokens: tuple[str, ...]) -> _Shape | None:
+        """The conversation's shape, as closely looked at as is needed for a probe with these tokens."""
+        for shape in _shapes(conversation):
+            if shape not in self._wholes:
+                _bound(self._wholes)
+                self._wholes[shape] = self._see_whole(conversation, shape)
+            whole = self._wholes[shape]
+            if whole is not None and whole.tokens == tokens:
+                return shape
+        return None
 
-    def _turn(self, shape: tuple[object, ...], conversation: Conversation, turn: int) -> _Turn | None:
+    def _turn(self, shape: _Shape, conversation: Conversation, turn: int) -> _Turn | None:
         key = shape[: turn + 2]
         if key not in self._turns:
             _bound(self._turns)
-            self._turns[key] = self._see_turn(conversation, turn)
+            self._turns[key] = self._see_turn(conversation, turn, shape)
         return self._turns[key]
 
-    def _see_whole(self, conversation: Conversation) -> _Whole | None:
+    def _see_whole(self, conversation: Conversation, shape: _Shape) -> _Whole | None:
         try:
-            text = self._render_template(*_probe(conversation, len(conversation.messages)))
+            text = self._render_template(*_probe(conversation, len(conversation.messages), shape))
         except RecordError:
             return None
         return _Whole(text, tuple(self._control.findall(text)))
 
-    def _see_turn(self, conversation: Conversation, turn: int) -> _Turn | None:
-        messages, tools = _probe(conversation, turn + 1)
+    def _see_turn(self, conversation: Conversation, turn: int, shape: _Shape) -> _Turn | None:
+        messages, tools = _probe(conversation, turn + 1, shape)
         try:
             answered = self._find_answer(messages, tools)
         except RecordError:
@@ -140,13 +150,25 @@ class Landmarks:
         text, (start, end), notes = answered
         before = list(self._control.finditer(text, 0, start))
         lead = text[before[-1].end() : start] if before else ""
-        if not before or any(ord(char) in MARKS for char in lead) or notes:
+        if not before or any(ord(char) in MARKS for char in lead):
+            return None
+        other_lead = self._other_lead(messages, tools, text[: before[-1].end()]) if notes else ""
+        if other_lead is None:
             return None
         learned = _written_around(text[start:end], messages[-1])
         if learned is None:
             return None
         through = len(list(self._control.finditer(text, 0, end)))
-        return _Turn(tuple(self._control.findall(text)), len(before), lead, through, learned, text[:end])
+        tokens = tuple(self._control.findall(text))
+        return _Turn(tokens, len(before), lead, through, learned, text[:end], notes, other_lead)
+
+    def _other_lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str) -> str | None:
+        """What the generation prompt writes behind the text `before`; None where it does not write that."""
+        try:
+            prompt = self._render_template(messages[:-1], tools, for_generation=True)
+        except RecordError:
+            return None
+        return squeeze(prompt[len(before) :]) if prompt.startswith(before) else None
 
 
 def template_literals(source: str) -> frozenset[str]:
@@ -191,17 +213,43 @@ def _texts(operands: Sequence[nodes.Node]) -> list[str]:
     return [node.value for node in operands if isinstance(node, nodes.Const) and isinstance(node.value, str)]
 
 
-def _shape(conversation: Conversation) -> tuple[object, ...]:
-    """The number of tools, then an item for each message: all that a template may tell apart but the words."""
-    return (len(conversation.tools), *[_message_shape(message) for message in conversation.messages])
+def _shapes(conversation: Conversation) -> Iterator[_Shape]:
+    """All that a template may tell apart but the words; then, for templates that write tokens inside of tools and of
+    arguments, with these looked at closely."""
+    yield (len(conversation.tools), *[_message_shape(message, _is_empty) for message in conversation.messages])
+    if conversation.tools or any(message.tool_calls for message in conversation.messages):
+        tools = json.dumps(conversation.tools, default=str)
+        yield (tools, *[_message_shape(message, _kinds) for message in conversation.messages])
 
 
-def _message_shape(message: Message) -> object:
+def _message_shape(message: Message, look_at: Callable[[Any], object]) -> object:
     content = _around(message.content)
     if not (message.tool_calls or message.thought or message.call_id):
         return message.role, content
-    calls = tuple([(bool(call.arguments), call.call_id is not None) for call in message.tool_calls])
+    calls = tuple([(look_at(call.arguments), call.call_id is not None) for call in message.tool_calls])
     return message.role, content, _around(message.thought), calls, message.call_id is not None
+
+
+def _is_empty(arguments: JsonObject) -> bool:
+    return not arguments
+
+
+def _kinds(value: Any) -> object:
+    """What kinds of values are in a JSON value."""
+    if isinstance(value, Mapping):
+        return "object", tuple([_kinds(item) for item in value.values()])
+    if isinstance(value, list | tuple):
+        return "list", tuple([_kinds(item) for item in value])
+    return bool(value) if isinstance(value, str) else type(value)
+
+
+def _probe_value(value: Any) -> Any:
+    """A JSON value of the same kinds."""
+    if isinstance(value, Mapping):
+        return {f"probekey{i}": _probe_value(item) for i, item in enumerate(value.values())}
+    if isinstance(value, list | tuple):
+        return [_probe_value(item) for item in value]
+    return "probe" if isinstance(value, str) and value else value
 
 
 def _around(text: str) -> tuple[str, str] | str:
@@ -217,25 +265,30 @@ def _around(text: str) -> tuple[str, str] | str:
 _BARE = ("", "")
 
 
-def _probe(conversation: Conversation, num_messages: int) -> tuple[list[Message], list[JsonObject]]:
+def _probe(conversation: Conversation, num_messages: int, shape: _Shape) -> tuple[list[Message], list[JsonObject]]:
     """The first messages with marks for words; those of one place are the same whatever comes behind it."""
+    closely = isinstance(shape[0], str)
     tools: list[JsonObject] = [
         {"type": "function", "function": {"name": f"probe{i}", "description": "probe", "parameters": _PARAMETERS}}
         for i in range(len(conversation.tools))
     ]
-    return [_probe_message(m, i) for i, m in enumerate(conversation.messages[:num_messages])], tools
+    messages = [_probe_message(m, i, closely) for i, m in enumerate(conversation.messages[:num_messages])]
+    return messages, list(conversation.tools) if closely else tools
 
 
 _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
 
 
-def _probe_message(message: Message, number: int) -> Message:
+def _probe_message(message: Message, number: int, closely: bool) -> Message:
     def marked(name: str, text: str) -> str:
         around = _around(text)
         return text if isinstance(around, str) else f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}".join(around)
 
+    def arguments(given: JsonObject) -> JsonObject:
+        return dict(_probe_value(given)) if closely else {"probekey": "probe"} if given else {}
+
     calls = tuple(
-        ToolCall(f"probe{i}", {"probekey": "probe"} if call.arguments else {}, call.call_id and f"{number:05d}{i:04d}")
+        ToolCall(f"probe{i}", arguments(call.arguments), call.call_id and f"{number:05d}{i:04d}")
         for i, call in enumerate(message.tool_calls)
     )
     return Message(
@@ -265,6 +318,9 @@ def _span(text: str, tokens: Sequence[re.Match[str]], shown: _Turn, message: Mes
     start, end = begin + len(shown.lead), tokens[shown.num_through - 1].end()
     if text[begin:start] != shown.lead:
         return None
+    # Words of the answer may be those of the generation prompt, which it then begins behind.
+    if shown.other_lead and squeeze(text[begin : begin + 4 * len(shown.other_lead)]).startswith(shown.other_lead):
+        return None
     learned = squeeze(text[start:end])
     words = [squeeze(part) for part in (message.thought, message.content) if part.strip()]
     due = "".join(part for pair in zip(shown.learned, words, strict=False) for part in pair)
@@ -277,7 +333,7 @@ def _calls_only(message: Message) -> Message:
     return Message("assistant", "", tool_calls=message.tool_calls)
 
 
-def _bound(remembered: dict[tuple[object, ...], object]) -> None:
+def _bound(remembered: dict[_Shape, Any]) -> None:
     """Conversations without end have shapes without end."""
     if len(remembered) >= _MOST_SHAPES:
         remembered.clear()

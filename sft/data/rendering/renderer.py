@@ -108,16 +108,18 @@ class ConversationRenderer:
     ) -> tuple[Rendering, ...] | None:
         if not self.bounds.ends_turns or self._might_be_looked_into(conversation):
             return None
-        spans = self._landmarks.place_together(conversation, turns, text)
-        if spans is None:
+        placed = self._landmarks.place_together(conversation, turns, text)
+        if placed is None:
             return None
-        alone = []
-        for turn in (turn for turn in turns if spans[turn] is None):
+        alone, together = [], {}
+        for turn, place in placed.items():
+            if place is not None:
+                together[turn] = Answered(text, *place)
+                continue
             answered = self._landmarks.place_last(conversation, turn)
             if answered is None:
                 return None
             alone.append(_alone(answered, conversation, turn))
-        together = {turn: span for turn, span in spans.items() if span is not None}
         return (*alone, *_together(text, together, conversation))
 
     def _place(self, conversation: Conversation, turns: Sequence[int], text: str) -> tuple[Rendering, ...]:
@@ -138,11 +140,10 @@ class ConversationRenderer:
         together, alone = {}, []
         for turn, found in answered.items():
             if whole.startswith(found.text[: found.span[1]]):
-                together[turn] = found.span
+                together[turn] = found
             else:
                 alone.append(_alone(found, conversation, turn))
-        notes = tuple(dict.fromkeys(note for turn in together for note in answered[turn].notes))
-        return (*alone, *[replace(made, notes=notes) for made in _together(whole, together, conversation)])
+        return (*alone, *_together(whole, together, conversation))
 
     def _find_answer(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> Answered:
         return find_answer(self._render_template, self.bounds, messages, tools)
@@ -171,8 +172,12 @@ def _alone(answered: Answered, conversation: Conversation, turn: int) -> Renderi
     return Rendering(answered.text, (answered.span,), upto, (turn,), answered.notes)
 
 
-def _together(text: str, spans: dict[int, Span], conversation: Conversation) -> tuple[Rendering, ...]:
-    return (Rendering(text, tuple(spans.values()), conversation, tuple(spans)),) if spans else ()
+def _together(text: str, answered: dict[int, Answered], conversation: Conversation) -> tuple[Rendering, ...]:
+    if not answered:
+        return ()
+    spans = tuple([found.span for found in answered.values()])
+    notes = tuple(dict.fromkeys(note for found in answered.values() for note in found.notes))
+    return (Rendering(text, spans, conversation, tuple(answered), notes),)
 
 
 def _behind_thought(text: str, span: Span, thought: str) -> Span:
