@@ -216,18 +216,30 @@ def _texts(operands: Sequence[nodes.Node]) -> list[str]:
 def _shapes(conversation: Conversation) -> Iterator[_Shape]:
     """All that a template may tell apart but the words; then, for templates that write tokens inside of tools and of
     arguments, with these looked at closely."""
-    yield (len(conversation.tools), *[_message_shape(message, _is_empty) for message in conversation.messages])
+    ids = _number_ids(conversation)
+    yield (len(conversation.tools), *[_message_shape(message, ids, _is_empty) for message in conversation.messages])
     if conversation.tools or any(message.tool_calls for message in conversation.messages):
         tools = json.dumps(conversation.tools, default=str)
-        yield (tools, *[_message_shape(message, _kinds) for message in conversation.messages])
+        yield (tools, *[_message_shape(message, ids, _kinds) for message in conversation.messages])
 
 
-def _message_shape(message: Message, look_at: Callable[[Any], object]) -> object:
+def _number_ids(conversation: Conversation) -> dict[str | None, str | None]:
+    """An id for each id of a call, by the order in which they come: templates look up which call a result answers."""
+    ids: dict[str | None, str | None] = {None: None}
+    for message in conversation.messages:
+        for call_id in (*[call.call_id for call in message.tool_calls], message.call_id):
+            ids.setdefault(call_id, f"{len(ids):09d}")
+    return ids
+
+
+def _message_shape(
+    message: Message, ids: Mapping[str | None, str | None], look_at: Callable[[Any], object]
+) -> object:
     content = _around(message.content)
     if not (message.tool_calls or message.thought or message.call_id):
         return message.role, content
-    calls = tuple([(look_at(call.arguments), call.call_id is not None) for call in message.tool_calls])
-    return message.role, content, _around(message.thought), calls, message.call_id is not None
+    calls = tuple([(look_at(call.arguments), ids[call.call_id]) for call in message.tool_calls])
+    return message.role, content, _around(message.thought), calls, ids[message.call_id]
 
 
 def _is_empty(arguments: JsonObject) -> bool:
@@ -272,14 +284,17 @@ def _probe(conversation: Conversation, num_messages: int, shape: _Shape) -> tupl
         {"type": "function", "function": {"name": f"probe{i}", "description": "probe", "parameters": _PARAMETERS}}
         for i in range(len(conversation.tools))
     ]
-    messages = [_probe_message(m, i, closely) for i, m in enumerate(conversation.messages[:num_messages])]
+    ids = _number_ids(conversation)
+    messages = [_probe_message(m, i, ids, closely) for i, m in enumerate(conversation.messages[:num_messages])]
     return messages, list(conversation.tools) if closely else tools
 
 
 _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
 
 
-def _probe_message(message: Message, number: int, closely: bool) -> Message:
+def _probe_message(
+    message: Message, number: int, ids: Mapping[str | None, str | None], closely: bool
+) -> Message:
     def marked(name: str, text: str) -> str:
         around = _around(text)
         return text if isinstance(around, str) else f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}".join(around)
@@ -288,14 +303,14 @@ def _probe_message(message: Message, number: int, closely: bool) -> Message:
         return dict(_probe_value(given)) if closely else {"probekey": "probe"} if given else {}
 
     calls = tuple(
-        ToolCall(f"probe{i}", arguments(call.arguments), call.call_id and f"{number:05d}{i:04d}")
+        ToolCall(f"probe{i}", arguments(call.arguments), ids[call.call_id])
         for i, call in enumerate(message.tool_calls)
     )
     return Message(
         message.role,
         marked("content", message.content),
         tool_calls=calls,
-        call_id=message.call_id and f"{number:09d}",
+        call_id=ids[message.call_id],
         thought=marked("thought", message.thought),
     )
 
