@@ -85,6 +85,7 @@ def check(config: SftConfig, console: Console) -> bool:
             config.data.max_len_tokens,
             render_rows(store, preparer),
             lambda num_rows: bars.update(bar, completed=num_rows),
+            preparer.pipeline.inference,
         )
     _print_result(result, store, console)
     return result.holds

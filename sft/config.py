@@ -49,8 +49,8 @@ class ModelConfig(Section):
     chat_template: str | None = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
     turn_end: str | None = None
-    """For a template that does not end its answers: the control token to put behind each answer that is learned; `auto`:
-    the model's own end of generation. A template that ends them is left as it is."""
+    """For a template that does not end its answers: the control token to put behind each answer that is learned, or
+    `auto`: the model's own end of generation. A template that ends them is left as it is."""
     trust_remote_code: bool = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
     trust_tokenizer_code: bool = False

@@ -16,7 +16,7 @@ from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
-from sft.data.rendering.generation_stops import choose_turn_end, generation_stops
+from sft.data.rendering.inference import Inference, choose_turn_end, generation_stops
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
 from sft.data.task_tag import add_task_tag, tag_text
@@ -57,8 +57,10 @@ class RecordPipeline:
         self.tokenizer = ExampleTokenizer(tokenizer)
         stops = generation_stops(model, tokenizer)
         turn_end = choose_turn_end(model, tokenizer, stops)
+        template = TemplateRenderer(tokenizer)
+        self.inference = Inference(frozenset(stops), turn_end, data.train_on_thoughts, template.form)
         self.renderer = ConversationRenderer(
-            TemplateRenderer(tokenizer),
+            template,
             self.tokenizer.special_tokens,
             self.tokenizer.added_tokens,
             data.train_on,

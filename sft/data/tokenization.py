@@ -22,7 +22,7 @@ from sft.data.formats.formatting import RecordError
 from sft.data.rendering.answer_spans import Span
 from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
-from sft.schema import BoolArray, Example, IntArray
+from sft.schema import Example, IntArray
 
 
 class _Placed(NamedTuple):

@@ -20,12 +20,14 @@ class Invariant(StrEnum):
     FIRST_TOKEN = "the first token is not learned"
     LEARNS = "every row has a learned token"
     COUNT = "the stored number of learned tokens is the mask's"
-    STOP = "each answer is learned through the token that ends its turn"
-    CONTROL = "no other control token is learned"
+    STOP = "what is learned of each answer ends in a control token"
     RECORD = "every row is made of its record"
     IDS = "the ids are those of the tokenizer's own chat template"
     TURNS = "one answer is learned for each assistant turn to be trained"
-    ANSWER = "what is learned is the answer, all of it and nothing else"
+    BEGIN = "each answer is learned from the end of its generation prompt on"
+    ANSWER = "the thought, words and calls of each answer are learned"
+    CONTROL = "at no token before its end would the model stop"
+    END = "each answer is learned through the whole end of its turn, and no further"
     ACCOUNT = "records read = kept + left out, each with its reason"
 
 

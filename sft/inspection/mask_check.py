@@ -4,8 +4,7 @@
     against its sources `sft.inspection.source_check`: ids and answers, row by row, from the conversations
 
 Nothing is sampled. Rows that came as token ids have no template behind them: for them holds what holds for any mask,
-and neither the stop token nor the answers are looked at. A row that calls tools, or in which one answer follows
-another at once, may hold control tokens inside what is learned; there the answers' own text decides.
+and neither the stop token nor the answers are looked at.
 """
 
 import json
@@ -18,11 +17,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.preparation import REJECTED
+from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
 from sft.inspection.check_result import CheckResult, Findings, Invariant
 from sft.inspection.rendered_rows import RenderedRow
-from sft.inspection.source_check import SourceCheck
+from sft.inspection.source_check import SourceCheck, inference_of
 from sft.inspection.token_view import find_special, known_special
 from sft.schema import BoolArray, IntArray, LeftOutKind
 
@@ -56,6 +56,7 @@ def check_store(
     max_len_tokens: int,
     renderings: Iterable[RenderedRow],
     report: Callable[[int], None] = lambda num_rows: None,
+    inference: Inference | None = None,
 ) -> CheckResult:
     """Check every row.
 
@@ -66,6 +67,7 @@ def check_store(
         renderings: for each row of the store, in order, what its record renders to when it is read again, as
             `sft.inspection.rendered_rows` makes them.
         report: called with the number of rows that were checked.
+        inference: what is known of the model beside its tokenizer; without it, no more than the tokenizer says.
     """
     findings = Findings()
     _check_account(store, findings)
@@ -73,7 +75,7 @@ def check_store(
     if _check_layout(store, findings):
         _check_row_arrays(store, max_len_tokens, findings)
         is_special = find_special(tokenizer)
-        source_check = SourceCheck(store, tokenizer, findings)
+        source_check = SourceCheck(store, tokenizer, findings, inference or inference_of(tokenizer))
         remaining = iter(renderings)
         for start in range(0, len(store), _CHUNK_ROWS):
             chunk = _read_chunk(store, start, min(start + _CHUNK_ROWS, len(store)), is_special)
@@ -193,18 +195,3 @@ def _check_masks(
         endless[rendered] > 0,
         lambda i: f"{endless[rendered][i]} learned runs end in a token that ends no turn",
     )
-    plain = np.array([isinstance(item, Rendering) and _is_plain(item) for item in whole], dtype=bool)
-    inside = chunk.sums(chunk.loss_mask & chunk.is_special & ~chunk.is_last)
-    findings.add_rows(
-        Invariant.CONTROL,
-        rows[plain],
-        inside[plain] > 0,
-        lambda i: f"{inside[plain][i]} control tokens are learned inside an answer",
-    )
-
-
-def _is_plain(rendering: Rendering) -> bool:
-    """Whether every answer is text, and none follows another at once."""
-    turns = rendering.turns
-    calls = any(rendering.conversation.messages[turn].tool_calls for turn in turns)
-    return not calls and all(after - before > 1 for before, after in zip(turns, turns[1:], strict=False))

@@ -1,6 +1,5 @@
 """An answer's span is its place in the template's own text, and whole, or the record is refused with both texts."""
 
-import re
 from datetime import datetime
 from pathlib import Path
 
@@ -84,7 +83,9 @@ def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, templat
             text = render(made.messages, made.tools)
         except RecordError:
             with pytest.raises(REFUSALS):
-                build.apply_chat_template([template_turn(m, render.form) for m in made.messages], tokenize=False, **asked)
+                build.apply_chat_template(
+                    [template_turn(m, render.form) for m in made.messages], tokenize=False, **asked
+                )
         else:
             turned = [template_turn(m, render.form) for m in made.messages]
             assert text == build.apply_chat_template(turned, tokenize=False, **asked)

@@ -1,6 +1,5 @@
 """The ids are the chat template's own; exactly the answers and their stop tokens are learned."""
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path

@@ -118,7 +118,8 @@ def test_a_clean_store_passes_with_every_row(any_prepared):
     num_rendered = len(store) - len(any_prepared.rows_of("ids"))
     everywhere = {Invariant.LAYOUT, Invariant.VOCABULARY, Invariant.LENGTH, Invariant.NAMES, Invariant.FIRST_TOKEN}
     everywhere |= {Invariant.LEARNS, Invariant.COUNT}
-    by_record = {Invariant.STOP, Invariant.RECORD, Invariant.IDS, Invariant.TURNS, Invariant.ANSWER}
+    by_record = {Invariant.STOP, Invariant.RECORD, Invariant.IDS, Invariant.TURNS}
+    by_record |= {Invariant.BEGIN, Invariant.ANSWER, Invariant.CONTROL, Invariant.END}
     assert {checked[invariant] for invariant in everywhere} == {len(store)}
     assert {checked[invariant] for invariant in by_record} == {num_rendered}
     assert checked[Invariant.ACCOUNT] == store.manifest["num_read"] == 120 + 45 + 8
@@ -188,7 +189,7 @@ def test_a_mask_on_a_prompt_with_the_words_of_the_answer_is_found(small_records,
     assert start < learned[0]
     mask[:] = False
     mask[start : start + length] = True
-    assert echo.broken(loss_mask=mask) == {Invariant.ANSWER: 1}
+    assert echo.broken(loss_mask=mask) == {Invariant.BEGIN: 1}
 
 
 def test_a_file_that_was_moved_is_no_violation(small_records, tokenizer_dir, tmp_path):
@@ -207,7 +208,7 @@ def test_an_answer_without_its_stop_is_found(prepared):
     start, end = prepared.span(row)
     mask[start + np.flatnonzero(mask[start:end])[-1]] = False
     found = prepared.broken(loss_mask=mask)
-    assert found == {Invariant.COUNT: 1, Invariant.STOP: 1, Invariant.ANSWER: 1}
+    assert found == {Invariant.COUNT: 1, Invariant.STOP: 1, Invariant.END: 1}
 
 
 def test_an_answer_that_is_not_learned_is_found(prepared):
@@ -234,7 +235,7 @@ def test_a_mask_that_begins_one_token_early_or_late_is_found(prepared):
         mask, num_supervised = prepared.copy("loss_mask"), prepared.copy("num_supervised")
         mask[place : start + first + (not learned)] = learned
         num_supervised[row] = mask[start:end].sum()
-        assert Invariant.ANSWER in prepared.broken(loss_mask=mask, num_supervised=num_supervised)
+        assert Invariant.BEGIN in prepared.broken(loss_mask=mask, num_supervised=num_supervised)
 
 
 def test_a_mask_shifted_by_one_is_found_in_every_row(prepared):
@@ -242,10 +243,10 @@ def test_a_mask_shifted_by_one_is_found_in_every_row(prepared):
     num_rendered = len(prepared.store) - len(prepared.rows_of("ids"))
     assert found[Invariant.STOP] == num_rendered
     # The first row has got the last bit of the last one, so it has another number of runs.
-    assert (found[Invariant.ANSWER], found[Invariant.TURNS]) == (num_rendered - 1, 1)
+    assert (found[Invariant.BEGIN], found[Invariant.TURNS]) == (num_rendered - 1, 1)
 
 
-def test_a_control_token_inside_an_answer_is_found(prepared):
+def test_a_header_that_is_learned_is_found(prepared):
     mask, num_supervised = prepared.copy("loss_mask"), prepared.copy("num_supervised")
     row = prepared.rows_of("basic")[9]
     start, end = prepared.span(row)
@@ -255,7 +256,7 @@ def test_a_control_token_inside_an_answer_is_found(prepared):
         mask[start + first] = True
     num_supervised[row] = mask[start:end].sum()
     found = prepared.broken(loss_mask=mask, num_supervised=num_supervised)
-    assert found == {Invariant.CONTROL: 1, Invariant.ANSWER: 1}
+    assert found == {Invariant.BEGIN: 1}
 
 
 def test_another_id_is_found(prepared):
@@ -334,7 +335,7 @@ def test_answers_that_follow_each_other_at_once_are_told_apart_by_their_stops():
 
 def test_a_template_that_refuses_what_is_stored_is_found(prepared):
     refusing = load_tokenizer(prepared.model)
-    refusal = "{% if messages[1].content == 'what 2' %}{{ raise_exception('not this one') }}{% endif %}"
+    refusal = "{% if messages[-1].content == 'what 2' %}{{ raise_exception('not this one') }}{% endif %}"
     refusing.chat_template = refusal + refusing.chat_template
     rows = render_rows(prepared.store, prepared.preparer)
     result = check_store(prepared.store, refusing, prepared.data.max_len_tokens, rows)

@@ -62,7 +62,8 @@ def find_answer(
     changed = find_changed_text(render_template, messages, tools, text)
     if changed is None:
         raise _not_shown("does not show where the answer is", message, text)
-    start, notes = _find_start(render_template, bounds, messages, tools, text), ()
+    notes: tuple[str, ...] = ()
+    start = _find_start(render_template, bounds, messages, tools, text)
     if start is None:
         words = _cover(text, 0, changed, message)
         if words is None:
@@ -79,9 +80,9 @@ def find_answer(
         raise RecordError(
             "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
             f"      the template's text: {_excerpt(text)}\n"
-            "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, and nothing but white\n"
-            "      space behind it. Choose another with model.chat_template, or have the model's own end of generation\n"
-            "      put behind each answer: model.turn_end=auto"
+            "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, and nothing but\n"
+            "      white space behind it. Choose another with model.chat_template, or have the model's own end of\n"
+            "      generation put behind each answer: model.turn_end=auto"
         )
     if stop := bounds.find_stop_inside(text, start, found):
         raise RecordError(

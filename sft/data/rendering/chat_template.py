@@ -123,9 +123,7 @@ class TemplateRenderer:
         """
         return self._render([template_turn(message, self.form) for message in messages], tools, for_generation)
 
-    def _render(
-        self, turns: Sequence[JsonObject], tools: Sequence[JsonObject], for_generation: bool = False
-    ) -> str:
+    def _render(self, turns: Sequence[JsonObject], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
         try:
             return str(
                 self._template.render(

@@ -5,7 +5,7 @@ conversation of the same shape goes the long way (`answer_spans`), once. It show
 answer begins and ends, what else the template writes around its words, and whether the whole conversation still
 writes it as it was written. Words hold no control tokens, so the same numbers hold in any text of this shape.
 
-    probe    <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n⟦②<|im_end|>⟧\\n      behind the third, "assistant\\n"
+    probe    <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n⟦②<|im_end|>⟧\\n    behind the third
     text     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n⟦Hello.<|im_end|>⟧\\n
 
 A text is placed so only if it has the very control tokens of the probe, and shows the answer in the very words that
@@ -195,15 +195,15 @@ def template_literals(source: str) -> frozenset[str]:
 
 _SEARCHES = frozenset(
     {
-        *("split", "rsplit", "partition", "rpartition", "splitlines", "startswith", "endswith", "find", "rfind", "index"),
-        *("replace", "count", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "trim"),
+        *("split", "rsplit", "partition", "rpartition", "startswith", "endswith", "find", "rfind", "index", "count"),
+        *("replace", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "trim"),
     }
 )
 _KEYS = frozenset(
     {
         *("role", "content", "tool_calls", "tool_call_id", "name", "arguments", "function", "type", "id", "text"),
-        *("parameters", "description", "properties", "required", "items", "enum", "system", "user", "assistant", "tool"),
-        *THOUGHT_FIELDS,
+        *("parameters", "description", "properties", "required", "items", "enum", *THOUGHT_FIELDS),
+        *("system", "user", "assistant", "tool"),
     }
 )
 """Keys of messages and tools, and roles: a template that tests for these looks at no words."""
@@ -232,9 +232,7 @@ def _number_ids(conversation: Conversation) -> dict[str | None, str | None]:
     return ids
 
 
-def _message_shape(
-    message: Message, ids: Mapping[str | None, str | None], look_at: Callable[[Any], object]
-) -> object:
+def _message_shape(message: Message, ids: Mapping[str | None, str | None], look_at: Callable[[Any], object]) -> object:
     content = _around(message.content)
     if not (message.tool_calls or message.thought or message.call_id):
         return message.role, content
@@ -292,9 +290,7 @@ def _probe(conversation: Conversation, num_messages: int, shape: _Shape) -> tupl
 _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
 
 
-def _probe_message(
-    message: Message, number: int, ids: Mapping[str | None, str | None], closely: bool
-) -> Message:
+def _probe_message(message: Message, number: int, ids: Mapping[str | None, str | None], closely: bool) -> Message:
     def marked(name: str, text: str) -> str:
         around = _around(text)
         return text if isinstance(around, str) else f"{chr(MARKS[0])}{name}{number}{chr(MARKS[1])}".join(around)
@@ -303,8 +299,7 @@ def _probe_message(
         return dict(_probe_value(given)) if closely else {"probekey": "probe"} if given else {}
 
     calls = tuple(
-        ToolCall(f"probe{i}", arguments(call.arguments), ids[call.call_id])
-        for i, call in enumerate(message.tool_calls)
+        ToolCall(f"probe{i}", arguments(call.arguments), ids[call.call_id]) for i, call in enumerate(message.tool_calls)
     )
     return Message(
         message.role,

@@ -86,7 +86,9 @@ class ConversationRenderer:
         """
         conversation, notes = adapt(conversation, self.traits)
         turns = self._learned_turns(conversation)
-        if self._render_template.form.thoughts in ("text", "opened_text") and any(m.thought for m in conversation.messages):
+        if self._render_template.form.thoughts in ("text", "opened_text") and any(
+            m.thought for m in conversation.messages
+        ):
             notes = (*notes, THOUGHTS_AS_TEXT)
         text = self._render_template(conversation.messages, conversation.tools)
         renderings = self._place_by_landmarks(conversation, turns, text) or self._place(conversation, turns, text)

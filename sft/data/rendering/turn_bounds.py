@@ -28,7 +28,7 @@ class TurnBounds:
     header: str | None = None
     """What stands before an answer though no generation prompt says so; None where the template writes one."""
     final_text: str = ""
-    """What the template writes behind the end of a turn where the whole conversation ends, without white space around."""
+    """What the template writes behind the end of the last turn of a conversation, without white space around."""
     ends_turns: bool = True
     """Whether the template writes a control token behind an answer of text that ends the conversation."""
     stop_tokens: frozenset[str] = frozenset()
@@ -190,9 +190,7 @@ def _num_spaces(text: str, at: int) -> int:
     return end - at
 
 
-def _common_lead(
-    prompt: str, answered: str | None, called: str | None, words: str, control: re.Pattern[str]
-) -> str:
+def _common_lead(prompt: str, answered: str | None, called: str | None, words: str, control: re.Pattern[str]) -> str:
     """What stands behind the prompt before every answer, whether of text or of calls; no control token is cut."""
     if answered is None or not answered.startswith(prompt):
         return ""

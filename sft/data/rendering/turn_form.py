@@ -71,7 +71,8 @@ def derive_turn_form(render: RenderTurns) -> TurnForm:
         except RecordError:
             return None
 
-    return replace(_thought_form(text_of), **_call_form(text_of))
+    null_content, text_arguments = _call_form(text_of)
+    return replace(_thought_form(text_of), null_content=null_content, text_arguments=text_arguments)
 
 
 def _arguments(arguments: JsonObject, form: TurnForm) -> Any:
@@ -99,8 +100,8 @@ def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
     return TurnForm("opened_text" if opened == [False, True] else "text")
 
 
-def _call_form(text_of: Callable[..., str | None]) -> dict[str, bool]:
-    """Of the four forms of a call, the one that is written as JSON, by preference with null and with an object."""
+def _call_form(text_of: Callable[..., str | None]) -> tuple[bool, bool]:
+    """Whether a call has null content and arguments as text: the first of the four forms that is well written."""
     # An id that every template takes, and a result behind the call, without which some refuse it.
     result = {"role": "tool", "content": "proberesult", "tool_call_id": "000000001", "name": "probecall"}
     for text_arguments in (False, True):
@@ -111,8 +112,8 @@ def _call_form(text_of: Callable[..., str | None]) -> dict[str, bool]:
             turn = {"role": "assistant", "content": content, "tool_calls": [call]}
             text = text_of(turn, result, {"role": "assistant", "content": "probeanswer"})
             if text is not None and _is_well_written(text):
-                return {"null_content": content is None, "text_arguments": text_arguments}
-    return {"null_content": False, "text_arguments": False}
+                return content is None, text_arguments
+    return False, False
 
 
 def _is_well_written(text: str) -> bool:

@@ -1,15 +1,28 @@
-"""The tokens at which a model ends its generation, by what came with it: generation config and tokenizer."""
+"""How the model is used at inference: at which tokens it ends its generation, and in which form it reads messages."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import control_ids
+from sft.data.rendering.turn_form import TurnForm
 from sft.errors import UserError
+
+
+class Inference(NamedTuple):
+    """What is known of the model's use, beside its tokenizer and template."""
+
+    stop_tokens: frozenset[str] = frozenset()
+    """At which the model ends its generation."""
+    turn_end: str | None = None
+    """What is put behind answers that the template does not end."""
+    train_on_thoughts: bool = True
+    form: TurnForm = TurnForm()
+    """Of messages, for this template."""
 
 
 def generation_stops(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -1,0 +1,217 @@
+"""Holds what is learned of an answer to what a model at inference meets: its prompt, and the tokens it stops at.
+
+    before the run    the generation prompt, as `apply_chat_template` writes it for the conversation so far
+    the run           shows thought, words and calls, in this order; no token in it ends the generation early
+    its end           what the template writes behind an answer that is the last, all of the turn's own end
+
+Everything is rendered by transformers' own `apply_chat_template`, and nothing is taken from what made the mask.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from os.path import commonprefix
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from sft.data.rendering.chat_template import TEMPLATE_DATE, control_ids
+from sft.data.rendering.inference import Inference
+from sft.data.rendering.turn_form import TurnForm, template_turn
+from sft.inspection.check_result import Invariant
+from sft.schema import Conversation, JsonObject, Message
+
+
+class TemplateTexts:
+    """The tokenizer's own renderings, told the day that the store's rows were told."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: TurnForm) -> None:
+        self._tokenizer: Any = tokenizer
+        self._template = _with_fixed_date(str(tokenizer.chat_template))
+        self._form = form
+
+    def write(self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
+        """The text; a template is a program, and may raise anything."""
+        return str(
+            self._tokenizer.apply_chat_template(
+                [template_turn(message, self._form) for message in messages],
+                tools=[dict(tool) for tool in tools] or None,
+                tokenize=False,
+                chat_template=self._template,
+                add_generation_prompt=for_generation,
+            )
+        )
+
+    def try_to_write(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False
+    ) -> str | None:
+        """The text; None where the template refuses."""
+        try:
+            return self.write(messages, tools, for_generation)
+        except Exception:
+            return None
+
+
+class LearnedRun(NamedTuple):
+    """Where a run of learned tokens stands in a text."""
+
+    start: int
+    end: int
+    first_end: int
+    """Where the first token of the run ends."""
+    before: tuple[int, int]
+    """The token before the run."""
+
+
+class AnswerCheck:
+    """Checks one answer at a time."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: TemplateTexts, inference: Inference) -> None:
+        tokens = [_squeeze(str(token)) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
+        ordered = sorted(filter(None, tokens), key=lambda token: (-len(token), token))
+        self._control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+        self._texts = texts
+        self._inference = inference
+
+    def check(self, conversation: Conversation, turn: int, text: str, run: LearnedRun) -> dict[Invariant, str]:
+        """What is wrong with an answer, by invariant.
+
+        Args:
+            conversation: whose text it is.
+            turn: the message that is learned.
+            text: the template's text of the row.
+            run: what of it is learned.
+        """
+        learned = _squeeze(text[run.start : run.end])
+        messages, tools = conversation.messages, conversation.tools
+        until = self._texts.try_to_write(messages[: turn + 1], tools)
+        if until is None:
+            return {Invariant.ANSWER: "the chat template refuses the conversation up to this answer"}
+        found = {
+            Invariant.BEGIN: self._wrong_begin(messages[: turn + 1], tools, text, run, until),
+            Invariant.END: self._wrong_end(messages[: turn + 1], tools, _squeeze(text[: run.end]), _squeeze(until)),
+            Invariant.CONTROL: self._wrong_inside(learned),
+            Invariant.ANSWER: self._wrong_words(messages[turn], learned),
+        }
+        return {invariant: what for invariant, what in found.items() if what is not None}
+
+    def _wrong_begin(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject], text: str, run: LearnedRun, until: str
+    ) -> str | None:
+        prompt = self._texts.try_to_write(messages[:-1], tools, for_generation=True)
+        before, thought = _squeeze(text[: run.start]), _squeeze(messages[-1].thought)
+        bare, shown = _squeeze(prompt or ""), _squeeze(until)
+        is_prefix = prompt is not None and shown.startswith(bare)
+        if thought and not self._inference.train_on_thoughts:
+            right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
+            return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
+        if not is_prefix:
+            # What the model is given is not what the template writes: its own words begin where the two part.
+            shared = commonprefix([bare, shown]) if prompt is not None else shown
+            whole = [token.end() for token in self._control.finditer(shared)]
+            if shared.startswith(before) and not any(end > len(before) for end in whole):
+                return None
+            return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
+        if prompt == self._texts.try_to_write(messages[:-1], tools):
+            lead = self._lead(messages[:-1], tools, bare)
+            right = before.startswith(bare) and lead.startswith(before[len(bare) :])
+        else:
+            right = before == bare and (not text.startswith(prompt or "") or _is_at(run, text, len(prompt or "")))
+        return None if right else f"it begins behind {_tail(before)}; the generation prompt ends in {_tail(bare)}"
+
+    def _lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> str:
+        """What a template without generation prompt writes behind the prompt before an answer of text."""
+        answered = _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
+        return answered[len(prompt) :].partition("probeanswer")[0] if answered.startswith(prompt) else ""
+
+    def _wrong_end(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject], through: str, until: str
+    ) -> str | None:
+        tokens = self._control.findall(through)
+        last = tokens[-1] if tokens and through.endswith(tokens[-1]) else ""
+        if until.startswith(through):
+            behind = self._control.match(until, len(through))
+            if behind is None or last in self._stops():
+                return None
+            followed = self._texts.try_to_write([*messages, Message("user", "probequestion")], tools) or ""
+            if _squeeze(followed).startswith(through + behind.group()):
+                return f"the turn goes on with {behind.group()}, which is not learned"
+            return None
+        is_own = last in self._stops() and until.startswith(through.removesuffix(last))
+        if is_own and (last == self._inference.turn_end or self._inference.turn_end is not None):
+            return None
+        return f"it ends in {_tail(through)}, which the template does not write where this answer is the last"
+
+    def _wrong_inside(self, learned: str) -> str | None:
+        tokens = self._control.findall(learned)
+        stops = {*self._stops(), *tokens[-1:]}
+        early = next((token for token in tokens[:-1] if token in stops), None)
+        return None if early is None else f"the model would stop at {early} inside of {_excerpt(learned)}"
+
+    def _wrong_words(self, message: Message, learned: str) -> str | None:
+        at = 0
+        thought = message.thought if self._inference.train_on_thoughts else ""
+        for words in (thought, message.content, *[call.name for call in message.tool_calls]):
+            found = learned.find(_squeeze(words), at)
+            if found < 0:
+                return f"{_excerpt(words)} is not learned, only {_excerpt(learned)}"
+            at = found + len(_squeeze(words))
+        for call in message.tool_calls:
+            for value in _leaves(call.arguments):
+                if not any(_squeeze(form) in learned for form in _written(value)):
+                    return f"{_excerpt(str(value))} of the call of {call.name} is not learned, only {_excerpt(learned)}"
+        return None
+
+    def _stops(self) -> set[str]:
+        own = self._inference.turn_end
+        return {_squeeze(token) for token in (*self._inference.stop_tokens, *([own] if own else []))}
+
+
+def _is_at(run: LearnedRun, text: str, place: int) -> bool:
+    """Whether the run begins at this place, as far as tokens are cut there."""
+    if run.start == place:
+        return True
+    if run.start < place:  # one token covers white space before and the answer's first word
+        return run.first_end > place and text[run.start : place].isspace()
+    covered = run.before[0] < place < run.before[1]  # one token covers words before and the answer's first characters
+    return covered or (run.before[1] <= place and text[place : run.start].isspace())
+
+
+def _with_fixed_date(template: str) -> str:
+    """The template, told the day that the store's rows were told, whatever day it is."""
+    formats = {found[1] for found in re.findall(r"strftime_now\(\s*(['\"])(.*?)\1", template)}
+    days = ", ".join(f"{form!r}: {TEMPLATE_DATE.strftime(form)!r}" for form in sorted(formats))
+    # A macro hides the function of this name. The plus keeps a line break that the template begins with.
+    macro = "{% macro strftime_now(form) %}{{ {DAYS}[form] }}{% endmacro +%}".replace("DAYS", days)
+    return macro + template if formats else template
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield value
+
+
+def _written(value: Any) -> tuple[str, ...]:
+    """How templates write a value: as it is, in JSON, in Python."""
+    if isinstance(value, str):
+        return value, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1], repr(value)[1:-1]
+    return json.dumps(value), repr(value)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())
+
+
+def _excerpt(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 120 else f"{shown[:60]} … {shown[-60:]}"
+
+
+def _tail(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"…{text[-60:]}")
