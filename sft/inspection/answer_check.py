@@ -82,14 +82,14 @@ class AnswerCheck:
             text: the template's text of the row.
             run: what of it is learned.
         """
-        learned = _squeeze(text[run.start : run.end])
+        before, learned = _squeeze(text[: run.start]), _squeeze(text[run.start : run.end])
         messages, tools = conversation.messages, conversation.tools
         until = self._texts.try_to_write(messages[: turn + 1], tools)
         if until is None:
             return {Invariant.ANSWER: "the chat template refuses the conversation up to this answer"}
         found = {
             Invariant.BEGIN: self._wrong_begin(messages[: turn + 1], tools, text, run, until),
-            Invariant.END: self._wrong_end(messages[: turn + 1], tools, _squeeze(text[: run.end]), _squeeze(until)),
+            Invariant.END: self._wrong_end(messages[: turn + 1], tools, before, learned, _squeeze(until)),
             Invariant.CONTROL: self._wrong_inside(learned),
             Invariant.ANSWER: self._wrong_words(messages[turn], learned),
         }
@@ -105,6 +105,8 @@ class AnswerCheck:
         if thought and not self._inference.train_on_thoughts:
             right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
+        if not is_prefix and prompt is not None and before == bare:
+            return None if _is_at(run, text, len(prompt)) else f"it begins behind {_tail(before)}"
         if not is_prefix:
             # What the model is given is not what the template writes: its own words begin where the two part.
             shared = commonprefix([bare, shown]) if prompt is not None else shown
@@ -125,8 +127,11 @@ class AnswerCheck:
         return answered[len(prompt) :].partition("probeanswer")[0] if answered.startswith(prompt) else ""
 
     def _wrong_end(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject], through: str, until: str
+        self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, until: str
     ) -> str | None:
+        # Where the answer stands behind its prompt, the template may write other words before it once it is there.
+        place = until.rfind(learned)
+        through = before + learned if until.startswith(before) or place < 0 else until[: place + len(learned)]
         tokens = self._control.findall(through)
         last = tokens[-1] if tokens and through.endswith(tokens[-1]) else ""
         if until.startswith(through):

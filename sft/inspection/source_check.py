@@ -90,7 +90,7 @@ class SourceCheck:
                 texts.append(None)
                 refusals.append(f"the chat template refuses the conversation: {error}")
                 continue
-            texts.append(self._with_ends(text, rendering))
+            texts.append(self._behind_prompt(self._with_ends(text, rendering), rendering))
             refusals.append("")
         whole = [text for text in texts if text is not None]
         if not whole:
@@ -112,6 +112,15 @@ class SourceCheck:
                 without = without[: stop - len(end)] + without[stop:]
         # The last may be the opener of the next turn, at which the text was cut.
         return made if without == text or made.startswith(text.rstrip()) else text
+
+    def _behind_prompt(self, text: str, rendering: Rendering) -> str:
+        """The template's text; or what it asks for the last answer with, and the end of its text behind that."""
+        (*asked, _), made = rendering.conversation.messages, rendering.text
+        if made == text or rendering.turns != (len(asked),):
+            return text
+        prompt = self._texts.try_to_write(asked, rendering.conversation.tools, for_generation=True)
+        is_behind = prompt is not None and made.startswith(prompt) and text.endswith(made[len(prompt) :])
+        return made if is_behind else text
 
     def _wrong_record(self, number: int, conversation: Conversation) -> str | None:
         store = self._store

@@ -8,6 +8,9 @@ Both are the template's own: the prompt is what it gives a model that has to ans
 the answer was just written. What stands between the prompt's end and the end of the turn is what the model must
 write; it has to show the answer. That is shown by rendering once more, with a probe in the place of the answer: what
 changes are the answer's own thought, words, names and arguments of calls.
+
+Where a template writes what comes before an answer otherwise once the answer is there, the answer is put behind the
+prompt: that is what a model at inference has in view.
 """
 
 import json
@@ -28,6 +31,13 @@ WORDS_ONLY = (
     "the end of the turn"
 )
 """Said where the beginning of an answer cannot follow from the prompt."""
+
+
+BEHIND_PROMPT = (
+    "the chat template writes what comes before an answer otherwise once the answer is there: the answer is learned "
+    "behind what the template asks with"
+)
+"""Said where thoughts or tools go out of view with the answer that they led to."""
 
 
 class Answered(NamedTuple):
@@ -62,21 +72,20 @@ def find_answer(
     changed = find_changed_text(render_template, messages, tools, text)
     if changed is None:
         raise _not_shown("does not show where the answer is", message, text)
-    notes: tuple[str, ...] = ()
-    start = _find_start(render_template, bounds, messages, tools, text)
-    if start is None:
-        words = _cover(text, 0, changed, message)
-        if words is None:
-            raise _not_shown("does not write the whole answer", message, text)
-        start, notes = _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,)
-    elif changed[1] <= start or _cover(text, start, changed, message) is None:
+    begun = _begin(render_template, bounds, messages, tools, text, changed)
+    start, notes = begun.span[0], begun.notes
+    if begun.text != text:
+        moved = len(begun.text) - len(text)
+        text, changed = begun.text, (changed[0] + moved, changed[1] + moved)
+    if changed[1] <= start or _cover(text, start, changed, message) is None:
         raise _not_shown("does not write the whole answer", message, text)
-    if bounds.turn_end is not None and not bounds.ends_turns:
+    found = bounds.find_end(text, start)
+    is_end = bounds.ends_turns or (found is not None and bounds.stops_before(text, found))
+    if bounds.turn_end is not None and not is_end:
         note = f"the chat template does not end an answer: {bounds.turn_end} is put behind it"
         text, end = bounds.put_end(text, changed[1], following)
         return Answered(text, (start, end), (*notes, note))
-    found = bounds.find_end(text, start) if bounds.ends_turns else None
-    if found is None:
+    if found is None or not is_end:
         raise RecordError(
             "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
             f"      the template's text: {_excerpt(text)}\n"
@@ -93,18 +102,49 @@ def find_answer(
     return Answered(text, (start, found), notes)
 
 
-def _find_start(
+def _begin(
     render_template: RenderTemplate,
     bounds: TurnBounds,
     messages: Sequence[Message],
     tools: Sequence[JsonObject],
     text: str,
-) -> int | None:
+    changed: Span,
+) -> Answered:
+    """The text, and from where on it is learned; another text where the template writes another prompt in it."""
     try:
         prompt = render_template(messages[:-1], tools, for_generation=True)
     except RecordError:
-        return None
-    return bounds.find_start(text, prompt)
+        prompt = None
+    start = None if prompt is None else bounds.find_start(text, prompt)
+    if start is not None:
+        return Answered(text, (start, len(text)))
+    asked = messages[-2].content.strip() if len(messages) > 1 else ""
+    if prompt is not None and asked and asked in prompt:
+        last_words = prompt.rindex(asked) + len(asked)
+        if bounds.find_start(text, prompt[:last_words]) is None:
+            return _behind_prompt(text, changed, prompt, last_words - len(asked), messages[-1])
+    words = _cover(text, 0, changed, messages[-1])
+    if words is None:
+        raise _not_shown("does not write the whole answer", messages[-1], text)
+    return Answered(text, (_begin_of_words(bounds, text, words[0]), len(text)), (WORDS_ONLY,))
+
+
+def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int, message: Message) -> Answered:
+    """The answer as the text writes it, behind the prompt: what comes before is written otherwise once it is there.
+
+    Raises:
+        RecordError: the text does not have the end of the prompt, from `last_message` on, before the answer.
+    """
+    asked = prompt[last_message:]
+    found = text.rfind(asked, 0, changed[0] + len(asked))
+    if found < 0:
+        raise RecordError(
+            "the chat template writes what comes before an answer otherwise than where it asks for it\n"
+            f"      it asks with:        {_excerpt(prompt)}\n"
+            f"      it writes:           {_excerpt(text)}\n"
+            "      Needed: a template that writes an answer behind its prompt. Choose another with model.chat_template."
+        )
+    return Answered(prompt + text[found + len(asked) :], (len(prompt), len(prompt)), (BEHIND_PROMPT,))
 
 
 def find_changed_text(

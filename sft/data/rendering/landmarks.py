@@ -22,7 +22,7 @@ from jinja2 import Environment, nodes
 
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
-from sft.data.rendering.answer_spans import Answered, Span, shows, squeeze
+from sft.data.rendering.answer_spans import BEHIND_PROMPT, Answered, Span, shows, squeeze
 from sft.data.rendering.chat_template import without_generation_marks
 from sft.data.rendering.turn_bounds import MARKS
 from sft.data.rendering.turn_form import THOUGHT_FIELDS
@@ -150,7 +150,7 @@ class Landmarks:
         text, (start, end), notes = answered
         before = list(self._control.finditer(text, 0, start))
         lead = text[before[-1].end() : start] if before else ""
-        if not before or any(ord(char) in MARKS for char in lead):
+        if not before or any(ord(char) in MARKS for char in lead) or BEHIND_PROMPT in notes:
             return None
         other_lead = self._other_lead(messages, tools, text[: before[-1].end()]) if notes else ""
         if other_lead is None:

@@ -29,6 +29,8 @@ class TurnBounds:
     """What stands before an answer though no generation prompt says so; None where the template writes one."""
     final_text: str = ""
     """What the template writes behind the end of the last turn of a conversation, without white space around."""
+    inner: frozenset[str] = frozenset()
+    """Control tokens inside a turn of several calls that do not end it: a turn that ends in one of them has no end."""
     ends_turns: bool = True
     """Whether the template writes a control token behind an answer of text that ends the conversation."""
     stop_tokens: frozenset[str] = frozenset()
@@ -48,13 +50,21 @@ class TurnBounds:
         return begin + len(self.header) if text.startswith(self.header, begin) else None
 
     def find_end(self, text: str, start: int) -> int | None:
-        """Where the turn ends with which `text` ends: behind its last control token, with nothing but white space
-        behind; None where there is none. The answer begins at `start`."""
+        """Where the turn ends with which `text` ends: behind its last control token, with nothing but white space behind.
+
+        None where there is none. The answer begins at `start`.
+        """
         end = len(text.rstrip())
         if self.final_text and text.endswith(self.final_text, start, end):
             end -= len(self.final_text)
         tokens = list(self.control.finditer(text, start, end))
-        return tokens[-1].end() if tokens and not text[tokens[-1].end() : end].strip() else None
+        if not tokens or text[tokens[-1].end() : end].strip() or tokens[-1].group() in self.inner:
+            return None
+        return tokens[-1].end()
+
+    def stops_before(self, text: str, place: int) -> bool:
+        """Whether a token at which the model stops ends here."""
+        return text.endswith(tuple(self.stop_tokens), 0, place)
 
     def put_end(self, text: str, words_end: int, following: str) -> tuple[str, int]:
         """`text`, which ends in an answer, with an end put behind its words, and where that ends.
@@ -118,7 +128,11 @@ def derive_bounds(
     ends_turns = bool(own) or alone is None
     tail = behind(alone)
     final_text = tail[_end_of(tail, own) :].strip()
-    return TurnBounds(control, header, final_text, ends_turns, stop_tokens, turn_end)
+    calls = tuple(ToolCall(f"probecall{i}", {"probekey": "probevalue"}, f"{i:09d}") for i in range(2))
+    several = (text_of(user, Message("assistant", "", tool_calls=calls)) or "").partition(calls[0].name)[2].rstrip()
+    tokens = control.findall(several.removesuffix(final_text))
+    inner = frozenset(tokens[:-1]) - {*tokens[-1:], *stop_tokens}
+    return TurnBounds(control, header, final_text, inner, ends_turns, stop_tokens, turn_end)
 
 
 def _own_ends(ends: Sequence[str], followed: Sequence[str], stop_tokens: frozenset[str]) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sft.data.formats.formatting import RecordError
-from sft.schema import THOUGHT_START, JsonObject, Message, ToolCall
+from sft.schema import THOUGHT_END, THOUGHT_START, JsonObject, Message, ToolCall
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
 """What templates call the field of an answer's thoughts, the commonest first."""
@@ -27,8 +27,9 @@ RenderTurns = Callable[[Sequence[JsonObject], Sequence[JsonObject]], str]
 class TurnForm:
     """The form of messages that one chat template is written for."""
 
-    thoughts: Literal["field", "parts", "text", "opened_text"] = "text"
-    """`opened_text`: the template itself writes the <think> that opens a thought."""
+    thoughts: Literal["field", "parts", "text", "opened_text", "none"] = "text"
+    """`opened_text`: the template itself writes the <think> that opens a thought; `none`: it writes an empty think block
+    of its own, and has no form for a thought."""
     thought_field: str = THOUGHT_FIELDS[0]
     """For `field`: its name."""
     null_content: bool = False
@@ -49,6 +50,11 @@ def template_turn(message: Message, form: TurnForm) -> dict[str, Any]:
         parts = [{"type": "thinking", "thinking": message.thought}, {"type": "text", "text": message.content}]
         turn["content"] = parts if message.content else parts[:1]
     elif message.thought:
+        if form.thoughts == "none":
+            raise RecordError(
+                "the chat template writes an empty think block before an answer, and has no place for its thought. "
+                "Choose another with model.chat_template, or leave the thoughts out of the data."
+            )
         text = message.full_text
         turn["content"] = text if form.thoughts == "text" else text.removeprefix(THOUGHT_START)
     if message.tool_calls:
@@ -94,10 +100,12 @@ def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
             # A template that prints whatever the content is would show the parts as an object.
             if text is not None and text.count("probethought") == 1 and not re.search("[\"']thinking[\"']", text):
                 return form
-    texts = {form.thoughts: text_of(template_turn(plain, form)) for form in (TurnForm("text"), TurnForm("opened_text"))}
-    answers = [(text or "").partition("probequestion")[2] for text in texts.values()]
-    opened = ["probethought" in answer and answer.count("<think>") == 1 for answer in answers]
-    return TurnForm("opened_text" if opened == [False, True] else "text")
+    for form in (TurnForm("text"), TurnForm("opened_text")):
+        answer = (text_of(template_turn(plain, form)) or "").partition("probequestion")[2]
+        if answer.count(THOUGHT_START.strip()) == answer.count(THOUGHT_END.strip()) == 1 and "probethought" in answer:
+            return form
+    bare = (text_of(template_turn(replace(plain, thought=""), TurnForm())) or "").partition("probequestion")[2]
+    return TurnForm("none" if THOUGHT_END.strip() in bare else "text")
 
 
 def _call_form(text_of: Callable[..., str | None]) -> tuple[bool, bool]:
