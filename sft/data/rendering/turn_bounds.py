@@ -50,17 +50,22 @@ class TurnBounds:
         return begin + len(self.header) if text.startswith(self.header, begin) else None
 
     def find_end(self, text: str, start: int) -> int | None:
-        """Where the turn ends with which `text` ends: behind its last control token, with nothing but white space behind.
+        """Where the turn ends with which `text` ends: behind the control tokens at its end, or the first stop of them.
 
-        None where there is none. The answer begins at `start`.
+        None where there is none. The answer begins at `start`; nothing but white space stands behind and between.
         """
-        end = len(text.rstrip())
-        if self.final_text and text.endswith(self.final_text, start, end):
-            end -= len(self.final_text)
-        tokens = list(self.control.finditer(text, start, end))
-        if not tokens or text[tokens[-1].end() : end].strip() or tokens[-1].group() in self.inner:
+        behind = len(text.rstrip())
+        if self.final_text and text.endswith(self.final_text, start, behind):
+            behind -= len(self.final_text)
+        run: list[re.Match[str]] = []
+        for token in reversed(list(self.control.finditer(text, start, behind))):
+            if text[token.end() : behind].strip():
+                break
+            run.insert(0, token)
+            behind = token.start()
+        if not run or run[-1].group() in self.inner:
             return None
-        return tokens[-1].end()
+        return next((token.end() for token in run if token.group() in self.stop_tokens), run[-1].end())
 
     def stops_before(self, text: str, place: int) -> bool:
         """Whether a token at which the model stops ends here."""

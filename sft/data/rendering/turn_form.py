@@ -28,8 +28,8 @@ class TurnForm:
     """The form of messages that one chat template is written for."""
 
     thoughts: Literal["field", "parts", "text", "opened_text", "none"] = "text"
-    """`opened_text`: the template itself writes the <think> that opens a thought; `none`: it writes an empty think block
-    of its own, and has no form for a thought."""
+    """`opened_text`: the template itself writes the <think> that opens a thought; `none`: it writes an empty think
+    block of its own, and has no form for a thought."""
     thought_field: str = THOUGHT_FIELDS[0]
     """For `field`: its name."""
     null_content: bool = False
