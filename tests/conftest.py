@@ -16,6 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from tests.forked_ranks import Zygote, running_zygote
+from tests.scheduling import GroupScheduling, longest_first
+
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
 
@@ -66,6 +69,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pin", action="store_true", help="write the trajectory that the equivalence tests are held to")
     parser.addoption("--chaos", type=int, default=2, help="random schedules of faults of each kind")
     parser.addoption("--chaos-table", type=Path, help="a file to which a line is added for each schedule that passed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = longest_first(items)
 
 
 TokenizerDir = Callable[[str | None], Path]
@@ -140,6 +153,13 @@ def s3_server() -> Iterator["S3Server"]:
 
     with running_s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    """Starts ranks, for all tests that need real ones."""
+    with running_zygote() as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")
