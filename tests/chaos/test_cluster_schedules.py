@@ -48,6 +48,7 @@ def undisturbed(long_job: Job) -> RunFolder:
     return long_job.run("undisturbed", Schedule(0, (2,), ()))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_same_command_again_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, cluster_seed: int, tell: Tell
