@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Read when `datasets` and `huggingface_hub` are imported, which a test file may do first.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Ray's workers would give way to all else, and so wait for minutes where other tests run beside them.
+os.environ["RAY_worker_niceness"] = "0"
+
 # A script's background command ignores it, and so would all processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
