@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+DONE, FAILED = 0, 1
+"""Exit codes of ranks."""
 
 
 class Zygote:

@@ -24,8 +24,8 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
+from tests.forked_ranks import DONE, FAILED
 
-DONE, FAILED = 0, 1
 _PATIENCE_SECONDS = 3.0
 
 

@@ -12,8 +12,7 @@ from sft.checkpoint.local_place import checkpoint_path, published_steps
 from sft.run_folder import RunFolder
 from tests.chaos.faults import Schedule
 from tests.chaos.rank import run_attempt
-from tests.forked_ranks import Zygote, logs_of
-from tests.zygote import DONE
+from tests.forked_ranks import DONE, Zygote, logs_of
 
 NUM_STEPS = {"broad": 4, "words": 12}
 MOST_ATTEMPTS = 8

@@ -10,7 +10,7 @@ from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 from tests.chaos.faults import install
-from tests.zygote import DONE
+from tests.forked_ranks import DONE
 
 ENDED = 5
 """The exit code of a rank that was stopped, or whose run will not be tried again."""
