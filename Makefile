@@ -40,7 +40,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/cluster tests/chaos tests/launcher $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
