@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from tests.forked_ranks import Zygote, running_zygote
 from tests.scheduling import GroupScheduling, longest_first
 
 if TYPE_CHECKING:
@@ -156,13 +155,6 @@ def s3_server() -> Iterator["S3Server"]:
 
     with running_s3_server() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    """Starts ranks, for all tests that need real ones."""
-    with running_zygote() as warm:
-        yield warm
 
 
 @pytest.fixture(scope="session")

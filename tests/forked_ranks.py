@@ -1,11 +1,12 @@
 """Real ranks at the cost of a fork: how tests have `tests.zygote` start them."""
 
+import atexit
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,31 @@ class Zygote:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        codes: list[int] = json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, "the zygote has ended: `python -m tests.zygote` says why"
+        codes: list[int] = json.loads(answer)
         return codes
 
 
-@contextmanager
-def running_zygote() -> Iterator[Zygote]:
-    """For as long as this is open, or this process lives."""
-    with subprocess.Popen(
+@cache
+def zygote() -> Zygote:
+    """That of this process, which starts it when it is first asked for, and ends it with itself."""
+    process = subprocess.Popen(
         [sys.executable, "-m", "tests.zygote"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # DeepSpeed looks what it can compile, and compilers speak
         text=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        yield Zygote(process)
-        process.kill()
+    )
+    atexit.register(_end, process)
+    return Zygote(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
 
 
 def logs_of(log: Path) -> str:

@@ -13,7 +13,6 @@ from sft.training.workload import prepare_workload
 from tests.chaos.faults import Schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.conftest import SmallRecords
-from tests.forked_ranks import Zygote
 from tests.jobs import two_stage_job
 
 
@@ -27,16 +26,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def job(
-    tiny_model_dir: Path, small_records: SmallRecords, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory
-) -> Job:
+def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("chaos")
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
     content["checkpoint"] = {"every_steps": 3, "keep_last": 2}
     content["evaluate"] = {"max_examples_per_task": 4}
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
     # The plan of what is held out lies in the run folder; every run has its own.
-    return Job(content, workload.as_json(), zygote, folder)
+    return Job(content, workload.as_json(), folder)
 
 
 Tell = Callable[[RunFolder, Sequence[str], str], None]

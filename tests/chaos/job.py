@@ -12,7 +12,7 @@ from sft.checkpoint.local_place import checkpoint_path, published_steps
 from sft.run_folder import RunFolder
 from tests.chaos.faults import Schedule
 from tests.chaos.rank import run_attempt
-from tests.forked_ranks import DONE, Zygote, logs_of
+from tests.forked_ranks import DONE, logs_of, zygote
 
 NUM_STEPS = {"broad": 4, "words": 12}
 MOST_ATTEMPTS = 8
@@ -22,11 +22,10 @@ NEVER_SECONDS = 100.0
 
 
 class Job(NamedTuple):
-    """A prepared job, and who starts its ranks."""
+    """A prepared job."""
 
     content: dict[str, Any]
     workload: list[str | None]
-    zygote: Zygote
     folder: Path
     variables: Mapping[str, str] = {}
     """In the environment of its ranks."""
@@ -57,7 +56,7 @@ class Job(NamedTuple):
         """The exit codes of the ranks of one attempt."""
         size = schedule.sizes[min(attempt, len(schedule.sizes)) - 1]
         content = {**self.content, "train": {**self.content["train"], "non_finite": "skip"}}
-        return self.zygote.start(
+        return zygote().start(
             run_attempt,
             size,
             self.folder / f"{name}-{attempt}",

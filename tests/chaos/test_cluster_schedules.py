@@ -40,7 +40,7 @@ def long_job(
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
     content["train"]["packs_per_step"] = 4
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
-    return Job(content, workload.as_json(), job.zygote, folder)
+    return Job(content, workload.as_json(), folder)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A prepared workload of the tiny model, shared by all distributed tests."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,10 @@ from sft.run_folder import RunFolder
 from sft.training.workload import prepare_workload
 from sft.world import World
 from tests.conftest import SmallRecords
-from tests.distributed.launch import RunRanks, run_ranks
 from tests.distributed.scenarios import build_loader, take_steps
-from tests.forked_ranks import Zygote
 
 TRAJECTORY = Path(__file__).parents[1] / "equivalence" / "trajectory.json"
 PACKS_PER_STEP = 6
-
-
-@pytest.fixture(scope="session", name="run_ranks")
-def _run_ranks(zygote: Zygote) -> RunRanks:
-    """Runs a scenario on so many ranks and returns what the first one returns."""
-    return functools.partial(run_ranks, zygote)
 
 
 @pytest.fixture(scope="session")

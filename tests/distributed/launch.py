@@ -2,22 +2,20 @@
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sft.world import World
 from tests.distributed import scenarios
-from tests.forked_ranks import Zygote, logs_of
-
-RunRanks = Callable[[int, str, dict[str, Any]], Any]
+from tests.forked_ranks import logs_of, zygote
 
 
-def run_ranks(zygote: Zygote, world_size: int, scenario: str, settings: dict[str, Any]) -> Any:
+def run_ranks(world_size: int, scenario: str, settings: dict[str, Any], longest_seconds: float = 240) -> Any:
     """What the first rank's `scenario(settings, world)` returns; fails with the output of the ranks if one failed."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "rank")
-        codes = zygote.start(run_scenario, world_size, log, scenario, settings, folder)
+        arguments = (scenario, settings, folder)
+        codes = zygote().start(run_scenario, world_size, log, *arguments, longest_seconds=longest_seconds)
         assert not any(codes), f"{scenario}: the ranks ended with {codes}\n{logs_of(log)}"
         return json.loads(Path(folder, "result.json").read_text())
 

@@ -9,7 +9,7 @@ import torch
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.world import World
-from tests.distributed.launch import RunRanks
+from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, take_steps, whole_state
 
 TOLERANCE = 1e-5
@@ -32,7 +32,6 @@ def oracle_gradient(workload: dict[str, Any]) -> torch.Tensor:
     ],
 )
 def test_every_split_of_a_step_gives_the_same_gradient(
-    run_ranks: RunRanks,
     workload: dict[str, Any],
     oracle_gradient: torch.Tensor,
     trajectory: list[list[float]],

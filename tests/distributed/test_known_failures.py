@@ -15,14 +15,14 @@ from sft.model.loss import NllHead
 from sft.step_plan import StepPlan
 from sft.training.workload import prepare_workload
 from tests.conftest import WORDS, SmallRecords
-from tests.distributed.launch import RunRanks
+from tests.distributed.launch import run_ranks
 from tests.jobs import PARTITION_ALL
 
 WORLD_SIZE = 2
 
 
 @pytest.fixture(scope="module")
-def memory(run_ranks: RunRanks, workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
+def memory(workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Of two ranks that load, train and export; with parameters as large as the threshold of DeepSpeed."""
     content = {**workload["config"], "deepspeed": {"extra": PARTITION_ALL}}
     folder = tmp_path_factory.mktemp("memory")

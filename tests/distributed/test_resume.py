@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.world import World
-from tests.distributed.launch import RunRanks
+from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, load, take_steps
 
 SAVED_AT, NUM_STEPS = 3, 6
 
 
 @pytest.fixture(scope="module")
-def straight(run_ranks: RunRanks, workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def straight(workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Two ranks from the first step to the last, with a checkpoint in the middle."""
     settings = {
         **workload,
@@ -40,24 +40,20 @@ def test_zero3_and_the_oracle_follow_the_pinned_trajectory(
         assert steps == [pytest.approx(step, rel=1e-4) for step in trajectory]
 
 
-def test_resumed_at_the_same_size_is_equal_bit_for_bit(run_ranks: RunRanks, straight: dict[str, Any]) -> None:
+def test_resumed_at_the_same_size_is_equal_bit_for_bit(straight: dict[str, Any]) -> None:
     resumed = run_ranks(2, "resume", straight["settings"])
     assert resumed["steps"] == straight["steps"][SAVED_AT:]
     assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_resumed_at_another_size_is_equal_to_rounding(
-    run_ranks: RunRanks, straight: dict[str, Any], world_size: int
-) -> None:
+def test_resumed_at_another_size_is_equal_to_rounding(straight: dict[str, Any], world_size: int) -> None:
     resumed = run_ranks(world_size, "resume", straight["settings"])
     assert resumed["steps"] == [pytest.approx(step, rel=1e-5) for step in straight["steps"][SAVED_AT:]]
     assert max(resumed["differences"].values()) < 1e-4
 
 
-def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(
-    run_ranks: RunRanks, workload: dict[str, Any], tmp_path: Path
-) -> None:
+def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(workload: dict[str, Any], tmp_path: Path) -> None:
     """With float32 masters beside the working copies, and activations computed again."""
     content = copy.deepcopy(workload["config"])
     content["model"]["dtype"] = "bfloat16"

@@ -5,7 +5,6 @@ import pytest
 from sft.errors import UserError
 from sft.training.agreement import raise_on_all_ranks
 from tests.distributed.launch import run_ranks
-from tests.forked_ranks import Zygote
 
 
 def test_one_rank_raises_its_own() -> None:
@@ -14,5 +13,5 @@ def test_one_rank_raises_its_own() -> None:
         raise_on_all_ranks("no store here")
 
 
-def test_the_error_of_one_rank_is_raised_on_all(zygote: Zygote) -> None:
-    assert run_ranks(zygote, 2, "one_rank_misses_the_store", {}) == "node b sees nothing"
+def test_the_error_of_one_rank_is_raised_on_all() -> None:
+    assert run_ranks(2, "one_rank_misses_the_store", {}) == "node b sees nothing"
