@@ -92,10 +92,11 @@ class SourceConfig(Section):
     path: str
     """A file (.jsonl, .json, .csv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of files,
     a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
-    split: str = "train"
-    """The split to read of a data set on the Hub."""
+    split: str | None = None
+    """The split to read of a data set that has several, on the Hub or in a folder here; `all` for every file. Default:
+    `train`, and all of it where nothing in it names a split."""
     subset: str | None = None
-    """The configuration to read of a data set on the Hub that has several, such as `main` of `openai/gsm8k`."""
+    """The configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
     revision: str | None = None
     """The commit or tag to read of a data set on the Hub."""
     format: Format = "auto"

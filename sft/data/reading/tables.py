@@ -56,7 +56,9 @@ def load_hub(source: SourceConfig) -> Any:
     """
     datasets.disable_progress_bars()
     with explained(source.name, f"the data set on the Hub {source.path} (there is no file of that name here)"):
-        return datasets.load_dataset(source.path, source.subset, split=source.split, revision=source.revision)
+        return datasets.load_dataset(
+            source.path, source.subset, split=source.split or "train", revision=source.revision
+        )
 
 
 def decode_rows(content: pa.Buffer) -> Iterator[tuple[int, Any]]:
