@@ -131,6 +131,19 @@ def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
 
 
+def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
+    """What stands between cells and what stands around them is one character each, and not the same."""
+    for i, source in enumerate(data.sources):
+        given = {} if source.csv is None else {"delimiter": source.csv.delimiter, "quote": source.csv.quote or None}
+        for field, value in given.items():
+            if value is not None and (len(value) != 1 or value in "\r\n\0"):
+                rule = "must be one character, and no line end"
+                yield Problem(f"data.sources.{i}.csv.{field}", value, rule, 'write one, such as ";" or "\\t"')
+        if given and given["delimiter"] == given["quote"]:
+            rule = "is also the delimiter"
+            yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "write two characters that differ")
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -142,5 +155,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (held_out_sources_are_known, ("data",)),
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
+    (csv_characters_are_two, ("data",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

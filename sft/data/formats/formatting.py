@@ -12,6 +12,7 @@ The format and its columns are found or checked once, on a source's first record
 a user turn and ends in an answer, and the same turns make the same conversation, whatever format they were written in.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from sft.config import Format, SourceConfig, TaskColumn
@@ -21,7 +22,7 @@ from sft.data.formats.messages import read_messages
 from sft.data.formats.sharegpt import read_sharegpt
 from sft.data.formats.single_turn import read_instruction, read_natural_instructions, read_prompt, read_seed_task
 from sft.data.formats.task_files import expand_instances
-from sft.data.formats.text_fields import RecordError, read_first_text
+from sft.data.formats.text_fields import RecordError, check_text
 from sft.data.formats.token_rows import read_token_row
 from sft.data.formats.tool_calls import read_tools
 from sft.schema import Conversation, JsonObject, Message, Record, TokenizedRecord
@@ -77,8 +78,23 @@ def format_record(record: Record, source: SourceConfig) -> Conversation | Tokeni
 
 
 def _read_task(fields: JsonObject, source: SourceConfig) -> str:
+    """The record's task. A whole number is its digits, whether it came as 3, 3.0 or "3"."""
     if not isinstance(source.task, TaskColumn):
         return source.task or source.name
+    column, default = source.task.column, source.task.default
     # Super-NaturalInstructions gives its categories as a list; the first is the main one.
+    value = fields.get(column)
+    value = value[0] if isinstance(value, list) and value else value
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value  # pandas' way to say null
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        if default is None:
+            state = "missing" if value is None else "empty"
+            raise RecordError(
+                f"the field {column!r}, which names the task, is {state}; `default` of `task` is not given"
+            )
+        return default
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     # A line break in it would break tables.
-    return " ".join(read_first_text(fields, source.task.column).split())
+    return " ".join(check_text(value, f"the field {column!r}").split())
