@@ -87,14 +87,11 @@ def _read_task(fields: JsonObject, source: SourceConfig) -> str:
     value = value[0] if isinstance(value, list) and value else value
     if isinstance(value, float):
         value = None if math.isnan(value) else int(value) if value.is_integer() else value  # pandas' way to say null
-    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        if default is None:
-            state = "missing" if value is None else "empty"
-            raise RecordError(
-                f"the field {column!r}, which names the task, is {state}; `default` of `task` is not given"
-            )
-        return default
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     # A line break in it would break tables.
-    return " ".join(check_text(value, f"the field {column!r}").split())
+    task = "" if value is None or value == [] else " ".join(check_text(value, f"the field {column!r}").split())
+    if not task and default is None:
+        what = f"the field {column!r}, which names the task, is {'missing' if value is None else 'empty'}"
+        raise RecordError(f"{what}; `default` of `task` is not given")
+    return task or str(default)

@@ -1,0 +1,81 @@
+"""How large the compressed buffers of an Arrow file are unpacked, without unpacking them.
+
+A message of Arrow's format is a flatbuffer and a body (https://arrow.apache.org/docs/format/Columnar.html). Where the
+body is compressed, each buffer in it begins with its own length unpacked. pyarrow shows neither, so the few fields that
+say it are read here.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+_DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
+_FILE_MAGIC = b"ARROW1\0\0"
+_NOT_COMPRESSED = -1
+
+
+class Body(NamedTuple):
+    """The body of a message: its bytes as they lie in the file, and unpacked."""
+
+    num_stored: int
+    num_unpacked: int
+
+
+def bodies(mapped: pa.MemoryMappedFile) -> Iterator[Body]:
+    """Of each message with rows, or with a dictionary, of a file in Arrow's file format or its stream format."""
+    mapped.seek(len(_FILE_MAGIC) if mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0)
+    for message in pa.ipc.MessageReader.open_stream(mapped):
+        table = _Table.root(memoryview(message.metadata))
+        kind, header = table.byte(1), table.child(2)
+        if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH) or header is None:
+            continue
+        batch = header.child(1) if kind == _DICTIONARY_BATCH else header
+        if batch is not None and batch.child(3) is not None:
+            body = message.body
+            yield Body(body.size, sum(_unpacked(body, *buffer) for buffer in batch.structs(2, "<qq")))
+
+
+def _unpacked(body: Any, offset: int, num_bytes: int) -> int:
+    if num_bytes < 8:
+        return num_bytes
+    (length,) = struct.unpack("<q", body.slice(offset, 8).to_pybytes())
+    return num_bytes if length == _NOT_COMPRESSED else int(length)
+
+
+class _Table:
+    """A table of a flatbuffer, with its fields by number (https://flatbuffers.dev/internals)."""
+
+    def __init__(self, content: memoryview, at: int) -> None:
+        self._content, self._at = content, at
+        fields = at - self._read("<i", at)[0]
+        num_bytes, _ = self._read("<HH", fields)
+        self._offsets = self._read(f"<{num_bytes // 2 - 2}H", fields + 4)
+
+    @classmethod
+    def root(cls, content: memoryview) -> "_Table":
+        return cls(content, struct.unpack_from("<I", content)[0])
+
+    def byte(self, field: int) -> int:
+        at = self._place(field)
+        return 0 if at is None else int(self._read("<B", at)[0])
+
+    def child(self, field: int) -> "_Table | None":
+        at = self._place(field)
+        return None if at is None else _Table(self._content, at + self._read("<I", at)[0])
+
+    def structs(self, field: int, layout: str) -> Iterator[tuple[Any, ...]]:
+        at = self._place(field)
+        if at is not None:
+            start = at + self._read("<I", at)[0]
+            (length,) = self._read("<I", start)
+            size = struct.calcsize(layout)
+            yield from (self._read(layout, start + 4 + i * size) for i in range(length))
+
+    def _place(self, field: int) -> int | None:
+        offset = self._offsets[field] if field < len(self._offsets) else 0
+        return self._at + offset if offset else None
+
+    def _read(self, layout: str, at: int) -> tuple[Any, ...]:
+        return struct.unpack_from(layout, self._content, at)
