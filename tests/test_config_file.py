@@ -37,7 +37,8 @@ FULL: dict[str, Any] = {
                 "revision": "v1",
                 "format": "instruction",
                 "columns": {"input": "context"},
-                "task": {"column": "category"},
+                "csv": {"delimiter": ";", "quote": "'"},
+                "task": {"column": "category", "default": "other"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
         ],
@@ -47,6 +48,7 @@ FULL: dict[str, Any] = {
         "max_bad_share": 0.01,
         "duplicates": "remove_near",
         "near_duplicate_similarity": 0.9,
+        "turns": "repair",
         "train_on": "all_assistant",
         "task_tag": {"text": "This is {task}.", "texts": {"chat": "a talk"}, "dropout": 0.2},
         "holdout": {

@@ -219,7 +219,7 @@ def resolve_sources(data: DataConfig) -> DataConfig:
 
 def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
     """Everything that the content of the store depends on; its fingerprint is the store's name."""
-    rules = {"max_len_tokens", "overlong", "bad_records", "train_on", "task_tag", "duplicates"}
+    rules = {"max_len_tokens", "overlong", "bad_records", "turns", "train_on", "task_tag", "duplicates"}
     if data.duplicates == "remove_near":
         rules.add("near_duplicate_similarity")
     where_it_lies = {"path", "split", "subset", "revision"}
