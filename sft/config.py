@@ -17,7 +17,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     Tag,
+    field_validator,
 )
+from pydantic_core import PydanticCustomError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -34,6 +36,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @field_validator(
+        *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False
+    )
+    @classmethod
+    def _is_not_blank(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
+            raise PydanticCustomError("blank", "is empty")
+        return value
 
 
 class RunConfig(Section):
