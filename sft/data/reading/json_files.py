@@ -94,10 +94,12 @@ def _find_form(file: SourceFile) -> Literal["lines", "list", "values"]:
 def _begins_with_value(file: SourceFile) -> bool:
     with file.open() as (stream, _):
         try:
-            ValueReader(stream).next_value()
+            reader = ValueReader(stream)
+            reader.next_character()
+            reader.next_value()
+            return reader.next_character() in ("", "{")
         except BrokenJsonError:
             return False
-    return True
 
 
 def _cut_values(

@@ -62,13 +62,12 @@ class ValueReader:
     def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._num_bytes = 0
+        self._num_bytes = len(stream.read(3)) if stream.peek(3).startswith(codecs.BOM_UTF8) else 0
         self._text = ""
         self._at = 0
         self._lines_before = self._columns_before = 0
         self._ended = False
         self._fill(blocks.BLOCK_BYTES)
-        self._at = int(self._text.startswith("\ufeff"))
 
     def next_character(self) -> str:
         """The next one that is not white space, which is not read by this; the empty string at the end.
