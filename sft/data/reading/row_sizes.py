@@ -30,9 +30,8 @@ def _value_sizes(array: pa.Array) -> Sizes:
     if isinstance(array, pa.ExtensionArray):
         return _value_sizes(array.storage)
     if types.is_dictionary(kind):
-        # A null has no index.
-        indices = pc.fill_null(array.indices, 0).to_numpy(zero_copy_only=False)
-        inside = np.append(_value_sizes(array.dictionary), _VALUE_BYTES)  # so that an empty dictionary has a value
+        inside = np.append(_value_sizes(array.dictionary), _VALUE_BYTES)  # the last is what a null refers to
+        indices = pc.fill_null(array.indices.cast(pa.int64()), len(array.dictionary)).to_numpy(zero_copy_only=False)
         sizes: Sizes = inside[indices]
         return sizes
     if types.is_run_end_encoded(kind):
