@@ -18,6 +18,7 @@ from sft.data.reading.arrow_messages import bodies
 from sft.data.reading.row_sizes import row_sizes
 from sft.data.reading.sources import decode_block, read_blocks, read_records
 from sft.errors import UserError
+from sft.schema import Rejected
 
 MIB = 1 << 20
 
@@ -26,6 +27,7 @@ import resource, sys
 from sft.config import SourceConfig
 from sft.data.reading.sources import read_records
 from sft.errors import UserError
+from sft.schema import Rejected
 from sft.schema import Rejected
 
 def peak():
@@ -151,6 +153,26 @@ def test_what_a_batch_of_an_arrow_file_becomes_is_known_before(tmp_path, monkeyp
                         read(path)
                 else:
                     assert len(read(path)) == 2
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.list_(pa.string()), pa.struct([("t", pa.list_(pa.string()))])])
+def test_an_arrow_file_whose_places_lie_outside_of_it_is_damaged_and_broken_text_is_not(tmp_path, kind):
+    value = {pa.string(): "abc", pa.list_(pa.string()): ["abc"]}.get(kind, {"t": ["abc"]})
+    table = pa.table({"a": pa.array([value] * 9, kind)})
+    with pa.OSFile(str(tmp_path / "whole.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    whole = (tmp_path / "whole.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(whole.replace(b"abcabcabc", b"abcab\xffabc", 1))
+    rows = read(tmp_path / "a.arrow")
+    assert len(rows) == 9
+    assert sum(isinstance(row, Rejected) for row in rows) == 1
+    places = b"".join(n.to_bytes(4, "little") for n in (0, 3, 6))
+    assert places in whole
+    for start in (0, 1 << 30):
+        outside = b"".join(n.to_bytes(4, "little") for n in (start, 1 << 30, 6))
+        (tmp_path / "a.arrow").write_bytes(whole.replace(places, outside).replace(b"abcabcabc", b"abcab\xffabc", 1))
+        with pytest.raises(UserError, match=r"a\.arrow cannot be read: "):
+            read(tmp_path / "a.arrow")
 
 
 def test_a_compressed_table_is_not_unpacked_to_a_whole_disk(tmp_path, monkeypatch):

@@ -1,14 +1,16 @@
-"""How large the compressed buffers of an Arrow file are unpacked, without unpacking them.
+"""What has to be known of an Arrow file before its rows are touched: it is mapped into memory as it lies.
 
-A message of Arrow's format is a flatbuffer and a body (https://arrow.apache.org/docs/format/Columnar.html). Where the
-body is compressed, each buffer in it begins with its own length unpacked. pyarrow shows neither, so the few fields that
-say it are read here.
+How large its compressed buffers are unpacked: a message is a flatbuffer and a body
+(https://arrow.apache.org/docs/format/Columnar.html), and where the body is compressed, each buffer in it begins with
+its own length unpacked. pyarrow shows neither, so the few fields that say it are read here. And whether the places of
+its values lie inside it: pyarrow would follow them anywhere.
 """
 
 import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3
@@ -35,6 +37,31 @@ def bodies(mapped: pa.MemoryMappedFile) -> Iterator[Body]:
         if batch is not None and batch.child(3) is not None:
             body = message.body
             yield Body(body.size, sum(_unpacked(body, *buffer) for buffer in batch.structs(2, "<qq")))
+
+
+def check_places(array: pa.Array) -> None:
+    """Check that values lie where the array says; a text need not be UTF-8.
+
+    Raises:
+        pa.ArrowInvalid: they do not.
+    """
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        # Of an array of texts, places are looked at before texts. What holds such an array is then not looked at.
+        if "UTF8" not in str(error):
+            raise
+        kind, types = array.type, pa.types
+        if types.is_struct(kind):
+            for i in range(kind.num_fields):
+                check_places(array.field(i))
+        elif types.is_list(kind) or types.is_large_list(kind):
+            offsets = array.offsets.to_numpy(zero_copy_only=False)
+            if offsets[0] < 0 or (np.diff(offsets) < 0).any() or offsets[-1] > len(array.values):
+                raise
+            check_places(array.values)
+        elif not (types.is_string(kind) or types.is_large_string(kind)):
+            raise
 
 
 def _unpacked(body: Any, offset: int, num_bytes: int) -> int:
