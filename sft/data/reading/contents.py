@@ -25,8 +25,8 @@ _NO_RECORDS = (
     (re.compile(rb"%PDF-"), "it is a PDF"),
 )
 _NO_TEXT = (
-    (re.compile(rb"PAR1"), "it is Parquet. Let its name end in .parquet"),
-    (re.compile(rb"ARROW1"), "it is Arrow. Let its name end in .arrow"),
+    (re.compile(rb"PAR1[\x00-\x1f]"), "it is Parquet. Let its name end in .parquet"),
+    (re.compile(rb"ARROW1\x00"), "it is Arrow. Let its name end in .arrow"),
     # UTF-32's mark begins with that of UTF-16.
     (re.compile(rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff"), "it is UTF-32. Save it as UTF-8"),
     (re.compile(rb"\xff\xfe|\xfe\xff|(?:[\t-~]\x00){4}|(?:\x00[\t-~]){4}"), "it is UTF-16. Save it as UTF-8"),
