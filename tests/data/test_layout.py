@@ -84,7 +84,7 @@ def test_a_folder_without_splits_is_read_whole_and_no_split_can_be_asked_of_it(t
 def test_what_may_be_a_test_set_is_never_read_for_want_of_a_word(tmp_path):
     write(tmp_path / "mixed", "a.jsonl", "sql-test.jsonl")
     text = refusal(tmp_path / "mixed")
-    assert "sql-test.jsonl is by name of the split test, and a.jsonl of none" in text
+    assert "are by name of a split (test: sql-test.jsonl), and others of none (a.jsonl)" in text
     assert "Write `split: test`, or `split: all` for all files." in text
     assert read(tmp_path / "mixed", split="all") == read(tmp_path / "mixed" / "*") == ["a.jsonl", "sql-test.jsonl"]
     assert read(tmp_path / "mixed", split="test") == ["sql-test.jsonl"]

@@ -63,9 +63,10 @@ def _choose(split: str | None, place: str, kind: Kind, layout: Layout) -> Iterab
         return everything
     if split is not None and split in splits:
         return splits[split]
+    those = f"there {'is' if len(splits) == 1 else 'are'} {there}"
     way_out = f"Write {f'one of {there}' if len(splits) > 1 else f'`split: {there}`'}, or `split: {ALL}` for all files."
     if split is not None and splits:
-        raise UserError(f"{place}: there is no split {split}; there are {there}. {way_out}")
+        raise UserError(f"{place}: there is no split {split}; {those}. {way_out}")
     if split is not None:
         raise UserError(f"{place}: split: {split} is given, but no name there shows a split. Take it away.")
     if kind == "pattern":
@@ -74,14 +75,14 @@ def _choose(split: str | None, place: str, kind: Kind, layout: Layout) -> Iterab
         raise UserError(f"{place}: files of the splits {there} match: it is not certain what to train on. {way_out}")
     if others:
         raise UserError(
-            f"{place}: {_some(of_splits)} {'is' if len(of_splits) == 1 else 'are'} by name of the split {there}, and "
-            f"{_some(others)} of none: it is not certain what to train on. {way_out}"
+            f"{place}: some files are by name of a split ({there}: {_some(of_splits)}), and others of none "
+            f"({_some(others)}): it is not certain what to train on. {way_out}"
         )
     if "train" in splits:
         return splits["train"]
     if len(splits) == 1 and split_meant(there) not in ("validation", "test"):
         return everything
-    raise UserError(f"{place}: there is no split train; there are {there}. {way_out}")
+    raise UserError(f"{place}: there is no split train; {those}. {way_out}")
 
 
 def _layout_of_folder(subset: str | None, place: str, tree: Tree) -> tuple[str, Layout]:
