@@ -8,6 +8,8 @@ import lzma
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sft.config import CsvConfig, DataConfig, SourceConfig
 from sft.data.formats.text_fields import RecordError, read_text
@@ -252,6 +254,37 @@ def test_rules_of_csv_are_not_given_in_vain(tmp_path):
             call(source_of(tmp_path / "a.jsonl", csv=CsvConfig(delimiter=";")))
     (tmp_path / "b.csv").write_text("prompt;completion\n3?;é\n", encoding="utf-8")
     assert len(fields(tmp_path, csv=CsvConfig(delimiter=";"))) == 4
+
+
+# ---------------------------------------------------------------- anything at all
+
+
+PIECES = st.sampled_from(
+    [b'{"a": 1}', b'{"a": "x\\n"}', b"[", b"]", b"{", b"}", b",", b";", b"\t", b'"', b"'", b"a,b", b'{"a": ', b" "]
+    + [b"\n", b"\r", b"\r\n", b"\x00", b"\xff", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud83d"]
+    + [b"NaN", b"1e999", b"-", b"9" * 5000, b"[" * 3000]
+    + [b"\x1f\x8b", b"BZh9", b"PK\x03\x04", b"<html>", gzip.compress(b'{"a": 1}\n')]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(PIECES, max_size=12).map(b"".join),
+    st.sampled_from(["a.json", "a.jsonl", "a.csv", "a.tsv", "a.jsonl.gz", "a.parquet", "a.arrow"]),
+    st.integers(1, 40),
+)
+def test_any_bytes_are_records_or_an_error_in_words(tmp_path_factory, content, name, num_bytes):
+    path = tmp_path_factory.mktemp("any") / name
+    path.write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", num_bytes)
+        patch.setattr(blocks, "MAX_RECORD_BYTES", 200)
+        try:
+            rows = read(path)
+        except UserError:
+            return
+    assert [row.index for row in rows] == sorted({row.index for row in rows})
+    assert all(row.reason for row in rows if not isinstance(row, Record))
 
 
 # ---------------------------------------------------------------- tables
