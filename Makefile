@@ -31,7 +31,7 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 	@$(BIN)/sft train configs/quickstart.yaml
 
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m 'not long' $(ARGS)
 
 SLURM_PACKAGES := slurmctld slurmd slurm-client munge iproute2
 
@@ -40,7 +40,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/slurm tests/ray_cluster $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)

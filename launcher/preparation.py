@@ -164,6 +164,7 @@ def _counts_table(counts: Mapping[str, Any]) -> Table:
         "num_duplicate": "duplicate",
         "num_near_duplicate": "near duplicate",
         "num_shortened": "(shortened)",
+        "num_repaired": "(repaired)",
     }
     shown = [name for name in kinds if counts[name] or name in ("num_read", "num_kept")]
     table = Table("source", title="records", title_justify="left", title_style="bold")

@@ -7,7 +7,19 @@ here touches the machine, and nothing imports torch or Ray: a laptop can plan a 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -24,6 +36,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @field_validator(
+        *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False
+    )
+    @classmethod
+    def _is_not_blank(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
+            raise PydanticCustomError("blank", "is empty")
+        return value
 
 
 class RunConfig(Section):
@@ -58,10 +79,16 @@ class ModelConfig(Section):
 
 
 class TaskColumn(Section):
-    """The task of a record is the text in one of its columns."""
+    """The task of a record is what one of its columns holds: a text, a whole number, or the first of a list."""
 
     column: str
     """The column's name."""
+    default: Name | None = None
+    """The task of records where the column is missing, null or blank. Default: such a record is bad."""
+
+
+def _as_tab(value: Any) -> Any:
+    return "\t" if value == "\\t" else value
 
 
 def _task_kind(value: Any) -> str:
@@ -87,24 +114,36 @@ messages; ShareGPT's conversations; the task files of Super-NaturalInstructions;
 token ids."""
 
 
+class CsvConfig(Section):
+    """How the rows of CSV and TSV files are written."""
+
+    delimiter: Annotated[str, BeforeValidator(_as_tab)] | None = None
+    """The character between cells. Default: a comma, in .tsv files a tab (`\\t`)."""
+    quote: str = '"'
+    """The character around cells that hold line ends or delimiters, doubled inside them; empty where there is none."""
+
+
 class SourceConfig(Section):
     """One place that records come from."""
 
     name: Name
     """Names the source in tables and messages; the task of its records where `task` is not given."""
     path: str
-    """A file (.jsonl, .json, .csv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of files,
-    a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
-    split: str = "train"
-    """The split to read of a data set on the Hub."""
+    """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of
+    files, a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
+    split: str | None = None
+    """The split to read of a data set that has several, on the Hub or in a folder here; `all` for every file. Default:
+    `train`, and all of it where nothing in it names a split."""
     subset: str | None = None
-    """The configuration to read of a data set on the Hub that has several, such as `main` of `openai/gsm8k`."""
+    """The configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
     revision: str | None = None
     """The commit or tag to read of a data set on the Hub."""
     format: Format = "auto"
     """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
     columns: dict[str, str] = {}
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
+    csv: CsvConfig | None = None
+    """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
     task: Task | None = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
@@ -155,6 +194,9 @@ class DataConfig(Section):
     examples that are equal for the most part (MinHash)."""
     near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
     """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
+    turns: Literal["strict", "repair"] = "strict"
+    """A conversation whose turns are out of order is a bad record, or user turns that follow each other are made one
+    and those behind the last answer are left out; such records are counted."""
     train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
     """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
     train_on_thoughts: bool = True

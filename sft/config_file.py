@@ -4,7 +4,6 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 """
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
+from sft.config_yaml import parse_yaml
 from sft.errors import UserError
 
 _MISSING = "nothing"
@@ -38,7 +38,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the config cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    content = _parse_yaml(text, f"{path}: this is not YAML")
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
     return content
@@ -55,7 +55,7 @@ def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
         node: Any = result
         for key in parents:
             node = _child(node, key, path)
-        value = _parse_yaml(text, f"{assignment!r}: the value is not YAML")
+        value = parse_yaml(text, repr(assignment), is_field=True)
         if isinstance(node, list):
             node[_list_index(node, last, path)] = value
         elif isinstance(node, dict):
@@ -134,31 +134,6 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that stands twice in a mapping is an error: the first would be lost unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-# As in YAML 1.2, and as everybody writes it, 5e8 is a number.
-_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789"))
-
-
-def _parse_yaml(text: str, complaint: str) -> Any:
-    try:
-        # Copied, because an anchor and its aliases are one object, and an override of one would change all.
-        return _without(yaml.load(text, _Loader), ())
-    # ValueError: a date that is none, such as 2024-13-45. RecursionError: a list that holds itself.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{complaint}: {' '.join(str(error).split())}") from None
-
-
 def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
     fields = (problem.path, *problem.also_about)
     return any(f"{path}.".startswith(f"{field}.") for path in unread for field in fields)
@@ -211,13 +186,27 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
         case "model_type":
             known = ", ".join(_keys_at(adapter, keys))
             return Problem(where, given, "must be a mapping of fields", f"give it fields ({known}), or take it away")
-        case "path_type":
-            return Problem(where, given, "must be a path", "correct the value")
+        case "string_type" | "path_type" if not isinstance(given, dict | list):
+            kind, way_out = _taken_for(given)
+            return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
+        case "blank":
+            return Problem(where, given, "is empty", "write a path, or take the field away")
         case _:
             rule = str(detail["msg"])
             for pydantic_text, ours in _WORDING:
                 rule = rule.replace(pydantic_text, ours)
             return Problem(where, given, rule[:1].lower() + rule[1:], "correct the value")
+
+
+def _taken_for(given: Any) -> tuple[str, str]:
+    """What YAML takes a word for that was meant as text, and what to do."""
+    if given is None:
+        return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
+    if isinstance(given, bool):
+        return "true or false, as it does yes, no, on and off", 'put it in quotes, such as "no"'
+    if isinstance(given, int | float):
+        return "a number", f'put it in quotes, such as "{given}"'
+    return "a date", f'put it in quotes, such as "{given}"'
 
 
 _WORDING = (

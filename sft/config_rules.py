@@ -4,10 +4,11 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import DataConfig, StageConfig, TrainConfig
+from sft.config import CheckpointConfig, DataConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
 
 
 class Problem(NamedTuple):
@@ -131,6 +132,42 @@ def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
 
 
+def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
+    """What stands between cells and what stands around them is one character each, and not the same."""
+    for i, source in enumerate(data.sources):
+        given = {} if source.csv is None else {"delimiter": source.csv.delimiter, "quote": source.csv.quote or None}
+        for field, value in given.items():
+            if value is not None and (len(value) != 1 or value in "\r\n\0"):
+                rule = "must be one character, and no line end"
+                yield Problem(f"data.sources.{i}.csv.{field}", value, rule, 'write one, such as ";" or "\\t"')
+        if given and given["delimiter"] == given["quote"]:
+            rule = "is also the delimiter"
+            yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "write two characters that differ")
+
+
+def paths_hold_no_variables(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> Iterator[Problem]:
+    """A variable may be another one on each machine, so a config that names one would not say what was run.
+
+    `data.staging_dir` alone is meant to differ from node to node.
+    """
+    paths = {
+        "run.dir": run.dir,
+        "model.path": model.path,
+        "model.tokenizer": model.tokenizer,
+        "model.chat_template": model.chat_template,
+        **{f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)},
+        "data.cache_dir": data.cache_dir,
+        "checkpoint.dir": checkpoint.dir,
+    }
+    for path, value in paths.items():
+        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
+            rule = f"holds {found[0]}, which is not expanded here"
+            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
+            yield Problem(path, str(value), rule, way_out)
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -142,5 +179,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (held_out_sources_are_known, ("data",)),
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
+    (csv_characters_are_two, ("data",)),
+    (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -90,6 +90,8 @@ class Conversation:
     where: Place
     tools: tuple[JsonObject, ...] = ()
     """JSON schemas of the tools that the assistant may call."""
+    is_repaired: bool = field(default=False, compare=False)
+    """Whether turns that were out of order were put right; see `data.turns`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from tests.scheduling import GroupScheduling, longest_first
+
 if TYPE_CHECKING:
     from tests.s3_server import S3Server
 
 # Read when `datasets` and `huggingface_hub` are imported, which a test file may do first.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Ray's workers would give way to all else, and so wait for minutes where other tests run beside them.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (so Ray calls it)
 
 # A script's background command ignores it, and so would all processes that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -66,6 +71,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pin", action="store_true", help="write the trajectory that the equivalence tests are held to")
     parser.addoption("--chaos", type=int, default=2, help="random schedules of faults of each kind")
     parser.addoption("--chaos-table", type=Path, help="a file to which a line is added for each schedule that passed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    return GroupScheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items[:] = longest_first(items)
 
 
 TokenizerDir = Callable[[str | None], Path]

@@ -24,6 +24,7 @@ FULL: dict[str, Any] = {
         "tokenizer": "owner/tokenizer",
         "dtype": "float32",
         "chat_template": "chatml",
+        "turn_end": "auto",
         "trust_remote_code": False,
         "trust_tokenizer_code": False,
     },
@@ -37,7 +38,8 @@ FULL: dict[str, Any] = {
                 "revision": "v1",
                 "format": "instruction",
                 "columns": {"input": "context"},
-                "task": {"column": "category"},
+                "csv": {"delimiter": ";", "quote": "'"},
+                "task": {"column": "category", "default": "other"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
         ],
@@ -47,7 +49,9 @@ FULL: dict[str, Any] = {
         "max_bad_share": 0.01,
         "duplicates": "remove_near",
         "near_duplicate_similarity": 0.9,
+        "turns": "repair",
         "train_on": "all_assistant",
+        "train_on_thoughts": False,
         "task_tag": {"text": "This is {task}.", "texts": {"chat": "a talk"}, "dropout": 0.2},
         "holdout": {
             "share": 0.1,
@@ -182,6 +186,7 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
+PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path)
 SHARES = st.floats(0, 1)
 RATES = st.one_of(
     st.just({"rates": "natural"}),
@@ -204,7 +209,7 @@ STAGES = st.fixed_dictionaries(
     }
 )
 SOURCES = st.fixed_dictionaries(
-    {"name": NAMES, "path": st.text(max_size=8), "format": st.sampled_from(["instruction", "messages"])},
+    {"name": NAMES, "path": PLACES, "format": st.sampled_from(["instruction", "messages"])},
     optional={"task": NAMES | st.fixed_dictionaries({"column": st.text(max_size=5)})},
 )
 CONFIGS = st.fixed_dictionaries(
@@ -212,7 +217,7 @@ CONFIGS = st.fixed_dictionaries(
         "run": st.fixed_dictionaries(
             {"name": NAMES, "dir": st.sampled_from(["runs/a", "~/b c"]), "seed": st.integers()}
         ),
-        "model": st.fixed_dictionaries({"path": st.text(max_size=8)}),
+        "model": st.fixed_dictionaries({"path": PLACES}),
         "data": st.fixed_dictionaries(
             {"sources": st.lists(SOURCES, min_size=1, max_size=3, unique_by=lambda source: source["name"])},
             optional={"holdout": st.fixed_dictionaries({"share": SHARES})},
@@ -243,7 +248,7 @@ def test_a_misspelt_key_is_named_with_the_right_one(data: st.DataObject) -> None
     letter = data.draw(st.sampled_from("aeinstx"))
     changes = (key[:i] + key[i + 1 :], key[:i] + letter + key[i:], key[:i] + letter + key[i + 1 :])
     wrong = data.draw(st.sampled_from(changes))
-    content = deepcopy(content)
+    content = override(content, [])  # no part of it is in two places
     parent = at(content, place[:-1])
     assume(wrong)
     assume(wrong not in all_keys())
@@ -313,13 +318,26 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
-        ("run.dir=3", "run.dir", "must be a path", "correct"),
+        ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
+        ("run.dir=' '", "run.dir", "is empty", "write a path"),
+        ("model.path=''", "model.path", "is empty", "write a path"),
+        ("data.sources.0.path=''", "data.sources.0.path", "is empty", "write a path"),
+        ("data.cache_dir=''", "data.cache_dir", "is empty", "write a path"),
+        ("checkpoint.dir=''", "checkpoint.dir", "is empty", "write a path"),
+        ("data.sources.0.path=", "data.sources.0.path", "takes it for nothing, as it does ~", "write something"),
+        ("data.sources.0.path=~", "data.sources.0.path", "takes it for nothing, as it does ~", "write something"),
+        ("run.name=2024", "run.name", "takes it for a number", 'such as "2024"'),
+        ("run.name=1.10", "run.name", "takes it for a number", "in quotes"),
+        ("run.name=2024-01-31", "run.name", "takes it for a date", 'such as "2024-01-31"'),
+        ("data.sources.0.task=no", "data.sources.0.task", "takes it for true or false, as it does yes, no", '"no"'),
+        ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
+        ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
         ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "correct"),
         ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
-        ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be a valid string", "correct"),
+        ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be text", "in quotes"),
         ("data.sources.0.task=a b", "data.sources.0.task", "letters, digits", "choose such a name"),
-        ("data.sources.0.columns.input=3", "data.sources.0.columns.input", "must be a valid string", "correct"),
+        ("data.sources.0.columns.input=3", "data.sources.0.columns.input", "must be text", "in quotes"),
         ("stages.0.optimizer.betas=[0.9]", "stages.0.optimizer.betas", "item 2 is missing", "longer"),
         ("stages.0.optimizer.betas=[1, 1, 1]", "stages.0.optimizer.betas", "at most 2 items, not 3", "correct"),
         ("stages.1.mixture.weights.code=0", "stages.1.mixture.weights.code", "must be greater than 0", "correct"),
@@ -468,6 +486,17 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "take one away"),
     ],
     "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
+    "csv_characters_are_two": [
+        (["data.sources.0.csv={delimiter: ab}"], ["data.sources.0.csv.delimiter"], "write one"),
+        (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
+        (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two characters"),
+    ],
+    "paths_hold_no_variables": [
+        (["run.dir=$HOME/run"], ["run.dir"], 'the shell expands it: run.dir="$HOME/run"'),
+        (["model.path=${SCRATCH}/m", "model.tokenizer=$T"], ["model.path", "model.tokenizer"], "write it out"),
+        (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
+        (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
+    ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
 }
 
@@ -565,6 +594,11 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
         ("run.name=2024-13-45", "the value is not YAML: month must be in 1..12"),
         ("run.name==", "the value is not YAML"),
         ("train={micro_packs: 1, micro_packs: 2}", "'micro_packs' is there twice"),
+        ("run.seed=010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2: write the number that is meant"),
+        ("stages.1.mixture.weights={no: 1}", 'the key no is true or false to YAML: write "no", in quotes'),
+        ("stages.1.mixture.weights={2024: 1}", 'the key 2024 is a number to YAML: write "2024", in quotes'),
+        ("data.sources.0.path=my data #2.jsonl", "what is behind the # is a comment to YAML"),
+        ("data.sources.0.path=#2.jsonl", "what is behind the # is a comment to YAML"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> None:
@@ -587,6 +621,16 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> Non
         (b"train: {}\nrun: {}\ntrain: {}", "'train' is there twice"),
         (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
         (b"a: &a [*a]", "this is not YAML"),
+        (b"run: {seed: 0017}", "0017 is 15 to YAML 1.1 and 17 to YAML 1.2"),
+        (b"a:\n  no: 1", 'line 2: the key no is true or false to YAML: write "no", in quotes'),
+        (b"a:\n  2024-01-31: 1", "the key 2024-01-31 is a date to YAML"),
+        (b"a:\n  ~: 1", "the key ~ is nothing to YAML"),
+        (
+            b"path: my data #2.jsonl\nb: 1",
+            "c.yaml: line 1: what is behind the # is a comment to YAML: put the whole value in quotes",
+        ),
+        (b"a: [{path: #2.jsonl\n}]", "what is behind the # is a comment to YAML"),
+        (b"dir:  #2\nb: 1", "what is behind the # is a comment to YAML"),
         (b"[" * 600, "this is not YAML"),
         (b"", "must be a mapping of sections, but it is None"),
         (b"# nothing", "must be a mapping of sections, but it is None"),
@@ -602,6 +646,23 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: bytes, words:
         read_yaml(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert words in str(caught.value)
+
+
+def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    lines = [
+        "path: data/#1/x#y.jsonl # of May",
+        "b: 12:30",
+        "c: 190:20:30.5",
+        '"no": "010"',
+        "dir: 'a #1'",
+        "text: a # b",
+    ]
+    path.write_text("\n".join(lines))
+    expected = {"path": "data/#1/x#y.jsonl", "b": "12:30", "c": "190:20:30.5", "no": "010", "dir": "a #1", "text": "a"}
+    assert read_yaml(path) == expected
+    assert override({"a": ""}, ["a='x #1'"]) == {"a": "x #1"}
+    assert override({"a": ""}, ["a=x#1"]) == {"a": "x#1"}
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

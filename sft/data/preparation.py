@@ -45,6 +45,9 @@ _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 _RESOLVE_RECORDS = 1000
 """So many show which columns a source has."""
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""What shows nothing of a column."""
+_MOST_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +219,8 @@ def resolve_sources(data: DataConfig) -> DataConfig:
 
 def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
     """Everything that the content of the store depends on; its fingerprint is the store's name."""
-    rules = {"max_len_tokens", "overlong", "bad_records", "train_on", "train_on_thoughts", "task_tag", "duplicates"}
+    rules = {"max_len_tokens", "overlong", "bad_records", "turns", "train_on", "train_on_thoughts", "task_tag"}
+    rules.add("duplicates")
     if data.duplicates == "remove_near":
         rules.add("near_duplicate_similarity")
     where_it_lies = {"path", "split", "subset", "revision"}
@@ -231,18 +235,32 @@ def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str
 
 
 def _resolve(source: SourceConfig) -> SourceConfig:
-    """By the fields of the first records together: one alone may lack a column, or be a bad one."""
+    """By the fields of the first records together: one alone may lack a column or its content, or be a bad one."""
     fields: dict[str, Any] = {}
     first: Record | None = None
+    unread: list[Rejected] = []
     for record in islice(read_records(source), _RESOLVE_RECORDS):
-        if isinstance(record, Record):
+        if isinstance(record, Rejected):
+            unread.append(record)
+        elif record.fields:
             first = first or record
-            fields |= {name: value for name, value in record.fields.items() if fields.get(name) is None}
+            fields |= {name: value for name, value in record.fields.items() if fields.get(name) in _NOTHING}
     if first is not None:
         return resolve_source(source, replace(first, fields=fields))
     if source.format == "auto":
-        raise UserError(f"source {source.name}: no record of {source.path} can be read, to tell its format from")
+        raise UserError(f"source {source.name}: no record can be read, to tell the format from:{_why_unread(unread)}")
     return source
+
+
+def _why_unread(unread: list[Rejected]) -> str:
+    """The first reason of each of the first files."""
+    if not unread:
+        return " all that there are have no fields. Needed: objects with columns."
+    firsts = {rejected.where.file: rejected for rejected in reversed(unread)}
+    lines = [f"\n  {rejected.where}: {rejected.reason}" for rejected in reversed(firsts.values())]
+    way_out = "\nText has to be UTF-8: one in Latin-1 or Windows-1252 has to be saved as UTF-8."
+    is_encoding = any("invalid UTF-8" in rejected.reason for rejected in unread)
+    return "".join(lines[:_MOST_FILES]) + (way_out if is_encoding else "")
 
 
 def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread: Spread) -> list[StorePart]:

@@ -40,6 +40,8 @@ class SourceCounts:
     num_duplicate: int
     num_near_duplicate: int
     num_shortened: int
+    num_repaired: int
+    """Of the kept ones those whose turns were out of order, and were put right."""
     num_markers: int
     """End-of-text markers taken from the ends of answers."""
 
@@ -69,6 +71,7 @@ class RecordCounts:
                 num_duplicate=left_out[source.name, "duplicate"],
                 num_near_duplicate=left_out[source.name, "near duplicate"],
                 num_shortened=sum(part.counts.num_shortened for part in own),
+                num_repaired=sum(part.counts.num_repaired for part in own),
                 num_markers=sum(part.counts.num_markers for part in own),
             )
             assert counts.num_read == counts.num_kept + sum(left_out[source.name, kind] for kind in KINDS)

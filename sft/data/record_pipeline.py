@@ -92,9 +92,10 @@ class RecordPipeline:
             else:
                 kept.append(outcome)
         num_shortened = sum(r.is_shortened for r in kept)
+        num_repaired = sum(r.is_repaired for r in kept)
         in_order = tuple(sorted(rejected, key=lambda r: (r.index, r.where.instance or 0)))
         notes = tuple(dict.fromkeys(note for item in rendered for r in item.renderings for note in r.notes))
-        return kept, PartCounts(source.name, num_read, num_shortened, num_markers, notes, in_order)
+        return kept, PartCounts(source.name, num_read, num_shortened, num_repaired, num_markers, notes, in_order)
 
     def _render_all(
         self, records: Iterable[Record | Rejected], source: SourceConfig
@@ -118,7 +119,7 @@ class RecordPipeline:
         Raises:
             RecordError: it cannot be used.
         """
-        content = format_record(record, source)
+        content = format_record(record, source, self._data.turns)
         if isinstance(content, TokenizedRecord):
             stored = self._as_stored(content)
             return Formatted(stored, 0, hash_record(stored))
@@ -209,6 +210,7 @@ class RecordPipeline:
             rendered.formatted.hashes.content,
             minhash(content) if near else None,
             rendered.is_shortened or len(whole) < len(examples),
+            isinstance(content, Conversation) and content.is_repaired,
         )
 
     def _as_stored(self, record: TokenizedRecord) -> TokenizedRecord:

@@ -38,6 +38,7 @@ class PreparedRecord:
     signature: npt.NDArray[Any] | None
     """For near duplicates: (num_permutations,)."""
     is_shortened: bool = False
+    is_repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class PartCounts:
     source: str
     num_read: int
     num_shortened: int
+    num_repaired: int
     num_markers: int
     notes: tuple[str, ...]
     rejected: tuple[Rejected, ...]
@@ -82,6 +84,7 @@ def encode_part(kept: Sequence[PreparedRecord], counts: PartCounts, token_dtype:
         "source": counts.source,
         "num_read": counts.num_read,
         "num_shortened": counts.num_shortened,
+        "num_repaired": counts.num_repaired,
         "num_markers": counts.num_markers,
         "notes": counts.notes,
         "rejected": rejected,
@@ -101,8 +104,8 @@ class StorePart:
         self.tasks: list[str] = about["tasks"]
         self.files: list[tuple[str, bool]] = [(name, has_lines) for name, has_lines in about["files"]]
         rejected = tuple(Rejected(s, i, Place(*where), *rest) for s, i, where, *rest in about["rejected"])
-        counted = (about["source"], about["num_read"], about["num_shortened"], about["num_markers"])
-        self.counts = PartCounts(*counted, tuple(about["notes"]), rejected)
+        counted = {name: about[name] for name in about if name.startswith("num_")}
+        self.counts = PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected)
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """One of its arrays."""

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,9 +14,6 @@ from tests.chaos.faults import Schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
-from tests.s3_server import S3Server
-
-ROOT = Path(__file__).parents[2]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -32,25 +26,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def job(
-    tiny_model_dir: Path, small_records: SmallRecords, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Job]:
+def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("chaos")
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
     content["checkpoint"] = {"every_steps": 3, "keep_last": 2}
     content["evaluate"] = {"max_examples_per_task": 4}
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
     # The plan of what is held out lies in the run folder; every run has its own.
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.chaos.zygote"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **s3_server.environment, "OMP_NUM_THREADS": "1"},
-    ) as zygote:
-        yield Job(content, workload.as_json(), zygote, folder)
-        zygote.kill()
+    return Job(content, workload.as_json(), folder)
 
 
 Tell = Callable[[RunFolder, Sequence[str], str], None]

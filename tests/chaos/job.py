@@ -1,11 +1,9 @@
 """A prepared job whose ranks are started again until they are done, as the launcher does it."""
 
-import json
 import os
 import random
 import shutil
-import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +11,8 @@ from sft.atomic_files import MANIFEST
 from sft.checkpoint.local_place import checkpoint_path, published_steps
 from sft.run_folder import RunFolder
 from tests.chaos.faults import Schedule
-from tests.chaos.zygote import DONE
+from tests.chaos.rank import run_attempt
+from tests.forked_ranks import DONE, logs_of, zygote
 
 NUM_STEPS = {"broad": 4, "words": 12}
 MOST_ATTEMPTS = 8
@@ -23,12 +22,13 @@ NEVER_SECONDS = 100.0
 
 
 class Job(NamedTuple):
-    """A prepared job, and who starts its ranks."""
+    """A prepared job."""
 
     content: dict[str, Any]
     workload: list[str | None]
-    zygote: "subprocess.Popen[str]"
     folder: Path
+    variables: Mapping[str, str] = {}
+    """In the environment of its ranks."""
 
     def prepare(self, name: str) -> RunFolder:
         """A run folder with the plans."""
@@ -48,36 +48,30 @@ class Job(NamedTuple):
             how = schedule.damage.get(attempt)
             if how is not None and _damage_newest(run, how, random.Random(schedule.seed)):
                 (self.folder / f"{name}-{attempt}-between.log").write_text(f"chaos: {how} after attempt {attempt}\n")
-        raise AssertionError(f"{schedule}\nwas not done after {MOST_ATTEMPTS} attempts\n{self.logs(run, attempt)}")
+        raise AssertionError(
+            f"{schedule}\nwas not done after {MOST_ATTEMPTS} attempts\n{logs_of(self.folder / f'{name}-{attempt}')}"
+        )
 
     def start(self, name: str, schedule: Schedule, attempt: int, spoiled_steps: Sequence[int] = ()) -> list[int]:
         """The exit codes of the ranks of one attempt."""
         size = schedule.sizes[min(attempt, len(schedule.sizes)) - 1]
         content = {**self.content, "train": {**self.content["train"], "non_finite": "skip"}}
-        request = {
-            "config": {**content, "run": {"name": name, "dir": str(self.folder / name)}},
-            "workload": self.workload,
-            "size": size,
-            "faults": [schedule.of(attempt, rank) for rank in range(size)],
-            "spoiled_steps": list(spoiled_steps),
-            "log": str(self.folder / f"{name}-{attempt}"),
-            "hang_timeout_seconds": HANG_TIMEOUT_SECONDS if schedule.has_hang else NEVER_SECONDS,
-        }
-        assert self.zygote.stdin is not None
-        assert self.zygote.stdout is not None
-        self.zygote.stdin.write(json.dumps(request) + "\n")
-        self.zygote.stdin.flush()
-        codes: list[int] = json.loads(self.zygote.stdout.readline())
-        return codes
+        return zygote().start(
+            run_attempt,
+            size,
+            self.folder / f"{name}-{attempt}",
+            {**content, "run": {"name": name, "dir": str(self.folder / name)}},
+            self.workload,
+            [schedule.of(attempt, rank) for rank in range(size)],
+            list(spoiled_steps),
+            HANG_TIMEOUT_SECONDS if schedule.has_hang else NEVER_SECONDS,
+            variables=self.variables,
+        )
 
     def struck(self, name: str) -> list[str]:
         """The faults that a run really met, each once."""
         lines = [line for path in self.folder.glob(f"{name}-*.log") for line in path.read_text().splitlines()]
         return sorted({line.removeprefix("chaos: ") for line in lines if line.startswith("chaos: ")})
-
-    def logs(self, run: RunFolder, attempt: int) -> str:
-        paths = sorted(self.folder.glob(f"{run.path.name}-{attempt}-*.log"))
-        return "\n".join(f"--- {path.name}\n{path.read_text()[-3000:]}" for path in paths)
 
 
 def _damage_newest(run: RunFolder, how: str, rng: random.Random) -> bool:

@@ -40,7 +40,7 @@ def long_job(
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
     content["train"]["packs_per_step"] = 4
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
-    return Job(content, workload.as_json(), job.zygote, folder)
+    return Job(content, workload.as_json(), folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def undisturbed(long_job: Job) -> RunFolder:
     return long_job.run("undisturbed", Schedule(0, (2,), ()))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_same_command_again_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, cluster_seed: int, tell: Tell

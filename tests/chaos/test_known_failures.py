@@ -89,7 +89,7 @@ def epochs(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
         "checkpoint": {"every_steps": 3},
     }
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
-    return Job(content, workload.as_json(), job.zygote, folder)
+    return Job(content, workload.as_json(), folder)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def test_killed_while_it_saves_to_s3_each_pack_is_fed_once_and_the_model_is_equa
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     checkpoint = {**job.content["checkpoint"], "dir": s3_server.url("chaos")}
-    in_s3 = job._replace(content={**job.content, "checkpoint": checkpoint})
+    in_s3 = job._replace(content={**job.content, "checkpoint": checkpoint}, variables=s3_server.environment)
     # All parts are there and no manifest; then the newest is published and the oldest not yet deleted.
     faults = (Fault(1, 0, "publish", 3, "kill"), Fault(2, 0, "delete", 1, "kill"))
     run = in_s3.run("s3", Schedule(0, (2,), faults))

@@ -16,7 +16,7 @@ from sft.verification.run_check import verify_run
 from tests.chaos.conftest import Tell
 from tests.chaos.faults import Fault, Schedule, random_schedule
 from tests.chaos.job import NUM_STEPS, Job
-from tests.chaos.zygote import ENDED
+from tests.chaos.rank import ENDED
 
 
 def test_with_as_many_ranks_the_result_is_equal_to_the_bit(

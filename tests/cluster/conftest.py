@@ -1,16 +1,22 @@
 """A small job in two stages, to be started as users start theirs."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
 NUM_STEPS = {"broad": 4, "words": 50}
+
+# That a node is lost is noticed sooner than by default, but later than that a process on it does not answer.
+_QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 
 WriteConfig = Callable[[str], Path]
 
@@ -31,11 +37,19 @@ def write_config(
     return write
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head for the controller, and two nodes that have room for one worker each."""
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "resources": {"head": 1}})
-    for _ in range(2):
-        nodes.add_node(num_cpus=2)
-    yield nodes
-    nodes.shutdown()
+@contextmanager
+def joined(head: Cluster, *nodes: dict[str, Any]) -> Iterator[list[Node]]:
+    """The cluster has such nodes, and in the end none but its head."""
+    yield [head.add_node(**node) for node in nodes]
+    for node in list(head.worker_nodes):
+        head.remove_node(node)
+
+
+@pytest.fixture(scope="session")
+def head() -> Iterator[Cluster]:
+    """The head of a cluster that all tests here share, with room for a controller; nodes come and go."""
+    # Without a port for a dashboard that nobody opens: another Ray on this machine may have the usual one.
+    arguments = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None, "_system_config": _QUICK}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    yield cluster
+    cluster.shutdown()

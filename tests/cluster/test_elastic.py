@@ -6,13 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from ray.cluster_utils import Cluster
 
 from sft.checkpoint.local_place import published_steps
 from sft.run_folder import RunFolder
-from tests.cluster.conftest import WriteConfig
+from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import metrics, run_to_end, wait_for_step, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +23,14 @@ ROOT = Path(__file__).parents[2]
 EVERY_STEPS = 40
 
 
+@pytest.fixture
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """A head for the controller, and two nodes that have room for one worker each."""
+    with joined(head, {"num_cpus": 2}, {"num_cpus": 2}):
+        yield head
+
+
+@pytest.mark.long
 def test_a_lost_node_shrinks_the_group_and_a_new_one_enlarges_it(
     cluster: Cluster, write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
+import pytest
 
 from launcher.cli import main
 from sft.atomic_files import hash_file
@@ -33,6 +34,7 @@ from tests.cluster.running import (
 )
 
 
+@pytest.mark.long
 def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) -> None:
     straight, killed = write_config("straight"), write_config("killed")
     assert main(["prepare", str(straight)]) == 0

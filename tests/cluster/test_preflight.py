@@ -23,24 +23,19 @@ from launcher.cli import main
 from launcher.config import load_job
 from launcher.preflight.checks import check
 from launcher.preflight.findings import About
-from tests.cluster.conftest import WriteConfig
+from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import wait_until
 
 ROOT = Path(__file__).parents[2]
-# That a node is lost is noticed sooner than by default, but later than that a process on it does not answer.
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
 SICK_CPUS = 4
 BEHIND_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Cluster]:
+def nodes(head: Cluster) -> Iterator[Cluster]:
     """A head that has no room for a worker, and two nodes with room for one each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": QUICK})
-    for _ in range(2):
-        cluster.add_node(num_cpus=2)
-    yield cluster
-    cluster.shutdown()
+    with joined(head, {"num_cpus": 2}, {"num_cpus": 2}):
+        yield head
 
 
 @pytest.fixture(scope="module")

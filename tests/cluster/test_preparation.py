@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from sft.config import DataConfig, ModelConfig
 from sft.data.preparation import prepare_store
-from tests.cluster.conftest import WriteConfig
+from tests.cluster.conftest import WriteConfig, joined
 from tests.conftest import instruction_records
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,13 @@ sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 NUM_BLOCKS = 40
 RECORDS = instruction_records()
+
+
+@pytest.fixture
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """Of three nodes with a CPU each."""
+    with joined(head, {"num_cpus": 1}, {"num_cpus": 1}):
+        yield head
 
 
 @pytest.fixture

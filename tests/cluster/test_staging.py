@@ -22,7 +22,7 @@ from sft.data.token_store import TokenStore
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
 from sft.world import World
-from tests.cluster.conftest import WriteConfig
+from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import ROOT, SFT, environment, wait_until
 from tests.data.planned import Planned, nodes_of, publish_planned
 
@@ -35,20 +35,15 @@ class Machine(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Machine]]]:
-    # Without a port for a dashboard that nobody opens: another Ray on this machine may have the usual one.
-    head = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    found = []
-    for number in range(3):
-        disk = tmp_path_factory.mktemp(f"node{number}")
-        # Ray Train tells machines apart by their addresses.
-        node = cluster.add_node(
-            num_cpus=2 - number // 2, node_ip_address=f"127.0.0.{2 + number}", env_vars={"TMPDIR": str(disk)}
-        )
-        found.append(Machine(node.node_id, disk))
-    yield cluster, found
-    cluster.shutdown()
+def machines(head: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Machine]]]:
+    disks = [tmp_path_factory.mktemp(f"node{number}") for number in range(3)]
+    # Ray Train tells machines apart by their addresses.
+    nodes = [
+        {"num_cpus": num_cpus, "node_ip_address": f"127.0.0.{2 + number}", "env_vars": {"TMPDIR": str(disks[number])}}
+        for number, num_cpus in enumerate((2, 2, 1))
+    ]
+    with joined(head, *nodes) as there:
+        yield head, [Machine(node.node_id, disk) for node, disk in zip(there, disks, strict=True)]
 
 
 @pytest.fixture

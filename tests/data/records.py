@@ -54,10 +54,10 @@ def source(form="auto", **settings):
     return SourceConfig(name="s", path="s.jsonl", format=form, **settings)
 
 
-def formatted(form, fields, **settings):
+def formatted(form, fields, turns="strict", **settings):
     """Of every record that the fields expand to, in order."""
     config = source(form, **settings)
-    return [format_record(r, config) for r in expand_record(record(**fields), config)]
+    return [format_record(r, config, turns) for r in expand_record(record(**fields), config)]
 
 
 def reason(form, fields, **settings):

@@ -43,6 +43,75 @@ def test_exactly_the_orders_that_make_a_conversation_are_taken():
             assert taken == bool(ALLOWED.fullmatch("".join(letters))), letters
 
 
+@pytest.mark.parametrize("length", range(6))
+def test_repair_joins_user_turns_and_cuts_those_at_the_end_and_does_nothing_else(length):
+    turns = {"s": SYSTEM, "u": USER, "a": ANSWER, "c": CALLING, "t": TOOL_TURN}
+    for letters in map("".join, itertools.product(turns, repeat=length)):
+        numbered = [{**turns[letter], "content": f"{letter}{i}"} for i, letter in enumerate(letters)]
+        fields = {"messages": numbered}
+        in_order = re.sub("u+$", "", re.sub("u+", "u", letters))
+        if not ALLOWED.fullmatch(in_order):
+            assert reason("messages", fields, turns="repair")
+            continue
+        (made,) = formatted("messages", fields, turns="repair")
+        assert made.is_repaired == (in_order != letters)
+        # A run of user turns is one; what is behind the last answer is gone.
+        runs = re.findall("u+|[^u]", letters)[: len(in_order)]
+        contents = iter(turn["content"] for turn in numbered)
+        expected = ["\n\n".join(itertools.islice(contents, len(run))) for run in runs]
+        assert [message.content for message in made.messages] == expected
+        assert [message.role[0] for message in made.messages] == list(in_order.replace("c", "a"))
+
+
+def test_conversations_of_every_kind_are_repaired():
+    human, bot = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
+    expected = (Message("user", "q\n\nq"), Message("assistant", "a"))
+    made = formatted("sharegpt", {"conversations": [human, human, bot, human]}, turns="repair")[0]
+    assert (made.messages, made.is_repaired) == (expected, True)
+    asked, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    fields = {"prompt": [asked, asked], "completion": [answer, asked]}
+    assert formatted("prompt_completion", fields, turns="repair")[0].messages == expected
+    assert "behind a user turn" in reason("prompt_completion", fields)
+    for nothing_left in ([], [human], [human, human]):
+        assert reason("sharegpt", {"conversations": nothing_left}, turns="repair")
+
+
+def test_a_prompt_and_a_completion_of_messages_are_one_conversation():
+    """As TRL's conversational format has them: what is asked, with earlier answers that are context, and the answer."""
+    prompt = [SYSTEM, USER, {"role": "assistant", "content": "before"}, {"role": "user", "content": "again"}]
+    fields = {"prompt": prompt, "completion": [CALLING, TOOL_TURN, ANSWER], "tools": json.dumps([TOOL])}
+    (made,) = formatted("prompt_completion", fields)
+    assert [(m.role, m.train) for m in made.messages if m.role == "assistant"] == [
+        ("assistant", False),
+        ("assistant", True),
+        ("assistant", True),
+    ]
+    (same,) = formatted("messages", {"messages": prompt + fields["completion"], "tools": [TOOL]})
+    assert [(m.role, m.content, m.tool_calls) for m in made.messages] == [
+        (m.role, m.content, m.tool_calls) for m in same.messages
+    ]
+    assert made.tools == same.tools
+    # One of the two may be a text.
+    pair = (Message("user", "q"), Message("assistant", "x"))
+    assert formatted("prompt_completion", {"prompt": "q", "completion": [ANSWER]})[0].messages == pair
+    assert formatted("prompt_completion", {"prompt": [{**USER, "content": "q"}], "completion": "x"})[0].messages == pair
+    assert reason("prompt_completion", {"prompt": [USER], "completion": []}) == "the field 'completion' holds no answer"
+    assert "a user turn" in reason("prompt_completion", {"prompt": [USER], "completion": [USER, ANSWER]})
+    assert "is null, not a list" in reason("prompt_completion", {"prompt": [USER], "completion": None}).replace(
+        "holds", "is"
+    )
+
+
+def test_turns_may_be_written_as_json_in_a_text():
+    """As in a cell of a CSV file, which holds no lists."""
+    for form, column in (("messages", "messages"), ("sharegpt", "conversations")):
+        fields = VALID[form]
+        assert formatted(form, fields | {column: json.dumps(fields[column])}) == formatted(form, fields)
+    assert reason("messages", {"messages": "[{"}).startswith("the field 'messages' cannot be read as JSON: ")
+    twice = '[{"role": "user", "role": "assistant", "content": "a"}]'
+    assert "the key 'role' stands twice in an object" in reason("messages", {"messages": twice})
+
+
 TEXT = st.text("ab \n<>é", max_size=6).filter(str.strip)
 CALLS_OF = st.lists(
     st.tuples(TEXT, st.dictionaries(TEXT, st.integers() | TEXT | st.none(), max_size=2)), min_size=1, max_size=2

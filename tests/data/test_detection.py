@@ -1,5 +1,7 @@
 """A source's format is found where it is unambiguous, asked for where it is not, and checked where it is given."""
 
+import json
+
 import pytest
 import yaml
 from hypothesis import given
@@ -72,6 +74,13 @@ def test_turns_are_told_apart_by_their_keys():
         text = refusal(undecided)
         assert "format: messages" in text
         assert "format: sharegpt, columns: {conversations: messages}" in text
+
+
+def test_turns_in_a_text_and_prompts_of_messages_are_found_too():
+    assert resolved({"messages": json.dumps(ROLES)}) == ("messages", {})
+    assert resolved({"messages": json.dumps(FROM)}) == ("sharegpt", {"conversations": "messages"})
+    assert "no format can be seen" in refusal({"messages": "[", "other": "x"})
+    assert resolved({"prompt": ROLES, "completion": ROLES, "tools": []}) == ("prompt_completion", {})
 
 
 def test_what_is_given_is_kept_and_the_rest_found():

@@ -1,6 +1,7 @@
 """Formatting is total or counted: a record becomes a conversation, or raises the reason why it does not."""
 
 import copy
+import math
 import re
 
 import pytest
@@ -134,12 +135,30 @@ def test_the_task_is_a_name_a_column_or_the_sources_name():
         return formatted("prompt_completion", fields, task=setting)[0].task
 
     assert [task(t) for t in (None, "x", {"column": "kind"}, {"column": "kinds"})] == ["s", "x", "sums", "sums"]
-    assert reason("prompt_completion", fields | {"kind": " "}, task={"column": "kind"}) == "the field 'kind' is empty"
-    for broken, expected in (
-        ("none", "the field 'none' holds a list, not text"),
-        ("gone", "the field 'gone' is missing"),
-    ):
-        assert reason("prompt_completion", fields, task={"column": broken}) == expected
+    untold = {"gone": "missing", "none": "empty", "blank": "empty", "null": "missing", "nan": "missing"}
+    fields |= {"blank": " \n", "null": None, "nan": math.nan}
+    for column, state in untold.items():
+        assert reason("prompt_completion", fields, task={"column": column}) == (
+            f"the field {column!r}, which names the task, is {state}; `default` of `task` is not given"
+        )
+        assert task({"column": column, "default": "other"}) == "other"
+    assert task({"column": "kind", "default": "other"}) == "sums"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1, "1"), (1.0, "1"), ("1", "1"), (0, "0"), (-7.0, "-7"), ([2, 3], "2"), ("1.0", "1.0")]
+)
+def test_a_whole_number_names_a_task_by_its_digits(value, expected):
+    fields = {"prompt": "a", "completion": "b", "label": value}
+    assert formatted("prompt_completion", fields, task={"column": "label"})[0].task == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(1.5, "a number"), (math.inf, "a number"), (True, "a boolean"), ({}, "an object")]
+)
+def test_what_is_neither_text_nor_a_whole_number_names_no_task(value, kind):
+    fields = {"prompt": "a", "completion": "b", "label": value}
+    assert reason("prompt_completion", fields, task={"column": "label"}) == f"the field 'label' holds {kind}, not text"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
 """A path leads to the same files in the same order wherever it lies, and what cannot be found is explained."""
 
+import glob
 import http.server
 import json
+import os
+import stat
 import threading
 from functools import partial
+from pathlib import Path
 
 import fsspec
 import pyarrow as pa
@@ -112,7 +116,54 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (folder / "link").symlink_to(tmp_path / "elsewhere")
     (folder / "f.jsonl").symlink_to(tmp_path / "elsewhere" / "e.jsonl")
     (folder / "deep" / "circle").symlink_to(folder)
-    assert names(folder, folder) == ["a.jsonl", "b.jsonl", "deep/er/c.jsonl", "f.jsonl", "link/e.jsonl"]
+    (folder / "deep" / "another").symlink_to(folder)
+    (folder / "a_link").symlink_to(folder / "deep")
+    expected = ["a.jsonl", "b.jsonl", "deep/er/c.jsonl", "f.jsonl"]
+    assert names(folder, folder) == names(folder / "**", folder) == expected
+    assert names(folder / "**" / "*.jsonl", folder) == expected
+    assert names(folder / "**" / "er" / "*", folder) == ["deep/er/c.jsonl"]
+    assert names(folder / "**" / "er" / "**", folder) == ["deep/er/c.jsonl"]
+    (folder / "f.jsonl").unlink()
+    assert names(folder, folder) == [*expected[:-1], "link/e.jsonl"]
+
+
+def test_patterns_match_as_those_of_python_do(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    write(folder / "a b" / "[x]" / "c.jsonl", 4)
+    patterns = [
+        "**",
+        "**/*.jsonl",
+        "*/**",
+        "./**/c.jsonl",
+        "**/er/**",
+        "a*/**/*",
+        "deep/**/er/*",
+        "*/[[]x]/**",
+        "**/**",
+    ]
+    for pattern in patterns:
+        expected = {Path(p) for p in glob.glob(pattern, recursive=True) if Path(p).is_file() and p.endswith("l")}
+        assert {Path(file.path) for file in find_files(source_of(pattern))} == expected, pattern
+        absolute = find_files(source_of(folder / pattern))
+        assert {Path(file.path) for file in absolute} == {folder / path for path in expected}, pattern
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.mknod(path, stat.S_IFSOCK | 0o600)])
+def test_a_pipe_or_a_socket_is_refused_and_not_waited_for(folder, make):
+    make(folder / "pipe.jsonl")
+    for path in (folder, folder / "pipe.jsonl", folder / "*.jsonl"):
+        for call in (content_hash, lambda source: list(read_blocks(source))):
+            with pytest.raises(UserError, match=r"pipe\.jsonl is a pipe, a socket or a device. Needed: a file"):
+                call(source_of(path))
+    (folder / "pipe.jsonl").unlink()
+    make(folder / "pipe")
+    assert numbers(folder) == [0, 1, 2, 3]
+    (folder / "README.md").unlink()
+    make(folder / "README.md")
+    with pytest.raises(UserError, match="README.md is a pipe"):
+        find_files(source_of(folder))
+    with pytest.raises(UserError, match="null is a pipe, a socket or a device"):
+        find_files(source_of("/dev/null"))
 
 
 def test_what_datasets_writes_about_its_tables_is_no_record(tmp_path):
@@ -122,7 +173,9 @@ def test_what_datasets_writes_about_its_tables_is_no_record(tmp_path):
     for name in ("dataset_info.json", "state.json"):
         (tmp_path / name).write_text("{}")
     assert numbers(tmp_path) == [1, 2]
-    assert names(tmp_path / "*.json", tmp_path) == ["dataset_info.json", "state.json"]
+    with pytest.raises(UserError, match=r"holds no file of records: there are dataset_info\.json, state\.json"):
+        find_files(source_of(tmp_path / "*.json"))
+    assert names(tmp_path / "state.json", tmp_path) == ["state.json"]
 
 
 def test_a_missing_file_suggests_a_near_name(tmp_path):

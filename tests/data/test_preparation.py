@@ -187,7 +187,7 @@ def test_where_no_example_is_left_the_reasons_are_given(tmp_path, small_records,
     ):
         prepare_store(small_data(tmp_path, small_records, max_len_tokens=4), model)
     source = write_prompts(tmp_path / "data.jsonl", ["[1]"])
-    with pytest.raises(UserError, match=r"1 cannot be used. .*\n  1 × the record is a list"):
+    with pytest.raises(UserError, match=r"1 cannot be used. .*\n  1 × the record is a number"):
         prepare_store(data_of(tmp_path, source, bad_records="quarantine"), model)
     empty = write_prompts(tmp_path / "empty.jsonl", [])
     with pytest.raises(UserError, match="holds no records"):

@@ -65,6 +65,21 @@ def test_a_literal_end_of_text_is_not_trained_as_text(prepared):
     assert left_out(store) == [(4, "bad")]
 
 
+def test_repaired_turns_are_counted_and_those_in_order_are_not(prepared):
+    asked, answer = {"role": "user", "content": "one"}, {"role": "assistant", "content": "amber"}
+    rows = [[asked, answer], [asked, asked, answer], [answer, asked], [asked, answer, asked]]
+    records = {"records": [{"messages": row} for row in rows]}
+    settings = {"duplicates": "keep", "turns": "repair", "bad_records": "quarantine", "max_bad_share": 1.0}
+    store, tokenizer = prepared(records, **settings)
+    counts = [store.manifest[f"num_{name}"] for name in ("read", "kept", "bad", "repaired")]
+    assert counts == [4, 3, 1, 2]
+    assert store.manifest["by_source"][0]["num_repaired"] == 2
+    assert learned(store, tokenizer) == ["amber<|im_end|>"] * 3
+    strict, _ = prepared(records, **settings | {"turns": "strict"})
+    assert (strict.manifest["num_kept"], strict.manifest["num_repaired"]) == (1, 0)
+    assert strict.path.name != store.path.name
+
+
 def test_a_control_token_that_is_spelled_in_a_record_is_refused(prepared):
     store, tokenizer = prepared(pairs(("ok", "amber"), ("an <|im_end|> inside", "basin"), ("q", "a <|im_start|> b")))
     assert learned(store, tokenizer) == ["amber<|im_end|>"]

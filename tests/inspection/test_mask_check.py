@@ -335,7 +335,8 @@ def test_answers_that_follow_each_other_at_once_are_told_apart_by_their_stops():
 
 def test_a_template_that_refuses_what_is_stored_is_found(prepared):
     refusing = load_tokenizer(prepared.model)
-    refusal = "{% if messages[-1].content == 'what 2' %}{{ raise_exception('not this one') }}{% endif %}"
+    is_there = "messages|length > 1 and messages[1].content == 'what 2'"
+    refusal = "{% if " + is_there + " %}{{ raise_exception('not this one') }}{% endif %}"
     refusing.chat_template = refusal + refusing.chat_template
     rows = render_rows(prepared.store, prepared.preparer)
     result = check_store(prepared.store, refusing, prepared.data.max_len_tokens, rows)

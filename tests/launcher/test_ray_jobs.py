@@ -197,6 +197,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_message(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 # Ray's client gives aiohttp an argument that is out of date.
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from sft.checkpoint.local_place import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.running import SFT, metrics, run_to_end, wait_until
@@ -10,6 +12,7 @@ from tests.cluster.test_elastic import wait_for_size
 from tests.cluster.test_killed import status
 from tests.ray_cluster.conftest import HEAD, LAPTOP, WORKERS, RayCluster, WriteConfig, config_of
 
+pytestmark = pytest.mark.long
 END_SECONDS = 250
 
 

@@ -14,7 +14,7 @@ from tests.slurm.conftest import WriteConfig, log_of, run_of, submitted, wait_fo
 from tests.slurm.lab import Lab
 
 # Generous: what a job takes is Ray's start, and the machine may have other work.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 END_SECONDS = 400
 
 _SHOW_NODES = """

@@ -1,8 +1,11 @@
 """Before a job is queued: what Slurm says of it, and what it would be."""
 
+import pytest
+
 from tests.slurm.conftest import WriteConfig, run_of
 from tests.slurm.lab import Lab
 
+pytestmark = pytest.mark.long
 STEPS = {"broad": 4, "words": 50}
 
 

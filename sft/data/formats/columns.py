@@ -32,6 +32,7 @@ COLUMNS: dict[Format, dict[str, Column]] = {
     "prompt_completion": {
         "prompt": Column(True, ("inputs", "input", "question", "query", "problem")),
         "completion": Column(True, ("targets", "target", "output", "response", "answer", "solution")),
+        "tools": Column(False),
         "system": _SYSTEM,
     },
     "messages": {
@@ -57,7 +58,11 @@ COLUMNS: dict[Format, dict[str, Column]] = {
 SINGLE_TURN: tuple[Format, ...] = ("instruction", "prompt_completion")
 
 SINGLE_TURN_NAMES = frozenset(
-    spelled for form in SINGLE_TURN for name, column in COLUMNS[form].items() for spelled in (name, *column.aliases)
+    spelled
+    for form in SINGLE_TURN
+    for name, column in COLUMNS[form].items()
+    for spelled in (name, *column.aliases)
+    if name != "tools"
 )
 """Columns by these names are a part of the prompt or an answer: none of them is left out without a word."""
 

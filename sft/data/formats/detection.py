@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from sft.config import Format, SourceConfig, TaskColumn
 from sft.data.formats.columns import COLUMNS, SINGLE_TURN, SINGLE_TURN_NAMES, column_of
+from sft.data.formats.text_fields import RecordError
+from sft.data.formats.tool_calls import parse_json
 from sft.errors import UserError
 from sft.schema import JsonObject, Record
 
@@ -146,6 +148,11 @@ def _holds_the_format(form: Format, columns: Mapping[str, str], fields: JsonObje
     if column not in fields:
         return True  # given in the config, and about to be missed
     turns = fields[column]
+    if isinstance(turns, str):
+        try:
+            turns = parse_json(turns, column)
+        except RecordError:
+            return False
     if not isinstance(turns, list):
         return False
     return not turns or (isinstance(turns[0], Mapping) and key in turns[0])

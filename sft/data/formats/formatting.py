@@ -1,7 +1,7 @@
 """Turns a record into a conversation. Total or counted: what cannot be turned raises `RecordError` with the reason.
 
     instruction                  instruction (+ input) → output        one user turn, one answer
-    prompt_completion            prompt → completion                   one user turn, one answer
+    prompt_completion            prompt → completion                   one user turn, one answer; or lists of messages
     messages                     a list of {role, content}             as many turns as there are, tools
     sharegpt                     a list of {from, value}               as many turns as there are, tools
     super_natural_instructions   a task with its instances             a conversation for each instance
@@ -12,28 +12,35 @@ The format and its columns are found or checked once, on a source's first record
 a user turn and ends in an answer, and the same turns make the same conversation, whatever format they were written in.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from sft.config import Format, SourceConfig, TaskColumn
 from sft.data.formats.columns import Columns, column_of, optional_column
 from sft.data.formats.detection import check_columns, describe_source, resolve_source
-from sft.data.formats.messages import read_messages
+from sft.data.formats.messages import read_messages, read_prompt_turns
 from sft.data.formats.sharegpt import read_sharegpt
 from sft.data.formats.single_turn import read_instruction, read_natural_instructions, read_prompt, read_seed_task
 from sft.data.formats.task_files import expand_instances
-from sft.data.formats.text_fields import RecordError, read_first_text
+from sft.data.formats.text_fields import RecordError, check_text
 from sft.data.formats.token_rows import read_token_row
 from sft.data.formats.tool_calls import read_tools
 from sft.schema import THOUGHT_END, THOUGHT_START, Conversation, JsonObject, Message, Record, TokenizedRecord
 
 __all__ = ["RecordError", "check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
 
+_CONVERSATIONS: Mapping[Format, Callable[[JsonObject, Columns, bool], tuple[Message, ...]]] = {
+    "messages": read_messages,
+    "sharegpt": read_sharegpt,
+    "prompt_completion": read_prompt_turns,
+}
+"""The formats whose records have turns, which may be out of order."""
+
 _READERS: Mapping[Format, Callable[[JsonObject, Columns], tuple[Message, ...]]] = {
     "instruction": read_instruction,
     "prompt_completion": read_prompt,
-    "messages": read_messages,
-    "sharegpt": read_sharegpt,
     "super_natural_instructions": read_natural_instructions,
     "seed_tasks": read_seed_task,
 }
@@ -56,10 +63,13 @@ def expand_record(record: Record, source: SourceConfig) -> Iterator[Record]:
     return iter((record,)) if name is None else expand_instances(record, column_of(source.columns, name))
 
 
-def format_record(record: Record, source: SourceConfig) -> Conversation | TokenizedRecord:
+def format_record(
+    record: Record, source: SourceConfig, turns: Literal["strict", "repair"] = "strict"
+) -> Conversation | TokenizedRecord:
     """The record as a conversation that ends in an answer, or as token ids where it came as such.
 
-    The source is one that `resolve_source` has returned, and the record one of `expand_record`.
+    The source is one that `resolve_source` has returned, and the record one of `expand_record`. With `repair`, turns
+    that are out of order are put right where `sft.data.formats.turns` can.
 
     Raises:
         RecordError: a field is missing, of the wrong type or empty, or the turns are out of order.
@@ -72,9 +82,34 @@ def format_record(record: Record, source: SourceConfig) -> Conversation | Tokeni
     for column in _NOT_READ.keys() & fields.keys():
         if fields[column]:
             raise RecordError(f"the field {column!r} holds what is not read: {_NOT_READ[column]}")
-    messages = tuple(_with_own_thought(message) for message in _READERS[form](fields, source.columns))
-    tools = read_tools(fields, optional_column(source.columns, "tools")) if form in ("messages", "sharegpt") else ()
-    return Conversation(messages, _read_task(fields, source), record.source, record.index, record.where, tools)
+    has_turns = _has_turns(form, fields, source.columns)
+    if has_turns:
+        messages, is_repaired = _read_conversation(form, fields, source.columns, turns == "repair")
+    else:
+        messages, is_repaired = _READERS[form](fields, source.columns), False
+    has_tools = has_turns or "tools" in source.columns
+    tools = read_tools(fields, optional_column(source.columns, "tools")) if has_tools else ()
+    task, messages = _read_task(fields, source), tuple([_with_own_thought(message) for message in messages])
+    return Conversation(messages, task, record.source, record.index, record.where, tools, is_repaired)
+
+
+def _has_turns(form: Format, fields: JsonObject, columns: Columns) -> bool:
+    if form == "prompt_completion":
+        return any(isinstance(fields.get(column_of(columns, name)), list) for name in ("prompt", "completion"))
+    return form in _CONVERSATIONS
+
+
+def _read_conversation(
+    form: Format, fields: JsonObject, columns: Columns, repair: bool
+) -> tuple[tuple[Message, ...], bool]:
+    """The messages, and whether they had to be repaired: those that are in order stay as they are."""
+    read = _CONVERSATIONS[form]
+    try:
+        return read(fields, columns, False), False
+    except RecordError:
+        if not repair:
+            raise
+        return read(fields, columns, True), True
 
 
 def _with_own_thought(message: Message) -> Message:
@@ -91,8 +126,20 @@ def _with_own_thought(message: Message) -> Message:
 
 
 def _read_task(fields: JsonObject, source: SourceConfig) -> str:
+    """The record's task. A whole number is its digits, whether it came as 3, 3.0 or "3"."""
     if not isinstance(source.task, TaskColumn):
         return source.task or source.name
+    column, default = source.task.column, source.task.default
     # Super-NaturalInstructions gives its categories as a list; the first is the main one.
+    value = fields.get(column)
+    value = value[0] if isinstance(value, list) and value else value
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value  # pandas' way to say null
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     # A line break in it would break tables.
-    return " ".join(read_first_text(fields, source.task.column).split())
+    task = "" if value is None or value == [] else " ".join(check_text(value, f"the field {column!r}").split())
+    if not task and default is None:
+        what = f"the field {column!r}, which names the task, is {'missing' if value is None else 'empty'}"
+        raise RecordError(f"{what}; `default` of `task` is not given")
+    return task or str(default)

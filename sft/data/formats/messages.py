@@ -11,6 +11,7 @@ answer is read but not learned. `reasoning_content` is the answer's thought.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sft.data.formats.columns import Columns, column_of
@@ -29,14 +30,40 @@ _ROLES: dict[str, Role] = {
 }
 
 
-def read_messages(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
-    """The turns of a conversation in OpenAI's form.
+def read_messages(fields: JsonObject, columns: Columns, repair: bool = False) -> tuple[Message, ...]:
+    """The turns of a conversation in OpenAI's form; with `repair` see `sft.data.formats.turns`.
 
     Raises:
         RecordError: a turn cannot be used, or they are out of order.
     """
     turns = read_turns(fields, column_of(columns, "messages"))
-    return join_turns([_read_turn(number, turn) for number, turn in enumerate(turns, start=1)], fields, columns)
+    return join_turns([_read_turn(number, turn) for number, turn in enumerate(turns, start=1)], fields, columns, repair)
+
+
+def read_prompt_turns(fields: JsonObject, columns: Columns, repair: bool = False) -> tuple[Message, ...]:
+    """The turns of a prompt and of its completion, of which one at least is a list of such messages, as TRL has them.
+
+    Answers in the prompt are not learned. With `repair` see `sft.data.formats.turns`.
+
+    Raises:
+        RecordError: a turn cannot be used, or they are out of order.
+    """
+    prompt, completion = column_of(columns, "prompt"), column_of(columns, "completion")
+    asked = _as_turns(fields, prompt, "user")
+    answered = _as_turns(fields, completion, "assistant")
+    turns = [_read_turn(number, turn) for number, turn in enumerate((*asked, *answered), start=1)]
+    if not any(turn.message.role == "assistant" for turn in turns[len(asked) :]):
+        raise RecordError(f"the field {completion!r} holds no answer")
+    for i, (number, message) in enumerate(turns[: len(asked)]):
+        if message.role == "assistant":
+            turns[i] = Turn(number, replace(message, train=False))
+    return join_turns(turns, fields, columns, repair)
+
+
+def _as_turns(fields: JsonObject, column: str, role: Role) -> list[JsonObject]:
+    if isinstance(fields.get(column), str):
+        return [{"role": role, "content": fields[column]}]
+    return read_turns(fields, column)
 
 
 def _read_turn(number: int, turn: JsonObject) -> Turn:

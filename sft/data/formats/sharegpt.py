@@ -36,8 +36,8 @@ _ROLES: dict[str, Role] = {
 }
 
 
-def read_sharegpt(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
-    """The turns of a conversation in ShareGPT's form.
+def read_sharegpt(fields: JsonObject, columns: Columns, repair: bool = False) -> tuple[Message, ...]:
+    """The turns of a conversation in ShareGPT's form; with `repair` see `sft.data.formats.turns`.
 
     Raises:
         RecordError: a turn cannot be used, or they are out of order.
@@ -51,7 +51,7 @@ def read_sharegpt(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
             turns[-1] = Turn(turns[-1].number, replace(before, tool_calls=calls))
         else:
             turns.append(read)
-    return join_turns(turns, fields, columns)
+    return join_turns(turns, fields, columns, repair)
 
 
 def _read_turn(number: int, turn: JsonObject) -> Turn:

@@ -29,7 +29,7 @@ def read_instruction(fields: JsonObject, columns: Columns) -> tuple[Message, ...
 
 
 def read_prompt(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
-    """The turns of a prompt and its completion.
+    """The turns of a prompt and its completion, both of them texts.
 
     Raises:
         RecordError: a field cannot be used.

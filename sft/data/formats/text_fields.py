@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from sft.data.reading.blocks import Unreadable
 from sft.schema import JsonObject
 
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\n\f\r")
@@ -85,6 +86,8 @@ def text_flaw(text: str) -> str | None:
 
 def kind_of(value: object) -> str:
     """What a JSON value is, in words."""
+    if isinstance(value, Unreadable):
+        return f"a value that cannot be read ({value.reason})"
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -106,7 +109,7 @@ def check_json(value: Any, what: str, depth: int = 100) -> None:
     """
     if isinstance(value, str):
         check_text(value, what)
-    elif isinstance(value, Mapping | list | tuple):
+    elif isinstance(value, Mapping | list | tuple) and not isinstance(value, Unreadable):
         if depth == 0:
             raise RecordError(f"{what} is nested too deep")
         if isinstance(value, Mapping):

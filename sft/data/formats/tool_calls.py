@@ -7,11 +7,11 @@ Tools and arguments may come as JSON or as text that holds JSON. Whether a call 
 checked: an answer may well call a tool wrongly, and be marked not to be learned.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sft.data.formats.text_fields import RecordError, check_json, check_text, kind_of
+from sft.data.reading.json_values import parse_json_text
 from sft.schema import JsonObject, ToolCall
 
 
@@ -57,7 +57,7 @@ def parse_json(value: Any, what: str) -> Any:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json_text(value)
         except (ValueError, RecursionError) as error:
             raise RecordError(f"{what} cannot be read as JSON: {error}") from None
     check_json(value, what)

@@ -2,15 +2,17 @@
 
     system?  greeting?  (user  answer  (tool …  answer)*)+        greeting, answer: assistant turns
 
-A tool turn stands behind an answer that calls tools, or behind another tool turn. Nothing is put in order or left
-out: turns in any other order are refused.
+A tool turn stands behind an answer that calls tools, or behind another tool turn. Turns in any other order are refused,
+unless they are to be repaired: then user turns that follow each other are one, and none is left behind the last answer.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from sft.data.formats.columns import Columns, optional_column
 from sft.data.formats.text_fields import RecordError, check_text, kind_of, read_optional_text
+from sft.data.formats.tool_calls import parse_json
 from sft.schema import JsonObject, Message, Role, ToolCall
 
 
@@ -39,7 +41,7 @@ _IN_WORDS: dict[Role, str] = {
 
 
 def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
-    """The field's turns, each an object.
+    """The field's turns, each an object; the field is a list, or text that holds one as JSON.
 
     Raises:
         RecordError: the field is missing or no list, or a turn is no object.
@@ -47,6 +49,8 @@ def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
     if column not in fields:
         raise RecordError(f"the field {column!r} is missing")
     turns = fields[column]
+    if isinstance(turns, str) and turns.lstrip().startswith("["):
+        turns = parse_json(turns, f"the field {column!r}")
     if not isinstance(turns, list):
         raise RecordError(f"the field {column!r} holds {kind_of(turns)}, not a list of messages")
     for number, turn in enumerate(turns, start=1):
@@ -96,12 +100,15 @@ def build_turn(
     return Turn(number, Message(role, content, _read_train(turn, role, what), tool_calls, call_id, thought))
 
 
-def join_turns(turns: Sequence[Turn], fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
+def join_turns(
+    turns: Sequence[Turn], fields: JsonObject, columns: Columns, repair: bool = False
+) -> tuple[Message, ...]:
     """The messages of the conversation, behind the text of the column `system` where there is one.
 
     Raises:
         RecordError: the turns are out of order, nothing is asked, or no answer is learned.
     """
+    turns = _repair(turns) if repair else turns
     previous: Message | None = None
     for number, message in turns:
         _check_order(number, message, previous)
@@ -122,6 +129,19 @@ def join_turns(turns: Sequence[Turn], fields: JsonObject, columns: Columns) -> t
     if messages[0].content != system:
         raise RecordError(f"the field {column!r} and message 1 hold two different system texts")
     return messages
+
+
+def _repair(turns: Sequence[Turn]) -> list[Turn]:
+    """User turns that follow each other are one, a blank line between them; those at the end are left out."""
+    repaired: list[Turn] = []
+    for turn in turns:
+        if repaired and repaired[-1].message.role == turn.message.role == "user":
+            number, before = repaired[-1]
+            content = f"{before.content}\n\n{turn.message.content}"
+            repaired[-1] = Turn(number, replace(before, content=content))
+        else:
+            repaired.append(turn)
+    return repaired[:-1] if repaired and repaired[-1].message.role == "user" else repaired
 
 
 def _check_order(number: int, message: Message, previous: Message | None) -> None:

@@ -14,8 +14,12 @@ BLOCK_BYTES = 1 << 20
 """Of text in a block, or nearly; at most `MAX_RECORD_BYTES`."""
 BLOCK_RECORDS = 4096
 """At most so many rows of a table are a block."""
-MAX_RECORD_BYTES = 16 << 20
-"""A longer line is not held in memory."""
+MAX_RECORD_BYTES = 32 << 20
+"""The longest record: a line, a row or an item of a list, unpacked. What is longer is never held in memory whole."""
+MAX_UNPACKED_BYTES = 1 << 30
+"""What is stored at once in a file, such as a column of a row group, may be so large unpacked, or larger where it is
+not `MAX_RATIO` times what is stored."""
+MAX_RATIO = 100
 
 
 class Unreadable(NamedTuple):
@@ -29,6 +33,11 @@ Rows: TypeAlias = tuple[tuple[int, Any], ...]
 
 Content: TypeAlias = bytes | pa.Buffer | Rows
 """Text, rows of a table as an Arrow stream, or rows that are read already."""
+
+
+def unpacks_too_far(num_bytes: int, num_stored: int | None) -> bool:
+    """Whether so few stored bytes as these become so many that they are meant to fill the memory."""
+    return num_bytes > MAX_UNPACKED_BYTES and num_bytes > MAX_RATIO * (num_stored or 0)
 
 
 class Piece(NamedTuple):

@@ -1,32 +1,38 @@
-"""Reads CSV files row by row. All cells are text: left to guess, a reader makes 7 of the answer 007.
+"""Reads CSV and TSV files row by row. All cells are text: left to guess, a reader makes 7 of the answer 007.
 
 The place of a row is the line that it begins in, since a cell may hold line ends.
 """
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from sft.config import CsvConfig
 from sft.data.reading import blocks
 from sft.data.reading.blocks import Piece, Unreadable
 from sft.data.reading.locations import SourceFile
 from sft.errors import UserError
 
+_DELIMITERS = ",;\t|"
+"""Those that are in use: a header of one column that holds one is most likely none."""
 
-def cut_csv(file: SourceFile) -> Iterator[Piece]:
+
+def cut_csv(file: SourceFile, rules: CsvConfig) -> Iterator[Piece]:
     """Pieces of rows that are read already: a dict of the header's names, or an `Unreadable`.
 
     Raises:
-        UserError: the header cannot be used, or a quote is left open, so that the rows behind it cannot be told.
+        UserError: the header cannot be used, a row is too long, or a quote is left open, so that the rows behind it
+            cannot be told.
     """
     csv.field_size_limit(blocks.MAX_RECORD_BYTES)  # the library has one limit for all readers
     with file.open() as (stream, share_read):
         # Bytes that are no UTF-8 come out as surrogates, so that only their own row is lost.
-        lines = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
+        lines = _Lines(file, io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=""))
         rows: list[tuple[int, Any]] = []
         num_bytes = 0
-        for number, row, num_row_bytes in _read_rows(file, lines):
+        for number, row, num_row_bytes in _read_rows(file, rules, lines):
             rows.append((number, row))
             num_bytes += num_row_bytes
             if num_bytes >= blocks.BLOCK_BYTES or len(rows) == blocks.BLOCK_RECORDS:
@@ -36,12 +42,42 @@ def cut_csv(file: SourceFile) -> Iterator[Piece]:
             yield Piece(tuple(rows), rows[0][0], len(rows), 1.0)
 
 
-def _read_rows(file: SourceFile, lines: Iterator[str]) -> Iterator[tuple[int, Any, int]]:
+class _Lines:
+    """The lines of a file. A row of several of them, as of one, may not be longer than a record may be."""
+
+    def __init__(self, file: SourceFile, lines: io.TextIOWrapper) -> None:
+        self._file, self._lines = file, lines
+        self.first = 1
+        """The line that the row begins in, set by whoever reads rows."""
+        self.num_characters = 0
+        """Of the row, so far."""
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._lines.readline(blocks.MAX_RECORD_BYTES + 1)
+        self.num_characters += len(line)
+        if self.num_characters > blocks.MAX_RECORD_BYTES:
+            raise UserError(
+                f"source {self._file.source}: {self._file.name}:{self.first}: the row that begins here has more than "
+                f"{blocks.MAX_RECORD_BYTES:,} characters, which is the most that is read. If it should not: a quote "
+                "may not be closed."
+            )
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _read_rows(file: SourceFile, rules: CsvConfig, lines: _Lines) -> Iterator[tuple[int, Any, int]]:
     """Each row's line, its cells by name or an `Unreadable`, and about how many bytes it has."""
-    reader = csv.reader(lines, strict=True)
+    delimiter = rules.delimiter or ("\t" if file.ending == ".tsv" else ",")
+    quoting = {"quotechar": rules.quote} if rules.quote else {"quoting": csv.QUOTE_NONE, "quotechar": None}
+    reader = csv.reader(lines, strict=True, delimiter=delimiter, **quoting)
     header: list[str] | None = None
     while True:
-        number = reader.line_num + 1
+        number = lines.first = reader.line_num + 1
+        lines.num_characters = 0
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -54,9 +90,9 @@ def _read_rows(file: SourceFile, lines: Iterator[str]) -> Iterator[tuple[int, An
         if not cells or (len(cells) == 1 and not cells[0].strip()):  # a blank line
             continue
         if header is None:
-            header = _check_header(file, number, cells)
+            header = _check_header(file, number, cells, delimiter)
         else:
-            yield number, _as_fields(header, cells), sum(map(len, cells))
+            yield number, _as_fields(header, cells), sum(map(len, cells)) + len(cells)
 
 
 def _explain(error: csv.Error) -> str:
@@ -66,13 +102,21 @@ def _explain(error: csv.Error) -> str:
     return text
 
 
-def _check_header(file: SourceFile, number: int, names: list[str]) -> list[str]:
+def _check_header(file: SourceFile, number: int, names: list[str], delimiter: str) -> list[str]:
     place = f"source {file.source}: {file.name}:{number}"
     if _is_broken("".join(names)):
         raise UserError(f"{place}: the header is not UTF-8. Save the file as UTF-8.")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise UserError(f"{place}: the header names a column twice: {', '.join(twice)}. Give each a name of its own.")
+        shown = ", ".join(name or "(a column without a name)" for name in twice[:5])
+        raise UserError(f"{place}: the header names a column twice: {shown}. Give each a name of its own.")
+    other = next((mark for mark in _DELIMITERS if len(names) == 1 and mark in names[0]), None)
+    if other:
+        written = "\\t" if other == "\t" else other
+        raise UserError(
+            f"{place}: the header is one column: {names[0][:80]!r}. If another character than {delimiter!r} stands "
+            f'between cells, write it into the source: csv: {{delimiter: "{written}"}}.'
+        )
     return names
 
 

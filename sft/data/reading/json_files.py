@@ -1,42 +1,38 @@
-"""Cuts files of JSON lines and of JSON into pieces, and decodes lines.
+"""Cuts files of JSON into pieces: a record a line, a list of records, or records one after another.
 
-Lines are cut without being looked at, so the process that reads is as fast as the disk. A file that is one list
-has to be read and parsed whole.
+Which of these a file is, its content says, not its ending. Lines are cut without being looked at, so the process that
+reads is as fast as the disk. Of the other two, each record is parsed to find its end.
 """
 
 import codecs
-import json
 from collections.abc import Callable, Iterator
 from io import BufferedReader
-from typing import Any
+from typing import Any, Literal
 
 from sft.data.reading import blocks
 from sft.data.reading.blocks import Piece, Unreadable
+from sft.data.reading.json_values import BrokenJsonError, ValueReader, decode_value
 from sft.data.reading.locations import SourceFile
 from sft.errors import UserError
 
-
-def cut_json_lines(file: SourceFile) -> Iterator[Piece]:
-    """Pieces of whole lines. A line that is too long is a piece of its own, without its text."""
-    with file.open() as (stream, share_read):
-        yield from _cut_lines(stream, share_read)
+_SHORT_BYTES = 1 << 16
+"""A longer first line that begins a list is not parsed to see whether it ends it."""
 
 
 def cut_json(file: SourceFile) -> Iterator[Piece]:
-    """Pieces of a file that holds a list of records, one record, or one record a line.
+    """Pieces of a file that holds a record a line, a list of records, or records one after another, over any lines.
+
+    A line that is too long is a piece of its own, without its text.
 
     Raises:
-        UserError: it is a list, and broken.
+        UserError: a list, or one of several records that are no lines, is broken or holds a record that is too long.
     """
-    if _holds_lines(file):
-        yield from cut_json_lines(file)
-        return
-    with file.open() as (stream, _):
-        text = stream.read().removeprefix(codecs.BOM_UTF8)
-    if text.lstrip().startswith(b"["):
-        yield from _cut_list(file, text)
-    else:
-        yield Piece(text, 1, 1, 1.0, is_line=False)
+    form = _find_form(file)
+    with file.open() as (stream, share_read):
+        if form == "lines":
+            yield from _cut_lines(stream, share_read)
+        else:
+            yield from _cut_values(file, stream, form == "list", share_read)
 
 
 def decode_lines(text: bytes) -> Iterator[tuple[int, Any]]:
@@ -44,19 +40,6 @@ def decode_lines(text: bytes) -> Iterator[tuple[int, Any]]:
     for offset, line in enumerate(text.split(b"\n")):
         if line and not line.isspace():
             yield offset, decode_value(line)
-
-
-def decode_value(text: bytes, is_line: bool = True) -> Any:
-    """The JSON value, or an `Unreadable`."""
-    try:
-        return json.loads(text.decode().removeprefix("\ufeff"))
-    except UnicodeDecodeError as error:
-        return Unreadable(f"invalid UTF-8 at byte {error.start} of the {'line' if is_line else 'file'}")
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if is_line else f"line {error.lineno} column {error.colno}"
-        return Unreadable(f"broken JSON: {error.msg} at {place}")
-    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
-        return Unreadable(f"broken JSON: {error}")
 
 
 def _cut_lines(stream: BufferedReader, share_read: Callable[[], float]) -> Iterator[Piece]:
@@ -88,31 +71,78 @@ def _skip_line(stream: BufferedReader, text: bytes) -> int:
     return num_bytes
 
 
-def _holds_lines(file: SourceFile) -> bool:
-    """Whether the first line that is not blank is a JSON value of its own, and no list; if it is broken, the second."""
+def _find_form(file: SourceFile) -> Literal["lines", "list", "values"]:
     lines: list[bytes] = []
     with file.open() as (stream, _):
         while len(lines) < 2 and (line := stream.readline(blocks.MAX_RECORD_BYTES)):
-            lines += [] if line.isspace() else [line.strip()]
-    first, second = (decode_value(line) for line in (*lines, b"", b"")[:2])
-    if isinstance(first, Unreadable):
-        # Of an object that is written over several lines, no line but perhaps the last is an object.
-        return lines[:1] not in ([], [b"{"], [b"["]) and isinstance(second, dict)
-    return not isinstance(first, list)
+            lines += [] if line.isspace() else [line.removeprefix(codecs.BOM_UTF8).strip()]
+    first, second = (*lines, b"", b"")[:2]
+    if first.startswith(b"["):
+        # One line that is a list, and nothing behind it, is the list of all records.
+        is_line = len(first) < _SHORT_BYTES and second and isinstance(decode_value(first), list)
+        return "lines" if is_line else "list"
+    is_whole = len(first) < blocks.MAX_RECORD_BYTES - _SHORT_BYTES  # or nearly so long that it does not matter
+    if not first.startswith(b"{") or not is_whole or not isinstance(decode_value(first), Unreadable):
+        return "lines"
+    if _begins_with_value(file):
+        return "values"
+    # Of an object that is written over several lines, no line but perhaps the last is an object.
+    is_line = file.ending != ".json" or (first != b"{" and isinstance(decode_value(second), dict))
+    return "lines" if is_line else "values"
 
 
-def _cut_list(file: SourceFile, text: bytes) -> Iterator[Piece]:
+def _begins_with_value(file: SourceFile) -> bool:
+    with file.open() as (stream, _):
+        try:
+            reader = ValueReader(stream)
+            reader.next_character()
+            reader.next_value()
+            return reader.next_character() in ("", "{")
+        except BrokenJsonError:
+            return False
+
+
+def _cut_values(
+    file: SourceFile, stream: BufferedReader, is_list: bool, share_read: Callable[[], float]
+) -> Iterator[Piece]:
+    """Pieces of records that are read already."""
+    rows: list[tuple[int, Any]] = []
+    first, num_characters = 1, 0
     try:
-        rows = json.loads(text.decode())
-    except UnicodeDecodeError as error:
-        raise UserError(f"source {file.source}: {file.name}: invalid UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        place = f"{file.name}:{error.lineno}"
-        reason = f"broken JSON: {error.msg} at column {error.colno}"
-        raise UserError(f"source {file.source}: {place}: {reason}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"source {file.source}: {file.name}: broken JSON: {error}") from None
-    length = min(max(blocks.BLOCK_BYTES * len(rows) // len(text), 1), blocks.BLOCK_RECORDS)
-    for start in range(0, len(rows), length):
-        content = tuple(enumerate(rows[start : start + length], start=start + 1))
-        yield Piece(content, start + 1, len(content), (start + len(content)) / len(rows), is_line=False)
+        reader = ValueReader(stream)
+        for value, length in _read_list(reader) if is_list else _read_values(reader):
+            rows.append((first + len(rows), value))
+            num_characters += length
+            if num_characters >= blocks.BLOCK_BYTES or len(rows) == blocks.BLOCK_RECORDS:
+                yield Piece(tuple(rows), first, len(rows), share_read(), is_line=False)
+                first, rows, num_characters = first + len(rows), [], 0
+    except BrokenJsonError as error:
+        if is_list or first + len(rows) > 1:
+            column = "" if error.column is None else f" at column {error.column}"
+            raise UserError(f"source {file.source}: {file.name}:{error.line}: {error}{column}") from None
+        # The file is one record, such as a task with its instances: it is bad, and its neighbours may be good.
+        place = "" if error.column is None else f" at line {error.line} column {error.column}"
+        rows.append((1, Unreadable(f"{error}{place}")))
+    if rows:
+        yield Piece(tuple(rows), first, len(rows), 1.0, is_line=False)
+
+
+def _read_list(reader: ValueReader) -> Iterator[tuple[Any, int]]:
+    assert reader.next_character() == "["
+    reader.skip()
+    if reader.next_character() != "]":
+        yield reader.next_value()
+        while reader.next_character() == ",":
+            reader.skip()
+            reader.next_character()
+            yield reader.next_value()
+        if reader.next_character() != "]":
+            raise reader.broken("Expecting ',' delimiter")
+    reader.skip()
+    if reader.next_character():
+        raise reader.broken("Extra data behind the list")
+
+
+def _read_values(reader: ValueReader) -> Iterator[tuple[Any, int]]:
+    while reader.next_character():
+        yield reader.next_value()

@@ -11,22 +11,27 @@ import gzip
 import io
 import lzma
 import os
+import posixpath
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
 
 from sft.config import SourceConfig
+from sft.data.reading import blocks
+from sft.data.reading.contents import HEAD_BYTES, find_compression, why_no_records
+from sft.data.reading.data_set_metadata import Tree, is_metadata
+from sft.data.reading.folders import fixed_part, match_files, once, walk_files
+from sft.data.reading.layout import Kind, choose_files
 from sft.errors import UserError
 
-ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".arrow")
+ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
@@ -35,6 +40,7 @@ COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"),
 }
 _BUFFER_BYTES = 1 << 17
+_MAX_METADATA_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +78,38 @@ class SourceFile:
         """The bytes inside the compression, and a function that says which share of the file is read.
 
         Raises:
-            UserError: the file cannot be read, or ends before its compressed content does.
+            UserError: the file cannot be read, ends before its compressed content does, or cannot hold records.
         """
-        with self.open_stored() as raw, ExitStack() as stack:
-            inner = stack.enter_context(COMPRESSIONS[self.compression](raw)) if self.compression else raw
-            stream = io.BufferedReader(inner, _BUFFER_BYTES)
+        with self._open_unpacked() as (stream, raw, _):
             yield stream, lambda: self._share_read(stream, raw)
 
+    @contextmanager
+    def _open_unpacked(self) -> Iterator[tuple[io.BufferedReader, Any, bool]]:
+        """The bytes inside the compression, the stored ones, and whether they are compressed."""
+        with self.open_stored() as raw, ExitStack() as stack:
+            stream = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
+            # By its first bytes, since a file is easily given another name; a file named as compressed has to be it.
+            compression = find_compression(stream.peek(HEAD_BYTES)) or self.compression
+            if compression:
+                stream = io.BufferedReader(stack.enter_context(COMPRESSIONS[compression](stream)), _BUFFER_BYTES)
+            if reason := why_no_records(stream.peek(HEAD_BYTES), self.ending):
+                raise UserError(f"source {self.source}: {self.name} cannot be read: {reason}.")
+            yield stream, raw, bool(compression)
+
     def _open(self) -> Any:
-        return self.filesystem.open(self.path, "rb") if self.filesystem else open(self.path, "rb", buffering=0)
+        if self.filesystem:
+            return self.filesystem.open(self.path, "rb")
+        self.check_is_file()
+        return open(self.path, "rb", buffering=0)
+
+    def check_is_file(self) -> None:
+        """Refuse what would be read for ever, or never.
+
+        Raises:
+            UserError: it is a pipe, a socket or a device.
+        """
+        if not self.filesystem and os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise UserError(f"source {self.source}: {self.name} is a pipe, a socket or a device. Needed: a file.")
 
     def _share_read(self, stream: io.BufferedReader, raw: Any) -> float:
         if not stream.peek(1):
@@ -89,20 +118,30 @@ class SourceFile:
 
     @contextmanager
     def local_copy(self) -> Iterator[str]:
-        """The path of a plain local file with the content: this file, or a copy in the temporary folder."""
-        if not self.filesystem and not self.compression:
-            yield self.path
-            return
-        with tempfile.NamedTemporaryFile(suffix=self.ending) as copy:
-            with self.open() as (stream, _):
-                shutil.copyfileobj(stream, copy)
-            copy.flush()
-            yield copy.name
+        """The path of a plain local file with the content: this file, or a copy in the temporary folder.
+
+        Raises:
+            UserError: as `open`, or the copy would be much larger than any file of records that is compressed again.
+        """
+        with self._open_unpacked() as (stream, raw, is_compressed):
+            if not self.filesystem and not is_compressed:
+                yield self.path
+                return
+            with tempfile.NamedTemporaryFile(suffix=self.ending) as copy:
+                while content := stream.read(_BUFFER_BYTES):
+                    copy.write(content)
+                    if is_compressed and blocks.unpacks_too_far(copy.tell(), raw.tell()):
+                        raise UserError(
+                            f"source {self.source}: {self.name} unpacks to more than {copy.tell():,} bytes: "
+                            "no table does. Unpack it and see what it holds."
+                        )
+                copy.flush()
+                yield copy.name
 
 
 def split_endings(name: str) -> tuple[str, str]:
-    """`a.jsonl.gz` → `.jsonl`, `.gz`; `a.jsonl` → `.jsonl` and the empty string."""
-    path = Path(name)
+    """`a.jsonl.gz` → `.jsonl`, `.gz`; `A.JSONL` → `.jsonl` and the empty string."""
+    path = Path(name.lower())
     if path.suffix in COMPRESSIONS:
         return Path(path.stem).suffix, path.suffix
     return path.suffix, ""
@@ -117,62 +156,83 @@ def is_on_hub(source: SourceConfig) -> bool:
     )
 
 
+class _Found(NamedTuple):
+    """What a path leads to, by paths relative to its folder, or to the part of a pattern before its wildcards."""
+
+    kind: Kind
+    files: dict[str, SourceFile]
+
+
 def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
-    """The files of a source that is not on the Hub, sorted by path; hidden ones are left out.
+    """The files of a source that is not on the Hub, sorted by path; hidden ones and those of other splits are left out.
 
     Raises:
-        UserError: there is none, none that can be read, or the place cannot be reached.
+        UserError: there is none, none that can be read, the place cannot be reached, or `split`, `subset` or
+            `revision` asks for what is not there.
     """
     shown = without_secrets(source.path)
+    place = f"source {source.name}: {shown}"
+    if source.revision is not None:
+        raise UserError(f"{place}: revision: {source.revision} is given, but only the Hub has any. Take it away.")
     with explained(source.name, shown):
-        files = _find_remote(source) if "://" in source.path else _find_local(source)
-    for file in files:
-        if not file.name.isascii() and file.name.encode(errors="replace").decode() != file.name:
-            name = os.fsencode(file.name).decode(errors="replace")
-            raise UserError(f"source {source.name}: the name of {name} is not UTF-8; needed: another name")
-    known = [file for file in files if file.ending in ENDINGS]
-    if not known and len(files) == 1:
-        ending = "".join(split_endings(files[0].name)) or "nothing"
-        raise UserError(f"source {source.name}: {files[0].name} ends in {ending}; needed: {_needed()}")
-    if not known:
-        names = sorted(Path(file.name).name for file in files)
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        there = f"there are {', '.join(names[:5])}{more}" if names else "it is empty"
-        raise UserError(f"source {source.name}: {shown} holds no file of records: {there}; needed: {_needed()}")
-    return tuple(sorted(_without_metadata(known), key=lambda file: file.path))
+        kind, files = _find_remote(source) if "://" in source.path else _find_local(source)
+        for file in files.values():
+            _check_name(file)
+        known = {name: file for name, file in files.items() if file.ending in ENDINGS}
+        if not known:
+            raise _no_records(place, kind, files)
+        names = frozenset(files)
+        data = sorted(name for name in known if kind == "file" or not is_metadata(name, names))
+        chosen = choose_files(source, place, kind, Tree(names, data, lambda name: _read_metadata(files[name])))
+        if not chosen:
+            raise _no_records(place, kind, files)
+        found = sorted((known[name] for name in chosen), key=lambda file: file.path)
+    local = {file.path: file for file in found if not file.filesystem}
+    return tuple(local[path] for path in once(list(local))) if local else tuple(found)
 
 
-def _find_local(source: SourceConfig) -> list[SourceFile]:
+def _check_name(file: SourceFile) -> None:
+    if not file.name.isascii() and file.name.encode(errors="replace").decode() != file.name:
+        name = os.fsencode(file.name).decode(errors="replace")
+        raise UserError(f"source {file.source}: the name of {name} is not UTF-8; needed: another name")
+
+
+def _no_records(place: str, kind: Kind, files: dict[str, SourceFile]) -> UserError:
+    if kind == "file":
+        (file,) = files.values()
+        file.check_is_file()
+        ending = "".join(split_endings(file.name)) or "nothing"
+        return UserError(f"source {file.source}: {file.name} ends in {ending}; needed: {_needed()}")
+    names = sorted(Path(name).name for name in files)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    there = f"there are {', '.join(names[:5])}{more}" if names else "it is empty"
+    return UserError(f"{place} holds no file of records: {there}; needed: {_needed()}")
+
+
+def _read_metadata(file: SourceFile) -> bytes:
+    with file.open_stored() as stored:
+        return bytes(stored.read(_MAX_METADATA_BYTES))
+
+
+def _find_local(source: SourceConfig) -> _Found:
     path = Path(source.path).expanduser()
+    kind: Kind = "file"
+    root = path.parent
     if path.is_dir():
-        found = list(_walk(path))
+        kind, root, found = "folder", path, list(walk_files(str(path)))
     elif path.exists():
         found = [str(path)]  # even where its name looks like a pattern
     else:
-        found = [name for name in glob.glob(str(path), recursive=True) if not os.path.isdir(name)]
+        found = match_files(str(path))
+        kind, root = "pattern", Path(fixed_part(str(path)))
         if not found:
             raise _missing(source, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
     # A link to nothing is found too, and said to be unreadable when it is read.
-    return [SourceFile(source.name, n, n, os.path.getsize(n) if os.path.exists(n) else None) for n in set(found)]
+    files = [SourceFile(source.name, n, n, os.path.getsize(n) if os.path.exists(n) else None) for n in found]
+    return _Found(kind, {os.path.relpath(file.path, root): file for file in files})
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """All files below the folder that are not hidden. Links are followed, but into no folder twice."""
-
-    def stop(error: OSError) -> None:
-        raise error  # a folder that may not be looked into would be left out without a word
-
-    seen = set()
-    for root, folders, names in os.walk(folder, onerror=stop, followlinks=True):
-        if (real := os.path.realpath(root)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (os.path.join(root, name) for name in names if not name.startswith("."))
-
-
-def _find_remote(source: SourceConfig) -> list[SourceFile]:
+def _find_remote(source: SourceConfig) -> _Found:
     shown = without_secrets(source.path)
     try:
         filesystem, root = fsspec.url_to_fs(source.path)
@@ -181,11 +241,12 @@ def _find_remote(source: SourceConfig) -> list[SourceFile]:
         raise UserError(f"source {source.name}: {shown} needs a package that is not installed: {reason}") from None
     # In an http URL a question mark is not a pattern's: the query is behind it.
     is_pattern = re.search(r"[*\[]" if source.path.startswith("http") else r"[*?\[]", root)
+    kind: Kind = "pattern" if is_pattern else "folder"
     try:
         if is_pattern:
             found = filesystem.glob(root, detail=True)
         elif split_endings(shown)[0] in ENDINGS and (info := filesystem.info(root))["type"] == "file":
-            found = {root: info}
+            kind, found = "file", {root: info}
         else:
             found = filesystem.find(root, detail=True)
     except FileNotFoundError as error:
@@ -196,8 +257,8 @@ def _find_remote(source: SourceConfig) -> list[SourceFile]:
         raise _missing(source, [])
     # Hidden is what lies below a hidden folder that the path itself does not name.
     start = len(root[: is_pattern.start()].rpartition("/")[0] if is_pattern else root)
-    return [
-        SourceFile(
+    files = {
+        path[start:].strip("/") or posixpath.basename(path): SourceFile(
             source.name,
             path,
             shown if path == root else without_secrets(filesystem.unstrip_protocol(path)),
@@ -206,14 +267,10 @@ def _find_remote(source: SourceConfig) -> list[SourceFile]:
         )
         for path, info in sorted(found.items())
         if info.get("type") != "directory" and "/." not in path[start:]
-    ]
-
-
-def _without_metadata(files: list[SourceFile]) -> list[SourceFile]:
-    """All but what `datasets` writes about the tables beside it."""
-    tables = {Path(file.path).parent for file in files if file.ending == ".arrow"}
-    metadata = {str(folder / name) for folder in tables for name in ("dataset_info.json", "state.json")}
-    return [file for file in files if file.path not in metadata]
+    }
+    if list(found) == [root]:
+        kind = "file"
+    return _Found(kind, files)
 
 
 def _missing(source: SourceConfig, beside: list[str]) -> UserError:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from sft.config import SourceConfig
+from sft.config import CsvConfig, SourceConfig
 from sft.data.reading.blocks import Block, Piece, Unreadable
 from sft.data.reading.csv_files import cut_csv
-from sft.data.reading.json_files import cut_json, cut_json_lines, decode_lines, decode_value
+from sft.data.reading.json_files import cut_json, decode_lines
 from sft.data.reading.locations import SourceFile, find_files, is_on_hub, without_secrets
 from sft.data.reading.tables import cut_arrow, cut_hub, cut_parquet, decode_rows, load_hub
 from sft.errors import UserError
@@ -23,11 +23,19 @@ from sft.schema import Place, Record, Rejected
 
 _READERS: dict[str, Callable[[SourceFile], Iterator[Piece]]] = {
     ".json": cut_json,
-    ".jsonl": cut_json_lines,
-    ".ndjson": cut_json_lines,
-    ".csv": cut_csv,
+    ".jsonl": cut_json,
+    ".ndjson": cut_json,
     ".parquet": cut_parquet,
     ".arrow": cut_arrow,
+}
+_CSV_ENDINGS = (".csv", ".tsv")
+_KINDS = {
+    str: "text",
+    list: "a list",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
 }
 _CHECKSUMS = ("md5Hash", "Content-MD5", "blob_id", "ETag", "etag")
 """What the file systems of fsspec call a checksum of a file's content, best first."""
@@ -42,7 +50,7 @@ def read_blocks(source: SourceConfig) -> Iterator[Block]:
     """
     if is_on_hub(source):
         return _number_blocks(source, ((source.path, piece, piece.done) for piece in cut_hub(source)))
-    return _number_blocks(source, _cut_files(find_files(source)))
+    return _number_blocks(source, _cut_files(source, _files_of(source)))
 
 
 def decode_block(block: Block) -> Iterator[Record | Rejected]:
@@ -54,7 +62,7 @@ def decode_block(block: Block) -> Iterator[Record | Rejected]:
         elif isinstance(value, Unreadable):
             yield Rejected(block.source, index, where, value.reason)
         else:
-            reason = f"the record is a {type(value).__name__}, not an object with fields"
+            reason = f"the record is {_KINDS[type(value)]}, not an object with fields"
             yield Rejected(block.source, index, where, reason)
 
 
@@ -79,17 +87,25 @@ def content_hash(source: SourceConfig) -> str:
     """
     if is_on_hub(source):
         return str(load_hub(source)._fingerprint)
-    marks = [f"{file.ending}{file.compression} {_hash_file(file)}\n" for file in find_files(source)]
+    marks = [f"{file.ending}{file.compression} {_hash_file(file)}\n" for file in _files_of(source)]
     return hashlib.sha256("".join(marks).encode()).hexdigest()
 
 
-def _cut_files(files: tuple[SourceFile, ...]) -> Iterator[tuple[str, Piece, float]]:
+def _files_of(source: SourceConfig) -> tuple[SourceFile, ...]:
+    files = find_files(source)
+    if source.csv is not None and not any(file.ending in _CSV_ENDINGS for file in files):
+        raise UserError(f"source {source.name}: csv: is given, but {files[0].name} is no CSV file. Take it away.")
+    return files
+
+
+def _cut_files(source: SourceConfig, files: tuple[SourceFile, ...]) -> Iterator[tuple[str, Piece, float]]:
     """Each piece with its file's name and the share of all files that is read up to its end."""
     sizes = [file.num_bytes for file in files]
     # Where a server does not say how large a file is, all of them count the same.
     weights = [1 if None in sizes else size or 0 for size in sizes]
     for i, file in enumerate(files):
-        for piece in _READERS[file.ending](file):
+        is_csv = file.ending in _CSV_ENDINGS
+        for piece in cut_csv(file, source.csv or CsvConfig()) if is_csv else _READERS[file.ending](file):
             done = (sum(weights[:i]) + weights[i] * piece.done) / max(sum(weights), 1)
             yield file.name, piece, done
 
@@ -114,10 +130,8 @@ def _decode(block: Block) -> Iterator[tuple[int, int, Any]]:
         yield from ((offset, number, value) for offset, (number, value) in enumerate(content))
     elif isinstance(content, pa.Buffer):
         yield from ((offset, first + offset, value) for offset, value in decode_rows(content))
-    elif block.where.is_line:
-        yield from ((offset, first + offset, value) for offset, value in decode_lines(content))
     else:
-        yield 0, first, decode_value(content, is_line=False)
+        yield from ((offset, first + offset, value) for offset, value in decode_lines(content))
 
 
 def _hash_file(file: SourceFile) -> str:

@@ -1,10 +1,13 @@
-"""Starts the ranks of one attempt after another, as forks of this process, which has imported everything: `python -m
-tests.chaos.zygote` reads a JSON line for each attempt and answers with the ranks' exit codes.
+"""Starts groups of ranks as forks of this process, which has imported everything: `python -m tests.zygote` reads a JSON
+line for each group and answers with the ranks' exit codes. To import takes seconds, to fork milliseconds.
 
 It does to a group what Ray Train does: when a rank ends with an error, the others are killed a little later.
+`tests.forked_ranks` is how tests ask it.
 """
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import signal
@@ -14,22 +17,16 @@ import traceback
 from datetime import timedelta
 from typing import Any
 
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (what the first step would import)
 import torch
 import torch.distributed as dist
+import transformers.models.llama.modeling_llama  # noqa: F401
 
-from sft.config import SftConfig
-from sft.run_folder import RunFolder
-from sft.training.attempt import begin_attempt
+from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
-from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
-from sft.training.workload import Workload
-from sft.world import World
-from tests.chaos.faults import install
+from tests.forked_ranks import DONE, FAILED
 
-DONE, ENDED, FAILED = 0, 5, 1
 _PATIENCE_SECONDS = 3.0
-_LONGEST_SECONDS = 120.0
 
 
 def main() -> None:
@@ -43,9 +40,12 @@ def main() -> None:
 
 def run_group(request: dict[str, Any]) -> list[int]:
     """Fork the ranks, wait for them, and return the exit code of each; a signal's number is negative."""
+    with contextlib.suppress(Exception):  # else each rank says why
+        importlib.import_module(request["module"])
+    gc.freeze()  # else each rank's collections look at all this again, and copy it
     pids = [os.fork() or run_rank(rank, request) for rank in range(request["size"])]
     codes: dict[int, int] = {}
-    deadline = time.monotonic() + _LONGEST_SECONDS
+    deadline = time.monotonic() + request["longest_seconds"]
     while len(codes) < len(pids):
         for rank in set(range(len(pids))) - codes.keys():
             pid, status = os.waitpid(pids[rank], os.WNOHANG)
@@ -66,7 +66,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
         log = os.open(f"{request['log']}-{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        install(request["faults"][rank], request["spoiled_steps"])
+        os.environ.update(request["variables"])
         size = request["size"]
         dist.init_process_group(
             "gloo",
@@ -75,13 +75,8 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
             world_size=size,
             timeout=timedelta(seconds=60),
         )
-        config = SftConfig.model_validate(request["config"])
-        run, world = RunFolder(config.run.dir), World(rank, size, rank, local_size=size)
-        workload = Workload.from_json(request["workload"])
-        attempt = begin_attempt(run, world)
-        limits = Limits(1, -1, request["hang_timeout_seconds"])
-        end = run_watched(config, world, workload, attempt, Wishes(run.stop_file), limits)
-        code = DONE if end == "done" else ENDED
+        function = getattr(importlib.import_module(request["module"]), request["function"])
+        code = function(rank, size, *request["arguments"]) or DONE
     except BaseException:
         traceback.print_exc()
         code = FAILED

@@ -1,0 +1,35 @@
+"""What one rank of one attempt does."""
+
+from typing import Any
+
+from sft.config import SftConfig
+from sft.run_folder import RunFolder
+from sft.training.attempt import begin_attempt
+from sft.training.watched_run import Limits, run_watched
+from sft.training.wishes import Wishes
+from sft.training.workload import Workload
+from sft.world import World
+from tests.chaos.faults import install
+from tests.forked_ranks import DONE
+
+ENDED = 5
+"""The exit code of a rank that was stopped, or whose run will not be tried again."""
+
+
+def run_attempt(
+    rank: int,
+    size: int,
+    content: dict[str, Any],
+    workload: list[str | None],
+    faults: list[list[dict[str, Any]]],
+    spoiled_steps: list[int],
+    hang_timeout_seconds: float,
+) -> int:
+    """Train with the faults of this rank, and return its exit code."""
+    install(faults[rank], spoiled_steps)
+    config = SftConfig.model_validate(content)
+    run, world = RunFolder(config.run.dir), World(rank, size, rank, local_size=size)
+    attempt = begin_attempt(run, world)
+    limits = Limits(1, -1, hang_timeout_seconds)
+    end = run_watched(config, world, Workload.from_json(workload), attempt, Wishes(run.stop_file), limits)
+    return DONE if end == "done" else ENDED
