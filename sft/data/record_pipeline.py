@@ -14,7 +14,7 @@ from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
-from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer
+from sft.data.rendering.chat_template import build_template_renderer, load_tokenizer, template_name
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
 from sft.data.task_tag import add_task_tag, tag_text
@@ -53,7 +53,7 @@ class RecordPipeline:
         self._data = data
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
         self.tokenizer = ExampleTokenizer(tokenizer)
-        render_template = build_template_renderer(tokenizer)
+        render_template = build_template_renderer(tokenizer, template_name(model))
         self.renderer = ConversationRenderer(render_template, data.train_on, self.tokenizer.special_tokens)
 
     def token_keys(self) -> npt.NDArray[np.uint64]:

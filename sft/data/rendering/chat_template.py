@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
+from sft.data.rendering.bounded_template import compile_template
 from sft.errors import UserError
 from sft.schema import JsonObject, Message
 
@@ -34,9 +34,18 @@ _CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+_MAX_REASON_CHARS = 500
+
 # What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What the code of a template raises on a conversation that it was not written for."""
+
+
+def template_name(model: ModelConfig) -> str:
+    """What messages call the run's template."""
+    if model.chat_template in (None, "chatml"):
+        return f"the chat template of {model.tokenizer or model.path}"
+    return f"model.chat_template: {model.chat_template}"
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -80,14 +89,22 @@ def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return sorted(added | set(tokenizer.all_special_ids))
 
 
-def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplate:
+def build_template_renderer(tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> RenderTemplate:
     """A function from messages and tools to the text that the tokenizer's chat template makes of them.
 
     The text is that of `tokenizer.apply_chat_template`, but for the date. The compiled template is called directly,
-    since most of the other's time goes into copying what is plain data already.
+    since most of the other's time goes into copying what is plain data already. It raises `UserError` where the
+    template goes on without end.
+
+    Args:
+        tokenizer: its chat template is set.
+        name: what messages call the template. Default: that of the tokenizer.
+
+    Raises:
+        UserError: the template is none.
     """
-    # Compiled by the tokenizer's own environment, with its filters and tags.
-    template: Any = _compile_jinja_template(tokenizer.chat_template)
+    name = name or f"the chat template of {tokenizer.name_or_path}"
+    render_bounded = compile_template(tokenizer.chat_template, name)
     context = {
         **tokenizer.special_tokens_map,
         "documents": None,
@@ -98,9 +115,12 @@ def build_template_renderer(tokenizer: PreTrainedTokenizerBase) -> RenderTemplat
     def render(messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
         turns = [template_turn(message) for message in messages]
         try:
-            return str(template.render(context, messages=turns, tools=[dict(tool) for tool in tools] or None))
+            return render_bounded({**context, "messages": turns, "tools": [dict(tool) for tool in tools] or None})
+        except UserError:
+            raise
         except REFUSALS as error:
-            raise RecordError(f"the chat template refuses the conversation: {error}") from error
+            reason = str(error)[:_MAX_REASON_CHARS]
+            raise RecordError(f"the chat template refuses the conversation: {reason}") from error
 
     return render
 
