@@ -12,11 +12,14 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sft.bounded_yaml import BoundedLoader
 from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
+from sft.small_files import read_small_text
 
 _MISSING = "nothing"
+_MAX_DEPTH = 20
 
 
 class ConfigError(UserError):
@@ -34,11 +37,7 @@ class ConfigError(UserError):
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, read without constructing objects."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the config cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    content = _parse_yaml(text, f"{path}: this is not YAML")
+    content = _parse_yaml(read_small_text(path, "the config"), f"{path}: this is not YAML")
     if not isinstance(content, dict):
         raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
     return content
@@ -50,12 +49,16 @@ def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise UserError(f"{assignment!r}: an override is section.field=value, such as train.packs_per_step=16")
+            raise UserError(
+                f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
+            )
         *parents, last = path.split(".")
+        if len(parents) > _MAX_DEPTH:
+            raise UserError(f"{_short(path)}: no field lies so deep")
         node: Any = result
         for key in parents:
             node = _child(node, key, path)
-        value = _parse_yaml(text, f"{assignment!r}: the value is not YAML")
+        value = _parse_yaml(text, f"{_shown(assignment)}: the value is not YAML")
         if isinstance(node, list):
             node[_list_index(node, last, path)] = value
         elif isinstance(node, dict):
@@ -134,14 +137,15 @@ def dump_config(config: BaseModel) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """YAML's safe loader, but a key that stands twice in a mapping is an error: the first would be lost unseen."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
+        seen = set()
+        for key in [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -154,8 +158,9 @@ def _parse_yaml(text: str, complaint: str) -> Any:
     try:
         # Copied, because an anchor and its aliases are one object, and an override of one would change all.
         return _without(yaml.load(text, _Loader), ())
-    # ValueError: a date that is none, such as 2024-13-45. RecursionError: a list that holds itself.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{complaint}: it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
         raise UserError(f"{complaint}: {' '.join(str(error).split())}") from None
 
 
@@ -293,12 +298,15 @@ def _list_index(items: list[Any], key: str, path: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if key in names:
         return names.index(key)
-    if key.isdecimal() and int(key) < len(items):
+    if key.isdecimal() and len(key) < 9 and int(key) < len(items):
         return int(key)
     known = ", ".join(str(name) for name in names if name is not None)
-    raise UserError(f"{path}: there is no {key!r}; give a number below {len(items)}, or one of: {known}")
+    raise UserError(f"{_short(path)}: there is no {_shown(key)}; give a number below {len(items)}, or one of: {known}")
 
 
 def _shown(value: Any) -> str:
-    text = value if value == _MISSING else repr(value)
+    return _short(value if value == _MISSING else repr(value))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 120 else text[:117] + "..."

@@ -607,7 +607,7 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: bytes, words:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: the config cannot be read: No such file or directory"):
         read_yaml(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="the config cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="the config cannot be read: this is a folder"):
         read_yaml(tmp_path)
 
 

@@ -23,6 +23,7 @@ from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.bounded_template import compile_template
 from sft.errors import UserError
 from sft.schema import JsonObject, Message
+from sft.small_files import read_small_text
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """What a template that asks for today is told. Llama 3.1's template writes this day where nobody tells it one."""
@@ -145,13 +146,13 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
     if model.chat_template is None:
         return _only_template(tokenizer.chat_template)
     path = Path(model.chat_template).expanduser()
+    text = read_small_text(path, "model.chat_template")
     try:
-        text = path.read_text(encoding="utf-8")
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_without_generation_marks(text))
-    except OSError as error:
-        raise UserError(f"model.chat_template: {path} cannot be read: {error.strerror}") from None
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"model.chat_template: {path}:{error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise UserError(f"model.chat_template: {path} is nested too deeply") from None
     return text
 
 
