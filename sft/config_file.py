@@ -17,6 +17,7 @@ from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
 from sft.small_files import read_small_text
+from sft.url_secrets import remember_secrets, without_secrets
 
 _MISSING = "nothing"
 _MAX_DEPTH = 20
@@ -31,7 +32,7 @@ class ConfigError(UserError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = [f"{origin}: {count}"]
         for p in problems:
-            lines += [f"  {p.path}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+            lines += [f"  {_short(p.path)}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
         super().__init__("\n".join(lines))
 
 
@@ -83,6 +84,7 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         content: the sections.
         other_sections: names that a misspelt section may also have been meant to be.
     """
+    remember_secrets(content)
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
     fields = SftConfig.model_fields
@@ -309,4 +311,5 @@ def _shown(value: Any) -> str:
 
 
 def _short(text: str) -> str:
+    text = without_secrets(text)
     return text if len(text) <= 120 else text[:117] + "..."

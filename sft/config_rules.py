@@ -7,7 +7,7 @@ others, so that one run of the command reports everything.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import DataConfig, StageConfig, TrainConfig
+from sft.config import DataConfig, ModelConfig, StageConfig, TrainConfig
 
 
 class Problem(NamedTuple):
@@ -131,6 +131,15 @@ def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
 
 
+def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
+    """They are loaded from folders and from the Hub; a URL may hold a password, and would be shown as a folder."""
+    for field in ("path", "tokenizer", "chat_template"):
+        value = getattr(model, field)
+        if value is not None and "://" in value:
+            way_out = "download it, and name the folder; or name its id on the Hub"
+            yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -142,5 +151,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (held_out_sources_are_known, ("data",)),
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
+    (models_are_no_urls, ("model",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -19,6 +19,10 @@ _SIZES = {
 """Keys of a config.json, with the least and the largest value of any model that is thinkable."""
 
 
+class ImpossibleSizesError(UserError):
+    """A config.json with sizes of no model."""
+
+
 def check_sizes(config: Mapping[str, Any], file: Path) -> None:
     """Refuse a config.json with a size that no model has: none of those who build on it would end.
 
@@ -31,7 +35,9 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
     """
     problems = [f"  {key}: {_shown(value)}; needed: {rule}" for key, value, rule in _wrong_sizes(config)]
     if problems:
-        raise UserError(f"model.path: {file} is not the config of a model that there could be:\n" + "\n".join(problems))
+        raise ImpossibleSizesError(
+            f"model.path: {file} is not the config of a model that there could be:\n" + "\n".join(problems)
+        )
 
 
 def _wrong_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:

@@ -439,6 +439,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "source_names_are_unique": [
         (["data.sources.1.name=first", "data.holdout.sources=[]"], ["data.sources.1.name"], "a name of its own")
     ],
+    "models_are_no_urls": [
+        (["model.path='s3://key:secret@bucket/model'"], ["model.path"], "its id on the Hub"),
+        (["model.tokenizer='https://host/model'"], ["model.tokenizer"], "its id on the Hub"),
+    ],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from sft.config import SourceConfig
 from sft.errors import UserError
+from sft.url_secrets import without_secrets
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".parquet", ".arrow")
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
@@ -241,12 +242,5 @@ def explained(source: str, what: str) -> Iterator[None]:
 
 
 def _unreadable(source: str, what: str, error: BaseException) -> UserError:
-    reason = without_secrets(" ".join(str(error).split())[:300]) or type(error).__name__
+    reason = without_secrets(" ".join(str(error).split()))[:300] or type(error).__name__
     return UserError(f"source {source}: {what} cannot be read: {reason}")
-
-
-def without_secrets(text: str) -> str:
-    """The text, with `user:password@` and the query taken out of every URL in it."""
-    text = re.sub(r"(\w[\w+.-]*://)[^/\s]*@", r"\1", text)
-    text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-    return re.sub(r"(\w[\w+.-]*://[^\s?'\"]*)\?[^\s'\"/]*=[^\s'\"]*", r"\1", text)
