@@ -7,12 +7,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sft.printable import fit_to_print
+from sft.printable import fit_to_print, short_name
 
 
 def page_environment(package: str) -> Environment:
     """For the templates that lie in `package`."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(package, ""),
         autoescape=True,
         undefined=StrictUndefined,
@@ -20,6 +20,8 @@ def page_environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["short_name"] = short_name
+    return environment
 
 
 def _fit(value: Any) -> Any:
