@@ -13,7 +13,7 @@ _MIN_SECRET_CHARS = 4
 """A shorter one would be found in words."""
 
 # A password may hold a slash, but what looks like a port is one.
-_USER = re.compile(r"(\w[\w+.-]*://)(?:[^/\s]*|[^\s@/:]*:(?!\d+(?:/|$))[^\s@]*)@")
+_USER = re.compile(r"(\w[\w+.-]*://)(?:[^/\s]*|[^\s@/:]*:(?!:|\d+(?:/|$))(?:(?!://)[^\s@])*)@")
 _QUERIES = (
     re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*"),
     re.compile(r"(\w[\w+.-]*://[^\s?'\"]*)\?[^\s'\"/]*=[^\s'\"]*"),
