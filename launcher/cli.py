@@ -9,12 +9,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from launcher.console import build_console, fit_for_json, let_streams_take_any_text, say_error
 from sft.errors import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 FAILED = 1
 WRONG_INPUT = 2
@@ -25,6 +22,7 @@ _OVERRIDES_HELP = "section.field=value, such as train.packs_per_step=16 or stage
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."""
+    let_streams_take_any_text()
     parser = _build_parser()
     options, rest = parser.parse_known_args(arguments)
     # argparse takes no overrides behind an option.
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return verb(options)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        say_error(error)
         return WRONG_INPUT
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
@@ -51,9 +49,9 @@ def _plan(options: argparse.Namespace) -> int:
     job = load_job(options.config, options.overrides)
     plan, forecast = plan_job(job), forecast_job(job)
     if options.json:
-        sys.stdout.write(json.dumps(plan_as_json(plan, forecast)) + "\n")
+        sys.stdout.write(json.dumps(fit_for_json(plan_as_json(plan, forecast))) + "\n")
     else:
-        _console().print(plan_table(plan, forecast))
+        build_console().print(plan_table(plan, forecast))
     return 0
 
 
@@ -67,7 +65,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    prepare(anchor_paths(job.sft), _console())
+    prepare(anchor_paths(job.sft), build_console())
     return 0
 
 
@@ -84,9 +82,9 @@ def _preflight(options: argparse.Namespace) -> int:
     quiet_third_parties()
     preflight = check(job._replace(sft=anchor_paths(job.sft)))
     if options.json:
-        sys.stdout.write(json.dumps(as_json(preflight)) + "\n")
+        sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:
-        show(preflight, _console())
+        show(preflight, build_console())
     return WRONG_INPUT if preflight.errors else 0
 
 
@@ -105,7 +103,7 @@ def _train(options: argparse.Namespace) -> int:
     quiet_third_parties()
     from launcher.driver import train
 
-    return train(job, _console(), options.until)
+    return train(job, build_console(), options.until)
 
 
 def _submit_slurm(options: argparse.Namespace) -> int:
@@ -113,7 +111,7 @@ def _submit_slurm(options: argparse.Namespace) -> int:
     from launcher.slurm import submit
 
     job = load_job(options.config, options.overrides)
-    submit(job, str(options.config), options.dry_run, _console())
+    submit(job, str(options.config), options.dry_run, build_console())
     return 0
 
 
@@ -157,7 +155,7 @@ def _verify(options: argparse.Namespace) -> int:
     from launcher.verification import verify
     from sft.run_folder import RunFolder
 
-    return 0 if verify(RunFolder(options.run_dir), _console()) else FAILED
+    return 0 if verify(RunFolder(options.run_dir), build_console()) else FAILED
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -169,11 +167,11 @@ def _status(options: argparse.Namespace) -> int:
 
     watcher = RunWatcher(RunFolder(options.run_dir))
     if options.json:
-        sys.stdout.write(json.dumps(asdict(watcher.read())) + "\n")
+        sys.stdout.write(json.dumps(fit_for_json(asdict(watcher.read()))) + "\n")
     elif options.watch:
-        status.watch(watcher, _console())
+        status.watch(watcher, build_console())
     else:
-        status.show(watcher, _console())
+        status.show(watcher, build_console())
     return 0
 
 
@@ -188,7 +186,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    config, console = anchor_paths(job.sft), _console()
+    config, console = anchor_paths(job.sft), build_console()
     wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
     if options.check and wanted != Wanted():
         raise UserError(f"--check looks at every row of the store; leave out {wanted.as_text()}.")
@@ -200,13 +198,6 @@ def _inspect(options: argparse.Namespace) -> int:
     if not options.html:
         inspection.show(config, wanted, options.num or inspection.NUM_ON_CONSOLE, seed, console)
     return 0
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    # Off a terminal, tables keep a width that fits a log.
-    return Console() if sys.stdout.isatty() else Console(width=110)
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray._private.ray_constants
 
+from launcher.console import say_error
 from launcher.plan import JobPlan
 from sft.errors import UserError
 
@@ -99,7 +100,7 @@ def _wait_for_nodes(num_nodes: int) -> None:
         if len(names) >= num_nodes:
             return
         if time.monotonic() > deadline:
-            sys.stderr.write(f"Ray has {len(names)} of {num_nodes} nodes after {_JOIN_SECONDS} s: {', '.join(names)}\n")
+            say_error(f"Ray has {len(names)} of {num_nodes} nodes after {_JOIN_SECONDS} s: {', '.join(names)}")
             return
         time.sleep(0.5)
 

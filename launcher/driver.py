@@ -4,7 +4,6 @@ Called again on the same run folder it goes on where the last call ended, howeve
 """
 
 import os
-import sys
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -14,10 +13,11 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
+from launcher.console import say_error, styled
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
@@ -34,6 +34,7 @@ from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
 from sft.model.loading import check_model
+from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.failures import describe_end
@@ -48,6 +49,8 @@ _MOST_STARTS = 1000
 bounds those that end before they can count."""
 
 _NEVER_SECONDS = 1e9
+_MAX_REASON_CHARS = 4000
+_MAX_SAMPLE_CHARS = 600
 
 
 def train(job: JobConfig, console: Console, until: str | None = None) -> int:
@@ -73,7 +76,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
 
 def _end_at_once(message: str) -> None:
     """Another driver works in the run folder: the workers end with this process, which owns them."""
-    sys.stderr.write(f"{message}\n")
+    say_error(message)
     os._exit(FAILED)
 
 
@@ -167,7 +170,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
 
 
 def _say_failed(why: str, run: RunFolder, console: Console) -> int:
-    console.print(f"[red]The training cannot go on:[/] {escape(why)}", highlight=False)
+    console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
     console.print(f"The workers' logs: {run.attempts}", highlight=False, soft_wrap=True)
     return FAILED
 
@@ -212,23 +215,19 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
         console.print(heldout_table(records.evaluations))
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
-        console.rule(f"an example of {sample.task}", style="dim")
+        console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")
         for title, text in (
             ("prompt", sample.prompt),
             ("reference", sample.reference),
             ("before", sample.before),
             ("after", sample.after),
         ):
-            console.print(f"[bold]{title:>9}[/]  ", end="")
-            console.print(_shortened(text), markup=False, highlight=False)
+            console.print(styled("[bold]{:>9}[/]  ", title), end="")
+            console.print(shortened(text, _MAX_SAMPLE_CHARS))
     last = job.sft.stages[-1].name
     console.print(f"model   {run.stage(len(job.sft.stages) - 1, last).model}", highlight=False, soft_wrap=True)
     console.print(f"report  {report}", highlight=False, soft_wrap=True)
     return DONE
-
-
-def _shortened(text: str, num_chars: int = 600) -> str:
-    return text if len(text) <= num_chars else f"{text[: num_chars // 2]} … {text[-num_chars // 2 :]}"
 
 
 def _count(plan: JobPlan) -> str:

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from launcher.block_tasks import spread_over_cluster
+from launcher.console import styled
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
 from sft.data.formats.formatting import describe_source
@@ -20,11 +21,13 @@ from sft.data.preparation import REJECTED, Progress, Report
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.tables import mixture_table
+from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.training.workload import Workload, prepare_workload
 
 _PLAIN_EVERY_SECONDS = 15.0
 _MOST_LINES = 8
+_MAX_REASON_CHARS = 2000
 
 
 class _Shown:
@@ -41,7 +44,7 @@ class _Shown:
         state = f"{progress.num_records:,} records"
         if progress.source not in self._tasks:
             self._started = now
-            self._tasks[progress.source] = self._bars.add_task(progress.source, total=1.0, state="")
+            self._tasks[progress.source] = self._bars.add_task(short_name(progress.source), total=1.0, state="")
         elif now > self._started:
             state += f"  {progress.num_records / (now - self._started):,.0f}/s"
         self._bars.update(self._tasks[progress.source], completed=progress.done, state=state)
@@ -54,10 +57,10 @@ class _Shown:
 def preparation_shown(console: Console) -> Iterator[Report]:
     """While it is open, what is reported is shown: a bar for each source, or lines where there is no terminal."""
     columns = (
-        TextColumn("preparing [bold]{task.description}"),
+        TextColumn("preparing {task.description}", markup=False),
         BarColumn(bar_width=24),
         TaskProgressColumn(),
-        TextColumn("{task.fields[state]}"),
+        TextColumn("{task.fields[state]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -86,9 +89,9 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
             draw_balance(picture, stage.name, plan.manifest["unit"], rows)
         if plan.manifest["ends_early"]:
             console.print(
-                f"[yellow]stage {stage.name} ends early:[/] max_epochs_per_task leaves {plan.manifest['num_units']:,} "
-                f"of the {plan.manifest['num_units_wanted']:,} {plan.manifest['unit'].replace('_', ' ')} of its budget",
-                highlight=False,
+                styled("[yellow]stage {} ends early:[/]", stage.name),
+                f"max_epochs_per_task leaves {plan.manifest['num_units']:,} of the "
+                f"{plan.manifest['num_units_wanted']:,} {plan.manifest['unit'].replace('_', ' ')} of its budget",
             )
         console.print(
             f"stage {stage.name}: {plan.manifest['num_packs']:,} packs in {plan.manifest['num_steps']:,} steps of "
@@ -111,8 +114,8 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
     console.print(_counts_table(counts))
     too_long = sorted(counts["too_long_by_task"].items(), key=lambda item: -item[1])
     for lines in (
-        [f"bad: {count:,} × {reason}" for reason, count in counts["reasons"].items()],
-        [f"too long: {count:,} of {task}" for task, count in too_long],
+        [f"bad: {count:,} × {shortened(reason, _MAX_REASON_CHARS)}" for reason, count in counts["reasons"].items()],
+        [f"too long: {count:,} of {short_name(task)}" for task, count in too_long],
     ):
         more = [f"… and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
         for line in lines[:_MOST_LINES] + more:
@@ -148,7 +151,8 @@ def _show_overlap(run: RunFolder, console: Console) -> None:
     )
     if found["num_training_touched"]:
         pairs = [
-            f"{row['training']} ~ {row['held_out']} {row['num_training_touched']:,}" for row in found["by_task"][:5]
+            f"{short_name(row['training'])} ~ {short_name(row['held_out'])} {row['num_training_touched']:,}"
+            for row in found["by_task"][:5]
         ]
         console.print(f"  {', '.join(pairs)}; which ones: {run.overlap}", highlight=False, markup=False)
     console.print()

@@ -13,17 +13,19 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.metrics_tail import MetricsTail
+from sft.printable import shortened
 from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder
 
 _POLL_SECONDS = 0.5
 _EVENTS_EVERY_SECONDS = 2.0
 _PLAIN_EVERY_SECONDS = 15.0
+_MAX_EVENT_CHARS = 4000
 _COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
 
 
@@ -67,10 +69,10 @@ class RunProgress:
 
     def _draw_bars(self, tails: Sequence[MetricsTail]) -> None:
         columns = (
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self._console) as progress:
@@ -104,7 +106,9 @@ class RunProgress:
         self._looked_at = time.monotonic()
         for event in self._happenings.read_new():
             color = _COLORS.get(event.kind, "yellow")
-            self._console.print(f"[{color}]{event.kind:>10}[/]  {escape(event.text)}", highlight=False)
+            self._console.print(
+                styled(f"[{color}]{{:>10}}[/]  {{}}", event.kind, shortened(event.text, _MAX_EVENT_CHARS))
+            )
 
 
 class _Happenings:

@@ -10,6 +10,8 @@ import aiohttp
 import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
+from launcher.console import fit_log, say_error
+
 SUCCEEDED, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
 
 _SILENCE_SECONDS = 60.0
@@ -68,7 +70,7 @@ class _Follower:
         return True
 
     def _print(self, text: str) -> None:
-        sys.stdout.write(text)
+        sys.stdout.write(fit_log(text))
         sys.stdout.flush()
         self._num_printed += len(text)
 
@@ -80,5 +82,5 @@ def _exit_code(details: JobDetails) -> int:
         sys.stderr.write("Stopped on request. Submitted again, the job goes on.\n")
         return STOPPED
     if details.driver_exit_code is None:
-        sys.stderr.write(f"Ray says why it failed: {details.message}\n")
+        say_error(f"Ray says why it failed: {details.message}")
     return details.driver_exit_code if details.driver_exit_code in (WRONG_INPUT, STOPPED) else FAILED

@@ -7,6 +7,7 @@ can read it, so a path that is relative is refused, and so is a URL with a passw
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,8 +17,9 @@ from launcher.preflight.node_facts import source_hash
 from sft.config import SftConfig
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
-from sft.data.reading.locations import is_on_hub, without_secrets
+from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
+from sft.url_secrets import without_secrets
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}
 """`ray job stop` sends SIGTERM, on which `sft train` saves and ends, and SIGKILL if it has not ended so many seconds
@@ -95,9 +97,21 @@ def _is_absolute(path: str) -> bool:
 
 
 def _secrets(config: SftConfig) -> Iterator[Problem]:
-    urls = {f"data.sources.{source.name}.path": source.path for source in config.data.sources}
-    for field, url in (*urls.items(), ("checkpoint.dir", config.checkpoint.dir or "")):
-        if (shown := without_secrets(url)) != url:
+    for field, value in _texts(config.model_dump(mode="json", by_alias=True)):
+        if (shown := without_secrets(value)) != value:
             rule = "holds a password or a query (not shown), and others can read what is submitted"
             way_out = "leave it out; put the secret into the environment of the nodes"
             yield Problem(field, shown, rule, way_out)
+
+
+def _texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every text of the config with its path; an item of a list goes by its name."""
+    if isinstance(value, str):
+        yield ".".join(path), value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _texts(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            name = item.get("name", i) if isinstance(item, dict) else i
+            yield from _texts(item, (*path, str(name)))

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, Tim
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from launcher.console import styled
 from sft.run_folder import RunFolder
 from sft.verification.artifacts import ReportProgress
 from sft.verification.findings import MAX_SHOWN, KindFindings
@@ -60,7 +61,12 @@ class _Shown:
 
 @contextmanager
 def _progress_shown(console: Console) -> Iterator[ReportProgress]:
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         yield _Shown(console, bars)
 
@@ -91,7 +97,7 @@ def _show_skipped(stage: StageVerified, console: Console) -> None:
 
 
 def _show_findings(findings: KindFindings, console: Console) -> None:
-    console.print(f"[red]{findings.kind.value}[/]: {findings.num:,} wrong", highlight=False)
+    console.print(styled("[red]{}[/]: {} wrong", findings.kind.value, f"{findings.num:,}"))
     for text in findings.first:
         console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
     if findings.num > len(findings.first):

@@ -19,6 +19,7 @@ import torch
 from launcher.outlook import Outlook
 from launcher.staging import fetch_as_task
 from sft.config import SftConfig
+from sft.printable import fit_to_print
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
@@ -66,7 +67,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]), fetch_as_task)
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
-        traceback.print_exc()
+        sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise
 

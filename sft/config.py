@@ -1,7 +1,8 @@
 """What a run is: the sections of the YAML file as frozen models. The docstring under a field is its help text.
 
-Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. Nothing
-here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
+Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. A field that is
+no input of the token store says so with a mark of `sft.config_effects`. Nothing here touches the machine, and nothing
+imports torch or Ray: a laptop can plan a job of many nodes.
 """
 
 from pathlib import Path
@@ -20,6 +21,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from sft.config_effects import Affects
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -61,20 +64,20 @@ class RunConfig(Section):
 class ModelConfig(Section):
     """The model to start from."""
 
-    path: str
+    path: Annotated[str, Affects("store", by_content=True)]
     """A Hugging Face folder or Hub id of a causal language model in safetensors."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, Affects("store", by_content=True)] = None
     """A folder or Hub id of the tokenizer, where it is not the model's."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Annotated[Literal["bfloat16", "float32"], Affects("numbers")] = "bfloat16"
     """What the model computes in. The optimizer's copy is float32 in both."""
-    chat_template: str | None = None
+    chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
-    turn_end: str | None = None
+    turn_end: Annotated[str | None, Affects("store", by_content=True)] = None
     """For a template that does not end its answers: the control token to put behind each answer that is learned, or
     `auto`: the model's own end of generation. A template that ends them is left as it is."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, Affects("nothing")] = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
-    trust_tokenizer_code: bool = False
+    trust_tokenizer_code: Annotated[bool, Affects("nothing")] = False
     """Whether code that comes with `tokenizer` may run."""
 
 
@@ -128,15 +131,15 @@ class SourceConfig(Section):
 
     name: Name
     """Names the source in tables and messages; the task of its records where `task` is not given."""
-    path: str
+    path: Annotated[str, Affects("store", by_content=True)]
     """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of
     files, a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
-    split: str | None = None
+    split: Annotated[str | None, Affects("store", by_content=True)] = None
     """The split to read of a data set that has several, on the Hub or in a folder here; `all` for every file. Default:
     `train`, and all of it where nothing in it names a split."""
-    subset: str | None = None
+    subset: Annotated[str | None, Affects("store", by_content=True)] = None
     """The configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
-    revision: str | None = None
+    revision: Annotated[str | None, Affects("store", by_content=True)] = None
     """The commit or tag to read of a data set on the Hub."""
     format: Format = "auto"
     """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
@@ -187,12 +190,14 @@ class DataConfig(Section):
     `error` it is a bad record."""
     bad_records: Literal["stop", "quarantine"] = "stop"
     """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
-    max_bad_share: Share = 0.05
+    max_bad_share: Annotated[Share, Affects("nothing")] = 0.05
     """With `quarantine`: where more of a source's records are bad than this, the preparation stops after all."""
     duplicates: Literal["keep", "remove", "remove_near"] = "remove"
     """Of examples that are equal but for case and white space the first is kept; `remove_near` also looks for
     examples that are equal for the most part (MinHash)."""
-    near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.8
+    near_duplicate_similarity: Annotated[
+        float, Field(gt=0.0, le=1.0), Affects("store", only_with=("duplicates", "remove_near"))
+    ] = 0.8
     """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
     turns: Literal["strict", "repair"] = "strict"
     """A conversation whose turns are out of order is a bad record, or user turns that follow each other are made one
@@ -203,14 +208,14 @@ class DataConfig(Section):
     """Whether the thoughts of an answer that is learned are learned, too; else they are read only, up to their end."""
     task_tag: TaskTagConfig | None = None
     """A line in the prompt that names the task. Default: none."""
-    holdout: HoldoutConfig = HoldoutConfig()
+    holdout: Annotated[HoldoutConfig, Affects("plan")] = HoldoutConfig()
     """What is kept out of training."""
-    cache_dir: Path = Path("~/.cache/sft")
+    cache_dir: Annotated[Path, Affects("nothing")] = Path("~/.cache/sft")
     """Where token stores are kept. They are found again by their content, whatever the run is."""
-    staging: Literal["direct", "node_local"] = "direct"
+    staging: Annotated[Literal["direct", "node_local"], Affects("nothing")] = "direct"
     """Workers read their packs from the token store, or each node brings those of its workers to its own disk while it
     trains, and they are read from there once they are there."""
-    staging_dir: str | None = None
+    staging_dir: Annotated[str | None, Affects("nothing")] = None
     """For `staging: node_local`: a folder on each node's own disk. `~` and variables such as `$SLURM_TMPDIR` are those
     of the node. Default: its temporary folder."""
 

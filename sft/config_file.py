@@ -15,8 +15,11 @@ from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
 from sft.config_yaml import parse_yaml
 from sft.errors import UserError
+from sft.small_files import read_small_text
+from sft.url_secrets import remember_secrets, without_secrets
 
 _MISSING = "nothing"
+_MAX_DEPTH = 20
 
 
 class ConfigError(UserError):
@@ -28,17 +31,13 @@ class ConfigError(UserError):
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = [f"{origin}: {count}"]
         for p in problems:
-            lines += [f"  {p.path}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+            lines += [f"  {_short(p.path)}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
         super().__init__("\n".join(lines))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, read without constructing objects."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the config cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    content = parse_yaml(text, str(path))
+    content = parse_yaml(read_small_text(path, "the config"), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
     return content
@@ -50,12 +49,16 @@ def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise UserError(f"{assignment!r}: an override is section.field=value, such as train.packs_per_step=16")
+            raise UserError(
+                f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
+            )
         *parents, last = path.split(".")
+        if len(parents) > _MAX_DEPTH:
+            raise UserError(f"{_short(path)}: no field lies so deep")
         node: Any = result
         for key in parents:
             node = _child(node, key, path)
-        value = parse_yaml(text, repr(assignment), is_field=True)
+        value = parse_yaml(text, _shown(assignment), is_field=True)
         if isinstance(node, list):
             node[_list_index(node, last, path)] = value
         elif isinstance(node, dict):
@@ -80,6 +83,7 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         content: the sections.
         other_sections: names that a misspelt section may also have been meant to be.
     """
+    remember_secrets(content)
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
     fields = SftConfig.model_fields
@@ -282,12 +286,16 @@ def _list_index(items: list[Any], key: str, path: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if key in names:
         return names.index(key)
-    if key.isdecimal() and int(key) < len(items):
+    if key.isdecimal() and len(key) < 9 and int(key) < len(items):
         return int(key)
     known = ", ".join(str(name) for name in names if name is not None)
-    raise UserError(f"{path}: there is no {key!r}; give a number below {len(items)}, or one of: {known}")
+    raise UserError(f"{_short(path)}: there is no {_shown(key)}; give a number below {len(items)}, or one of: {known}")
 
 
 def _shown(value: Any) -> str:
-    text = value if value == _MISSING else repr(value)
+    return _short(value if value == _MISSING else repr(value))
+
+
+def _short(text: str) -> str:
+    text = without_secrets(text)
     return text if len(text) <= 120 else text[:117] + "..."

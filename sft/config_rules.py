@@ -168,6 +168,15 @@ def paths_hold_no_variables(
             yield Problem(path, str(value), rule, way_out)
 
 
+def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
+    """They are loaded from folders and from the Hub; a URL may hold a password, and would be shown as a folder."""
+    for field in ("path", "tokenizer", "chat_template"):
+        value = getattr(model, field)
+        if value is not None and "://" in value:
+            way_out = "download it, and name the folder; or name its id on the Hub"
+            yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -181,5 +190,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
+    (models_are_no_urls, ("model",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

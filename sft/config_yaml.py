@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from sft.bounded_yaml import BoundedLoader
 from sft.errors import UserError
 
 _TAG = "tag:yaml.org,2002:"
@@ -34,8 +35,9 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Any:
     except _TrapError as error:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark and not is_field else ""
         raise UserError(f"{origin}:{line} {error.problem}") from None
-    # ValueError: a date that is none, such as 2024-13-45. RecursionError: a list that holds itself.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise UserError(f"{origin}: it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
         what = "the value" if is_field else "this"
         raise UserError(f"{origin}: {what} is not YAML: {' '.join(str(error).split())}") from None
 
@@ -50,7 +52,7 @@ class _TrapError(yaml.constructor.ConstructorError):
     """It is YAML, but most likely not what was meant."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """YAML's safe loader, without its traps.
 
     Errors are: a key that stands twice, of which the first would be lost unseen; a key that is no text, such as `no:`;
@@ -74,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
         """A number, or the text where YAML would count to the base of 60."""
-        text = str(node.value)
+        text = str(self.construct_scalar(node))
         if ":" in text:
             return text
         if re.fullmatch(r"[-+]?0[0-7_]+", text):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sft.url_secrets import hide_secrets
+
 Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice", "staging"]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
@@ -40,7 +42,8 @@ class EventLog:
 
     def add(self, kind: Kind, text: str, **facts: Any) -> None:
         """Write one event; what cannot be written is lost, as it must not stop the training."""
-        line = json.dumps({"kind": kind, "text": text, "rank": self._rank, "time": time.time(), "facts": facts})
+        event = {"kind": kind, "text": text, "rank": self._rank, "time": time.time(), "facts": facts}
+        line = json.dumps(hide_secrets(event))
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

@@ -457,6 +457,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "source_names_are_unique": [
         (["data.sources.1.name=first", "data.holdout.sources=[]"], ["data.sources.1.name"], "a name of its own")
     ],
+    "models_are_no_urls": [
+        (["model.path='s3://key:secret@bucket/model'"], ["model.path"], "its id on the Hub"),
+        (["model.tokenizer='https://host/model'"], ["model.tokenizer"], "its id on the Hub"),
+    ],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),
@@ -668,7 +672,7 @@ def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.yaml: the config cannot be read: No such file or directory"):
         read_yaml(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match="the config cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="the config cannot be read: this is a folder"):
         read_yaml(tmp_path)
 
 

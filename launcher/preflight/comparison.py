@@ -13,7 +13,7 @@ from launcher.preflight.findings import About, Finding, not_equal, same_on_many
 from launcher.preflight.network import Peer
 from launcher.preflight.node_facts import Contents, NodeFacts
 from launcher.preflight.shared_folders import SharedFolder
-from sft.data.reading.locations import without_secrets
+from sft.url_secrets import without_secrets
 
 DRIVER = "driver"
 """What the driver's machine is called among the nodes."""

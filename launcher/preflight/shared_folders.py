@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import fsspec
 
-from sft.data.reading.locations import without_secrets
+from sft.url_secrets import without_secrets
 
 _SEEN_WITHIN_SECONDS = 3.0
 """A network file system may show a new file a little later on another machine."""
@@ -112,7 +112,7 @@ def answer_on_node(folder: SharedFolder, word: str, who: str) -> FolderAnswer:
 
 def reason_of(error: OSError) -> str:
     """Why a folder cannot be used, without the secrets of its URL."""
-    return without_secrets(" ".join((error.strerror or str(error)).split())[:300]) or type(error).__name__
+    return without_secrets(" ".join((error.strerror or str(error)).split()))[:300] or type(error).__name__
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from launcher.console import styled
 from launcher.preflight.checks import NodeReport, Preflight
 from launcher.preflight.comparison import ClockOffset
 from launcher.preflight.findings import Finding
@@ -27,8 +28,8 @@ def show_findings(findings: Iterable[Finding], console: Console) -> None:
     """Print a line for each."""
     for finding in findings:
         color = "red" if finding.is_error else "yellow"
-        text = f"[{color}]{_kind(finding)}[/]  {finding.about.value}: {escape(finding.text)}"
-        console.print(text, highlight=False, soft_wrap=True)
+        text = styled(f"[{color}]{{}}[/]  {{}}: {{}}", _kind(finding), finding.about.value, finding.text)
+        console.print(text, soft_wrap=True)
 
 
 def summary(preflight: Preflight) -> str:
@@ -96,11 +97,12 @@ def _clock(offset: ClockOffset | None) -> str:
     return "" if offset is None else f"{offset.seconds:+.3f} s"
 
 
-def _found(node: str, preflight: Preflight) -> str:
+def _found(node: str, preflight: Preflight) -> Text:
     about = [finding for finding in preflight.findings if node in finding.nodes]
     kinds = Counter(map(_kind, about))
     color = "red" if kinds["error"] else "yellow"
-    return f"[{color}]{', '.join(_count(num, kind) for kind, num in kinds.items())}[/]" if about else "ok"
+    counted = ", ".join(_count(num, kind) for kind, num in kinds.items())
+    return Text(counted, style=color) if about else Text("ok")
 
 
 def _kind(finding: Finding) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 from fsspec.registry import known_implementations
 
-from sft.data.reading.locations import without_secrets
 from sft.errors import UserError
+from sft.url_secrets import without_secrets
 
 
 def open_storage(url: str) -> tuple[Any, str]:
@@ -29,13 +29,13 @@ def open_storage(url: str) -> tuple[Any, str]:
         protocol = url.partition("://")[0].rpartition("::")[2]
         package = known_implementations[protocol]["class"].partition(".")[0]
         raise UserError(
-            f"checkpoint.dir: {shown} needs a package that is not installed ({error}). Install it on all "
-            f"machines with `pip install {package}`, or give a folder that all machines see."
+            f"checkpoint.dir: {shown} needs a package that is not installed ({without_secrets(str(error))}). "
+            f"Install it on all machines with `pip install {package}`, or give a folder that all machines see."
         ) from None
     except (ValueError, OSError) as error:
         raise UserError(
-            f"checkpoint.dir: {shown} cannot be used: {error}. Give a URL that fsspec knows, such as "
-            "s3://bucket/run, or a folder that all machines see."
+            f"checkpoint.dir: {shown} cannot be used: {without_secrets(str(error))}. Give a URL that fsspec knows, "
+            "such as s3://bucket/run, or a folder that all machines see."
         ) from None
     root = str(path).rstrip("/")
     if problem := _find_problem(files, root):
@@ -57,7 +57,7 @@ def os_errors(shown: str) -> Iterator[None]:
         yield
     except Exception as error:
         kind = _kind_of(error)
-        text = str(error) if isinstance(error, kind) else f"{type(error).__name__}: {error}"
+        text = without_secrets(str(error) if isinstance(error, kind) else f"{type(error).__name__}: {error}")
         raise kind(f"{shown}: {text}") from error
 
 
@@ -68,11 +68,11 @@ def _find_problem(files: Any, root: str) -> str | None:
         files.ls(root, detail=False)
     except FileNotFoundError:
         bucket = root.partition("/")[0]
-        return f"there is no bucket {bucket}" if _is_missing(files, bucket) else None
+        return f"there is no bucket {without_secrets(bucket)}" if _is_missing(files, bucket) else None
     except Exception as error:
         kind = _kind_of(error)
         is_for_good = kind is PermissionError or (kind is OSError and not isinstance(error, OSError))
-        return f"{type(error).__name__}: {error}" if is_for_good else None
+        return without_secrets(f"{type(error).__name__}: {error}") if is_for_good else None
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from sft.atomic_files import MANIFEST, RECEIPT, DamagedError, describe_file, read_manifest, sign_manifest
 from sft.checkpoint.object_storage import open_storage, os_errors
 from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
-from sft.data.reading.locations import without_secrets
+from sft.url_secrets import without_secrets
 
 
 class RemotePlace:

@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from sft.atomic_files import fingerprint, is_published, write_bytes, write_text, written_aside
 from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.config_effects import store_inputs
 from sft.data.formats.formatting import resolve_source
 from sft.data.reading.blocks import Block
 from sft.data.reading.sources import content_hash, decode_block, read_blocks, read_records
@@ -204,7 +205,7 @@ def locate_store(data: DataConfig, model: ModelConfig) -> Located:
         UserError: a source, the tokenizer or the template is unusable.
     """
     preparer = BlockPreparer(resolve_sources(data), model)
-    inputs = fingerprint_inputs(preparer.data, preparer.pipeline.fingerprint)
+    inputs = fingerprint_inputs(preparer.data, model, preparer.pipeline.fingerprint)
     return Located(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
 
 
@@ -217,20 +218,20 @@ def resolve_sources(data: DataConfig) -> DataConfig:
     return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
 
 
-def fingerprint_inputs(data: DataConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
-    """Everything that the content of the store depends on; its fingerprint is the store's name."""
-    rules = {"max_len_tokens", "overlong", "bad_records", "turns", "train_on", "train_on_thoughts", "task_tag"}
-    rules.add("duplicates")
-    if data.duplicates == "remove_near":
-        rules.add("near_duplicate_similarity")
-    where_it_lies = {"path", "split", "subset", "revision"}
+def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
+    """Everything that the content of the store depends on; its fingerprint is the store's name.
+
+    That is every field of the two sections, but for those that `sft.config` marks as changing no example. What the
+    fields of a source lead to stands in it as the content's hash, what those of the model lead to as the tokenizer's.
+    """
+    inputs, of_model = store_inputs(data), store_inputs(model)
+    sources = zip(inputs["sources"], data.sources, strict=True)
     return {
         "version": STORE_VERSION,
         "tokenizer_and_template": tokenizer_fingerprint,
-        "sources": [
-            {**s.model_dump(mode="json", exclude=where_it_lies), "content": content_hash(s)} for s in data.sources
-        ],
-        **data.model_dump(mode="json", include=rules),
+        **({"model": of_model} if of_model else {}),
+        **inputs,
+        "sources": [{**given, "content": content_hash(source)} for given, source in sources],
     }
 
 

@@ -15,7 +15,7 @@ from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import RecordError, expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
-from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer, template_name
 from sft.data.rendering.inference import Inference, choose_turn_end, generation_stops
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.store_parts import PartCounts, PreparedRecord
@@ -57,7 +57,7 @@ class RecordPipeline:
         self.tokenizer = ExampleTokenizer(tokenizer)
         stops = generation_stops(model, tokenizer)
         turn_end = choose_turn_end(model, tokenizer, stops)
-        template = TemplateRenderer(tokenizer)
+        template = TemplateRenderer(tokenizer, template_name(model))
         self.inference = Inference(frozenset(stops), turn_end, data.train_on_thoughts, template.form)
         self.renderer = ConversationRenderer(
             template,

@@ -6,6 +6,7 @@ Invariant: the same rows give the same bytes, and the file is there whole or not
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.plots import LOOK
+from sft.printable import short_name
 
 MAX_TASKS = 40
 _MAX_LABEL_CHARS = 40
@@ -36,7 +38,9 @@ def draw_balance(path: Path, stage_name: str, unit: str, rows: Sequence[MixtureR
     with matplotlib.rc_context(LOOK):
         figure = balance_figure(stage_name, unit, rows)
         aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        figure.savefig(aside, format="png", dpi=110, metadata={"Software": None})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)  # drawn as a box
+            figure.savefig(aside, format="png", dpi=110, metadata={"Software": None})
     aside.replace(path)
 
 
@@ -62,7 +66,7 @@ def balance_figure(stage_name: str, unit: str, rows: Sequence[MixtureRow]) -> Fi
     share.xaxis.set_major_formatter(PercentFormatter(1.0))
     share.xaxis.set_major_locator(MaxNLocator(6))
     share.set_title(f"share of the {unit.replace('_', ' ')}", loc="left", fontsize=10)
-    share.set_yticks(ys, [_shortened(r.task) for r in shown])
+    share.set_yticks(ys, [short_name(r.task, _MAX_LABEL_CHARS) for r in shown])
     share.set_ylim(len(shown) - 0.4, -0.6)
 
     most = max([1.0, *(r.epochs for r in shown)])
@@ -95,9 +99,3 @@ def _quieten(axes: Axes, num_tasks: int) -> None:
     axes.tick_params(axis="y", length=0)
     # A reader of a tall picture sees one end of it at a time.
     axes.tick_params(axis="x", top=num_tasks > 20, labeltop=num_tasks > 20)
-
-
-def _shortened(name: str) -> str:
-    """The beginning and the end: names of one family differ there."""
-    half = _MAX_LABEL_CHARS // 2
-    return name if len(name) <= _MAX_LABEL_CHARS else f"{name[:half]}…{name[1 - half :]}"

@@ -30,6 +30,7 @@ from sft.evaluation.run_records import (
     ordered_tasks,
 )
 from sft.metrics import StepMetrics
+from sft.printable import short_name
 
 Floats = NDArray[np.float64]
 
@@ -247,8 +248,7 @@ def _bars(num_bars: int, inches_each: float) -> tuple[Figure, Axes]:
 
 
 def _name_bars(axes: Axes, tasks: Sequence[str]) -> None:
-    short = [t if len(t) <= _MAX_LABEL_CHARS else f"{t[: _MAX_LABEL_CHARS - 1]}…" for t in tasks]
-    axes.set_yticks(range(len(tasks)), short)
+    axes.set_yticks(range(len(tasks)), [short_name(task, _MAX_LABEL_CHARS) for task in tasks])
     axes.tick_params(axis="y", length=0)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.run_records import Evaluation, ordered_tasks
+from sft.printable import short_name
 
 MAX_TASKS = 30
 _MAX_EVALUATIONS = 4
@@ -62,7 +63,7 @@ def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
         table.add_column(title, justify="right", no_wrap=True, min_width=6)
     # Largest first, by what the stage trains on.
     for row in sorted(rows, key=lambda row: (-row.share, -row.share_before, row.task))[:MAX_TASKS]:
-        _add_mixture(table, Text(row.task), [row])
+        _add_mixture(table, Text(short_name(row.task)), [row])
     table.add_section()
     _add_mixture(table, Text("all"), rows, style="bold")
     return table
@@ -149,5 +150,5 @@ def _add_losses(table: Table, evaluations: Sequence[Evaluation], task: str | Non
     colour = "" if not math.isfinite(change) else "green" if change < 0 else "red"
     losses = [number(_loss(evaluation, task), 4) for evaluation in evaluations]
     shown_change = Text(percent(change, signed=True), style=colour)
-    name = Text("all" if task is None else task)
+    name = Text("all" if task is None else short_name(task))
     table.add_row(name, "unseen" if unseen else "", *losses, shown_change, style="bold" if task is None else "")

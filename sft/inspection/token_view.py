@@ -8,7 +8,6 @@ byte.
 
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.data.rendering.chat_template import control_ids
 from sft.data.token_store import TokenStore
+from sft.printable import has_no_glyph
 from sft.schema import BoolArray, Example, IntArray
 
 Kind = Literal["prompt", "answer", "stop", "special"]
@@ -171,12 +171,7 @@ def _spelled(found: str) -> str:
         return "⇥\t"
     if found[0] == " ":
         return "·" * len(found)
-    return "".join(f"⟨U+{ord(char):04X}⟩" if _has_no_glyph(char) else char for char in found)
-
-
-def _has_no_glyph(char: str) -> bool:
-    # Control, format, private use, surrogate, line and paragraph separator; and spaces that are not the space.
-    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs"}
+    return "".join(f"⟨U+{ord(char):04X}⟩" if has_no_glyph(char) else char for char in found)
 
 
 def _byte_style(backend: Any) -> Literal["byte_level", "pieces"]:

@@ -1,6 +1,5 @@
 """Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from sft.config import ModelConfig
 from sft.data.rendering.chat_template import load_tokenizer, loading_reason
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
+from sft.model_sizes import check_sizes
+from sft.small_files import read_small_json
 
 
 def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: dict[str, Any] | None = None) -> Any:
@@ -82,10 +83,10 @@ def check_model_folder(path: str) -> None:
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
     if not (folder / "config.json").is_file():
         raise UserError(f"model: {folder} has no config.json; it holds {there}")
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model: {folder}/config.json is not JSON: {error}") from None
+    config = read_small_json(folder / "config.json", "the model's config")
+    if not isinstance(config, dict):
+        raise UserError(f"model: {folder}/config.json is not the config of a model")
+    check_sizes(config, folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"model: {folder} has no weights (*.safetensors); it holds {there}. "

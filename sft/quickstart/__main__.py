@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sft.errors import UserError
+from sft.printable import fit_message
 from sft.quickstart.gguf_model import publish_model
 from sft.quickstart.stdlib_tasks import Record, build_records, write_records
 
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = build_records()
         write_records(out_dir / "data" / "stdlib.jsonl", records)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{fit_message(str(error))}\n")
         return 2
     console = Console()
     console.print(_table(records))

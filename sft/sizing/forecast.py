@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from sft.config import SftConfig
 from sft.errors import UserError
+from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
 from sft.sizing.fit import GIB, Job, largest_micro_packs, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
@@ -103,6 +104,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     try:
         shape, notes = read_shape(config.model.path)
         findings += notes
+    except ImpossibleSizesError:
+        raise
     except UserError as error:
         findings.append(str(error))
     stages = tuple(

@@ -1,6 +1,5 @@
 """Finds a model's config.json without a network: in a folder, or in the local cache of the Hub."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,8 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from sft.errors import UserError
+from sft.model_sizes import check_sizes
+from sft.small_files import read_small_json
 
 
 def read_model_config(path: str) -> tuple[dict[str, Any], Path]:
@@ -20,12 +21,10 @@ def read_model_config(path: str) -> tuple[dict[str, Any], Path]:
         UserError: there is none on this machine, or it cannot be read.
     """
     file = _find(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path: {file} cannot be read: {error}") from error
+    content = read_small_json(file, "the model's config")
     if not isinstance(content, dict):
         raise UserError(f"model.path: {file} is not the config of a model")
+    check_sizes(content, file)
     return content, file.parent
 
 

@@ -134,14 +134,18 @@ def build_shape(family: str, structure: Family, config: Mapping[str, Any]) -> Mo
     if structure.head_bias:
         ends["head.bias"] = vocab
     activation = _find(config, "hidden_act") or config.get("hidden_activation") or structure.activation
-    dropout = float(config.get(structure.dropout_key, structure.dropout)) if structure.dropout_key else 0.0
-    return ModelShape(family, structure, vocab, hidden, is_tied, layers, ends, activation, dropout)
+    if not isinstance(activation, str):
+        raise UserError(f"config.json: hidden_act: {activation!r}; needed: the name of a function")
+    dropout = config.get(structure.dropout_key, structure.dropout) if structure.dropout_key else 0.0
+    if not isinstance(dropout, int | float):
+        raise UserError(f"config.json: {structure.dropout_key}: {dropout!r}; needed: a number")
+    return ModelShape(family, structure, vocab, hidden, is_tied, layers, ends, activation, float(dropout))
 
 
 def _layer(structure: Family, config: Mapping[str, Any], index: int) -> Layer:
     hidden, heads = _number(config, "hidden_size"), _number(config, "num_attention_heads")
-    key_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or structure.head_dim or hidden // heads
+    key_heads = _optional(config, "num_key_value_heads") or heads
+    head_dim = _optional(config, "head_dim") or structure.head_dim or hidden // heads
     attention = Attention(heads * head_dim, key_heads * head_dim, heads, key_heads)
     mlp = _mlp(structure, config, index)
     norms = {f"norm.{i}": _norm_size(structure, hidden) for i in range(structure.norms_per_layer)}
@@ -172,12 +176,13 @@ def _attention_tensors(
 
 
 def _mlp(structure: Family, config: Mapping[str, Any], index: int) -> Mlp:
-    width = config.get("intermediate_size") or config.get("n_inner") or 4 * _number(config, "hidden_size")
+    width = _optional(config, "intermediate_size") or _optional(config, "n_inner")
+    width = width or 4 * _number(config, "hidden_size")
     if not structure.has_experts:
-        return Mlp(int(width))
-    is_sparse = (index + 1) % (config.get("decoder_sparse_step") or 1) == 0
+        return Mlp(width)
+    is_sparse = (index + 1) % (_optional(config, "decoder_sparse_step") or 1) == 0
     if not is_sparse or index in (config.get("mlp_only_layers") or ()):
-        return Mlp(int(width))
+        return Mlp(width)
     shared = _number(config, "shared_expert_intermediate_size") if structure.has_shared_expert else 0
     return Mlp(
         _number(config, structure.expert_width_key),
@@ -224,6 +229,13 @@ def _has(bias: Bias, structure: Family, config: Mapping[str, Any]) -> bool:
 
 def _find(config: Mapping[str, Any], key: str) -> Any:
     return config.get(key, config.get(_NAMES.get(key, key)))
+
+
+def _optional(config: Mapping[str, Any], key: str) -> int | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, int):
+        raise UserError(f"config.json: {key}: {value!r}; needed: one number for all layers")
+    return value
 
 
 def _number(config: Mapping[str, Any], key: str) -> int:

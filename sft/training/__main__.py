@@ -23,6 +23,7 @@ from sft.config_file import build_config, override, read_yaml
 from sft.data.preparation import spread_over_threads
 from sft.errors import UserError
 from sft.model.loading import check_model
+from sft.printable import fit_message
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.agreement import raise_on_all_ranks
@@ -131,7 +132,7 @@ def _end_at_once(message: str) -> None:
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{fit_message(message)}\n")
     sys.stderr.flush()
 
 

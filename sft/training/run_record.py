@@ -14,10 +14,9 @@ import yaml
 
 from sft.atomic_files import write_json, write_text
 from sft.config import CheckpointConfig, SftConfig
-from sft.config_file import dump_config
-from sft.data.reading.locations import without_secrets
 from sft.errors import UserError
 from sft.run_folder import RunFolder
+from sft.url_secrets import hide_secrets
 
 _FREE = {"logging", "evaluate", "deepspeed"}
 """Sections that may be changed when a run is resumed."""
@@ -72,7 +71,7 @@ def check_run(config: SftConfig) -> None:
     if not run.config.is_file() or not run.has_trained():
         return
     old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    changed = _differences(old, _without_secrets(config).model_dump(mode="json", by_alias=True))
+    changed = _differences(hide_secrets(old), hide_secrets(config.model_dump(mode="json", by_alias=True)))
     if changed:
         lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
         raise UserError(
@@ -85,19 +84,10 @@ def write_run_record(config: SftConfig) -> None:
     """Write the resolved config and the versions of what computes."""
     run = RunFolder(config.run.dir)
     run.stop_file.unlink(missing_ok=True)
-    write_text(run.config, dump_config(_without_secrets(config)))
+    shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
+    write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
     versions = {name: version(name) for name in PACKAGES}
     write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
-
-
-def _without_secrets(config: SftConfig) -> SftConfig:
-    """The config without the passwords and queries of URLs: others read the run folder."""
-    sources = tuple(s.model_copy(update={"path": without_secrets(s.path)}) for s in config.data.sources)
-    checkpoint = config.checkpoint
-    if checkpoint.dir is not None:
-        checkpoint = checkpoint.model_copy(update={"dir": without_secrets(checkpoint.dir)})
-    data = config.data.model_copy(update={"sources": sources})
-    return config.model_copy(update={"data": data, "checkpoint": checkpoint})
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:

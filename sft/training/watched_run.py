@@ -21,6 +21,7 @@ from sft.training.loop import RegroupError
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
+from sft.url_secrets import without_secrets
 from sft.world import World
 
 End = Literal["done", "stopped", "regroup", "wrong input", "failed"]
@@ -85,7 +86,7 @@ def collective_timeout(hang_timeout_seconds: float) -> timedelta:
 
 def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
     if is_mine:
-        write_json(attempt.folder / "ended.json", {"why": why, "message": message})
+        write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
     return why
 
 

@@ -17,9 +17,10 @@ from fsspec.registry import known_implementations
 
 from sft.config import SourceConfig
 from sft.data.reading import tables
-from sft.data.reading.locations import find_files, is_on_hub, split_endings, without_secrets
+from sft.data.reading.locations import find_files, is_on_hub, split_endings
 from sft.data.reading.sources import content_hash, read_blocks, read_records
 from sft.errors import UserError
+from sft.url_secrets import without_secrets
 
 
 def source_of(path, **settings):

@@ -382,7 +382,7 @@ def test_a_broken_template_file_is_named_with_its_line(tokenizer_dir, tmp_path):
     path.write_text("{{ bos_token }}\n{% for message in %}", encoding="utf-8")
     with pytest.raises(UserError, match=r"broken\.jinja:2: "):
         load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml")), chat_template=str(path)))
-    with pytest.raises(UserError, match=r"missing\.jinja cannot be read"):
+    with pytest.raises(UserError, match=r"missing\.jinja: model\.chat_template cannot be read"):
         load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml")), chat_template=str(tmp_path / "missing.jinja")))
 
 

@@ -1,5 +1,7 @@
 """The picture of a stage's balance shows every task it has room for, counts the rest, and is the same every time."""
 
+import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,12 @@ def test_the_same_rows_give_the_same_file(tmp_path: Path):
         draw_balance(tmp_path / name, "broad", "examples", rows_of(4, name="a$b$c <i>{i}</i>"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_names_of_any_script_and_of_any_length_are_drawn_without_a_warning(tmp_path):
+    names = ["$x_{", "\x1b[31m\u202e", "名前 𓀀 ⵣ \ue000", "word " * 600, "line\nbreak"]
+    rows = [MixtureRow(**{f.name: name if f.name == "task" else 0.2 for f in fields(MixtureRow)}) for name in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_balance(tmp_path / "balance.png", "broad $x", "supervised_tokens", rows)
+    assert (tmp_path / "balance.png").stat().st_size > 10_000

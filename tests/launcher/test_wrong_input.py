@@ -83,6 +83,12 @@ def template_that_ignores_answers(content: dict[str, Any], folder: Path) -> None
     content["model"]["chat_template"] = str(folder / "template.jinja")
 
 
+def template_without_end(content: dict[str, Any], folder: Path) -> None:
+    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
+    (folder / "endless.jinja").write_text(loops)
+    content["model"]["chat_template"] = str(folder / "endless.jinja")
+
+
 EMPTY_ANSWER = json.dumps({"instruction": "Say nothing.", "input": "", "output": " ", "task": "copy"})
 ALIEN = json.dumps({"question": "Who?", "answer": "You."})
 
@@ -111,6 +117,9 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             template_that_ignores_answers,
             ["does not show where the answer is", "the answer:", "the template's text:", "model.chat_template"],
             id="no template derivable",
+        ),
+        pytest.param(
+            template_without_end, ["endless.jinja", "was stopped", "model.chat_template"], id="template without end"
         ),
         pytest.param(
             put("stages.0.mixture", {"rates": "weights", "weights": {"copi": 1}}),

@@ -30,6 +30,7 @@ from sft.data.reading.data_set_metadata import Tree, is_metadata
 from sft.data.reading.folders import fixed_part, match_files, once, walk_files
 from sft.data.reading.layout import Kind, choose_files
 from sft.errors import UserError
+from sft.url_secrets import without_secrets
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
@@ -298,12 +299,5 @@ def explained(source: str, what: str) -> Iterator[None]:
 
 
 def _unreadable(source: str, what: str, error: BaseException) -> UserError:
-    reason = without_secrets(" ".join(str(error).split())[:300]) or type(error).__name__
+    reason = without_secrets(" ".join(str(error).split()))[:300] or type(error).__name__
     return UserError(f"source {source}: {what} cannot be read: {reason}")
-
-
-def without_secrets(text: str) -> str:
-    """The text, with `user:password@` and the query taken out of every URL in it."""
-    text = re.sub(r"(\w[\w+.-]*://)[^/\s]*@", r"\1", text)
-    text = re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-    return re.sub(r"(\w[\w+.-]*://[^\s?'\"]*)\?[^\s'\"/]*=[^\s'\"]*", r"\1", text)

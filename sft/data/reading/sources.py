@@ -16,10 +16,11 @@ from sft.config import CsvConfig, SourceConfig
 from sft.data.reading.blocks import Block, Piece, Unreadable
 from sft.data.reading.csv_files import cut_csv
 from sft.data.reading.json_files import cut_json, decode_lines
-from sft.data.reading.locations import SourceFile, find_files, is_on_hub, without_secrets
+from sft.data.reading.locations import SourceFile, find_files, is_on_hub
 from sft.data.reading.tables import cut_arrow, cut_hub, cut_parquet, decode_rows, load_hub
 from sft.errors import UserError
 from sft.schema import Place, Record, Rejected
+from sft.url_secrets import without_secrets
 
 _READERS: dict[str, Callable[[SourceFile], Iterator[Piece]]] = {
     ".json": cut_json,

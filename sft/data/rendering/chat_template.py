@@ -17,14 +17,14 @@ from typing import Any, cast
 
 import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.config import ModelConfig
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.quick_lookups import add_quick_lookups
+from sft.data.rendering.bounded_template import compile_template
 from sft.data.rendering.turn_form import derive_turn_form, template_turn
 from sft.errors import UserError
 from sft.schema import JsonObject, Message
+from sft.small_files import read_small_text
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
 """What a template that asks for today is told. Llama 3.1's template writes this day where nobody tells it one."""
@@ -36,9 +36,18 @@ _CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
+_MAX_REASON_CHARS = 500
+
 # What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What the code of a template raises on a conversation that it was not written for."""
+
+
+def template_name(model: ModelConfig) -> str:
+    """What messages call the run's template."""
+    if model.chat_template in (None, "chatml"):
+        return f"the chat template of {model.tokenizer or model.path}"
+    return f"model.chat_template: {model.chat_template}"
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -89,28 +98,20 @@ class TemplateRenderer:
     compiled template is called directly, since most of the other's time goes into copying what is plain data already.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> None:
         """Finds out which form of messages the template is written for.
+
+        Args:
+            tokenizer: its chat template is set.
+            name: what messages call the template. Default: that of the tokenizer.
 
         Raises:
             UserError: the template cannot be compiled.
         """
         self.source = str(tokenizer.chat_template)
-        # Compiled by the tokenizer's own environment, with its filters and tags.
-        try:
-            environment: Any = _compile_jinja_template(self.source).environment.overlay()
-            add_quick_lookups(environment)
-            self._template: Any = environment.from_string(self.source)
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(
-                f"model: line {error.lineno} of the tokenizer's chat template is no Jinja: {error.message}. "
-                "Write a template to a file and name it with model.chat_template."
-            ) from None
-        self._context = {
-            **tokenizer.special_tokens_map,
-            "documents": None,
-            "strftime_now": TEMPLATE_DATE.strftime,
-        }
+        name = name or f"the chat template of {tokenizer.name_or_path}"
+        self._render_bounded = compile_template(self.source, name)
+        self._context = {**tokenizer.special_tokens_map, "documents": None, "strftime_now": TEMPLATE_DATE.strftime}
         self.form = derive_turn_form(self._render)
 
     def __call__(
@@ -120,21 +121,24 @@ class TemplateRenderer:
 
         Raises:
             RecordError: the template refuses the conversation.
+            UserError: it goes on without end.
         """
         return self._render([template_turn(message, self.form) for message in messages], tools, for_generation)
 
     def _render(self, turns: Sequence[JsonObject], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
+        told = {
+            **self._context,
+            "messages": list(turns),
+            "tools": [dict(tool) for tool in tools] or None,
+            "add_generation_prompt": for_generation,
+        }
         try:
-            return str(
-                self._template.render(
-                    self._context,
-                    messages=list(turns),
-                    tools=[dict(tool) for tool in tools] or None,
-                    add_generation_prompt=for_generation,
-                )
-            )
+            return self._render_bounded(told)
+        except UserError:
+            raise
         except REFUSALS as error:
-            raise RecordError(f"the chat template refuses the conversation: {refusal_reason(error)}") from error
+            reason = refusal_reason(error)[:_MAX_REASON_CHARS]
+            raise RecordError(f"the chat template refuses the conversation: {reason}") from error
 
 
 def refusal_reason(error: Exception) -> str:
@@ -162,13 +166,13 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
     if model.chat_template is None:
         return _only_template(tokenizer.chat_template)
     path = Path(model.chat_template).expanduser()
+    text = read_small_text(path, "model.chat_template")
     try:
-        text = path.read_text(encoding="utf-8")
         jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_generation_marks(text))
-    except OSError as error:
-        raise UserError(f"model.chat_template: {path} cannot be read: {error.strerror}") from None
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"model.chat_template: {path}:{error.lineno}: {error.message}") from None
+    except RecursionError:
+        raise UserError(f"model.chat_template: {path} is nested too deeply") from None
     return text
 
 

@@ -1,0 +1,86 @@
+"""The terminal: everything that is printed goes through here, and is made fit to print.
+
+Names from data and configs are text. Nothing in them is read as markup, and what is styled says so with `Text` or
+`styled`.
+"""
+
+import codecs
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.segment import Segment
+from rich.text import Text
+
+from sft.printable import fit_message, fit_to_print
+from sft.url_secrets import hide_secrets
+
+_WIDTH = 110
+"""Off a terminal, tables keep a width that fits a log."""
+
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+_ASCII = str.maketrans({
+    "–": "-", "−": "-", "—": "-", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "·": "-", "⟨": "<", "⟩": ">",
+    "⟦": "[[", "⟧": "]]", "↵": "$", "─": "-", "’": "'", "•": "*",
+})  # fmt: skip
+
+
+class FitConsole(Console):
+    """Rich's console, for texts of others: without markup, emoji codes and highlighting, all of it fit to print."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of rich."""
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A text before it is laid out, so that tables are as wide as what is shown."""
+        return super().render_str(text if options.get("markup") else fit_to_print(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+        """What is laid out; whatever came here another way is made fit too."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else fit_to_print(text), style, control)
+
+
+def build_console() -> FitConsole:
+    """For stdout."""
+    return FitConsole() if sys.stdout.isatty() else FitConsole(width=_WIDTH)
+
+
+def styled(markup: str, *values: object) -> Text:
+    """A text with styles: `styled("[red]{}[/]: {} wrong", name, 3)`. The values are text, whatever is in them."""
+    return Text.from_markup(markup.format(*(escape(fit_to_print(str(value))) for value in values)), emoji=False)
+
+
+def say_error(message: object) -> None:
+    """A message on stderr."""
+    sys.stderr.write(f"{fit_message(str(message))}\n")
+
+
+def fit_log(text: str) -> str:
+    """The log of a program elsewhere: its colours stay, a line that it writes over itself is a line of its own."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(part if _COLOUR.fullmatch(part) else fit_to_print(part) for part in _COLOUR.split(text))
+
+
+def fit_for_json(value: Any) -> Any:
+    """Plain values for programs, without secrets; JSON spells what has no glyph by itself."""
+    return hide_secrets(value)
+
+
+def let_streams_take_any_text() -> None:
+    """A terminal of ASCII is given what it can show: no text ends a command with an error."""
+    codecs.register_error("in_ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="in_ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    given = error.object[error.start : error.end]
+    plain = given.translate(_ASCII).encode(error.encoding, "backslashreplace").decode(error.encoding)
+    return plain, error.end

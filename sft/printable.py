@@ -1,0 +1,60 @@
+"""Text made fit to print: names, contents and errors of others move no cursor, ring no bell and turn no line around.
+
+What has no glyph is spelled by its number, `⟨U+001B⟩`; secrets are taken out. Terminals, pages and plots print nothing
+that has not been here.
+"""
+
+import re
+import unicodedata
+
+from sft.url_secrets import without_secrets
+
+_UNUSUAL = re.compile(r"[^\n\t -~]")
+# These join letters in Persian, in Hindi and in emoji, and do nothing else.
+_JOINERS = "\u200c\u200d"
+_NAME_CHARS = 60
+_MAX_MESSAGE_CHARS = 20_000
+_MAX_WORD_CHARS = 1_000
+_LONG_WORD = re.compile(rf"\S{{{_MAX_WORD_CHARS + 1},}}")
+
+
+def printable(text: str) -> str:
+    """The text with line breaks and tabs as they are, and all else that has no glyph spelled out."""
+    return text if text.isascii() and text.isprintable() else _UNUSUAL.sub(lambda found: _spelled(found[0]), text)
+
+
+def fit_to_print(text: str) -> str:
+    """A text for a terminal or a page: printable, and without secrets."""
+    return printable(without_secrets(text))
+
+
+def fit_message(text: str) -> str:
+    """A message for a terminal, which floods it with no endless word and no endless list."""
+    text = _LONG_WORD.sub(lambda found: shortened(found[0], _MAX_WORD_CHARS), fit_to_print(text))
+    return shortened(text, _MAX_MESSAGE_CHARS)
+
+
+def short_name(name: str, num_chars: int = _NAME_CHARS) -> str:
+    """A name for a line of a table or a plot: one line, with its beginning and its end where it is long."""
+    return shortened(fit_to_print(name[: 4 * num_chars] + name[4 * num_chars :][-num_chars:]), num_chars).translate(
+        _LINE
+    )
+
+
+def shortened(text: str, num_chars: int) -> str:
+    """The beginning and the end: names of one family differ there."""
+    half = num_chars // 2
+    return text if len(text) <= num_chars else f"{text[:half]}…{text[half + 1 - num_chars :]}"
+
+
+def has_no_glyph(char: str) -> bool:
+    """Control, format, private use, surrogate, line and paragraph separator; and spaces that are not the space."""
+    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs"}
+
+
+_LINE = {ord("\n"): "⟨U+000A⟩", ord("\t"): " "}
+
+
+def _spelled(char: str) -> str:
+    is_harmless = not has_no_glyph(char) or char in _JOINERS or unicodedata.category(char) == "Zs"
+    return char if is_harmless else f"⟨U+{ord(char):04X}⟩"

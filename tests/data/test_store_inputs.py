@@ -1,0 +1,112 @@
+"""What the name of a token store is made of: every field of the config but those that are marked."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import create_model
+
+from sft.atomic_files import fingerprint
+from sft.config import DataConfig, ModelConfig, Section, SourceConfig, TaskTagConfig
+from sft.config_effects import Affects, affects, store_inputs
+from sft.data.preparation import fingerprint_inputs
+
+FULL: dict[str, Any] = {
+    "max_len_tokens": 9,
+    "overlong": "truncate",
+    "bad_records": "quarantine",
+    "max_bad_share": 0.5,
+    "duplicates": "keep",
+    "near_duplicate_similarity": 0.3,
+    "train_on": "last_assistant",
+    "task_tag": {"text": "T {task}", "texts": {"a": "b"}, "dropout": 0.5},
+    "holdout": {"share": 0.4, "tasks": ["t"]},
+    "cache_dir": "/c",
+    "staging": "node_local",
+    "staging_dir": "/d",
+}
+MODEL = ModelConfig(path="m")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"instruction": "Say it.", "output": "It."}\n')
+    return {"name": "a", "path": str(path), "format": "instruction"}
+
+
+def test_a_store_that_was_made_is_found_again(source: dict[str, Any]) -> None:
+    """A change of these makes every store anew. A new field leaves them alone with `absent_at`."""
+    mapped = {"columns": {"input": "context"}, "task": {"column": "task"}, "split": "all"}
+    two = [{**source, **mapped}, {**source, "name": "b", "task": "t"}]
+    near = {"duplicates": "remove_near", "near_duplicate_similarity": 0.7}
+    contents = [{"sources": [source]}, {"sources": [source], **near}, {"sources": two, **FULL}]
+    found = [fingerprint(fingerprint_inputs(DataConfig.model_validate(c), MODEL, "tokenizer")) for c in contents]
+    assert found == ["3707a6b0df339944", "408ed3e6bd419ff9", "aa085645388f1a39"]
+
+
+def with_field(section: type[Section], annotation: Any, default: Any) -> type[Any]:
+    new: Any = {"new": (annotation, default)}
+    return create_model(section.__name__, __base__=section, **new)
+
+
+@pytest.mark.parametrize("where", ["data", "a source", "the task tag", "the model"])
+def test_a_new_field_without_a_mark_is_in_the_fingerprint(where: str, source: dict[str, Any]) -> None:
+    def inputs(value: int) -> dict[str, Any]:
+        given = {"new": value}
+        model: Any = MODEL
+        data: Any = DataConfig.model_validate({"sources": [source], "task_tag": {}})
+        match where:
+            case "data":
+                data = with_field(DataConfig, int, 0).model_validate({"sources": [source]} | given)
+            case "a source":
+                data = data.model_copy(
+                    update={"sources": (with_field(SourceConfig, int, 0).model_validate(source | given),)}
+                )
+            case "the task tag":
+                data = data.model_copy(update={"task_tag": with_field(TaskTagConfig, int, 0).model_validate(given)})
+            case _:
+                model = with_field(ModelConfig, int, 0).model_validate({"path": "m"} | given)
+        return fingerprint_inputs(data, model, "tokenizer")
+
+    assert fingerprint(inputs(0)) != fingerprint(inputs(1))
+    plain: Any = fingerprint_inputs(
+        DataConfig.model_validate({"sources": [source], "task_tag": {}}), MODEL, "tokenizer"
+    )
+    assert fingerprint(inputs(0)) != fingerprint(plain), "its default, too, says that it is there"
+
+
+@pytest.mark.parametrize(
+    ("mark", "counted"),
+    [
+        (Affects("nothing"), {0: False, 1: False}),
+        (Affects("plan"), {0: False, 1: False}),
+        (Affects("numbers"), {0: False, 1: False}),
+        (Affects("store", by_content=True), {0: False, 1: False}),
+        (Affects("store", absent_at=0), {0: False, 1: True}),
+        (Affects("store", only_with=("overlong", "drop")), {0: True, 1: True}),
+        (Affects("store", only_with=("overlong", "error")), {0: False, 1: False}),
+    ],
+)
+def test_a_mark_says_when_a_field_counts(mark: Affects, counted: dict[int, bool], source: dict[str, Any]) -> None:
+    data = with_field(DataConfig, Annotated[int, mark], 0)
+    for value, counts in counted.items():
+        inputs = store_inputs(data.model_validate({"sources": [source], "new": value}))
+        assert ("new" in inputs) == counts
+
+
+def test_every_field_that_is_left_out_is_marked() -> None:
+    """The decisions, in one list: a field that is added to it was thought about."""
+    left_out = {
+        f"{section.__name__}.{name}"
+        for section in (DataConfig, SourceConfig, TaskTagConfig, ModelConfig)
+        for name, field in section.model_fields.items()
+        if affects(field) != Affects("store")
+    }
+    assert left_out == {
+        *(f"ModelConfig.{name}" for name in ("path", "tokenizer", "dtype", "chat_template", "turn_end")),
+        *(f"ModelConfig.{name}" for name in ("trust_remote_code", "trust_tokenizer_code")),
+        *(f"SourceConfig.{name}" for name in ("path", "split", "subset", "revision")),
+        *(f"DataConfig.{name}" for name in ("near_duplicate_similarity", "max_bad_share", "holdout", "cache_dir")),
+        *(f"DataConfig.{name}" for name in ("staging", "staging_dir")),
+    }
