@@ -48,6 +48,9 @@ class ModelConfig(Section):
     """What the model computes in. The optimizer's copy is float32 in both."""
     chat_template: str | None = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
+    dropout: Literal["none", "as_configured"] = "none"
+    """Whether the dropout and the noise that stand in the model's config are used in training. Drawn anew for each pack
+    of each step, whatever the number of workers."""
     trust_remote_code: bool = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
     trust_tokenizer_code: bool = False
@@ -248,6 +251,9 @@ class TrainConfig(Section):
     """Packs in one optimizer update over all workers; it never depends on how many there are."""
     micro_packs: PositiveInt = 1
     """Packs in one forward and backward pass of a worker."""
+    packing: Literal["auto", "packed", "one_example"] = "auto"
+    """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with
+    padding behind it. `auto` packs where the model is found to keep examples apart."""
     activation_checkpointing: bool = True
     """Activations are computed again in the backward pass instead of being kept."""
     logits_chunk_tokens: PositiveInt = 1024

@@ -7,7 +7,7 @@ others, so that one run of the command reports everything.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import DataConfig, StageConfig, TrainConfig
+from sft.config import DataConfig, ModelConfig, StageConfig, TrainConfig
 
 
 class Problem(NamedTuple):
@@ -131,6 +131,13 @@ def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
 
 
+def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
+    """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
+    if model.dropout == "as_configured" and train.micro_packs > 1:
+        rule = "`model.dropout: as_configured` draws for each pack by itself"
+        yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -142,5 +149,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (held_out_sources_are_known, ("data",)),
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
+    (dropout_is_of_one_pack, ("model", "train")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -24,6 +24,7 @@ FULL: dict[str, Any] = {
         "tokenizer": "owner/tokenizer",
         "dtype": "float32",
         "chat_template": "chatml",
+        "dropout": "none",
         "trust_remote_code": False,
         "trust_tokenizer_code": False,
     },
@@ -97,6 +98,7 @@ FULL: dict[str, Any] = {
         "pack_len_tokens": 1024,
         "packs_per_step": 8,
         "micro_packs": 2,
+        "packing": "one_example",
         "activation_checkpointing": False,
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
@@ -469,6 +471,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     ],
     "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
+    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }
 
 
