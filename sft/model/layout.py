@@ -7,6 +7,7 @@
 import json
 import sys
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -43,13 +44,10 @@ def choose_layout(model: ModelConfig, packing: str) -> LayoutChoice:
     Raises:
         UserError: the model is not right in what is asked for; the message says how it shows, and what to do.
     """
-    try:
-        config: Any = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model: the config of {model.path} cannot be read: {error}") from error
     asked = layout_of(packing)
     options = {"trust_remote_code": True} if model.trust_remote_code else {}
     try:
+        config = _read_config(model)
         reason = try_layout(config, asked, model.dropout, **options)
         if reason is None:
             return LayoutChoice(asked)
@@ -58,12 +56,23 @@ def choose_layout(model: ModelConfig, packing: str) -> LayoutChoice:
         return LayoutChoice(asked, f"not tried on a tiny model ({error}); the run tries it at its start")
     if packing == "auto" and other is None:
         return LayoutChoice("one_example", reason)
-    what = f"model: {model.path} ({config.model_type}) cannot be trained"
+    what = f"model: {config.model_type} cannot be trained"
     if other is None:
         raise UserError(f"{what} packed: {reason}. Set train.packing=auto or train.packing=one_example.")
     if other == reason:
         raise UserError(f"{what}: {reason}. Choose another model.")
     raise UserError(f"{what}. Packed: {reason}. One example a row: {other}. Choose another model.")
+
+
+def _read_config(model: ModelConfig) -> Any:
+    # A file of another name than config.json is what `sft plan` may be given.
+    path = Path(model.path).expanduser()
+    try:
+        place = path if path.exists() else model.path
+        return AutoConfig.from_pretrained(place, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        # Said where the model is loaded.
+        raise CannotTryError(_first_line(error)) from error
 
 
 def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: Any) -> str | None:

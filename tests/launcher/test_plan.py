@@ -17,6 +17,19 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder: what a plan has found out of a model is kept there for the others."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".cache" / "sft").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+
+
 @pytest.fixture
 def llama(tmp_path: Path) -> str:
     """The override that names a folder with nothing but a config.json."""
