@@ -132,7 +132,7 @@ def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> st
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].removeprefix("model: ")
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"
 
 
 def _main() -> None:

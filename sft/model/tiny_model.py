@@ -7,6 +7,7 @@ the first of each kind. Kinds of layers, of positions, of norms and of scales st
 
 import copy
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,15 +124,15 @@ def _small(content: Mapping[str, Any]) -> dict[str, Any]:
         if _NUM_LAYERS.fullmatch(name) and isinstance(value, int):
             small[name] = min(value, layers[1])
         elif isinstance(value, list) and layers[0] and len(value) == layers[0]:
-            small[name] = value[: layers[1]]
+            small[name] = [min(v, _most(name)) if type(v) is int else v for v in value[: layers[1]]]
         elif isinstance(value, list) and _is_layer_list(name, value):
             small[name] = [index for index in value if index < layers[1]]
         elif name == "hybrid_override_pattern" and isinstance(value, str):
             small[name] = value[: layers[1]]
         elif _SPECIAL_IDS.fullmatch(name):
             small[name] = _special(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            small[name] = next((min(value, most) for pattern, most in _AT_MOST if re.fullmatch(pattern, name)), value)
+        elif type(value) is int:
+            small[name] = min(value, _most(name))
     for heads, kv_heads in _KV_HEADS:
         if content.get(kv_heads) is not None and content[kv_heads] == content.get(heads):
             small[kv_heads] = small[heads]
@@ -140,6 +141,10 @@ def _small(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(width, int) and all(isinstance(small.get(name), int) for name in (heads, head_dim, expand)):
             small[heads] = small[expand] * width // small[head_dim]
     return small
+
+
+def _most(name: str) -> int:
+    return next((most for pattern, most in _AT_MOST if re.fullmatch(pattern, name)), sys.maxsize)
 
 
 def _small_section(value: Any, layers: tuple[int, int]) -> Any:
@@ -160,16 +165,22 @@ def _num_layers(content: Mapping[str, Any]) -> tuple[int, int]:
     num, needed = max(given), 2
     for name, value in content.items():
         if isinstance(value, list) and len(value) == num and all(isinstance(kind, str) for kind in value):
-            needed = max(needed, 1 + max(value.index(kind) for kind in set(value)))
+            needed = max(needed, _two_of_each(value))
         elif isinstance(value, list) and _is_layer_list(name, value) and value:
             needed = max(needed, 1 + min(value))
         elif isinstance(value, int) and _PERIOD.fullmatch(name):
             needed = max(needed, value)
         elif name == "hybrid_override_pattern" and isinstance(value, str):
-            needed = max(needed, 1 + max(value.index(kind) for kind in set(value)))
+            needed = max(needed, _two_of_each(list(value)))
         elif name in ("first_k_dense_replace", "num_dense_layers") and isinstance(value, int):
             needed = max(needed, 1 + value)
     return num, min(num, needed, MAX_LAYERS)
+
+
+def _two_of_each(kinds: list[str]) -> int:
+    """The number of layers with two of each kind, where they come soon, or at least one."""
+    places = [[i for i, kind in enumerate(kinds) if kind == wanted][:2] for wanted in set(kinds)]
+    return 1 + max(max((i for i in place if i < MAX_LAYERS), default=place[0]) for place in places)
 
 
 def _is_layer_list(name: str, value: list[Any]) -> bool:
