@@ -37,8 +37,8 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return {"layout": None, "reason": f"{error.name} is not installed here"}
-    model, packing = config.model, config.train.packing
-    kept = _kept(config, [content, model.dropout, model.trust_remote_code, packing, versions])
+    model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
+    kept = _kept(config, [content, model.dropout, model.trust_remote_code, asked, versions])
     answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(config)
     if answer["layout"] is not None and kept.parents[1].is_dir():
         write_json(kept, answer)
@@ -53,7 +53,11 @@ def _kept(config: SftConfig, known_by: list[Any]) -> Path:
 
 
 def _ask(config: SftConfig) -> dict[str, Any]:
-    asked = {"model": config.model.model_dump(mode="json"), "packing": config.train.packing}
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+    }
     command = [sys.executable, "-m", "sft.model.layout"]
     # Nothing is downloaded to plan.
     options: dict[str, Any] = {"env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}

@@ -1,7 +1,6 @@
 """Turns off what is random in a model's forward pass: dropout, left-out layers, noise on the way to experts."""
 
 import re
-from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -21,12 +20,3 @@ def turn_dropout_off(model: nn.Module) -> None:
         for name, value in vars(module).items():
             if type(value) is float and _RATE.fullmatch(name):
                 setattr(module, name, 0.0)
-
-
-def has_dropout(model: Any) -> bool:
-    """Whether a rate of `model` is above zero."""
-    return any(
-        (isinstance(module, _DropoutNd) and module.p > 0)
-        or any(type(value) is float and value > 0 and _RATE.fullmatch(name) for name, value in vars(module).items())
-        for module in model.modules()
-    )

@@ -1,7 +1,7 @@
 """How examples are laid before a model, decided on a tiny model of its class: no machine is held for it.
 
-`python -m sft.model.layout` decides in a process of its own, for programs without torch: it reads
-`{"model": …, "packing": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, as one line of JSON each.
+`python -m sft.model.layout` decides in a process of its own, for programs without torch: it reads `{"model": …,
+"packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, each a line of JSON.
 """
 
 import json
@@ -38,8 +38,13 @@ class CannotTryError(Exception):
     """No tiny model of the class could be made or run on its own, so nothing is known of its layouts."""
 
 
-def choose_layout(model: ModelConfig, packing: str) -> LayoutChoice:
+def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> LayoutChoice:
     """The layout that `train.packing` asks for, or under `auto` the first of the two that the model is right in.
+
+    Args:
+        model: the model.
+        packing: `train.packing`.
+        max_len_tokens: of an example.
 
     Raises:
         UserError: the model is not right in what is asked for; the message says how it shows, and what to do.
@@ -48,6 +53,7 @@ def choose_layout(model: ModelConfig, packing: str) -> LayoutChoice:
     options = {"trust_remote_code": True} if model.trust_remote_code else {}
     try:
         config = _read_config(model)
+        _refuse_moving_positions(config.get_text_config(), max_len_tokens)
         reason = try_layout(config, asked, model.dropout, **options)
         if reason is None:
             return LayoutChoice(asked)
@@ -73,6 +79,25 @@ def _read_config(model: ModelConfig) -> Any:
     except (OSError, ValueError) as error:
         # Said where the model is loaded.
         raise CannotTryError(_first_line(error)) from error
+
+
+def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
+    """Some models stretch the positions of a whole batch where one example in it is long.
+
+    Raises:
+        UserError: examples may be so long.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    sections = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
+    for rope in sections:
+        kind, table = rope.get("rope_type"), getattr(config, "max_position_embeddings", None)
+        longest = rope.get("original_max_position_embeddings") or table
+        if kind in ("dynamic", "longrope") and longest is not None and max_len_tokens > longest:
+            raise UserError(
+                f"data.max_len_tokens: {max_len_tokens} is more than {longest}, above which this model's positions "
+                f"(`rope_type: {kind}`) depend on the longest example of a batch: a long one would change the others. "
+                f"Set it to {longest} or less."
+            )
 
 
 def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: Any) -> str | None:
@@ -139,7 +164,7 @@ def _main() -> None:
     logging.set_verbosity_error()
     asked = json.load(sys.stdin)
     try:
-        choice = choose_layout(ModelConfig(**asked["model"]), asked["packing"])
+        choice = choose_layout(ModelConfig(**asked["model"]), asked["packing"], asked["max_len_tokens"])
         answer: dict[str, Any] = choice._asdict()
     except UserError as error:
         answer = {"error": str(error)}

@@ -44,13 +44,17 @@ class NllHead(nn.Module):
         Without `targets_S`, it is the output layer in whose place it stands, for the model's own forward.
         """
         if targets_S is None:
-            return linear(hidden_SH, self.weight, self.bias)
+            return self._linear(hidden_SH)
         chunks = max(1, -(-len(targets_S) // self.chunk_tokens))
         pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
         return torch.cat([checkpoint(self._chunk_nll, h, t, use_reentrant=False) for h, t in pieces])
 
+    def _linear(self, hidden_SH: Tensor) -> Tensor:
+        # Some models keep what they add up in float32.
+        return linear(hidden_SH.to(self.weight.dtype), self.weight, self.bias)
+
     def _chunk_nll(self, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
-        logits_SV = linear(hidden_SH, self.weight, self.bias).float() * self.scale
+        logits_SV = self._linear(hidden_SH).float() * self.scale
         if self.softcap:
             logits_SV = self.softcap * torch.tanh(logits_SV / self.softcap)
         return cross_entropy(logits_SV, targets_S, reduction="none")

@@ -46,7 +46,7 @@ def _decide(config: SftConfig) -> dict[str, Any]:
         recorded: dict[str, Any] = read_json(run.layout)
         return recorded
     try:
-        choice = choose_layout(config.model, config.train.packing)
+        choice = choose_layout(config.model, config.train.packing, config.data.max_len_tokens)
     except UserError as error:
         return {"error": str(error)}
     write_json(run.layout, choice._asdict())
