@@ -73,17 +73,17 @@ def plan_job(job: JobConfig) -> JobPlan:
 def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:
     """How examples are laid before the model, why, and what it costs."""
     if layout["layout"] is None:
-        return f"whether the model can be packed is found out when the run starts: {layout['reason']}"
-    why = f": {layout['reason']}" if layout["reason"] else ""
+        return f"layout: whether the model can be packed is found out when the run starts: {layout['reason']}"
+    why = f", because {layout['reason']}" if layout["reason"] else ""
     if layout["layout"] == "packed":
-        return f"examples are packed{why}"
+        return f"layout: packed{why}"
     costs = [
         f"stage {stage.name}: {stage.rows.batches:.1f} passes of each worker in a step, packed "
         f"{stage.rows.packed_batches}; {stage.rows.padding:.1%} of the slots are padding"
         for stage in needs.stages
         if stage.rows is not None
     ]
-    return "; ".join([f"examples are laid one a row{why}", *(costs or ["what it costs is known after `sft prepare`"])])
+    return "; ".join([f"layout: one example a row{why}", *(costs or ["what it costs is known after `sft prepare`"])])
 
 
 def forecast_job(job: JobConfig) -> Forecast:

@@ -59,7 +59,7 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> Layo
             return LayoutChoice(asked)
         other = try_layout(config, "one_example", model.dropout, **options) if asked == "packed" else reason
     except CannotTryError as error:
-        return LayoutChoice(asked, f"not tried on a tiny model ({error}); the run tries it at its start")
+        return LayoutChoice(asked, f"it could not be tried on a tiny model ({error}): the run tries it at its start")
     if packing == "auto" and other is None:
         return LayoutChoice("one_example", reason)
     what = f"model: {config.model_type} cannot be trained"

@@ -35,8 +35,8 @@ def settle_layout(config: SftConfig, world: World, events: EventLog) -> SftConfi
     if "error" in decided:
         raise UserError(decided["error"], is_everywhere=True)
     if world.is_first:
-        why = f": {decided['reason']}" if decided["reason"] else ""
-        events.add("layout", f"examples are laid {IN_WORDS[decided['layout']]}{why}", **decided)
+        why = f", because {decided['reason']}" if decided["reason"] else ""
+        events.add("layout", f"layout: {IN_WORDS[decided['layout']]}{why}", **decided)
     return config.model_copy(update={"train": config.train.model_copy(update={"packing": decided["layout"]})})
 
 
