@@ -14,7 +14,7 @@ from sft.config import SftConfig
 from sft.engine.engine import Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
-from sft.model.layout import IN_WORDS, choose_layout
+from sft.model.layout import IN_WORDS, LayoutChoice, choose_layout
 from sft.model.packing_probe import ordinary_token_ids, probe_layout
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
@@ -34,9 +34,9 @@ def settle_layout(config: SftConfig, world: World, events: EventLog) -> SftConfi
     decided = answer[0]
     if "error" in decided:
         raise UserError(decided["error"], is_everywhere=True)
-    if world.is_first:
+    if world.is_first and decided != LayoutChoice("packed")._asdict():
         why = f", because {decided['reason']}" if decided["reason"] else ""
-        events.add("layout", f"layout: {IN_WORDS[decided['layout']]}{why}", **decided)
+        events.add("layout", f"{IN_WORDS[decided['layout']]}{why}", **decided)
     return config.model_copy(update={"train": config.train.model_copy(update={"packing": decided["layout"]})})
 
 

@@ -39,9 +39,9 @@ any machine is held, and the real one again at the start of each stage (`sft.mod
 one example must leave the loss of all others as it was, tokens may not see what is behind them, and the loss of
 each example must be that of transformers' own forward pass.
 
-The table is of a machine without a GPU, where no kernels for state-space layers are installed. With them, `auto` packs
-where they keep examples apart. Families of which no tiny model could be made are tried when a run starts. `make models`
-checks all of it in a few minutes, `make models ARGS=--pin` writes it anew.
+It is tried on the CPU in float32, where rounding is far below any leak, so kernels of a GPU that would keep the
+states of packed examples apart are not made use of. Families of which no tiny model could be made are tried when a
+run starts. `make models` checks the table, `make models ARGS=--pin` writes it anew.
 
 """
 
