@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster chaos lint types clean
+.PHONY: help install quickstart test test-cluster models chaos lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -41,6 +41,9 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster $(ARGS)
+
+models: install ## try every family of models of the installed transformers; ARGS=--pin writes docs/MODELS.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py --all-families --timeout 1800 $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)

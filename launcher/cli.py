@@ -43,11 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from launcher.config import load_job
-    from launcher.plan import forecast_job, plan_as_json, plan_job
+    from launcher.layout_check import find_layout
+    from launcher.plan import forecast_job, layout_note, plan_as_json, plan_job
     from launcher.plan_table import plan_table
 
     job = load_job(options.config, options.overrides)
     plan, forecast = plan_job(job), forecast_job(job)
+    note = layout_note(find_layout(job.sft), forecast)
+    forecast = forecast._replace(findings=(*forecast.findings, note))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(plan_as_json(plan, forecast))) + "\n")
     else:
@@ -60,12 +63,15 @@ def _prepare(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
+    from launcher.layout_check import find_layout
     from launcher.preparation import prepare
     from sft.training.process import quiet_third_parties
     from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    prepare(anchor_paths(job.sft), build_console())
+    config = anchor_paths(job.sft)
+    find_layout(config)
+    prepare(config, build_console())
     return 0
 
 

@@ -33,6 +33,7 @@ from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
+from sft.model.layout import choose_layout
 from sft.model.loading import check_model
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
@@ -70,6 +71,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     check_model(job.sft.model)
+    choose_layout(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens)
     with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
         return _train(job, names.index(until) + 1, console)
 

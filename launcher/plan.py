@@ -4,6 +4,7 @@
 the model's config.json and what `sft prepare` has left, and imports no torch.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from launcher.config import JobConfig
@@ -67,6 +68,22 @@ def plan_job(job: JobConfig) -> JobPlan:
     least = cluster.workers if isinstance(cluster.workers, int) else cluster.workers[0]
     cpus = workers * cluster.cpus_per_worker
     return JobPlan(least, workers, cpus, int(workers * cluster.gpus_per_worker), train.packs_per_step, tuple(stages))
+
+
+def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:
+    """How examples are laid before the model, why, and what it costs."""
+    if layout["layout"] is None:
+        return f"layout: whether the model can be packed is found out when the run starts: {layout['reason']}"
+    why = f", because {layout['reason']}" if layout["reason"] else ""
+    if layout["layout"] == "packed":
+        return f"layout: packed{why}"
+    costs = [
+        f"stage {stage.name}: {stage.rows.batches:.1f} passes of each worker in a step, packed "
+        f"{stage.rows.packed_batches}; {stage.rows.padding:.1%} of the slots are padding"
+        for stage in needs.stages
+        if stage.rows is not None
+    ]
+    return "; ".join([f"layout: one example a row{why}", *(costs or ["what it costs is known after `sft prepare`"])])
 
 
 def forecast_job(job: JobConfig) -> Forecast:

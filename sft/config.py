@@ -72,6 +72,9 @@ class ModelConfig(Section):
     """What the model computes in. The optimizer's copy is float32 in both."""
     chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
+    dropout: Annotated[Literal["none", "as_configured"], Affects("numbers")] = "none"
+    """Whether the dropout and the noise that stand in the model's config are used in training. Drawn anew for each pack
+    of each step, whatever the number of workers."""
     turn_end: Annotated[str | None, Affects("store", by_content=True)] = None
     """For a template that does not end its answers: the control token to put behind each answer that is learned, or
     `auto`: the model's own end of generation. A template that ends them is left as it is."""
@@ -300,6 +303,9 @@ class TrainConfig(Section):
     """Packs in one optimizer update over all workers; it never depends on how many there are."""
     micro_packs: PositiveInt = 1
     """Packs in one forward and backward pass of a worker."""
+    packing: Literal["auto", "packed", "one_example"] = "auto"
+    """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with
+    padding behind it. `auto` packs where the model is found to keep examples apart."""
     activation_checkpointing: bool = True
     """Activations are computed again in the backward pass instead of being kept."""
     logits_chunk_tokens: PositiveInt = 1024

@@ -135,7 +135,20 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML: every field with its value, readable by `build_config`."""
-    return yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+    content = config.model_dump(mode="json", by_alias=True)
+    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which would fold the line breaks of Unicode into spaces."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    quoted = '"' if any(char in text for char in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:

@@ -177,6 +177,13 @@ def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
             yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
 
 
+def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
+    """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
+    if model.dropout == "as_configured" and train.micro_packs > 1:
+        rule = "`model.dropout: as_configured` draws for each pack by itself"
+        yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -191,5 +198,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
+    (dropout_is_of_one_pack, ("model", "train")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 from sft.url_secrets import hide_secrets
 
-Kind = Literal["resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice", "staging"]
+Kind = Literal[
+    "resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice", "staging", "layout"
+]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
-loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave, or did not."""
+loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave, or did not. `layout`:
+how examples are laid before the model."""
 
 
 @dataclass(frozen=True, slots=True)

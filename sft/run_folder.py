@@ -1,6 +1,7 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
-RUN_DIR/config.yaml · manifest.json · overlap.json · report.html · sample_answers.json · tensorboard/ · driver.lock
+RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
+    tensorboard/ · driver.lock
 RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
@@ -80,6 +81,11 @@ class RunFolder:
     def manifest(self) -> Path:
         """The versions of what computes."""
         return self.path / "manifest.json"
+
+    @property
+    def layout(self) -> Path:
+        """How examples are laid before the model, and why."""
+        return self.path / "layout.json"
 
     @property
     def report(self) -> Path:

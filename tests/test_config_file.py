@@ -25,6 +25,7 @@ FULL: dict[str, Any] = {
         "dtype": "float32",
         "chat_template": "chatml",
         "turn_end": "auto",
+        "dropout": "none",
         "trust_remote_code": False,
         "trust_tokenizer_code": False,
     },
@@ -101,6 +102,7 @@ FULL: dict[str, Any] = {
         "pack_len_tokens": 1024,
         "packs_per_step": 8,
         "micro_packs": 2,
+        "packing": "one_example",
         "activation_checkpointing": False,
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
@@ -502,6 +504,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
+    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }
 
 

@@ -1,18 +1,25 @@
 """Gives a rank the micro-batches of any step. It has no state: the state of the data loader is the step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from sft.data.collate import Batch, collate
+import numpy as np
+
+from sft.data.collate import Batch, Layout, collate, collate_rows, empty_batch
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.schema import Pack
+from sft.row_plan import row_cost
+from sft.schema import IntArray, Pack
+from sft.seeds import derive_seed
 from sft.step_plan import EMPTY_PACK, StepPlan
 
 
 @dataclass(frozen=True, slots=True)
 class StepLoader:
-    """The part of one rank in each step of a plan. It reads the packs of its own rank and no others."""
+    """The part of one rank in each step of a plan. It reads the packs of its own rank and no others.
+
+    The layout changes neither the plan nor what a rank feeds in a step, only how it lies before the model.
+    """
 
     store: TokenStore
     plan: PackPlan
@@ -20,6 +27,9 @@ class StepLoader:
     rank: int
     read_staged: Callable[[int], Pack | None] | None = None
     """Gives a pack that lies nearer than the store, on this node's disk, or None where it does not."""
+    layout: Layout = "packed"
+    dropout_seed: int | None = None
+    """Where it is given, each batch holds one pack or a part of it, and has a seed of its own."""
 
     def num_supervised_tokens(self, step: int) -> int:
         """Tokens in the loss of the whole step, over all ranks: known before it runs."""
@@ -27,11 +37,50 @@ class StepLoader:
 
     def own_packs(self, step: int) -> list[int]:
         """The packs that this rank feeds in `step`."""
-        return [pack for packs in self.steps.rank_packs(step, self.rank) for pack in packs if pack != EMPTY_PACK]
+        return self._packs_of(step, self.rank)
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This rank's micro-batches of `step`."""
-        return [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]
+        """This rank's micro-batches of `step`: as many as every other rank has."""
+        if self.layout == "packed":
+            batches = [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]
+        else:
+            batches = self._in_rows(step)
+        return batches if self.dropout_seed is None else self._seeded(batches, step)
+
+    def _in_rows(self, step: int) -> list[Batch]:
+        groups = [[self._read(pack) for pack in packs] for packs in self._groups(step, self.rank)]
+        batches = [batch for packs in groups for batch in collate_rows(packs, self._max_slots)]
+        ranks = [self._lengths(step, rank) for rank in range(self.steps.world_size)]
+        # ZeRO-3's ranks run the model together: who has fewer batches than another runs empty ones.
+        missing = row_cost(ranks, self._max_slots).num_batches - len(batches)
+        return batches + [empty_batch(self.layout)] * missing
+
+    @property
+    def _max_slots(self) -> int:
+        return self.steps.micro_packs * int(self.plan.manifest["inputs"]["pack_len_tokens"])
+
+    def _groups(self, step: int, rank: int) -> list[list[int]]:
+        """The packs whose examples share batches: all of the rank's, or each by itself."""
+        packs = self._packs_of(step, rank)
+        return [packs] if self.dropout_seed is None else [[pack] for pack in packs]
+
+    def _lengths(self, step: int, rank: int) -> list[IntArray]:
+        return [self._lengths_of(packs) for packs in self._groups(step, rank)]
+
+    def _lengths_of(self, packs: Sequence[int]) -> IntArray:
+        ids = [self.plan.pack_examples(pack) for pack in packs]
+        return self.store.lengths[np.concatenate(ids)] if ids else np.zeros(0, dtype=np.int64)
+
+    def _packs_of(self, step: int, rank: int) -> list[int]:
+        return [pack for packs in self.steps.rank_packs(step, rank) for pack in packs if pack != EMPTY_PACK]
+
+    def _seeded(self, batches: Sequence[Batch], step: int) -> list[Batch]:
+        seeded, pack, part = [], EMPTY_PACK, 0
+        for batch in batches:
+            pack, part = (batch.fed[0][0], 0) if batch.fed else (pack, part + 1)
+            assert self.dropout_seed is not None
+            seeded.append(replace(batch, seed=derive_seed(self.dropout_seed, step, pack, part)))
+        return seeded
 
     def _collate(self, packs: list[int]) -> Batch:
         return collate([None if pack == EMPTY_PACK else self._read(pack) for pack in packs])

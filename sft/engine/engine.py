@@ -7,6 +7,7 @@ so that checkpoints know nothing of how an engine lays out its memory: state is 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from sft.data.collate import Batch
@@ -61,6 +62,14 @@ class Engine(Protocol):
         """The summed nll of each segment, without a gradient: (num_segments,) float64 on the CPU."""
         ...
 
+    def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
+        """The nll of each supervised token, in the order of the rows, without a gradient: (S,) float32 on the CPU.
+
+        With `by_own_forward`, by the model's own forward pass (see `sft.model.loss.SupervisedNll`); without it as in
+        training, but for dropout.
+        """
+        ...
+
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum of `values` over all ranks, on the CPU."""
         ...
@@ -97,6 +106,16 @@ class Engine(Protocol):
     def hf_model(self) -> Any:
         """The Hugging Face model, for its config and generation config."""
         ...
+
+
+def run_without_gradient(module: nn.Module, run: Callable[[], Tensor], training: bool) -> Tensor:
+    """What `run` gives with `module` in training mode or not; afterwards it is in training mode."""
+    module.train(training)
+    try:
+        with torch.no_grad():
+            return run()
+    finally:
+        module.train()
 
 
 def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> list[Any]:

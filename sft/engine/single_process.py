@@ -10,7 +10,17 @@ from torch.nn.utils import clip_grad_norm_
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.collate import Batch
-from sft.engine.engine import STATE_KINDS, NonFiniteError, ReadState, Shard, StepResult, decay_groups
+from sft.engine.engine import (
+    STATE_KINDS,
+    NonFiniteError,
+    ReadState,
+    Shard,
+    StepResult,
+    decay_groups,
+    run_without_gradient,
+)
+from sft.model.attention import attention_for, layout_of
+from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
 from sft.world import World
@@ -22,7 +32,11 @@ class SingleProcessEngine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str) -> None:
         """Load the model whole."""
         self.world = World()
-        model = load_model(config.model, model_path, getattr(torch, config.model.dtype))
+        attention = attention_for(layout_of(config.train.packing))
+        model = load_model(config.model, model_path, getattr(torch, config.model.dtype), attention=attention)
+        self._is_random = config.model.dropout == "as_configured"
+        if not self._is_random:
+            turn_dropout_off(model)
         model.train()
         self._module = SupervisedNll(model, config.train.logits_chunk_tokens)
         self._max_grad_norm = optimizer.max_grad_norm
@@ -44,6 +58,8 @@ class SingleProcessEngine:
         nll = 0.0
         gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         for batch in micro_batches:
+            if batch.seed is not None:
+                torch.manual_seed(batch.seed)
             nll_sum = self._module(batch).sum()
             (nll_sum / num_supervised_tokens).backward()
             nll += float(nll_sum.detach())
@@ -66,8 +82,14 @@ class SingleProcessEngine:
 
     def segment_nll(self, batch: Batch) -> Tensor:
         """The summed nll of each segment; see `Engine`."""
-        with torch.no_grad():
-            return nll_by_segment(self._module(batch), batch)
+        return nll_by_segment(self._run(batch, False, False), batch)
+
+    def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
+        """The nll of each supervised token; see `Engine`."""
+        return self._run(batch, by_own_forward, not by_own_forward and not self._is_random)
+
+    def _run(self, batch: Batch, by_own_forward: bool, training: bool) -> Tensor:
+        return run_without_gradient(self._module, lambda: self._module(batch, by_own_forward), training)
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """There is one rank."""

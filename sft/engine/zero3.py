@@ -29,8 +29,18 @@ from deepspeed.utils import (
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.collate import Batch
-from sft.engine.engine import STATE_KINDS, NonFiniteError, ReadState, Shard, StepResult, decay_groups
+from sft.engine.engine import (
+    STATE_KINDS,
+    NonFiniteError,
+    ReadState,
+    Shard,
+    StepResult,
+    decay_groups,
+    run_without_gradient,
+)
 from sft.engine.zero3_config import build_zero3_config
+from sft.model.attention import attention_for, layout_of
+from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
 from sft.world import World
@@ -52,7 +62,11 @@ class Zero3Engine:
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, on_cuda)
         dtype = getattr(torch, config.model.dtype)
-        model = load_model(config.model, model_path, dtype, zero_config)
+        attention = attention_for(layout_of(config.train.packing))
+        model = load_model(config.model, model_path, dtype, zero_config, attention)
+        self._is_random = config.model.dropout == "as_configured"
+        if not self._is_random:
+            turn_dropout_off(model)
         if config.train.activation_checkpointing:
             # transformers 5.23 renamed the method.
             name = "activation_checkpointing_enable"
@@ -79,6 +93,8 @@ class Zero3Engine:
         nll = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            if batch.seed is not None:
+                torch.manual_seed(batch.seed)
             nll_sum = self._engine(batch.to(self.device)).sum()
             # DeepSpeed averages over the ranks; times the world size, that is the sum.
             self._engine.backward(nll_sum * (self.world.size / num_supervised_tokens), scale_wrt_gas=False)
@@ -108,11 +124,13 @@ class Zero3Engine:
     def segment_nll(self, batch: Batch) -> Tensor:
         """The summed nll of each segment; see `Engine`."""
         on_device = batch.to(self.device)
-        self._engine.eval()
-        with torch.no_grad():
-            nll = nll_by_segment(self._engine(on_device), on_device)
-        self._engine.train()
-        return nll.cpu()
+        nll_S = run_without_gradient(self._engine, lambda: self._engine(on_device), False)
+        return nll_by_segment(nll_S, on_device).cpu()
+
+    def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
+        """The nll of each supervised token; see `Engine`."""
+        on_device, training = batch.to(self.device), not by_own_forward and not self._is_random
+        return run_without_gradient(self._engine, lambda: self._engine(on_device, by_own_forward), training).cpu()
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""

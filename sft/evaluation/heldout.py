@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sft.atomic_files import write_json
+from sft.data.collate import Layout
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -31,6 +32,7 @@ def measure_heldout(
     name: str,
     step: int | None = None,
     tell: Callable[[], None] = lambda: None,
+    layout: Layout = "packed",
 ) -> dict[str, Any]:
     """The mean nll of each task's supervised tokens, in nats; all ranks call this together.
 
@@ -40,13 +42,14 @@ def measure_heldout(
         name: of the model, for the result.
         step: after which it is measured, for the result.
         tell: called before each micro-batch, for whoever watches whether there is progress.
+        layout: how examples are laid before the model, as in training.
 
     Returns:
         `{"name", "step", "loss", "tasks": {task: {"loss", "num_supervised_tokens", "num_examples", "unseen"}}}`
     """
     store, plan, world = heldout.store, heldout.plan, engine.world
     steps = StepPlan(len(plan), world.size, world.size, 1)
-    loader = StepLoader(store, plan, steps, world.rank)
+    loader = StepLoader(store, plan, steps, world.rank, layout=layout)
     # Columns: nll, supervised tokens, examples.
     sums = torch.zeros(len(store.tasks), 3, dtype=torch.float64)
     for i in range(steps.num_steps):

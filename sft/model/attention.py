@@ -7,13 +7,16 @@ Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width.
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 
+from sft.data.collate import Layout
 from sft.errors import UserError
 
 PACKED_ATTENTION = "sft_packed"
@@ -29,8 +32,9 @@ def packed_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    cu_seq_lens_q: Tensor,
-    max_length_q: int,
+    dropout: float = 0.0,
+    cu_seq_lens_q: Tensor | None = None,
+    max_length_q: int = 0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in each layer. Returns the output as (B, T, H, D), and no weights.
@@ -41,8 +45,39 @@ def packed_attention(
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:
             raise UserError(f"model: {type(module).__name__} needs attention with {name}, which packs do not support")
+    if cu_seq_lens_q is None:
+        raise UserError(f"model: {type(module).__name__} is not told where the examples of a pack begin")
+    if dropout:
+        raise UserError(f"model: {type(module).__name__} drops attention weights, which packs do not support")
     attend = _attend_cuda if query_BHTD.is_cuda else _attend_by_segment
     return attend(query_BHTD, key_BHTD, value_BHTD, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
+
+
+def layout_of(packing: str) -> Layout:
+    """The layout that `train.packing` names. `auto` is settled before (see `sft.model.layout`), else it is packed."""
+    return "one_example" if packing == "one_example" else "packed"
+
+
+def attention_for(layout: Layout) -> str | None:
+    """The `attn_implementation` of a layout; None leaves the choice to transformers."""
+    return PACKED_ATTENTION if layout == "packed" else None
+
+
+@contextmanager
+def attention_of(model: nn.Module, name: str) -> Iterator[None]:
+    """Have all layers of `model` use the attention called `name`, until the block ends.
+
+    Not by `set_attn_implementation`, which tells some models apart from their source and leaves them as they are.
+    """
+    configs = {id(c): c for m in model.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)}
+    before = {key: config._attn_implementation_internal for key, config in configs.items()}
+    try:
+        for config in configs.values():
+            config._attn_implementation_internal = name
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation_internal = before[key]
 
 
 def _attend_by_segment(

@@ -15,14 +15,21 @@ from sft.model_sizes import check_sizes
 from sft.small_files import read_small_json
 
 
-def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: dict[str, Any] | None = None) -> Any:
-    """The model at `path`, ready for packed rows.
+def load_model(
+    model: ModelConfig,
+    path: str,
+    dtype: torch.dtype,
+    zero_config: dict[str, Any] | None = None,
+    attention: str | None = PACKED_ATTENTION,
+) -> Any:
+    """The model at `path`, ready for packed rows, or for rows of one example.
 
     Args:
         model: says whether code that comes with the model may run.
         path: a folder or Hub id; that of the config, or the model of the stage before.
         dtype: what the parameters are loaded in.
         zero_config: DeepSpeed's config, where the model is to be partitioned while it is loaded (`zero.Init`).
+        attention: the implementation; None leaves the choice to transformers.
 
     Raises:
         UserError: there are no weights at `path`, or they are not of a causal language model.
@@ -34,7 +41,7 @@ def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: d
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=dtype,
-            attn_implementation=PACKED_ATTENTION,
+            attn_implementation=attention,
             trust_remote_code=model.trust_remote_code,
             use_safetensors=True,
         )
@@ -59,8 +66,6 @@ def check_model(model: ModelConfig) -> None:
     except (OSError, ValueError) as error:
         reason = loading_reason(error, "trust_remote_code")
         raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
-    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
-        raise UserError(f"model: {model.path} needs attention with soft-capped logits, which packs do not support")
     num_embeddings = config.get_text_config().vocab_size
     if len(tokenizer) > num_embeddings:
         raise UserError(

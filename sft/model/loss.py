@@ -3,7 +3,7 @@
 The one shift between a token and its prediction is here: the token at `t + 1` is predicted from the hidden state at
 `t`. As no segment starts with a supervised token, no prediction crosses from one example to the next.
 
-Shape suffixes: `B` rows (always 1), `T` tokens, `S` supervised tokens, `H` hidden width, `V` vocabulary.
+Shape suffixes: `B` rows (1 where they are packed), `T` tokens, `S` supervised tokens, `H` hidden width, `V` vocabulary.
 """
 
 from typing import Any
@@ -14,6 +14,10 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
 from sft.data.collate import Batch
+from sft.errors import UserError
+from sft.model.attention import attention_of
+
+_SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 
 class NllHead(nn.Module):
@@ -29,18 +33,28 @@ class NllHead(nn.Module):
         self.weight = output.weight
         self.bias = output.bias
         self.chunk_tokens = chunk_tokens
-        # What some models do to their logits: Gemma 2 bends, Granite divides, Cohere multiplies.
-        self.softcap = getattr(config, "final_logit_softcapping", None)
+        # What some models do to their logits: Gemma 2 bends, Granite divides, Cohere multiplies. Whether this is all
+        # that a model does is found by the probe (see `packing_probe`).
+        self.softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
         self.scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
-    def forward(self, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
-        """The nll of each target: (S,) float32. With no target at all it still depends on every parameter."""
+    def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None) -> Tensor:
+        """The nll of each target: (S,) float32. With no target at all it still depends on every parameter.
+
+        Without `targets_S`, it is the output layer in whose place it stands, for the model's own forward.
+        """
+        if targets_S is None:
+            return self._linear(hidden_SH)
         chunks = max(1, -(-len(targets_S) // self.chunk_tokens))
         pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
         return torch.cat([checkpoint(self._chunk_nll, h, t, use_reentrant=False) for h, t in pieces])
 
+    def _linear(self, hidden_SH: Tensor) -> Tensor:
+        # Some models keep what they add up in float32.
+        return linear(hidden_SH.to(self.weight.dtype), self.weight, self.bias)
+
     def _chunk_nll(self, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
-        logits_SV = linear(hidden_SH, self.weight, self.bias).float() * self.scale
+        logits_SV = self._linear(hidden_SH).float() * self.scale
         if self.softcap:
             logits_SV = self.softcap * torch.tanh(logits_SV / self.softcap)
         return cross_entropy(logits_SV, targets_S, reduction="none")
@@ -50,31 +64,62 @@ class SupervisedNll(nn.Module):
     """A causal language model from a batch to the nll of its supervised tokens."""
 
     def __init__(self, model: Any, chunk_tokens: int) -> None:
-        """`model` is a Hugging Face causal language model; its output layer is replaced."""
+        """`model` is a Hugging Face causal language model; its output layer is replaced.
+
+        Raises:
+            UserError: the model has no output layer of the usual kind.
+        """
         super().__init__()
-        model.set_output_embeddings(NllHead(model.get_output_embeddings(), model.config, chunk_tokens))
+        output = model.get_output_embeddings()
+        if not isinstance(output, nn.Linear):
+            kind = "no output layer" if output is None else f"an output layer of the class {type(output).__name__}"
+            raise UserError(f"model: {type(model).__name__} has {kind}; a linear layer over the vocabulary is needed")
+        model.set_output_embeddings(NllHead(output, model.config.get_text_config(), chunk_tokens))
         self.model = model
 
-    def forward(self, batch: Batch) -> Tensor:
-        """The nll of each supervised token, in the order of the row: (S,) float32."""
-        hidden_BTH = self.model.base_model(
-            input_ids=batch.input_ids_BT,
-            position_ids=batch.position_ids_BT,
-            use_cache=False,
-            cu_seq_lens_q=batch.cu_seqlens,
-            cu_seq_lens_k=batch.cu_seqlens,
-            max_length_q=batch.max_seqlen,
-            max_length_k=batch.max_seqlen,
+    @property
+    def _body(self) -> Any:
+        """What is below the output layer; Llama 4's class misnames it."""
+        return self.model.model if self.model.base_model is self.model else self.model.base_model
+
+    def forward(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
+        """The nll of each supervised token, in the order of the rows: (S,) float32.
+
+        With `by_own_forward`, all of it is transformers': the plain attention that the model's authors wrote down, and
+        the model's own logits. It holds for a row of one segment, and costs all logits of the row.
+        """
+        rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
+        targets_S = batch.input_ids_BT[rows, predicted_at + 1]
+        if by_own_forward:
+            with attention_of(self.model, "eager"):
+                logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
+            return cross_entropy(logits_BTV[rows, predicted_at].float(), targets_S, reduction="none")
+        hidden_BTH = self._body(
+            input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
         ).last_hidden_state
-        predicted_at = batch.loss_mask_BT[0, 1:].nonzero().squeeze(1)
-        targets_S = batch.input_ids_BT[0, predicted_at + 1]
-        nll_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[0, predicted_at], targets_S)
+        nll_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S)
         return nll_S
 
 
+def _boundaries(batch: Batch) -> dict[str, Any]:
+    """What tells the layers where the segments of a packed row begin, under the names that transformers has for it."""
+    if batch.layout != "packed":
+        return {}
+    lengths = batch.cu_seqlens.diff()
+    segments = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device, dtype=torch.int32), lengths)
+    return {
+        "cu_seq_lens_q": batch.cu_seqlens,
+        "cu_seq_lens_k": batch.cu_seqlens,
+        "max_length_q": batch.max_seqlen,
+        "max_length_k": batch.max_seqlen,
+        "seq_idx": segments.unsqueeze(0),
+    }
+
+
 def nll_by_segment(nll_S: Tensor, batch: Batch) -> Tensor:
-    """Sums of the nll over each segment of the row: (num_segments,) float64."""
-    supervised_at = batch.loss_mask_BT[0].nonzero().squeeze(1)
-    segments = torch.bucketize(supervised_at, batch.cu_seqlens[1:].long(), right=True)
+    """Sums of the nll over each segment: (num_segments,) float64."""
+    rows, supervised_at = batch.loss_mask_BT.nonzero(as_tuple=True)
+    in_row = torch.bucketize(supervised_at, batch.cu_seqlens[1:].long(), right=True)
+    segments = in_row if batch.layout == "packed" else rows
     sums = torch.zeros(len(batch.cu_seqlens) - 1, dtype=torch.float64, device=nll_S.device)
     return sums.index_add_(0, segments, nll_S.detach().double())

@@ -14,6 +14,7 @@ from sft.sizing.memory import Memory, peak_memory
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.planned_stages import PlannedStage, read_planned
 from sft.sizing.read_shape import read_shape
+from sft.sizing.row_costs import RowsOfStage
 from sft.sizing.setting import Setting
 from sft.sizing.storage import Storage, plan_storage
 from sft.sizing.traffic import Traffic, step_traffic
@@ -55,6 +56,8 @@ class StageForecast(NamedTuple):
     """Rows of the mixture table; none before `sft prepare`."""
     is_planned: bool
     """`sft prepare` has made the plan; else tokens and times are those of full packs, which is the most."""
+    rows: RowsOfStage | None
+    """What one example a row costs in place of packs."""
     traffic: Traffic | None
     """Of a step, of each worker."""
     step_seconds: float | None
@@ -99,7 +102,7 @@ class Forecast(NamedTuple):
 
 def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     """The forecast of a run; reads the model's config.json and the run folder, and nothing else."""
-    planned = read_planned(config)
+    planned = read_planned(config, hardware.max_workers)
     shape, findings = None, list(planned.notes)
     try:
         shape, notes = read_shape(config.model.path)
@@ -152,6 +155,7 @@ def _forecast_stage(
         planned.fill if planned else None,
         planned.mixture if planned else (),
         planned is not None,
+        planned.rows if planned else None,
         traffic,
         step_seconds,
         seconds,

@@ -17,6 +17,7 @@ from sft.data.token_store import TokenStore, store_path
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.sizing.flops import TokenCounts
+from sft.sizing.row_costs import RowsOfStage, rows_of_stage
 
 
 class PlannedStage(NamedTuple):
@@ -29,6 +30,8 @@ class PlannedStage(NamedTuple):
     """The part of slots that holds tokens."""
     mixture: tuple[dict[str, Any], ...]
     """Rows of the stage's mixture table."""
+    rows: RowsOfStage
+    """What one example a row costs with the most workers."""
 
 
 class Planned(NamedTuple):
@@ -40,7 +43,7 @@ class Planned(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_planned(config: SftConfig) -> Planned:
+def read_planned(config: SftConfig, num_workers: int) -> Planned:
     """The stages' plans that are of this config."""
     run = RunFolder(config.run.dir.expanduser())
     stages: list[PlannedStage | None] = []
@@ -55,7 +58,8 @@ def read_planned(config: SftConfig) -> Planned:
                 if changed:
                     notes.append(f"stage {stage.name}: {folder} was planned with other settings: {'; '.join(changed)}")
                 else:
-                    planned = _read_stage(PackPlan.open(folder), store)
+                    plan = PackPlan.open(folder)
+                    planned = _read_stage(plan, store, rows_of_stage(config, i, plan, store, num_workers))
                     store_bytes = sum(about["num_bytes"] for about in store.manifest["files"].values())
         except (DamagedError, OSError, UserError) as error:
             notes.append(f"stage {stage.name}: the plan in {folder} cannot be read: {error}")
@@ -84,10 +88,10 @@ def _changed(config: SftConfig, index: int, plan: PackPlan, store: TokenStore) -
     return changed + differences({"sources": names}, {"sources": [source["name"] for source in now["sources"]]})
 
 
-def _read_stage(plan: PackPlan, store: TokenStore) -> PlannedStage:
+def _read_stage(plan: PackPlan, store: TokenStore, rows: RowsOfStage) -> PlannedStage:
     manifest = plan.manifest
     lengths = store.lengths[plan.example_ids].astype(np.float64)
     counts = TokenCounts(manifest["num_tokens"], manifest["num_supervised_tokens"], int(lengths @ lengths))
     return PlannedStage(
-        manifest["num_packs"], manifest["num_steps"], counts, manifest["fill"], tuple(manifest["mixture"])
+        manifest["num_packs"], manifest["num_steps"], counts, manifest["fill"], tuple(manifest["mixture"]), rows
     )

@@ -24,6 +24,7 @@ from sft.evaluation.heldout import HeldoutSet
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
+from sft.training.layout import settle_layout
 from sft.training.stage import StageInputs, run_stage
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
@@ -61,6 +62,8 @@ def run_curriculum(
     if workload.heldout is not None:
         heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
     model_path = config.model.path
+    if not all(run.stage(i, stage.name).complete.is_file() for i, stage in enumerate(config.stages)):
+        config = settle_layout(config, world, attempt.events)
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():

@@ -23,9 +23,12 @@ from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
 from sft.ledger import LedgerWriter
+from sft.model.attention import layout_of
 from sft.run_folder import RunFolder, StageFolder
+from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
+from sft.training.layout import try_layout
 from sft.training.loop import Loop
 from sft.training.lr_schedule import LrSchedule
 from sft.training.mfu_meter import MfuMeter
@@ -73,8 +76,14 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         text = f"attempt {attempt.number}: stage {stage.name} from step {first_step} on, with {world.size} ranks"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
+    attempt.position.enter("probe")
+    try_layout(engine, config)
     staging = _staging(inputs, world, steps, first_step) if config.data.staging == "node_local" else None
-    loader = StepLoader(inputs.store, inputs.plan, steps, world.rank, staging.read if staging else None)
+    read_staged = staging.read if staging else None
+    is_random = config.model.dropout == "as_configured"
+    dropout_seed = derive_seed(config.run.seed, "dropout", stage.name) if is_random else None
+    layout = layout_of(config.train.packing)
+    loader = StepLoader(inputs.store, inputs.plan, steps, world.rank, read_staged, layout, dropout_seed)
     ledger = None
     if world.is_first:
         ledger = LedgerWriter(folder.ledger, attempt.number)
@@ -144,7 +153,8 @@ def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, st
     if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
         return
     tell = partial(inputs.attempt.position.enter, "evaluate", step)
-    evaluation = measure_heldout(engine, inputs.heldout, name, step, tell)
+    layout = layout_of(inputs.config.train.packing)
+    evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
     if engine.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 

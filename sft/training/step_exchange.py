@@ -50,7 +50,8 @@ class StepExchange:
         fed = [pack for batch in micro_batches for pack in batch.fed]
         pace = [0] * world.size
         pace[world.rank] = round(self._clock.take() * _PICOSECONDS)
-        squares = sum(int(batch.cu_seqlens.diff().long().square().sum()) for batch in micro_batches if batch.fed)
+        lengths = [batch.cu_seqlens.diff().long() for batch in micro_batches if batch.example_ids]
+        squares = sum(int(of_batch.square().sum()) for of_batch in lengths)
         own = [*wished, squares, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
         stop, save, regroup, squares, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
         paces, slots = rest[: world.size], rest[world.size :]

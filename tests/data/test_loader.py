@@ -51,3 +51,52 @@ def test_the_steps_are_the_plan(planned):
         for example_id in batch.example_ids
     )
     assert fed == Counter(plan.example_ids.tolist())
+
+
+@pytest.mark.parametrize("dropout_seed", [None, 5])
+@pytest.mark.parametrize("micro_packs", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_one_example_a_row_feeds_what_packs_feed(planned, world_size, micro_packs, dropout_seed):
+    store, plan = planned
+    steps = StepPlan(len(plan), 5, world_size, micro_packs)
+    max_slots = micro_packs * plan.manifest["inputs"]["pack_len_tokens"]
+    for step in range(steps.num_steps):
+        loaders = [StepLoader(store, plan, steps, rank) for rank in range(world_size)]
+        packed = [loader.micro_batches(step) for loader in loaders]
+        rows = [
+            StepLoader(store, plan, steps, rank, None, "one_example", dropout_seed).micro_batches(step)
+            for rank in range(world_size)
+        ]
+        # The ranks' collectives meet, and one of them has no empty batch.
+        assert len({len(batches) for batches in rows}) == 1
+        assert any(all(batch.example_ids for batch in batches) for batches in rows)
+        for of_packs, of_rows in zip(packed, rows, strict=True):
+            fed = [pack for batch in of_rows for pack in batch.fed]
+            assert fed == [pack for batch in of_packs for pack in batch.fed], "as the ledger has it"
+            for name in ("num_supervised_tokens", "num_tokens"):
+                assert sum(getattr(b, name) for b in of_rows) == sum(getattr(b, name) for b in of_packs)
+            ids = [i for batch in of_rows for i in batch.example_ids]
+            assert Counter(ids) == Counter(i for batch in of_packs for i in batch.example_ids)
+        for batch in (batch for batches in rows for batch in batches if batch.example_ids):
+            assert batch.input_ids_BT.numel() <= max_slots
+            lengths = batch.cu_seqlens.diff().tolist()
+            for row, (example_id, length) in enumerate(zip(batch.example_ids, lengths, strict=True)):
+                example = store.example(example_id)
+                assert batch.input_ids_BT[row, :length].tolist() == example.input_ids.tolist()
+                assert batch.loss_mask_BT[row, :length].tolist() == example.loss_mask.tolist()
+                assert not batch.loss_mask_BT[row, length:].any()
+            assert (batch.seed is None) == (dropout_seed is None)
+
+
+def test_what_is_drawn_for_a_pack_is_of_no_world_size(planned):
+    """Each batch is one pack or a part of it, and its seed is that of the pack, the step and the part."""
+    store, plan = planned
+    for layout in ("packed", "one_example"):
+        drawn = []
+        for world_size in (1, 2, 5):
+            steps = StepPlan(len(plan), 5, world_size, 1)
+            loaders = [StepLoader(store, plan, steps, rank, None, layout, 5) for rank in range(world_size)]
+            batches = [b for step in range(steps.num_steps) for loader in loaders for b in loader.micro_batches(step)]
+            drawn.append({batch.example_ids: batch.seed for batch in batches if batch.example_ids})
+        assert drawn[0] == drawn[1] == drawn[2]
+        assert len(set(drawn[0].values())) == len(drawn[0])

@@ -26,6 +26,7 @@ from sft.engine import zero3
 from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
+from sft.model.attention import layout_of
 from sft.model.loading import load_model
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
@@ -39,7 +40,10 @@ Build = Callable[[SftConfig], Engine]
 def build_loader(settings: dict[str, Any], world: World, micro_packs: int = 1) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
     steps = StepPlan(len(plan), settings["packs_per_step"], world.size, micro_packs)
-    return StepLoader(TokenStore.open(Path(settings["store"])), plan, steps, world.rank)
+    config = SftConfig.model_validate(settings["config"])
+    seed = 5 if config.model.dropout == "as_configured" else None
+    store, layout = TokenStore.open(Path(settings["store"])), layout_of(config.train.packing)
+    return StepLoader(store, plan, steps, world.rank, layout=layout, dropout_seed=seed)
 
 
 def take_steps(engine: Engine, config: SftConfig, loader: StepLoader, first: int, last: int) -> list[list[float]]:

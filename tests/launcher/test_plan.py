@@ -17,6 +17,19 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder: what a plan has found out of a model is kept there for the others."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".cache" / "sft").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+
+
 @pytest.fixture
 def llama(tmp_path: Path) -> str:
     """The override that names a folder with nothing but a config.json."""
@@ -135,3 +148,19 @@ def test_the_config_of_a_model_on_the_hub_is_found_in_the_local_cache(tmp_path: 
 def test_a_wrong_kind_is_a_message(override: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(CONFIG), override]) == 2
     assert rule in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_trained_is_refused_without_torch_in_this_process(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for _ in range(2):
+        assert main(["plan", str(CONFIG), f"model.path={tmp_path}"]) == 2
+        err = capsys.readouterr().err
+        assert "bert cannot be trained. Packed: " in err
+        assert "it looks ahead" in err
+    assert list((home / ".cache" / "sft" / "layouts").glob("*.json")), "it is tried once"
+
+
+def test_the_plan_says_how_examples_are_laid(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(capsys, llama)["findings"][-1] == "layout: packed"

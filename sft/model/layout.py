@@ -1,0 +1,175 @@
+"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it.
+
+`python -m sft.model.layout` decides in a process of its own, for programs without torch: it reads `{"model": …,
+"packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, each a line of JSON.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from sft.config import ModelConfig
+from sft.data.collate import Batch, Layout
+from sft.errors import UserError
+from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
+from sft.model.dropout import turn_dropout_off
+from sft.model.loss import SupervisedNll
+from sft.model.packing_probe import ordinary_token_ids, probe_batch, probe_layout
+from sft.model.tiny_model import tiny_config, tiny_model
+
+IN_WORDS: dict[Layout, str] = {"packed": "packed", "one_example": "one example a row"}
+
+
+class LayoutChoice(NamedTuple):
+    """The layout of a run, and why it is not packed, or what could not be found out."""
+
+    layout: Layout
+    reason: str | None = None
+
+
+class CannotTryError(Exception):
+    """No tiny model of the class could be made or run on its own, so nothing is known of its layouts."""
+
+
+def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> LayoutChoice:
+    """The layout that `train.packing` asks for, or under `auto` the first of the two that the model is right in.
+
+    Args:
+        model: the model.
+        packing: `train.packing`.
+        max_len_tokens: of an example.
+
+    Raises:
+        UserError: the model is not right in what is asked for; the message says how it shows, and what to do.
+    """
+    asked = layout_of(packing)
+    options = {"trust_remote_code": True} if model.trust_remote_code else {}
+    try:
+        config = _read_config(model)
+        _refuse_moving_positions(config.get_text_config(), max_len_tokens)
+        reason = try_layout(config, asked, model.dropout, **options)
+        if reason is None:
+            return LayoutChoice(asked)
+        other = try_layout(config, "one_example", model.dropout, **options) if asked == "packed" else reason
+    except CannotTryError as error:
+        return LayoutChoice(asked, f"it could not be tried on a tiny model ({error}): the run tries it at its start")
+    if packing == "auto" and other is None:
+        return LayoutChoice("one_example", reason)
+    what = f"model: {config.model_type} cannot be trained"
+    if other is None:
+        raise UserError(f"{what} packed: {reason}. Set train.packing=auto or train.packing=one_example.")
+    if other == reason:
+        raise UserError(f"{what}: {reason}. Choose another model.")
+    raise UserError(f"{what}. Packed: {reason}. One example a row: {other}. Choose another model.")
+
+
+def _read_config(model: ModelConfig) -> Any:
+    # A file of another name than config.json is what `sft plan` may be given.
+    path = Path(model.path).expanduser()
+    try:
+        place = path if path.exists() else model.path
+        return AutoConfig.from_pretrained(place, trust_remote_code=model.trust_remote_code)
+    except (OSError, ValueError) as error:
+        # Said where the model is loaded.
+        raise CannotTryError(_first_line(error)) from error
+
+
+def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
+    """Some models stretch the positions of a whole batch where one example in it is long.
+
+    Raises:
+        UserError: examples may be so long.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    sections = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
+    for rope in sections:
+        kind, table = rope.get("rope_type"), getattr(config, "max_position_embeddings", None)
+        longest = rope.get("original_max_position_embeddings") or table
+        if kind in ("dynamic", "longrope") and longest is not None and max_len_tokens > longest:
+            raise UserError(
+                f"data.max_len_tokens: {max_len_tokens} is more than {longest}, above which this model's positions "
+                f"(`rope_type: {kind}`) depend on the longest example of a batch: a long one would change the others. "
+                f"Set it to {longest} or less."
+            )
+
+
+def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: Any) -> str | None:
+    """What is wrong with a layout for models of the class of `config`, tried on a tiny one; None where it is right.
+
+    Raises:
+        CannotTryError: there is no tiny one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _try_quietly(config, layout, dropout, options)
+
+
+def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, Any]) -> str | None:
+    try:
+        small = tiny_config(config)
+        module = SupervisedNll(tiny_model(small, attention_for("one_example"), **options), chunk_tokens=64)
+    except UserError as error:
+        return _first_line(error)
+    except Exception as error:
+        raise CannotTryError(_first_line(error)) from error
+    try:
+        if layout == "packed":
+            module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
+        return _try(module, small, layout, dropout)
+    except CannotTryError:
+        raise
+    except Exception as error:
+        # A class that is not made for the layout fails in a way of its own.
+        return _first_line(error)
+
+
+def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> str | None:
+    def nll(batch: Batch, by_own_forward: bool) -> Tensor:
+        module.train(not by_own_forward and dropout == "none")
+        try:
+            with torch.no_grad():
+                nll_S: Tensor = module(batch, by_own_forward)
+            return nll_S
+        except Exception as error:
+            if by_own_forward:
+                raise CannotTryError(_first_line(error)) from error
+            raise
+
+    if dropout == "none":
+        turn_dropout_off(module)
+    token_ids = ordinary_token_ids(config)
+    wrong = probe_layout(nll, token_ids, layout, torch.float32)
+    if wrong is not None:
+        return wrong
+    # Not only computed but also learned.
+    module.train()
+    module(probe_batch(token_ids, layout)).sum().backward()
+    is_learned = any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+    return None if is_learned else "its loss has no gradient"
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0].removeprefix("model: ")
+    return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"
+
+
+def _main() -> None:
+    logging.set_verbosity_error()
+    asked = json.load(sys.stdin)
+    try:
+        choice = choose_layout(ModelConfig(**asked["model"]), asked["packing"], asked["max_len_tokens"])
+        answer: dict[str, Any] = choice._asdict()
+    except UserError as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

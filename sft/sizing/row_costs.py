@@ -1,0 +1,45 @@
+"""What it costs to lay one example in a row, from what `sft prepare` has planned."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sft.config import SftConfig
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.row_plan import row_cost
+from sft.step_plan import EMPTY_PACK, StepPlan
+
+_MOST_STEPS = 100
+"""So many are looked at, evenly over the stage."""
+
+
+class RowsOfStage(NamedTuple):
+    """Means over the steps of a stage."""
+
+    batches: float
+    """Forward and backward passes of each worker in a step."""
+    packed_batches: int
+    """The same where examples are packed."""
+    padding: float
+    """The part of slots that holds padding."""
+
+
+def rows_of_stage(config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int) -> RowsOfStage:
+    """What the rows of a stage cost with so many workers."""
+    train, by_pack = config.train, config.model.dropout == "as_configured"
+    steps = StepPlan(len(plan), train.packs_per_step, num_workers, train.micro_packs)
+    max_slots = train.micro_packs * config.pack_len_tokens(index)
+    looked_at = np.unique(np.linspace(0, steps.num_steps - 1, _MOST_STEPS).astype(int))
+    batches, slots, tokens = [], 0, 0
+    for step in looked_at.tolist():
+        ranks = []
+        for rank in range(num_workers):
+            packs = [pack for micro in steps.rank_packs(step, rank) for pack in micro if pack != EMPTY_PACK]
+            lengths = [store.lengths[plan.pack_examples(pack)] for pack in packs]
+            ranks.append(lengths if by_pack or not lengths else [np.concatenate(lengths)])
+            tokens += sum(int(of_pack.sum()) for of_pack in lengths)
+        cost = row_cost(ranks, max_slots)
+        batches.append(cost.num_batches)
+        slots += cost.num_slots
+    return RowsOfStage(float(np.mean(batches)), steps.micro_batches_per_step, 1 - tokens / slots)

@@ -1,0 +1,75 @@
+"""Settles how examples are laid before the model, the same on all ranks and in all attempts, and tries it out.
+
+The first rank decides, on a tiny model, and writes it down; once the run has trained, what is written counts. Whatever
+was decided is tried on the real model under its engine before each stage: nothing is trained that is not right.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sft.atomic_files import read_json, write_json
+from sft.config import SftConfig
+from sft.engine.engine import Engine
+from sft.errors import UserError
+from sft.model.attention import layout_of
+from sft.model.layout import IN_WORDS, LayoutChoice, choose_layout
+from sft.model.packing_probe import ordinary_token_ids, probe_layout
+from sft.run_events import EventLog
+from sft.run_folder import RunFolder
+from sft.training.agreement import raise_on_all_ranks
+from sft.world import World
+
+
+def settle_layout(config: SftConfig, world: World, events: EventLog) -> SftConfig:
+    """The config with `train.packing` settled. All ranks call this together.
+
+    Raises:
+        UserError: on all ranks: the model is not right in the layout that is asked for, or in any.
+    """
+    answer: list[Any] = [_decide(config) if world.is_first else None]
+    if dist.is_initialized() and world.size > 1:
+        dist.broadcast_object_list(answer, src=0)
+    decided = answer[0]
+    if "error" in decided:
+        raise UserError(decided["error"], is_everywhere=True)
+    if world.is_first and decided != LayoutChoice("packed")._asdict():
+        why = f", because {decided['reason']}" if decided["reason"] else ""
+        events.add("layout", f"{IN_WORDS[decided['layout']]}{why}", **decided)
+    return config.model_copy(update={"train": config.train.model_copy(update={"packing": decided["layout"]})})
+
+
+def _decide(config: SftConfig) -> dict[str, Any]:
+    run = RunFolder(config.run.dir)
+    if run.layout.is_file() and run.has_trained():
+        recorded: dict[str, Any] = read_json(run.layout)
+        return recorded
+    try:
+        choice = choose_layout(config.model, config.train.packing, config.data.max_len_tokens)
+    except UserError as error:
+        return {"error": str(error)}
+    write_json(run.layout, choice._asdict())
+    return choice._asdict()
+
+
+def try_layout(engine: Engine, config: SftConfig) -> None:
+    """Refuse a model that is wrong in its layout. All ranks call this together, with a settled config.
+
+    Raises:
+        UserError: on all ranks.
+    """
+    layout = layout_of(config.train.packing)
+    try:
+        token_ids = ordinary_token_ids(engine.hf_model.config)
+        wrong = probe_layout(engine.token_nll, token_ids, layout, getattr(torch, config.model.dtype))
+    except UserError as error:
+        wrong = str(error).removeprefix("model: ")
+    message = None
+    if wrong is not None:
+        instead = "train.packing=one_example and a new run.dir" if layout == "packed" else "another model"
+        message = (
+            f"model: tried on a few short examples, {type(engine.hf_model).__name__} is not right with its examples "
+            f"{IN_WORDS[layout]}: {wrong}. Nothing was trained. Use {instead}."
+        )
+    raise_on_all_ranks(message)

@@ -1,0 +1,44 @@
+"""docs/MODELS.md says of each family what becomes of it: a dozen are tried here, all of them with `make models`."""
+
+import pytest
+
+from tests.model.sweep import CLASSES, TABLE, read_table, render, try_family
+
+DOZEN = {
+    "llama": "packed",
+    "qwen3": "packed",
+    "mixtral": "packed",
+    "deepseek_v3": "packed",
+    "gemma3_text": "packed",
+    "gemma2": "one example",
+    "gpt_oss": "one example",
+    "bloom": "one example",
+    "codegen": "one example",
+    "xglm": "one example",
+    "falcon": "one example",
+    "mamba": "one example",
+    "jamba": "one example",
+    "granitemoehybrid": "one example",
+    "lfm2": "one example",
+    "bert": "refused",
+    "modernbert-decoder": "refused",
+}
+"""Of each kind: attention that packs, that bends its scores, that has sinks, that is never asked for; states and
+convolutions; a model that is not causal, and one that does more to its logits than is known."""
+
+
+def test_every_family_is_in_the_docs(request: pytest.FixtureRequest) -> None:
+    """With `--all-families` they are all tried, and with `--pin` the page is written."""
+    if request.config.getoption("--all-families"):
+        page = render([try_family(family) for family in sorted(CLASSES)])
+        if request.config.getoption("--pin"):
+            TABLE.write_text(page, encoding="utf-8")
+        assert TABLE.read_text(encoding="utf-8") == page
+    assert sorted(read_table()) == sorted(CLASSES)
+
+
+@pytest.mark.parametrize("family", DOZEN)
+def test_what_becomes_of_a_family_is_as_the_docs_say(family: str) -> None:
+    row = try_family(family)
+    assert row.layout == DOZEN[family], row
+    assert read_table()[family] == row
