@@ -36,7 +36,7 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Any:
         line = f" line {error.problem_mark.line + 1}:" if error.problem_mark and not is_field else ""
         raise UserError(f"{origin}:{line} {error.problem}") from None
     except RecursionError:
-        raise UserError(f"{origin}: it is nested too deeply") from None
+        raise UserError(f"{origin}: this is not YAML: it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
         what = "the value" if is_field else "this"
         raise UserError(f"{origin}: {what} is not YAML: {' '.join(str(error).split())}") from None

@@ -14,6 +14,7 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from sft.data.rendering.chat_template import TEMPLATE_DATE, control_ids
 from sft.data.rendering.inference import Inference
@@ -32,15 +33,19 @@ class TemplateTexts:
 
     def write(self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
         """The text; a template is a program, and may raise anything."""
-        return str(
-            self._tokenizer.apply_chat_template(
-                [template_turn(message, self._form) for message in messages],
-                tools=[dict(tool) for tool in tools] or None,
-                tokenize=False,
-                chat_template=self._template,
-                add_generation_prompt=for_generation,
+        turns = [template_turn(message, self._form) for message in messages]
+        told: dict[str, Any] = {
+            "tools": [dict(tool) for tool in tools] or None,
+            "add_generation_prompt": for_generation,
+        }
+        if any(turn["content"] is None for turn in turns):
+            # `apply_chat_template` leaves out what is null, and templates that ask for it then fail.
+            special = self._tokenizer.special_tokens_map
+            return str(
+                _compile_jinja_template(self._template).render(messages=turns, documents=None, **told, **special)
             )
-        )
+        own = {"tokenize": False, "chat_template": self._template}
+        return str(self._tokenizer.apply_chat_template(turns, **told, **own))
 
     def try_to_write(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False
@@ -105,11 +110,17 @@ class AnswerCheck:
         if thought and not self._inference.train_on_thoughts:
             right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
-        if not is_prefix and prompt is not None and before == bare:
+        if prompt is not None and not is_prefix and before == bare:
             return None if _is_at(run, text, len(prompt)) else f"it begins behind {_tail(before)}"
+        if prompt is None:  # such as before a greeting, which nobody asks for
+            return None if shown.startswith(before) else f"it begins behind {_tail(before)}, which is not its prompt"
         if not is_prefix:
-            # What the model is given is not what the template writes: its own words begin where the two part.
-            shared = commonprefix([bare, shown]) if prompt is not None else shown
+            # What the model is given is not what the template writes: the answer's own words are learned, or what
+            # begins where the two part.
+            words = thought or _squeeze(messages[-1].content)
+            if words and shown.startswith(before) and _squeeze(text[run.start : run.end]).startswith(words):
+                return None
+            shared = commonprefix([bare, shown])
             whole = [token.end() for token in self._control.finditer(shared)]
             if shared.startswith(before) and not any(end > len(before) for end in whole):
                 return None

@@ -116,7 +116,7 @@ class SourceCheck:
     def _behind_prompt(self, text: str, rendering: Rendering) -> str:
         """The template's text; or what it asks for the last answer with, and the end of its text behind that."""
         (*asked, _), made = rendering.conversation.messages, rendering.text
-        if made == text or rendering.turns != (len(asked),):
+        if made == text or rendering.turns[-1] != len(asked):
             return text
         prompt = self._texts.try_to_write(asked, rendering.conversation.tools, for_generation=True)
         is_behind = prompt is not None and made.startswith(prompt) and text.endswith(made[len(prompt) :])
