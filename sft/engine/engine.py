@@ -82,11 +82,11 @@ class Engine(Protocol):
         ...
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter, by its Hugging Face name; tied ones once."""
+        """The shape of each trained parameter, by its Hugging Face name; tied ones once."""
         ...
 
-    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every whole parameter in that order, one at a time; all ranks must iterate together."""
+    def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These whole parameters, trained or not, one at a time, by any name; all ranks must iterate together."""
         ...
 
     def persistent_buffers(self) -> dict[str, Tensor]:

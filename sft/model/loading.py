@@ -1,21 +1,35 @@
-"""Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards."""
+"""Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards.
+
+Before any weight is read, the files are held against the model's class; what does not fit is refused, not filled in.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import load_tokenizer, loading_reason
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
+from sft.model.architecture import (
+    auto_class,
+    build_without_weights,
+    cannot_be_loaded,
+    missing_package,
+    read_config,
+)
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.positions import check_positions
+from sft.model.saved_tensors import saved_groups
+from sft.model.text_path import freeze_the_rest
+from sft.model.weight_check import check_weights
+from sft.model.weight_files import finder, read_headers, weight_files
 
 
 def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: dict[str, Any] | None = None) -> Any:
-    """The model at `path`, ready for packed rows.
+    """The model at `path`, ready for packed rows. What text does not go through has `requires_grad` off.
 
     Args:
         model: says whether code that comes with the model may run.
@@ -27,37 +41,46 @@ def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: d
         UserError: there are no weights at `path`, or they are not of a causal language model.
     """
     check_model_folder(path)
+    config = read_config(model, path)
+    skeleton = _skeleton(model, config, path, download=True)
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation=PACKED_ATTENTION,
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:
-        reason = loading_reason(error, "trust_remote_code")
-        raise UserError(f"model: {path} cannot be loaded as a causal language model: {reason}") from error
+        loaded = _load(model, config, path, dtype, attn_implementation=PACKED_ATTENTION)
     finally:
         del partitioned
+    # Under ZeRO-3 transformers keeps all conversions that there are, and not only those that these files needed.
+    loaded._weight_conversions = skeleton._weight_conversions
+    freeze_the_rest(loaded)
     return loaded
 
 
-def check_model(model: ModelConfig) -> None:
-    """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
+def load_plain_model(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
+    """The model at `path` as transformers loads it, to generate with.
 
     Raises:
-        UserError: config or weights are missing, or the tokenizer has more tokens than the model has embeddings.
+        UserError: it cannot be loaded.
+    """
+    return _load(model, read_config(model, path), path, dtype)
+
+
+def check_model(model: ModelConfig, max_len_tokens: int | None = None) -> list[str]:
+    """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
+
+    Args:
+        model: the model.
+        max_len_tokens: the longest example.
+
+    Returns:
+        What a person should know, in words.
+
+    Raises:
+        UserError: config or weights are missing or do not fit each other, the tokenizer has more tokens than the model
+            has embeddings, or the model has not as many positions as the longest example.
     """
     check_model_folder(model.path)
     tokenizer: Any = load_tokenizer(model)
-    try:
-        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = loading_reason(error, "trust_remote_code")
-        raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
+    config = read_config(model, model.path)
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         raise UserError(f"model: {model.path} needs attention with soft-capped logits, which packs do not support")
     num_embeddings = config.get_text_config().vocab_size
@@ -66,6 +89,8 @@ def check_model(model: ModelConfig) -> None:
             f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
             f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
         )
+    skeleton = _skeleton(model, config, model.path, download=False)
+    return [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
 
 
 def check_model_folder(path: str) -> None:
@@ -80,14 +105,44 @@ def check_model_folder(path: str) -> None:
             raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
         return
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"model: {folder} holds an adapter (adapter_config.json), a part of a model. Needed: the whole model. "
+            "Merge it with PEFT's `merge_and_unload()` and save what that gives."
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"model: {folder} has no config.json; it holds {there}")
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"model: {folder}/config.json is not JSON: {error}") from None
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(path, finder(path, download=False)):
         raise UserError(
-            f"model: {folder} has no weights (*.safetensors); it holds {there}. "
+            f"model: {folder} has no weights (model.safetensors, or model.safetensors.index.json and the files that "
+            f"it names); it holds {there}. "
             "Download the whole model; weights in other formats must be saved as safetensors first."
         )
+
+
+def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> Any:
+    """The model without weights, held against its files where those are on this machine or may be fetched."""
+    skeleton = build_without_weights(model, config, path)
+    files = weight_files(path, finder(path, download))
+    if files:
+        check_weights(path, skeleton, read_headers(files))
+    elif download:
+        raise UserError(f"model: {path} has no weights as safetensors on the Hub. Save it as safetensors first.")
+    saved_groups(skeleton)
+    return skeleton
+
+
+def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+    trusted = model.trust_remote_code
+    try:
+        return auto_class(config).from_pretrained(
+            path, dtype=dtype, trust_remote_code=trusted, use_safetensors=True, **options
+        )
+    except ImportError as error:
+        raise missing_package(path, error) from error
+    except (OSError, ValueError) as error:
+        raise cannot_be_loaded(path, config, error) from error

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy, linear
 from torch.utils.checkpoint import checkpoint
 
 from sft.data.collate import Batch
+from sft.model.text_path import text_decoder
 
 
 class NllHead(nn.Module):
@@ -57,7 +58,7 @@ class SupervisedNll(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The nll of each supervised token, in the order of the row: (S,) float32."""
-        hidden_BTH = self.model.base_model(
+        hidden_BTH = text_decoder(self.model)(
             input_ids=batch.input_ids_BT,
             position_ids=batch.position_ids_BT,
             use_cache=False,
