@@ -60,7 +60,7 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
             return auto_class(config).from_config(copy.deepcopy(config), trust_remote_code=model.trust_remote_code)
     except ImportError as error:
         raise missing_package(path, error) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise cannot_be_loaded(path, config, error) from error
 
 

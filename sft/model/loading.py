@@ -23,7 +23,7 @@ from sft.model.architecture import (
 from sft.model.attention import PACKED_ATTENTION
 from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
-from sft.model.text_path import freeze_the_rest
+from sft.model.text_path import frozen_parameters
 from sft.model.weight_check import check_weights
 from sft.model.weight_files import finder, read_headers, weight_files
 
@@ -42,16 +42,17 @@ def load_model(model: ModelConfig, path: str, dtype: torch.dtype, zero_config: d
     """
     check_model_folder(path)
     config = read_config(model, path)
-    skeleton = _skeleton(model, config, path, download=True)
+    skeleton, frozen = _skeleton(model, config, path, download=True)
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
     try:
-        loaded = _load(model, config, path, dtype, attn_implementation=PACKED_ATTENTION)
+        loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, PACKED_ATTENTION))
     finally:
         del partitioned
     # Under ZeRO-3 transformers keeps all conversions that there are, and not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions
-    freeze_the_rest(loaded)
+    for name in frozen:
+        loaded.get_parameter(name).requires_grad_(False)
     return loaded
 
 
@@ -89,7 +90,7 @@ def check_model(model: ModelConfig, max_len_tokens: int | None = None) -> list[s
             f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
             f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
         )
-    skeleton = _skeleton(model, config, model.path, download=False)
+    skeleton, _ = _skeleton(model, config, model.path, download=False)
     return [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
 
 
@@ -124,16 +125,20 @@ def check_model_folder(path: str) -> None:
         )
 
 
-def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> Any:
-    """The model without weights, held against its files where those are on this machine or may be fetched."""
+def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tuple[Any, frozenset[str]]:
+    """The model without weights, and which of its parameters are not trained.
+
+    It is held against its files, where those are on this machine or may be fetched.
+    """
     skeleton = build_without_weights(model, config, path)
+    frozen = frozen_parameters(skeleton)
     files = weight_files(path, finder(path, download))
     if files:
         check_weights(path, skeleton, read_headers(files))
     elif download:
         raise UserError(f"model: {path} has no weights as safetensors on the Hub. Save it as safetensors first.")
     saved_groups(skeleton)
-    return skeleton
+    return skeleton, frozen
 
 
 def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
@@ -144,5 +149,19 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
         )
     except ImportError as error:
         raise missing_package(path, error) from error
+    except KeyError as error:
+        if error.args == (PACKED_ATTENTION,):
+            raise UserError(
+                f"model: the layers of {path} ({config.model_type}) bring their own attention and cannot take another, "
+                "so the examples of a pack cannot be kept apart. Use a model of another family."
+            ) from error
+        raise cannot_be_loaded(path, config, error) from error
     except (OSError, ValueError) as error:
         raise cannot_be_loaded(path, config, error) from error
+
+
+def _only_of_text(config: Any, attention: str) -> str | dict[str, str]:
+    """The implementation for the decoder; eyes and ears, which no text goes through, keep theirs."""
+    text = config.get_text_config()
+    parts = {name: attention for name in config.sub_configs if getattr(config, name, None) is text}
+    return parts if text is not config and parts else attention

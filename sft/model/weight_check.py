@@ -16,7 +16,9 @@ from transformers.utils import logging
 from sft.errors import UserError
 from sft.model.weight_files import StoredTensor
 
-_TRAINABLE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_INDICES = ("I64", "I32", "I16", "BOOL")
+"""Not numbers that are learned: tables of positions, of experts and the like."""
 
 
 def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) -> None:
@@ -58,7 +60,7 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
         *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
         *_lines("incomplete (it is put together from several)", sorted(broken)),
     ]
-    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in _TRAINABLE and _is_weight(tensor))
+    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in (*_DTYPES, *_INDICES))
     problems += _lines("quantized", [f"{name} {stored[name].dtype}" for name in odd])
     if problems:
         raise UserError(
@@ -70,12 +72,7 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
 
 
 def _shape(tensor: StoredTensor) -> torch.Tensor:
-    return torch.empty(tensor.shape, dtype=_TRAINABLE.get(tensor.dtype, torch.float32), device="meta")
-
-
-def _is_weight(tensor: StoredTensor) -> bool:
-    """Whether it is a matrix: counters and indices of whole numbers are buffers."""
-    return len(tensor.shape) > 1
+    return torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.float32), device="meta")
 
 
 def _lines(kind: str, names: Iterable[str]) -> list[str]:
