@@ -18,7 +18,7 @@ from sft.atomic_files import is_published, leave_receipt, publish_folder, read_r
 from sft.checkpoint.model_folder import write_model_folder
 from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec, plan_files
 from sft.engine.engine import Engine
-from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_groups
+from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 
 MAX_FILE_BYTES = 4 * 1024**3
@@ -47,7 +47,7 @@ def export_model(
         engine: holds the parameters.
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
-        dtype: what the trained parameters are written in.
+        dtype: what the trained parameters are written in, but those that transformers keeps in float32.
         attempt: keeps apart what a killed start of the job has left.
         tell: called before each parameter, for whoever watches whether there is progress.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
@@ -58,7 +58,7 @@ def export_model(
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
-    skeleton = build_skeleton(engine.hf_model)
+    skeleton = build_skeleton(engine.hf_model, dtype)
     sources = _find_sources(engine, skeleton, dtype)
     specs = {name: spec for source in sources for name, spec in source.specs.items()}
     files = plan_files(specs, MAX_FILE_BYTES)
@@ -87,9 +87,9 @@ def export_model(
 def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_Source]:
     """Where each group of the model comes from; the same on all ranks."""
     model, groups = engine.hf_model, saved_groups(skeleton)
-    trained = {name for name, parameter in _parameters(model).items() if parameter.requires_grad}
-    dtypes = {name: values.dtype for name, values in engine.persistent_buffers().items()}
-    dtypes |= {name: dtype if name in trained else p.dtype for name, p in _parameters(model).items()}
+    parameters = model.named_parameters(remove_duplicate=False)
+    trained = {name for name, parameter in parameters if parameter.requires_grad}
+    dtypes = saved_dtypes(skeleton, dtype)
     stored: dict[str, StoredTensor] = {}
     if any(trained.isdisjoint(group.members) for group in groups):
         stored = read_headers(weight_files(model.name_or_path, finder(model.name_or_path, download=True)))
@@ -132,10 +132,6 @@ def _tensors(
                 if name in wanted:
                     yield name, tensor
     assert next(gathered, None) is None
-
-
-def _parameters(model: Any) -> dict[str, torch.nn.Parameter]:
-    return dict(model.named_parameters(remove_duplicate=False))
 
 
 def _holds(stored: Mapping[str, StoredTensor], name: str, shape: tuple[int, ...]) -> bool:

@@ -7,6 +7,7 @@ when it saves. Which tensors are reverted together is a group; a group can be wr
 """
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,10 @@ class Group:
     """One tensor that is written as it is, under this name; its rules of renaming may look at all names of a model."""
 
 
-def build_skeleton(model: Any) -> Any:
-    """The same class with the same config and the same conversions, on the meta device."""
+def build_skeleton(model: Any, dtype: torch.dtype) -> Any:
+    """The same class with the same config and the same conversions, in that dtype and on the meta device."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        skeleton = type(model)(copy.deepcopy(model.config))
-    skeleton.tie_weights()
+        skeleton = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
     conversions = getattr(model, "_weight_conversions", None)
     if conversions is not None:
         skeleton._weight_conversions = conversions
@@ -67,6 +67,13 @@ def saved_groups(skeleton: Any) -> list[Group]:
             "several workers needs. Nothing can be set against it; use another model."
         )
     return groups
+
+
+def saved_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The dtype of each tensor of the model where transformers loads it in `dtype`: some are kept in float32."""
+    plan = skeleton._get_dtype_plan(dtype)
+    kept = re.compile("|".join(f"(?:{pattern.replace('*', '.*')})" for pattern in plan) or r"(?!)")
+    return {name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()}
 
 
 def revert_group(skeleton: Any, group: Group, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,11 +16,11 @@ from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
+from sft.data.learned_stops import learned_stop_ids
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
-from sft.data.learned_stops import learned_stop_ids
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation

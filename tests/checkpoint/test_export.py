@@ -67,14 +67,17 @@ def saved_by_transformers(engine: SingleProcessEngine, base: Path, dtype: str, f
     return folder
 
 
-@pytest.mark.parametrize("family", CHECKPOINTS)
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((family, "float32") for family in CHECKPOINTS), ("gemma3", "bfloat16"), ("ernie4_5_moe", "bfloat16")],
+)
 def test_the_folder_is_what_transformers_would_save_of_the_same_weights(
-    family: str, tokenizer_dir: TokenizerDir, tmp_path: Path
+    family: str, dtype: str, tokenizer_dir: TokenizerDir, tmp_path: Path
 ) -> None:
-    base = write_checkpoint(family, tmp_path / "base")
-    engine = train(base, "float32")
-    found = export_to(engine, tokenizer_dir("chatml"), tmp_path / "found", "float32")
-    expected = saved_by_transformers(engine, base, "float32", tmp_path / "expected")
+    base = write_checkpoint(family, tmp_path / "base", getattr(torch, dtype))
+    engine = train(base, dtype)
+    found = export_to(engine, tokenizer_dir("chatml"), tmp_path / "found", dtype)
+    expected = saved_by_transformers(engine, base, dtype, tmp_path / "expected")
     ours, theirs = tensors_of(found), tensors_of(expected)
     assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {
         name: (t.shape, t.dtype) for name, t in theirs.items()
@@ -91,7 +94,7 @@ def test_what_text_does_not_go_through_is_exported_bit_for_bit_in_its_own_dtype(
 ) -> None:
     """In a run in bfloat16, from files in which other parts have other dtypes; and in a second stage again."""
     base = write_checkpoint(family, tmp_path / "base")
-    _mixed_dtypes(base)
+    mixed_dtypes(base)
     before = tensors_of(base)
     engine = train(base, "bfloat16")
     frozen = {name for name, parameter in engine.hf_model.named_parameters() if not parameter.requires_grad}
@@ -104,7 +107,8 @@ def test_what_text_does_not_go_through_is_exported_bit_for_bit_in_its_own_dtype(
         after = tensors_of(folder)
         kept = [n for n in before if before[n].dtype == after[n].dtype and torch.equal(before[n], after[n])]
         changed = sorted(set(before) - set(kept))
-        assert {after[name].dtype for name in changed} == {torch.bfloat16}
+        # transformers keeps Ernie's router in float32.
+        assert {after[n].dtype for n in changed if not n.endswith("mlp.gate.weight")} == {torch.bfloat16}
         if family in MULTIMODAL:
             assert all(not _is_of_a_tower(name) for name in changed), changed
             assert any(_is_of_a_tower(name) for name in kept)
@@ -113,7 +117,7 @@ def test_what_text_does_not_go_through_is_exported_bit_for_bit_in_its_own_dtype(
         assert len(changed) > 10
 
 
-def _mixed_dtypes(folder: Path) -> None:
+def mixed_dtypes(folder: Path) -> None:
     """Towers and routers' biases as they come: in float16 and float32; the rest in bfloat16."""
     (file,) = folder.glob("*.safetensors")
     tensors = load_file(file)

@@ -247,3 +247,21 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
     most = engine.all_reduce_max(torch.tensor(list(held.values()))).tolist()
     sizes = [math.prod(shape) for shape in engine.parameter_shapes().values()]
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}
+
+
+def export_families(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """Two steps and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
+    results = []
+    for path, dtype, final in settings["models"]:
+        content = copy.deepcopy(settings["config"])
+        content["model"] |= {"path": path, "dtype": dtype}
+        config = SftConfig.model_validate(content)
+        engine = Zero3Engine(config, config.stages[0].optimizer, path, world)
+        steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
+        tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
+        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
+        trained = sorted(engine.parameter_shapes())
+        held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
+        results.append({"steps": steps, "trained": trained, "held": held})
+        del engine
+    return results

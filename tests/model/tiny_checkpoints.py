@@ -163,6 +163,6 @@ def write_checkpoint(model_type: str, folder: Path, dtype: torch.dtype = torch.f
                     values += 0.1 * torch.randn_like(values)
                 assert values.isfinite().all(), name
             for parameter in model.parameters():
-                parameter.data = parameter.data.to(dtype)
+                parameter.data = parameter.data.to(dtype if parameter.requires_grad else torch.float32)
     model.save_pretrained(folder)
     return folder
