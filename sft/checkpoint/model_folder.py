@@ -90,7 +90,9 @@ def _write_generation_config(
     content = _original_settings(model, original)
     old = content.get("eos_token_id")
     ends = list(old) if isinstance(old, list) else [] if old is None else [old]
-    ends += [i for i in stop_ids if i not in ends]
+    # The tokenizer's own end of text ends a text in any case.
+    end_of_text = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ends += [i for i in dict.fromkeys([*stop_ids, *end_of_text]) if i not in ends]
     if ends:
         content["eos_token_id"] = ends
     if content.get("pad_token_id") is None and tokenizer.pad_token_id is not None:

@@ -27,10 +27,15 @@ from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.loading import load_model
+from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
+from sft.training.attempt import begin_attempt
+from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import StepExchange, Wished
+from sft.training.wishes import Wishes
+from sft.training.workload import Workload
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
@@ -265,3 +270,15 @@ def export_families(settings: dict[str, Any], world: World) -> list[dict[str, An
         results.append({"steps": steps, "trained": trained, "held": held})
         del engine
     return results
+
+
+def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
+    """Whole jobs, one after the other: (config, its prepared workload)."""
+    finished = []
+    for content, workload in settings["jobs"]:
+        config = SftConfig.model_validate(content)
+        run = RunFolder(config.run.dir)
+        attempt = begin_attempt(run, world)
+        prepared = Workload.from_json(workload)
+        finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
+    return finished
