@@ -14,6 +14,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
 from sft.errors import UserError
+from sft.model.saved_tensors import saved_groups
 from sft.model.weight_files import StoredTensor
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -54,11 +55,14 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
     broken = set(found.conversion_errors)
     wrong = {name: (tuple(there), tuple(needed)) for name, there, needed in found.mismatched_keys}
     missing = sorted(found.missing_keys - broken - set(wrong))
+    # Of what is put together from several, by the names in the files.
+    parts = [name for group in saved_groups(skeleton) if broken & set(group.members) for name in group.saved]
+    missing += sorted(set(parts) - set(stored))
     problems = [
         *_lines("missing", missing),
         *_lines("not of this model", sorted(found.unexpected_keys)),
         *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
-        *_lines("incomplete (it is put together from several)", sorted(broken)),
+        *_lines("put together from several, which do not fit each other", sorted(broken)),
     ]
     odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in (*_DTYPES, *_INDICES))
     problems += _lines("quantized", [f"{name} {stored[name].dtype}" for name in odd])

@@ -88,7 +88,7 @@ CHANGES: dict[str, tuple[str, Callable[[Tensors], object], str]] = {
     "a part of an expert": (
         "mixtral",
         lambda t: t.pop(next(name for name in t if ".layers.0." in name and "experts.2.w1" in name)),
-        r"incomplete .*:\n    model\.layers\.0\.mlp\.experts\.gate_up_proj",
+        r"missing:\n    model\.layers\.0\.block_sparse_moe\.experts\.2\.w1\.weight\n",
     ),
     "what sees": (
         "gemma3",
@@ -152,6 +152,17 @@ def test_an_adapter_is_refused_with_the_way_out(checkpoints: Callable[[str], Pat
     folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "org/model"}))
     assert "merge_and_unload" in refusal(folder)
+
+
+def test_a_package_that_is_missing_is_named(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
+    """Of the model's own code, which transformers looks through before it runs it."""
+    folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
+    (folder / "own_code.py").write_text("import no_such_package\nfrom transformers import LlamaForCausalLM as Own\n")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "own_code.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="needs a package that is not installed here: .*no_such_package"):
+        check_model(ModelConfig(path=str(folder), trust_remote_code=True))
 
 
 QUANTIZED = {
