@@ -98,10 +98,6 @@ class SingleProcessEngine:
             self._adamw.state[master] = {"step": torch.tensor(float(num_updates)), **loaded}
         self._copy_masters()
 
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter; see `Engine`."""
-        return {name: tuple(parameter.shape) for name, parameter in self._working.items()}
-
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """These parameters; see `Engine`."""
         return ((name, self.hf_model.get_parameter(name).data) for name in names)

@@ -171,10 +171,6 @@ class Zero3Engine:
             small[0].partition(small)
             small[0].all_gather(small)
 
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter; see `Engine`."""
-        return {name: tuple(parameter.ds_shape) for name, parameter in self._parameters()}
-
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """These whole parameters, one at a time; see `Engine`."""
         for name in names:

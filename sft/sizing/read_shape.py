@@ -24,7 +24,7 @@ def read_shape(path: str) -> tuple[ModelShape, tuple[str, ...]]:
     """
     config, folder = read_model_config(path)
     if isinstance(text := config.get("text_config"), dict):
-        return _shape_of_text(path, config, text, read_tensor_sizes(folder))
+        return _shape_of_text(path, text, read_tensor_sizes(folder))
     if config.get("model_type") in FAMILIES:
         return model_shape(config), ()
     family = config.get("model_type", "without a model_type")
@@ -39,17 +39,15 @@ def read_shape(path: str) -> tuple[ModelShape, tuple[str, ...]]:
     return shape_from_tensors(config, sizes), (note,)
 
 
-def _shape_of_text(
-    path: str, config: Mapping[str, Any], text: Mapping[str, Any], sizes: Mapping[str, int]
-) -> tuple[ModelShape, tuple[str, ...]]:
+def _shape_of_text(path: str, text: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[ModelShape, tuple[str, ...]]:
     """That of the part that is trained of a model which also sees or hears; the rest is held."""
     if not sizes:
         raise UserError(
             f"model.path: {path} is more than a language model, and its weights are not here to be counted. Download "
             "it whole, or name a folder with its safetensors files (model.path=FOLDER)."
         )
-    content = {"tie_word_embeddings": config.get("tie_word_embeddings"), **text}
-    # Such as gemma3_text and qwen3_vl_text; a family may go by its own name there, too.
+    # Both the config and its section may say it, and not the same: the files have a head, or none.
+    content = {**text, "tie_word_embeddings": not any("lm_head" in name for name in sizes)}
     family = content.get("model_type", "")
     if family in FAMILIES:
         shape = model_shape(content)
