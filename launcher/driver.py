@@ -70,7 +70,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
-    check_model(job.sft.model)
+    for note in check_model(job.sft.model, job.sft.data.max_len_tokens):
+        console.print(note, highlight=False, markup=False)
     choose_layout(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens)
     with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
         return _train(job, names.index(until) + 1, console)

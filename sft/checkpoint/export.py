@@ -1,44 +1,35 @@
 """Publishes the engine's model as a Hugging Face folder, without ever holding the whole model on one rank.
 
-Parameters are gathered one at a time. The files of the model are dealt out to the ranks; the rank that owns a file
-appends each of its tensors as it comes by, behind a header that was known from the shapes. So a rank holds one
-parameter at most.
+The folder is what transformers itself would save. Parameters are gathered one at a time, and turned into the files'
+tensors a group at a time (see `sft.model.saved_tensors`). The files are dealt out to the ranks; the rank that owns a
+file writes each of its tensors as it comes by, behind a header that was known from the shapes.
 
-Format: safetensors (8 bytes header length, JSON header, raw tensors), with Hugging Face's index for several files.
+What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
 """
 
-import copy
-import json
-import math
-from collections.abc import Callable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sft.atomic_files import (
-    is_published,
-    leave_receipt,
-    publish_folder,
-    read_receipts,
-    remove_receipts,
-    write_json,
-)
+from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
+from sft.checkpoint.model_folder import write_model_folder
+from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec, plan_files
 from sft.engine.engine import Engine
+from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
+from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 
 MAX_FILE_BYTES = 4 * 1024**3
 
-_DTYPE_NAMES = {
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.float32: "F32",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.bool: "BOOL",
-}
+
+class _Source(NamedTuple):
+    """Where the tensors of a group come from: files that they are copied from, else the engine."""
+
+    group: Group
+    stored: Mapping[str, StoredTensor] | None
+    specs: Mapping[str, TensorSpec]
 
 
 def export_model(
@@ -48,6 +39,7 @@ def export_model(
     dtype: torch.dtype,
     attempt: int,
     tell: Callable[[], None] = lambda: None,
+    stop_ids: Sequence[int] = (),
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
 
@@ -55,9 +47,10 @@ def export_model(
         engine: holds the parameters.
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
-        dtype: what the parameters are written in.
+        dtype: what the trained parameters are written in, but those that transformers keeps in float32.
         attempt: keeps apart what a killed start of the job has left.
         tell: called before each parameter, for whoever watches whether there is progress.
+        stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
     """
     # The first rank decides for all, who must gather together.
     is_done = engine.world.is_first and is_published(final)
@@ -65,29 +58,25 @@ def export_model(
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
-    buffers = engine.persistent_buffers()
-    specs = {name: TensorSpec(shape, dtype) for name, shape in engine.parameter_shapes().items()}
-    specs |= {name: TensorSpec(tuple(values.shape), values.dtype) for name, values in buffers.items()}
+    skeleton = build_skeleton(engine.hf_model, dtype)
+    sources = _find_sources(engine, skeleton, dtype)
+    specs = {name: spec for source in sources for name, spec in source.specs.items()}
     files = plan_files(specs, MAX_FILE_BYTES)
-    owners = {name: i % engine.world.size for i, name in enumerate(files)}
-    file_of = {parameter: name for name, parameters in files.items() for parameter in parameters}
-    writers = {
-        name: SafetensorsWriter(aside / name, {p: specs[p] for p in parameters})
-        for name, parameters in files.items()
-        if owners[name] == engine.world.rank
+    own = {
+        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors})
+        for i, (name, tensors) in enumerate(files.items())
+        if i % engine.world.size == engine.world.rank
     }
-    for parameter, values in chain(engine.gather_parameters(), buffers.items()):
-        tell()
-        name = file_of[parameter]
-        if name in writers:
-            writers[name].append(parameter, values)
-    for name, writer in writers.items():
+    writers = {tensor: writer for name, writer in own.items() for tensor in files[name]}
+    for name, values in _tensors(engine, skeleton, sources, set(writers), tell):
+        writers[name].write(name, values)
+    for name, writer in own.items():
         writer.close()
         leave_receipt(aside / name)
     # The sum is known when every rank has come here: all files are written.
     engine.all_reduce_sum(torch.zeros(1))
     if engine.world.is_first:
-        _write_folder(engine.hf_model, tokenizer, aside, files, dtype)
+        write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, files, specs)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)
@@ -95,82 +84,55 @@ def export_model(
     engine.all_reduce_sum(torch.zeros(1))
 
 
-class TensorSpec(NamedTuple):
-    """What a file's header says of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def num_bytes(self) -> int:
-        """The tensor's size in the file."""
-        return self.dtype.itemsize * math.prod(self.shape)
-
-
-def plan_files(specs: Mapping[str, TensorSpec], max_file_bytes: int) -> dict[str, list[str]]:
-    """The model's files with the tensors of each, in order; a new one where the next would be too large."""
-    groups: list[list[str]] = [[]]
-    num_bytes = 0
-    for name, spec in specs.items():
-        if groups[-1] and num_bytes + spec.num_bytes > max_file_bytes:
-            groups.append([])
-            num_bytes = 0
-        groups[-1].append(name)
-        num_bytes += spec.num_bytes
-    if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
-    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
+def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_Source]:
+    """Where each group of the model comes from; the same on all ranks."""
+    model, groups = engine.hf_model, saved_groups(skeleton)
+    parameters = model.named_parameters(remove_duplicate=False)
+    trained = {name for name, parameter in parameters if parameter.requires_grad}
+    dtypes = saved_dtypes(skeleton, dtype)
+    stored: dict[str, StoredTensor] = {}
+    if any(trained.isdisjoint(group.members) for group in groups):
+        stored = read_headers(weight_files(model.name_or_path, finder(model.name_or_path, download=True)))
+    sources = []
+    for group in groups:
+        there = {name: stored[name] for name, shape in group.saved.items() if _holds(stored, name, shape)}
+        if trained.isdisjoint(group.members) and len(there) == len(group.saved):
+            specs = {name: TensorSpec(t.shape, t.dtype, t.num_bytes) for name, t in there.items()}
+            sources.append(_Source(group, there, specs))
+        else:
+            kind = dtypes[group.members[0]]
+            sources.append(_Source(group, None, {n: TensorSpec.of(shape, kind) for n, shape in group.saved.items()}))
+    return sources
 
 
-class SafetensorsWriter:
-    """Writes a safetensors file whose tensors come one after the other."""
-
-    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
-        """Write the header; the tensors must come in the order of `specs`."""
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        end = 0
-        for name, spec in specs.items():
-            start, end = end, end + spec.num_bytes
-            kind = _DTYPE_NAMES[spec.dtype]
-            header[name] = {"dtype": kind, "shape": list(spec.shape), "data_offsets": [start, end]}
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
-        self._left = dict(specs)
-        self._file = path.open("wb")
-        self._file.write(len(text).to_bytes(8, "little") + text)
-
-    def append(self, name: str, values: Tensor) -> None:
-        """Write the next tensor."""
-        expected = next(iter(self._left))
-        assert name == expected, f"{name} comes where the header says {expected}"
-        raw = values.detach().to("cpu", self._left.pop(name).dtype).contiguous().flatten().view(torch.uint8)
-        self._file.write(raw.numpy().data)
-
-    def close(self) -> None:
-        """End the file."""
-        self._file.close()
-        assert not self._left, f"not written: {list(self._left)}"
-
-    def __enter__(self) -> Self:
-        """The writer itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """End the file."""
-        self._file.close() if error else self.close()
+def _tensors(
+    engine: Engine, skeleton: Any, sources: Sequence[_Source], own: set[str], tell: Callable[[], None]
+) -> Iterator[tuple[str, Tensor | bytes]]:
+    """The tensors of this rank's files; all ranks iterate together, to the end."""
+    buffers = engine.persistent_buffers()
+    gathered = engine.gather_parameters(
+        [name for source in sources if source.stored is None for name in source.group.members if name not in buffers]
+    )
+    for group, stored, specs in sources:
+        wanted = own & set(specs)
+        if stored is not None:
+            for name in sorted(wanted):
+                tell()
+                yield name, stored[name].read()
+            continue
+        values = {}
+        for member in group.members:
+            tell()
+            tensor = buffers[member] if member in buffers else next(gathered)[1]
+            if wanted:
+                # A copy where it has to outlive the gathering of the next one.
+                values[member] = tensor.detach().to("cpu", copy=len(group.members) > 1)
+        if wanted:
+            for name, tensor in revert_group(skeleton, group, values).items():
+                if name in wanted:
+                    yield name, tensor
+    assert next(gathered, None) is None
 
 
-def _write_folder(model: Any, tokenizer: Any, aside: Path, files: Mapping[str, list[str]], dtype: torch.dtype) -> None:
-    """Everything but the weights: config, generation config, tokenizer, and the index where there are several files."""
-    config = copy.deepcopy(model.config)
-    config.dtype = dtype
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(aside)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    if len(files) > 1:
-        total = sum((aside / name).stat().st_size for name in files)
-        weight_map = {parameter: name for name, parameters in files.items() for parameter in parameters}
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        write_json(aside / "model.safetensors.index.json", index)
+def _holds(stored: Mapping[str, StoredTensor], name: str, shape: tuple[int, ...]) -> bool:
+    return name in stored and stored[name].shape == shape

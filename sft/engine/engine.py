@@ -90,12 +90,8 @@ class Engine(Protocol):
         """Take over a saved state: `read` gives any part of it, whatever world size saved it."""
         ...
 
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter, by its Hugging Face name; tied ones once."""
-        ...
-
-    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every whole parameter in that order, one at a time; all ranks must iterate together."""
+    def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These whole parameters, trained or not, one at a time, by any name; all ranks must iterate together."""
         ...
 
     def persistent_buffers(self) -> dict[str, Tensor]:

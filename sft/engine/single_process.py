@@ -40,7 +40,7 @@ class SingleProcessEngine:
         model.train()
         self._module = SupervisedNll(model, config.train.logits_chunk_tokens)
         self._max_grad_norm = optimizer.max_grad_norm
-        self._working = dict(model.named_parameters())
+        self._working = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._masters = {n: p.detach().float().clone().requires_grad_() for n, p in self._working.items()}
         groups = decay_groups(model, optimizer.weight_decay, lambda p: p.shape)
         names = {p: n for n, p in self._working.items()}
@@ -120,13 +120,9 @@ class SingleProcessEngine:
             self._adamw.state[master] = {"step": torch.tensor(float(num_updates)), **loaded}
         self._copy_masters()
 
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter; see `Engine`."""
-        return {name: tuple(parameter.shape) for name, parameter in self._working.items()}
-
-    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter; see `Engine`."""
-        return ((name, parameter.data) for name, parameter in self._working.items())
+    def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These parameters; see `Engine`."""
+        return ((name, self.hf_model.get_parameter(name).data) for name in names)
 
     def persistent_buffers(self) -> dict[str, Tensor]:
         """Buffers that belong to the model's file."""

@@ -189,13 +189,10 @@ class Zero3Engine:
             small[0].partition(small)
             small[0].all_gather(small)
 
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each parameter; see `Engine`."""
-        return {name: tuple(parameter.ds_shape) for name, parameter in self._parameters()}
-
-    def gather_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Every whole parameter, one at a time; see `Engine`."""
-        for name, parameter in self._parameters():
+    def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These whole parameters, one at a time; see `Engine`."""
+        for name in names:
+            parameter = self.hf_model.get_parameter(name)
             with deepspeed.zero.GatheredParameters([parameter]):
                 yield name, parameter.data
 
@@ -205,6 +202,7 @@ class Zero3Engine:
         return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
+        """What is trained."""
         return ((name, p) for name, p in self.hf_model.named_parameters() if p.requires_grad)
 
     def _own_range(self, parameter: Any) -> tuple[int, int]:

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import GenerationConfig
 
 from sft.atomic_files import write_json
 from sft.config import ModelConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
+from sft.model.loading import load_plain_model
 
 MAX_NEW_TOKENS = 64
 _MAX_PROMPT_TOKENS = 512
@@ -43,9 +44,13 @@ def choose_prompts(store: TokenStore, heldout: PackPlan, num_prompts: int) -> li
 
 
 def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str, prompts: Sequence[Prompt]) -> None:
-    """Answer the prompts with the models at `before` and `after`, greedily, and keep both beside the reference."""
+    """Answer the prompts with the models at `before` and `after`, greedily, and keep both beside the reference.
+
+    Both end where the folder at `after` says that generation ends.
+    """
     tokenizer = load_tokenizer(model)
-    answers = [_answer(model, folder, prompts) for folder in (before, after)]
+    stop_ids = GenerationConfig.from_pretrained(after).eos_token_id
+    answers = [_answer(model, folder, prompts, stop_ids) for folder in (before, after)]
 
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
@@ -63,23 +68,22 @@ def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str
     write_json(path, samples)
 
 
-def _answer(model: ModelConfig, folder: str, prompts: Sequence[Prompt]) -> list[list[int]]:
+def _answer(
+    model: ModelConfig, folder: str, prompts: Sequence[Prompt], stop_ids: int | list[int] | None
+) -> list[list[int]]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, model.dtype), trust_remote_code=model.trust_remote_code, use_safetensors=True
-    )
+    loaded: Any = load_plain_model(model, folder, getattr(torch, model.dtype))
     loaded.to(device)
     answers = []
     for prompt in prompts:
         input_ids = torch.tensor([prompt.prompt_ids], device=device)
-        stop = [prompt.reference_ids[-1]]
         output = loaded.generate(
             input_ids,
             attention_mask=torch.ones_like(input_ids),
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
-            eos_token_id=stop,
-            pad_token_id=stop[0],
+            eos_token_id=stop_ids,
+            pad_token_id=prompt.reference_ids[-1],
         )
         answers.append(output[0, len(prompt.prompt_ids) :].tolist())
     return answers

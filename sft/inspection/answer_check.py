@@ -116,9 +116,13 @@ class AnswerCheck:
             return None if shown.startswith(before) else f"it begins behind {_tail(before)}, which is not its prompt"
         if not is_prefix:
             # What the model is given is not what the template writes: the answer's own words are learned, or what
-            # begins where the two part.
+            # begins where the two part, or where its calls begin, behind what stands before any answer.
             words = thought or _squeeze(messages[-1].content)
-            if words and shown.startswith(before) and _squeeze(text[run.start : run.end]).startswith(words):
+            if shown.startswith(before) and (
+                _squeeze(text[run.start : run.end]).startswith(words)
+                if words
+                else self._answered(messages[:-1], tools).startswith(before)
+            ):
                 return None
             shared = commonprefix([bare, shown])
             whole = [token.end() for token in self._control.finditer(shared)]
@@ -132,9 +136,12 @@ class AnswerCheck:
             right = before == bare and (not text.startswith(prompt or "") or _is_at(run, text, len(prompt or "")))
         return None if right else f"it begins behind {_tail(before)}; the generation prompt ends in {_tail(bare)}"
 
+    def _answered(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
+        return _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
+
     def _lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> str:
         """What a template without generation prompt writes behind the prompt before an answer of text."""
-        answered = _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
+        answered = self._answered(messages, tools)
         return answered[len(prompt) :].partition("probeanswer")[0] if answered.startswith(prompt) else ""
 
     def _wrong_end(

@@ -1,16 +1,30 @@
-"""Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards."""
+"""Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards.
+
+Before any weight is read, the files are held against the model's class; what does not fit is refused, not filled in.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import load_tokenizer, loading_reason
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
+from sft.model.architecture import (
+    auto_class,
+    build_without_weights,
+    cannot_be_loaded,
+    missing_package,
+    read_config,
+)
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.positions import check_positions
+from sft.model.saved_tensors import saved_groups
+from sft.model.text_path import frozen_parameters
+from sft.model.weight_check import check_weights
+from sft.model.weight_files import finder, read_headers, weight_files
 from sft.model_sizes import check_sizes
 from sft.small_files import read_small_json
 
@@ -24,6 +38,8 @@ def load_model(
 ) -> Any:
     """The model at `path`, ready for packed rows, or for rows of one example.
 
+    What text does not go through has `requires_grad` off.
+
     Args:
         model: says whether code that comes with the model may run.
         path: a folder or Hub id; that of the config, or the model of the stage before.
@@ -35,43 +51,55 @@ def load_model(
         UserError: there are no weights at `path`, or they are not of a causal language model.
     """
     check_model_folder(path)
+    config = read_config(model, path)
+    skeleton, frozen = _skeleton(model, config, path, download=True)
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation=attention,
-            trust_remote_code=model.trust_remote_code,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError) as error:
-        reason = loading_reason(error, "trust_remote_code")
-        raise UserError(f"model: {path} cannot be loaded as a causal language model: {reason}") from error
+        loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention))
     finally:
         del partitioned
+    # Under ZeRO-3 transformers keeps all conversions that there are, and not only those that these files needed.
+    loaded._weight_conversions = skeleton._weight_conversions
+    for name in frozen:
+        loaded.get_parameter(name).requires_grad_(False)
     return loaded
 
 
-def check_model(model: ModelConfig) -> None:
-    """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
+def load_plain_model(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
+    """The model at `path` as transformers loads it, to generate with.
 
     Raises:
-        UserError: config or weights are missing, or the tokenizer has more tokens than the model has embeddings.
+        UserError: it cannot be loaded.
+    """
+    return _load(model, read_config(model, path), path, dtype)
+
+
+def check_model(model: ModelConfig, max_len_tokens: int | None = None) -> list[str]:
+    """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
+
+    Args:
+        model: the model.
+        max_len_tokens: the longest example.
+
+    Returns:
+        What a person should know, in words.
+
+    Raises:
+        UserError: config or weights are missing or do not fit each other, the tokenizer has more tokens than the model
+            has embeddings, or the model has not as many positions as the longest example.
     """
     check_model_folder(model.path)
     tokenizer: Any = load_tokenizer(model)
-    try:
-        config = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        reason = loading_reason(error, "trust_remote_code")
-        raise UserError(f"model: the config of {model.path} cannot be read: {reason}") from error
+    config = read_config(model, model.path)
     num_embeddings = config.get_text_config().vocab_size
     if len(tokenizer) > num_embeddings:
         raise UserError(
             f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
             f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
         )
+    skeleton, _ = _skeleton(model, config, model.path, download=False)
+    return [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
 
 
 def check_model_folder(path: str) -> None:
@@ -86,14 +114,64 @@ def check_model_folder(path: str) -> None:
             raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
         return
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"model: {folder} holds an adapter (adapter_config.json), a part of a model. Needed: the whole model. "
+            "Merge it with PEFT's `merge_and_unload()` and save what that gives."
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"model: {folder} has no config.json; it holds {there}")
     config = read_small_json(folder / "config.json", "the model's config")
     if not isinstance(config, dict):
         raise UserError(f"model: {folder}/config.json is not the config of a model")
     check_sizes(config, folder / "config.json")
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(path, finder(path, download=False)):
         raise UserError(
-            f"model: {folder} has no weights (*.safetensors); it holds {there}. "
+            f"model: {folder} has no weights (model.safetensors, or model.safetensors.index.json and the files that "
+            f"it names); it holds {there}. "
             "Download the whole model; weights in other formats must be saved as safetensors first."
         )
+
+
+def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tuple[Any, frozenset[str]]:
+    """The model without weights, and which of its parameters are not trained.
+
+    It is held against its files, where those are on this machine or may be fetched.
+    """
+    skeleton = build_without_weights(model, config, path)
+    frozen = frozen_parameters(skeleton)
+    files = weight_files(path, finder(path, download))
+    if files:
+        check_weights(path, skeleton, read_headers(files))
+    elif download:
+        raise UserError(f"model: {path} has no weights as safetensors on the Hub. Save it as safetensors first.")
+    saved_groups(skeleton)
+    return skeleton, frozen
+
+
+def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+    trusted = model.trust_remote_code
+    try:
+        return auto_class(config).from_pretrained(
+            path, dtype=dtype, trust_remote_code=trusted, use_safetensors=True, **options
+        )
+    except ImportError as error:
+        raise missing_package(path, error) from error
+    except KeyError as error:
+        if error.args == (PACKED_ATTENTION,):
+            raise UserError(
+                f"model: the layers of {path} ({config.model_type}) bring their own attention and cannot take another, "
+                "so the examples of a pack cannot be kept apart. Use a model of another family."
+            ) from error
+        raise cannot_be_loaded(path, config, error) from error
+    except (OSError, ValueError) as error:
+        raise cannot_be_loaded(path, config, error) from error
+
+
+def _only_of_text(config: Any, attention: str | None) -> str | dict[str, str] | None:
+    """The implementation for the decoder; eyes and ears, which no text goes through, keep theirs."""
+    if attention is None:
+        return None
+    text = config.get_text_config()
+    parts = {name: attention for name in config.sub_configs if getattr(config, name, None) is text}
+    return parts if text is not config and parts else attention

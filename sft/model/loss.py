@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from sft.data.collate import Batch
 from sft.errors import UserError
 from sft.model.attention import attention_of
+from sft.model.text_path import text_decoder
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
@@ -77,11 +78,6 @@ class SupervisedNll(nn.Module):
         model.set_output_embeddings(NllHead(output, model.config.get_text_config(), chunk_tokens))
         self.model = model
 
-    @property
-    def _body(self) -> Any:
-        """What is below the output layer; Llama 4's class misnames it."""
-        return self.model.model if self.model.base_model is self.model else self.model.base_model
-
     def forward(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
         """The nll of each supervised token, in the order of the rows: (S,) float32.
 
@@ -94,7 +90,7 @@ class SupervisedNll(nn.Module):
             with attention_of(self.model, "eager"):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
             return cross_entropy(logits_BTV[rows, predicted_at].float(), targets_S, reduction="none")
-        hidden_BTH = self._body(
+        hidden_BTH = text_decoder(self.model)(
             input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
         ).last_hidden_state
         nll_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S)

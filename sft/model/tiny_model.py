@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+
+from sft.model.architecture import auto_class
 
 VOCAB_SIZE = 96
 MAX_LAYERS = 16
@@ -99,7 +100,7 @@ def tiny_model(config: Any, attention: str | None, **options: Any) -> Any:
     def build() -> Any:
         # The config is given away: a model writes into it.
         own = copy.deepcopy(config)
-        return AutoModelForCausalLM.from_config(own, attn_implementation=attention, dtype=torch.float32, **options)
+        return auto_class(own).from_config(own, attn_implementation=attention, dtype=torch.float32, **options)
 
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in build().parameters())

@@ -1,5 +1,6 @@
 """A run's needs as one object: of each stage, of each worker, and of the whole."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.config import SftConfig
@@ -107,6 +108,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     try:
         shape, notes = read_shape(config.model.path)
         findings += notes
+        if config.model.dropout == "none":
+            shape = replace(shape, dropout=0.0)
     except ImpossibleSizesError:
         raise
     except UserError as error:
@@ -204,7 +207,7 @@ def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware)
     gpu, num_bytes = GPUS[hardware.gpu], Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
     speed = f"{hardware.expected_mfu:.0%} of {hardware.gpu}'s {gpu.teraflops:g} teraflops"
     findings = [f"times are those of {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
-    whole = num_bytes * shape.num_parameters / GIB
+    whole = num_bytes * shape.num_held / GIB
     if config.evaluate.sample_answers and whole > gpu.memory_gib:
         findings.append(f"evaluate.sample_answers: one GPU is to hold the whole model for them, {whole:.0f} GiB")
     return findings

@@ -57,5 +57,5 @@ def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
         step,
         round(CPU_KEPT_BLOCKS * step),
         copy,
-        setting.numbers.num_bytes * shape.num_parameters,
+        setting.numbers.num_bytes * shape.num_held,
     )

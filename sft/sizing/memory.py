@@ -72,7 +72,8 @@ def step_moments(shape: ModelShape, setting: Setting) -> Iterator[Memory]:
 def device_states(shape: ModelShape, setting: Setting) -> States:
     """A worker's part of parameters, gradients and optimizer state, without what lies in host memory."""
     on_gpu, part = setting.numbers.on_gpu, split(shape.num_parameters, setting.num_workers)
-    parameters = 0 if on_gpu and setting.offload_parameters else setting.numbers.num_bytes * part
+    held = setting.numbers.num_bytes * split(shape.num_held, setting.num_workers)
+    parameters = 0 if on_gpu and setting.offload_parameters else held
     if on_gpu and setting.offload_optimizer:
         return States(parameters, 0, 0)
     copies = 2 if setting.offload_optimizer else 1
@@ -82,7 +83,8 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
 def offloaded_states(shape: ModelShape, setting: Setting) -> States:
     """A worker's part of what lies in host memory instead. Offloaded gradients are copied once more for the update."""
     part = split(shape.num_parameters, setting.num_workers)
-    parameters = setting.numbers.num_bytes * part if setting.offload_parameters else 0
+    held = setting.numbers.num_bytes * split(shape.num_held, setting.num_workers)
+    parameters = held if setting.offload_parameters else 0
     if not setting.offload_optimizer:
         return States(parameters, 0, 0)
     return States(parameters, 2 * _FLOAT32 * part, OPTIMIZER_BYTES * part)

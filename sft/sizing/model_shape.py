@@ -80,6 +80,13 @@ class ModelShape:
     activation: str
     dropout: float
     """Behind attention and MLP."""
+    num_frozen: int = 0
+    """Elements that are held and written, and not trained: of what text does not go through."""
+
+    @property
+    def num_held(self) -> int:
+        """Trained or not."""
+        return self.num_parameters + self.num_frozen
 
     @cached_property
     def num_parameters(self) -> int:

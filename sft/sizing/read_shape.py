@@ -1,6 +1,8 @@
 """The shape of the model that a config names: by the formula of its family, else from its own files."""
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from sft.sizing.measured_shape import shape_from_tensors
 from sft.sizing.model_config import read_model_config
 from sft.sizing.model_shape import ModelShape, model_shape
 from sft.sizing.weights_header import read_tensor_sizes
+
+_OF_A_TOWER = re.compile(r"vision|visual|image|audio|speech|multi_modal|mm_proj|projector")
+"""Names of tensors that no text goes through. An estimate: the training finds them by their gradients."""
 
 
 def read_shape(path: str) -> tuple[ModelShape, tuple[str, ...]]:
@@ -27,6 +32,8 @@ def read_shape(path: str) -> tuple[ModelShape, tuple[str, ...]]:
 
 
 def _shape(path: str, config: Mapping[str, Any], folder: Path) -> tuple[ModelShape, tuple[str, ...]]:
+    if isinstance(text := config.get("text_config"), dict):
+        return _shape_of_text(path, text, read_tensor_sizes(folder))
     if config.get("model_type") in FAMILIES:
         return model_shape(config), ()
     family = config.get("model_type", "without a model_type")
@@ -39,3 +46,27 @@ def _shape(path: str, config: Mapping[str, Any], folder: Path) -> tuple[ModelSha
         )
     note = f"model: {family} has no formula; parameters are counted in its files, activations are estimated as Llama's"
     return shape_from_tensors(config, sizes), (note,)
+
+
+def _shape_of_text(path: str, text: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[ModelShape, tuple[str, ...]]:
+    """That of the part that is trained of a model which also sees or hears; the rest is held."""
+    if not sizes:
+        raise UserError(
+            f"model.path: {path} is more than a language model, and its weights are not here to be counted. Download "
+            "it whole, or name a folder with its safetensors files (model.path=FOLDER)."
+        )
+    # Both the config and its section may say it, and not the same: the files have a head, or none.
+    content = {**text, "tie_word_embeddings": not any("lm_head" in name for name in sizes)}
+    family = content.get("model_type", "")
+    if family in FAMILIES:
+        shape = model_shape(content)
+        frozen = max(0, sum(sizes.values()) - shape.num_parameters)
+        return replace(shape, num_frozen=frozen), (_frozen_note(frozen),)
+    trained = {name: size for name, size in sizes.items() if not _OF_A_TOWER.search(name)}
+    frozen = sum(sizes.values()) - sum(trained.values())
+    counted = f"model: {family} has no formula; parameters are counted in its files, activations estimated as Llama's"
+    return replace(shape_from_tensors(content, trained), num_frozen=frozen), (counted, _frozen_note(frozen))
+
+
+def _frozen_note(num_frozen: int) -> str:
+    return f"model: {num_frozen:,} parameters that no text goes through are held and not trained"

@@ -47,7 +47,7 @@ def plan_storage(
     return Storage(
         OPTIMIZER_BYTES * shape.num_parameters,
         num_checkpoints,
-        model_bytes * shape.num_parameters,
+        model_bytes * shape.num_held,
         len(config.stages),
         token_store,
     )

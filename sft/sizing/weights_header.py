@@ -3,9 +3,7 @@
 import math
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
-from sft.errors import UserError
+from sft.model.weight_files import finder, read_headers, weight_files
 
 
 def read_tensor_sizes(folder: Path) -> dict[str, int]:
@@ -14,12 +12,5 @@ def read_tensor_sizes(folder: Path) -> dict[str, int]:
     Raises:
         UserError: a header cannot be read.
     """
-    sizes: dict[str, int] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="np") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
-                    sizes[name] = math.prod(tensors.get_slice(name).get_shape())
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"model.path: the header of {file} cannot be read: {error}") from error
-    return sizes
+    tensors = read_headers(weight_files(str(folder), finder(str(folder), download=False)))
+    return {name: math.prod(tensor.shape) for name, tensor in tensors.items()}

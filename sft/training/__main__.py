@@ -52,7 +52,10 @@ def main(arguments: list[str]) -> int:
         cluster = content.pop("cluster", None) or {}
         content.pop("slurm", None)
         config = anchor_paths(build_config(content, arguments[0]))
-        check_model(config.model)
+        notes = check_model(config.model, config.data.max_len_tokens)
+        if world.is_first:
+            for note in notes:
+                _say(note)
         return _run(config, world, _hang_timeout(cluster))
     except UserError as error:
         # What all ranks raise together, one of them says.

@@ -16,8 +16,10 @@ from sft.atomic_files import write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
+from sft.data.learned_stops import learned_stop_ids
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine, StepResult
@@ -118,7 +120,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
     dtype = getattr(torch, config.model.dtype)
     tell = partial(attempt.position.enter, "export")
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell)
+    tell()
+    stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True

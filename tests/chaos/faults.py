@@ -135,7 +135,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
         before(place, "publish", "publish")
         after(place, "publish", "published")
         before(place, "delete", "delete")
-    before(export.SafetensorsWriter, "append", "export")
+    before(export.SafetensorsWriter, "write", "export")
     after(stage, "export_model", "complete")
 
     write = store.write_rank_file

@@ -1,43 +1,216 @@
-"""The model's files are dealt out by size, and written tensor by tensor as safetensors that everybody can read."""
+"""The exported folder is what transformers itself would save; what was not trained is as it was, to the byte."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
-from sft.checkpoint.export import SafetensorsWriter, TensorSpec, plan_files
-
-
-@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=30), limit=st.integers(4, 200))
-def test_files_partition_the_parameters_in_order(sizes: list[int], limit: int) -> None:
-    specs = {f"p{i}": TensorSpec((size,), torch.bfloat16) for i, size in enumerate(sizes)}
-    files = plan_files(specs, limit)
-    assert [name for group in files.values() for name in group] == list(specs)
-    for group in files.values():
-        assert len(group) == 1 or sum(specs[name].num_bytes for name in group) <= limit
+from sft.checkpoint import export
+from sft.checkpoint.export import export_model
+from sft.config import SftConfig
+from sft.data.collate import Batch, collate
+from sft.engine.single_process import SingleProcessEngine
+from sft.schema import Pack
+from tests.conftest import TokenizerDir
+from tests.model.tiny_checkpoints import CHECKPOINTS, MULTIMODAL, write_checkpoint
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_written_is_read_back(tmp_path: Path, dtype: torch.dtype) -> None:
-    tensors = {"a": torch.randn(3, 5), "norm": torch.randn(7), "empty": torch.zeros(0, 2), "buffer": torch.arange(3)}
-    dtypes = {**dict.fromkeys(tensors, dtype), "buffer": torch.int64}
-    specs = {name: TensorSpec(tuple(tensor.shape), dtypes[name]) for name, tensor in tensors.items()}
-    with SafetensorsWriter(tmp_path / "x.safetensors", specs) as file:
-        for name, tensor in tensors.items():
-            file.append(name, tensor)
-    found = load_file(tmp_path / "x.safetensors")
-    assert {name: tensor.dtype for name, tensor in found.items()} == dtypes
+def run_config(model: Path, dtype: str) -> SftConfig:
+    return SftConfig.model_validate(
+        {
+            "run": {"name": "export", "dir": str(model / "run")},
+            "model": {"path": str(model), "dtype": dtype},
+            "data": {"sources": [{"name": "unused", "path": "unused.jsonl"}]},
+            "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-2, "weight_decay": 0.1}}],
+        }
+    )
+
+
+def batch() -> Batch:
+    """Three examples in a pack, of tokens that no picture stands for."""
+    rng = np.random.default_rng(0)
+    starts = np.array([0, 9, 30, 40])
+    mask = np.ones(40, dtype=bool)
+    mask[starts[:-1]] = False
+    return collate([Pack(0, np.arange(3), rng.integers(10, 500, 40), mask, starts)])
+
+
+def train(model: Path, dtype: str) -> SingleProcessEngine:
+    """The engine after two steps with weight decay."""
+    config = run_config(model, dtype)
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, str(model))
+    for _ in range(2):
+        engine.train_step([batch()], 37, 1e-2)
+    return engine
+
+
+def export_to(engine: SingleProcessEngine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
+    export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), 1, **options)
+    return folder
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def saved_by_transformers(engine: SingleProcessEngine, base: Path, dtype: str, folder: Path) -> Path:
+    """The folder that `save_pretrained` makes of the engine's weights."""
+    plain = type(engine.hf_model).from_pretrained(base, dtype=getattr(torch, dtype))
+    plain.load_state_dict(engine.hf_model.state_dict())
+    plain.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [*((family, "float32") for family in CHECKPOINTS), ("gemma3", "bfloat16"), ("ernie4_5_moe", "bfloat16")],
+)
+def test_the_folder_is_what_transformers_would_save_of_the_same_weights(
+    family: str, dtype: str, tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    base = write_checkpoint(family, tmp_path / "base", getattr(torch, dtype))
+    engine = train(base, dtype)
+    found = export_to(engine, tokenizer_dir("chatml"), tmp_path / "found", dtype)
+    expected = saved_by_transformers(engine, base, dtype, tmp_path / "expected")
+    ours, theirs = tensors_of(found), tensors_of(expected)
+    assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {
+        name: (t.shape, t.dtype) for name, t in theirs.items()
+    }
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert json.loads((found / "config.json").read_text()) == json.loads((expected / "config.json").read_text())
+    before = tensors_of(base)
+    assert any(not torch.equal(ours[name], before[name]) for name in ours), "nothing was trained"
+
+
+@pytest.mark.parametrize("family", [*MULTIMODAL, "ernie4_5_moe", "deepseek_v3"])
+def test_what_text_does_not_go_through_is_exported_bit_for_bit_in_its_own_dtype(
+    family: str, tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    """In a run in bfloat16, from files in which other parts have other dtypes; and in a second stage again."""
+    base = write_checkpoint(family, tmp_path / "base")
+    mixed_dtypes(base)
+    before = tensors_of(base)
+    engine = train(base, "bfloat16")
+    frozen = {name for name, parameter in engine.hf_model.named_parameters() if not parameter.requires_grad}
+    assert frozen.isdisjoint(key.rpartition("/")[0] for key in engine.local_state())
+    assert bool(frozen) == (family != "deepseek_v3")  # it has a buffer
+    stage = export_to(engine, tokenizer_dir("chatml"), tmp_path / "stage-1", "bfloat16")
+    engine = train(stage, "bfloat16")
+    last = export_to(engine, tokenizer_dir("chatml"), tmp_path / "stage-2", "bfloat16")
+    for folder in (stage, last):
+        after = tensors_of(folder)
+        kept = [n for n in before if before[n].dtype == after[n].dtype and torch.equal(before[n], after[n])]
+        changed = sorted(set(before) - set(kept))
+        # transformers keeps Ernie's router in float32.
+        assert {after[n].dtype for n in changed if not n.endswith("mlp.gate.weight")} == {torch.bfloat16}
+        if family in MULTIMODAL:
+            assert all(not _is_of_a_tower(name) for name in changed), changed
+            assert any(_is_of_a_tower(name) for name in kept)
+        else:
+            assert [name for name in kept if "correction_bias" in name]
+        assert len(changed) > 10
+
+
+def mixed_dtypes(folder: Path) -> None:
+    """Towers and routers' biases as they come: in float16 and float32; the rest in bfloat16."""
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
     for name, tensor in tensors.items():
-        assert torch.equal(found[name], tensor.to(dtypes[name]))
+        if "correction_bias" not in name:
+            tensors[name] = tensor.to(torch.float16 if _is_of_a_tower(name) else torch.bfloat16)
+    save_file(tensors, file, metadata={"format": "pt"})
 
 
-def test_a_tensor_out_of_order_is_noticed(tmp_path: Path) -> None:
-    specs = dict.fromkeys(("a", "b"), TensorSpec((1,), torch.float32))
-    with (
-        pytest.raises(AssertionError, match="b comes where the header says a"),
-        SafetensorsWriter(tmp_path / "x.safetensors", specs) as writer,
-    ):
-        writer.append("b", torch.zeros(1))
+def _is_of_a_tower(name: str) -> bool:
+    return any(part in name for part in ("vision", "visual", "multi_modal_projector", "cross_attn"))
+
+
+def test_several_files_with_an_index_hold_the_same_tensors(
+    tokenizer_dir: TokenizerDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experts of a layer may lie in several files."""
+    base = write_checkpoint("mixtral", tmp_path / "base")
+    engine = train(base, "float32")
+    whole = tensors_of(export_to(engine, tokenizer_dir("chatml"), tmp_path / "whole", "float32"))
+    monkeypatch.setattr(export, "MAX_FILE_BYTES", 8000)
+    parts = export_to(engine, tokenizer_dir("chatml"), tmp_path / "parts", "float32")
+    index = json.loads((parts / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 5
+    for name, file in index["weight_map"].items():
+        assert torch.equal(load_file(parts / file)[name], whole[name])
+    assert set(index["weight_map"]) == set(whole)
+    assert index["metadata"]["total_size"] == sum(t.numel() * t.element_size() for t in whole.values())
+    loaded = type(engine.hf_model).from_pretrained(parts)
+    assert torch.equal(loaded.lm_head.weight, engine.hf_model.lm_head.weight)
+
+
+def test_a_folder_that_sees_keeps_what_its_processor_needs(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
+    base = write_checkpoint("gemma3", tmp_path / "base")
+    shutil.copytree(tokenizer_dir("chatml"), base, dirs_exist_ok=True)
+    processor = {"preprocessor_config.json": {"image_processor_type": "Gemma3ImageProcessor", "do_resize": True}}
+    processor["processor_config.json"] = {"processor_class": "Gemma3Processor", "image_seq_length": 4}
+    for name, content in processor.items():
+        (base / name).write_text(json.dumps(content))
+    (base / "chat_template.json").write_text(json.dumps({"chat_template": "of old"}))
+    stage = export_to(train(base, "float32"), tokenizer_dir("chatml"), tmp_path / "stage", "float32")
+    last = export_to(train(stage, "float32"), tokenizer_dir("chatml"), tmp_path / "last", "float32")
+    for name, content in processor.items():
+        assert json.loads((last / name).read_text()) == content
+    # A processor would take the old file before the one that was trained with.
+    assert not (last / "chat_template.json").exists()
+    assert (last / "chat_template.jinja").read_text() == AutoTokenizer.from_pretrained(
+        tokenizer_dir("chatml")
+    ).chat_template
+    config = json.loads((last / "config.json").read_text())
+    assert config["architectures"] == ["Gemma3ForConditionalGeneration"]
+    assert config["vision_config"]["hidden_size"] == MULTIMODAL["gemma3"]["vision_config"]["hidden_size"]
+
+
+def generation_config(
+    tokenizer: Path, tmp_path: Path, original: dict[str, Any] | None, stops: tuple[str, ...]
+) -> tuple[dict[str, Any], Any]:
+    """The generation config and the tokenizer of an export; `stops` are learned."""
+    base = write_checkpoint("llama", tmp_path / "base")
+    (base / "generation_config.json").unlink()
+    if original is not None:
+        (base / "generation_config.json").write_text(json.dumps(original))
+    config = run_config(base, "float32")
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, str(base))
+    ids = AutoTokenizer.from_pretrained(tokenizer).convert_tokens_to_ids(list(stops))
+    folder = export_to(engine, tokenizer, tmp_path / "found", "float32", stop_ids=ids)
+    return json.loads((folder / "generation_config.json").read_text()), AutoTokenizer.from_pretrained(folder)
+
+
+def test_the_learned_stop_is_beside_the_old_ones_and_what_the_tokenizer_says(
+    tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    """A base model that is tuned with ChatML; the settings that transformers would not save are kept."""
+    base = tokenizer_dir(None)  # its end of text is <|endoftext|>
+    original = {"eos_token_id": 0, "temperature": 0.6, "do_sample": False, "top_k": 17}
+    found, tokenizer = generation_config(base, tmp_path, original, ("<|im_end|>", "<|eot_id|>"))
+    assert found == {**original, "eos_token_id": [0, 2, tokenizer.convert_tokens_to_ids("<|eot_id|>")]}
+    assert tokenizer.eos_token == "<|im_end|>"
+    config = json.loads((tmp_path / "found" / "config.json").read_text())
+    assert config["eos_token_id"] == tokenizer.eos_token_id
+
+
+def test_a_stop_that_is_known_is_not_named_twice_and_the_tokenizer_stays(
+    tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    found, tokenizer = generation_config(
+        tokenizer_dir("headers"), tmp_path, {"eos_token_id": [0, 8]}, ("<|eot_id|>", "<|end_header_id|>")
+    )
+    eot, end_header = tokenizer.convert_tokens_to_ids(["<|eot_id|>", "<|end_header_id|>"])
+    assert found["eos_token_id"] == [0, 8, *(i for i in (eot, end_header) if i not in (0, 8))]
+    assert tokenizer.eos_token == "<|eot_id|>"
+
+
+def test_without_a_generation_config_one_is_written(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
+    found, _ = generation_config(tokenizer_dir("chatml"), tmp_path, None, ("<|im_end|>",))
+    assert found["eos_token_id"] == [2]  # that of config.json, which is <|im_end|> too

@@ -26,7 +26,7 @@ FULL: dict[str, Any] = {
     "staging_dir": "/d",
 }
 MODEL = ModelConfig(path="m")
-FINGERPRINTS = ["", "", ""]
+FINGERPRINTS = ["b6f29804b5853d90", "26a030c108ef135c", "7444b7b30eb20543"]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +27,15 @@ from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
+from sft.training.attempt import begin_attempt
+from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import StepExchange, Wished
+from sft.training.wishes import Wishes
+from sft.training.workload import Workload
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
@@ -224,8 +228,10 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
         held[when] = max(held[when], sum(parameter.numel() for parameter in parameters))
 
     def register(_module: Any, _name: str, parameter: Any) -> None:
-        parameters.append(parameter)
-        note("while loading")
+        # The model without weights, which is built first, takes no memory.
+        if not parameter.is_meta:
+            parameters.append(parameter)
+            note("while loading")
 
     class NotedGathering(zero3.deepspeed.zero.GatheredParameters):
         def __enter__(self) -> None:
@@ -249,5 +255,34 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
     tokenizer, folder = load_tokenizer(config.model), Path(settings["folder"]) / "model"
     export_model(engine, tokenizer, folder, torch.float32, 1, lambda: note("while exporting"))
     most = engine.all_reduce_max(torch.tensor(list(held.values()))).tolist()
-    sizes = [math.prod(shape) for shape in engine.parameter_shapes().values()]
+    sizes = [parameter.ds_numel for parameter in engine.hf_model.parameters()]
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}
+
+
+def export_families(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """Two steps and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
+    results = []
+    for path, dtype, final in settings["models"]:
+        content = copy.deepcopy(settings["config"])
+        content["model"] |= {"path": path, "dtype": dtype}
+        config = SftConfig.model_validate(content)
+        engine = Zero3Engine(config, config.stages[0].optimizer, path, world)
+        steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
+        tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
+        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
+        held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
+        results.append({"steps": steps, "held": held})
+        del engine
+    return results
+
+
+def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
+    """Whole jobs, one after the other: (config, its prepared workload)."""
+    finished = []
+    for content, workload in settings["jobs"]:
+        config = SftConfig.model_validate(content)
+        run = RunFolder(config.run.dir)
+        attempt = begin_attempt(run, world)
+        prepared = Workload.from_json(workload)
+        finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
+    return finished

@@ -14,10 +14,12 @@ from sft.model.loading import check_model
 
 _MODEL_CODE = """
 from pathlib import Path
-from transformers import LlamaConfig
+from transformers import LlamaConfig, LlamaForCausalLM
 Path({marker!r}).touch()
 class OwnConfig(LlamaConfig):
     model_type = "own"
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
 """
 _TOKENIZER_CODE = """
 from pathlib import Path
@@ -45,7 +47,8 @@ def marker(tmp_path: Path) -> Path:
 def model_with_code(tiny_model_dir: Path, tmp_path: Path, marker: Path) -> Path:
     folder = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
     (folder / "own_code.py").write_text(_MODEL_CODE.format(marker=str(marker)))
-    changed = {"model_type": "own", "auto_map": {"AutoConfig": "own_code.OwnConfig"}}
+    own = {"AutoConfig": "own_code.OwnConfig", "AutoModelForCausalLM": "own_code.OwnModel"}
+    changed = {"model_type": "own", "auto_map": own}
     change(folder / "config.json", changed)
     return folder
 

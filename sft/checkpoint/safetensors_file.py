@@ -1,0 +1,102 @@
+"""Writes safetensors files whose tensors come one by one, in any order, so that none but the one at hand is in memory.
+
+Format: 8 bytes header length, JSON header, raw tensors; Hugging Face's index where a model has several files.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+_DTYPE_NAMES = {
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+
+
+class TensorSpec(NamedTuple):
+    """What a file's header says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """By safetensors' name."""
+    num_bytes: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> "TensorSpec":
+        """That of a tensor of torch."""
+        return cls(shape, _DTYPE_NAMES[dtype], dtype.itemsize * math.prod(shape))
+
+
+def plan_files(specs: Mapping[str, TensorSpec], max_file_bytes: int) -> dict[str, list[str]]:
+    """The model's files with the tensors of each, in order; a new one where the next would be too large."""
+    groups: list[list[str]] = [[]]
+    num_bytes = 0
+    for name, spec in specs.items():
+        if groups[-1] and num_bytes + spec.num_bytes > max_file_bytes:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(name)
+        num_bytes += spec.num_bytes
+    if len(groups) == 1:
+        return {"model.safetensors": groups[0]}
+    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
+
+
+class SafetensorsWriter:
+    """Writes a safetensors file whose tensors come in any order, each once."""
+
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
+        """Write the header."""
+        header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+        end = 0
+        starts = {}
+        for name, spec in specs.items():
+            starts[name], end = end, end + spec.num_bytes
+            header[name] = {"dtype": spec.dtype, "shape": list(spec.shape), "data_offsets": [starts[name], end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+        first = 8 + len(text)
+        self._left = {name: (first + starts[name], spec) for name, spec in specs.items()}
+        self._file = path.open("wb")
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def write(self, name: str, values: Tensor | bytes) -> None:
+        """Write a tensor, in the dtype of its spec, or its raw bytes."""
+        start, spec = self._left.pop(name)
+        if isinstance(values, Tensor):
+            assert tuple(values.shape) == spec.shape, f"{name}: {tuple(values.shape)}, and the header says {spec.shape}"
+            cast = values.detach().to("cpu", _DTYPES[spec.dtype])
+            raw = cast.contiguous().flatten().view(torch.uint8).numpy().data
+        else:
+            raw = memoryview(values)
+        assert raw.nbytes == spec.num_bytes, f"{name}: {raw.nbytes} bytes"
+        self._file.seek(start)
+        self._file.write(raw)
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+        assert not self._left, f"not written: {list(self._left)}"
+
+    def __enter__(self) -> Self:
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        """End the file."""
+        self._file.close() if error else self.close()

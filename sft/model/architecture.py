@@ -1,0 +1,109 @@
+"""Which class of transformers a model is, found from its config, and that class without any weights.
+
+A checkpoint that holds more than text (Gemma 3, Qwen3.5, Mistral 3) is loaded as the class that it names itself, so
+that nothing of it is lost; what is trained of it says `sft.model.text_path`.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+
+from sft.config import ModelConfig
+from sft.data.rendering.chat_template import loading_reason
+from sft.errors import UserError
+
+
+def read_config(model: ModelConfig, path: str) -> Any:
+    """The config of the model at `path`.
+
+    Raises:
+        UserError: it cannot be read, or is that of a model that is not trained here.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
+    except ImportError as error:
+        raise missing_package(path, error) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = loading_reason(error, "trust_remote_code")
+        raise UserError(f"model: the config of {path} cannot be read: {reason}") from error
+    _refuse_quantized(config, path)
+    return config
+
+
+def auto_class(config: Any) -> Any:
+    """The `AutoModelFor…` whose class for this config is the one that the config itself names.
+
+    Where none is, that for causal language models goes before, which Hugging Face's `generate` is used with.
+    """
+    causal, multimodal = AutoModelForCausalLM, AutoModelForMultimodalLM
+    auto_map = getattr(config, "auto_map", None) or {}
+    if causal.__name__ in auto_map:
+        return causal
+    offers = {auto: _class_names(auto, config) for auto in (causal, multimodal)}
+    named = set(getattr(config, "architectures", None) or ())
+    for auto, names in offers.items():
+        if named & names:
+            return auto
+    return multimodal if not offers[causal] and offers[multimodal] else causal
+
+
+def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
+    """The model of that config on torch's meta device: its modules, names and shapes, without memory.
+
+    Raises:
+        UserError: transformers has no such class, or a package that it needs is missing.
+    """
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return auto_class(config).from_config(copy.deepcopy(config), trust_remote_code=model.trust_remote_code)
+    except ImportError as error:
+        raise missing_package(path, error) from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise cannot_be_loaded(path, config, error) from error
+
+
+def cannot_be_loaded(path: str, config: Any, error: Exception) -> UserError:
+    """What is said of a model that transformers refuses."""
+    if "Unrecognized configuration class" in str(error):
+        named = ", ".join(getattr(config, "architectures", None) or ()) or "no class"
+        reason = (
+            f"transformers has no causal language model for model_type {config.model_type!r} (config.json names "
+            f"{named}). Needed: a model that writes text token by token"
+        )
+    else:
+        reason = loading_reason(error, "trust_remote_code")
+    return UserError(f"model: {path} cannot be loaded as a causal language model: {reason}")
+
+
+def missing_package(path: str, error: ImportError) -> UserError:
+    """What is said of a model that needs a package which is not installed."""
+    reason = " ".join(str(error).split())[:400]
+    return UserError(
+        f"model: {path} needs a package that is not installed here: {reason}\n"
+        "Install it where the model is trained, on every node, and start again."
+    )
+
+
+def _class_names(auto: Any, config: Any) -> set[str]:
+    try:
+        found = auto._model_mapping[type(config)]
+    except KeyError:
+        return set()
+    return {each.__name__ for each in (found if isinstance(found, list | tuple) else (found,))}
+
+
+def _refuse_quantized(config: Any, path: str) -> None:
+    quantized = getattr(config, "quantization_config", None) or getattr(
+        config.get_text_config(), "quantization_config", None
+    )
+    if not quantized:
+        return
+    fields = quantized if isinstance(quantized, dict) else quantized.to_dict()
+    method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method", "an unknown method")))
+    raise UserError(
+        f"model: the weights of {path} are quantized ({method}), and an optimizer cannot update such numbers. "
+        "Needed: the same model in bfloat16, float16 or float32; most are published beside the quantized ones. Where "
+        "there is none, load it with transformers, call its `dequantize()`, and save what that gives."
+    )

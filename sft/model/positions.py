@@ -1,0 +1,50 @@
+"""How many positions a model has: a table that ends, or a range that it was trained in."""
+
+from typing import Any
+
+from torch import nn
+
+from sft.errors import UserError
+from sft.model.text_path import text_decoder
+
+_MAX_OFFSET = 8
+"""Rows of a position table that stand for no position (OPT has two)."""
+
+
+def check_positions(path: str, skeleton: Any, max_len_tokens: int) -> list[str]:
+    """Hold the longest example against the model's positions. Positions begin anew in each example of a pack.
+
+    Args:
+        path: the model, as the user names it.
+        skeleton: the model; its weights are not looked at.
+        max_len_tokens: the longest example.
+
+    Returns:
+        A note where examples may be longer than what the model was trained on.
+
+    Raises:
+        UserError: the model has a table of positions, and it is shorter.
+    """
+    config = skeleton.config.get_text_config()
+    trained = getattr(config, "max_position_embeddings", None)
+    if not isinstance(trained, int) or trained <= 0 or max_len_tokens <= trained:
+        return []
+    if table := _position_table(skeleton, trained):
+        raise UserError(
+            f"data.max_len_tokens: {max_len_tokens:,} is more than the {trained:,} positions of {path}: its table of "
+            f"positions ({table}) has no row for a later token. Set data.max_len_tokens={trained}, or use a model "
+            "with more positions."
+        )
+    return [
+        f"model: {path} was made for {trained:,} positions (max_position_embeddings), and data.max_len_tokens is "
+        f"{max_len_tokens:,}. It has to learn the later ones from this data alone."
+    ]
+
+
+def _position_table(skeleton: Any, num_positions: int) -> str | None:
+    """The name of the decoder's table with a row for each position; rotary models have none."""
+    decoder, tokens = text_decoder(skeleton), skeleton.get_input_embeddings()
+    others = [(n, m) for n, m in decoder.named_modules() if isinstance(m, nn.Embedding) and m is not tokens]
+    rows = {str(name): module.num_embeddings for name, module in others}
+    rows |= {name: len(values) for name, values in decoder.named_buffers() if values.ndim == 2}
+    return next((name for name, size in rows.items() if 0 <= size - num_positions <= _MAX_OFFSET), None)

@@ -1,0 +1,82 @@
+"""Which parameters of a model text goes through: those that take part in the loss, and no others.
+
+They are found by a forward and a backward pass without numbers, on torch's meta device: a gradient reaches them or it
+does not. So a checkpoint's eyes and ears, the layers that look at what they give, and modules that a language model
+has for other tasks are left out, whatever they are called. What is left out is not trained: it gets no optimizer
+state, is never changed, and goes into the export as it lies in the model's files.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from sft.errors import UserError
+
+_TRACED_ATTENTION = "sft_traced"
+_TRACED_TOKENS = 256
+"""More than what layers that compress their past need to have something to compress."""
+_TRACED_EXPERTS = "batched_mm"
+"""transformers' way to compute experts that asks for no numbers: it does not look which token goes where."""
+
+
+def text_decoder(model: Any) -> nn.Module:
+    """The module from token ids to hidden states.
+
+    Raises:
+        UserError: there is none apart from the output layer.
+    """
+    is_composite = model.config.get_text_config() is not model.config
+    decoder: Any = model.get_decoder() if is_composite else model.base_model
+    # Llama 4's language model takes itself for its own body.
+    body = getattr(decoder, "model", None) if decoder.get_output_embeddings() is not None else decoder
+    if not isinstance(body, nn.Module):
+        raise UserError(f"model: {type(model).__name__} has no decoder apart from its output layer")
+    return body
+
+
+def frozen_parameters(skeleton: Any) -> frozenset[str]:
+    """The names of those that its class does not train, or that text does not go through.
+
+    Args:
+        skeleton: the model on the meta device, as its class makes it: loading weights turns `requires_grad` on.
+    """
+    used = _traced(skeleton)
+    return frozenset(n for n, p in skeleton.named_parameters() if not p.requires_grad or id(p) not in used)
+
+
+def _traced(skeleton: Any) -> set[int]:
+    """The ids of the parameters that a gradient reaches; those of decoder and output layer where it cannot be tried."""
+    config = skeleton.config
+    before = config._attn_implementation, getattr(config, "_experts_implementation", None)
+    output = skeleton.get_output_embeddings()
+    try:
+        config._attn_implementation, config._experts_implementation = _TRACED_ATTENTION, _TRACED_EXPERTS
+        with torch.device("meta"), torch.enable_grad():
+            ids = torch.zeros(1, _TRACED_TOKENS, dtype=torch.long)
+            hidden = text_decoder(skeleton.eval())(input_ids=ids, position_ids=ids, use_cache=False).last_hidden_state
+            output(hidden).sum().backward()
+        return {id(parameter) for parameter in skeleton.parameters() if parameter.grad is not None}
+    except UserError:
+        raise
+    except Exception:
+        # What a class does with numbers that are not there is its own. Then whole modules decide.
+        modules = [text_decoder(skeleton), output, skeleton.get_input_embeddings()]
+        return {id(p) for module in modules if module is not None for p in module.parameters()}
+    finally:
+        config._attn_implementation, config._experts_implementation = before
+        skeleton.zero_grad()
+
+
+def _traced_attention(
+    module: nn.Module, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, *mask: Any, **options: Any
+) -> tuple[Tensor, None]:
+    """Something of the right shape that depends on all that attention depends on."""
+    parts = (query_BHTD, key_BHTD, *(given for given in options.values() if isinstance(given, Tensor)))
+    total = torch.stack([part.float().sum() for part in parts]).sum().to(value_BHTD.dtype)
+    groups = query_BHTD.shape[1] // value_BHTD.shape[1]
+    return (value_BHTD.repeat_interleave(groups, dim=1) + total).transpose(1, 2), None
+
+
+AttentionInterface.register(_TRACED_ATTENTION, _traced_attention)

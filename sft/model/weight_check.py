@@ -1,0 +1,87 @@
+"""Holds a model's files against its class, before a weight is read: what is missing, left over, or of another shape.
+
+transformers itself does the comparison, with tensors that have a shape and no content, so that its renaming and fusing
+of weights, its tied weights and what it declares ignorable are its own. What is missing it would fill at random.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils import logging
+
+from sft.errors import UserError
+from sft.model.saved_tensors import saved_groups
+from sft.model.weight_files import StoredTensor
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_INDICES = ("I64", "I32", "I16", "BOOL")
+"""Not numbers that are learned: tables of positions, of experts and the like."""
+
+
+def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) -> None:
+    """Load the stored tensors' shapes into a model without memory.
+
+    `skeleton` keeps in `_weight_conversions` how the names in its files and its own differ, as transformers leaves it
+    in a model that it has loaded.
+
+    Args:
+        path: the model, as the user names it.
+        skeleton: the model on the meta device.
+        stored: what its files hold.
+
+    Raises:
+        UserError: the files are not those of the model, with the names of all tensors that differ.
+    """
+    shapes = {name: _shape(tensor) for name, tensor in stored.items()}
+    mapping: Any = get_model_conversion_mapping(skeleton)
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        found, _ = convert_and_load_state_dict_in_model(
+            skeleton,
+            shapes,
+            LoadStateDictConfig(device_map={"": "meta"}, dtype=torch.float32, weight_mapping=mapping),
+        )
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
+    skeleton.mark_tied_weights_as_initialized(found)
+    skeleton.tie_weights(missing_keys=found.missing_keys, recompute_mapping=False)
+    skeleton._adjust_missing_and_unexpected_keys(found)
+    broken = set(found.conversion_errors)
+    wrong = {name: (tuple(there), tuple(needed)) for name, there, needed in found.mismatched_keys}
+    missing = sorted(found.missing_keys - broken - set(wrong))
+    # Of what is put together from several, by the names in the files.
+    parts = [name for group in saved_groups(skeleton) if broken & set(group.members) for name in group.saved]
+    missing += sorted(set(parts) - set(stored))
+    problems = [
+        *_lines("missing", missing),
+        *_lines("not of this model", sorted(found.unexpected_keys)),
+        *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
+        *_lines("put together from several, which do not fit each other", sorted(broken)),
+    ]
+    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in (*_DTYPES, *_INDICES))
+    problems += _lines("quantized", [f"{name} {stored[name].dtype}" for name in odd])
+    if problems:
+        raise UserError(
+            f"model: the weights of {path} are not those of a {type(skeleton).__name__}, which its config.json asks "
+            "for. Tensors that are\n" + "\n".join(problems) + "\n"
+            "Nothing is filled in or left out. Needed: the whole model with its own config.json, such as a fresh "
+            "download; a fine-tuned part (an adapter, a classifier) has to be merged or left out before."
+        )
+
+
+def _shape(tensor: StoredTensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.float32), device="meta")
+
+
+def _lines(kind: str, names: Iterable[str]) -> list[str]:
+    given = list(names)
+    shown = [f"    {name}" for name in given[:8]]
+    if len(given) > 8:
+        shown.append(f"    and {len(given) - 8:,} more")
+    return [f"  {kind}:", *shown] if given else []

@@ -1,0 +1,140 @@
+"""The safetensors files of a model, and what their headers say of each tensor. No weight is read, and no torch needed.
+
+Format: 8 bytes with the header's length, the header as JSON, then the tensors' raw bytes.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+
+from sft.errors import UserError
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The names by which transformers finds a model's weights; a single file goes before an index."""
+
+_MAX_HEADER_BYTES = 100_000_000
+"""What the safetensors format allows."""
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file."""
+
+    file: Path
+    dtype: str
+    """By safetensors' name, such as `BF16`."""
+    shape: tuple[int, ...]
+    start: int
+    """The first of its bytes, from the beginning of the file."""
+    num_bytes: int
+
+    def read(self) -> bytes:
+        """Its raw bytes."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.num_bytes)
+
+
+Find = Callable[[str], Path | None]
+"""The file of that name among a model's, on this machine; None where there is none."""
+
+
+def finder(path: str, download: bool) -> Find:
+    """Finds the files of the model at `path`: a folder, or the id of a model on the Hub.
+
+    Args:
+        path: the folder or id.
+        download: whether a file of the Hub that is not on this machine is fetched.
+    """
+    folder = Path(path).expanduser()
+
+    def in_folder(name: str) -> Path | None:
+        return folder / name if (folder / name).is_file() else None
+
+    def on_hub(name: str) -> Path | None:
+        if not download:
+            cached = try_to_load_from_cache(path, name)
+            return Path(cached) if isinstance(cached, str) else None
+        try:
+            return Path(hf_hub_download(path, name))
+        except EntryNotFoundError:  # also where the Hub cannot be asked and the cache has none
+            return None
+
+    return in_folder if folder.is_dir() else on_hub
+
+
+def weight_files(path: str, find: Find) -> list[Path]:
+    """The files that transformers reads the weights from; empty where none is there.
+
+    Raises:
+        UserError: the index cannot be read, or names a file that is missing.
+    """
+    if whole := find(WEIGHTS):
+        return [whole]
+    if not (index := find(INDEX)):
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"model: {index} is no index of weights: {error}") from error
+    found = {name: find(name) for name in names}
+    if missing := [name for name, file in found.items() if file is None]:
+        raise UserError(
+            f"model: {path} lacks {_listed(missing)}, which its {INDEX} names. The download is not complete: "
+            "fetch the model again."
+        )
+    return [file for file in found.values() if file is not None]
+
+
+def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
+    """Every tensor of the files, by name.
+
+    Raises:
+        UserError: a file is not safetensors, or is cut off.
+    """
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        tensors |= _read_header(file)
+    return tensors
+
+
+def _read_header(file: Path) -> dict[str, StoredTensor]:
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            first = opened.read(8)
+            length = int.from_bytes(first, "little")
+            if first == b"version ":
+                raise UserError(
+                    f"model: {file} is a pointer of Git LFS, not the weights themselves ({size} bytes). "
+                    "Fetch them: `git lfs pull` in that folder, or `hf download` of the model."
+                )
+            if length > min(size, _MAX_HEADER_BYTES):
+                raise _damaged(file, f"it has {size:,} bytes, and its header alone would have {length:,}")
+            header = json.loads(opened.read(length))
+        header.pop("__metadata__", None)
+        tensors = {name: _stored(file, 8 + length, entry) for name, entry in header.items()}
+    except OSError as error:
+        raise UserError(f"model: {file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(file, f"its header cannot be read: {error}") from error
+    end = max((tensor.start + tensor.num_bytes for tensor in tensors.values()), default=8 + length)
+    if size < end:
+        raise _damaged(file, f"it has {size:,} bytes, and its header tells of {end:,}")
+    return tensors
+
+
+def _stored(file: Path, first: int, entry: dict[str, list[int]]) -> StoredTensor:
+    start, end = entry["data_offsets"]
+    return StoredTensor(file, str(entry["dtype"]), tuple(entry["shape"]), first + start, end - start)
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(f"model: {file} is cut off or damaged: {reason}. Fetch it again.")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

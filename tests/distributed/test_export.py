@@ -1,0 +1,91 @@
+"""Under ZeRO-3 the export is that of the plain engine, and what is not trained is the original's, to the byte."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sft.checkpoint.export import export_model
+from sft.config import SftConfig
+from sft.data.rendering.chat_template import load_tokenizer
+from sft.engine.single_process import SingleProcessEngine
+from sft.world import World
+from tests.checkpoint.test_export import mixed_dtypes, tensors_of
+from tests.distributed.launch import run_ranks
+from tests.distributed.scenarios import build_loader, take_steps
+from tests.model.tiny_checkpoints import write_checkpoint
+
+IN_FLOAT32 = ("mllama", "mixtral")
+IN_BFLOAT16 = ("gemma3", "ernie4_5_moe", "deepseek_v3")
+
+
+@pytest.fixture(scope="module")
+def exported(
+    workload: dict[str, Any], tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Two ranks of ZeRO-3 after two steps of each model, by (family, dtype)."""
+    folder = tmp_path_factory.mktemp("families")
+    wanted = [(family, "float32") for family in IN_FLOAT32] + [(family, "bfloat16") for family in IN_BFLOAT16]
+    models = []
+    for family, dtype in wanted:
+        base = write_checkpoint(family, folder / f"{family}-{dtype}")
+        if dtype == "bfloat16":
+            mixed_dtypes(base)
+        models.append((str(base), dtype, str(folder / f"{family}-{dtype}-found")))
+    settings = {**workload, "models": models, "tokenizer": str(tiny_model_dir)}
+    results = run_ranks(2, "export_families", settings)
+    return {key: (*model, result) for key, model, result in zip(wanted, models, results, strict=True)}
+
+
+@pytest.mark.parametrize("family", IN_FLOAT32)
+def test_the_export_is_that_of_the_plain_engine(
+    family: str, exported: dict[Any, Any], workload: dict[str, Any], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    path, dtype, final, result = exported[family, "float32"]
+    content = copy.deepcopy(workload["config"])
+    content["model"] |= {"path": path, "dtype": dtype}
+    config = SftConfig.model_validate(content)
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, path)
+    steps = take_steps(engine, config, build_loader(workload, World()), 0, 2)
+    assert result["steps"] == [pytest.approx(step, rel=1e-3) for step in steps]
+    assert result["held"] == sorted({key.rpartition("/")[0] for key in engine.local_state()})
+    tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": str(tiny_model_dir)}))
+    export_model(engine, tokenizer, tmp_path / "plain", torch.float32, attempt=1)
+    ours, plain, before = tensors_of(Path(final)), tensors_of(tmp_path / "plain"), tensors_of(Path(path))
+    assert set(ours) == set(plain)
+    for name, tensor in plain.items():
+        if torch.equal(tensor, before[name]):
+            assert torch.equal(ours[name], tensor), name
+        else:
+            # AdamW's first updates have the size of the learning rate, whatever the gradient's.
+            assert (ours[name] - tensor).abs().mean() < 2e-3, name
+
+
+@pytest.mark.parametrize("family", IN_BFLOAT16)
+def test_what_is_not_trained_keeps_its_bits_and_its_dtype(family: str, exported: dict[Any, Any]) -> None:
+    path, _dtype, final, _result = exported[family, "bfloat16"]
+    before, after = tensors_of(Path(path)), tensors_of(Path(final))
+    assert set(before) == set(after)
+    kept = {n for n in before if before[n].dtype == after[n].dtype and torch.equal(before[n], after[n])}
+    # transformers keeps Ernie's router in float32.
+    changed = set(before) - kept
+    assert {after[name].dtype for name in changed if not name.endswith("mlp.gate.weight")} == {torch.bfloat16}
+    wanted = {name for name in before if before[name].dtype != torch.bfloat16}
+    assert wanted
+    assert wanted <= kept
+
+
+def test_a_run_with_parameters_that_are_not_trained_resumes_equal_bit_for_bit(
+    workload: dict[str, Any], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """Its checkpoints hold nothing of them: they come from the model that the stage starts from."""
+    base = write_checkpoint("gemma3", tmp_path / "base")
+    content = copy.deepcopy(workload["config"])
+    content["model"] |= {"path": str(base), "tokenizer": str(tiny_model_dir)}
+    settings = {**workload, "config": content, "folder": str(tmp_path), "saved_at": 1, "num_steps": 3}
+    straight = run_ranks(2, "train_save_export", settings)
+    resumed = run_ranks(2, "resume", settings)
+    assert resumed["steps"] == straight["steps"][1:]
+    assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
