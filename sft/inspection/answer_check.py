@@ -151,7 +151,9 @@ class AnswerCheck:
         place = until.rfind(learned)
         through = before + learned if until.startswith(before) or place < 0 else until[: place + len(learned)]
         tokens = self._control.findall(through)
-        last = tokens[-1] if tokens and through.endswith(tokens[-1]) else ""
+        if not tokens or not learned.endswith(tokens[-1]):
+            return f"it ends in {_tail(learned)}, which ends no turn"
+        last = tokens[-1]
         if until.startswith(through):
             behind = self._control.match(until, len(through))
             if behind is None or last in self._stops():

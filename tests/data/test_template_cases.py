@@ -33,11 +33,12 @@ def test_what_the_model_must_write_is_learned_and_nothing_else(tokenizer_dir, ca
     renderer = ConversationRenderer(
         TemplateRenderer(tokenizer),
         example_tokenizer.special_tokens,
-        stop_tokens=frozenset([case["eos_token"]]),
+        stop_tokens=frozenset(case.get("stop_tokens", [case["eos_token"]])),
         turn_end=case["eos_token"] if "turn_end" in case else None,
     )
     renderings = renderer.render(format_record(Record("s", 0, Place("s.jsonl", 1), case["record"]), SOURCE))
-    assert [marked(rendering.text, rendering.answers) for rendering in renderings] == case["expected"]
+    expected = [text.replace("BOS", tokenizer.bos_token or "") for text in case["expected"]]
+    assert [marked(rendering.text, rendering.answers) for rendering in renderings] == expected
     for rendering, example in zip(renderings, example_tokenizer.tokenize(renderings), strict=True):
         assert isinstance(example, Example)
         learned = "".join(rendering.text[start:end] for start, end in rendering.answers)

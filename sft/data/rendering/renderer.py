@@ -22,6 +22,9 @@ from sft.data.rendering.turn_bounds import any_of, derive_bounds
 from sft.schema import Conversation, JsonObject, Message
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
+NO_PROMPT = (
+    "the chat template writes no generation prompt: at inference, put behind its text what it writes before an answer"
+)
 WRITTEN_ANEW = (
     "the chat template writes earlier answers, or what comes before them, otherwise than when they were the last: each "
     "is an example of its own, so conversations of several answers take more tokens"
@@ -90,6 +93,8 @@ class ConversationRenderer:
             m.thought for m in conversation.messages
         ):
             notes = (*notes, THOUGHTS_AS_TEXT)
+        if self.bounds.header:
+            notes = (*notes, f"{NO_PROMPT}: {self.bounds.header!r}")
         text = self._render_template(conversation.messages, conversation.tools)
         renderings = self._place_by_landmarks(conversation, turns, text) or self._place(conversation, turns, text)
         if len(renderings) > 1:
