@@ -37,6 +37,7 @@ _CHATML = (
 )
 
 _MAX_REASON_CHARS = 500
+_MOST_TURNS = 512
 
 # What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
@@ -113,6 +114,7 @@ class TemplateRenderer:
         self._render_bounded = compile_template(self.source, name)
         self._context = {**tokenizer.special_tokens_map, "documents": None, "strftime_now": TEMPLATE_DATE.strftime}
         self.form = derive_turn_form(self._render)
+        self._turns: dict[int, tuple[Message, JsonObject]] = {}
 
     def __call__(
         self, messages: Sequence[Message], tools: Sequence[JsonObject] = (), *, for_generation: bool = False
@@ -123,7 +125,16 @@ class TemplateRenderer:
             RecordError: the template refuses the conversation.
             UserError: it goes on without end.
         """
-        return self._render([template_turn(message, self.form) for message in messages], tools, for_generation)
+        return self._render([self._turn(message) for message in messages], tools, for_generation)
+
+    def _turn(self, message: Message) -> JsonObject:
+        """A conversation is rendered many times, up to each of its answers; no template may change a turn."""
+        known = self._turns.get(id(message))
+        if known is None or known[0] is not message:
+            if len(self._turns) >= _MOST_TURNS:
+                self._turns.clear()
+            known = self._turns[id(message)] = message, template_turn(message, self.form)
+        return known[1]
 
     def _render(self, turns: Sequence[JsonObject], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
         told = {

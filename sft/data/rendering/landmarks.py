@@ -16,7 +16,8 @@ might look into. So a conversation of many turns is rendered once, and not twice
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from jinja2 import Environment, nodes
 
@@ -30,6 +31,7 @@ from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _MOST_SHAPES = 2000
 
+_Seen = TypeVar("_Seen", bound=tuple[object, ...])
 _Shape = tuple[object, ...]
 """What is looked at of the tools, then an item for each message."""
 
@@ -73,6 +75,7 @@ class Landmarks:
         self._render_template = render_template
         self._find_answer = find_answer
         self._control = control
+        self._placing: tuple[Conversation | None, tuple[_Shape, ...]] = None, ()
         self._turns: dict[_Shape, _Turn | None] = {}
         self._wholes: dict[_Shape, _Whole | None] = {}
 
@@ -88,10 +91,10 @@ class Landmarks:
             text: the template's text of the whole.
         """
         tokens = list(self._control.finditer(text))
-        shape = self._shape_with(conversation, tuple([token.group() for token in tokens]))
-        whole = None if shape is None else self._wholes[shape]
-        if shape is None or whole is None:
+        seen = self._see_with(conversation, tuple([token.group() for token in tokens]))
+        if seen is None:
             return None
+        shape, whole = seen
         placed: dict[int, tuple[Span, tuple[str, ...]] | None] = {}
         for turn in turns:
             shown = self._turn(shape, conversation, turn)
@@ -109,30 +112,30 @@ class Landmarks:
         """The conversation up to this answer; None where no probe shows it."""
         text = self._render_template(conversation.messages[: turn + 1], conversation.tools)
         tokens = list(self._control.finditer(text))
-        for shape in _shapes(conversation):
+        for shape in self._shapes(conversation):
             shown = self._turn(shape, conversation, turn)
             if shown is not None and tuple([token.group() for token in tokens]) == shown.tokens:
                 span = _span(text, tokens, shown, conversation.messages[turn])
                 return None if span is None else Answered(text, span, shown.notes)
         return None
 
-    def _shape_with(self, conversation: Conversation, tokens: tuple[str, ...]) -> _Shape | None:
-        """The conversation's shape, as closely looked at as is needed for a probe with these tokens."""
-        for shape in _shapes(conversation):
-            if shape not in self._wholes:
-                _bound(self._wholes)
-                self._wholes[shape] = self._see_whole(conversation, shape)
-            whole = self._wholes[shape]
+    def _shapes(self, conversation: Conversation) -> Sequence[_Shape]:
+        """Those of the conversation that is being placed are looked at once for all its answers."""
+        placing = self._placing  # of another thread, perhaps
+        if placing[0] is not conversation:
+            placing = self._placing = conversation, tuple(_shapes(conversation))
+        return placing[1]
+
+    def _see_with(self, conversation: Conversation, tokens: tuple[str, ...]) -> tuple[_Shape, _Whole] | None:
+        """The conversation's shape, as closely looked at as is needed for a probe with these tokens; and the probe."""
+        for shape in self._shapes(conversation):
+            whole = _recall(self._wholes, shape, partial(self._see_whole, conversation, shape))
             if whole is not None and whole.tokens == tokens:
-                return shape
+                return shape, whole
         return None
 
     def _turn(self, shape: _Shape, conversation: Conversation, turn: int) -> _Turn | None:
-        key = shape[: turn + 2]
-        if key not in self._turns:
-            _bound(self._turns)
-            self._turns[key] = self._see_turn(conversation, turn, shape)
-        return self._turns[key]
+        return _recall(self._turns, shape[: turn + 2], partial(self._see_turn, conversation, turn, shape))
 
     def _see_whole(self, conversation: Conversation, shape: _Shape) -> _Whole | None:
         try:
@@ -343,7 +346,13 @@ def _calls_only(message: Message) -> Message:
     return Message("assistant", "", tool_calls=message.tool_calls)
 
 
-def _bound(remembered: dict[_Shape, Any]) -> None:
-    """Conversations without end have shapes without end."""
-    if len(remembered) >= _MOST_SHAPES:
+def _recall(remembered: dict[_Shape, _Seen | None], shape: _Shape, see: Callable[[], _Seen | None]) -> _Seen | None:
+    """What is remembered of the shape, or is seen now. Threads may look at once: they see the same."""
+    known = remembered.get(shape, remembered)
+    if not isinstance(known, dict):
+        return known
+    seen = see()
+    if len(remembered) >= _MOST_SHAPES:  # conversations without end have shapes without end
         remembered.clear()
+    remembered[shape] = seen
+    return seen
