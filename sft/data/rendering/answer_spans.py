@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
-from sft.data.rendering.turn_bounds import MARKS, TurnBounds, num_common
+from sft.data.rendering.turn_bounds import MARKS, TurnBounds, find_prompt_end, num_common
 from sft.schema import JsonObject, Message, ToolCall
 
 Span = tuple[int, int]
@@ -48,6 +48,14 @@ class Answered(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class _Begun(NamedTuple):
+    """Where an answer begins in a text."""
+
+    text: str
+    start: int
+    notes: tuple[str, ...] = ()
+
+
 def find_answer(
     render_template: RenderTemplate,
     bounds: TurnBounds,
@@ -72,11 +80,9 @@ def find_answer(
     changed = find_changed_text(render_template, messages, tools, text)
     if changed is None:
         raise _not_shown("does not show where the answer is", message, text)
-    begun = _begin(render_template, bounds, messages, tools, text, changed)
-    start, notes = begun.span[0], begun.notes
-    if begun.text != text:
-        moved = len(begun.text) - len(text)
-        text, changed = begun.text, (changed[0] + moved, changed[1] + moved)
+    begun, start, notes = _begin(render_template, bounds, messages, tools, text, changed)
+    moved = len(begun) - len(text)  # behind its own prompt, the answer may stand elsewhere
+    text, changed = begun, (changed[0] + moved, changed[1] + moved)
     if changed[1] <= start or _cover(text, start, changed, message) is None:
         raise _not_shown("does not write the whole answer", message, text)
     found = bounds.find_end(text, start)
@@ -109,27 +115,27 @@ def _begin(
     tools: Sequence[JsonObject],
     text: str,
     changed: Span,
-) -> Answered:
-    """The text, and from where on it is learned; another text where the template writes another prompt in it."""
+) -> _Begun:
+    """Where the answer begins; in another text where the template writes another prompt in this one."""
     try:
         prompt = render_template(messages[:-1], tools, for_generation=True)
     except RecordError:
         prompt = None
     start = None if prompt is None else bounds.find_start(text, prompt)
     if start is not None:
-        return Answered(text, (start, len(text)))
+        return _Begun(text, start)
     asked = messages[-2].content.strip() if len(messages) > 1 else ""
     if prompt is not None and asked and asked in prompt:
         last_words = prompt.rindex(asked) + len(asked)
-        if bounds.find_start(text, prompt[:last_words]) is None:
-            return _behind_prompt(text, changed, prompt, last_words - len(asked), messages[-1])
+        if find_prompt_end(text, prompt[:last_words]) is None:
+            return _behind_prompt(text, changed, prompt, last_words - len(asked))
     words = _cover(text, 0, changed, messages[-1])
     if words is None:
         raise _not_shown("does not write the whole answer", messages[-1], text)
-    return Answered(text, (_begin_of_words(bounds, text, words[0]), len(text)), (WORDS_ONLY,))
+    return _Begun(text, _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,))
 
 
-def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int, message: Message) -> Answered:
+def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> _Begun:
     """The answer as the text writes it, behind the prompt: what comes before is written otherwise once it is there.
 
     Raises:
@@ -144,7 +150,7 @@ def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int, mes
             f"      it writes:           {_excerpt(text)}\n"
             "      Needed: a template that writes an answer behind its prompt. Choose another with model.chat_template."
         )
-    return Answered(prompt + text[found + len(asked) :], (len(prompt), len(prompt)), (BEHIND_PROMPT,))
+    return _Begun(prompt + text[found + len(asked) :], len(prompt), (BEHIND_PROMPT,))
 
 
 def find_changed_text(

@@ -43,7 +43,7 @@ class TurnBounds:
 
         White space may differ between the two: some templates write other white space before some answers.
         """
-        start = len(prompt) if text.startswith(prompt) else _find_end(text, prompt)
+        start = find_prompt_end(text, prompt)
         if start is None or not self.header:
             return start
         begin = start + len(text[start:]) - len(text[start:].lstrip())
@@ -175,8 +175,10 @@ def _leading_tokens(text: str, control: re.Pattern[str]) -> list[str]:
     return tokens
 
 
-def _find_end(text: str, prompt: str) -> int | None:
+def find_prompt_end(text: str, prompt: str) -> int | None:
     """Where the prompt ends in a text that begins with it but for white space; None where it does not."""
+    if text.startswith(prompt):
+        return len(prompt)
     at = in_prompt = num_common(text, prompt)
     while True:
         in_prompt += _num_spaces(prompt, in_prompt)
