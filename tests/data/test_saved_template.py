@@ -37,9 +37,10 @@ OPENED = (
     "{{ m.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}"
     "{% endif %}"
 )
-# Thoughts have a field.
+# Thoughts have a field, and it is looked whether there are calls.
 FIELD = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.tool_calls is defined %}{{ raise_exception('There are no calls.') }}{% endif %}"
     "{% if m.reasoning_content %}{{ '<|im_sep|>' + m.reasoning_content + '<|im_sep|>' }}{% endif %}"
     "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -100,6 +101,8 @@ def served(draw) -> Conversation:
         replace(m, thought=draw(st.sampled_from(["", "hm", "so\n\nit is"]))) if thinks and m.role == "assistant" else m
         for m in made.messages
     ]
+    blank = draw(st.sampled_from(["", " ", "\n"]))
+    messages = [m if m.content or not m.tool_calls else replace(m, content=blank) for m in messages]
     if draw(st.booleans()):
         at = messages[0].role == "system"
         messages.insert(at, Message("assistant", "Hello."))

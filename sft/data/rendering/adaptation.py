@@ -1,7 +1,7 @@
 """Says otherwise what a chat template has no form for: a conversation becomes one that the template writes whole.
 
     the template has no                    so it is said
-    system turn                            in front of the first user turn, a blank line between
+    system turn                            in front of the first user turn, or as one before a greeting
     list of tools                          in the system turn, as text
     tool calls                             as <tool_call> at the end of the answer; results as user turns
     several tool calls in one turn         in turns of their own, each with its result behind it
