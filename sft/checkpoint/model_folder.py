@@ -1,8 +1,9 @@
 """Everything of a model's folder but the weights, so that whoever loads it gets what was trained, and it stops.
 
 Config, code and generation config are what transformers would save. The tokens that ended the answers in training are
-added to those that end generation, and the tokenizer says so too. The rest of the generation config is the original's,
-word for word, whether transformers would save such settings or not. Files of a processor are copied.
+added to those that end generation, and the tokenizer says so too. Its chat template writes what training said
+otherwise (`saved_template`). The rest of the generation config is the original's, word for word, whether transformers
+would save such settings or not. Files of a processor are copied.
 """
 
 import copy
@@ -18,6 +19,7 @@ from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCE
 
 from sft.atomic_files import write_json
 from sft.checkpoint.safetensors_file import TensorSpec
+from sft.data.rendering.saved_template import saved_template
 from sft.model.weight_files import INDEX, finder
 
 GENERATION_CONFIG = "generation_config.json"
@@ -49,7 +51,9 @@ def write_model_folder(
     stopping = _stopping(tokenizer, stop_ids)
     _write_config(model, folder, dtype, None if stopping is tokenizer else stopping.eos_token_id)
     _write_generation_config(model, stopping, folder, stop_ids, find(GENERATION_CONFIG))
-    stopping.save_pretrained(folder)
+    saved = copy.deepcopy(stopping)
+    saved.chat_template = saved_template(tokenizer)
+    saved.save_pretrained(folder)
     for name in _COPIED:
         if original := find(name):
             shutil.copyfile(original, folder / name)

@@ -13,11 +13,15 @@ from transformers import AutoTokenizer
 
 from sft.checkpoint import export
 from sft.checkpoint.export import export_model
-from sft.config import SftConfig
+from sft.config import ModelConfig, SftConfig
 from sft.data.collate import Batch, collate
+from sft.data.rendering.adaptation import adapt, derive_traits
+from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
+from sft.data.rendering.saved_template import saved_template
 from sft.engine.single_process import SingleProcessEngine
-from sft.schema import Pack
+from sft.schema import Message, Pack
 from tests.conftest import TokenizerDir
+from tests.data.conversations import TOOLS, conversation
 from tests.model.tiny_checkpoints import CHECKPOINTS, MULTIMODAL, write_checkpoint
 
 
@@ -51,7 +55,8 @@ def train(model: Path, dtype: str) -> SingleProcessEngine:
 
 
 def export_to(engine: SingleProcessEngine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
-    export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), 1, **options)
+    trained = load_tokenizer(ModelConfig(path=str(tokenizer)))
+    export_model(engine, trained, folder, getattr(torch, dtype), 1, **options)
     return folder
 
 
@@ -164,12 +169,30 @@ def test_a_folder_that_sees_keeps_what_its_processor_needs(tokenizer_dir: Tokeni
         assert json.loads((last / name).read_text()) == content
     # A processor would take the old file before the one that was trained with.
     assert not (last / "chat_template.json").exists()
-    assert (last / "chat_template.jinja").read_text() == AutoTokenizer.from_pretrained(
-        tokenizer_dir("chatml")
-    ).chat_template
+    trained = AutoTokenizer.from_pretrained(tokenizer_dir("chatml"))
+    assert (last / "chat_template.jinja").read_text() == saved_template(trained)
     config = json.loads((last / "config.json").read_text())
     assert config["architectures"] == ["Gemma3ForConditionalGeneration"]
     assert config["vision_config"]["hidden_size"] == MULTIMODAL["gemma3"]["vision_config"]["hidden_size"]
+
+
+def test_the_folder_given_tools_writes_the_prompt_that_was_trained(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
+    base = write_checkpoint("llama", tmp_path / "base")
+    config = run_config(base, "float32")
+    engine = SingleProcessEngine(config, config.stages[0].optimizer, str(base))
+    for template in ("model_role", "think"):
+        folder = export_to(engine, tokenizer_dir(template), tmp_path / template, "float32")
+        trained, found = (
+            load_tokenizer(ModelConfig(path=str(tokenizer_dir(template)))),
+            AutoTokenizer.from_pretrained(folder),
+        )
+        render = TemplateRenderer(trained)
+        asked, _ = adapt(conversation(Message("user", "river?"), tools=TOOLS), derive_traits(render))
+        prompt = found.apply_chat_template(
+            [{"role": "user", "content": "river?"}], tools=TOOLS, tokenize=False, add_generation_prompt=True
+        )
+        assert "look_up" in prompt
+        assert prompt == render(asked.messages, asked.tools, for_generation=True)
 
 
 def generation_config(

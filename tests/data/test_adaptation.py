@@ -101,6 +101,12 @@ def test_without_a_user_turn_the_system_text_becomes_one_and_an_empty_one_leaves
     assert contents(adapt(empty, NO_SYSTEM)[0]) == [("user", "q"), ("assistant", "a")]
 
 
+def test_a_greeting_has_the_system_text_before_it_as_at_inference():
+    made = conversation(Message("system", "be brief"), Message("assistant", "hello"), *turns("q", "a").messages)
+    adapted = contents(adapt(made, NO_SYSTEM)[0])
+    assert adapted == [("user", "be brief"), ("assistant", "hello"), ("user", "q"), ("assistant", "a")]
+
+
 def test_calls_are_written_at_the_end_of_the_answer_and_results_join_in_one_user_turn():
     adapted, notes = adapt(ASKED, NO_TOOLS)
     system, user, call, result, answer = adapted.messages

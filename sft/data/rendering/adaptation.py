@@ -1,7 +1,7 @@
 """Says otherwise what a chat template has no form for: a conversation becomes one that the template writes whole.
 
     the template has no                    so it is said
-    system turn                            in front of the first user turn, a blank line between
+    system turn                            in front of the first user turn, or as one before a greeting
     list of tools                          in the system turn, as text
     tool calls                             as <tool_call> at the end of the answer; results as user turns
     several tool calls in one turn         in turns of their own, each with its result behind it
@@ -23,6 +23,13 @@ WRITTEN_AS_TEXT = frozenset(
     f"<{slash}{tag}>" for tag in ("tool_call", "tool_response", "tools", "think") for slash in ("", "/")
 )
 """What is put in front of and behind a thing that a template has no form for."""
+
+BEFORE_TOOLS = "You may call these tools:\n<tools>\n"
+BEHIND_TOOLS = (
+    "\n</tools>\n"
+    'Call a tool with:\n<tool_call>\n{"name": its name, "arguments": an object with its arguments}\n</tool_call>'
+)
+"""Around the list of tools in the system turn, one a line."""
 
 
 class RenderTemplate(Protocol):
@@ -102,10 +109,7 @@ def _has_calls(conversation: Conversation) -> bool:
 
 def _write_tools_in_system(conversation: Conversation) -> Conversation:
     lines = "\n".join(_json(tool) for tool in conversation.tools)
-    text = (
-        f"You may call these tools:\n<tools>\n{lines}\n</tools>\n"
-        'Call a tool with:\n<tool_call>\n{"name": its name, "arguments": an object with its arguments}\n</tool_call>'
-    )
+    text = f"{BEFORE_TOOLS}{lines}{BEHIND_TOOLS}"
     messages = conversation.messages
     if messages and messages[0].role == "system":
         first, rest = replace(messages[0], content=_joined(messages[0].content, text)), messages[1:]
@@ -179,13 +183,14 @@ def _number_calls(conversation: Conversation) -> Conversation:
 
 
 def _write_system_in_user(conversation: Conversation) -> Conversation:
+    """A greeting has the system text before it, as at inference: there it becomes a user turn of its own."""
     system, *rest = conversation.messages
-    first = next((i for i, message in enumerate(rest) if message.role == "user"), None)
-    if first is None:
-        rest.insert(0, replace(system, role="user"))
+    if rest and rest[0].role == "user":
+        user = rest.pop(0)
+        first = replace(user, content=_joined(system.content, user.content))
     else:
-        rest[first] = replace(rest[first], content=_joined(system.content, rest[first].content))
-    return replace(conversation, messages=tuple(rest))
+        first = replace(system, role="user")
+    return replace(conversation, messages=(first, *rest))
 
 
 class _Adaptation(NamedTuple):
