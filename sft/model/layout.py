@@ -4,6 +4,7 @@
 "packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, each a line of JSON.
 """
 
+import copy
 import json
 import sys
 import warnings
@@ -22,6 +23,7 @@ from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
 from sft.model.packing_probe import ordinary_token_ids, probe_batch, probe_layout
+from sft.model.text_path import frozen_parameters
 from sft.model.tiny_model import tiny_config, tiny_model
 
 IN_WORDS: dict[Layout, str] = {"packed": "packed", "one_example": "one example a row"}
@@ -114,7 +116,9 @@ def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: An
 def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, Any]) -> str | None:
     try:
         small = tiny_config(config)
-        module = SupervisedNll(tiny_model(small, attention_for("one_example"), **options), chunk_tokens=64)
+        plain = tiny_model(small, attention_for("one_example"), **options)
+        frozen = frozen_parameters(copy.deepcopy(plain).to("meta"))
+        module = SupervisedNll(plain, chunk_tokens=64)
     except UserError as error:
         return _first_line(error)
     except Exception as error:
@@ -122,7 +126,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
     try:
         if layout == "packed":
             module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
-        return _try(module, small, layout, dropout)
+        return _try(module, frozen, small, layout, dropout)
     except CannotTryError:
         raise
     except Exception as error:
@@ -130,7 +134,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         return _first_line(error)
 
 
-def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> str | None:
+def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Layout, dropout: str) -> str | None:
     def nll(batch: Batch, by_own_forward: bool) -> Tensor:
         module.train(not by_own_forward and dropout == "none")
         try:
@@ -148,11 +152,14 @@ def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> st
     wrong = probe_layout(nll, token_ids, layout, torch.float32)
     if wrong is not None:
         return wrong
-    # Not only computed but also learned.
+    # Not only computed but also learned, all of it in every step: the ranks exchange the gradients of all parameters.
     module.train()
     module(probe_batch(token_ids, layout)).sum().backward()
-    is_learned = any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
-    return None if is_learned else "its loss has no gradient"
+    gradients = {name: p.grad for name, p in module.model.named_parameters() if name not in frozen}
+    if not any(grad is not None and bool(grad.any()) for grad in gradients.values()):
+        return "its loss has no gradient"
+    unused = [name for name, grad in gradients.items() if grad is None]
+    return f"{unused[0]} has no part in the loss of short examples" if unused else None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,8 +1,20 @@
-"""docs/MODELS.md says of each family what becomes of it: a dozen are tried here, all of them with `make models`."""
+"""docs/MODELS.md says what becomes of each family and of its export: a dozen are tried here, all with `make models`."""
+
+from pathlib import Path
 
 import pytest
 
-from tests.model.sweep import CLASSES, TABLE, read_table, render, try_family
+from tests.conftest import TokenizerDir
+from tests.model.sweep import (
+    CLASSES,
+    EXPORTED_OTHERWISE,
+    LAYOUTS,
+    TABLE,
+    read_table,
+    render,
+    try_export,
+    try_family,
+)
 
 DOZEN = {
     "llama": "packed",
@@ -42,3 +54,15 @@ def test_what_becomes_of_a_family_is_as_the_docs_say(family: str) -> None:
     row = try_family(family)
     assert row.layout == DOZEN[family], row
     assert read_table()[family] == row
+
+
+def test_every_trained_family_is_exported_as_transformers_would_save_it(
+    request: pytest.FixtureRequest, tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    """But for those that are listed, exactly. With `--all-families` all are tried."""
+    families = sorted(CLASSES) if request.config.getoption("--all-families") else list(DOZEN)
+    rows = [row for family, row in read_table().items() if family in families and row.layout in LAYOUTS]
+    found = {row.family: try_export(row, tokenizer_dir("chatml"), tmp_path / row.family) for row in rows}
+    assert {family: reason for family, reason in found.items() if reason} == {
+        family: reason for family, reason in EXPORTED_OTHERWISE.items() if family in families
+    }
