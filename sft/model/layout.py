@@ -1,12 +1,6 @@
-"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it.
-
-`python -m sft.model.layout` decides in a process of its own, for programs without torch: it reads `{"model": …,
-"packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, each a line of JSON.
-"""
+"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it."""
 
 import copy
-import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import AutoConfig
-from transformers.utils import logging
 
 from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
@@ -165,18 +158,3 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].removeprefix("model: ")
     return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"
-
-
-def _main() -> None:
-    logging.set_verbosity_error()
-    asked = json.load(sys.stdin)
-    try:
-        choice = choose_layout(ModelConfig(**asked["model"]), asked["packing"], asked["max_len_tokens"])
-        answer: dict[str, Any] = choice._asdict()
-    except UserError as error:
-        answer = {"error": str(error)}
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    _main()
