@@ -49,8 +49,9 @@ def _plan(options: argparse.Namespace) -> int:
 
     job = load_job(options.config, options.overrides)
     plan, forecast = plan_job(job), forecast_job(job)
-    note = layout_note(find_layout(job.sft), forecast)
-    forecast = forecast._replace(findings=(*forecast.findings, note))
+    layout = find_layout(job.sft)
+    notes = (*layout["notes"], layout_note(layout, forecast))
+    forecast = forecast._replace(findings=(*forecast.findings, *notes))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(plan_as_json(plan, forecast))) + "\n")
     else:
@@ -70,8 +71,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
     quiet_third_parties()
     config = anchor_paths(job.sft)
-    find_layout(config)
-    prepare(config, build_console())
+    console = build_console()
+    for note in find_layout(config)["notes"]:
+        console.print(note, highlight=False, markup=False)
+    prepare(config, console)
     return 0
 
 

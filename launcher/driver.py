@@ -33,8 +33,7 @@ from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
-from sft.model.layout import choose_layout
-from sft.model.loading import check_model
+from sft.model.first_look import look_at
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
@@ -70,9 +69,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
-    for note in check_model(job.sft.model, job.sft.data.max_len_tokens):
+    for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
-    choose_layout(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens)
     with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
         return _train(job, names.index(until) + 1, console)
 

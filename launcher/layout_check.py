@@ -1,7 +1,7 @@
 """How a job's examples will be laid before its model, or why it cannot be trained: said before a machine is held.
 
-It is tried on a tiny model in a process of its own, for `sft plan` does without torch; what was found is kept beside
-the token stores, by the content of the model's config and the versions of what computes.
+The model is looked at in a process of its own, for `sft plan` does without torch. What was found is kept beside the
+token stores, by the model's config, the sizes and times of its files and the versions of what computes.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
+from sft.model.weight_files import finder, weight_files
 from sft.sizing.model_config import read_model_config
 
 _TIMEOUT_SECONDS = 120
@@ -23,24 +24,24 @@ _COMPUTES = ("torch", "transformers")
 
 
 def find_layout(config: SftConfig) -> dict[str, Any]:
-    """`{"layout": …, "reason": …}`; the layout is None where it cannot be found out here.
+    """`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
 
     Raises:
-        UserError: the model is not right in the layout that `train.packing` asks for.
+        UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
     """
     try:
         content, _folder = read_model_config(config.model.path)
     except UserError:
         # Said elsewhere: with the model's size, or where it is loaded.
-        return {"layout": None, "reason": "the model's config.json is not on this machine"}
+        return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
-        return {"layout": None, "reason": f"{error.name} is not installed here"}
+        return _unknown(f"{error.name} is not installed here")
     model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
-    kept = _kept(config, [content, model.dropout, model.trust_remote_code, asked, versions])
+    kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
     answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(config)
-    if answer["layout"] is not None and kept.parents[1].is_dir():
+    if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
         write_json(kept, answer)
     if "error" in answer:
         raise UserError(answer["error"])
@@ -52,13 +53,25 @@ def _kept(config: SftConfig, known_by: list[Any]) -> Path:
     return config.data.cache_dir.expanduser() / "layouts" / f"{name}.json"
 
 
+def _files(config: SftConfig) -> list[Any]:
+    """What tells the model's and the tokenizer's files apart from those that may lie there later."""
+    files: set[Path] = set()
+    for path in (config.model.path, config.model.tokenizer):
+        folder = Path(path or "").expanduser()
+        if path and folder.is_dir():
+            files.update(file for file in folder.iterdir() if file.is_file())
+        elif path and not folder.exists():
+            files.update(weight_files(path, finder(path, download=False)))
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
+
+
 def _ask(config: SftConfig) -> dict[str, Any]:
     asked = {
         "model": config.model.model_dump(mode="json"),
         "packing": config.train.packing,
         "max_len_tokens": config.data.max_len_tokens,
     }
-    command = [sys.executable, "-m", "sft.model.layout"]
+    command = [sys.executable, "-m", "sft.model.first_look"]
     # Nothing is downloaded to plan.
     options: dict[str, Any] = {"env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
     try:
@@ -66,5 +79,9 @@ def _ask(config: SftConfig) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         # Nothing is known, and nothing is lost: the run tries it at its start.
-        return {"layout": None, "reason": f"trying it failed: {error}"}
-    return {"layout": "refused", **answer}
+        return _unknown(f"trying it failed: {error}")
+    return answer
+
+
+def _unknown(reason: str) -> dict[str, Any]:
+    return {"layout": None, "reason": reason, "notes": []}

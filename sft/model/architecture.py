@@ -15,6 +15,14 @@ from sft.data.rendering.chat_template import loading_reason
 from sft.errors import UserError
 
 
+class UnreadableConfigError(UserError):
+    """A config that transformers, as it is installed here, makes nothing of."""
+
+
+class MissingPackageError(UserError):
+    """The model needs a package that is not installed here."""
+
+
 def read_config(model: ModelConfig, path: str) -> Any:
     """The config of the model at `path`.
 
@@ -27,7 +35,7 @@ def read_config(model: ModelConfig, path: str) -> Any:
         raise missing_package(path, error) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = loading_reason(error, "trust_remote_code")
-        raise UserError(f"model: the config of {path} cannot be read: {reason}") from error
+        raise UnreadableConfigError(f"model: the config of {path} cannot be read: {reason}") from error
     _refuse_quantized(config, path)
     return config
 
@@ -77,10 +85,10 @@ def cannot_be_loaded(path: str, config: Any, error: Exception) -> UserError:
     return UserError(f"model: {path} cannot be loaded as a causal language model: {reason}")
 
 
-def missing_package(path: str, error: ImportError) -> UserError:
+def missing_package(path: str, error: ImportError) -> MissingPackageError:
     """What is said of a model that needs a package which is not installed."""
     reason = " ".join(str(error).split())[:400]
-    return UserError(
+    return MissingPackageError(
         f"model: {path} needs a package that is not installed here: {reason}\n"
         "Install it where the model is trained, on every node, and start again."
     )

@@ -1,11 +1,6 @@
-"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it.
+"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it."""
 
-`python -m sft.model.layout` decides in a process of its own, for programs without torch: it reads `{"model": …,
-"packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …}` or `{"error": …}`, each a line of JSON.
-"""
-
-import json
-import sys
+import copy
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import AutoConfig
-from transformers.utils import logging
 
 from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
@@ -22,6 +16,7 @@ from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
 from sft.model.packing_probe import ordinary_token_ids, probe_batch, probe_layout
+from sft.model.text_path import frozen_parameters
 from sft.model.tiny_model import tiny_config, tiny_model
 
 IN_WORDS: dict[Layout, str] = {"packed": "packed", "one_example": "one example a row"}
@@ -114,7 +109,9 @@ def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: An
 def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, Any]) -> str | None:
     try:
         small = tiny_config(config)
-        module = SupervisedNll(tiny_model(small, attention_for("one_example"), **options), chunk_tokens=64)
+        plain = tiny_model(small, attention_for("one_example"), **options)
+        frozen = frozen_parameters(copy.deepcopy(plain).to("meta"))
+        module = SupervisedNll(plain, chunk_tokens=64)
     except UserError as error:
         return _first_line(error)
     except Exception as error:
@@ -122,7 +119,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
     try:
         if layout == "packed":
             module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
-        return _try(module, small, layout, dropout)
+        return _try(module, frozen, small, layout, dropout)
     except CannotTryError:
         raise
     except Exception as error:
@@ -130,7 +127,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         return _first_line(error)
 
 
-def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> str | None:
+def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Layout, dropout: str) -> str | None:
     def nll(batch: Batch, by_own_forward: bool) -> Tensor:
         module.train(not by_own_forward and dropout == "none")
         try:
@@ -148,28 +145,16 @@ def _try(module: SupervisedNll, config: Any, layout: Layout, dropout: str) -> st
     wrong = probe_layout(nll, token_ids, layout, torch.float32)
     if wrong is not None:
         return wrong
-    # Not only computed but also learned.
+    # Not only computed but also learned, all of it in every step: the ranks exchange the gradients of all parameters.
     module.train()
     module(probe_batch(token_ids, layout)).sum().backward()
-    is_learned = any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
-    return None if is_learned else "its loss has no gradient"
+    gradients = {name: p.grad for name, p in module.model.named_parameters() if name not in frozen}
+    if not any(grad is not None and bool(grad.any()) for grad in gradients.values()):
+        return "its loss has no gradient"
+    unused = [name for name, grad in gradients.items() if grad is None]
+    return f"{unused[0]} has no part in the loss of short examples" if unused else None
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].removeprefix("model: ")
     return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"
-
-
-def _main() -> None:
-    logging.set_verbosity_error()
-    asked = json.load(sys.stdin)
-    try:
-        choice = choose_layout(ModelConfig(**asked["model"]), asked["packing"], asked["max_len_tokens"])
-        answer: dict[str, Any] = choice._asdict()
-    except UserError as error:
-        answer = {"error": str(error)}
-    sys.stdout.write(json.dumps(answer) + "\n")
-
-
-if __name__ == "__main__":
-    _main()

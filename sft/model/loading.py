@@ -13,6 +13,7 @@ from sft.config import ModelConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
 from sft.model.architecture import (
+    UnreadableConfigError,
     auto_class,
     build_without_weights,
     cannot_be_loaded,
@@ -75,12 +76,14 @@ def load_plain_model(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
     return _load(model, read_config(model, path), path, dtype)
 
 
-def check_model(model: ModelConfig, max_len_tokens: int | None = None) -> list[str]:
+def check_model(model: ModelConfig, max_len_tokens: int | None = None, is_whole: bool = True) -> list[str]:
     """Refuse a model that cannot be trained with its tokenizer, before any machine is held for it.
 
     Args:
         model: the model.
         max_len_tokens: the longest example.
+        is_whole: whether all of it has to be here. Else weights that are missing are a note, and a tokenizer that is
+            missing, or a config that transformers makes nothing of here, are left to others.
 
     Returns:
         What a person should know, in words.
@@ -89,26 +92,50 @@ def check_model(model: ModelConfig, max_len_tokens: int | None = None) -> list[s
         UserError: config or weights are missing or do not fit each other, the tokenizer has more tokens than the model
             has embeddings, or the model has not as many positions as the longest example.
     """
-    check_model_folder(model.path)
+    check_model_folder(model.path, is_whole)
+    try:
+        config = read_config(model, model.path)
+    except UnreadableConfigError:
+        if is_whole:
+            raise
+        return []
+    if is_whole or _has_tokenizer(model):
+        _check_vocabulary(model, config)
+    skeleton, _ = _skeleton(model, config, model.path, download=False)
+    notes = [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
+    if not is_whole and not _files(model.path, download=False):
+        notes.append(f"model: the weights of {model.path} are not on this machine. The training needs them.")
+    return notes
+
+
+def _has_tokenizer(model: ModelConfig) -> bool:
+    folder = Path(model.tokenizer or model.path).expanduser()
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
+def _check_vocabulary(model: ModelConfig, config: Any) -> None:
     tokenizer: Any = load_tokenizer(model)
-    config = read_config(model, model.path)
     num_embeddings = config.get_text_config().vocab_size
     if len(tokenizer) > num_embeddings:
         raise UserError(
             f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
             f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
         )
-    skeleton, _ = _skeleton(model, config, model.path, download=False)
-    return [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
 
 
-def check_model_folder(path: str) -> None:
+def check_model_folder(path: str, is_whole: bool = True) -> None:
     """Refuse a local folder that holds no model. A Hub id passes.
+
+    Args:
+        path: the folder or id.
+        is_whole: whether weights have to be there. Else a config by itself will do, also as a file of any name.
 
     Raises:
         UserError: config or weights are missing.
     """
     folder = Path(path).expanduser()
+    if not is_whole and folder.is_file():
+        return
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
             raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
@@ -125,7 +152,7 @@ def check_model_folder(path: str) -> None:
     if not isinstance(config, dict):
         raise UserError(f"model: {folder}/config.json is not the config of a model")
     check_sizes(config, folder / "config.json")
-    if not weight_files(path, finder(path, download=False)):
+    if is_whole and not _files(path, download=False):
         raise UserError(
             f"model: {folder} has no weights (model.safetensors, or model.safetensors.index.json and the files that "
             f"it names); it holds {there}. "
@@ -140,13 +167,18 @@ def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tup
     """
     skeleton = build_without_weights(model, config, path)
     frozen = frozen_parameters(skeleton)
-    files = weight_files(path, finder(path, download))
+    files = _files(path, download)
     if files:
         check_weights(path, skeleton, read_headers(files))
     elif download:
         raise UserError(f"model: {path} has no weights as safetensors on the Hub. Save it as safetensors first.")
     saved_groups(skeleton)
     return skeleton, frozen
+
+
+def _files(path: str, download: bool) -> list[Path]:
+    """The files with the weights, where they are on this machine or may be fetched; a config by itself has none."""
+    return [] if Path(path).is_file() else weight_files(path, finder(path, download))
 
 
 def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:

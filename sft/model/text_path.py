@@ -48,22 +48,36 @@ def frozen_parameters(skeleton: Any) -> frozenset[str]:
 
 def _traced(skeleton: Any) -> set[int]:
     """The ids of the parameters that a gradient reaches; those of decoder and output layer where it cannot be tried."""
+    for has_mask in (False, True):
+        try:
+            return _reached(skeleton, has_mask)
+        except UserError:
+            raise
+        except Exception:  # noqa: S112  (what a class does with numbers that are not there is its own)
+            continue
+    modules = [text_decoder(skeleton), skeleton.get_output_embeddings(), skeleton.get_input_embeddings()]
+    return {id(p) for module in modules if module is not None for p in module.parameters()}
+
+
+def _reached(skeleton: Any, has_mask: bool) -> set[int]:
+    """The ids of the parameters that a gradient reaches.
+
+    Args:
+        skeleton: the model on the meta device.
+        has_mask: whether it is given a mask, which some classes choose tokens by outside of attention.
+    """
     config = skeleton.config
     before = config._attn_implementation, getattr(config, "_experts_implementation", None)
-    output = skeleton.get_output_embeddings()
     try:
         config._attn_implementation, config._experts_implementation = _TRACED_ATTENTION, _TRACED_EXPERTS
         with torch.device("meta"), torch.enable_grad():
             ids = torch.zeros(1, _TRACED_TOKENS, dtype=torch.long)
-            hidden = text_decoder(skeleton.eval())(input_ids=ids, position_ids=ids, use_cache=False).last_hidden_state
-            output(hidden).sum().backward()
+            options: dict[str, Any] = {"input_ids": ids, "position_ids": ids, "use_cache": False}
+            if has_mask:
+                options["attention_mask"] = torch.zeros(1, 1, _TRACED_TOKENS, _TRACED_TOKENS)
+            hidden = text_decoder(skeleton.eval())(**options).last_hidden_state
+            skeleton.get_output_embeddings()(hidden).sum().backward()
         return {id(parameter) for parameter in skeleton.parameters() if parameter.grad is not None}
-    except UserError:
-        raise
-    except Exception:
-        # What a class does with numbers that are not there is its own. Then whole modules decide.
-        modules = [text_decoder(skeleton), output, skeleton.get_input_embeddings()]
-        return {id(p) for module in modules if module is not None for p in module.parameters()}
     finally:
         config._attn_implementation, config._experts_implementation = before
         skeleton.zero_grad()
@@ -72,11 +86,15 @@ def _traced(skeleton: Any) -> set[int]:
 def _traced_attention(
     module: nn.Module, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, *mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """Something of the right shape that depends on all that attention depends on."""
-    parts = (query_BHTD, key_BHTD, *(given for given in options.values() if isinstance(given, Tensor)))
+    """Something of the right shape that depends on all that attention depends on.
+
+    There may be more keys than queries: some models add what they have compressed of their past.
+    """
+    parts = (key_BHTD, *(given for given in options.values() if isinstance(given, Tensor)))
     total = torch.stack([part.float().sum() for part in parts]).sum().to(value_BHTD.dtype)
     groups = query_BHTD.shape[1] // value_BHTD.shape[1]
-    return (value_BHTD.repeat_interleave(groups, dim=1) + total).transpose(1, 2), None
+    seen_BH1D = value_BHTD.repeat_interleave(groups, dim=1).sum(dim=2, keepdim=True)
+    return (query_BHTD.sum(dim=-1, keepdim=True) + seen_BH1D + total).transpose(1, 2), None
 
 
 AttentionInterface.register(_TRACED_ATTENTION, _traced_attention)

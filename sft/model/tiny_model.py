@@ -19,6 +19,7 @@ VOCAB_SIZE = 96
 MAX_LAYERS = 16
 _MAX_PARAMETERS = 30_000_000
 _WIDTH, _HEADS, _HEAD_DIM = 64, 4, 16
+_SPREAD = 0.1
 
 # Field → its largest value. A pattern is matched against the whole name; the first that fits counts.
 _AT_MOST: tuple[tuple[str, int], ...] = (
@@ -114,6 +115,9 @@ def tiny_model(config: Any, attention: str | None, **options: Any) -> Any:
                 if parameter.dim() >= 2:
                     fan_in = parameter[0].numel()
                     parameter.copy_(torch.randn_like(parameter) * fan_in**-0.5)
+                elif parameter.dim() == 1:
+                    # Norms, biases and gates begin as ones and zeros, which do nothing.
+                    parameter.add_(torch.randn_like(parameter) * _SPREAD)
     return model.float().eval()
 
 

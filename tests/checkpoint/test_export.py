@@ -12,28 +12,24 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from sft.checkpoint import export
-from sft.checkpoint.export import export_model
-from sft.config import ModelConfig, SftConfig
+from sft.config import ModelConfig
 from sft.data.collate import Batch, collate
 from sft.data.rendering.adaptation import adapt, derive_traits
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.saved_template import saved_template
 from sft.engine.single_process import SingleProcessEngine
 from sft.schema import Message, Pack
+from tests.checkpoint.exported import (
+    difference,
+    export_to,
+    run_config,
+    saved_by_transformers,
+    tensors_of,
+    train_on,
+)
 from tests.conftest import TokenizerDir
 from tests.data.conversations import TOOLS, conversation
 from tests.model.tiny_checkpoints import CHECKPOINTS, MULTIMODAL, write_checkpoint
-
-
-def run_config(model: Path, dtype: str) -> SftConfig:
-    return SftConfig.model_validate(
-        {
-            "run": {"name": "export", "dir": str(model / "run")},
-            "model": {"path": str(model), "dtype": dtype},
-            "data": {"sources": [{"name": "unused", "path": "unused.jsonl"}]},
-            "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-2, "weight_decay": 0.1}}],
-        }
-    )
 
 
 def batch() -> Batch:
@@ -46,30 +42,7 @@ def batch() -> Batch:
 
 
 def train(model: Path, dtype: str) -> SingleProcessEngine:
-    """The engine after two steps with weight decay."""
-    config = run_config(model, dtype)
-    engine = SingleProcessEngine(config, config.stages[0].optimizer, str(model))
-    for _ in range(2):
-        engine.train_step([batch()], 37, 1e-2)
-    return engine
-
-
-def export_to(engine: SingleProcessEngine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
-    trained = load_tokenizer(ModelConfig(path=str(tokenizer)))
-    export_model(engine, trained, folder, getattr(torch, dtype), 1, **options)
-    return folder
-
-
-def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
-
-
-def saved_by_transformers(engine: SingleProcessEngine, base: Path, dtype: str, folder: Path) -> Path:
-    """The folder that `save_pretrained` makes of the engine's weights."""
-    plain = type(engine.hf_model).from_pretrained(base, dtype=getattr(torch, dtype))
-    plain.load_state_dict(engine.hf_model.state_dict())
-    plain.save_pretrained(folder)
-    return folder
+    return train_on(batch(), model, dtype)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +56,8 @@ def test_the_folder_is_what_transformers_would_save_of_the_same_weights(
     engine = train(base, dtype)
     found = export_to(engine, tokenizer_dir("chatml"), tmp_path / "found", dtype)
     expected = saved_by_transformers(engine, base, dtype, tmp_path / "expected")
-    ours, theirs = tensors_of(found), tensors_of(expected)
-    assert {name: (t.shape, t.dtype) for name, t in ours.items()} == {
-        name: (t.shape, t.dtype) for name, t in theirs.items()
-    }
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert json.loads((found / "config.json").read_text()) == json.loads((expected / "config.json").read_text())
-    before = tensors_of(base)
+    assert difference(found, expected) is None
+    ours, before = tensors_of(found), tensors_of(base)
     assert any(not torch.equal(ours[name], before[name]) for name in ours), "nothing was trained"
 
 

@@ -30,12 +30,12 @@ def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
 
 
-@pytest.fixture
-def llama(tmp_path: Path) -> str:
+@pytest.fixture(scope="session")
+def llama(home: Path) -> str:
     """The override that names a folder with nothing but a config.json."""
-    (tmp_path / "llama").mkdir()
-    (tmp_path / "llama" / "config.json").write_text(json.dumps(LLAMA_8B))
-    return f"model.path={tmp_path / 'llama'}"
+    (home / "llama").mkdir()
+    (home / "llama" / "config.json").write_text(json.dumps(LLAMA_8B))
+    return f"model.path={home / 'llama'}"
 
 
 def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_trained_is_refused_without_torch_in_this_process
 ) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     for _ in range(2):
-        assert main(["plan", str(CONFIG), f"model.path={tmp_path}"]) == 2
+        assert main(["plan", str(CONFIG), f"model.path={tmp_path}", "data.max_len_tokens=512"]) == 2
         err = capsys.readouterr().err
         assert "bert cannot be trained. Packed: " in err
         assert "it looks ahead" in err

@@ -1,6 +1,7 @@
-"""Tries every causal language model of the installed transformers, and writes down in which layout each is trained."""
+"""Tries every causal language model of the installed transformers: in which layout each is trained, and its export."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,23 +10,35 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
+from sft.data.collate import Layout
+from sft.errors import UserError
 from sft.model.layout import CannotTryError, try_layout
+from sft.model.packing_probe import ordinary_token_ids, probe_batch
+from sft.model.tiny_model import tiny_config, tiny_model
+from tests.checkpoint.exported import difference, export_to, saved_by_transformers, train_on
 
 TABLE = Path(__file__).parents[2] / "docs" / "MODELS.md"
 CLASSES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 """Family, as `model_type` of a config.json, → the class that is loaded."""
 NO_REASON = "–"
 RULE = "|---|---|---|---|"
+LAYOUTS: dict[str, Layout] = {"packed": "packed", "one example": "one_example"}
+"""As the page calls them."""
+
+EXPORTED_OTHERWISE: dict[str, str] = {}
+"""Families whose exported folder is not what transformers would save, and in what it differs."""
 
 # What a config.json of the family says, where the defaults of its config class are no model.
 GIVEN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
+    "emu3": {"architectures": ["Emu3ForConditionalGeneration"]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "lfm2": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
     "ministral": {"head_dim": 16},
+    "mllama": {"architectures": ["MllamaForConditionalGeneration"]},
     "nemotron": {"head_dim": 16, "num_key_value_heads": 4},
     "xmod": {"default_language": "en_XX"},
 }
@@ -42,6 +55,10 @@ each example must be that of transformers' own forward pass.
 It is tried on the CPU in float32, where rounding is far below any leak, so kernels of a GPU that would keep the
 states of packed examples apart are not made use of. Families of which no tiny model could be made are tried when a
 run starts. `make models` checks the table, `make models ARGS=--pin` writes it anew.
+
+What a trained model is exported as is tried too, for each family that is packed or laid one example a row: a tiny
+model is trained for two steps and exported, and transformers saves the same weights. Names, shapes, dtypes and values
+of all tensors and the config.json are equal{exceptions}.
 
 """
 
@@ -78,6 +95,29 @@ def try_family(family: str) -> Row:
     )
 
 
+def try_export(row: Row, tokenizer: Path, folder: Path) -> str | None:
+    """In what the exported folder of a tiny model, trained in its layout, differs from the one of transformers.
+
+    Args:
+        row: the family, one that is trained.
+        tokenizer: saved beside it.
+        folder: where all is written; it is deleted in the end.
+    """
+    logging.set_verbosity_error()
+    small = tiny_config(CONFIG_MAPPING[row.family](**GIVEN.get(row.family, {})))
+    try:
+        base = folder / "base"
+        tiny_model(small, None).save_pretrained(base)
+        engine = train_on(probe_batch(ordinary_token_ids(small), LAYOUTS[row.layout]), base, "float32")
+        found = export_to(engine, tokenizer, folder / "found", "float32")
+        assert str(difference(found, base)).startswith("values of tensors"), "nothing was trained"
+        return difference(found, saved_by_transformers(engine, base, "float32", folder / "expected"))
+    except UserError as error:
+        return _in_words(str(error))
+    finally:
+        shutil.rmtree(folder)
+
+
 def _in_words(reason: str) -> str:
     """Without what depends on the machine."""
     words = re.sub(r" (by )?[\d.e+-]+ nats a token", "", reason)
@@ -90,9 +130,13 @@ def render(rows: list[Row]) -> str:
     total = ", ".join(f"{layout} {count}" for layout, count in sorted(counts.items()))
     lines = ["| family | class | layout | why not packed, or why not at all |", RULE]
     lines += [f"| {row.family} | {row.name} | {row.layout} | {row.why or NO_REASON} |" for row in rows]
-    return (
-        f"{_HEAD}transformers {transformers.__version__}, {len(rows)} families: {total}.\n\n" + "\n".join(lines) + "\n"
-    )
+    versions = f"transformers {transformers.__version__}, {len(rows)} families: {total}."
+    return f"{_HEAD.format(exceptions=_exceptions())}{versions}\n\n" + "\n".join(lines) + "\n"
+
+
+def _exceptions() -> str:
+    listed = "; ".join(f"{family} ({reason})" for family, reason in sorted(EXPORTED_OTHERWISE.items()))
+    return f", but for: {listed}" if listed else ""
 
 
 def read_table() -> dict[str, Row]:

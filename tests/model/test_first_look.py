@@ -1,0 +1,69 @@
+"""What is said of a model before a machine is held, where only a part of it is on this machine."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sft.config import ModelConfig
+from sft.errors import UserError
+from sft.model.first_look import FirstLook, look_at
+from tests.conftest import TokenizerDir
+from tests.model.tiny_checkpoints import MULTIMODAL, write_checkpoint
+
+CHUNKED = {"llama4"}
+"""Their attention ends at the borders of chunks, which packs do not have."""
+
+
+def look(path: Path, max_len_tokens: int = 512, is_whole: bool = False) -> FirstLook:
+    return look_at(ModelConfig(path=str(path)), "auto", max_len_tokens, is_whole)
+
+
+def test_a_config_by_itself_will_do_and_its_weights_are_noted(tmp_path: Path) -> None:
+    write_checkpoint("llama", tmp_path / "whole")
+    for name in ("config.json", "llama.json"):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        file = shutil.copy(tmp_path / "whole" / "config.json", tmp_path / "alone" / name)
+        (note,) = look(Path(file)).notes
+        assert note == f"model: the weights of {file} are not on this machine. The training needs them."
+    assert len(look(tmp_path / "alone", 600).notes) == 2, "and that examples are longer than what it was made for"
+    with pytest.raises(UserError, match="has no weights"):
+        look(tmp_path / "alone", is_whole=True)
+
+
+def test_a_class_that_is_unknown_here_is_left_to_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
+    found = look(tmp_path)
+    assert "the run tries it at its start" in str(found.reason)
+
+
+def test_weights_that_are_here_are_held_against_the_class(tmp_path: Path) -> None:
+    base = write_checkpoint("qwen2", tmp_path)
+    assert look(base) == FirstLook("packed", None, [])
+    tensors = load_file(base / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"missing:\n    lm_head\.weight"):
+        look(base)
+
+
+def test_a_tokenizer_that_is_here_has_no_more_tokens_than_the_model(
+    tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 96}))
+    model = ModelConfig(path=str(tmp_path), tokenizer=str(tokenizer_dir("chatml")))
+    with pytest.raises(UserError, match="but the model has 96 embeddings"):
+        look_at(model, "auto", 512, is_whole=False)
+
+
+@pytest.mark.parametrize("family", MULTIMODAL)
+def test_the_text_of_a_model_that_sees_is_laid_as_text_is(
+    family: str, tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    base = write_checkpoint(family, tmp_path)
+    shutil.copytree(tokenizer_dir("chatml"), base, dirs_exist_ok=True)
+    found = look(base, is_whole=True)
+    assert (found.layout, found.notes) == ("one_example" if family in CHUNKED else "packed", [])
+    assert bool(found.reason) == (family in CHUNKED)
