@@ -68,9 +68,7 @@ class RecordPipeline:
             frozenset(stops),
             turn_end,
         )
-        # The stops matter where an end is put behind answers, and nowhere else.
-        ends = [] if turn_end is None else [turn_end, *sorted(stops)]
-        self.fingerprint = fingerprint([self.tokenizer.fingerprint, *ends]) if ends else self.tokenizer.fingerprint
+        self.fingerprint = fingerprint([self.tokenizer.fingerprint, turn_end, sorted(stops)])
         """Of all that tokenizer and template do to a record."""
 
     def token_keys(self) -> npt.NDArray[np.uint64]:

@@ -75,6 +75,7 @@ class AnswerCheck:
         tokens = [_squeeze(str(token)) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
         ordered = sorted(filter(None, tokens), key=lambda token: (-len(token), token))
         self._control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+        self._added = [_squeeze(str(token)) for token in tokenizer.get_added_vocab()]
         self._texts = texts
         self._inference = inference
 
@@ -105,36 +106,47 @@ class AnswerCheck:
     ) -> str | None:
         prompt = self._texts.try_to_write(messages[:-1], tools, for_generation=True)
         before, thought = _squeeze(text[: run.start]), _squeeze(messages[-1].thought)
-        bare, shown = _squeeze(prompt or ""), _squeeze(until)
+        bare, shown, learned = _squeeze(prompt or ""), _squeeze(until), _squeeze(text[run.start : run.end])
         is_prefix = prompt is not None and shown.startswith(bare)
         if thought and not self._inference.train_on_thoughts:
             right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
-        if prompt is not None and not is_prefix and before == bare:
-            return None if _is_at(run, text, len(prompt)) else f"it begins behind {_tail(before)}"
-        if prompt is None:  # such as before a greeting, which nobody asks for
-            return None if shown.startswith(before) else f"it begins behind {_tail(before)}, which is not its prompt"
-        if not is_prefix:
-            # What the model is given is not what the template writes: the answer's own words are learned, or what
-            # begins where the two part, or where its calls begin, behind what stands before any answer.
+        if prompt is None or not any(message.role == "user" for message in messages[:-1]):
+            # Nobody asks for a greeting: its own words are learned.
             words = thought or _squeeze(messages[-1].content)
-            if shown.startswith(before) and (
-                _squeeze(text[run.start : run.end]).startswith(words)
-                if words
-                else self._answered(messages[:-1], tools).startswith(before)
-            ):
-                return None
-            shared = commonprefix([bare, shown])
-            whole = [token.end() for token in self._control.finditer(shared)]
-            if shared.startswith(before) and not any(end > len(before) for end in whole):
-                return None
-            return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
-        if prompt == self._texts.try_to_write(messages[:-1], tools):
+            right = shown.startswith(before) and learned.startswith(words)
+        elif before == bare and not is_prefix:
+            right = _is_at(run, text, len(prompt))
+        elif not is_prefix:
+            return self._wrong_words_only(messages, tools, before, learned, bare, shown)
+        elif prompt == self._texts.try_to_write(messages[:-1], tools):
             lead = self._lead(messages[:-1], tools, bare)
             right = before.startswith(bare) and lead.startswith(before[len(bare) :])
         else:
-            right = before == bare and (not text.startswith(prompt or "") or _is_at(run, text, len(prompt or "")))
+            right = before == bare and (not text.startswith(prompt) or _is_at(run, text, len(prompt)))
         return None if right else f"it begins behind {_tail(before)}; the generation prompt ends in {_tail(bare)}"
+
+    def _wrong_words_only(
+        self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, bare: str, shown: str
+    ) -> str | None:
+        """What the model is given is not what the template writes: learned are the answer's own words, or what begins
+        where the two part, or where its calls begin, behind what stands before any answer."""
+        answered = self._answered(messages[:-1], tools)
+        shared, asked = commonprefix([bare, shown]), _squeeze(messages[-2].content)
+        if asked and asked in bare and len(shared) < bare.rindex(asked) + len(asked):
+            return f"what stands before it is not its prompt, which ends in {_tail(bare)}"
+        first = commonprefix([shared, answered]) if answered else shared
+        # Less than what stands before any answer, only where that ends in a part of a token.
+        part = first[len(before) :] if first.startswith(before) else ""
+        if not before.startswith(first) and not any(token.startswith(part) and token != part for token in self._added):
+            return f"it begins behind {_tail(before)}; before any answer stands {_tail(first)}"
+        words = _squeeze(messages[-1].thought) or _squeeze(messages[-1].content)
+        is_own = learned.startswith(words) if words else answered.startswith(before)
+        whole = [token.end() for token in self._control.finditer(shared)]
+        parts_here = shared.startswith(before) and not any(end > len(before) for end in whole)
+        if shown.startswith(before) and (is_own or parts_here):
+            return None
+        return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
 
     def _answered(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
         return _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
@@ -194,8 +206,8 @@ class AnswerCheck:
 
 def _is_at(run: LearnedRun, text: str, place: int) -> bool:
     """Whether the run begins at this place, as far as tokens are cut there."""
-    if run.start == place:
-        return True
+    if run.start == place:  # several tokens may share a character: the run has all of them
+        return not (place <= run.before[0] and run.before[1] > place and text[slice(*run.before)].strip())
     if run.start < place:  # one token covers white space before and the answer's first word
         return run.first_end > place and text[run.start : place].isspace()
     covered = run.before[0] < place < run.before[1]  # one token covers words before and the answer's first characters

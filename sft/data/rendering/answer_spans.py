@@ -15,6 +15,7 @@ prompt: that is what a model at inference has in view.
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sft.data.formats.formatting import RecordError
@@ -89,9 +90,9 @@ def find_answer(
     is_end = bounds.ends_turns or (found is not None and bounds.stops_before(text, found))
     if bounds.turn_end is not None and not is_end:
         note = f"the chat template does not end an answer: {bounds.turn_end} is put behind it"
-        text, end = bounds.put_end(text, changed[1], following)
-        return Answered(text, (start, end), (*notes, note))
-    if found is None or not is_end:
+        text, found = bounds.put_end(text, changed[1], following)
+        notes = (*notes, note)
+    elif found is None or not is_end:
         raise RecordError(
             "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
             f"      the template's text: {_excerpt(text)}\n"
@@ -117,10 +118,10 @@ def _begin(
     changed: Span,
 ) -> _Begun:
     """Where the answer begins; in another text where the template writes another prompt in this one."""
-    try:
-        prompt = render_template(messages[:-1], tools, for_generation=True)
-    except RecordError:
-        prompt = None
+    prompt, is_asked = None, any(message.role == "user" for message in messages[:-1])
+    if is_asked:  # else it is a greeting, of which the words are learned
+        with suppress(RecordError):
+            prompt = render_template(messages[:-1], tools, for_generation=True)
     start = None if prompt is None else bounds.find_start(text, prompt)
     if start is not None:
         return _Begun(text, start)
@@ -132,7 +133,7 @@ def _begin(
     words = _cover(text, 0, changed, messages[-1])
     if words is None:
         raise _not_shown("does not write the whole answer", messages[-1], text)
-    return _Begun(text, _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,))
+    return _Begun(text, _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,) if is_asked else ())
 
 
 def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> _Begun:
