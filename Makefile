@@ -42,7 +42,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster $(ARGS)
 
-models: install ## try every family of models of the installed transformers; ARGS=--pin writes docs/MODELS.md
+models: install ## try every family of models of the installed transformers, and its export; ARGS=--pin writes docs/MODELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py --all-families --timeout 1800 $(ARGS)
 
 chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes

@@ -32,7 +32,10 @@ EXPORTED_OTHERWISE: dict[str, str] = {}
 GIVEN: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 1, "topk_group": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
-    "emu3": {"architectures": ["Emu3ForConditionalGeneration"]},
+    "emu3": {
+        "architectures": ["Emu3ForConditionalGeneration"],
+        "vocabulary_map": {"<image>": 1, "<|extra_200|>": 2, "<|visual token 000000|>": 3},
+    },
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "lfm2": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
@@ -76,9 +79,10 @@ class Row(NamedTuple):
 def try_family(family: str) -> Row:
     """What becomes of a family."""
     logging.set_verbosity_error()
-    name = CLASSES[family]
+    given = GIVEN.get(family, {})
+    name = given.get("architectures", [CLASSES[family]])[0]
     try:
-        config = CONFIG_MAPPING[family](**GIVEN.get(family, {}))
+        config = CONFIG_MAPPING[family](**given)
     except Exception:
         return Row(family, name, "tried at the start", "the defaults of its config are no model")
     try:
