@@ -29,16 +29,11 @@ def in_need_of_a_package(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**LLAMA, **own}))
 
 
-def with_few_positions(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "n_positions": 256}))
-
-
 @pytest.mark.parametrize(
     ("verbs", "make", "expected"),
     [
         (["plan", "prepare"], quantized, "are quantized (gptq)"),
         (["prepare"], in_need_of_a_package, "needs a package that is not installed here"),
-        (["plan"], with_few_positions, "data.max_len_tokens: 4,096 is more than the 256 positions"),
     ],
 )
 def test_what_train_refuses_is_refused_before(

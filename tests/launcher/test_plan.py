@@ -136,7 +136,7 @@ def test_the_config_of_a_model_on_the_hub_is_found_in_the_local_cache(tmp_path: 
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path)}
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert json.loads(run.stdout)["model"]["num_parameters"] == 8_030_261_248

@@ -33,6 +33,13 @@ def test_a_config_by_itself_will_do_and_its_weights_are_noted(tmp_path: Path) ->
         look(tmp_path / "alone", is_whole=True)
 
 
+def test_examples_longer_than_the_table_of_positions_are_refused_by_the_config_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_layer": 2, "n_positions": 256}))
+    assert look(tmp_path, 256).layout == "packed"
+    with pytest.raises(UserError, match=r"data\.max_len_tokens: 257 is more than the 256 positions"):
+        look(tmp_path, 257)
+
+
 def test_a_class_that_is_unknown_here_is_left_to_the_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "unheard-of"}')
     found = look(tmp_path)
