@@ -111,7 +111,7 @@ class AnswerCheck:
         if thought and not self._inference.train_on_thoughts:
             right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
-        if prompt is None or not any(message.role == "user" for message in messages[:-1]):
+        if prompt is None or len(messages) == 1:
             # Nobody asks for a greeting: its own words are learned.
             words = thought or _squeeze(messages[-1].content)
             right = shown.startswith(before) and learned.startswith(words)

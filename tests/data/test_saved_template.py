@@ -4,7 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
@@ -139,8 +139,10 @@ def test_given_tools_it_writes_the_text_and_the_prompts_that_were_trained(saved,
 def test_training_with_the_saved_template_is_training_with_the_template_it_was_made_of(saved, template):
     its = saved(template)
     again = renderer_of(its.saved)
+    greeting = conversation(Message("system", "a"), Message("assistant", "Hello."), *turns("b", "c").messages)
 
     @given(served())
+    @example(greeting)
     def check(made):
         made = without_tokens(made, its.renderer.bounds.control)
         try:

@@ -118,8 +118,8 @@ def _begin(
     changed: Span,
 ) -> _Begun:
     """Where the answer begins; in another text where the template writes another prompt in this one."""
-    prompt, is_asked = None, any(message.role == "user" for message in messages[:-1])
-    if is_asked:  # else it is a greeting, of which the words are learned
+    prompt, is_asked = None, len(messages) > 1
+    if is_asked:  # else it is a greeting out of nothing, of which the words are learned
         with suppress(RecordError):
             prompt = render_template(messages[:-1], tools, for_generation=True)
     start = None if prompt is None else bounds.find_start(text, prompt)
