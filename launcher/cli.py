@@ -12,12 +12,15 @@ from pathlib import Path
 
 from launcher.console import build_console, fit_for_json, let_streams_take_any_text, say_error
 from sft.errors import UserError
+from sft.job_config import add_config_arguments
+
+Verb = Callable[[argparse.Namespace], int]
 
 FAILED = 1
 WRONG_INPUT = 2
 INTERRUPTED = 130
 
-_OVERRIDES_HELP = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
+_EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     # argparse takes no overrides behind an option.
     if any(text.startswith("-") or "=" not in text or "overrides" not in options for text in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        options.overrides += rest
-    verb: Callable[[argparse.Namespace], int] = options.verb
+        options.overrides = [*options.overrides, *rest]
+    verb: Verb = options.verb
     try:
         return verb(options)
     except UserError as error:
@@ -42,10 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
     from launcher.layout_check import find_layout
     from launcher.plan import forecast_job, layout_note, plan_as_json, plan_job
     from launcher.plan_table import plan_table
+    from sft.job_config import load_job
 
     job = load_job(options.config, options.overrides)
     plan, forecast = plan_job(job), forecast_job(job)
@@ -60,7 +63,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
+    from sft.job_config import load_job
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
@@ -79,7 +82,7 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
+    from sft.job_config import load_job
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
@@ -98,7 +101,7 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
+    from sft.job_config import load_job
 
     if options.expect_source is not None:
         from launcher.submission import check_source
@@ -116,8 +119,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _submit_slurm(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
     from launcher.slurm import submit
+    from sft.job_config import load_job
 
     job = load_job(options.config, options.overrides)
     submit(job, str(options.config), options.dry_run, build_console())
@@ -125,7 +128,7 @@ def _submit_slurm(options: argparse.Namespace) -> int:
 
 
 def _submit_ray(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
+    from sft.job_config import load_job
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
@@ -185,7 +188,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from launcher.config import load_job
+    from sft.job_config import load_job
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
@@ -217,33 +220,38 @@ def _build_parser() -> argparse.ArgumentParser:
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
         ("inspect", _inspect, "what is learned of the data, coloured; or a proof of it for every row"),
         ("preflight", _preflight, "look at every node of the cluster and say all that is wrong; exit code 2 if so"),
-        ("train", _train, "all of it; the same command resumes"),
+        ("train", _train, "prepare, train every stage, export and report; the same command resumes"),
     ):
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
-        sub.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help=_OVERRIDES_HELP)
-        sub.set_defaults(verb=verb)
+        sub = _add_verb(verbs, name, verb, text)
+        add_config_arguments(sub)
         if name in ("plan", "preflight"):
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
         if name == "inspect":
             _add_inspect_options(sub)
         if name == "train":
             sub.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
-            text = "end at once if the program here is another one; `sft submit ray` gives it"
-            sub.add_argument("--expect-source", metavar="HASH", help=text)
+            # For `sft submit ray`: the command ends at once if the program here is another one.
+            sub.add_argument("--expect-source", metavar="HASH", help=argparse.SUPPRESS)
     _add_submit(verbs)
     for name, verb, text in (
         ("status", _status, "what a run is doing, from any machine that sees its folder"),
         ("report", _report, "one self-contained HTML page with tables and plots, also of a run under way"),
         ("verify", _verify, "hashes all files again and proves that each pack was trained once; exit code 1 if not"),
     ):
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-        sub.set_defaults(verb=verb)
+        sub = _add_verb(verbs, name, verb, text)
+        sub.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the folder of a run (`run.dir`)")
         if name == "status":
             sub.add_argument("--watch", action="store_true", help="show it again and again, until the run has ended")
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
+
+
+def _add_verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, verb: Verb, text: str
+) -> argparse.ArgumentParser:
+    sub = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_EXIT_CODES)
+    sub.set_defaults(verb=verb, parser=sub)
+    return sub
 
 
 def _add_submit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -253,11 +261,9 @@ def _add_submit(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         ("slurm", _submit_slurm, "queue it in Slurm, on nodes of its own"),
         ("ray", _submit_ray, "start it on a Ray cluster and follow it; --kuberay: on Kubernetes"),
     ):
-        sub = places.add_parser(name, help=text, description=text)
-        sub.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file that the cluster sees, too")
-        sub.add_argument("overrides", nargs="*", metavar="FIELD=VALUE", help=_OVERRIDES_HELP)
+        sub = _add_verb(places, name, verb, text)
+        add_config_arguments(sub)
         sub.add_argument("--dry-run", action="store_true", help="print what would be submitted, and do nothing")
-        sub.set_defaults(verb=verb)
         if name == "ray":
             _add_ray_options(sub)
 

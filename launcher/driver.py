@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
-from launcher.config import JobConfig
 from launcher.console import say_error, styled
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
@@ -33,6 +32,7 @@ from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
+from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder

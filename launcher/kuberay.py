@@ -14,12 +14,12 @@ from typing import Any
 
 import yaml
 
-from launcher.config import JobConfig, KubernetesConfig
 from launcher.plan import JobPlan
 from launcher.submission import ENVIRONMENT, train_command
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
 from sft.errors import UserError
+from sft.job_config import JobConfig, KubernetesConfig
 
 _CONFIG_FOLDER, _CONFIG = "/etc/sft", "config.yaml"
 _GPU = "nvidia.com/gpu"

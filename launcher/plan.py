@@ -7,7 +7,7 @@ the model's config.json and what `sft prepare` has left, and imports no torch.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from launcher.config import JobConfig
+from sft.job_config import JobConfig
 from sft.sizing.forecast import Forecast, Hardware, forecast
 from sft.step_plan import StepPlan
 

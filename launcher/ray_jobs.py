@@ -20,11 +20,11 @@ import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from launcher.config import JobConfig
 from launcher.ray_job_log import follow
 from launcher.shipped_package import read_package
 from launcher.submission import ENVIRONMENT, train_command
 from sft.errors import UserError
+from sft.job_config import JobConfig
 
 SUBMITTED, INTERRUPTED = 0, 130
 

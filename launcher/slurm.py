@@ -17,11 +17,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launcher.config import JobConfig, SlurmConfig
 from launcher.plan import JobPlan, plan_job
 from launcher.submission import render_config
 from sft.atomic_files import write_text
 from sft.errors import UserError
+from sft.job_config import JobConfig, SlurmConfig
 from sft.run_folder import RunFolder
 from sft.training.run_record import anchor_paths
 

@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 
 import launcher
-from launcher.config import JobConfig
 from launcher.preflight.node_facts import source_hash
 from sft.config import SftConfig
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
 from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
+from sft.job_config import JobConfig
 from sft.url_secrets import without_secrets
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}

@@ -1,61 +1,26 @@
 """What a run is: the sections of the YAML file as frozen models. The docstring under a field is its help text.
 
 Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. A field that is
-no input of the token store says so with a mark of `sft.config_effects`. Nothing here touches the machine, and nothing
+no input of the token store, or that may be another when a run goes on, says so with a mark of `sft.config_effects`.
+Nothing here touches the machine, and nothing
 imports torch or Ray: a laptop can plan a job of many nodes.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    field_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import Affects
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-HANG_TIMEOUT_SECONDS = 900.0
-"""The default of `cluster.hang_timeout_seconds`, which plain torchrun reads without the launcher."""
-
-
-class Section(BaseModel):
-    """A part of the config: immutable, and with no room for a key that it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
-    )
-
-    @field_validator(
-        *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False
-    )
-    @classmethod
-    def _is_not_blank(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
-            raise PydanticCustomError("blank", "is empty")
-        return value
+from sft.config_section import BelowOne, Name, Section, Share
 
 
 class RunConfig(Section):
     """The run's name, folder and seed."""
 
-    name: Name
+    name: Annotated[Name, Affects("nothing")]
     """Shown in the progress bar and the report."""
-    dir: Path
+    dir: Annotated[Path, Affects("nothing")]
     """The run folder: plan, checkpoints, models, report. The same folder resumes the same run."""
     seed: int = 17
     """Every random decision is derived from it, by name."""
@@ -301,19 +266,19 @@ class TrainConfig(Section):
     """Slots of a pack: examples are laid end to end up to this length."""
     packs_per_step: PositiveInt = 32
     """Packs in one optimizer update over all workers; it never depends on how many there are."""
-    micro_packs: PositiveInt = 1
+    micro_packs: Annotated[PositiveInt, Affects("nothing")] = 1
     """Packs in one forward and backward pass of a worker."""
     packing: Literal["auto", "packed", "one_example"] = "auto"
     """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with
     padding behind it. `auto` packs where the model is found to keep examples apart."""
-    activation_checkpointing: bool = True
+    activation_checkpointing: Annotated[bool, Affects("nothing")] = True
     """Activations are computed again in the backward pass instead of being kept."""
-    logits_chunk_tokens: PositiveInt = 1024
+    logits_chunk_tokens: Annotated[PositiveInt, Affects("nothing")] = 1024
     """Supervised positions whose logits exist at one time."""
-    non_finite: Literal["stop", "skip"] = "stop"
+    non_finite: Annotated[Literal["stop", "skip"], Affects("nothing")] = "stop"
     """What happens before the update where a loss or a gradient is not finite: the run stops and names step and packs,
     or the step makes no update, is counted, and stands in the ledger as skipped."""
-    max_skipped_steps: PositiveInt = 10
+    max_skipped_steps: Annotated[PositiveInt, Affects("nothing")] = 10
     """With `skip`: so many in a row stop the run after all."""
 
 
@@ -331,22 +296,22 @@ class DeepSpeedConfig(Section):
 class CheckpointConfig(Section):
     """How often the state is saved, and how many of the saved are kept."""
 
-    every_steps: PositiveInt | None = 200
+    every_steps: Annotated[PositiveInt | None, Affects("nothing")] = 200
     """A checkpoint after every so many steps. The end of a stage has one in any case."""
-    every_minutes: PositiveFloat | None = None
+    every_minutes: Annotated[PositiveFloat | None, Affects("nothing")] = None
     """And one when the last is older than this."""
-    keep_last: Annotated[int, Field(ge=1)] = 2
+    keep_last: Annotated[int, Field(ge=1), Affects("nothing")] = 2
     """Older ones are deleted after a newer one is published."""
-    keep_every_steps: PositiveInt | None = None
+    keep_every_steps: Annotated[PositiveInt | None, Affects("nothing")] = None
     """Checkpoints after multiples of so many steps are never deleted."""
-    keep_stage_ends: bool = True
+    keep_stage_ends: Annotated[bool, Affects("nothing")] = True
     """Whether a finished stage keeps its last checkpoint beside its model."""
-    max_failed_saves: PositiveInt = 3
+    max_failed_saves: Annotated[PositiveInt, Affects("nothing")] = 3
     """Saves that may fail in a row, each tried several times, before the training stops."""
-    dir: str | None = None
+    dir: str | None = None  # without a mark: at another place there are none, and training would start over
     """Where checkpoints are kept: a folder, or a URL that fsspec knows (such as `s3://bucket/run`). Default: the run
     folder."""
-    async_: bool = Field(default=True, alias="async")
+    async_: Annotated[bool, Affects("nothing")] = Field(default=True, alias="async")
     """Written by a thread while training goes on."""
 
 
@@ -381,13 +346,13 @@ class SftConfig(Section):
     """Trained in this order."""
     train: TrainConfig = TrainConfig()
     """The shape of a step."""
-    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    deepspeed: Annotated[DeepSpeedConfig, Affects("nothing")] = DeepSpeedConfig()
     """ZeRO-3's own settings."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How often the state is saved."""
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: Annotated[EvaluateConfig, Affects("nothing")] = EvaluateConfig()
     """What is measured on held-out data."""
-    logging: LoggingConfig = LoggingConfig()
+    logging: Annotated[LoggingConfig, Affects("nothing")] = LoggingConfig()
     """Where metrics go."""
 
     def pack_len_tokens(self, stage_index: int) -> int:

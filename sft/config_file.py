@@ -45,27 +45,51 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name."""
+    return read_overrides(content, assignments)[0]
+
+
+def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The config with assignments put in, and for the path of each place that was changed its assignment."""
     result: dict[str, Any] = _without(content, ())
+    given = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
+        keys = path.split(".")
+        if not equals or not all(keys):
             raise UserError(
                 f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
             )
-        *parents, last = path.split(".")
-        if len(parents) > _MAX_DEPTH:
-            raise UserError(f"{_short(path)}: no field lies so deep")
-        node: Any = result
-        for key in parents:
-            node = _child(node, key, path)
         value = parse_yaml(text, _shown(assignment), is_field=True)
-        if isinstance(node, list):
-            node[_list_index(node, last, path)] = value
-        elif isinstance(node, dict):
-            node[last] = value
-        else:
-            raise UserError(f"{path}: {_shown(node)} is a value, not a section, so it has no {last!r}")
-    return result
+        try:
+            given[_put(result, keys, value)] = assignment
+        except UserError as error:
+            raise UserError(f"{_shown(assignment)}: {error}") from None
+    return result, given
+
+
+def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> str:
+    """Put a value in its place; returns the path of the place, in which items of lists have numbers."""
+    if len(keys) > _MAX_DEPTH:
+        raise UserError("no field lies so deep")
+    node: Any = content
+    place = [_key_in(node, keys[0])]
+    for key in keys[1:]:
+        node = _child(node, place[-1])
+        place.append(_key_in(node, key))
+    node[place[-1]] = value
+    return ".".join(map(str, place))
+
+
+def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> list[Problem]:
+    """The problems; those of a place that an override has changed quote it."""
+    quoted = []
+    for problem in problems:
+        path = f"{problem.path}."
+        # A key that nobody knows may be a whole section, of which the override has named a field.
+        of_it = [text for place, text in given.items() if path.startswith(f"{place}.") or f"{place}.".startswith(path)]
+        rule = f"{problem.rule}, in {_shown(of_it[-1])}" if of_it else problem.rule
+        quoted.append(problem._replace(rule=rule))
+    return quoted
 
 
 def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfig:
@@ -284,25 +308,26 @@ def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:
     return copy(value, ())
 
 
-def _child(node: Any, key: str, path: str) -> Any:
-    if isinstance(node, list):
-        return node[_list_index(node, key, path)]
+def _key_in(node: Any, key: str) -> str | int:
+    """The key of a mapping, or the place in a list of the item with this name or number."""
     if isinstance(node, dict):
-        child = node.setdefault(key, {})
-        if child is None:
-            child = node[key] = {}
-        return child
-    raise UserError(f"{path}: {_shown(node)} is a value, not a section, so it has no {key!r}")
-
-
-def _list_index(items: list[Any], key: str, path: str) -> int:
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+        return key
+    if not isinstance(node, list):
+        raise UserError(f"{_shown(node)} is a value, not a section, so it has no {key!r}")
+    names = [item.get("name") if isinstance(item, dict) else None for item in node]
     if key in names:
         return names.index(key)
-    if key.isdecimal() and len(key) < 9 and int(key) < len(items):
+    if key.isdecimal() and len(key) < 9 and int(key) < len(node):
         return int(key)
     known = ", ".join(str(name) for name in names if name is not None)
-    raise UserError(f"{_short(path)}: there is no {_shown(key)}; give a number below {len(items)}, or one of: {known}")
+    raise UserError(f"there is no {_shown(key)}; give a number below {len(node)}, or one of: {known}")
+
+
+def _child(node: Any, key: str | int) -> Any:
+    """What lies there; a section that is empty or absent is made."""
+    if isinstance(node, dict) and node.get(key) is None:
+        node[key] = {}
+    return node[key]
 
 
 def _shown(value: Any) -> str:

@@ -38,8 +38,10 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Any:
     except RecursionError:
         raise UserError(f"{origin}: this is not YAML: it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
+        # Of a field there is one line to look at; where in it says nothing more.
+        problem = (error.problem if is_field and isinstance(error, yaml.MarkedYAMLError) else None) or str(error)
         what = "the value" if is_field else "this"
-        raise UserError(f"{origin}: {what} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{origin}: {what} is not YAML: {' '.join(problem.split())}") from None
 
 
 def _copy(node: Any) -> Any:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from sft.config import SftConfig
-from sft.config_file import ConfigError, build_config, dump_config, override, read_yaml
+from sft.config_file import ConfigError, build_config, dump_config, override, quote_overrides, read_overrides, read_yaml
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
 
@@ -612,6 +612,23 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> Non
     with pytest.raises(UserError, match=".*") as caught:
         override(FULL, [assignment])
     assert words in str(caught.value)
+    assert repr(assignment) in str(caught.value), "it is quoted with its path"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path"),
+    [
+        ("stages.narrow.optimizer.lr=fast", "stages.1.optimizer.lr"),
+        ("stages.narrow.optimizer={lr: fast}", "stages.1.optimizer.lr"),
+        ("trian.micro_packs=2", "trian"),
+        ("data.max_len_tokens=999999", "train.pack_len_tokens"),
+    ],
+)
+def test_a_problem_of_an_override_quotes_it(assignment: str, path: str) -> None:
+    content, assigned = read_overrides(FULL, ["run.seed=4", assignment])
+    rules = {p.path: p.rule for p in quote_overrides(problems_of(content), assigned)}
+    is_of_it = not path.startswith("train.")  # a rule of two fields is about the one that it names
+    assert rules[path].endswith(f", in {assignment!r}") == is_of_it
 
 
 # ---------------------------------------------------------------- files

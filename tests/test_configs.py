@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher.config import JobConfig, load_job
 from launcher.plan import plan_job
 from sft.config_file import build_config, dump_config
+from sft.job_config import JobConfig, load_job
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
 NAMES = sorted(path.name for path in FOLDER.iterdir())

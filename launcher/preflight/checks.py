@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launcher.cluster import ray_session
-from launcher.config import ClusterConfig, JobConfig
 from launcher.plan import plan_job
 from launcher.preflight import comparison as compare
 from launcher.preflight.comparison import DRIVER, ClockOffset
@@ -22,6 +21,7 @@ from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.probes import ANSWER_SECONDS, Node, Probes, list_nodes, placed_probes
 from launcher.preflight.shared_folders import SharedFolder, marked
 from sft.config import SftConfig
+from sft.job_config import ClusterConfig, JobConfig
 
 
 class NodeReport(NamedTuple):

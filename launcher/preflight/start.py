@@ -2,10 +2,10 @@
 
 from rich.console import Console
 
-from launcher.config import JobConfig
 from launcher.preflight.checks import check
 from launcher.preflight.table import errors_as_text, show_findings, summary
 from sft.errors import UserError
+from sft.job_config import JobConfig
 
 
 def pass_preflight(job: JobConfig, console: Console) -> None:

@@ -1,27 +1,26 @@
 """`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
 
 For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
-must have been prepared (`sft prepare CONFIG`). Of the launcher's sections, only `cluster.hang_timeout_seconds` is used.
-The first rank holds the run folder's lock, as the driver does under Ray.
+must have been prepared (`sft prepare CONFIG`). The config is that of `sft train`; of its sections about machines, only
+`cluster.hang_timeout_seconds` is used. The first rank holds the run folder's lock, as the driver does under Ray.
 """
 
+import argparse
 import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from sft.atomic_files import read_json
-from sft.config import HANG_TIMEOUT_SECONDS, SftConfig
-from sft.config_file import build_config, override, read_yaml
+from sft.config import SftConfig
 from sft.data.preparation import spread_over_threads
 from sft.errors import UserError
+from sft.job_config import add_config_arguments, load_job
 from sft.model.loading import check_model
 from sft.printable import fit_message
 from sft.run_folder import RunFolder
@@ -41,22 +40,20 @@ EXIT_CODES = {"done": 0, "failed": EXIT_FAILED, "wrong input": EXIT_WRONG_INPUT,
 
 def main(arguments: list[str]) -> int:
     """Run the job on this rank; returns the exit code."""
+    parser = argparse.ArgumentParser("torchrun … -m sft.training", description="The job of `sft train`, without Ray.")
+    add_config_arguments(parser)
+    options = parser.parse_args(arguments)
     quiet_third_parties()
-    if not arguments:
-        sys.stderr.write(f"{__doc__}\n")
-        return EXIT_WRONG_INPUT
     world = _world()
     try:
         _refuse_shared_store()
-        content = override(read_yaml(Path(arguments[0])), arguments[1:])
-        cluster = content.pop("cluster", None) or {}
-        content.pop("slurm", None)
-        config = anchor_paths(build_config(content, arguments[0]))
+        job = load_job(options.config, options.overrides)
+        config = anchor_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
             for note in notes:
                 _say(note)
-        return _run(config, world, _hang_timeout(cluster))
+        return _run(config, world, job.cluster.hang_timeout_seconds)
     except UserError as error:
         # What all ranks raise together, one of them says.
         if world.is_first or not error.is_everywhere:
@@ -137,13 +134,6 @@ def _end_at_once(message: str) -> None:
 def _say(message: str) -> None:
     sys.stderr.write(f"{fit_message(message)}\n")
     sys.stderr.flush()
-
-
-def _hang_timeout(cluster: Any) -> float:
-    seconds = cluster.get("hang_timeout_seconds", HANG_TIMEOUT_SECONDS) if isinstance(cluster, dict) else None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-        raise UserError(f"cluster.hang_timeout_seconds: a number of seconds is needed, not {seconds!r}")
-    return float(seconds)
 
 
 def _world() -> World:

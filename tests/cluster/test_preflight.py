@@ -20,9 +20,9 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from launcher.cli import main
-from launcher.config import load_job
 from launcher.preflight.checks import check
 from launcher.preflight.findings import About
+from sft.job_config import load_job
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import wait_until
 

@@ -7,8 +7,9 @@ import pytest
 from pydantic import create_model
 
 from sft.atomic_files import fingerprint
-from sft.config import DataConfig, ModelConfig, Section, SourceConfig, TaskTagConfig
+from sft.config import DataConfig, ModelConfig, SourceConfig, TaskTagConfig
 from sft.config_effects import Affects, affects, store_inputs
+from sft.config_section import Section
 from sft.data.preparation import fingerprint_inputs
 
 FULL: dict[str, Any] = {

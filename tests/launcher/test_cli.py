@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from launcher.cli import main
-from launcher.config import load_job
 from launcher.plan import plan_job
+from sft.job_config import load_job
 
 CONFIG = """
 run: {name: small, dir: runs/small}
@@ -169,6 +169,36 @@ def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tupl
     code, out, err = sft(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("usage: sft")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train",), "usage: sft train [-h] [--until STAGE] CONFIG [FIELD=VALUE ...]"),
+        (("train",), "the following arguments are required: CONFIG\n"),
+        (("submit", "slurm"), "the following arguments are required: CONFIG\n"),
+        (("train", "c.yaml", "--unitl=a"), "usage: sft train"),
+        (("verify",), "the following arguments are required: RUN_DIR\n"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_said_with_the_usage_of_the_verb(
+    sft, arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in sft(*arguments).err
+
+
+@pytest.mark.parametrize("verb", ["plan", "prepare", "inspect", "preflight", "train", "status", "report", "verify"])
+def test_every_verb_says_what_it_does_and_its_exit_codes(sft, verb: str) -> None:
+    code, out, err = sft(verb, "--help")
+    assert (code, err) == (0, "")
+    for words in (f"usage: sft {verb} [-h]", "Exit codes: 0 done, 1 failed, 2 wrong config or input"):
+        assert words in out
+    assert "--expect-source" not in out, "it is for programs"
+
+
+def test_overrides_of_one_call_are_none_of_the_next(sft, config: Path) -> None:
+    assert json.loads(sft("plan", config, "--json", "cluster.workers=5").out)["max_workers"] == 5
+    assert json.loads(sft("plan", config, "--json").out)["max_workers"] == 4
 
 
 def test_planning_imports_neither_torch_nor_ray(config: Path) -> None:

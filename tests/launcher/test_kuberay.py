@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from launcher.cli import main
-from launcher.config import load_job
 from launcher.plan import plan_job
+from sft.job_config import load_job
 
 CONFIG = """
 run: {name: Tune_8b, dir: /shared/runs/tune}

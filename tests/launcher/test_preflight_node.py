@@ -11,7 +11,6 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import sft
-from launcher.config import JobConfig, load_job
 from launcher.preflight import network, node_facts
 from launcher.preflight.disk_need import check_disk, plan_disk
 from launcher.preflight.network import Listener, Peer, open_store, summarize, time_all_reduce, unreachable
@@ -25,6 +24,7 @@ from launcher.preflight.shared_folders import (
     remove_mark,
     sees_mark,
 )
+from sft.job_config import JobConfig, load_job
 from tests.conftest import SmallRecords
 
 CONFIG = """

@@ -19,11 +19,11 @@ import yaml
 from ray.job_submission import JobSubmissionClient
 
 from launcher.cli import main
-from launcher.config import load_job
 from launcher.ray_job_log import follow
 from launcher.shipped_package import read_package
 from sft.checkpoint.local_place import published_steps
 from sft.errors import UserError
+from sft.job_config import load_job
 from sft.run_folder import RunFolder
 from tests.cluster.running import ROOT, SFT, metrics, wait_until
 from tests.conftest import SmallRecords

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.cli import main
-from launcher.config import SlurmConfig, load_job
 from launcher.plan import JobPlan, plan_job
 from launcher.slurm import TEMPLATE, render_script
+from sft.job_config import SlurmConfig, load_job
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """

@@ -189,14 +189,41 @@ def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
     assert sorted((tmp_path / "cache" / "tokens").iterdir()) == stores
 
 
-def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
-    config = written(content, tmp_path)
+MACHINES: dict[str, Any] = {
+    "cluster": {"workers": [2, 4], "cpus_per_worker": 2},
+    "slurm": {"workers_per_node": 2, "partition": "gpu"},
+    "ray": {"python": "/opt/python", "driver_resources": {"CPU": 1}},
+    "kubernetes": {"image": "sft", "volumes": {"shared": "/shared"}, "memory_gib_per_pod": 64},
+}
+
+
+def rank_of_torchrun(config: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
+    """The first of two ranks, as far as it comes by itself."""
     environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sft.training", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path)
+    command = [sys.executable, "-m", "sft.training", str(config), *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=config.parent)
+
+
+def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
+    """Under torchrun a job with all of the sections about machines is read as everywhere."""
+    done = rank_of_torchrun(written(content | MACHINES, tmp_path))
     assert done.returncode == 2
     assert "Run `sft prepare` first" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_every_way_in_says_the_same_of_a_wrong_config(
+    content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = written(content | MACHINES, tmp_path)
+    wrong = ["cluster.hang_timeout_seconds=0", "slurm.workers_per_node=0", "ray.pyhton=x", "kubernetes={}"]
+    assert main(["plan", str(config), *wrong]) == 2
+    message = capfd.readouterr().err
+    assert f"{config}: 6 problems" in message
+    for part in ("cluster.hang_timeout_seconds: 0", "ray.pyhton", "kubernetes.image", "in 'ray.pyhton=x'"):
+        assert part in message
+    done = rank_of_torchrun(config, *wrong)
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_a_run_folder_that_another_driver_works_in_is_refused(

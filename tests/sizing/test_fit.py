@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from launcher.config import JobConfig, load_job
+from sft.job_config import JobConfig, load_job
 from sft.sizing.advice import advise
 from sft.sizing.fit import GIB, Job, largest_micro_packs
 from sft.sizing.forecast import Hardware, forecast

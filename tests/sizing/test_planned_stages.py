@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from launcher.config import JobConfig, load_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
+from sft.job_config import JobConfig, load_job
 from sft.sizing.forecast import Hardware, forecast
 from sft.sizing.planned_stages import read_planned
 from sft.training.workload import prepare_workload

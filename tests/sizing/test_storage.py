@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.config import load_job
 from sft.checkpoint.retention import Retention, checkpoints_to_delete
+from sft.job_config import load_job
 from sft.sizing.model_shape import model_shape
 from sft.sizing.storage import plan_storage
 from tests.sizing.models import LLAMA_8B

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from launcher.cli import main
-from launcher.config import load_job
+from sft.job_config import load_job
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.workload import prepare_workload

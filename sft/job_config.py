@@ -1,14 +1,27 @@
-"""A job: what to train (`sft.config`) and on which machines. One YAML file holds both."""
+"""A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every way in reads it here.
 
+The sections about machines are the launcher's affair; plain torchrun uses `cluster.hang_timeout_seconds` alone.
+"""
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
-from sft.config import HANG_TIMEOUT_SECONDS, Section, SftConfig
-from sft.config_file import ConfigError, build_config, check_section, find_problems, override, read_yaml
+from sft.config import SftConfig
+from sft.config_file import (
+    ConfigError,
+    build_config,
+    check_section,
+    find_problems,
+    quote_overrides,
+    read_overrides,
+    read_yaml,
+)
 from sft.config_rules import Problem
+from sft.config_section import Section
 from sft.sizing.gpus import GpuKind
 
 
@@ -34,7 +47,7 @@ class ClusterConfig(Section):
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: Annotated[int, Field(ge=-1)] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
-    hang_timeout_seconds: PositiveFloat = HANG_TIMEOUT_SECONDS
+    hang_timeout_seconds: PositiveFloat = 900.0
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
     gpu: GpuKind | None = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
@@ -133,13 +146,21 @@ class JobConfig(NamedTuple):
     kubernetes: KubernetesConfig | None
 
 
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that reads a job: `config`, and `overrides` (see `load_job`)."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
+    text = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
+    # Without a default, argparse would count them among the arguments that are required.
+    parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
+
+
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     """Read a job from its file, with overrides put in.
 
     Raises:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
-    content = override(read_yaml(path), overrides)
+    content, given = read_overrides(read_yaml(path), overrides)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
     problems = find_problems(content, other_sections=tuple(_SECTIONS))
@@ -148,7 +169,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     # What ties two sections is said of what was given, not of the default of what cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     if problems:
-        raise ConfigError(str(path), problems)
+        raise ConfigError(str(path), quote_overrides(problems, given))
     return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
 
 
