@@ -5,7 +5,7 @@ RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.ht
 RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
-RUN_DIR/stages/0-broad/ packs/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
+RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
     ledger.jsonl · model/
 RUN_DIR/stages/0-broad/stage.json (last)
 """
@@ -22,8 +22,20 @@ class StageFolder:
 
     @property
     def packs(self) -> Path:
-        """The published pack plan."""
-        return self.path / "packs"
+        """The newest of the published pack plans, or where the first is to be."""
+        return self.plans()[-1]
+
+    def plans(self) -> list[Path]:
+        """The pack plans, each of which begins as the one before: `packs`, and for each extension `packs-2`, …"""
+        plans = [self.path / "packs"]
+        while (extended := self.path / f"packs-{len(plans) + 1}").is_dir():
+            plans.append(extended)
+        return plans
+
+    @property
+    def next_plan(self) -> Path:
+        """Where the plan of an extension is to be."""
+        return self.path / f"packs-{len(self.plans()) + 1}"
 
     @property
     def balance(self) -> Path:
@@ -57,8 +69,16 @@ class StageFolder:
 
     @property
     def complete(self) -> Path:
-        """Exists when the stage is finished and will never run again."""
+        """Exists when the stage is finished, and will not run again unless it is extended."""
         return self.path / "stage.json"
+
+    def has_trained(self) -> bool:
+        """Whether any step was trained; before that, everything may be planned anew."""
+        return self.metrics.is_file()
+
+    def ended_after(self, num_steps: int, path: Path) -> Path:
+        """Where `path`, of what was published at the stage's end, is kept when the stage is extended."""
+        return path.with_name(f"{path.stem}-step-{num_steps:08d}{path.suffix}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ empty packs (`EMPTY_PACK`), which weigh nothing. So every rank runs the same num
 micro-batches (ZeRO-3's collectives must meet), and every world size trains the same packs in the same step.
 
     6 packs a step, 4 ranks, 1 pack a micro-batch:   rank 0: 0 1 │ rank 1: 2 3 │ rank 2: 4 - │ rank 3: 5 -
+
+A stage that was extended has several parts, one behind the other. Each begins with a step of its own, so the last step
+of a part keeps the packs that it was trained with.
 """
 
 from dataclasses import dataclass
@@ -19,21 +22,28 @@ class StepPlan:
     """How a stage's packs become steps, and a step's packs the micro-batches of each rank.
 
     Attributes:
-        num_packs: packs of the whole stage; the last step may hold fewer than the others.
+        num_packs: packs of the whole stage; the last step of a part may hold fewer than the others.
         packs_per_step: packs that one optimizer update sees over all ranks.
         world_size: number of data-parallel ranks.
         micro_packs: packs that one forward and backward pass holds on a rank.
+        earlier_ends: the packs up to the end of each part but the last.
     """
 
     num_packs: int
     packs_per_step: int
     world_size: int
     micro_packs: int
+    earlier_ends: tuple[int, ...] = ()
+
+    @property
+    def part_steps(self) -> list[int]:
+        """Optimizer updates of each part."""
+        return [-(-len(part) // self.packs_per_step) for part in self._parts()]
 
     @property
     def num_steps(self) -> int:
         """Optimizer updates of the stage."""
-        return -(-self.num_packs // self.packs_per_step)
+        return sum(self.part_steps)
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -43,8 +53,27 @@ class StepPlan:
 
     def step_packs(self, step: int) -> range:
         """The packs of `step` over all ranks: of no world size."""
-        start = step * self.packs_per_step
-        return range(start, min(start + self.packs_per_step, self.num_packs))
+        first = 0
+        for part, num_steps in zip(self._parts(), self.part_steps, strict=True):
+            if step < first + num_steps:
+                start = part.start + (step - first) * self.packs_per_step
+                return range(start, min(start + self.packs_per_step, part.stop))
+            first += num_steps
+        return range(self.num_packs, self.num_packs)
+
+    def step_of(self, pack: int) -> int:
+        """The step of a pack of the stage."""
+        first = 0
+        for part, num_steps in zip(self._parts(), self.part_steps, strict=True):
+            if pack < part.stop:
+                return first + (pack - part.start) // self.packs_per_step
+            first += num_steps
+        raise IndexError(f"pack {pack} of {self.num_packs}")
+
+    def _parts(self) -> list[range]:
+        """The packs of each part."""
+        ends = (*self.earlier_ends, self.num_packs)
+        return [range(start, stop) for start, stop in zip((0, *ends), ends, strict=False)]
 
     def rank_packs(self, step: int, rank: int) -> list[list[int]]:
         """The packs that `rank` feeds in `step`, as (micro_batches_per_step, micro_packs) pack ids.

@@ -8,7 +8,7 @@ from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.row_plan import row_cost
-from sft.step_plan import EMPTY_PACK, StepPlan
+from sft.step_plan import EMPTY_PACK
 
 _MOST_STEPS = 100
 """So many are looked at, evenly over the stage."""
@@ -28,7 +28,7 @@ class RowsOfStage(NamedTuple):
 def rows_of_stage(config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int) -> RowsOfStage:
     """What the rows of a stage cost with so many workers."""
     train, by_pack = config.train, config.model.dropout == "as_configured"
-    steps = StepPlan(len(plan), train.packs_per_step, num_workers, train.micro_packs)
+    steps = plan.steps(num_workers, train.micro_packs)
     max_slots = train.micro_packs * config.pack_len_tokens(index)
     looked_at = np.unique(np.linspace(0, steps.num_steps - 1, _MOST_STEPS).astype(int))
     batches, slots, tokens = [], 0, 0

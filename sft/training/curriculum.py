@@ -67,8 +67,10 @@ def run_curriculum(
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
-            plan = PackPlan.open(folder.packs)
+            plan = PackPlan.open(workload.plans[index])
             attempt.position.enter("load", stage=stage.name)
+            if world.is_first:
+                run.sample_answers.unlink(missing_ok=True)  # of a model that is not the last any more
             engine = build(config, stage.optimizer, model_path, world)
             inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
             finished = run_stage(inputs, engine)
@@ -88,9 +90,7 @@ def run_curriculum(
 
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
     """What this node does not see of what it needs, in words."""
-    run = RunFolder(config.run.dir)
-    packs = [run.stage(i, stage.name).packs for i, stage in enumerate(config.stages)]
-    unseen = [str(path) for path in (workload.store, *packs) if not is_published(path)]
+    unseen = [str(path) for path in (workload.store, *workload.plans) if not is_published(path)]
     # A local model is absolute here (see `anchor_paths`); anything else is of the Hub.
     unseen += [path for path in (config.model.path,) if Path(path).is_absolute() and not Path(path).is_dir()]
     if not unseen:

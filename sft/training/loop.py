@@ -10,7 +10,7 @@ from sft.config import CheckpointConfig
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import StageSchedule
 from sft.training.position import Position
 from sft.training.skipping import SkipRule
 from sft.training.step_exchange import StepExchange, Told, Wished
@@ -34,7 +34,7 @@ class Loop:
 
     engine: Engine
     loader: StepLoader
-    schedule: LrSchedule
+    schedule: StageSchedule
     skip: SkipRule
     checkpoints: CheckpointStore
     checkpoint: CheckpointConfig

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from sft.config import OptimizerConfig
+from sft.data.planning.pack_plan import PackPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +25,29 @@ class LrSchedule:
         progress = (step - num_warmup) / max(1, self.num_steps - num_warmup)
         left = 1.0 - progress if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
         return config.lr * (config.min_lr_ratio + (1.0 - config.min_lr_ratio) * left)
+
+
+@dataclass(frozen=True, slots=True)
+class StageSchedule:
+    """The rate of a whole stage: one schedule after the other, where it was extended."""
+
+    parts: tuple[LrSchedule, ...]
+
+    @classmethod
+    def of(cls, optimizer: OptimizerConfig, plan: PackPlan) -> "StageSchedule":
+        """That of a plan; what it says of its parts goes before what the config says now."""
+        rates = [optimizer.model_copy(update=dict(part.schedule)) for part in plan.parts] or [optimizer]
+        return cls(tuple(map(LrSchedule, rates, plan.steps(1, 1).part_steps)))
+
+    @property
+    def num_steps(self) -> int:
+        """Of all parts."""
+        return sum(part.num_steps for part in self.parts)
+
+    def __call__(self, step: int) -> float:
+        """The rate of `step`, counted from 0 over all parts."""
+        for part in self.parts:
+            if step < part.num_steps:
+                return part(step)
+            step -= part.num_steps
+        raise IndexError(f"the stage has {self.num_steps} steps")

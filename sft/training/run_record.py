@@ -1,36 +1,32 @@
 """What a run folder says of its run: the resolved config and the versions. A resumed run must be the same run.
 
-What may change between two starts of a run is how it is run (machines, checkpoints, logging), not what it computes.
+What may change between two starts of a run is how it is run (machines, checkpoints, logging) and what comes behind that
+which has trained, not what was computed.
 """
 
 import glob
 import platform
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from sft.atomic_files import write_json, write_text
-from sft.config import CheckpointConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_effects import affects, completed
+from sft.data.planning.extension import SCHEDULE_FIELDS
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets
 
-_FREE = {"logging", "evaluate", "deepspeed"}
-"""Sections that may be changed when a run is resumed."""
+_FOUND_IN_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
+"""What these lead to is in the fingerprint of the data, to which a stage's plan is held."""
 
-_FREE_FIELDS = {"run.name", "train.micro_packs", "train.activation_checkpointing", "train.logits_chunk_tokens"}
-_FREE_FIELDS |= {"train.non_finite", "train.max_skipped_steps"}
-# All of it but where they are: at another place there are none, and training would start over.
-_FREE_FIELDS |= {f"checkpoint.{name}" for name in CheckpointConfig.model_fields if name not in ("dir", "async_")}
-_FREE_FIELDS |= {"checkpoint.async", "data.cache_dir", "data.max_bad_share", "run.dir"}
-_FREE_FIELDS |= {"model.trust_remote_code", "model.trust_tokenizer_code"}
-_FREE_FIELDS |= {"data.staging", "data.staging_dir"}
-
-_FREE_OF_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
-"""What they lead to is in the fingerprint of the data, to which a stage's plan is held."""
+_MAX_SHOWN_CHARS = 60
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 """What computes beside this program."""
@@ -61,23 +57,33 @@ def anchor_paths(config: SftConfig) -> SftConfig:
     )
 
 
-def check_run(config: SftConfig) -> None:
-    """Refuse a run folder in which another run has trained. One that was only planned may be planned anew.
+def check_run(config: SftConfig) -> Mapping[str, Any] | None:
+    """Refuse a run folder in which another run has trained; what has not trained may be planned anew.
+
+    May be another: what changes nothing (see `sft.config_effects`), the stages that have not begun, and of the last one
+    that has, its budget, with the learning rate of what is added (see `sft.data.planning.extension`).
+
+    Returns:
+        What the folder's record says of the run, with the fields that an earlier version did not have; None if it
+        never trained.
 
     Raises:
-        UserError: data, model, stages or seed differ; the message shows how.
+        UserError: data, model, seed, or a stage that has trained differ; the message shows how.
     """
     run = RunFolder(config.run.dir)
     if not run.config.is_file() or not run.has_trained():
-        return
-    old = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    changed = _differences(hide_secrets(old), hide_secrets(config.model_dump(mode="json", by_alias=True)))
+        return None
+    recorded = completed(config, hide_secrets(yaml.safe_load(run.config.read_text(encoding="utf-8"))))
+    changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
     if changed:
-        lines = "\n".join(f"  {path}: was {before!r}, now {after!r}" for path, before, after in changed)
+        lines = "\n".join(f"  {where}: was {_shown(before)}, now {_shown(now)}" for where, before, now in changed)
         raise UserError(
             f"{run.path} holds a run with another config:\n{lines}\n"
-            "Set these back to resume it, or give run.dir a new folder to start another."
+            "Set these back to resume it, or give run.dir a new folder to start another. A run may be extended: by "
+            "stages behind those that have trained, and by a larger budget of the last of these, with a learning rate "
+            "for what is added."
         )
+    return recorded
 
 
 def write_run_record(config: SftConfig) -> None:
@@ -90,13 +96,54 @@ def write_run_record(config: SftConfig) -> None:
     write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
 
 
-def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    of_source = re.fullmatch(r"data\.sources\.\d+\.(\w+)", path)
-    if path in _FREE or path in _FREE_FIELDS or (of_source and of_source[1] in _FREE_OF_SOURCES):
-        return []
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}".lstrip("."))]
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [d for i, pair in enumerate(zip(old, new, strict=True)) for d in _differences(*pair, f"{path}.{i}")]
-    return [] if old == new else [(path, old, new)]
+Difference = tuple[str, Any, Any]
+"""(path of a field, its value in the record, its value now)"""
+
+
+def _stage_differences(run: RunFolder, config: SftConfig, recorded: Sequence[Any]) -> Iterator[Difference]:
+    """What differs of the stages that have trained."""
+    trained = [i for i, stage in enumerate(recorded) if run.stage(i, stage["name"]).has_trained()]
+    for i in trained:
+        name = recorded[i]["name"]
+        now = config.stages[i] if i < len(config.stages) else None
+        if now is None or now.name != name:
+            yield f"stages.{i}", f"{name}, which has trained", None if now is None else now.name
+            continue
+        found = list(_differences(now, recorded[i], f"stages.{name}"))
+        if i == trained[-1] and any(where.startswith(f"stages.{name}.budget.") for where, _, _ in found):
+            # More is added; whether it is more is seen when it is planned.
+            may = (f"stages.{name}.budget.", *(f"stages.{name}.optimizer.{field}" for field in SCHEDULE_FIELDS))
+            found = [difference for difference in found if not difference[0].startswith(may)]
+        yield from found
+
+
+def _differences(section: BaseModel, recorded: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
+    """What differs of a section but its stages, field by field, of what changes anything."""
+    now = hide_secrets(section.model_dump(mode="json", by_alias=True))
+    for name, field in type(section).model_fields.items():
+        key = field.alias or name
+        where = f"{path}.{key}".lstrip(".")
+        if where != "stages" and affects(field).first != "nothing" and not _is_found_in_source(where):
+            yield from _compare(getattr(section, name), recorded.get(key), now[key], where)
+    # Of another version, which may have done something by it.
+    yield from ((f"{path}.{key}".lstrip("."), value, None) for key, value in recorded.items() if key not in now)
+
+
+def _compare(value: Any, before: Any, now: Any, where: str) -> Iterator[Difference]:
+    if isinstance(value, BaseModel) and isinstance(before, Mapping):
+        yield from _differences(value, before, where)
+    elif isinstance(value, tuple) and isinstance(before, list) and len(value) == len(before):
+        for i, parts in enumerate(zip(value, before, now, strict=True)):
+            yield from _compare(*parts, f"{where}.{i}")
+    elif before != now:
+        yield where, before, now
+
+
+def _is_found_in_source(where: str) -> bool:
+    found = re.fullmatch(r"data\.sources\.\d+\.(\w+)", where)
+    return found is not None and found[1] in _FOUND_IN_SOURCES
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[: _MAX_SHOWN_CHARS - 1]}…"

@@ -32,7 +32,7 @@ from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
 from sft.training.loop import Loop
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume
@@ -67,15 +67,16 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
     config, world, attempt = inputs.config, engine.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
-    steps = StepPlan(len(inputs.plan), config.train.packs_per_step, world.size, config.train.micro_packs)
-    schedule = LrSchedule(stage.optimizer, steps.num_steps)
+    steps = inputs.plan.steps(world.size, config.train.micro_packs)
+    schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
-    about = {"stage": stage.name, "plan": inputs.plan.manifest["inputs"]}
+    about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if world.is_first:
-        text = f"attempt {attempt.number}: stage {stage.name} from step {first_step} on, with {world.size} ranks"
+        where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
+        text = f"attempt {attempt.number}: {where}, with {world.size} ranks"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
     attempt.position.enter("probe")
@@ -132,7 +133,7 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
     report = inputs.attempt.folder / f"staging-{folder.path.name}-rank-{world.rank:05d}.json"
     order = StagingOrder(
-        world.node, world.node_ranks, steps, first_step, inputs.store.path, folder.packs, staging_dir, report
+        world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:
@@ -140,7 +141,7 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     return staging
 
 
-def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule, ledger: LedgerWriter) -> StepRecorder:
+def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None

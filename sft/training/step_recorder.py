@@ -14,7 +14,7 @@ from sft.metrics import StepMetrics, append_metrics
 from sft.sizing.flops import TokenCounts
 from sft.training.attempt import Attempt
 from sft.training.loss_spikes import SpikeDetector
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.step_exchange import Told
 
@@ -28,7 +28,7 @@ class StepRecorder:
         self,
         stage: str,
         loader: StepLoader,
-        schedule: LrSchedule,
+        schedule: StageSchedule,
         attempt: Attempt,
         ledger: LedgerWriter,
         mfu_meter: MfuMeter,

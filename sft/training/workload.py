@@ -3,9 +3,11 @@
 Made by the first process that asks for it; others that ask meanwhile wait for its lock and open what it made.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -26,26 +28,31 @@ from sft.data.reading.blocks import Block
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
+from sft.training.extension import set_end_aside
 from sft.training.run_record import check_run, write_run_record
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Where the prepared data lies; the stages' plans are at their place in the run folder."""
+    """Where the prepared data and the plans lie.
+
+    A stage that was extended has several plans. All ranks open the one that is named here, whatever a node sees yet.
+    """
 
     store: Path
     heldout: Path | None
+    plans: tuple[Path, ...]
 
-    def as_json(self) -> list[str | None]:
+    def as_json(self) -> dict[str, Any]:
         """As it travels to the workers."""
-        return [str(self.store), str(self.heldout) if self.heldout else None]
+        heldout = str(self.heldout) if self.heldout else None
+        return {"store": str(self.store), "heldout": heldout, "plans": list(map(str, self.plans))}
 
     @classmethod
-    def from_json(cls, content: Sequence[str | None]) -> "Workload":
+    def from_json(cls, content: Mapping[str, Any]) -> "Workload":
         """The inverse of `as_json`."""
-        store, heldout = content
-        assert store is not None
-        return cls(Path(store), Path(heldout) if heldout else None)
+        heldout = content["heldout"]
+        return cls(Path(content["store"]), Path(heldout) if heldout else None, tuple(map(Path, content["plans"])))
 
 
 def refuse_to_spread(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
@@ -67,7 +74,7 @@ def prepare_workload(
     Raises:
         UserError: the data or the mixture cannot be used; nothing half-written stays.
     """
-    check_run(config)
+    recorded = check_run(config)
     run = RunFolder(config.run.dir)
     located = locate_store(config.data, config.model)
     check_data(run, run.stage(0, config.stages[0].name).packs, located.inputs)
@@ -78,8 +85,10 @@ def prepare_workload(
     except OSError as error:
         raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
     with planning:
-        plans = plan_stages(config, store)
+        plans = plan_stages(
+            config, store, recorded["stages"] if recorded else (), partial(set_end_aside, run, config.checkpoint)
+        )
         heldout = plan_heldout(config, store)
         write_run_record(config)
     path = run.evaluations / "packs" if heldout is not None else None
-    return Workload(store.path, path), store, plans
+    return Workload(store.path, path, tuple(plan.path for plan in plans)), store, plans

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.ledger import Ledger, LedgerEntry, digest_of_packs
-from sft.step_plan import StepPlan
 from sft.verification.findings import Findings, Kind
 
 
@@ -29,6 +28,8 @@ class StageVerified:
     name: str
     is_finished: bool
     num_steps_planned: int
+    part_steps: tuple[int, ...]
+    """The planned steps of each part: what was planned at first, then each extension."""
     num_steps: int
     num_packs: int
     """Of the packs that are fed in their own step."""
@@ -48,7 +49,7 @@ class StageCheck:
         self._state = state
         self._plan = plan
         self._findings = findings
-        self._steps = StepPlan(len(plan), int(plan.manifest["inputs"]["packs_per_step"]), 1, 1)
+        self._steps = plan.steps(1, 1)
         self._in_place = [
             entry
             for step, entry in sorted(state.ledger.effective.items())
@@ -105,6 +106,7 @@ class StageCheck:
             name=state.name,
             is_finished=state.is_finished,
             num_steps_planned=self._steps.num_steps,
+            part_steps=tuple(self._steps.part_steps),
             num_steps=len(ledger.effective),
             num_packs=self.num_packs,
             num_supervised_tokens=num_supervised_tokens,
@@ -121,12 +123,11 @@ class StageCheck:
             for pack_id in entry.packs:
                 trained[pack_id].append(entry.step)
         for pack_id, steps in sorted(trained.items()):
-            own = pack_id // self._steps.packs_per_step
             if not 0 <= pack_id < num_packs:
                 self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
             elif len(steps) > 1:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained {len(steps)} times ({_as_text(sorted(steps))})")
-            elif steps != [own]:
+            elif steps != [own := self._steps.step_of(pack_id)]:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but is of step {own}")
         for step in sorted(ledger.effective):
             # The packs of a step that was never trained are not named one by one.

@@ -318,8 +318,8 @@ def test_the_same_inputs_give_the_same_plan(store, tmp_path):
     assert planned_examples(plan_stages(other, store)[0]).tolist() != arrays[0].tolist()
 
 
-def train_a_step(folder):
-    metrics = RunFolder(folder).stage(0, "s0").metrics
+def train_a_step(folder, index=0):
+    metrics = RunFolder(folder).stage(index, f"s{index}").metrics
     metrics.parent.mkdir(parents=True, exist_ok=True)
     metrics.write_text("{}\n", encoding="utf-8")
 
@@ -355,6 +355,7 @@ def test_a_plan_of_another_store_or_mixture_is_refused_with_the_difference(store
     with pytest.raises(UserError, match=r"budget\.epochs: planned 1\.0, now 2\.0"):
         plan_stages(config_of(tmp_path, {"budget": {"epochs": 2}}, replaying), store)
     # A later stage depends on the mixture of the one that it replays.
+    train_a_step(tmp_path, 1)
     (RunFolder(tmp_path).stage(0, "s0").packs / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"replayed\.s0\.rates: planned 'natural', now 'equal'"):
         plan_stages(config_of(tmp_path, {"mixture": {"rates": "equal"}}, replaying), store)

@@ -2,6 +2,9 @@
 
 Examples vary in length, so how many fill a budget is known only when they are drawn and packed. A draw that falls
 short is made anew, larger; what is drawn too many is cut off at the end. Each is a pure function of its seed.
+
+A stage that was extended has drawn already. Then what it drew is left out of the draws, and the rest comes in the
+order of the draws: each task goes on where it ended, and no example comes again before all others of its task.
 """
 
 import math
@@ -24,6 +27,16 @@ class Packed(NamedTuple):
 
     positions: IntArray
     starts: IntArray
+
+
+class Drawn(NamedTuple):
+    """What a stage has drawn before it was extended: its examples, in any order, and in how many steps they lie."""
+
+    example_ids: IntArray
+    num_steps: int
+
+
+NOTHING = Drawn(np.zeros(0, np.int64), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,7 @@ class Drawing:
     rates: Rates
     own_units: int
     seed: int
+    drawn: Drawn = NOTHING
 
     @property
     def limits(self) -> dict[str, float]:
@@ -69,11 +83,12 @@ class Drawing:
         return wanted is not None and wanted > sum(self.limits.values()) * (1.0 + 1e-9)
 
     def order(self, total_units: float) -> IntArray:
-        """So many units in the stage's order."""
-        return draw(self.supplies, allot(self.rates, total_units, self.limits), self.seed)
+        """So many units in the stage's order, without what is drawn already."""
+        order = draw(self.supplies, allot(self.rates, total_units, self.limits), self.seed)
+        return without_drawn(order, self.drawn.example_ids) if self.drawn.num_steps else order
 
     def growing_orders(self, num_units: float) -> Iterator[IntArray]:
-        """Orders of about so many units, then of ever more, until no more may be drawn."""
+        """Orders of about so many units, then of ever more, until no more may be drawn; all without what is drawn."""
         most_units = sum(self.limits.values())
         total_units = 1.01 * num_units
         while total_units < most_units:
@@ -87,8 +102,21 @@ class Drawing:
         return sum(rate * counts[task] / self.supplies[task].units for task, rate in self.rates.items())
 
 
+def without_drawn(order: IntArray, drawn: IntArray) -> IntArray:
+    """The order without the first draws of each example, as many as there are of it in `drawn`.
+
+    order a b a c b, drawn b a  →  a c b
+    """
+    by_example = np.argsort(order, kind="stable")
+    ids = order[by_example]
+    # The number of each draw among those of its example.
+    numbers = np.arange(len(ids)) - np.searchsorted(ids, ids)
+    num_drawn = np.bincount(drawn, minlength=int(order.max(initial=-1)) + 1)
+    return order[np.sort(by_example[numbers >= num_drawn[ids]])]
+
+
 def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
-    """The examples of a stage in order, and their packs.
+    """The examples of a stage in order, and their packs; of a stage that is extended, those that are added.
 
     Raises:
         UserError: the budget needs more epochs of the tasks than the mixture allows.
@@ -96,29 +124,32 @@ def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[
     budget = drawing.stage.budget
     if drawing.num_units_wanted is not None:
         order = drawing.order(drawing.num_units_wanted)
-        return order, packing.pack(order, store)
-    if budget.supervised_tokens:
-        return _fill_tokens(budget.supervised_tokens, drawing, packing, store)
-    assert budget.steps is not None
-    return _fill_packs(budget.steps * packing.packs_per_step, drawing, packing, store)
+    elif budget.supervised_tokens:
+        order = _draw_tokens(budget.supervised_tokens, drawing, store)
+    else:
+        assert budget.steps is not None
+        return _fill_steps(budget.steps, drawing, packing, store)
+    return order, packing.pack(order, store)
 
 
-def _fill_tokens(needed: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
+def _draw_tokens(needed: int, drawing: Drawing, store: TokenStore) -> IntArray:
     """Draw until the supervised tokens are there; the last example takes the count to the budget or just past it."""
-    there = 0
+    drawn = there = int(store.num_supervised[drawing.drawn.example_ids].sum(dtype=np.int64))
+    if drawn >= needed:
+        return np.zeros(0, np.int64)
     for order in drawing.growing_orders(needed / drawing.mean_per_unit("num_supervised_tokens")):
-        reached = np.cumsum(store.num_supervised[order], dtype=np.int64)
-        there = int(reached[-1])
+        reached = drawn + np.cumsum(store.num_supervised[order], dtype=np.int64)
+        there = int(reached[-1]) if len(reached) else drawn
         if there >= needed:
-            order = order[: int(np.searchsorted(reached, needed)) + 1]
-            return order, packing.pack(order, store)
+            return order[: int(np.searchsorted(reached, needed)) + 1]
     raise _too_few(drawing, needed, there, "supervised tokens")
 
 
-def _fill_packs(needed: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
+def _fill_steps(num_steps: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
     """Draw until the packs are there."""
-    there = 0
-    for order in drawing.growing_orders(needed * packing.pack_len_tokens / drawing.mean_per_unit("num_tokens")):
+    needed, there = max(0, num_steps - drawing.drawn.num_steps) * packing.packs_per_step, 0
+    num_tokens = num_steps * packing.packs_per_step * packing.pack_len_tokens
+    for order in drawing.growing_orders(num_tokens / drawing.mean_per_unit("num_tokens")):
         positions, starts = packing.pack(order, store)
         there = len(starts) - 1
         if there >= needed:

@@ -2,8 +2,8 @@
 
     example_ids (num_segments,) · starts (num_packs + 1,) · num_tokens, num_supervised (num_packs,)
 
-Step k is `StepPlan.step_packs(k)`: finding it needs none of the steps before. The plan knows the supervised tokens
-of every step before its first backward pass.
+Step k is `PackPlan.steps(…).step_packs(k)`: finding it needs none of the steps before. The plan knows the supervised
+tokens of every step before its first backward pass.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,27 @@ from sft.atomic_files import publish_folder, read_manifest, written_aside
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray, Pack
+from sft.step_plan import StepPlan
 
 _ARRAYS = ("example_ids", "starts", "num_tokens", "num_supervised")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPart:
+    """What was planned at a time: the stage at first, then each extension."""
+
+    num_packs: int
+    budget: Mapping[str, Any]
+    """Of the stage up to its end, as in the config."""
+    schedule: Mapping[str, Any]
+    """The fields of the optimizer's config that say its learning rate."""
 
 
 @dataclass(frozen=True)
 class PackPlan:
     """A published pack plan, opened for reading."""
 
+    path: Path
     manifest: Mapping[str, Any]
     example_ids: IntArray
     starts: IntArray
@@ -35,11 +48,27 @@ class PackPlan:
     @classmethod
     def open(cls, path: Path) -> "PackPlan":
         """Map the arrays of the plan that is published at `path`."""
-        return cls(read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
 
     def __len__(self) -> int:
         """Number of packs."""
         return len(self.num_tokens)
+
+    @property
+    def parts(self) -> tuple["PlanPart", ...]:
+        """The parts of a stage that was extended, in order; else there is one, and nothing more is said of it."""
+        return tuple(PlanPart(**part) for part in self.manifest.get("parts", ()))
+
+    @property
+    def first_inputs(self) -> dict[str, Any]:
+        """What a stage's plan was made from before any extension: its checkpoints know it by this."""
+        inputs: dict[str, Any] = self.manifest["inputs"]
+        return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
+
+    def steps(self, world_size: int, micro_packs: int) -> StepPlan:
+        """The steps of a stage's plan."""
+        ends = np.cumsum([part.num_packs for part in self.parts[:-1]], dtype=np.int64).tolist()
+        return StepPlan(len(self), self.manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""

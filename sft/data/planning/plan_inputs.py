@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from sft.atomic_files import is_published, read_manifest
 from sft.config import SftConfig
+from sft.config_effects import completed
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -42,29 +43,42 @@ def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     }
 
 
-def is_planned(path: Path, inputs: Mapping[str, Any], run: RunFolder, free: Sequence[str] = ()) -> bool:
-    """Whether the plan at `path` is of these inputs. One of others makes room, if nothing was trained by it.
+def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
+    """The inputs in a plan's manifest; what an earlier version did not have is filled in (see `config_effects`).
+
+    Args:
+        config: as it is now.
+        plan: the manifest.
+        index: of the stage; None for the plan of the held-out examples.
+    """
+    inputs = {**plan["inputs"]}
+    inputs["holdout"] = completed(config.data.holdout, inputs["holdout"])
+    if index is not None:
+        stage = config.stages[index]
+        inputs |= {key: completed(getattr(stage, key), inputs[key]) for key in ("mixture", "budget")}
+        earlier = {s.name: s.mixture for s in config.stages[:index]}
+        replayed = inputs["replayed"].items()
+        inputs["replayed"] = {k: completed(earlier[k], value) if k in earlier else value for k, value in replayed}
+    return inputs
+
+
+def is_planned(path: Path, planned: Mapping[str, Any], inputs: Mapping[str, Any], free: Sequence[str] = ()) -> bool:
+    """Whether a plan is of these inputs; one that differs in what is free makes room.
 
     Args:
         path: where the plan is published.
+        planned: what it was made from.
         inputs: what it should be made from.
-        run: the run.
-        free: inputs that may be others also when steps were trained.
+        free: inputs that may be others although steps were trained.
 
     Raises:
-        UserError: it is of other inputs, and steps were trained.
+        UserError: it differs in other inputs.
     """
-    if not is_published(path):
-        return False
-    planned = read_manifest(path)["inputs"]
     if planned == inputs:
         return True
-    if not run.has_trained():
-        shutil.rmtree(path.parent)  # the plan, and what was made with it
-    elif planned | {name: inputs[name] for name in free} == inputs:
-        shutil.rmtree(path)
-    else:
+    if {**planned, **{name: inputs[name] for name in free}} != inputs:
         refuse(path, planned, inputs)
+    shutil.rmtree(path)
     return False
 
 

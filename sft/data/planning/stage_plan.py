@@ -1,58 +1,80 @@
 """Plans a stage before it is trained: mixture, order and packs, a pure function of (store, config, seed).
 
-The plan lies in the run folder. The same inputs find it again; others are refused with the difference, because
-checkpoints of the stage count steps of its plan.
+The plan lies in the run folder. The same inputs find it again. Others make it anew, unless steps were trained by it:
+then more budget extends it, and all else is refused with the difference, because checkpoints count the plan's steps.
 """
 
 import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.atomic_files import write_json
+from sft.atomic_files import is_published, read_manifest, write_json
 from sft.config import SftConfig
 from sft.data.planning.balance import mixture_rows, write_balance
-from sft.data.planning.budget import Drawing, Packing, fill_budget
+from sft.data.planning.budget import NOTHING, Drawing, Packed, Packing, fill_budget
+from sft.data.planning.extension import Kept, described_parts, is_wanted_still, kept_of
 from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
-from sft.data.planning.plan_inputs import heldout_inputs, is_planned, stage_inputs
+from sft.data.planning.plan_inputs import heldout_inputs, is_planned, planned_inputs, refuse, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
-from sft.run_folder import RunFolder
+from sft.errors import UserError
+from sft.run_folder import RunFolder, StageFolder
+from sft.schema import IntArray
 from sft.seeds import derive_seed
 
 
-def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
+def plan_stages(
+    config: SftConfig,
+    store: TokenStore,
+    recorded: Sequence[Mapping[str, Any]] = (),
+    before_extending: Callable[[StageFolder], None] = lambda folder: None,
+) -> list[PackPlan]:
     """The published plan of every stage, made where it is not there yet, with the audit of its balance.
+
+    Args:
+        config: the run.
+        store: its data.
+        recorded: the stages in the record of a run that has trained.
+        before_extending: called with the folder of a stage that has trained and is extended, before it is.
 
     Raises:
         UserError: a task of the config is not in the data, a share or a budget cannot be met, or the run folder holds
-            a plan of other inputs.
+            a plan of other inputs by which steps were trained.
     """
     run = RunFolder(config.run.dir)
     folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
-    inputs = [stage_inputs(config, i, store) for i in range(len(config.stages))]
-    missing = [i for i, folder in enumerate(folders) if not is_planned(folder.packs, inputs[i], run)]
+    _remove_unused(run, folders)
+    wanted = [_Wanted(i, stage_inputs(config, i, store), folder) for i, folder in enumerate(folders)]
+    missing = [one for one in wanted if not _is_there(config, one, may_grow=one.number < len(recorded))]
     if missing:
         tag = config.data.task_tag
         check_tasks(tag.texts if tag else (), store.tasks, "data.task_tag.texts")
         trainable = find_trainable(store, config.data.holdout)
         available = Available.of(store, trainable.examples)
         # Every stage's tasks are checked before the first file is written.
-        rates = {i: stage_rates(config, i, available) for i in missing}
+        rates = {one.number: stage_rates(config, one.number, available) for one in missing}
         run.overlap.unlink(missing_ok=True)
         if trainable.overlap is not None:
             write_json(run.overlap, trainable.overlap)
-        for i in missing:
+        for one in missing:
+            kept = None
+            if one.folder.has_trained():
+                kept = kept_of(one.folder, PackPlan.open(one.folder.packs), recorded[one.number])
+            made = _plan_stage(config, one, store, available, rates[one.number], kept)
+            if kept is not None:
+                before_extending(one.folder)
             # What is left of a plan that was taken away would pass for the audit of this one.
-            folders[i].balance.unlink(missing_ok=True)
-            folders[i].balance_plot.unlink(missing_ok=True)
-            _publish_stage_plan(config, i, store, available, rates[i], folders[i].packs, inputs[i])
+            one.folder.balance.unlink(missing_ok=True)
+            one.folder.balance_plot.unlink(missing_ok=True)
+            publish_plan(one.folder.packs if kept is None else one.folder.next_plan, *made[:2], store, made[2])
     plans = [PackPlan.open(folder.packs) for folder in folders]
     for stage, folder, plan in zip(config.stages, folders, plans, strict=True):
         if not folder.balance.is_file():
@@ -60,14 +82,60 @@ def plan_stages(config: SftConfig, store: TokenStore) -> list[PackPlan]:
     return plans
 
 
+class _Wanted(NamedTuple):
+    """A stage as it is to be planned, by its place in the curriculum."""
+
+    number: int
+    inputs: dict[str, Any]
+    folder: StageFolder
+
+
+def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
+    """Take away the plans of stages that the config does not have any more, and that never began."""
+    used = {folder.path for folder in folders}
+    for path in run.stage(0, "").path.parent.glob("*/"):
+        folder = StageFolder(path)
+        ours = {*folder.plans(), folder.balance, folder.balance_plot}
+        if path not in used and set(path.iterdir()) <= ours:
+            shutil.rmtree(path)
+
+
+def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
+    """Whether a stage has its plan. One of other inputs makes room if nothing was trained by it.
+
+    Raises:
+        UserError: something was, and the stage cannot be extended to what is wanted.
+    """
+    folder, stage = one.folder, config.stages[one.number]
+    if not is_published(folder.packs):
+        if len(folder.plans()) > 1:
+            raise UserError(
+                f"{folder.packs}: its manifest.json is gone, and no plan but this one says how the stage was extended. "
+                "Bring it back from a backup."
+            )
+        return False
+    plan = PackPlan.open(folder.packs)
+    planned = planned_inputs(config, plan.manifest, one.number)
+    if planned == one.inputs and is_wanted_still(plan, stage):
+        return True
+    if not folder.has_trained():
+        shutil.rmtree(folder.path)  # the plan, and what was made with it
+    elif not may_grow or planned | {"budget": one.inputs["budget"]} != one.inputs:
+        refuse(folder.packs, planned, one.inputs)
+    return False
+
+
 def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     """The packs of held-out examples that are measured, at most so many of each task; None where there are none."""
     run = RunFolder(config.run.dir)
     path = run.evaluations / "packs"
     inputs = heldout_inputs(config, store)
-    # How many are measured is no part of what is trained.
-    if is_planned(path, inputs, run, free=("max_examples_per_task",)):
-        return PackPlan.open(path)
+    if is_published(path):
+        planned = planned_inputs(config, read_manifest(path))
+        # How many are measured, and how they are packed, is no part of what is trained.
+        free = ("max_examples_per_task", "pack_len_tokens") if run.has_trained() else tuple(inputs)
+        if is_planned(path, planned, inputs, free):
+            return PackPlan.open(path)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
     for task, ids in split_by_task(store, held_out):
@@ -86,22 +154,28 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     return PackPlan.open(path)
 
 
-def _publish_stage_plan(
-    config: SftConfig,
-    index: int,
-    store: TokenStore,
-    available: Available,
-    rates: Rates,
-    path: Path,
-    inputs: dict[str, Any],
-) -> None:
+def _plan_stage(
+    config: SftConfig, one: _Wanted, store: TokenStore, available: Available, rates: Rates, kept: Kept | None
+) -> tuple[IntArray, Packed, dict[str, Any]]:
+    """The examples of a stage, their packs, and the plan's manifest; behind what is kept, if it is extended."""
+    index, inputs = one.number, one.inputs
     stage = config.stages[index]
     unit = stage.mixture.unit
     supplies = available.supplies[unit]
     seed = derive_seed(config.run.seed, "stage", stage.name)
-    packing = Packing(config.pack_len_tokens(index), config.train.packs_per_step, derive_seed(seed, "packing"))
-    drawing = Drawing(stage, supplies, rates, own_units(config, index, available), derive_seed(seed, "mixture"))
+    of_part = () if kept is None else (len(kept.parts),)
+    shape = config.pack_len_tokens(index), config.train.packs_per_step
+    packing = Packing(*shape, derive_seed(seed, "packing", *of_part))
+    drawn = NOTHING if kept is None else kept.drawn
+    drawing = Drawing(stage, supplies, rates, own_units(config, index, available), derive_seed(seed, "mixture"), drawn)
     order, packed = fill_budget(drawing, packing, store)
+    num_steps = drawn.num_steps + math.ceil((len(packed.starts) - 1) / config.train.packs_per_step)
+    extended: dict[str, Any] = {}
+    if kept is not None:
+        extended["parts"] = described_parts(kept, stage, len(packed.starts) - 1)
+        # What the stage's checkpoints say of their plan stays what it was, but for the budget.
+        inputs = {**kept.plan.manifest["inputs"], "budget": inputs["budget"]}
+        order, packed = kept.with_more(order, packed)
     num_packs, num_tokens = len(packed.starts) - 1, int(store.lengths[order].sum())
     num_supervised = int(store.num_supervised[order].sum(dtype=np.int64))
     num_units = num_supervised if unit == "supervised_tokens" else len(order)
@@ -109,15 +183,16 @@ def _publish_stage_plan(
     manifest = {
         "kind": "stage_plan",
         "inputs": inputs,
+        **extended,
         "unit": unit,
         "num_units": num_units,
         "num_units_wanted": num_units if wanted is None else round(wanted),
         "ends_early": drawing.ends_early,
         "num_packs": num_packs,
-        "num_steps": math.ceil(num_packs / config.train.packs_per_step),
+        "num_steps": num_steps,
         "num_tokens": num_tokens,
         "num_supervised_tokens": num_supervised,
         "fill": num_tokens / (num_packs * config.pack_len_tokens(index)),
         "mixture": [asdict(row) for row in mixture_rows(order, supplies, rates, unit, store)],
     }
-    publish_plan(path, order, packed, store, manifest)
+    return order, packed, manifest

@@ -1,0 +1,112 @@
+"""A stage that has trained gets more budget: what was planned stays as it is, and more is planned behind it.
+
+    packs      a a a a │ b b b        2 steps of 4 packs, the last one with 3
+    packs-2    a a a a │ b b b │ c c c c │ d d        the same, and then a part of its own
+
+So what was fed is what the new plan says, too, and a step that was trained is never packed anew. The new part draws on
+where the stage had ended, as if all had been asked for at first, and has a learning rate of its own: its schedule goes
+from the first of its steps to the last. An extension by which nothing was trained may be planned anew.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sft.config import OptimizerConfig, StageConfig
+from sft.data.planning.budget import Drawn, Packed
+from sft.data.planning.pack_plan import PackPlan, PlanPart
+from sft.errors import UserError
+from sft.ledger import read_ledger
+from sft.run_folder import StageFolder
+from sft.schema import IntArray
+
+SCHEDULE_FIELDS = ("lr", "schedule", "warmup_ratio", "min_lr_ratio")
+"""What of an optimizer may be another for what is added: they are read as a function of the step, and kept nowhere."""
+
+
+class Kept(NamedTuple):
+    """What stays of a stage that is extended: the parts of its plan, and their packs."""
+
+    plan: PackPlan
+    parts: tuple[PlanPart, ...]
+
+    @property
+    def num_packs(self) -> int:
+        """Of all parts."""
+        return sum(part.num_packs for part in self.parts)
+
+    @property
+    def example_ids(self) -> IntArray:
+        """Their examples, pack after pack."""
+        return np.asarray(self.plan.example_ids[: self.plan.starts[self.num_packs]])
+
+    @property
+    def drawn(self) -> Drawn:
+        """What was drawn for them."""
+        part_steps = self.plan.steps(1, 1).part_steps
+        return Drawn(self.example_ids, sum(part_steps[: len(self.parts)]))
+
+    def with_more(self, order: IntArray, added: Packed) -> tuple[IntArray, Packed]:
+        """The examples of all packs, and these: what is kept, and behind it what is added (see `fill_budget`)."""
+        starts = np.asarray(self.plan.starts[: self.num_packs + 1])
+        whole = np.concatenate([self.example_ids, order[added.positions]])
+        return whole, Packed(np.arange(len(whole)), np.concatenate([starts, starts[-1] + added.starts[1:]]))
+
+
+def schedule_of(optimizer: OptimizerConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that say the learning rate, of a config or of its record."""
+    fields = optimizer if isinstance(optimizer, Mapping) else optimizer.model_dump(mode="json")
+    return {name: fields[name] for name in SCHEDULE_FIELDS}
+
+
+def is_wanted_still(plan: PackPlan, stage: StageConfig) -> bool:
+    """Whether the newest part of an extended stage has the learning rate that the config has."""
+    return not plan.parts or plan.parts[-1].schedule == schedule_of(stage.optimizer)
+
+
+def kept_of(folder: StageFolder, plan: PackPlan, recorded: Mapping[str, Any]) -> Kept:
+    """What stays of a stage whose budget is another now.
+
+    Args:
+        folder: the stage's.
+        plan: its newest plan.
+        recorded: the stage in the run's record, which is of this plan if the stage was never extended.
+    """
+    inputs = plan.manifest["inputs"]
+    parts = plan.parts or (PlanPart(len(plan), inputs["budget"], schedule_of(recorded["optimizer"])),)
+    if len(parts) > 1:
+        first_step = sum(plan.steps(1, 1).part_steps[:-1])
+        if max(read_ledger(folder.ledger).effective, default=-1) < first_step:
+            parts = parts[:-1]
+    return Kept(plan, parts)
+
+
+def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict[str, Any]]:
+    """What the manifest of the new plan says of its parts.
+
+    Raises:
+        UserError: nothing is added, or the learning rate of what is kept is another.
+    """
+    budget, schedule = stage.budget.model_dump(mode="json"), schedule_of(stage.optimizer)
+    if num_added:
+        return [*map(asdict, kept.parts), asdict(PlanPart(num_added, budget, schedule))]
+    last = kept.parts[-1]
+    if last.budget != budget:
+        raise UserError(
+            f"stage {stage.name}: its budget was {_in_words(last.budget)} and is now {_in_words(budget)}, which is not "
+            f"more: {kept.drawn.num_steps:,} steps are planned, and some of them are trained. A stage that has trained "
+            "may get more only. Set the budget back, or make it larger."
+        )
+    if last.schedule != schedule:
+        changed = [f"{key} (was {value!r}, now {schedule[key]!r})" for key, value in last.schedule.items()]
+        raise UserError(
+            f"stage {stage.name}: the learning rate of what is planned stays as it was; {', '.join(changed)}. "
+            "Set it back, or give the stage a larger budget: the new rate is for what is added."
+        )
+    return [*map(asdict, kept.parts)]
+
+
+def _in_words(budget: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value:,} {kind.replace('_', ' ')}" for kind, value in budget.items() if value is not None)

@@ -1,0 +1,35 @@
+"""What a stage had published at its end makes room when it is extended; nothing of it is lost.
+
+model/              → model-step-00000100/            the model after so many steps
+stage.json          → stage-step-00000100.json        the stage is under way again
+evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
+"""
+
+from sft.atomic_files import read_json, sync_folder
+from sft.checkpoint.open_place import stage_place
+from sft.config import CheckpointConfig
+from sft.errors import UserError
+from sft.run_folder import RunFolder, StageFolder
+
+
+def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFolder) -> None:
+    """Make a stage one that is under way. A stage that has not ended stays as it is.
+
+    Raises:
+        UserError: it keeps no checkpoint, so nothing could go on.
+    """
+    if not folder.complete.is_file():
+        return
+    place = stage_place(checkpoint, folder)
+    num_steps = int(read_json(folder.complete)["num_steps"])
+    if not any(place.is_published(step) for step in place.steps()):
+        raise UserError(
+            f"{folder.path} is finished and keeps no checkpoint (checkpoint.keep_stage_ends), so its optimizer's state "
+            "is gone, and it cannot be extended. Add a stage behind it instead, which starts from its model."
+        )
+    measured = run.evaluations / f"{folder.path.name}.json"
+    # The file by which it is finished is the last: what was not renamed before a kill is renamed by the next start.
+    for path in (measured, folder.model, folder.complete):
+        if path.exists():
+            path.rename(folder.ended_after(num_steps, path))
+            sync_folder(path.parent)
