@@ -31,6 +31,10 @@ def verify(run: RunFolder, console: Console) -> bool:
     if verified.stages:
         console.print(_stages_table(verified.stages))
     for stage in verified.stages:
+        if len(stage.part_steps) > 1:
+            parts = " and then ".join(f"{num_steps:,}" for num_steps in stage.part_steps)
+            text = f"stage {stage.name} was extended: {parts} steps"
+            console.print(text, highlight=False, markup=False)
         _show_skipped(stage, console)
     for path in verified.set_aside:
         console.print(f"a damaged checkpoint was set aside: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -67,6 +67,10 @@ class StageFolder:
         """The published Hugging Face model at the end of the stage."""
         return self.path / "model"
 
+    def earlier_models(self) -> list[Path]:
+        """The models that the stage had published at its end, each time before it was extended."""
+        return sorted(self.path.glob(f"{self.model.name}-step-*"))
+
     @property
     def complete(self) -> Path:
         """Exists when the stage is finished, and will not run again unless it is extended."""

@@ -50,6 +50,7 @@ def render_report(run: RunFolder) -> str:
         throughput=_throughput(records),
         manifest_text=json.dumps(records.manifest, indent=1, ensure_ascii=False) if records.manifest else "",
         notes=_notes(records.stages),
+        history=_history(records),
     )
 
 
@@ -97,6 +98,17 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     remark = f"{num_repeated:,} steps trained again" if num_repeated else ""
     facts.append(("restarts", str(run.num_restarts), remark))
     return facts
+
+
+def _history(run: RunRecords) -> list[str]:
+    """How the run came to be what it is, where it did not go straight from one stage to the next."""
+    return [
+        f"Stage {stage.name} was extended after step {added.first_step:,} by {added.num_steps:,} steps, with a learning"
+        f" rate of {added.schedule['lr']:g} at its peak ({added.schedule['schedule']})."
+        for stage in run.stages
+        if stage.plan is not None
+        for added in stage.plan.extensions
+    ]
 
 
 def _short_path(path: str) -> str:

@@ -13,15 +13,16 @@ once, as the model that exists now was trained:
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from sft.atomic_files import read_json
+from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
+from sft.data.planning.pack_plan import parts_of
 from sft.errors import UserError
 from sft.metrics import StepMetrics
 from sft.run_folder import RunFolder, StageFolder
@@ -45,6 +46,16 @@ class PlanRecord:
     num_tokens: int
     num_supervised_tokens: int
     fill: float
+    extensions: tuple["Extension", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What was added to a stage that had trained: from which step on, and at which learning rate."""
+
+    first_step: int
+    num_steps: int
+    schedule: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +74,9 @@ class StageRecord:
     @property
     def num_steps(self) -> int:
         """Steps that the stage has when it is finished; those done where that is not known yet."""
-        if self.steps:
-            return self.steps[-1].num_steps
-        return self.plan.num_steps if self.plan else 0
+        if self.plan:
+            return self.plan.num_steps
+        return self.steps[-1].num_steps if self.steps else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +196,7 @@ def _read_stage(index: int, name: str, folder: StageFolder, attempt: int) -> Sta
         restarts=tuple(restarts),
         num_repeated_steps=len(lines) - len({line["step"] for line in lines}),
         num_unreadable_lines=num_unreadable_lines,
-        plan=_read_plan(folder.packs / "manifest.json"),
+        plan=_read_plan(folder.packs / MANIFEST),
         is_complete=folder.complete.is_file(),
     )
 
@@ -208,7 +219,16 @@ def _read_plan(path: Path) -> PlanRecord | None:
     if "mixture" not in content:
         return None
     mixture = tuple(_build(MixtureRow, row) for row in content["mixture"])
-    return _build(PlanRecord, {**content, "mixture": mixture})
+    return _build(PlanRecord, {**content, "mixture": mixture, "extensions": tuple(_extensions(content))})
+
+
+def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
+    first_step = 0
+    for part in parts_of(manifest):
+        num_steps = -(-part.num_packs // manifest["inputs"]["packs_per_step"])
+        if first_step:
+            yield Extension(first_step, num_steps, part.schedule)
+        first_step += num_steps
 
 
 def _read_evaluations(run: RunFolder) -> list[Evaluation]:

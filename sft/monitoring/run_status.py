@@ -147,7 +147,7 @@ class RunWatcher:
                 StageStatus(
                     name,
                     tail.num_done,
-                    last.num_steps,
+                    self._num_steps(folder) or last.num_steps,
                     is_complete,
                     last.loss,
                     tail.step_seconds,

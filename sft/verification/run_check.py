@@ -126,7 +126,8 @@ def _list_artifacts(
     folders.append(("plan of what is held out", run.evaluations / "packs"))
     checkpoints = []
     for stage, (folder, place, steps_saved, _, _) in zip(config.stages, stages, strict=True):
-        folders += [(f"stage {stage.name}, plan", folder.packs), (f"stage {stage.name}, model", folder.model)]
+        folders += [(f"stage {stage.name}, plan", path) for path in folder.plans()]
+        folders += [(f"stage {stage.name}, model", path) for path in (folder.model, *folder.earlier_models())]
         checkpoints += [
             checkpoint_artifact(f"stage {stage.name}, checkpoint after {step} steps", place, step)
             for step in steps_saved

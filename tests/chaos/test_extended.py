@@ -1,4 +1,4 @@
-"""A finished run is extended: its last stage gets more budget, and a stage comes behind it. Nothing that was fed changes.
+"""A finished run is extended: more budget for its last stage, and a stage behind it. Nothing that was fed changes.
 
 Killed meanwhile, it is as good as if it never had been.
 """

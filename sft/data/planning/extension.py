@@ -100,10 +100,14 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
             "may get more only. Set the budget back, or make it larger."
         )
     if last.schedule != schedule:
-        changed = [f"{key} (was {value!r}, now {schedule[key]!r})" for key, value in last.schedule.items()]
+        changed = [
+            f"{key} was {value!r} and is now {schedule[key]!r}"
+            for key, value in last.schedule.items()
+            if schedule[key] != value
+        ]
         raise UserError(
-            f"stage {stage.name}: the learning rate of what is planned stays as it was; {', '.join(changed)}. "
-            "Set it back, or give the stage a larger budget: the new rate is for what is added."
+            f"stage {stage.name}: {', '.join(changed)}, but what is planned keeps its learning rate. Set it back, or "
+            "give the stage a larger budget: the new rate is for what is added."
         )
     return [*map(asdict, kept.parts)]
 

@@ -9,6 +9,7 @@ tokens of every step before its first backward pass.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ class PackPlan:
         return len(self.num_tokens)
 
     @property
-    def parts(self) -> tuple["PlanPart", ...]:
+    def parts(self) -> tuple[PlanPart, ...]:
         """The parts of a stage that was extended, in order; else there is one, and nothing more is said of it."""
-        return tuple(PlanPart(**part) for part in self.manifest.get("parts", ()))
+        return parts_of(self.manifest)
 
     @property
     def first_inputs(self) -> dict[str, Any]:
@@ -67,8 +68,7 @@ class PackPlan:
 
     def steps(self, world_size: int, micro_packs: int) -> StepPlan:
         """The steps of a stage's plan."""
-        ends = np.cumsum([part.num_packs for part in self.parts[:-1]], dtype=np.int64).tolist()
-        return StepPlan(len(self), self.manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
+        return steps_of(self.manifest, world_size, micro_packs)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -95,6 +95,18 @@ class PackPlan:
             np.concatenate([e.loss_mask for e in examples]),
             np.cumsum([0, *(len(e.input_ids) for e in examples)]),
         )
+
+
+def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
+    """See `PackPlan.parts`."""
+    return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
+
+
+def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+    """The steps of the plan of a stage with this manifest."""
+    ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
+    packs_per_step = manifest["inputs"]["packs_per_step"]
+    return StepPlan(manifest["num_packs"], packs_per_step, world_size, micro_packs, tuple(ends))
 
 
 def publish_plan(
