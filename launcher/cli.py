@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.console import build_console, fit_for_json, let_streams_take_any_text, say_error
+from launcher.console import build_console, end_at_once, fit_for_json, let_streams_take_any_text, say_error
 from sft.errors import UserError
 from sft.job_config import add_config_arguments
 
@@ -69,6 +69,9 @@ def _prepare(options: argparse.Namespace) -> int:
     job = load_job(options.config, options.overrides)
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare
+    from sft.run_claim import check_run_folder
+    from sft.run_folder import RunFolder
+    from sft.run_lock import run_lock
     from sft.training.process import quiet_third_parties
     from sft.training.run_record import anchor_paths
 
@@ -77,7 +80,11 @@ def _prepare(options: argparse.Namespace) -> int:
     console = build_console()
     for note in find_layout(config)["notes"]:
         console.print(note, highlight=False, markup=False)
-    prepare(config, console)
+    run = RunFolder(config.run.dir)
+    for note in check_run_folder(run):
+        console.print(note, highlight=False, markup=False)
+    with run_lock(run.lock, end_at_once, console.print):
+        prepare(config, console)
     return 0
 
 

@@ -5,6 +5,7 @@ Names from data and configs are text. Nothing in them is read as markup, and wha
 """
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -58,6 +59,12 @@ def styled(markup: str, *values: object) -> Text:
 def say_error(message: object) -> None:
     """A message on stderr."""
     sys.stderr.write(f"{fit_message(str(message))}\n")
+
+
+def end_at_once(message: str) -> None:
+    """Another job works in the run folder. What this process has started ends with it."""
+    say_error(message)
+    os._exit(1)
 
 
 def fit_log(text: str) -> str:

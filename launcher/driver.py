@@ -3,7 +3,6 @@
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
-import os
 import threading
 from concurrent.futures import Future
 from contextlib import nullcontext
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
-from launcher.console import say_error, styled
+from launcher.console import end_at_once, styled
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
@@ -35,10 +34,11 @@ from sft.evaluation.tables import heldout_table
 from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.printable import short_name, shortened
+from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.failures import describe_end
-from sft.training.run_record import anchor_paths
+from sft.training.run_record import anchor_paths, is_extended
 from sft.training.watched_run import collective_timeout
 from sft.training.workload import Workload
 
@@ -71,21 +71,18 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
-    with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
+    run = RunFolder(job.sft.run.dir)
+    for note in check_run_folder(run):
+        console.print(note, highlight=False, markup=False)
+    with run_lock(run.lock, end_at_once, console.print):
         return _train(job, names.index(until) + 1, console)
-
-
-def _end_at_once(message: str) -> None:
-    """Another driver works in the run folder: the workers end with this process, which owns them."""
-    say_error(message)
-    os._exit(FAILED)
 
 
 def _train(job: JobConfig, num_stages: int, console: Console) -> int:
     plan = plan_job(job)
     run = RunFolder(job.sft.run.dir)
     wanted = [run.stage(i, stage.name).complete for i, stage in enumerate(job.sft.stages[:num_stages])]
-    if job.cluster.preflight and not all(complete.is_file() for complete in wanted):
+    if job.cluster.preflight and (is_extended(job.sft) or not all(complete.is_file() for complete in wanted)):
         pass_preflight(job, console)
     workload, store, plans = prepare(job.sft, console)
     job = job._replace(sft=_first_stages(job.sft, num_stages))
@@ -148,7 +145,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         torch_config=TorchConfig(timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())),
         scaling_config=ScalingConfig(**scaling),
         run_config=RunConfig(
-            name="ray",
+            name=run.ray.name,
             storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=_MOST_STARTS),
         ),

@@ -23,7 +23,7 @@ from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.job_config import JobConfig, SlurmConfig
 from sft.run_folder import RunFolder
-from sft.training.run_record import anchor_paths
+from sft.training.run_record import anchor_paths, claim_run_folder
 
 TEMPLATE = Path(__file__).with_name("ray_cluster.sbatch")
 
@@ -57,6 +57,7 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         commands = [shlex.join(_command(job, script, config, stage)) for stage in stages]
         sys.stdout.write(text + "".join(f"# {command}\n" for command in commands))
         return
+    claim_run_folder(run)
     try:
         write_text(config, config_text)
         write_text(script, text)

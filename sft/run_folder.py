@@ -147,13 +147,34 @@ class RunFolder:
         return self.path / "driver.lock"
 
     @property
+    def planning_lock(self) -> Path:
+        """Held by the process that plans."""
+        return self.path / ".planning.lock"
+
+    @property
+    def ray(self) -> Path:
+        """Ray Train's own."""
+        return self.path / "ray"
+
+    @property
+    def stages(self) -> Path:
+        """One folder for each stage."""
+        return self.path / "stages"
+
+    @property
     def stop_file(self) -> Path:
         """Asks the job to stop, with a checkpoint saved, by being there."""
         return self.path / "STOP"
 
     def has_trained(self) -> bool:
         """Whether any step of any stage was trained here; before that, everything may be planned anew."""
-        return any(self.path.glob("stages/*/metrics.jsonl"))
+        return any(self.stages.glob("*/metrics.jsonl"))
+
+    def entries(self) -> list[Path]:
+        """All that a run may write into its folder itself."""
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers]
+        folders = [self.stages, self.evaluations, self.tensorboard, self.attempts, self.slurm, self.ray]
+        return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
 
     def attempt(self, number: int) -> Path:
         """The folder of one start of the job: its logs, and why it ended."""
@@ -165,4 +186,4 @@ class RunFolder:
 
     def stage(self, index: int, name: str) -> StageFolder:
         """The folder of the stage with this place in the curriculum."""
-        return StageFolder(self.path / "stages" / f"{index}-{name}")
+        return StageFolder(self.stages / f"{index}-{name}")

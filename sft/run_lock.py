@@ -221,6 +221,10 @@ def _read(path: Path) -> _Holder | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except IsADirectoryError:
+        raise UserError(
+            f"{path} is a folder, and no job has made it: the lock of a job lies there. Remove it."
+        ) from None
     except OSError as error:
         if error.errno == errno.ESTALE:  # replaced on the server while it was opened
             return None

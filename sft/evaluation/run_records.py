@@ -167,7 +167,7 @@ def ordered_tasks(evaluations: Iterable[Evaluation]) -> list[str]:
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
-    matches = [(_STAGE.fullmatch(path.name), path) for path in run.stage(0, "").path.parent.glob("*/")]
+    matches = [(_STAGE.fullmatch(path.name), path) for path in run.stages.glob("*/")]
     found = [(int(match["index"]), match["name"], StageFolder(path)) for match, path in matches if match]
     stages, attempt = [], 1
     for index, name, folder in sorted(found, key=lambda item: item[:2]):

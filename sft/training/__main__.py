@@ -23,6 +23,7 @@ from sft.errors import UserError
 from sft.job_config import add_config_arguments, load_job
 from sft.model.loading import check_model
 from sft.printable import fit_message
+from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.agreement import raise_on_all_ranks
@@ -72,6 +73,8 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     with _process_group(collective_timeout(hang_timeout_seconds)), ExitStack() as held:
         with _raised_by_all():
             if world.is_first:
+                for note in check_run_folder(run):
+                    _say(note)
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all():

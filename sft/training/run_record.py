@@ -20,6 +20,7 @@ from sft.config import SftConfig
 from sft.config_effects import affects, completed
 from sft.data.planning.extension import SCHEDULE_FIELDS
 from sft.errors import UserError
+from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets
 
@@ -86,14 +87,39 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
     return recorded
 
 
+def claim_run_folder(run: RunFolder) -> None:
+    """Make the folder a run's: write down the versions of what computes, before anything else is written.
+
+    Raises:
+        UserError: it holds files that are not a run's, or cannot be written.
+    """
+    check_run_folder(run)
+    versions = {name: version(name) for name in PACKAGES}
+    try:
+        write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
+    except OSError as error:
+        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a folder that can.") from error
+
+
+def is_extended(config: SftConfig) -> bool:
+    """Whether a stage that has trained has another budget now.
+
+    Raises:
+        UserError: see `check_run`.
+    """
+    recorded = check_run(config)
+    if recorded is None:
+        return False
+    pairs = zip(recorded["stages"], config.stages, strict=False)
+    return any(stage["budget"] != now.budget.model_dump(mode="json") for stage, now in pairs)
+
+
 def write_run_record(config: SftConfig) -> None:
-    """Write the resolved config and the versions of what computes."""
+    """Write the resolved config."""
     run = RunFolder(config.run.dir)
     run.stop_file.unlink(missing_ok=True)
     shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
     write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
-    versions = {name: version(name) for name in PACKAGES}
-    write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
 
 
 Difference = tuple[str, Any, Any]

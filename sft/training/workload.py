@@ -29,7 +29,7 @@ from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.training.extension import set_end_aside
-from sft.training.run_record import check_run, write_run_record
+from sft.training.run_record import check_run, claim_run_folder, write_run_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ def prepare_workload(
     located = locate_store(config.data, config.model)
     check_data(run, run.stage(0, config.stages[0].name).packs, located.inputs)
     store = build_store(located, report, spread)
+    claim_run_folder(run)
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        planning = FileLock(run.path / ".planning.lock").acquire()
+        planning = FileLock(run.planning_lock).acquire()
     except OSError as error:
-        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}") from error
+        raise UserError(f"run.dir: {run.planning_lock} cannot be written: {error.strerror}") from error
     with planning:
         plans = plan_stages(
             config, store, recorded["stages"] if recorded else (), partial(set_end_aside, run, config.checkpoint)

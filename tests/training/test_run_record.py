@@ -1,11 +1,17 @@
 """What may be changed when a run is resumed, and what makes it another run."""
 
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import yaml
+from pydantic import BaseModel
 
 from sft.config import CheckpointConfig, SftConfig
+from sft.config_effects import Affects, completed
+from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.training.run_record import anchor_paths, check_run, write_run_record
@@ -63,6 +69,108 @@ def test_what_a_run_computes_and_where_its_checkpoints_are_may_not(
     with pytest.raises(UserError, match="holds a run with another config") as error:
         check_run(SftConfig.model_validate(content))
     assert said in str(error.value)
+
+
+def recorded(content: dict[str, Any]) -> dict[str, Any]:
+    path = RunFolder(Path(content["run"]["dir"])).config
+    return dict(yaml.safe_load(path.read_text()))
+
+
+def fields_of(section: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where each field lies that has its default, sections included."""
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), field.alias or name
+        if not field.is_required() and value == field.get_default():
+            yield (*path, key)
+        if isinstance(value, BaseModel):
+            yield from fields_of(value, (*path, key))
+        for i, item in enumerate(value if isinstance(value, tuple) else ()):
+            if isinstance(item, BaseModel):
+                yield from fields_of(item, (*path, key, i))
+
+
+def test_a_run_of_a_version_that_did_not_have_some_field_goes_on(content: dict[str, Any]) -> None:
+    """Each field in turn: without it the record is read as one with the default."""
+    config = SftConfig.model_validate(content)
+    run, whole = RunFolder(config.run.dir), recorded(content)
+    fields = list(fields_of(config))
+    assert len(fields) > 60
+    for *parents, key in fields:
+        old = deepcopy(whole)
+        node: Any = old
+        for parent in parents:
+            node = node[parent]
+        del node[key]
+        run.config.write_text(yaml.safe_dump(old))
+        assert check_run(config) == whole, f"{parents} {key}"
+
+
+def test_what_the_record_lacks_counts_by_what_was_done_then(content: dict[str, Any]) -> None:
+    """Not by what the config has now, nor by a default that is not how it was (`absent_at`)."""
+    old = recorded(content)
+    del old["model"]["dropout"]
+    RunFolder(Path(content["run"]["dir"])).config.write_text(yaml.safe_dump(old))
+    content["model"]["dropout"] = "as_configured"
+    with pytest.raises(UserError, match="model.dropout: was 'none', now 'as_configured'"):
+        check_run(SftConfig.model_validate(content))
+
+    class Later(Section):
+        mode: Annotated[str, Affects("numbers", absent_at="slow")] = "fast"
+        kept: int = 3
+
+    assert completed(Later(), {"kept": 4}) == {"kept": 4, "mode": "slow"}
+
+
+def test_a_field_of_another_version_is_named(content: dict[str, Any]) -> None:
+    old = recorded(content)
+    old["train"]["curvature"] = 7
+    RunFolder(Path(content["run"]["dir"])).config.write_text(yaml.safe_dump(old))
+    with pytest.raises(UserError, match="train.curvature: was 7, now None"):
+        check_run(SftConfig.model_validate(content))
+
+
+LATE = {"name": "late", "budget": {"steps": 2}, "optimizer": {"lr": 1e-4}}
+
+
+def test_stages_behind_what_has_trained_are_free(content: dict[str, Any]) -> None:
+    content["stages"].append(dict(LATE))
+    check_run(SftConfig.model_validate(content))
+    write_run_record(SftConfig.model_validate(content))
+    content["stages"][1] = {"name": "another", "budget": {"epochs": 1}, "optimizer": {"lr": 1.0}}
+    check_run(SftConfig.model_validate(content))
+    del content["stages"][1]
+    check_run(SftConfig.model_validate(content))
+
+
+def test_more_budget_of_the_last_that_has_trained_may_come_with_a_learning_rate(content: dict[str, Any]) -> None:
+    stage = content["stages"][0]
+    stage["budget"] = {"epochs": 9}
+    check_run(SftConfig.model_validate(content))
+    stage["optimizer"] = {"lr": 5.0, "schedule": "linear", "warmup_ratio": 0.5, "min_lr_ratio": 0.1}
+    check_run(SftConfig.model_validate(content))
+    stage["optimizer"]["weight_decay"] = 0.5
+    with pytest.raises(UserError, match=r"another config:\n  stages.only.optimizer.weight_decay: was 0.0, now 0.5\n"):
+        check_run(SftConfig.model_validate(content))
+
+
+def test_of_stages_that_have_trained_the_few_lines_that_differ_are_shown(content: dict[str, Any]) -> None:
+    content["stages"] += [dict(LATE), {**LATE, "name": "later"}]
+    write_run_record(SftConfig.model_validate(content))
+    metrics = RunFolder(Path(content["run"]["dir"])).stage(1, "late").metrics
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    changed = deepcopy(content)
+    changed["stages"][0]["budget"] = {"steps": 5}  # its model is what `late` began with
+    changed["stages"][0]["mixture"] = {"tasks": ["words"]}
+    changed["stages"][2]["optimizer"] = {"lr": 3.0}
+    with pytest.raises(UserError, match="another config") as error:
+        check_run(SftConfig.model_validate(changed))
+    lines = str(error.value).splitlines()[1:-1]
+    assert lines == ["  stages.only.mixture.tasks: was None, now ['words']", "  stages.only.budget.steps: was 1, now 5"]
+    del changed["stages"][1]
+    changed["stages"][0] = content["stages"][0]
+    with pytest.raises(UserError, match=r"stages.1: was 'late, which has trained', now 'later'"):
+        check_run(SftConfig.model_validate(changed))
 
 
 def test_every_field_of_checkpoint_but_its_place_is_free(content: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ class _Wanted(NamedTuple):
 def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
     """Take away the plans of stages that the config does not have any more, and that never began."""
     used = {folder.path for folder in folders}
-    for path in run.stage(0, "").path.parent.glob("*/"):
+    for path in run.stages.glob("*/"):
         folder = StageFolder(path)
         ours = {*folder.plans(), folder.balance, folder.balance_plot}
         if path not in used and set(path.iterdir()) <= ours:

@@ -1,0 +1,101 @@
+"""Whether a folder is a run's, or may become one: nobody's files are overwritten.
+
+A run's folder has a `manifest.json` of ours, which is the first file that is written there. A folder without it may
+become a run's if it is empty, or if nothing of ours would be called like anything of its own.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+from sft.errors import UserError
+from sft.run_folder import RunFolder, StageFolder
+
+_MOST_SHOWN = 5
+
+
+def is_claimed(run: RunFolder) -> bool:
+    """Whether this is the folder of a run."""
+    try:
+        manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and isinstance(manifest.get("versions"), dict)
+
+
+def check_run_folder(run: RunFolder) -> list[str]:
+    """Refuse a folder that is not a run's and may not become one; nothing is written.
+
+    Returns:
+        What a person should know, in words.
+
+    Raises:
+        UserError: it holds files that are not a run's, or a part of it cannot be written.
+    """
+    path = run.path
+    if path.exists() and not path.is_dir():
+        raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
+    if not is_claimed(run) and path.is_dir():
+        _refuse_foreign(run)
+    return _check_rights(run) if path.is_dir() else []
+
+
+def _refuse_foreign(run: RunFolder) -> None:
+    path = run.path.resolve()
+    there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
+    here, home = Path.cwd(), Path.home()
+    if path in (home, *home.parents) or (there and path in (here, *here.parents)):
+        what = (
+            "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"
+        )
+        raise UserError(f"run.dir: {path} is {what}, and a run needs one for itself. Give another, such as runs/NAME.")
+    ours = {entry.name for entry in run.entries()}
+    if met := [name for name in there if name in ours]:
+        more = f" and {len(met) - _MOST_SHOWN} more" if len(met) > _MOST_SHOWN else ""
+        raise UserError(
+            f"run.dir: {path} is not the folder of a run, and holds {', '.join(met[:_MOST_SHOWN])}{more}, which a run "
+            "would overwrite. Give another folder, or move these away."
+        )
+
+
+def _is_lock(run: RunFolder, entry: Path) -> bool:
+    """Whether it is the lock of a job, which is there before all else; a job that is just beginning writes it."""
+    if entry.name != run.lock.name or not entry.is_file():
+        return False
+    text = entry.read_text(encoding="utf-8", errors="replace")
+    return not text or '"nonce"' in text
+
+
+def _check_rights(run: RunFolder) -> list[str]:
+    """Whose a folder is does not count, if all of it can be written."""
+    stages = [StageFolder(path) for path in run.stages.glob("*/")]
+    folders = [run.path, run.stages, *(s.path for s in stages), run.attempts, run.evaluations, run.tensorboard]
+    added_to = [path for stage in stages for path in (stage.ledger, stage.metrics)]
+    replaced = [path for path in run.entries() if not path.is_dir()]
+    wrong = [path for path in folders if path.exists() and not os.access(path, os.W_OK | os.X_OK)]
+    wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]
+    wrong += [path for path in replaced if path.exists() and not _may_replace(path)]
+    if wrong:
+        owner = _owner(wrong[0])
+        raise UserError(
+            f"run.dir: {wrong[0]} belongs to {owner} and cannot be written. Go on as {owner}, have the "
+            "right to write given to you for all of the folder, or give run.dir a folder of your own."
+        )
+    about = run.path.stat()
+    if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
+        return [f"note: everybody on this machine may change the files in {run.path}, the models too (chmod o-w)"]
+    return []
+
+
+def _may_replace(path: Path) -> bool:
+    """In a folder with the sticky bit, nobody replaces what is another's."""
+    folder = path.parent.stat()
+    return not folder.st_mode & stat.S_ISVTX or os.geteuid() in (0, folder.st_uid, path.stat().st_uid)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a user of another machine
+        return f"user {path.stat().st_uid}"
