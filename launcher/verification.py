@@ -30,6 +30,8 @@ def verify(run: RunFolder, console: Console) -> bool:
         verified = verify_run(run, report)
     if verified.stages:
         console.print(_stages_table(verified.stages))
+    if verified.began_with is not None:
+        console.print(f"began with {verified.began_with}", highlight=False, markup=False, soft_wrap=True)
     for stage in verified.stages:
         if len(stage.part_steps) > 1:
             parts = " and then ".join(f"{num_steps:,}" for num_steps in stage.part_steps)

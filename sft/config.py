@@ -259,6 +259,25 @@ class StageConfig(Section):
     """Default: that of `train`."""
 
 
+class FromConfig(Section):
+    """A stage of another run whose model this run begins with. Its stages, and those before it, can be replayed."""
+
+    run: Path
+    """The other run's folder."""
+    stage: Name
+    """The stage of it."""
+    step: PositiveInt | None = None
+    """After so many steps of the stage: the model then, or a checkpoint. Default: the model at its end."""
+    model: str | None = None
+    """Filled in: what is loaded; with `checkpoints`, the model whose parameters are replaced."""
+    checkpoints: str | None = None
+    """Filled in: where the checkpoint is, if it is one."""
+    manifest_sha256: str | None = None
+    """Filled in: which model or checkpoint it was."""
+    mixtures: Annotated[dict[str, MixtureConfig], Affects("nothing")] = {}
+    """Filled in: stage → its mixture, of those that can be replayed. A plan is held to those that it replays."""
+
+
 class TrainConfig(Section):
     """The shape of a step."""
 
@@ -339,7 +358,9 @@ class SftConfig(Section):
     run: RunConfig
     """The run's name, folder and seed."""
     model: ModelConfig
-    """The model to start from."""
+    """The model to start from. With `from`, what is not given is that run's."""
+    from_: FromConfig | None = Field(default=None, alias="from")
+    """A stage of another run to start from. Default: the model as it is."""
     data: DataConfig
     """Where the records come from and what becomes of them."""
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
@@ -358,3 +379,8 @@ class SftConfig(Section):
     def pack_len_tokens(self, stage_index: int) -> int:
         """The length of a stage's packs."""
         return self.stages[stage_index].pack_len_tokens or self.train.pack_len_tokens
+
+    def replayable(self, stage_index: int) -> dict[str, MixtureConfig]:
+        """The mixtures of the stages before one, by name: of the run that this one starts from, and of this one."""
+        earlier = self.from_.mixtures if self.from_ else {}
+        return {**earlier, **{stage.name: stage.mixture for stage in self.stages[:stage_index]}}

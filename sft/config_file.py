@@ -110,7 +110,7 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
     remember_secrets(content)
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
-    fields = SftConfig.model_fields
+    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
     for key in content:
         if key not in fields:
             problems.append(_unknown_key([key], content[key], [*fields, *other_sections]))
@@ -125,7 +125,7 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
         found, readable = check_section(adapter, content[name], name)
         problems += found
-        if readable is not None:
+        if readable is not None or not found:
             sections[name] = readable
     # A misspelt key is one mistake: that the right one is missing goes without saying.
     meant = {path for problem in problems for path in problem.also_about}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import CheckpointConfig, DataConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from sft.config import CheckpointConfig, DataConfig, FromConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
 
 
 class Problem(NamedTuple):
@@ -70,10 +70,10 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
             yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
 
 
-def replay_is_of_earlier_stages(stages: Stages) -> Iterator[Problem]:
+def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Iterator[Problem]:
     """Only what came before can be replayed, and something new must be left."""
     for i, stage in enumerate(stages):
-        earlier = [s.name for s in stages[:i]]
+        earlier = [*(start.mixtures if start else ()), *(s.name for s in stages[:i])]
         for name in stage.mixture.replay:
             if name not in earlier:
                 way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: take it away"
@@ -177,6 +177,13 @@ def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
             yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
 
 
+def start_is_the_model(model: ModelConfig, start: FromConfig | None) -> Iterator[Problem]:
+    """A run begins with one model."""
+    if start is not None and start.model is not None and model.path != start.model:
+        rule = f"is not what `from` leads to ({start.model})"
+        yield Problem("model.path", model.path, rule, "take one of the two away", ("from",))
+
+
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
     if model.dropout == "as_configured" and train.micro_packs > 1:
@@ -189,7 +196,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
     (rates_have_their_numbers, ("stages",)),
-    (replay_is_of_earlier_stages, ("stages",)),
+    (replay_is_of_earlier_stages, ("stages", "from")),
     (examples_fit_a_pack, ("stages", "data", "train")),
     (held_out_tasks_are_not_trained, ("stages", "data")),
     (held_out_sources_are_known, ("data",)),
@@ -198,6 +205,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
+    (start_is_the_model, ("model", "from")),
     (dropout_is_of_one_pack, ("model", "train")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

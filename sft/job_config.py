@@ -22,6 +22,7 @@ from sft.config_file import (
 )
 from sft.config_rules import Problem
 from sft.config_section import Section
+from sft.lineage import with_start
 from sft.sizing.gpus import GpuKind
 
 
@@ -161,6 +162,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
     content, given = read_overrides(read_yaml(path), overrides)
+    content = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
     problems = find_problems(content, other_sections=tuple(_SECTIONS))

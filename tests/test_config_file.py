@@ -29,6 +29,15 @@ FULL: dict[str, Any] = {
         "trust_remote_code": False,
         "trust_tokenizer_code": False,
     },
+    "from": {
+        "run": "runs/old",
+        "stage": "early",
+        "step": 70,
+        "model": "owner/model",
+        "checkpoints": "s3://bucket/old",
+        "manifest_sha256": "0f",
+        "mixtures": {"early": {"rates": "natural"}},
+    },
     "data": {
         "sources": [
             {
@@ -131,7 +140,7 @@ LEAST: dict[str, Any] = {
 }
 
 # Mappings whose keys the user makes up.
-FREE = ("columns", "texts", "weights", "replay", "extra")
+FREE = ("columns", "texts", "weights", "replay", "extra", "mixtures")
 
 
 def problems_of(content: Any) -> list[Problem]:
@@ -184,7 +193,8 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
     dumped = yaml.safe_load(dump_config(config))
     assert build_config(dumped) == config
     assert set(dumped["checkpoint"]) == set(FULL["checkpoint"]), "by the names that a person gives"
-    assert set(dumped) == set(SftConfig.model_fields), "every field is written, the defaults too"
+    keys = {field.alias or name for name, field in SftConfig.model_fields.items()}
+    assert set(dumped) == keys, "every field is written, the defaults too"
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
@@ -460,7 +470,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.sources.1.name=first", "data.holdout.sources=[]"], ["data.sources.1.name"], "a name of its own")
     ],
     "models_are_no_urls": [
-        (["model.path='s3://key:secret@bucket/model'"], ["model.path"], "its id on the Hub"),
+        (["model.path='s3://key:secret@bucket/model'", "from="], ["model.path"], "its id on the Hub"),
         (["model.tokenizer='https://host/model'"], ["model.tokenizer"], "its id on the Hub"),
     ],
     "one_budget": [
@@ -475,8 +485,8 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
     ],
     "replay_is_of_earlier_stages": [
-        (["stages.0.mixture.replay={narrow: 0.1}"], ["stages.0.mixture.replay.narrow"], "take it away"),
-        (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of broad, narrow"),
+        (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "take it away"),
+        (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of early, broad, narrow"),
         (["stages.2.mixture.replay={broad: 0.6, narrow: 0.4}"], ["stages.2.mixture.replay"], "smaller"),
     ],
     "examples_fit_a_pack": [
@@ -499,11 +509,12 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     ],
     "paths_hold_no_variables": [
         (["run.dir=$HOME/run"], ["run.dir"], 'the shell expands it: run.dir="$HOME/run"'),
-        (["model.path=${SCRATCH}/m", "model.tokenizer=$T"], ["model.path", "model.tokenizer"], "write it out"),
+        (["model.path=${SCRATCH}/m", "model.tokenizer=$T", "from="], ["model.path", "model.tokenizer"], "write it out"),
         (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
         (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
+    "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }
 
@@ -520,8 +531,10 @@ def test_a_rule_is_broken_alone(name: str, assignments: list[str], paths: list[s
     problems = problems_of(override(FULL, assignments))
     assert [problem.path for problem in problems] == paths
     assert all(way_out in problem.way_out for problem in problems)
-    sections = {
-        key: TypeAdapter(SftConfig.model_fields[key].annotation).validate_python(part)
+    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
+    sections: dict[str, Any] = {"from": None}
+    sections |= {
+        key: TypeAdapter(fields[key].annotation).validate_python(part)
         for key, part in override(FULL, assignments).items()
     }
     breaking = {rule.__name__ for rule, needed in RULES if list(rule(*(sections[key] for key in needed)))}

@@ -15,7 +15,12 @@ def stage_place(config: CheckpointConfig, folder: StageFolder) -> Place:
     Raises:
         UserError: it is a URL that cannot be used.
     """
-    return open_place(folder.checkpoints if config.dir is None else f"{config.dir.rstrip('/')}/{folder.path.name}")
+    return open_place(stage_location(config, folder))
+
+
+def stage_location(config: CheckpointConfig, folder: StageFolder) -> str:
+    """Where it is, as a path or a URL."""
+    return str(folder.checkpoints) if config.dir is None else f"{config.dir.rstrip('/')}/{folder.path.name}"
 
 
 def open_place(location: str | Path) -> Place:

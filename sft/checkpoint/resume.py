@@ -34,6 +34,7 @@ def open_newest_good(
     report: Callable[[str], None],
     parts: Mapping[str, range] | None = None,
     patience_seconds: float = 30.0,
+    only: int | None = None,
 ) -> CheckpointReader | None:
     """Open the newest checkpoint that is good on all ranks; a collective.
 
@@ -45,6 +46,7 @@ def open_newest_good(
         parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
             them are checked; without it, all, unless as many ranks wrote the checkpoint.
         patience_seconds: how long a rank waits to see a checkpoint that another one sees already.
+        only: the step of the one checkpoint that will do.
 
     Returns:
         A reader, to be closed, with `step`, `manifest` and `read`. None where no checkpoint was ever saved.
@@ -53,7 +55,7 @@ def open_newest_good(
         UserError: on all ranks: there are checkpoints, and none is good.
     """
     damage: dict[int, str] = {}
-    seen = try_again(place.steps, "listing the checkpoints", report)
+    seen = try_again(place.steps, "listing the checkpoints", report) if only is None else [only]
     while (step := _newest(seen, damage, all_reduce_max)) >= 0:
         _wait_until_seen(place, step, all_reduce_max, patience_seconds)
         found = _open(place, step, world, parts, report)

@@ -102,7 +102,11 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
 
 def _history(run: RunRecords) -> list[str]:
     """How the run came to be what it is, where it did not go straight from one stage to the next."""
-    return [
+    start = run.config.get("from") or {}
+    began = (
+        [f"Began with stage {start['stage']} of {start['run']}, after {start['step']:,} steps of it."] if start else []
+    )
+    return began + [
         f"Stage {stage.name} was extended after step {added.first_step:,} by {added.num_steps:,} steps, with a learning"
         f" rate of {added.schedule['lr']:g} at its peak ({added.schedule['schedule']})."
         for stage in run.stages

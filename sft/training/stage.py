@@ -35,7 +35,7 @@ from sft.training.loop import Loop
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.skipping import SkipRule
-from sft.training.stage_checkpoints import open_store, resume
+from sft.training.stage_checkpoints import open_store, resume, start_from
 from sft.training.staging import Fetch, Staging
 from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
@@ -74,6 +74,8 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
+    if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
+        start_from(engine, config.from_, attempt)
     if world.is_first:
         where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
         text = f"attempt {attempt.number}: {where}, with {world.size} ranks"

@@ -5,12 +5,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from sft.checkpoint.open_place import open_place
 from sft.checkpoint.places import Place
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
-from sft.config import CheckpointConfig
+from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine
 from sft.errors import UserError
 from sft.ledger import LedgerWriter
@@ -48,6 +50,32 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
         engine.load_local_state(reader.read, num_updates)
     return step, step - num_updates
+
+
+def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
+    """Put the parameters of another run's checkpoint into an engine that has not trained; all ranks call it together.
+
+    The optimizer begins anew.
+
+    Raises:
+        UserError: on all ranks: the checkpoint is gone or damaged.
+    """
+    assert start.checkpoints is not None
+    attempt.position.enter("load checkpoint")
+    place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
+    spans = engine.local_spans()
+    try:
+        reader = open_newest_good(place, engine.world, engine.all_reduce_max, report, spans, only=start.step)
+    except UserError as error:
+        raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
+    assert reader is not None, "there is one, or it is damaged"
+
+    def read(key: str, first: int, last: int) -> Tensor:
+        is_parameter = key.endswith("/master")
+        return reader.read(key, first, last) if is_parameter else torch.zeros(last - first)
+
+    with reader:
+        engine.load_local_state(read, 0)
 
 
 def open_store(

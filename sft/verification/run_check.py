@@ -33,6 +33,8 @@ class RunVerified:
 
     stages: tuple[StageVerified, ...]
     """Those that have begun and whose ledger could be held to a plan."""
+    began_with: str | None
+    """The stage of another run, in words, where it is one."""
     num_stages_planned: int
     files: ArtifactsChecked
     set_aside: tuple[str, ...]
@@ -69,7 +71,9 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     files = check_artifacts(_list_artifacts(run, config, stages, stores), findings, report)
     verified = _check_stages(stages, stores, files, findings, report)
     set_aside = tuple(path for stage in stages for path in stage.set_aside)
-    return RunVerified(verified, len(stages), files, set_aside, findings.results())
+    start = config.from_
+    began_with = f"stage {start.stage} of {start.run}, after {start.step} steps of it" if start else None
+    return RunVerified(verified, began_with, len(stages), files, set_aside, findings.results())
 
 
 def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:

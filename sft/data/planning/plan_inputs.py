@@ -23,11 +23,11 @@ _MAX_VALUE_CHARS = 60
 def stage_inputs(config: SftConfig, index: int, store: TokenStore) -> dict[str, Any]:
     """All that a stage's plan depends on."""
     stage = config.stages[index]
-    replayed = [s for s in config.stages[:index] if s.name in stage.mixture.replay]
+    earlier = config.replayable(index)
     return {
         **_data_inputs(config, store),
         "mixture": stage.mixture.model_dump(mode="json"),
-        "replayed": {s.name: s.mixture.model_dump(mode="json") for s in replayed},
+        "replayed": {k: earlier[k].model_dump(mode="json") for k in earlier if k in stage.mixture.replay},
         "budget": stage.budget.model_dump(mode="json"),
         "pack_len_tokens": config.pack_len_tokens(index),
         "packs_per_step": config.train.packs_per_step,
@@ -56,7 +56,7 @@ def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None
     if index is not None:
         stage = config.stages[index]
         inputs |= {key: completed(getattr(stage, key), inputs[key]) for key in ("mixture", "budget")}
-        earlier = {s.name: s.mixture for s in config.stages[:index]}
+        earlier = config.replayable(index)
         replayed = inputs["replayed"].items()
         inputs["replayed"] = {k: completed(earlier[k], value) if k in earlier else value for k, value in replayed}
     return inputs

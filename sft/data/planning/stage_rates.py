@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sft.config import SftConfig
+from sft.config import MixtureConfig, SftConfig
 from sft.data.planning.holdout import check_tasks
 from sft.data.planning.mixture import Rates, TaskSupply, add_replay, capped_sizes, convert_rates, mixing_rates
 from sft.data.token_store import TokenStore
@@ -66,37 +66,44 @@ def stage_rates(config: SftConfig, index: int, available: Available) -> Rates:
     mixture = config.stages[index].mixture
     supplies = available.supplies[mixture.unit]
     earlier = []
-    for i, other in enumerate(config.stages[:index]):
-        share = mixture.replay.get(other.name)
+    for name, other in config.replayable(index).items():
+        share = mixture.replay.get(name)
         if share:
-            units_there = available.supplies[other.mixture.unit]
-            own = _own_rates(config, i, available)
+            units_there = available.supplies[other.unit]
+            own = _own_rates(other, _path_of(config, name), available)
             earlier.append((share, convert_rates(own, {t: supplies[t].units / units_there[t].units for t in own})))
-    return add_replay(_own_rates(config, index, available), earlier)
+    return add_replay(_own_rates(mixture, f"stages.{index}.mixture", available), earlier)
+
+
+def _path_of(config: SftConfig, name: str) -> str:
+    """Where the mixture of an earlier stage stands in the config."""
+    own = [i for i, stage in enumerate(config.stages) if stage.name == name]
+    return f"stages.{own[0]}.mixture" if own else f"from.mixtures.{name}"
 
 
 def own_units(config: SftConfig, index: int, available: Available) -> int:
     """What the stage's own tasks count for, in its unit: an epoch of the stage."""
-    return sum(capped_sizes(config.stages[index].mixture, _own_sizes(config, index, available)).values())
+    mixture = config.stages[index].mixture
+    return sum(capped_sizes(mixture, _own_sizes(mixture, f"stages.{index}.mixture", available)).values())
 
 
-def _own_rates(config: SftConfig, index: int, available: Available) -> Rates:
-    mixture, sizes = config.stages[index].mixture, _own_sizes(config, index, available)
+def _own_rates(mixture: MixtureConfig, path: str, available: Available) -> Rates:
+    """Without replay; `path` is where the mixture stands in the config."""
+    sizes = _own_sizes(mixture, path, available)
     least = mixture.min_share or 0.0
     if least * len(sizes) > 1.0 + 1e-9:
         raise UserError(
-            f"stages.{index}.mixture.min_share: {least:g} for each of {len(sizes)} tasks is {least * len(sizes):g} of "
+            f"{path}.min_share: {least:g} for each of {len(sizes)} tasks is {least * len(sizes):g} of "
             f"the stage, more than there is. At most {1 / len(sizes):.4f} is possible: lower it, or name fewer tasks."
         )
     return mixing_rates(mixture, sizes)
 
 
-def _own_sizes(config: SftConfig, index: int, available: Available) -> dict[str, int]:
-    """Units of each of the stage's own tasks."""
-    mixture = config.stages[index].mixture
+def _own_sizes(mixture: MixtureConfig, path: str, available: Available) -> dict[str, int]:
+    """Units of each of the mixture's own tasks."""
     supplies = available.supplies[mixture.unit]
     field, given = ("weights", tuple(mixture.weights)) if mixture.rates == "weights" else ("tasks", mixture.tasks)
-    path = f"stages.{index}.mixture.{field}"
+    path = f"{path}.{field}"
     names = check_tasks(sorted(supplies) if given is None else given, list(available.num_examples), path)
     for name in names:
         if name not in supplies:

@@ -1,0 +1,87 @@
+"""A run that begins with a model of another run: which model that is, and what may be replayed.
+
+    from: {run: runs/old, stage: words}              the model at the end of the stage
+    from: {run: runs/old, stage: words, step: 200}   after so many of its steps: its model then, or a checkpoint
+
+What is found is filled into the config. So the run stands for itself: its record says what it began with, and it can
+replay the other run's stages when that run is gone.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sft.atomic_files import MANIFEST, is_published, read_json
+from sft.checkpoint.open_place import stage_location, stage_place
+from sft.config import CheckpointConfig, ModelConfig
+from sft.config_section import Section
+from sft.errors import UserError
+from sft.run_folder import RunFolder
+
+
+def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a config, with what its section `from` leads to; without such a section, as it is.
+
+    Raises:
+        UserError: there is no such run or stage, or it has no such model.
+    """
+    given = content.get("from")
+    if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
+        return dict(content)  # what is wrong with it is said where all fields are checked
+    run = RunFolder(Path(given["run"]).expanduser().absolute())
+    if not run.config.is_file():
+        raise UserError(f"from.run: {run.path} is not the folder of a run: there is no {run.config.name} in it")
+    other = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    names = [stage["name"] for stage in other["stages"]]
+    if given["stage"] not in names:
+        raise UserError(f"from.stage: {run.path} has no stage {given['stage']!r}. It has: {', '.join(names)}.")
+    index = names.index(given["stage"])
+    earlier = other.get("from") or {}
+    mixtures = {**earlier.get("mixtures", {}), **{s["name"]: s["mixture"] for s in other["stages"][: index + 1]}}
+    found = {"run": str(run.path), **_find(run, other, index, given.get("step")), "mixtures": mixtures}
+    own = content.get("model")
+    # A path that is given here is held to the one that was found (see `sft.config_rules`).
+    model = {**_known(other["model"], ModelConfig), "path": found["model"], **(own if isinstance(own, Mapping) else {})}
+    return {**content, "model": model, "from": {**given, **found}}
+
+
+def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> dict[str, Any]:
+    """The fields `step`, `model`, `checkpoints` and `manifest_sha256` of the config's section."""
+    stage = run.stage(index, other["stages"][index]["name"])
+    ended = int(read_json(stage.complete)["num_steps"]) if stage.complete.is_file() else None
+    models = {int(path.name.rpartition("-")[2]): path for path in stage.earlier_models()}
+    models |= {} if ended is None else {ended: stage.model}
+    step = ended if given is None else given
+    if step in models and is_published(models[step]):
+        return {
+            "step": step,
+            "model": str(models[step]),
+            "manifest_sha256": _hash_of(models[step]),
+            "checkpoints": None,
+        }
+    checkpoint = CheckpointConfig(**_known(other["checkpoint"], CheckpointConfig))
+    place = stage_place(checkpoint, stage)
+    saved = [at for at in place.steps() if place.is_published(at)]
+    if step not in saved:
+        what = f"has no model and no checkpoint after {step} steps" if step is not None else "is not finished"
+        there = ", ".join(map(str, sorted({*models, *saved})))
+        way_out = f"Give from.step one of: {there}." if there else "It has no checkpoint yet, either."
+        raise UserError(f"from: stage {other['stages'][index]['name']} of {run.path} {what}. {way_out}")
+    # A model of the same class, whose parameters are replaced; what is not trained is the same in all of them.
+    before = run.stage(index - 1, other["stages"][index - 1]["name"]).model if index else other["model"]["path"]
+    with place.opened(step) as folder:
+        manifest = _hash_of(folder)
+    where = stage_location(checkpoint, stage)
+    return {"step": step, "model": str(before), "manifest_sha256": manifest, "checkpoints": where}
+
+
+def _hash_of(folder: Path) -> str:
+    return str(read_json(folder / MANIFEST)["manifest_sha256"])
+
+
+def _known(recorded: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
+    """What of a section in a record this version knows, too."""
+    keys = {field.alias or name for name, field in section.model_fields.items()}
+    return {key: value for key, value in recorded.items() if key in keys}
