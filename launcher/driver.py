@@ -33,6 +33,7 @@ from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
 from sft.job_config import JobConfig
 from sft.model.first_look import look_at
+from sft.model.weight_values import check_values
 from sft.printable import short_name, shortened
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
@@ -74,6 +75,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     run = RunFolder(job.sft.run.dir)
     for note in check_run_folder(run):
         console.print(note, highlight=False, markup=False)
+    if not run.latest_attempt():
+        check_values(job.sft.model.path)  # a run that has begun has trained on them
     with run_lock(run.lock, end_at_once, console.print):
         return _train(job, names.index(until) + 1, console)
 

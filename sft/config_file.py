@@ -252,6 +252,7 @@ def _taken_for(given: Any) -> tuple[str, str]:
 
 _WORDING = (
     ("Input should be", "must be"),
+    ("String should have", "must have"),
     ("valid dictionary", "mapping"),
     ("valid tuple", "list"),
     ("Tuple should have", "must have"),

@@ -119,6 +119,8 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         tensors = {name: _stored(file, 8 + length, entry) for name, entry in header.items()}
     except OSError as error:
         raise UserError(f"model: {file} cannot be read: {error.strerror}") from error
+    except UserError:  # which is a ValueError, too
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(file, f"its header cannot be read: {error}") from error
     end = max((tensor.start + tensor.num_bytes for tensor in tensors.values()), default=8 + length)

@@ -22,6 +22,7 @@ from sft.data.preparation import spread_over_threads
 from sft.errors import UserError
 from sft.job_config import add_config_arguments, load_job
 from sft.model.loading import check_model
+from sft.model.weight_values import check_values
 from sft.printable import fit_message
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
@@ -75,6 +76,8 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
             if world.is_first:
                 for note in check_run_folder(run):
                     _say(note)
+                if not run.latest_attempt():
+                    check_values(config.model.path)  # a run that has begun has trained on them
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all():

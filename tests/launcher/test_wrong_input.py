@@ -89,6 +89,19 @@ def template_without_end(content: dict[str, Any], folder: Path) -> None:
     content["model"]["chat_template"] = str(folder / "endless.jinja")
 
 
+def cut_off_weights(content: dict[str, Any], folder: Path) -> None:
+    shutil.copytree(content["model"]["path"], folder / "model")
+    content["model"]["path"] = str(folder / "model")
+    os.truncate(folder / "model" / "model.safetensors", 9_000)
+
+
+def weights_that_are_no_numbers(content: dict[str, Any], folder: Path) -> None:
+    shutil.copytree(content["model"]["path"], folder / "model")
+    content["model"]["path"] = str(folder / "model")
+    file = folder / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+
+
 EMPTY_ANSWER = json.dumps({"instruction": "Say nothing.", "input": "", "output": " ", "task": "copy"})
 ALIEN = json.dumps({"question": "Who?", "answer": "You."})
 
@@ -139,6 +152,11 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
         ),
         pytest.param(other_tokenizer, ["tokens, but the model has", "embeddings"], id="tokenizer of another model"),
         pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
+        pytest.param(cut_off_weights, ["model.safetensors is cut off or damaged"], id="weights that are cut off"),
+        pytest.param(weights_that_are_no_numbers, ["NaN or infinite", ": 1 of "], id="a weight that is no number"),
+        pytest.param(
+            put("stages.0.name", "a" * 300), ["stages.0.name", "must have at most 100 characters"], id="very long name"
+        ),
         pytest.param(put("model.path", "{folder}/nowhere"), ["there is no folder"], id="no model folder"),
         pytest.param(put("model.pth", "x"), ["model.pth", "did you mean `path`"], id="misspelt key"),
     ],
