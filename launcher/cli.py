@@ -161,11 +161,13 @@ def _submit_ray(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from sft.evaluation.report import write_report
+    from sft.run_claim import is_claimed
     from sft.run_folder import RunFolder
 
     run = RunFolder(options.run_dir)
-    if not run.config.is_file():
-        raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
+    # Others' files are called so, too, and this writes a file.
+    if not is_claimed(run):
+        raise UserError(f"{run.path} is not the folder of a run: there is no {run.manifest.name} of a run in it")
     sys.stdout.write(f"{write_report(run)}\n")
     return 0
 

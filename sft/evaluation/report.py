@@ -102,10 +102,9 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
 
 def _history(run: RunRecords) -> list[str]:
     """How the run came to be what it is, where it did not go straight from one stage to the next."""
-    start = run.config.get("from") or {}
-    began = (
-        [f"Began with stage {start['stage']} of {start['run']}, after {start['step']:,} steps of it."] if start else []
-    )
+    began = []
+    if start := run.config.get("from"):
+        began = [f"The run began with stage {start['stage']} of {start['run']}, after {start['step']:,} steps of it."]
     return began + [
         f"Stage {stage.name} was extended after step {added.first_step:,} by {added.num_steps:,} steps, with a learning"
         f" rate of {added.schedule['lr']:g} at its peak ({added.schedule['schedule']})."

@@ -78,7 +78,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         start_from(engine, config.from_, attempt)
     if world.is_first:
         where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
-        text = f"attempt {attempt.number}: {where}, with {world.size} ranks"
+        text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
     attempt.position.enter("probe")

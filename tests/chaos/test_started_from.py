@@ -64,7 +64,7 @@ def test_it_is_as_good_as_a_stage_behind_from_a_model_and_from_a_checkpoint(job:
     run = trained(job, config, (Fault(1, 0, "train", 2, "kill"),))
     assert verify_run(run).findings == ()
     assert verify_run(run).began_with == f"stage words of {undisturbed.path}, after 12 steps of it"
-    assert f"began with stage words of {undisturbed.path}, after 12 steps" in render_report(run)
+    assert f"The run began with stage words of {undisturbed.path}, after 12 steps" in render_report(run)
     assert hash_file(run.stage(0, "late").model / "model.safetensors") == wanted
 
     # The checkpoint after the last step holds the same parameters: all in float32.

@@ -248,6 +248,22 @@ def test_a_run_folder_that_another_driver_works_in_is_refused(
     content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with run_lock(tmp_path / "run" / "driver.lock", on_lost=pytest.fail):
-        assert main(["train", str(written(content, tmp_path))]) == 2
-        assert f"is in use by another job: process {os.getpid()} on " in capsys.readouterr().err
+        for verb in ("train", "prepare"):
+            assert main([verb, str(written(content, tmp_path))]) == 2
+            assert f"is in use by another job: process {os.getpid()} on " in capsys.readouterr().err
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["driver.lock"]
+
+
+def test_a_config_that_lies_where_the_run_would_write_its_own_is_kept(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content["run"]["dir"] = str(tmp_path)
+    config = written(content, tmp_path)
+    before = config.read_bytes()
+    (tmp_path / "report.html").write_text("mine")
+    for verb in ("prepare", "train"):
+        assert main([verb, str(config)]) == 2
+        assert "is not the folder of a run, and holds config.yaml, report.html, which" in capsys.readouterr().err
+    assert main(["report", str(tmp_path)]) == 2
+    assert config.read_bytes() == before
+    assert (tmp_path / "report.html").read_text() == "mine"
