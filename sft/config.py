@@ -262,18 +262,18 @@ class StageConfig(Section):
 class FromConfig(Section):
     """A stage of another run whose model this run begins with. Its stages, and those before it, can be replayed."""
 
-    run: Path
+    run: Annotated[Path, Affects("nothing")]
     """The other run's folder."""
     stage: Name
     """The stage of it."""
     step: PositiveInt | None = None
     """After so many steps of the stage: the model then, or a checkpoint. Default: the model at its end."""
-    model: str | None = None
+    model: Annotated[str | None, Affects("nothing")] = None
     """Filled in: what is loaded; with `checkpoints`, the model whose parameters are replaced."""
-    checkpoints: str | None = None
+    checkpoints: Annotated[str | None, Affects("nothing")] = None
     """Filled in: where the checkpoint is, if it is one."""
     manifest_sha256: str | None = None
-    """Filled in: which model or checkpoint it was."""
+    """Filled in: which model or checkpoint it is, wherever it lies."""
     mixtures: Annotated[dict[str, MixtureConfig], Affects("nothing")] = {}
     """Filled in: stage → its mixture, of those that can be replayed. A plan is held to those that it replays."""
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from sft.atomic_files import MANIFEST, is_published, read_json
+from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_place import stage_location, stage_place
 from sft.config import CheckpointConfig, ModelConfig
 from sft.config_section import Section
 from sft.errors import UserError
-from sft.run_folder import RunFolder
+from sft.run_claim import is_claimed
+from sft.run_folder import RunFolder, StageFolder
 
 
 def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,20 +32,38 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
     run = RunFolder(Path(given["run"]).expanduser().absolute())
-    if not run.config.is_file():
-        raise UserError(f"from.run: {run.path} is not the folder of a run: there is no {run.config.name} in it")
+    if not is_claimed(run) or not run.config.is_file():
+        raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
+    try:
+        return _filled(content, given, run)
+    except UserError:  # which is a ValueError, too
+        raise
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"from.run: {run.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _filled(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     other = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     names = [stage["name"] for stage in other["stages"]]
     if given["stage"] not in names:
         raise UserError(f"from.stage: {run.path} has no stage {given['stage']!r}. It has: {', '.join(names)}.")
     index = names.index(given["stage"])
     earlier = other.get("from") or {}
-    mixtures = {**earlier.get("mixtures", {}), **{s["name"]: s["mixture"] for s in other["stages"][: index + 1]}}
+    mixtures = {**earlier.get("mixtures", {})}
+    for i, stage in enumerate(other["stages"][: index + 1]):
+        mixtures[stage["name"]] = _with_tasks(stage["mixture"], run.stage(i, stage["name"]))
     found = {"run": str(run.path), **_find(run, other, index, given.get("step")), "mixtures": mixtures}
     own = content.get("model")
     # A path that is given here is held to the one that was found (see `sft.config_rules`).
     model = {**_known(other["model"], ModelConfig), "path": found["model"], **(own if isinstance(own, Mapping) else {})}
     return {**content, "model": model, "from": {**given, **found}}
+
+
+def _with_tasks(mixture: Mapping[str, Any], stage: StageFolder) -> dict[str, Any]:
+    """The mixture with its tasks by name: those that are not named are all that there were, not all of other data."""
+    if mixture["tasks"] is not None or mixture["rates"] == "weights" or not is_published(stage.packs):
+        return {**mixture}
+    return {**mixture, "tasks": sorted(row["task"] for row in read_manifest(stage.packs)["mixture"])}
 
 
 def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> dict[str, Any]:

@@ -16,13 +16,17 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     """Make a stage one that is under way. A stage that has not ended stays as it is.
 
     Raises:
-        UserError: it keeps no checkpoint, so nothing could go on.
+        UserError: it keeps no checkpoint, or they cannot be listed, so nothing could go on.
     """
     if not folder.complete.is_file():
         return
     place = stage_place(checkpoint, folder)
     num_steps = int(read_json(folder.complete)["num_steps"])
-    if not any(place.is_published(step) for step in place.steps()):
+    try:
+        is_kept = any(place.is_published(step) for step in place.steps())
+    except OSError as error:
+        raise UserError(f"checkpoint.dir: the checkpoints of {folder.path.name} cannot be listed: {error}") from error
+    if not is_kept:
         raise UserError(
             f"{folder.path} is finished and keeps no checkpoint (checkpoint.keep_stage_ends), so its optimizer's state "
             "is gone, and it cannot be extended. Add a stage behind it instead, which starts from its model."

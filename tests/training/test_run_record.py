@@ -121,6 +121,20 @@ def test_what_the_record_lacks_counts_by_what_was_done_then(content: dict[str, A
     assert completed(Later(), {"kept": 4}) == {"kept": 4, "mode": "slow"}
 
 
+def test_the_model_of_another_run_may_lie_elsewhere_but_is_the_same(content: dict[str, Any]) -> None:
+    start = {"run": "/old", "stage": "words", "step": 6, "model": "/old/model", "manifest_sha256": "0f"}
+    content |= {"from": start, "model": {"path": "/old/model"}}
+    write_run_record(SftConfig.model_validate(content))
+    moved = "/new/model-step-00000006"
+    content |= {"from": {**start, "run": "/new", "model": moved}, "model": {"path": moved}}
+    check_run(SftConfig.model_validate(content))
+    content["from"] |= {"manifest_sha256": "1e", "step": 8}
+    with pytest.raises(UserError, match="another config") as error:
+        check_run(SftConfig.model_validate(content))
+    for line in ("from.step: was 6, now 8", "from.manifest_sha256: was '0f', now '1e'", "model.path: was '/old/model'"):
+        assert line in str(error.value)
+
+
 def test_a_field_of_another_version_is_named(content: dict[str, Any]) -> None:
     old = recorded(content)
     old["train"]["curvature"] = 7
