@@ -5,6 +5,8 @@ stage.json          → stage-step-00000100.json        the stage is under way a
 evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
 """
 
+import shutil
+
 from sft.atomic_files import read_json, sync_folder
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
@@ -34,6 +36,9 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     measured = run.evaluations / f"{folder.path.name}.json"
     # The file by which it is finished is the last: what was not renamed before a kill is renamed by the next start.
     for path in (measured, folder.model, folder.complete):
-        if path.exists():
-            path.rename(folder.ended_after(num_steps, path))
+        kept = folder.ended_after(num_steps, path)
+        if kept.is_dir() and path.exists():
+            shutil.rmtree(path)  # it was extended before, and then not: the same model again
+        elif path.exists():
+            path.rename(kept)
             sync_folder(path.parent)
