@@ -77,8 +77,9 @@ class StageFolder:
         return self.path / "stage.json"
 
     def has_trained(self) -> bool:
-        """Whether any step was trained; before that, everything may be planned anew."""
-        return self.metrics.is_file()
+        """Whether any step was fed; before that, everything may be planned anew."""
+        # A step that made no update has no metrics, and an attempt that began none has a ledger.
+        return self.metrics.is_file() or (self.ledger.is_file() and b'"packs"' in self.ledger.read_bytes())
 
     def ended_after(self, num_steps: int, path: Path) -> Path:
         """Where `path`, of what was published at the stage's end, is kept when the stage is extended."""
@@ -168,7 +169,7 @@ class RunFolder:
 
     def has_trained(self) -> bool:
         """Whether any step of any stage was trained here; before that, everything may be planned anew."""
-        return any(self.stages.glob("*/metrics.jsonl"))
+        return any(StageFolder(path).has_trained() for path in self.stages.glob("*/"))
 
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""

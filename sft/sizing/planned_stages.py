@@ -12,7 +12,7 @@ import numpy as np
 from sft.atomic_files import DamagedError, is_published, read_manifest
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.planning.plan_inputs import differences, stage_inputs
+from sft.data.planning.plan_inputs import differences, planned_inputs, stage_inputs
 from sft.data.token_store import TokenStore, store_path
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -78,7 +78,7 @@ def _open_store(config: SftConfig, name: str) -> TokenStore:
 
 def _changed(config: SftConfig, index: int, plan: PackPlan, store: TokenStore) -> list[str]:
     """One line for each setting that is another one than that of the plan."""
-    inputs = plan.manifest["inputs"]
+    inputs = planned_inputs(config, plan.manifest, index)
     changed = differences(inputs, stage_inputs(config, index, store))
     prepared: Mapping[str, Any] = inputs["data"]
     now = config.data.model_dump(mode="json")

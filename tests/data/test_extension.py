@@ -209,3 +209,27 @@ def test_what_is_drawn_is_left_out_once_for_each_draw(order, data):
             rest.remove(example)
             left.remove(example)
     assert without_drawn(np.array(order), np.array(drawn, dtype=np.int64)).tolist() == left
+
+
+def test_a_stage_whose_steps_all_made_no_update_has_trained(store, tmp_path):
+    plan(tmp_path, store, {"steps": 5})
+    train(tmp_path, 0)
+    stage = RunFolder(tmp_path).stage(0, "s0")
+    stage.metrics.unlink()
+    assert not stage.has_trained(), "an attempt has begun, and no step"
+    train(tmp_path, 2)
+    stage.metrics.unlink()
+    assert stage.has_trained()
+    assert RunFolder(tmp_path).has_trained()
+
+
+def test_a_plan_that_lost_its_manifest_is_made_again_but_not_that_of_an_extension(store, tmp_path):
+    old = plan(tmp_path, store, {"steps": 5})
+    train(tmp_path, 5)
+    (old.path / "manifest.json").unlink()
+    again = plan(tmp_path, store, {"steps": 5})
+    assert np.array_equal(again.example_ids, old.example_ids)
+    new = plan(tmp_path, store, {"steps": 8})
+    (new.path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"packs-2: its manifest.json is gone.*Bring it back from a backup"):
+        plan(tmp_path, store, {"steps": 8})

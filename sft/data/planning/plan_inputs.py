@@ -4,7 +4,6 @@ A plan's manifest holds all of its inputs, those of the token store too, so that
 (`data.sources.dolly.content`), not as two fingerprints.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,26 +59,6 @@ def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None
         replayed = inputs["replayed"].items()
         inputs["replayed"] = {k: completed(earlier[k], value) if k in earlier else value for k, value in replayed}
     return inputs
-
-
-def is_planned(path: Path, planned: Mapping[str, Any], inputs: Mapping[str, Any], free: Sequence[str] = ()) -> bool:
-    """Whether a plan is of these inputs; one that differs in what is free makes room.
-
-    Args:
-        path: where the plan is published.
-        planned: what it was made from.
-        inputs: what it should be made from.
-        free: inputs that may be others although steps were trained.
-
-    Raises:
-        UserError: it differs in other inputs.
-    """
-    if planned == inputs:
-        return True
-    if {**planned, **{name: inputs[name] for name in free}} != inputs:
-        refuse(path, planned, inputs)
-    shutil.rmtree(path)
-    return False
 
 
 def check_data(run: RunFolder, stage: Path, data: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
-from sft.data.planning.plan_inputs import heldout_inputs, is_planned, planned_inputs, refuse, stage_inputs
+from sft.data.planning.plan_inputs import heldout_inputs, planned_inputs, refuse, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
@@ -66,7 +66,8 @@ def plan_stages(
             write_json(run.overlap, trainable.overlap)
         for one in missing:
             kept = None
-            if one.folder.has_trained():
+            # One that is not published is made again: it is a function of its inputs.
+            if one.folder.has_trained() and is_published(one.folder.packs):
                 kept = kept_of(one.folder, PackPlan.open(one.folder.packs), recorded[one.number])
             made = _plan_stage(config, one, store, available, rates[one.number], kept)
             if kept is not None:
@@ -133,9 +134,13 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     if is_published(path):
         planned = planned_inputs(config, read_manifest(path))
         # How many are measured, and how they are packed, is no part of what is trained.
-        free = ("max_examples_per_task", "pack_len_tokens") if run.has_trained() else tuple(inputs)
-        if is_planned(path, planned, inputs, free):
+        free = {"max_examples_per_task", "pack_len_tokens"} if run.has_trained() else set(inputs)
+        if planned == inputs:
             return PackPlan.open(path)
+        if {**planned, **{name: inputs[name] for name in free}} != inputs:
+            refuse(path, planned, inputs)
+        # What was measured before the first step goes with it.
+        shutil.rmtree(path if run.has_trained() else run.evaluations)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
     for task, ids in split_by_task(store, held_out):
