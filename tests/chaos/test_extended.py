@@ -17,7 +17,6 @@ from sft.training.workload import prepare_workload
 from sft.verification.run_check import verify_run
 from tests.chaos.faults import Fault, Schedule
 from tests.chaos.job import MOST_ATTEMPTS, NUM_STEPS, Job
-from tests.chaos.test_schedules import losses
 from tests.forked_ranks import DONE
 
 NUM_STEPS_NOW = {"broad": 4, "words": 18, "late": 3}
@@ -44,6 +43,11 @@ def extended(job: Job, finished: RunFolder, name: str, faults: tuple[Fault, ...]
             assert len(goes_on.struck(name)) == len(faults)
             return run
     raise AssertionError("it was not done")
+
+
+def losses(run: RunFolder) -> list[list[float]]:
+    """Of every step of every stage, as it counted in the end."""
+    return [[step.loss for step in stage.steps] for stage in read_run(run).stages]
 
 
 def test_what_was_fed_stays_and_a_kill_changes_nothing(job: Job, undisturbed: RunFolder) -> None:
@@ -81,6 +85,6 @@ def test_what_was_fed_stays_and_a_kill_changes_nothing(job: Job, undisturbed: Ru
     killed = extended(job, undisturbed, "extended-killed", (*faults, Fault(4, 1, "train", 2, "kill")))
     assert verify_run(killed).findings == ()
     for index, stage in enumerate(NUM_STEPS_NOW):
-        assert losses(killed, index, stage) == losses(run, index, stage)
+        assert losses(killed)[index] == losses(run)[index]
         found, wanted = (hash_file(r.stage(index, stage).model / model) for r in (killed, run))
         assert found == wanted
