@@ -1,5 +1,6 @@
 """A stage's plan meets its budget, holds its mixture, keeps out what is held out, and is found again."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.atomic_files import read_json
+from sft.atomic_files import read_json, sign_manifest, write_json
 from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.plan_inputs import differences
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
@@ -418,3 +419,32 @@ def test_where_everything_is_held_out_no_stage_is_planned(store, tmp_path):
 def test_where_nothing_is_held_out_there_is_no_heldout_plan(store, tmp_path):
     assert plan_heldout(config_of(tmp_path, {}, data={"holdout": {"share": 0.0}}), store) is None
     assert not RunFolder(tmp_path).evaluations.exists()
+
+
+def test_a_plan_of_a_version_that_did_not_have_some_field_is_found_again(store, tmp_path):
+    """Of a mixture, a budget, what is held out, and what is replayed: each field in turn."""
+    stages = {}, {"mixture": {"replay": {"s0": 0.1}}}
+    config = config_of(tmp_path, *stages)
+    plans = plan_stages(config, store)
+    heldout = plan_heldout(config, store)
+    train_a_step(tmp_path)
+    train_a_step(tmp_path, 1)
+    places = [(plans[1].path, *keys) for keys in (("mixture",), ("budget",), ("holdout",), ("replayed", "s0"))]
+    for path, *keys in [*places, (heldout.path, "holdout")]:
+        whole = {key: value for key, value in read_json(path / "manifest.json").items() if key != "manifest_sha256"}
+        given = {"replay", "epochs"}  # these have no default here
+        for name in set(_at(whole["inputs"], keys)) - given:
+            old = json.loads(json.dumps(whole))
+            del _at(old["inputs"], keys)[name]
+            write_json(path / "manifest.json", sign_manifest(old))
+            before = path.stat().st_ino
+            plan_stages(config, store)
+            plan_heldout(config, store)
+            assert path.stat().st_ino == before, f"{keys} {name}: it was made anew"
+        write_json(path / "manifest.json", sign_manifest(whole))
+
+
+def _at(content, keys):
+    for key in keys:
+        content = content[key]
+    return content
