@@ -133,7 +133,8 @@ class _Happenings:
 
     def _is_known(self, number: int, event: Event) -> bool:
         if event.kind == "resumed":
-            return number == self._first  # the first beginning is what the bar shows
+            # The first beginning is what the bar shows, unless it goes on somewhere.
+            return number == self._first and not event.facts.get("step")
         if event.kind == "failed" and event.facts.get("of") == "machine":
             return True  # the next attempt says who was gone
         return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
