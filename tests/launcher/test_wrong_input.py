@@ -137,7 +137,11 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             ["train.pack_len_tokens: 64", "data.max_len_tokens: 256"],
             id="pack length shorter than examples",
         ),
-        pytest.param(other_tokenizer, ["tokens, but the model has", "embeddings"], id="tokenizer of another model"),
+        pytest.param(
+            other_tokenizer,
+            ["the last of them '[more]' with the id", "but the model has", "embeddings"],
+            id="tokenizer of another model",
+        ),
         pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
         pytest.param(put("model.path", "{folder}/nowhere"), ["there is no folder"], id="no model folder"),
         pytest.param(put("model.pth", "x"), ["model.pth", "did you mean `path`"], id="misspelt key"),
