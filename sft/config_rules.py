@@ -177,6 +177,14 @@ def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
             yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
 
 
+def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
+    """A URL would become a folder of that name beside the config, with the URL's password in it."""
+    for path, folder in (("run.dir", run.dir), ("data.cache_dir", data.cache_dir)):
+        if re.match(r"\w[\w+.-]+:/", str(folder)):
+            way_out = "name a folder; of what a run writes, only `checkpoint.dir` may be a URL"
+            yield Problem(path, str(folder), "is a URL, and only a folder can be written to", way_out)
+
+
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
     if model.dropout == "as_configured" and train.micro_packs > 1:
@@ -198,6 +206,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
+    (folders_are_no_urls, ("run", "data")),
     (dropout_is_of_one_pack, ("model", "train")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

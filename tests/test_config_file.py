@@ -463,6 +463,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["model.path='s3://key:secret@bucket/model'"], ["model.path"], "its id on the Hub"),
         (["model.tokenizer='https://host/model'"], ["model.tokenizer"], "its id on the Hub"),
     ],
+    "folders_are_no_urls": [
+        (["run.dir=s3://key:secret@bucket/run"], ["run.dir"], "only `checkpoint.dir` may be a URL"),
+        (["data.cache_dir=file:///cache"], ["data.cache_dir"], "name a folder"),
+    ],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),
