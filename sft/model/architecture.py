@@ -17,7 +17,7 @@ from sft.errors import UserError
 
 REFUSALS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
-    StrictDataclassError,
+    *(SyntaxError, StrictDataclassError),
 )
 """What transformers and the code of a model raise on a folder that they were not written for."""
 
@@ -44,6 +44,8 @@ def read_config(model: ModelConfig, path: str) -> Any:
         reason = loading_reason(error, "trust_remote_code")
         raise UnreadableConfigError(f"model: the config of {path} cannot be read: {reason}") from error
     _refuse_quantized(config, path)
+    if not model.trust_remote_code:
+        _refuse_other_class(config, path)
     return config
 
 
@@ -107,6 +109,22 @@ def _class_names(auto: Any, config: Any) -> set[str]:
     except KeyError:
         return set()
     return {each.__name__ for each in (found if isinstance(found, list | tuple) else (found,))}
+
+
+def _refuse_other_class(config: Any, path: str) -> None:
+    """Without its own code a model would be read as another class, whose tensors may have the same names."""
+    auto_map = getattr(config, "auto_map", None)
+    own = auto_map.get(AutoModelForCausalLM.__name__) if isinstance(auto_map, dict) else None
+    if not isinstance(own, str):
+        return
+    name = own.rpartition(".")[2]
+    offered = _class_names(AutoModelForCausalLM, config) | _class_names(AutoModelForMultimodalLM, config)
+    if name.lower() not in {each.lower() for each in offered}:
+        instead = f" ({', '.join(sorted(offered))} of transformers is another class)" if offered else ""
+        raise UserError(
+            f"model: {path} is a {name}, which comes with code of its own{instead}, and that is not run. If you trust "
+            "that code: model.trust_remote_code=true"
+        )
 
 
 def _refuse_quantized(config: Any, path: str) -> None:
