@@ -9,7 +9,8 @@ Everything is rendered by transformers' own `apply_chat_template`, and nothing i
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from sft.data.rendering.chat_template import TEMPLATE_DATE, control_ids
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.inspection.check_result import Invariant
-from sft.schema import Conversation, JsonObject, Message
+from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 
 class TemplateTexts:
@@ -71,11 +72,19 @@ class LearnedRun(NamedTuple):
 class AnswerCheck:
     """Checks one answer at a time."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: TemplateTexts, inference: Inference) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: TemplateTexts,
+        inference: Inference,
+        learned_ends: Collection[int] = (),
+    ) -> None:
+        """`learned_ends` are the ids of the control tokens that end answers: the tuned model stops at each of them."""
         tokens = [_squeeze(str(token)) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
         ordered = sorted(filter(None, tokens), key=lambda token: (-len(token), token))
         self._control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
         self._added = [_squeeze(str(token)) for token in tokenizer.get_added_vocab()]
+        self._ends = {_squeeze(str(token)) for token in tokenizer.convert_ids_to_tokens([*learned_ends])}
         self._texts = texts
         self._inference = inference
 
@@ -104,6 +113,8 @@ class AnswerCheck:
     def _wrong_begin(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], text: str, run: LearnedRun, until: str
     ) -> str | None:
+        if _is_cut(run, text):
+            return f"it begins in the middle of {text[slice(*run.before)]!r}"
         prompt = self._texts.try_to_write(messages[:-1], tools, for_generation=True)
         before, thought = _squeeze(text[: run.start]), _squeeze(messages[-1].thought)
         bare, shown, learned = _squeeze(prompt or ""), _squeeze(until), _squeeze(text[run.start : run.end])
@@ -120,8 +131,9 @@ class AnswerCheck:
         elif not is_prefix:
             return self._wrong_words_only(messages, tools, before, learned, bare, shown)
         elif prompt == self._texts.try_to_write(messages[:-1], tools):
-            lead = self._lead(messages[:-1], tools, bare)
-            right = before.startswith(bare) and lead.startswith(before[len(bare) :])
+            if not shown.startswith(bare + self._header):
+                return self._wrong_words_only(messages, tools, before, learned, bare, shown)
+            right = before == bare + self._header
         else:
             right = before == bare and (not text.startswith(prompt) or _is_at(run, text, len(prompt)))
         return None if right else f"it begins behind {_tail(before)}; the generation prompt ends in {_tail(bare)}"
@@ -144,17 +156,27 @@ class AnswerCheck:
         is_own = learned.startswith(words) if words else answered.startswith(before)
         whole = [token.end() for token in self._control.finditer(shared)]
         parts_here = shared.startswith(before) and not any(end > len(before) for end in whole)
-        if shown.startswith(before) and (is_own or parts_here):
+        is_plain = not (messages[-1].thought or messages[-1].tool_calls)
+        if shown.startswith(before) and (is_own or (parts_here and not is_plain)):
             return None
         return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
 
     def _answered(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
         return _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
 
-    def _lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> str:
-        """What a template without generation prompt writes behind the prompt before an answer of text."""
-        answered = self._answered(messages, tools)
-        return answered[len(prompt) :].partition("probeanswer")[0] if answered.startswith(prompt) else ""
+    @cached_property
+    def _header(self) -> str:
+        """What a template without generation prompt writes before any answer, of text or of calls."""
+        user, call = Message("user", "probequestion"), ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
+        prompt = self._texts.try_to_write([user], (), for_generation=True)
+        if prompt is None or prompt != self._texts.try_to_write([user], ()):
+            return ""
+        asked = _squeeze(prompt)
+        lead = self._answered([user], ()).removeprefix(asked).partition("probeanswer")[0]
+        called = _squeeze(self._texts.try_to_write([user, Message("assistant", "", tool_calls=(call,))], ()) or "")
+        end = len(commonprefix([lead, called.removeprefix(asked)])) if called else len(lead)
+        cut = next((token.start() for token in self._control.finditer(lead) if token.start() < end < token.end()), end)
+        return lead[:cut]
 
     def _wrong_end(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, until: str
@@ -181,7 +203,7 @@ class AnswerCheck:
 
     def _wrong_inside(self, learned: str) -> str | None:
         tokens = self._control.findall(learned)
-        stops = {*self._stops(), *tokens[-1:]}
+        stops = {*self._stops(), *self._ends, *tokens[-1:]}
         early = next((token for token in tokens[:-1] if token in stops), None)
         return None if early is None else f"the model would stop at {early} inside of {_excerpt(learned)}"
 
@@ -206,12 +228,17 @@ class AnswerCheck:
 
 def _is_at(run: LearnedRun, text: str, place: int) -> bool:
     """Whether the run begins at this place, as far as tokens are cut there."""
-    if run.start == place:  # several tokens may share a character: the run has all of them
-        return not (place <= run.before[0] and run.before[1] > place and text[slice(*run.before)].strip())
+    if run.start == place:
+        return True
     if run.start < place:  # one token covers white space before and the answer's first word
         return run.first_end > place and text[run.start : place].isspace()
     covered = run.before[0] < place < run.before[1]  # one token covers words before and the answer's first characters
     return covered or (run.before[1] <= place and text[place : run.start].isspace())
+
+
+def _is_cut(run: LearnedRun, text: str) -> bool:
+    """Whether the token before begins at the same character: of several that share one, the run has all."""
+    return run.before[0] == run.start < run.before[1] and bool(text[slice(*run.before)].strip())
 
 
 def _with_fixed_date(template: str) -> str:
