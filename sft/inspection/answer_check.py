@@ -10,6 +10,7 @@ Everything is rendered by transformers' own `apply_chat_template`, and nothing i
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from os.path import commonprefix
 from typing import Any, NamedTuple
@@ -23,8 +24,8 @@ from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.inspection.check_result import Invariant
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
-_PROBE = "\ue000probeanswer"
-"""An answer that has its first character in common with no other."""
+_PROBE = "\ue000probeanswer\ue000"
+"""Words that begin and end as no others do."""
 
 
 class TemplateTexts:
@@ -152,8 +153,8 @@ class AnswerCheck:
         where the two part, or where its calls begin, behind what stands before any answer."""
         message, before, learned = messages[-1], _squeeze(text[: run.start]), _squeeze(text[run.start : run.end])
         answered = self._answered(messages[:-1], tools)
-        shared, asked = commonprefix([bare, shown]), _squeeze(messages[-2].content)
-        if asked and asked in bare and len(shared) < bare.rindex(asked) + len(asked):
+        shared = commonprefix([bare, shown])
+        if len(shared) < self._asked_end(messages[:-1], tools, bare):
             return f"what stands before it is not its prompt, which ends in {_tail(bare)}"
         only_calls = not (message.content or message.thought)
         first = commonprefix([shown, answered]) if answered else shared
@@ -168,6 +169,13 @@ class AnswerCheck:
         if shown.startswith(before) and (is_own or (parts_here and not is_plain)) and _is_words(run, text):
             return None
         return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
+
+    def _asked_end(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> int:
+        """Where the words of the last message end in the prompt, however they are written: behind them nothing changes
+        when others stand there."""
+        others = [*messages[:-1], replace(messages[-1], content=_PROBE)]
+        other = _squeeze(self._texts.try_to_write(others, tools, for_generation=True) or "")
+        return len(prompt) - len(commonprefix([prompt[::-1], other[::-1]]))
 
     def _begins_with_words(self, message: Message, learned: str) -> bool:
         """Whether the answer's own first words are the first that are learned."""
