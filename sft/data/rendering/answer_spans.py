@@ -140,10 +140,12 @@ def _find_asked(
     render_template: RenderTemplate, asked: Sequence[Message], tools: Sequence[JsonObject], prompt: str
 ) -> Span:
     """Where the prompt has the words of its last message, however the template spells them: what changes with them."""
-    probe = replace(asked[-1], content=_mark_for(prompt))
+    probe, words = replace(asked[-1], content=_mark_for(prompt)), asked[-1].content.strip()
     other = render_template([*asked[:-1], probe], tools, for_generation=True)
-    start = num_common(prompt, other)
-    return start, max(start, len(prompt) - num_common(prompt[::-1], other[::-1]))
+    end = len(prompt) - num_common(prompt[::-1], other[::-1])
+    through = len(prompt[:end].rstrip())
+    start = through - len(words) if prompt.endswith(words, 0, through) else num_common(prompt, other)
+    return min(start, end), end
 
 
 def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> _Begun:
