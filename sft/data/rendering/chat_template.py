@@ -167,7 +167,8 @@ def refusal_reason(error: Exception) -> str:
             "add_generation_prompt and the special tokens. Choose another with model.chat_template."
         )
     if isinstance(error, jinja2.exceptions.SecurityError):
-        return f"{where} does what no template may do: {error}. Choose another with model.chat_template."
+        done = str(error).rstrip(".")
+        return f"{where} does what no template may do: {done}. Choose another with model.chat_template."
     return (
         f"{where} cannot write it ({type(error).__name__}: {error}): it is written for messages of another form. "
         "Choose another with model.chat_template."
