@@ -127,12 +127,13 @@ class StageCheck:
             for pack_id in entry.packs:
                 trained[pack_id].append(entry.step)
         for pack_id, steps in sorted(trained.items()):
+            if not 0 <= pack_id < num_packs:
+                self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
+                continue
             own = pack_id // self._steps.packs_per_step
             # Its own step has trained it, too.
             steps += [own] if own in in_place else []
-            if not 0 <= pack_id < num_packs:
-                self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
-            elif len(steps) > 1:
+            if len(steps) > 1:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained {len(steps)} times ({_as_text(sorted(steps))})")
             elif steps != [own]:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but is of step {own}")
