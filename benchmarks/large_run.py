@@ -7,9 +7,9 @@ all steps with --restarts restarts, in each of which every rank met an error, tw
 The files are true: hashes and digests are those of their content. Small are the examples (--tokens) and the state in
 the checkpoints (--file-bytes), as hashing them takes what their bytes take.
 
-    s, MiB     of the command, started anew; the most resident memory of all its processes together, with the pages
-               of mapped files
-    --package  the program's root that is measured, such as another checkout
+    s, s of CPU, MiB   of the command, started anew: until it ended; of all its processes together; the most resident
+                       memory of all together, with the pages of mapped files
+    --package          the program's root that is measured, such as another checkout
 """
 
 import argparse
@@ -73,8 +73,8 @@ def measure_all(options: argparse.Namespace, folder: Path) -> None:
             if turn == "cold":
                 subprocess.run(["sync"], check=True)
                 drop_caches(folder)
-            seconds, mib, said = measure(options.package.resolve(), verb, run.path.resolve())
-            print(f"{verb} ({turn}): {seconds:.1f} s, {mib:,.0f} MiB; {said}", flush=True)
+            seconds, cpu, mib, said = measure(options.package.resolve(), verb, run.path.resolve())
+            print(f"{verb} ({turn}): {seconds:.1f} s, {cpu:.1f} s of CPU, {mib:,.0f} MiB; {said}", flush=True)
 
 
 def drop_caches(folder: Path) -> None:
@@ -86,9 +86,10 @@ def drop_caches(folder: Path) -> None:
             os.close(descriptor)
 
 
-def measure(package: Path, verb: str, run: Path) -> tuple[float, float, str]:
-    """Seconds, the largest resident memory of all its processes together in MiB, and what it said last."""
+def measure(package: Path, verb: str, run: Path) -> tuple[float, float, float, str]:
+    """Seconds, those of the CPUs, the most resident memory in MiB, of all its processes together; its last words."""
     environment = {**os.environ, "PYTHONPATH": str(package)}
+    cpu: dict[int, float] = {}
     started, most = time.perf_counter(), 0
     with (
         tempfile.TemporaryFile() as out,
@@ -98,20 +99,22 @@ def measure(package: Path, verb: str, run: Path) -> tuple[float, float, str]:
     ):
         watched = psutil.Process(command.pid)
         while command.poll() is None:
-            most = max(most, resident(watched))
+            most = max(most, look_at(watched, cpu))
             time.sleep(0.02)
         seconds = time.perf_counter() - started
         out.seek(0)
         lines = out.read().decode().strip().splitlines()
-    return seconds, most / MIB, f"exit code {command.returncode}: {' '.join(lines[-2:])}"
+    return seconds, sum(cpu.values()), most / MIB, f"exit code {command.returncode}: {' '.join(lines[-2:])}"
 
 
-def resident(process: psutil.Process) -> int:
+def look_at(process: psutil.Process, cpu: dict[int, float]) -> int:
+    """Resident bytes of the process and of all below it; how much each has computed goes to `cpu`."""
     total = 0
     with suppress(psutil.NoSuchProcess):
         for one in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
                 total += one.memory_info().rss
+                cpu[one.pid] = sum(one.cpu_times()[:2])
     return total
 
 

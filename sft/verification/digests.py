@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray
@@ -46,7 +47,7 @@ def digest_steps(plan: Path, store: Path, steps: Sequence[range]) -> Iterator[St
         store: the token store that it was made of.
         steps: the packs of each step, in the order of the plan; none is empty.
     """
-    blocks = _blocks(PackPlan.open(plan).num_tokens, steps)
+    blocks = _blocks(stretch_reader(PackPlan.open(plan).num_tokens), steps)
     tasks = iter(lambda: list(islice(blocks, _BLOCKS_A_TASK)), [])
     num_processes = min(len(os.sched_getaffinity(0)), 32)
     if num_processes == 1 or sum(map(len, steps)) <= _FEW_PACKS:
@@ -127,12 +128,12 @@ def _digest_task(plan: Path, store: Path, blocks: Sequence[Sequence[range]]) -> 
     return found
 
 
-def _blocks(num_tokens: IntArray, steps: Sequence[range]) -> Iterator[list[range]]:
+def _blocks(num_tokens: Stretch, steps: Sequence[range]) -> Iterator[list[range]]:
     """Runs of consecutive steps, none with more packs or tokens than a block may have, or of one step."""
     block: list[range] = []
     tokens = 0
     for step in steps:
-        of_step = int(num_tokens[step.start : step.stop].sum())
+        of_step = int(num_tokens(step.start, step.stop).sum())
         is_next = block and step.start == block[-1].stop
         is_full = block and (step.stop - block[0].start > _MAX_BLOCK_PACKS or tokens + of_step > _MAX_BLOCK_TOKENS)
         if block and (is_full or not is_next):
