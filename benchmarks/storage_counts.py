@@ -16,7 +16,8 @@ from pathlib import Path
 
 from sft.checkpoint.open_place import open_place
 from sft.run_folder import RunFolder
-from tests.checkpoint.counting import Cost, CountedStorage, fail_and_start_again, resume, save
+from tests.checkpoint.counting import Cost, CountedStorage, resume, save
+from tests.training.test_restart_reads import fail_and_start_again
 
 FAILED_ATTEMPTS = 8
 

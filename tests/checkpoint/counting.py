@@ -1,4 +1,4 @@
-"""What saving, resuming and starting cost in operations of the storage and in bytes, rank by rank: the real code, whose
+"""What saving and resuming cost in operations of the storage and in bytes, rank by rank: the real code, whose
 ranks come one after another, on a folder and on an object storage in memory. Both are watched from below.
 """
 
@@ -20,10 +20,6 @@ from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
 from sft.engine.engine import Shard
-from sft.run_events import EventLog
-from sft.run_folder import RunFolder
-from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
-from sft.training.position import Position
 from sft.world import World
 
 SIZES = {f"weight-{i}/master": 4096 * times for i, times in enumerate((16, 8, 4, 3, 2, 1))}
@@ -181,27 +177,6 @@ def resume(place: Place, num_ranks: int, of_ranks: int | None = None) -> Costs:
                 for key, part in parts.items():
                     reader.read(key, part.start, part.stop)
     return Costs(*found)
-
-
-def fail_and_start_again(run: RunFolder, num_ranks: int, num_attempts: int) -> Cost:
-    """Attempts in which every rank met an error; what the first rank of the next one reads to learn of them."""
-    for attempt in range(1, num_attempts + 1):
-        folder = run.attempt(attempt)
-        folder.mkdir(parents=True)
-        for rank in range(num_ranks):
-            write = (folder / f"rank-{rank:05d}.json").write_text
-            write('{"pid": 1, "node": "a"}')
-            events = EventLog(folder, rank)
-            if rank == 0:
-                events.add("resumed", "begins", stage="only", step=attempt)
-            record_failure(events, ConnectionError("Connection closed by peer"), Position("only", attempt, "train"))
-    found: list[Cost] = []
-    with counted(found):
-        describe_end(run.attempt(num_attempts))
-        history = read_history(run, 1, num_attempts + 1, 3)
-        assert why_to_give_up(history, 3) is None
-        pause_seconds(history)
-    return found[0]
 
 
 def _state(rank: int, num_ranks: int) -> dict[str, Shard]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from sft.checkpoint.open_place import open_place
-from sft.run_folder import RunFolder
-from tests.checkpoint.counting import SIZES, CountedStorage, fail_and_start_again, resume, save
+from tests.checkpoint.counting import SIZES, CountedStorage, resume, save
 
 RANKS = (4, 16, 64)
 STATE_BYTES = 4 * sum(SIZES.values())
@@ -68,11 +67,3 @@ def test_a_checkpoint_has_a_file_for_each_rank_and_one_more(tmp_path: Path) -> N
         place = open_place(str(tmp_path / str(num)))
         save(place, num, 1)
         assert sum(1 for path in (tmp_path / str(num)).rglob("*") if path.is_file()) == num + 1
-
-
-def test_learning_from_the_past_costs_a_few_reads_a_rank_however_often_it_has_failed(tmp_path: Path) -> None:
-    costs = [fail_and_start_again(RunFolder(tmp_path / f"{num}"), num, 3).operations for num in RANKS]
-    assert growth(costs) == pytest.approx(1.0, abs=0.25)
-    often = fail_and_start_again(RunFolder(tmp_path / "often"), RANKS[0], 40).operations
-    oftener = fail_and_start_again(RunFolder(tmp_path / "oftener"), RANKS[0], 60).operations
-    assert often == oftener
