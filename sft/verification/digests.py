@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ _MAX_BLOCK_TOKENS = 1 << 21
 _BLOCKS_A_TASK = 16
 _FEW_PACKS = 50_000
 """As many are done sooner than other processes have started."""
+_LONG = 100
+"""Stretches that are as long on average are faster copied one by one."""
 _MASK = np.uint64(2**63 - 1)
 
 
@@ -76,9 +78,7 @@ def digest_packs(plan: PackPlan, store: TokenStore, packs: range) -> tuple[npt.N
     lengths = np.array(store.offsets[example_ids + 1], np.int64) - begins
     pack_starts = np.concatenate([[0], np.cumsum(segments)[:-1]])
     num_tokens = np.add.reduceat(lengths, pack_starts)
-    places = _spread(begins, lengths)
-    tokens = store.tokens[places].astype(np.int64)
-    mask = store.loss_mask[places]
+    tokens, mask = (_gather(array, begins, lengths) for array in (store.tokens, store.loss_mask))
 
     mask_bytes = -(-num_tokens // 8)
     mask_words = -(-mask_bytes // 8)
@@ -96,11 +96,11 @@ def digest_packs(plan: PackPlan, store: TokenStore, packs: range) -> tuple[npt.N
     words[_spread(at + 2, segments)] = ends - np.repeat(ends[pack_starts] - lengths[pack_starts], segments)
     at += 2 + segments
     words[at] = num_tokens
-    words[_spread(at + 1, num_tokens)] = tokens
+    _scatter(words, at + 1, num_tokens, tokens)
     at += 1 + num_tokens
     words[at] = mask_bytes
     bits = np.zeros(int(mask_words.sum()) * 64, bool)
-    bits[_spread(64 * (np.cumsum(mask_words) - mask_words), num_tokens)] = mask
+    _scatter(bits, 64 * (np.cumsum(mask_words) - mask_words), num_tokens, mask)
     words[_spread(at + 1, mask_words)] = np.packbits(bits).view("<i8")
 
     content = words.data.cast("B")
@@ -143,6 +143,25 @@ def _blocks(num_tokens: Stretch, steps: Sequence[range]) -> Iterator[list[range]
         tokens += of_step
     if block:
         yield block
+
+
+def _gather(array: npt.NDArray[Any], starts: IntArray, lengths: IntArray) -> npt.NDArray[Any]:
+    """The stretches of the array, one behind the other."""
+    if lengths.mean() < _LONG:
+        found: npt.NDArray[Any] = array[_spread(starts, lengths)]
+        return found
+    ends = (starts + lengths).tolist()
+    return np.concatenate([array[start:end] for start, end in zip(starts.tolist(), ends, strict=True)])
+
+
+def _scatter(array: npt.NDArray[Any], starts: IntArray, lengths: IntArray, values: npt.NDArray[Any]) -> None:
+    """Put the values, which lie one behind the other, into the stretches of the array."""
+    if lengths.mean() < _LONG:
+        array[_spread(starts, lengths)] = values
+        return
+    ends = np.cumsum(lengths).tolist()
+    for start, length, end in zip(starts.tolist(), lengths.tolist(), ends, strict=True):
+        array[start : start + length] = values[end - length : end]
 
 
 def _spread(starts: IntArray, lengths: IntArray) -> IntArray:
