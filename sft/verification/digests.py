@@ -106,10 +106,12 @@ def digest_packs(plan: PackPlan, store: TokenStore, packs: range) -> tuple[npt.N
     content = words.data.cast("B")
     last = 8 * (at + 1) + mask_bytes
     first = 8 * (np.cumsum(num_words) - num_words)
-    hashed = b"".join(
-        hashlib.blake2b(content[start:end], digest_size=8).digest()
-        for start, end in zip(first.tolist(), last.tolist(), strict=True)
-    )
+    # A copy is made twice as fast as a new hash, which counts where packs are short.
+    blank, hashed = hashlib.blake2b(digest_size=8), bytearray()
+    for start, end in zip(first.tolist(), last.tolist(), strict=True):
+        of_pack = blank.copy()
+        of_pack.update(content[start:end])
+        hashed += of_pack.digest()
     supervised = np.add.reduceat(mask.astype(np.int64), np.cumsum(num_tokens) - num_tokens)
     return np.frombuffer(hashed, "<u8") & _MASK, supervised
 
