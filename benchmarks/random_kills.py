@@ -119,8 +119,12 @@ def writings(run: RunFolder, lines: list[dict[str, Any]]) -> list[float]:
         int(path.parent.name.removeprefix("step-")): path.stat().st_mtime
         for path in run.stage(0, "only").checkpoints.glob(f"step-*/{MANIFEST}")
     }
-    last = {line["step"] + 1: line["time"] for line in reversed(lines)}
-    return [published[step] - last[step] for step in sorted(published.keys() & last.keys())] or [0.0]
+    ends = [(line["step"] + 1, line["time"]) for line in lines]
+    # A step may have been trained before, in an attempt that was killed before its checkpoint was whole.
+    trained = {
+        step: max((end for of, end in ends if of == step and end <= at), default=at) for step, at in published.items()
+    }
+    return [at - trained[step] for step, at in published.items() if trained[step] < at] or [0.0]
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     findings += _hardware_findings(config, shape, hardware)
     nodes, failures = hardware.nodes, None
     if nodes is not None:
-        findings += _node_findings(nodes)
+        findings += _node_findings(nodes, hardware.max_workers)
         failures = failure_costs(storage, config.checkpoint, hardware.max_workers, nodes)
     if failures is not None:
         stages = tuple(
@@ -234,15 +234,19 @@ def _has_hpz(config: SftConfig) -> bool:
     return int(zero.get("zero_hpz_partition_size", 1)) > 1
 
 
-def _node_findings(nodes: Nodes) -> list[str]:
+def _node_findings(nodes: Nodes, num_workers: int) -> list[str]:
     given = {
         "cluster.node_mtbf_hours": nodes.node_mtbf_hours,
         "cluster.storage_gb_per_second": nodes.storage_gb_per_second,
     }
     missing = [name for name, value in given.items() if value is None]
-    if len(missing) != 1:
-        return []
-    return [f"{missing[0]} is not given: what failures cost, and how often to save, is known with it"]
+    findings = []
+    if nodes.network_gb_per_second is not None or not missing:
+        where = f"{num_workers} workers are taken to be on {nodes.count(num_workers)} nodes"
+        findings.append(f"{where} (slurm.workers_per_node, or kubernetes.workers_per_pod: {nodes.workers_per_node})")
+    if len(missing) == 1:
+        findings.append(f"{missing[0]} is not given: what failures cost, and how often to save, is known with it")
+    return findings
 
 
 def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware) -> list[str]:

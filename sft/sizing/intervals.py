@@ -4,7 +4,6 @@ From sizes and the bandwidth of the storage: a checkpoint is written and read on
 What cannot be counted is an allowance: how fast the state is copied out of the workers' devices.
 """
 
-import math
 from typing import NamedTuple
 
 from sft.config import CheckpointConfig
@@ -46,7 +45,7 @@ def failure_costs(
     if nodes.node_mtbf_hours is None or nodes.storage_gb_per_second is None:
         return None
     bandwidth = nodes.storage_gb_per_second * 1e9
-    between = nodes.node_mtbf_hours * 3600 / math.ceil(num_workers / nodes.workers_per_node)
+    between = nodes.node_mtbf_hours * 3600 / nodes.count(num_workers)
     restart = nodes.restart_seconds + (storage.checkpoint + storage.model) / bandwidth
     writing = storage.checkpoint / bandwidth
     if checkpoint.async_:

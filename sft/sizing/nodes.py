@@ -1,5 +1,6 @@
 """What a person knows of the machines of a job: how they fail, and how fast network and storage are."""
 
+import math
 from typing import NamedTuple
 
 
@@ -15,3 +16,7 @@ class Nodes(NamedTuple):
     """Of one node, in each direction."""
     restart_seconds: float
     """From a failure until the ranks are there again, without reading checkpoint and model."""
+
+    def count(self, num_workers: int) -> int:
+        """How many of them so many workers are on."""
+        return math.ceil(num_workers / self.workers_per_node)
