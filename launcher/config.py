@@ -43,6 +43,16 @@ class ClusterConfig(Section):
     take it from a run of your own where you have one."""
     price_per_gpu_hour: PositiveFloat | None = None
     """For `sft plan`: what a GPU costs in an hour, in any currency."""
+    node_mtbf_hours: PositiveFloat | None = None
+    """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says which part of
+    the time trains, and how often to save."""
+    storage_gb_per_second: PositiveFloat | None = None
+    """For `sft plan`: how fast all nodes together write to the place of the checkpoints, and read; 10⁹ bytes."""
+    network_gb_per_second: PositiveFloat | None = None
+    """For `sft plan`: how fast a node sends, and receives, over the network between nodes; 10⁹ bytes."""
+    restart_seconds: NonNegativeFloat = 120
+    """For `sft plan`: from a failure until there are ranks again, in the place of a lost node as well, without reading
+    checkpoint and model. An assumption: take it from a run of your own where you have one."""
     preflight: bool = True
     """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 

@@ -132,8 +132,23 @@ def check_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     wanted = sorted(files) if names is None else names
     # Hashing holds no lock of the interpreter: who has two files to read need not take twice as long.
     with ThreadPoolExecutor(_MOST_THREADS) as threads:
-        found = list(threads.map(lambda name: _check_file(folder / name, name, files[name]), wanted))
+        found = list(threads.map(lambda name: check_file(folder / name, name, files[name]), wanted))
     return [problem for problem in found if problem]
+
+
+def check_file(path: Path, name: str, written: Mapping[str, Any]) -> str | None:
+    """What is wrong with one file, in words; None where it is as the manifest says that it was `written`."""
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != written["num_bytes"]:
+            return f"{name} has {num_bytes} bytes; the manifest says {written['num_bytes']}"
+        if hash_file(path) != written["sha256"]:
+            return f"{name}: its content is not what was written (SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    return None
 
 
 def publish_folder(
@@ -214,20 +229,6 @@ def written_aside(final: Path, owner: str) -> Iterator[Path]:
 def _hash_json(content: Any) -> str:
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _check_file(path: Path, name: str, written: Mapping[str, Any]) -> str | None:
-    try:
-        num_bytes = path.stat().st_size
-        if num_bytes != written["num_bytes"]:
-            return f"{name} has {num_bytes} bytes; the manifest says {written['num_bytes']}"
-        if hash_file(path) != written["sha256"]:
-            return f"{name}: its content is not what was written (SHA-256 differs)"
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except OSError as error:
-        return f"{name} cannot be read: {error}"
-    return None
 
 
 def _sync_file(path: Path) -> None:

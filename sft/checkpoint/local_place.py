@@ -99,8 +99,8 @@ class LocalPlace:
         return sorted(map(str, self._folder.glob("damaged-step-*")))
 
     @contextmanager
-    def opened(self, step: int) -> Iterator[Path]:
-        """The checkpoint's own folder; see `Place`."""
+    def opened(self, step: int, names: Iterable[str] = ()) -> Iterator[Path]:
+        """The checkpoint's own folder, with all of its files; see `Place`."""
         yield checkpoint_path(self._folder, step)
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:

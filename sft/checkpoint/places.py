@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sft.atomic_files import MANIFEST
+
 
 class SaveKey(NamedTuple):
     """One save: no two have the same, so what a failed or killed one has left is never taken for another's."""
@@ -80,8 +82,8 @@ class Place(Protocol):
         """Where damaged ones were set aside."""
         ...
 
-    def opened(self, step: int) -> AbstractContextManager[Path]:
-        """A local folder with the checkpoint's manifest, if it is there; `bring` adds files."""
+    def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> AbstractContextManager[Path]:
+        """A local folder with these files of the checkpoint, of those that are there; `bring` adds others."""
         ...
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:

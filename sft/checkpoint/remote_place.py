@@ -120,10 +120,10 @@ class RemotePlace:
         return [f"{self._shown}/{name}" for name in self._names(self._root) if name.startswith("damaged-step-")]
 
     @contextmanager
-    def opened(self, step: int) -> Iterator[Path]:
+    def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> Iterator[Path]:
         """A temporary folder, gone at the end; see `Place`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
-            self.bring(step, [MANIFEST], Path(folder))
+            self.bring(step, names, Path(folder))
             yield Path(folder)
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
