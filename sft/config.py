@@ -324,8 +324,13 @@ class DeepSpeedConfig(Section):
     """Where the optimizer's state lives."""
     offload_parameters: Literal["none", "cpu"] = "none"
     """Where the parameters' shards live."""
+    hpz_partition_size: PositiveInt = 1
+    """ZeRO++'s hpZ: so many workers, those of a node, keep a copy of the parameters among them, and the backward pass
+    gathers from it rather than from other nodes. 1: none. With more workers than that, each holds 2 bytes more for so
+    many parameters as it has of the copy."""
     extra: dict[str, Any] = {}
-    """Merged into DeepSpeed's config as it is."""
+    """Merged into DeepSpeed's config: what changes only how fast it is and how much memory it takes. What would change
+    the numbers, or what a checkpoint holds, is refused."""
 
 
 class CheckpointConfig(Section):

@@ -108,7 +108,7 @@ FULL: dict[str, Any] = {
         "non_finite": "skip",
         "max_skipped_steps": 3,
     },
-    "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "extra": {"zero_optimization": {"x": 1}}},
+    "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "hpz_partition_size": 2, "extra": {"zero_optimization": {"x": 1}}},
     "checkpoint": {
         "every_steps": 5,
         "every_minutes": 10.0,

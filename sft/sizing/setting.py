@@ -7,6 +7,7 @@ from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config
 from sft.errors import UserError
 from sft.sizing.activations import Numbers
+from sft.world import World
 
 _DEFAULT_LIMIT = 1_000_000_000
 """DeepSpeed's, where the engine sets none."""
@@ -33,7 +34,7 @@ class Buckets(NamedTuple):
         Raises:
             UserError: `deepspeed.extra` has something else than a number for one.
         """
-        zero: Any = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
+        zero: Any = build_zero3_config(config, 1.0, World(device="cuda"))["zero_optimization"]
         of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
         names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
         given = [zero.get(name, _DEFAULT_LIMIT) for name in names]

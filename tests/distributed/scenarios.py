@@ -1,7 +1,9 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
 import copy
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,7 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step
         results.append({"loss": loss, "grad_norm": grad_norm, "path": str(path), "num_micro_batches": num_micro})
-        del engine
+        engine.close()
     return results
 
 
@@ -129,10 +131,11 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
+    num_copies = sum(parameter.ds_secondary_tensor is not None for parameter in engine.hf_model.parameters())
     state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
     if world.is_first:
         torch.save(state, folder / "state.pt")
-    return {"steps": before + after, "nll": nll.tolist()}
+    return {"steps": before + after, "nll": nll.tolist(), "num_copies": num_copies}
 
 
 def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
@@ -183,7 +186,7 @@ def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
             except NonFiniteError as error:
                 errors.append([step, str(error), list(error.ranks)])
         states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
-        del engine
+        engine.close()
     equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
     return {"errors": errors, "equal": equal}
 
@@ -272,8 +275,38 @@ def export_families(settings: dict[str, Any], world: World) -> list[dict[str, An
         export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})
-        del engine
+        engine.close()
     return results
+
+
+def memory_by_stage(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """At the start of each stage, and at the end of the job: what is left of the last engine; MiB of all tensors."""
+    config = SftConfig.model_validate(settings["config"])
+    run = RunFolder(config.run.dir)
+    before: dict[str, weakref.ref[Any]] = {}
+    found = []
+
+    def look() -> None:
+        left = sorted(name for name, reference in before.items() if reference() is not None)
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)
+        }
+        found.append({"left": left, "mib": sum(storages.values()) / 2**20})
+
+    def build(*arguments: Any) -> Engine:
+        look()
+        engine = Zero3Engine(*arguments)
+        zero = engine._zero
+        whole = {"engine": engine, "DeepSpeed's engine": engine._engine, "model": engine.hf_model, "optimizer": zero}
+        masters = {f"masters {i}": flat for i, flat in enumerate(zero.fp32_partitioned_groups_flat)}
+        coordinator = zero.parameter_offload.get_param_coordinator()
+        before.update({n: weakref.ref(it) for n, it in {**whole, **masters, "coordinator": coordinator}.items()})
+        return engine
+
+    workload = Workload.from_json(settings["workload"])
+    assert run_curriculum(config, world, workload, begin_attempt(run, world), Wishes(run.stop_file), build)
+    look()
+    return found
 
 
 def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
