@@ -325,12 +325,10 @@ class DeepSpeedConfig(Section):
     offload_parameters: Literal["none", "cpu"] = "none"
     """Where the parameters' shards live."""
     hpz_partition_size: PositiveInt = 1
-    """ZeRO++'s hpZ: so many workers, those of a node, keep a copy of the parameters among them, and the backward pass
-    gathers from it rather than from other nodes. 1: none. With more workers than that, each holds 2 bytes more for so
-    many parameters as it has of the copy."""
+    """So many workers, such as those of a node, keep a copy of all parameters among them, from which the backward pass
+    gathers what would else come from other nodes (ZeRO++'s hpZ). 1: no copy."""
     extra: dict[str, Any] = {}
-    """Merged into DeepSpeed's config: what changes only how fast it is and how much memory it takes. What would change
-    the numbers, or what a checkpoint holds, is refused."""
+    """Merged into DeepSpeed's config: what changes only speed and memory (see `sft.deepspeed_extra`)."""
 
 
 class CheckpointConfig(Section):

@@ -41,7 +41,7 @@ def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) ->
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 30,
     }
-    return _merged(built, config.deepspeed.extra)
+    return merged(built, config.deepspeed.extra)
 
 
 def num_copy_ranks(wanted: int, world_size: int) -> int:
@@ -54,9 +54,10 @@ def num_copy_ranks(wanted: int, world_size: int) -> int:
     return size if size < world_size else 1
 
 
-def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `extra` has put in, also in the mappings in it."""
+    whole = dict(base)
     for key, value in extra.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if nested else value
-    return merged
+        nested = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+        whole[key] = merged(whole[key], value) if nested else value
+    return whole

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Self
 
 from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config
-from sft.errors import UserError
 from sft.sizing.activations import Numbers
 from sft.world import World
 
@@ -29,19 +28,11 @@ class Buckets(NamedTuple):
 
     @classmethod
     def of(cls, config: SftConfig) -> Self:
-        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults.
-
-        Raises:
-            UserError: `deepspeed.extra` has something else than a number for one.
-        """
+        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults."""
         zero: Any = build_zero3_config(config, 1.0, World(device="cuda"))["zero_optimization"]
         of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
         names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
-        given = [zero.get(name, _DEFAULT_LIMIT) for name in names]
-        for name, limit in zip(names, given, strict=True):
-            if not isinstance(limit, int | float):
-                raise UserError(f"deepspeed.extra.zero_optimization.{name}: {limit!r} is not a number")
-        return cls(*map(int, given))
+        return cls(*(int(zero.get(name, _DEFAULT_LIMIT)) for name in names))
 
 
 class Setting(NamedTuple):

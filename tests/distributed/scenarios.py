@@ -319,3 +319,14 @@ def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
         prepared = Workload.from_json(workload)
         finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
     return finished
+
+
+def with_settings(settings: dict[str, Any], world: World) -> list[list[list[float]]]:
+    """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
+    found = []
+    for extra in settings["extras"]:
+        config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        found.append(take_steps(engine, config, build_loader(settings, world), 0, 2))
+        engine.close()
+    return found
