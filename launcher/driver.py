@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from launcher.cluster import ray_cluster, signals_ask_to_stop
-from launcher.config import ClusterConfig, JobConfig
+from launcher.config import JobConfig
 from launcher.console import say_error, styled
+from launcher.hidden_gpus import runtime_env
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
@@ -152,7 +153,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
             name="ray",
             storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=_MOST_STARTS),
-            worker_runtime_env=_runtime_env(cluster),
+            worker_runtime_env=runtime_env(cluster),
         ),
     )
     try:
@@ -206,14 +207,9 @@ def _answer_samples(job: JobConfig, run: RunFolder, workload: Workload, store: T
     prompts = choose_prompts(store, PackPlan.open(workload.heldout), config.evaluate.sample_answers)
     last = run.stage(len(config.stages) - 1, config.stages[-1].name).model
     cpus, gpus = job.cluster.cpus_per_worker, job.cluster.gpus_per_worker
-    answer = ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env=_runtime_env(job.cluster))(write_sample_answers)
+    answer = ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env=runtime_env(job.cluster))(write_sample_answers)
     path, device = run.sample_answers.absolute(), "cuda" if gpus else "cpu"
     ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
-
-
-def _runtime_env(cluster: ClusterConfig) -> dict[str, Any]:
-    """Of a process that trains: without GPUs of its own it sees none, as Ray would have it see all of the machine."""
-    return {} if cluster.gpus_per_worker else {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:

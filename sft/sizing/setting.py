@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple, Self
 
 from sft.config import SftConfig
-from sft.engine.zero3_config import build_zero3_config
+from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.sizing.activations import Numbers
 from sft.world import World
 
@@ -49,6 +49,8 @@ class Setting(NamedTuple):
     copies_checkpoint: bool
     """A checkpoint is written from a copy in host memory."""
     buckets: Buckets
+    num_copy_ranks: int = 1
+    """Workers that share a copy of the parameters, beside what is split over all (hpZ); 1: there is none."""
 
     @classmethod
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
@@ -65,4 +67,5 @@ class Setting(NamedTuple):
             config.deepspeed.offload_parameters == "cpu",
             config.checkpoint.async_ or on_gpu,
             Buckets.of(config),
+            num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
         )

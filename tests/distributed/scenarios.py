@@ -321,6 +321,17 @@ def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
     return finished
 
 
+def beside_a_gpu(settings: dict[str, Any], world: World) -> list[bool]:
+    """Whole jobs on CPUs in a process that torch would let use a GPU, but for which there is none."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the GPU was asked for")
+
+    asked = ("current_device", "device_count", "get_device_name", "get_device_properties", "set_device", "_lazy_init")
+    with mock.patch.multiple(torch.cuda, is_available=lambda: True, **dict.fromkeys(asked, refuse)):
+        return run_jobs(settings, world)
+
+
 def with_settings(settings: dict[str, Any], world: World) -> list[list[list[float]]]:
     """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
     found = []
