@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -341,3 +342,22 @@ def with_settings(settings: dict[str, Any], world: World) -> list[list[list[floa
         found.append(take_steps(engine, config, build_loader(settings, world), 0, 2))
         engine.close()
     return found
+
+
+def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Of an engine whose optimizer is offloaded: where a checkpoint finds its state, on an accelerator without memory.
+
+    What is moved to that one has no storage.
+    """
+    config = SftConfig.model_validate(settings["config"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    take_steps(engine, config, build_loader(settings, world), 0, 1)
+    zero = engine._zero
+    flats = zero.fp32_partitioned_groups_flat
+    kept = [*flats, *(zero.optimizer.state[flat][kind] for flat in flats for kind in ("exp_avg", "exp_avg_sq"))]
+    with mock.patch.object(get_accelerator(), "current_device_name", return_value="meta"):
+        state = engine.local_state()
+    found = {shard.values.untyped_storage().data_ptr() for shard in state.values() if len(shard.values)}
+    devices = sorted({str(shard.values.device) for shard in state.values()})
+    is_in_place = found == {tensor.untyped_storage().data_ptr() for tensor in kept}
+    return {"offloaded": zero.offload_optimizer, "devices": devices, "is_in_place": is_in_place}

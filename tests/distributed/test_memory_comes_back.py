@@ -1,6 +1,7 @@
 """What a stage has held is given back before the next one needs it: real ZeRO-3, through a whole curriculum."""
 
 from pathlib import Path
+from typing import Any
 
 from sft.config import SftConfig
 from sft.training.workload import prepare_workload
@@ -20,3 +21,9 @@ def test_nothing_of_a_stages_engine_outlives_the_stage(
     # In it lay some 0.9 MiB: this rank's half of 18 bytes a parameter.
     assert abs(between["mib"] - at_first["mib"]) < 0.2
     assert abs(at_last["mib"] - at_first["mib"]) < 0.2
+
+
+def test_a_checkpoint_takes_the_state_where_the_optimizer_keeps_it(workload: dict[str, Any]) -> None:
+    content = {**workload["config"], "deepspeed": {"offload_optimizer": "cpu"}}
+    found = run_ranks(2, "where_the_state_lies", {**workload, "config": content})
+    assert found == {"offloaded": True, "devices": ["cpu"], "is_in_place": True}
