@@ -132,11 +132,12 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
-    num_copies = sum(parameter.ds_secondary_tensor is not None for parameter in engine.hf_model.parameters())
+    copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
+    num_copied = sum(copy.numel() for copy in copies if copy is not None)
     state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
     if world.is_first:
         torch.save(state, folder / "state.pt")
-    return {"steps": before + after, "nll": nll.tolist(), "num_copies": num_copies}
+    return {"steps": before + after, "nll": nll.tolist(), "num_copied": num_copied}
 
 
 def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
