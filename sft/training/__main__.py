@@ -116,7 +116,7 @@ def _refuse_too_many_ranks(world: World) -> None:
         raise UserError(
             f"{world.node}: torchrun starts {world.local_size} ranks, but torch sees {num_gpus} GPUs. Start as many as "
             "there are GPUs, or set CUDA_VISIBLE_DEVICES= to train on CPUs.",
-            is_everywhere=True,
+            is_everywhere=world.local_rank > 0,  # one rank of the machine says it
         )
 
 

@@ -1,5 +1,6 @@
 """The device is the one that the launcher has given, whatever torch sees."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,17 @@ def test_a_rank_on_cpus_trains_beside_a_gpu_that_it_never_asks_for(
     content = two_stage_job("cpu", tmp_path, tiny_model_dir, small_records, {"broad": 2, "words": 1})
     prepared, _store, _plans = prepare_workload(SftConfig.model_validate(content))
     assert run_ranks(1, "beside_a_gpu", {"jobs": [[content, prepared.as_json()]]}) == [True]
+
+
+def test_only_who_starts_ranks_or_looks_at_a_node_asks_torch_what_there_is() -> None:
+    root = Path(__file__).parents[2]
+    asking = {
+        str(path.relative_to(root))
+        for package in ("sft", "launcher")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"cuda\.(is_available|device_count|current_device)\(", path.read_text(encoding="utf-8"))
+    }
+    assert asking == {"sft/training/__main__.py", "launcher/preflight/node_facts.py"}
 
 
 def test_tests_see_no_gpu() -> None:
