@@ -1,8 +1,8 @@
 """Lets go of a DeepSpeed engine. Read in DeepSpeed 0.19.8, and tried: with any of these left out, all of it stays.
 
-Besides the engine's own hooks, a list of the modules that are running holds the model, whose end is never reached; and
-a cache of a method of the parameter coordinator holds the coordinator, for as long as there is this process. Of hpZ, a
-process group is kept that no second engine may make again.
+Besides the engine's own hooks, a list of the modules that are running holds the model, which is put there and never
+taken away; and the cache of a method holds the coordinator of the parameters. Both live as long as the process. Of hpZ,
+there is a process group which a second engine may not make again.
 """
 
 from collections.abc import Iterator
