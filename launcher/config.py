@@ -157,6 +157,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _cluster_rules(cluster) if cluster is not None else []
     # What ties two sections is said of what was given, not of the default of what cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
+    problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), problems)
     return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
@@ -182,6 +183,17 @@ def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
             Problem("cluster.gpus_per_worker", cluster.gpus_per_worker, rule, "choose 0 or 1, and more workers")
         )
     return problems
+
+
+def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
+    """`deepspeed` is the section as it was given; what is wrong with it by itself is said elsewhere."""
+    size = deepspeed.get("hpz_partition_size", 1) if isinstance(deepspeed, dict) else 1
+    workers = (cluster.workers,) if isinstance(cluster.workers, int) else cluster.workers
+    if not isinstance(size, int) or size < 1 or not any(number % size for number in workers):
+        return []
+    rule = f"so many workers share a copy of the parameters, and {' to '.join(map(str, workers))} do not divide by it"
+    way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
+    return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
 
 
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:

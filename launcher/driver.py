@@ -18,6 +18,7 @@ from rich.text import Text
 from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
 from launcher.console import say_error, styled
+from launcher.hidden_gpus import runtime_env
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
@@ -147,10 +148,12 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         },
         torch_config=TorchConfig(timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())),
         scaling_config=ScalingConfig(**scaling),
-        run_config=RunConfig(
+        # Ray shows type checkers the RunConfig of its first version.
+        run_config=RunConfig(  # type: ignore[call-arg]
             name="ray",
             storage_path=str(run.path),
             failure_config=FailureConfig(max_failures=_MOST_STARTS),
+            worker_runtime_env=runtime_env(cluster),
         ),
     )
     try:
@@ -203,10 +206,10 @@ def _answer_samples(job: JobConfig, run: RunFolder, workload: Workload, store: T
     assert workload.heldout is not None
     prompts = choose_prompts(store, PackPlan.open(workload.heldout), config.evaluate.sample_answers)
     last = run.stage(len(config.stages) - 1, config.stages[-1].name).model
-    answer = ray.remote(num_cpus=job.cluster.cpus_per_worker, num_gpus=job.cluster.gpus_per_worker)(
-        write_sample_answers
-    )
-    ray.get(answer.remote(run.sample_answers.absolute(), config.model, config.model.path, str(last), prompts))
+    cpus, gpus = job.cluster.cpus_per_worker, job.cluster.gpus_per_worker
+    answer = ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env=runtime_env(job.cluster))(write_sample_answers)
+    path, device = run.sample_answers.absolute(), "cuda" if gpus else "cpu"
+    ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
 
 
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:

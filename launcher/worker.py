@@ -46,9 +46,11 @@ def train_worker(settings: dict[str, Any]) -> None:
         context.get_local_rank(),
         socket.gethostname(),
         context.get_local_world_size(),
+        # Ray may show a worker GPUs that it was not given.
+        str(ray.train.torch.get_device()) if "GPU" in settings["resources_per_worker"] else "cpu",
     )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(ray.train.torch.get_device())
+    if world.on_gpu:
+        torch.cuda.set_device(world.device)
     else:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)

@@ -8,7 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import CheckpointConfig, DataConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from sft.config import (
+    CheckpointConfig,
+    DataConfig,
+    DeepSpeedConfig,
+    ModelConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+)
+from sft.deepspeed_extra import refused
 
 
 class Problem(NamedTuple):
@@ -192,6 +201,12 @@ def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[P
         yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
 
 
+def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
+    """What goes to DeepSpeed as it is may change how fast it is, and nothing of what comes out."""
+    for path, value, reason, way_out in refused(deepspeed.extra):
+        yield Problem(f"deepspeed.extra.{path}", value, reason, way_out)
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -208,5 +223,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (models_are_no_urls, ("model",)),
     (folders_are_no_urls, ("run", "data")),
     (dropout_is_of_one_pack, ("model", "train")),
+    (extra_settings_change_no_number, ("deepspeed",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -29,7 +29,7 @@ class StepMetrics:
     checkpoint_stall_seconds: float
     """How long training waited, before this step, for a checkpoint: its copy, and the end of the save before."""
     peak_memory_gib: float
-    """GiB (1024³ bytes) of rank 0 so far: of the GPU, or of the process where there is none."""
+    """GiB (1024³ bytes) of rank 0, in this stage so far: of tensors on the GPU, or of the process without one."""
     attempt: int
     """How many times the job had been started when this was written."""
     time: float
@@ -40,6 +40,10 @@ class StepMetrics:
     """The one that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
     slowdown: float = 1.0
     """Its time for a token over that of the median rank."""
+    peak_resident_gib: float | None = None
+    """The same of the process, also where there is a GPU; None where it was not yet recorded."""
+    peak_reserved_gib: float | None = None
+    """The same of what torch has reserved of the GPU; None on a CPU."""
 
     @property
     def supervised_tokens_per_second(self) -> float:

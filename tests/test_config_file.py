@@ -108,7 +108,12 @@ FULL: dict[str, Any] = {
         "non_finite": "skip",
         "max_skipped_steps": 3,
     },
-    "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "extra": {"zero_optimization": {"x": 1}}},
+    "deepspeed": {
+        "offload_optimizer": "cpu",
+        "offload_parameters": "none",
+        "hpz_partition_size": 2,
+        "extra": {"zero_optimization": {"overlap_comm": True}},
+    },
     "checkpoint": {
         "every_steps": 5,
         "every_minutes": 10.0,
@@ -508,6 +513,9 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
+    "extra_settings_change_no_number": [
+        (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
+    ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }
 

@@ -79,7 +79,7 @@ class Engine(Protocol):
         ...
 
     def local_state(self) -> dict[str, Shard]:
-        """This rank's part of the state, by `<parameter>/<kind>`; views, not copies."""
+        """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies."""
         ...
 
     def local_spans(self) -> dict[str, range]:
@@ -101,6 +101,13 @@ class Engine(Protocol):
     @property
     def hf_model(self) -> Any:
         """The Hugging Face model, for its config and generation config."""
+        ...
+
+    def close(self) -> None:
+        """Give back all memory, on the device too. Nothing else can be called afterwards.
+
+        What a caller still holds of the model keeps its memory.
+        """
         ...
 
 

@@ -2,7 +2,8 @@
 
 For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
 must have been prepared (`sft prepare CONFIG`). Of the launcher's sections, only `cluster.hang_timeout_seconds` is used.
-The first rank holds the run folder's lock, as the driver does under Ray.
+The first rank holds the run folder's lock, as the driver does under Ray. Each rank takes a GPU where torch sees any;
+`CUDA_VISIBLE_DEVICES= torchrun …` trains on CPUs.
 """
 
 import os
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
     world = _world()
     try:
         _refuse_shared_store()
+        _refuse_too_many_ranks(world)
         content = override(read_yaml(Path(arguments[0])), arguments[1:])
         cluster = content.pop("cluster", None) or {}
         content.pop("slurm", None)
@@ -65,14 +67,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
-    if torch.cuda.is_available():
-        torch.cuda.set_device(world.local_rank)
+    if world.on_gpu:
+        torch.cuda.set_device(world.device)
     run = RunFolder(config.run.dir)
     wishes = Wishes(run.stop_file)
     wishes.listen()
     # No rank prepares data while the others hold their GPUs and wait.
     spread = refuse_to_spread if world.size > 1 else spread_over_threads
-    with _process_group(collective_timeout(hang_timeout_seconds)), ExitStack() as held:
+    with _process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
         with _raised_by_all():
             if world.is_first:
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
@@ -103,9 +105,24 @@ def _refuse_shared_store() -> None:
         )
 
 
+def _refuse_too_many_ranks(world: World) -> None:
+    """A rank needs a GPU of its own.
+
+    Raises:
+        UserError: on all ranks of the machine.
+    """
+    num_gpus = torch.cuda.device_count() if world.on_gpu else world.local_size
+    if world.local_size > num_gpus:
+        raise UserError(
+            f"{world.node}: torchrun starts {world.local_size} ranks, but torch sees {num_gpus} GPUs. Start as many as "
+            "there are GPUs, or set CUDA_VISIBLE_DEVICES= to train on CPUs.",
+            is_everywhere=world.local_rank > 0,  # one rank of the machine says it
+        )
+
+
 @contextmanager
-def _process_group(timeout: timedelta) -> Iterator[None]:
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+def _process_group(world: World, timeout: timedelta) -> Iterator[None]:
+    backend = "nccl" if world.on_gpu else "gloo"
     if "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend, timeout=timeout)
     else:
@@ -148,12 +165,14 @@ def _hang_timeout(cluster: Any) -> float:
 
 def _world() -> World:
     variable = os.environ.get
+    local_rank = int(variable("LOCAL_RANK", 0))
     return World(
         int(variable("RANK", 0)),
         int(variable("WORLD_SIZE", 1)),
-        int(variable("LOCAL_RANK", 0)),
+        local_rank,
         socket.gethostname(),
         int(variable("LOCAL_WORLD_SIZE", 1)),
+        f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu",
     )
 
 

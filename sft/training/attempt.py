@@ -37,7 +37,7 @@ def begin_attempt(run: RunFolder, world: World) -> Attempt:
         folder.mkdir(parents=True)
         write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
     if dist.is_initialized() and world.size > 1:
-        on_device = number.to("cuda") if dist.get_backend() == "nccl" else number
+        on_device = number.to(world.device)
         dist.broadcast(on_device, src=0)
         number = on_device.cpu()
     folder = run.attempt(int(number))

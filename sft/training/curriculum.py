@@ -4,7 +4,6 @@ Everything that is decided is on disk before: the token store and the plans are 
 rank waits for another to prepare data.
 """
 
-import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
+from sft.training.peak_memory import reset_peaks
 from sft.training.stage import StageInputs, run_stage
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
@@ -69,12 +69,13 @@ def run_curriculum(
         if not folder.complete.is_file():
             plan = PackPlan.open(folder.packs)
             attempt.position.enter("load", stage=stage.name)
+            reset_peaks(world)
             engine = build(config, stage.optimizer, model_path, world)
             inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
             finished = run_stage(inputs, engine)
-            # The next stage's engine needs the memory of this one, which is full of reference cycles.
+            # The next stage's engine needs the memory of this one.
+            engine.close()
             del engine
-            gc.collect()
             if not finished:
                 return False
             if dist.is_initialized():

@@ -106,7 +106,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint=config.checkpoint,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
-        record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
+        record=_recorder(inputs, world, loader, schedule, ledger) if ledger else _no_record,
         wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
@@ -140,12 +140,14 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     return staging
 
 
-def _recorder(inputs: StageInputs, loader: StepLoader, schedule: LrSchedule, ledger: LedgerWriter) -> StepRecorder:
+def _recorder(
+    inputs: StageInputs, world: World, loader: StepLoader, schedule: LrSchedule, ledger: LedgerWriter
+) -> StepRecorder:
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, loader.steps.world_size)
-    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, world)
+    return StepRecorder(stage.name, world, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.data.staging import fetch_packs
-from sft.engine.zero3 import Zero3Engine
+from sft.engine.start import start_engine
 from sft.errors import TrainingError, UserError
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
@@ -60,7 +60,7 @@ def run_watched(
     try:
         _learn_from_the_past(config, world, attempt, limits)
         watch.start()
-        finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine, fetch)
+        finished = run_curriculum(config, world, workload, attempt, wishes, start_engine, fetch)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: End = "wrong input" if isinstance(error, UserError) else "failed"

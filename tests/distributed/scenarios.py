@@ -1,13 +1,16 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
 import copy
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from deepspeed.accelerator import get_accelerator
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
@@ -90,7 +93,7 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step
         results.append({"loss": loss, "grad_norm": grad_norm, "path": str(path), "num_micro_batches": num_micro})
-        del engine
+        engine.close()
     return results
 
 
@@ -129,10 +132,12 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
+    copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
+    num_copied = sum(copy.numel() for copy in copies if copy is not None)
     state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
     if world.is_first:
         torch.save(state, folder / "state.pt")
-    return {"steps": before + after, "nll": nll.tolist()}
+    return {"steps": before + after, "nll": nll.tolist(), "num_copied": num_copied}
 
 
 def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
@@ -183,7 +188,7 @@ def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
             except NonFiniteError as error:
                 errors.append([step, str(error), list(error.ranks)])
         states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
-        del engine
+        engine.close()
     equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
     return {"errors": errors, "equal": equal}
 
@@ -272,8 +277,38 @@ def export_families(settings: dict[str, Any], world: World) -> list[dict[str, An
         export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})
-        del engine
+        engine.close()
     return results
+
+
+def memory_by_stage(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """At the start of each stage, and at the end of the job: what is left of the last engine; MiB of all tensors."""
+    config = SftConfig.model_validate(settings["config"])
+    run = RunFolder(config.run.dir)
+    before: dict[str, weakref.ref[Any]] = {}
+    found = []
+
+    def look() -> None:
+        left = sorted(name for name, reference in before.items() if reference() is not None)
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)
+        }
+        found.append({"left": left, "mib": sum(storages.values()) / 2**20})
+
+    def build(*arguments: Any) -> Engine:
+        look()
+        engine = Zero3Engine(*arguments)
+        zero = engine._zero
+        whole = {"engine": engine, "DeepSpeed's engine": engine._engine, "model": engine.hf_model, "optimizer": zero}
+        masters = {f"masters {i}": flat for i, flat in enumerate(zero.fp32_partitioned_groups_flat)}
+        coordinator = zero.parameter_offload.get_param_coordinator()
+        before.update({n: weakref.ref(it) for n, it in {**whole, **masters, "coordinator": coordinator}.items()})
+        return engine
+
+    workload = Workload.from_json(settings["workload"])
+    assert run_curriculum(config, world, workload, begin_attempt(run, world), Wishes(run.stop_file), build)
+    look()
+    return found
 
 
 def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
@@ -286,3 +321,44 @@ def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
         prepared = Workload.from_json(workload)
         finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
     return finished
+
+
+def beside_a_gpu(settings: dict[str, Any], world: World) -> list[bool]:
+    """Whole jobs on CPUs in a process that torch would let use a GPU, but for which there is none."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the GPU was asked for")
+
+    asked = ("current_device", "device_count", "get_device_name", "get_device_properties", "set_device", "_lazy_init")
+    with mock.patch.multiple(torch.cuda, is_available=lambda: True, **dict.fromkeys(asked, refuse)):
+        return run_jobs(settings, world)
+
+
+def with_settings(settings: dict[str, Any], world: World) -> list[list[list[float]]]:
+    """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
+    found = []
+    for extra in settings["extras"]:
+        config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        found.append(take_steps(engine, config, build_loader(settings, world), 0, 2))
+        engine.close()
+    return found
+
+
+def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Of an engine whose optimizer is offloaded: where a checkpoint finds its state, on an accelerator without memory.
+
+    What is moved to that one has no storage.
+    """
+    config = SftConfig.model_validate(settings["config"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    take_steps(engine, config, build_loader(settings, world), 0, 1)
+    zero = engine._zero
+    flats = zero.fp32_partitioned_groups_flat
+    kept = [*flats, *(zero.optimizer.state[flat][kind] for flat in flats for kind in ("exp_avg", "exp_avg_sq"))]
+    with mock.patch.object(get_accelerator(), "current_device_name", return_value="meta"):
+        state = engine.local_state()
+    found = {shard.values.untyped_storage().data_ptr() for shard in state.values() if len(shard.values)}
+    devices = sorted({str(shard.values.device) for shard in state.values()})
+    is_in_place = found == {tensor.untyped_storage().data_ptr() for tensor in kept}
+    return {"offloaded": zero.offload_optimizer, "devices": devices, "is_in_place": is_in_place}
