@@ -18,9 +18,6 @@ from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder, StageFolder
 from sft.run_lock import read_holder
 
-_SILENT_AFTER_SECONDS = 60.0
-"""A driver renews its lock every few seconds; after so long without it is taken for dead."""
-
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
 """`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. Both go on again."""
 
@@ -161,7 +158,7 @@ class RunWatcher:
 
     def _read_state(self, attempt: int, stages: Sequence[StageStatus]) -> tuple[State, str]:
         held = read_holder(self._run.lock)
-        if held is not None and time.time() - held.renewed_at < _SILENT_AFTER_SECONDS:
+        if held is not None and held.is_alive(time.time()):
             return "running", held.who
         if all(stage.is_complete for stage in stages):
             return "finished", ""

@@ -5,11 +5,44 @@ because there is room for more workers.
 """
 
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import sft
+from sft.queued_job import queued_job
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def ask_by_signal(stop_file: Path, number: int) -> None:
+    """Ask for a stop of this start alone, by a stop file that says so; a person's is left as it is."""
+    with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as file:
+        file.write(f"{signal.Signals(number).name}\n")
+
+
+def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> None:
+    """Take away a stop file that does not mean this start of the run.
+
+    One that means it is newer than this process. Of a job that is queued again after its nodes were taken, each start
+    goes on with the same job: there a person's file counts until it is obeyed.
+
+    Args:
+        stop_file: the file, which may be there.
+        now: by the clock of its file system.
+        say: called with a message where a person's file is taken away.
+    """
+    try:
+        is_by_signal, made_at = stop_file.stat().st_size > 0, stop_file.stat().st_mtime
+    except FileNotFoundError:
+        return
+    if not is_by_signal and (queued_job() is not None or made_at >= now - (time.monotonic() - sft.STARTED)):
+        return
+    stop_file.unlink(missing_ok=True)
+    if not is_by_signal:
+        say(f"{stop_file} is older than this start, and removed.")
 
 
 class Wishes:
