@@ -209,8 +209,8 @@ def _cancel_if_it_waits_for_ever(job_id: str, signal_seconds: int) -> None:
     fields = dict(word.partition("=")[::2] for word in said.split())
     limit, why = fields.get("TimeLimit", ""), fields.get("Reason", "")
     if _NEVER.fullmatch(why):
-        problem = f"it would wait for ever ({why}; its time limit is {limit})"
-    elif (seconds := _seconds(limit)) is not None and seconds <= signal_seconds:
+        problem = f"it would wait for ever ({why}: partition {fields['Partition']}, time limit {limit})"
+    elif (seconds := limit_seconds(limit)) is not None and seconds <= signal_seconds:
         problem = f"the time limit that it gets is {limit}, and slurm.signal_before_end_seconds is {signal_seconds}"
     else:
         return
@@ -222,8 +222,8 @@ def _cancel_if_it_waits_for_ever(job_id: str, signal_seconds: int) -> None:
     )
 
 
-def _seconds(limit: str) -> int | None:
-    """Of `1-02:03:04` or `02:03:04`; None where Slurm names no time."""
+def limit_seconds(limit: str) -> int | None:
+    """The seconds of `1-02:03:04` or `02:03:04`; None where Slurm names no time."""
     if (found := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)) is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
