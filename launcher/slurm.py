@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,6 +41,9 @@ _NEVER = re.compile(
 """Reasons for which Slurm lets a job wait for ever: no job that ends makes room for it."""
 
 _UNREADABLE = re.compile(r"[\\\x00-\x1f]")
+
+_LOOKS = 4
+"""At a job that was just queued, a second apart: until Slurm has said what it waits for, if it does so soon."""
 
 _LONGEST_NAME = 200
 """Of a job, in bytes: files are called after it, and a name has room for 255."""
@@ -91,8 +95,8 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         program, *options = _command(job, script, config, stage)
         wait = [] if before is None else [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
         before = _run([program, "--parsable", *wait, *options]).stdout.strip().partition(";")[0]
-        _cancel_if_it_waits_for_ever(before, job.slurm.signal_before_end_seconds)
-        _say(_told(before, _job_name(job, stage), run), console)
+        why = _look_at_queued(before, job.slurm.signal_before_end_seconds)
+        _say(_told(before, _job_name(job, stage), run, why), console)
 
 
 def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
@@ -201,19 +205,29 @@ def _refuse_if_under_way(run: RunFolder) -> None:
             raise UserError(f"The run in {run.path} is in the queue: job {job_id} is {state.lower()}. {way_out}")
 
 
-def _cancel_if_it_waits_for_ever(job_id: str, signal_seconds: int) -> None:
-    """sbatch says `to start at …` also of what the limits of partition, account or QOS never let start."""
-    said = subprocess.run(
-        ["scontrol", "show", "job", "--oneliner", job_id], capture_output=True, text=True, check=False
-    ).stdout
-    fields = dict(word.partition("=")[::2] for word in said.split())
-    limit, why = fields.get("TimeLimit", ""), fields.get("Reason", "")
+def _look_at_queued(job_id: str, signal_seconds: int) -> str:
+    """What a job waits for, in Slurm's word. One that has no chance is cancelled: sbatch says `to start at …` also of
+    what the limits of partition, account or QOS never let start.
+
+    Raises:
+        UserError: it is cancelled.
+    """
+    for _ in range(_LOOKS):
+        try:
+            said = _run(["scontrol", "show", "job", "--oneliner", job_id]).stdout
+        except UserError:
+            return "None"  # it is queued all the same
+        fields = dict(word.partition("=")[::2] for word in said.split())
+        limit, why = fields.get("TimeLimit", ""), fields.get("Reason", "None")
+        if why != "None" or fields.get("JobState") != "PENDING":
+            break
+        time.sleep(1)
     if _NEVER.fullmatch(why):
         problem = f"it would wait for ever ({why}: partition {fields['Partition']}, time limit {limit})"
     elif (seconds := limit_seconds(limit)) is not None and seconds <= signal_seconds:
         problem = f"the time limit that it gets is {limit}, and slurm.signal_before_end_seconds is {signal_seconds}"
     else:
-        return
+        return why
     _run(["scancel", job_id])
     raise UserError(
         f"Job {job_id} is cancelled: {problem}.\n"
@@ -230,10 +244,11 @@ def limit_seconds(limit: str) -> int | None:
     return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
-def _told(job_id: str, job_name: str, run: RunFolder) -> str:
+def _told(job_id: str, job_name: str, run: RunFolder, why: str) -> str:
     return "\n".join(
         (
             f"Job {job_id} ({job_name}) is queued.",
+            *([] if why == "None" else [f"  it waits for              {why}"]),
             f"  follow                    tail -F {shlex.quote(f'{run.slurm}/{job_name}-{job_id}.log')}",
             f"  its place in the queue    squeue --jobs {job_id} --start",
             f"  save, and queue it again  scancel --batch --signal=USR1 {job_id}",
