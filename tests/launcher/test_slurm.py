@@ -215,9 +215,8 @@ def test_options_that_setup_sets_end_with_it(option: str) -> None:
     script = render_script(PLAN, SlurmConfig(setup=f"{option}\n"), Path("logs"))
     before = LINE.split(script)[2] + 'wanted="$(set +uo pipefail; set +o; shopt -p)"\n'
     behind = LINE.split(script)[4].partition("\n\n")[0]
-    code = (
-        before + LINE.split(script)[3] + behind + '\nset +uo pipefail; [ "$(set +o; shopt -p)" = "$wanted" ]; echo $?'
-    )
+    compared = '\nfalse\nset +uo pipefail; [ "$(set +o; shopt -p)" = "$wanted" ]; echo $?'
+    code = before + LINE.split(script)[3] + behind + compared
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
     assert "shopt -u" not in done.stderr, "with -x, what restores them is not shown"
