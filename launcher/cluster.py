@@ -124,7 +124,11 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        ask_by_signal(stop_file, number)
+        try:
+            ask_by_signal(stop_file)
+        except OSError as error:
+            sys.stderr.write(f"{stop_file} cannot be made: {error.strerror}. Nobody is asked to stop.\n")
+            return
         sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
         for other in numbers:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)

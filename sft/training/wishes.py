@@ -4,6 +4,7 @@ To stop: by a signal, or by a file `STOP` in the run folder. To save: because a 
 because there is room for more workers.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -17,10 +18,15 @@ from sft.queued_job import queued_job
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def ask_by_signal(stop_file: Path, number: int) -> None:
+_BY_SIGNAL = 0.0
+"""The time of a stop file that a signal has made (Unix time): it can be written where there is no room for a byte."""
+
+
+def ask_by_signal(stop_file: Path) -> None:
     """Ask for a stop of this start alone, by a stop file that says so; a person's is left as it is."""
-    with suppress(FileExistsError), stop_file.open("x", encoding="utf-8") as file:
-        file.write(f"{signal.Signals(number).name}\n")
+    with suppress(FileExistsError):
+        stop_file.touch(exist_ok=False)
+        os.utime(stop_file, (_BY_SIGNAL, _BY_SIGNAL))
 
 
 def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> None:
@@ -35,13 +41,14 @@ def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> 
         say: called with a message where a person's file is taken away.
     """
     try:
-        is_by_signal, made_at = stop_file.stat().st_size > 0, stop_file.stat().st_mtime
+        made_at = stop_file.stat().st_mtime
     except FileNotFoundError:
         return
-    if not is_by_signal and (queued_job() is not None or made_at >= now - (time.monotonic() - sft.STARTED)):
+    started_at = now - (time.monotonic() - sft.STARTED)
+    if made_at != _BY_SIGNAL and (queued_job() is not None or made_at >= started_at):
         return
     stop_file.unlink(missing_ok=True)
-    if not is_by_signal:
+    if made_at != _BY_SIGNAL:
         say(f"{stop_file} is older than this start, and removed.")
 
 

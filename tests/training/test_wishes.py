@@ -69,12 +69,12 @@ def test_what_a_signal_asked_of_one_start_is_not_asked_of_the_next(
     monkeypatch.setenv("SFT_JOB", "lab 7")
     monkeypatch.setenv("SFT_JOB_ATTEMPT", "2")
     stop_file = tmp_path / "STOP"
-    ask_by_signal(stop_file, signal.SIGUSR1)
+    ask_by_signal(stop_file)
     assert Wishes(stop_file).to_stop()
     forget_old_stop(stop_file, now_on_file_system(tmp_path), pytest.fail)
     assert not stop_file.exists()
     # A person's stays a person's.
     stop_file.touch()
-    ask_by_signal(stop_file, signal.SIGUSR1)
+    ask_by_signal(stop_file)
     forget_old_stop(stop_file, now_on_file_system(tmp_path), pytest.fail)
     assert stop_file.exists()
