@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sft.atomic_files import MANIFEST, read_json
+from sft.atomic_files import MANIFEST, now_on_file_system, read_json
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
 from sft.errors import UserError
@@ -158,7 +158,7 @@ class RunWatcher:
 
     def _read_state(self, attempt: int, stages: Sequence[StageStatus]) -> tuple[State, str]:
         held = read_holder(self._run.lock)
-        if held is not None and held.is_alive(time.time()):
+        if held is not None and held.is_alive(self._now()):
             return "running", held.who
         if all(stage.is_complete for stage in stages):
             return "finished", ""
@@ -172,13 +172,20 @@ class RunWatcher:
             return "failed", str(ended["message"])
         return "dead", "its driver has ended without a word; the same command goes on"
 
+    def _now(self) -> float:
+        """By the clock that dates the files there, unless nothing can be written."""
+        try:
+            return now_on_file_system(self._run.path)
+        except OSError:
+            return time.time()
+
     def _read_checkpoint(self) -> CheckpointStatus | None:
         for name, folder in reversed(self._folders.items()):
             place = stage_place(self._checkpoint, folder)
             steps = [step for step in place.steps() if place.is_published(step)]
             if steps:
                 manifest = Path(place.where(steps[-1])) / MANIFEST
-                age = time.time() - manifest.stat().st_mtime if manifest.is_file() else None
+                age = self._now() - manifest.stat().st_mtime if manifest.is_file() else None
                 return CheckpointStatus(name, steps[-1], place.where(steps[-1]), age)
         return None
 
