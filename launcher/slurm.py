@@ -81,9 +81,9 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         run.slurm.mkdir(parents=True, exist_ok=True)
         if not any(option.startswith(("--dependency", "-d")) for option in job.slurm.options):
             _refuse_if_under_way(run)
+            run.stop_file.unlink(missing_ok=True)  # of an earlier job; one that is there from now on means this one
         write_text(config, config_text)
         write_text(script, text)
-        run.stop_file.unlink(missing_ok=True)  # of an earlier job; one that is there from now on means this one
     except OSError as error:
         raise UserError(
             f"run.dir: nothing can be written to {run.slurm}: {error.strerror}. Give a folder that can be written to."
@@ -199,8 +199,8 @@ def _refuse_if_under_way(run: RunFolder) -> None:
     held = read_holder(run.lock)
     if held is not None and held.is_alive(now_on_file_system(run.slurm)):
         raise UserError(f"The run in {run.path} is under way: {held.who}. {way_out}")
-    for line in _run(["squeue", "--me", "--noheader", "--format=%i %T %o"]).stdout.splitlines():
-        job_id, state, command = line.split(" ", 2)
+    for line in _run(["squeue", "--me", "--noheader", "--format=%i|%T|%o"]).stdout.splitlines():
+        job_id, state, command = line.split("|", 2)
         if command.startswith(f"{run.slurm}/"):
             raise UserError(f"The run in {run.path} is in the queue: job {job_id} is {state.lower()}. {way_out}")
 
