@@ -38,24 +38,26 @@ def ended_on_wish(stop_file: Path) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def look() -> None:
-        while not over.wait(_LOOK_SECONDS):
-            # While ranks train the handler is another, and they look for the file themselves.
-            if signal.getsignal(signal.SIGTERM) is interrupt and stop_file.exists():
-                wishes.append(None)
-                os.kill(os.getpid(), signal.SIGTERM)
+        # While ranks train the handler is another, and they look for the file themselves.
+        while signal.getsignal(signal.SIGTERM) is not interrupt or not stop_file.exists():
+            if over.wait(_LOOK_SECONDS):
                 return
+        wishes.append(None)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     looking = threading.Thread(target=look, name="stop-file", daemon=True)
-    looking.start()
     try:
+        for number in before:
+            signal.signal(number, interrupt)
+        looking.start()
         yield
     except KeyboardInterrupt:
         if not wishes:
             raise
         raise InterruptedByWish(wishes[0]) from None
     finally:
-        over.set()
-        looking.join()
         for number, handler in before.items():
             signal.signal(number, handler)
+        over.set()
+        looking.join()
