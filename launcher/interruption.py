@@ -60,4 +60,5 @@ def ended_on_wish(stop_file: Path) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         over.set()
-        looking.join()
+        if looking.is_alive():
+            looking.join()
