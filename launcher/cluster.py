@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import ray._private.ray_constants
 from launcher.console import say_error
 from launcher.plan import JobPlan
 from sft.errors import UserError
+from sft.training.wishes import ask_by_signal
 
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """In training, data does not travel through Ray, so its store is kept at little more than the least it accepts."""
@@ -60,6 +62,7 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if address:
             ray.init(address=address, **quiet)
@@ -78,12 +81,19 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
+    _take_sigterm_back(handler)
     try:
         if address and _NUM_NODES in os.environ:
             _wait_for_nodes(int(os.environ[_NUM_NODES]))
         yield f"the Ray cluster at {address}" if address else "this machine"
     finally:
         ray.shutdown()
+
+
+def _take_sigterm_back(before: Any) -> None:
+    """Ray has taken it twice: in Python, and below that, where it ends the process with a stack of C++."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
 
 
 def _listen_on_loopback_only() -> None:
@@ -109,12 +119,16 @@ def _wait_for_nodes(num_nodes: int) -> None:
 def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
 
-    Enter it after Ray has started, which installs a handler of its own.
+    Enter it after Ray has started, which installs a handler of its own. A file that a person has made stays as it is.
     """
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop_file.touch()
+        try:
+            ask_by_signal(stop_file)
+        except OSError as error:
+            sys.stderr.write(f"{stop_file} cannot be made: {error.strerror}. Nobody is asked to stop.\n")
+            return
         sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
         for other in numbers:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)

@@ -19,13 +19,14 @@ from launcher.cluster import ray_cluster, signals_ask_to_stop
 from launcher.config import JobConfig
 from launcher.console import say_error, styled
 from launcher.hidden_gpus import runtime_env
+from launcher.interruption import InterruptedByWish, ended_on_wish
 from launcher.node_watch import nodes_watched
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.worker import train_worker
-from sft.atomic_files import read_json
+from sft.atomic_files import now_on_file_system, read_json
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -41,6 +42,7 @@ from sft.run_lock import run_lock
 from sft.training.failures import describe_end
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import collective_timeout
+from sft.training.wishes import forget_old_stop
 from sft.training.workload import Workload
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -72,8 +74,20 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
-    with run_lock(RunFolder(job.sft.run.dir).lock, _end_at_once, console.print):
-        return _train(job, names.index(until) + 1, console)
+    run = RunFolder(job.sft.run.dir)
+    try:
+        with run_lock(run.lock, _end_at_once, console.print):
+            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
+            with ended_on_wish(run.stop_file):
+                exit_code = _train(job, names.index(until) + 1, console)
+            if exit_code == STOPPED:
+                run.stop_file.unlink(missing_ok=True)  # it is obeyed
+            return exit_code
+    except InterruptedByWish as wish:
+        if wish.number is None:
+            run.stop_file.unlink(missing_ok=True)
+        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
+        return STOPPED if wish.number is None else 128 + wish.number
 
 
 def _end_at_once(message: str) -> None:

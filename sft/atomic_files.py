@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,6 +54,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def now_on_file_system(folder: Path) -> float:
+    """The time by the clock that dates the files there (Unix time in seconds): a server's may be minutes off ours."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-", suffix=".partial") as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def write_bytes(path: Path, content: bytes) -> None:

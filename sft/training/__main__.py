@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sft.atomic_files import read_json
+from sft.atomic_files import now_on_file_system, read_json
 from sft.config import HANG_TIMEOUT_SECONDS, SftConfig
 from sft.config_file import build_config, override, read_yaml
 from sft.data.preparation import spread_over_threads
@@ -32,7 +32,7 @@ from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, run_watched
-from sft.training.wishes import Wishes
+from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World
 
@@ -78,11 +78,14 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         with _raised_by_all():
             if world.is_first:
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
+                forget_old_stop(run.stop_file, now_on_file_system(run.path), _say)
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all():
             workload, _store, _plans = prepare_workload(config, spread=spread)
         attempt = begin_attempt(run, world)
         end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
+        if end == "stopped" and world.is_first:
+            run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
         _say(read_json(attempt.folder / "ended.json")["message"])
     return EXIT_CODES[end]
