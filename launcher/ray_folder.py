@@ -10,10 +10,10 @@ from rich.filesize import decimal
 
 from sft.errors import UserError
 
-_SOCKET_BYTES = 103 if os.uname().sysname == "Darwin" else 107
+SOCKET_BYTES = 103 if os.uname().sysname == "Darwin" else 107
 """The longest path of a socket."""
 
-_BELOW = "/session_2026-11-26_18-01-13_123456_1234567/sockets/plasma_store.12"
+LONGEST_BELOW = "/session_2026-11-26_18-01-13_123456_1234567/sockets/plasma_store.12"
 """The longest of them, below the folder."""
 
 _LEAST_FREE_BYTES = 64 * 1024**2
@@ -47,7 +47,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _problem(folder: str) -> str | None:
-    most = _SOCKET_BYTES - len(_BELOW)
+    most = SOCKET_BYTES - len(LONGEST_BELOW)
     if len(os.fsencode(folder)) > most:
         return f"its path is too long for sockets: {len(os.fsencode(folder))} bytes, at most {most}"
     there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
