@@ -16,6 +16,7 @@ import ray._private.ray_constants
 import ray._private.worker
 
 import launcher
+from launcher.head import answers_within
 from launcher.plan import JobPlan
 from launcher.ray_folder import choose_ray_folder
 from sft.errors import UserError
@@ -36,6 +37,8 @@ _ESSENTIAL = {"gcs_server": "control store (GCS)", "raylet": "raylet"}
 
 _NUM_NODES = "SFT_RAY_NODES"
 """The variable in which whoever starts a cluster for one job says how many nodes it will have: they join one by one."""
+
+_HEAD_SECONDS = 5.0
 
 _JOIN_SECONDS = 180
 """After that the job begins with the nodes that are there, if they have room for it."""
@@ -82,6 +85,11 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
     address = os.environ.get("RAY_ADDRESS")
     quiet: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
     folder = None if address else choose_ray_folder()
+    if address and not answers_within(address, _HEAD_SECONDS):
+        raise UserError(
+            f"The Ray cluster at {address} (RAY_ADDRESS) cannot be reached: nothing answers there. Start its head, or "
+            "name the address that `ray start --head` has printed."
+        )
     try:
         # Ray has its workers look for modules in this process's working folder first: in that of the program, they
         # import what the driver does, whatever lies where the user stands.

@@ -83,7 +83,8 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
 
 
 def _what_follows(is_named: bool) -> str:
-    return "waiting for it to come back" if is_named else "it is started again, and the training with it"
+    again = "the training goes on at its checkpoint"
+    return f"{again} as soon as the cluster answers" if is_named else f"Ray is started again, and {again}"
 
 
 def _write_down(run: RunFolder, first_attempt: int, text: str) -> None:

@@ -22,11 +22,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from launcher.cluster import Session, lost_process, ray_cluster
+from launcher.head import answers
 from launcher.node_watch import nodes_watched
 from launcher.plan import plan_job
 from launcher.ray_words import WorkerRecord, in_a_sentence
 from launcher.torch_group import TorchGroupConfig
-from launcher.trainer_process import STOP_SIGNALS, TrainerRequest, answers, samples_are_missing
+from launcher.trainer_process import STOP_SIGNALS, TrainerRequest, samples_are_missing
 from launcher.worker import train_worker
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from launcher.config import JobConfig
+from launcher.head import answers
 from sft.config import SftConfig
 from sft.run_folder import RunFolder
 from sft.training.workload import Workload
@@ -23,7 +23,6 @@ from sft.training.workload import Workload
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 """They are the driver's: who runs it may send them to all of its processes."""
 
-_ANSWER_SECONDS = 2.0
 _END_SECONDS = 20.0
 
 Kind = Literal["finished", "gave up", "wrong input", "lost"]
@@ -77,16 +76,6 @@ def run_process(request: TrainerRequest, on_connected: Callable[[Connected], Non
     if connected is not None and os.environ.get("RAY_ADDRESS") and not answers(connected.address):
         return Outcome("lost", f"the head of {connected.where} is gone: nothing answers at {connected.address}")
     return Outcome("lost", f"the process that speaks to Ray {how} (its log: {run.ray_log})")
-
-
-def answers(address: str) -> bool:
-    """Whether anything takes a connection at host:port."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS):
-            return True
-    except OSError:
-        return False
 
 
 def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -> bool:
