@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import sys
 import time
@@ -99,6 +100,9 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
             else:
                 _listen_on_loopback_only()
                 os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(_RECONNECT_SECONDS))
+                if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+                    # Else Ray makes one in the home folder, which may be one that cannot be written.
+                    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,

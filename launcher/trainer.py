@@ -64,8 +64,11 @@ def run_trainer(request: TrainerRequest, tell: Tell) -> None:
     try:
         with ray_cluster(plan_job(request.job)) as session:
             tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
-            # Told before the connection is closed, which may not come back where Ray is lost.
-            tell(_work(session, request))
+            outcome = _work(session, request)
+            tell(outcome)
+            if outcome["is"] == "lost":
+                # To take leave of a Ray that is gone may take minutes. What is left of it ends with this process.
+                os._exit(0)
     except UserError as error:
         tell({"is": "wrong input", "text": str(error)})
 
