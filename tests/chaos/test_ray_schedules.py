@@ -69,7 +69,7 @@ def undisturbed(long_job: Job) -> RunFolder:
 def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, cluster_seed: int, tell: Tell
 ) -> None:
-    strikes = random_strikes(19 + cluster_seed, CLUSTER_VICTIMS)
+    strikes = random_strikes(125 + cluster_seed, CLUSTER_VICTIMS)
     check(long_job, undisturbed, f"cluster-{cluster_seed}", strikes, ClusterJob, tell)
 
 
@@ -78,7 +78,7 @@ def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
 def test_a_ray_of_its_own_that_is_lost_is_started_again_and_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, own_seed: int, tell: Tell
 ) -> None:
-    strikes = random_strikes(100 + own_seed, OWN_VICTIMS)
+    strikes = random_strikes(124 + own_seed, OWN_VICTIMS)
     check(long_job, undisturbed, f"own-{own_seed}", strikes, OwnJob, tell)
 
 
