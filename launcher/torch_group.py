@@ -13,12 +13,29 @@ import ray
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
-from launcher.worker import release_group
+from sft.training.attempt import Attempt
 
 _ANSWER_SECONDS = 5.0
 """A rank that is stopped, or whose node is lost, does not answer at all."""
 
 _logger = logging.getLogger(__name__)
+
+_user: Attempt | None = None
+"""Of this process, if it is a worker's: its attempt, until that has ended well."""
+
+
+def group_is_used_by(attempt: Attempt | None) -> None:
+    """Said by a worker before it trains, and when that has ended well."""
+    global _user
+    _user = attempt
+
+
+def release_group() -> bool:
+    """Runs in the main thread of a worker: says that its group will be ended now; whether it has not finished."""
+    attempt = _user
+    if attempt is not None:
+        attempt.release()
+    return attempt is not None
 
 
 class TorchGroup(_TorchBackend):

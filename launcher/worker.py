@@ -18,10 +18,11 @@ import torch
 
 from launcher.outlook import Outlook
 from launcher.staging import fetch_as_task
+from launcher.torch_group import group_is_used_by
 from sft.config import SftConfig
 from sft.printable import fit_to_print
 from sft.run_folder import RunFolder
-from sft.training.attempt import Attempt, begin_attempt
+from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.watched_run import Limits, run_watched
 from sft.training.wishes import Wishes
@@ -29,16 +30,6 @@ from sft.training.workload import Workload
 from sft.world import World
 
 _PAUSE_SECONDS = 30.0
-
-_unfinished: Attempt | None = None
-"""The attempt of this process, until its training has ended well."""
-
-
-def release_group() -> bool:
-    """Say that this rank's group will be ended now, from the process's main thread; whether it has not finished."""
-    if _unfinished is not None:
-        _unfinished.release()
-    return _unfinished is not None
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -68,8 +59,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         # Nothing can be written down of this start, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)
         raise
-    global _unfinished
-    _unfinished = attempt
+    group_is_used_by(attempt)
     _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
     outlook = Outlook(
         world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
@@ -82,7 +72,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise
-    _unfinished = None
+    group_is_used_by(None)
 
 
 def _redirect_output(path: Path) -> None:
