@@ -41,45 +41,38 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
     """
     run, max_failures = RunFolder(request.job.sft.run.dir), request.job.cluster.max_failures
     is_named = bool(os.environ.get("RAY_ADDRESS"))
-    first_lost_at: float | None = None
-    num_in_a_row = 0
-    is_told = False
+    connected: list[Connected] = []
 
-    def on_connected(connected: Connected) -> None:
-        nonlocal is_told, first_lost_at
-        first_lost_at = None
-        if connected.note:
-            say_error(connected.note)
-        if request.trains and not is_told:
-            console.print(f"Training with {with_what} on {connected.where}.")
-        is_told = True
+    def on_connected(now: Connected) -> None:
+        if now.note:
+            say_error(now.note)
+        if request.trains and not connected:
+            console.print(f"Training with {with_what} on {now.where}.")
+        connected.append(now)
 
+    num_in_a_row, lost_at = 0, 0.0
     while True:
-        before = run.latest_attempt()
+        latest = run.latest_attempt()
         outcome = run_process(request, on_connected)
         if outcome.kind in ("finished", "gave up"):
             return outcome
-        if outcome.kind == "wrong input" and not is_told:
+        if outcome.kind == "wrong input" and not connected:
             raise UserError(outcome.text)
-        num_in_a_row = 1 if run.latest_attempt() > before else num_in_a_row + 1
+        if outcome.kind == "wrong input" and is_named:
+            if time.monotonic() - lost_at > _COME_BACK_SECONDS:
+                return Outcome("gave up", f"{outcome.text}\nIt did not come back in {_COME_BACK_SECONDS:.0f} s.")
+            time.sleep(_LOOK_SECONDS)
+            continue
+        lost_at = time.monotonic()
+        num_in_a_row = 1 if run.latest_attempt() > latest else num_in_a_row + 1
         _write_down(run, request.first_attempt, outcome.text)
         if not is_named:
             _end_ranks(run)
-        # One that does not answer is not told of again and again.
-        if first_lost_at is None or not is_named:
-            console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(is_named)}"))
-        first_lost_at = first_lost_at or time.monotonic()
-        if is_named and outcome.kind == "wrong input":
-            if time.monotonic() - first_lost_at > _COME_BACK_SECONDS:
-                return Outcome(
-                    "gave up", f"{outcome.text}\nThe cluster did not come back in {_COME_BACK_SECONDS:.0f} s."
-                )
-            time.sleep(_LOOK_SECONDS)
-        elif 0 <= max_failures < num_in_a_row:
+        if 0 <= max_failures < num_in_a_row:
             text = f"Ray was lost {num_in_a_row} times in a row before a worker had begun (cluster.max_failures: "
             return Outcome("gave up", f"{text}{max_failures}). The last time: {outcome.text}")
-        else:
-            time.sleep(pause_after(num_in_a_row))
+        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(is_named)}"))
+        time.sleep(pause_after(num_in_a_row))
 
 
 def _what_follows(is_named: bool) -> str:
