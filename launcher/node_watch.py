@@ -40,3 +40,13 @@ def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:
             if before and before.keys() != known.keys():
                 coordinator = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
                 ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=_POLL_SECONDS * 10)
+
+
+def forget_reservation(train_run_id: str) -> None:
+    """Give back what the controller of this run of Ray Train had reserved, and cannot give back: it is gone.
+
+    Else the next one waits until the reservation lapses, after 3 minutes.
+    """
+    with suppress(Exception):  # where Ray itself is gone, so is this
+        coordinator = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
+        ray.get(coordinator.cancel_request.remote(requester_id=f"train-{train_run_id}"), timeout=_POLL_SECONDS * 10)

@@ -23,7 +23,7 @@ from ray.train.torch import TorchTrainer
 
 from launcher.cluster import Session, lost_process, ray_cluster
 from launcher.head import answers
-from launcher.node_watch import nodes_watched
+from launcher.node_watch import forget_reservation, nodes_watched
 from launcher.plan import plan_job
 from launcher.ray_words import WorkerRecord, in_a_sentence
 from launcher.torch_group import TorchGroupConfig
@@ -161,7 +161,7 @@ def _fit(request: TrainerRequest) -> None:
         "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
     }
     run = RunFolder(job.sft.run.dir)
-    TorchTrainer(
+    trainer: Any = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": job.sft.model_dump(mode="json", by_alias=True),
@@ -185,7 +185,12 @@ def _fit(request: TrainerRequest) -> None:
             failure_config=FailureConfig(max_failures=_MOST_STARTS),
             callbacks=[WorkerRecord(run)],  # type: ignore[list-item]  # the stubs are of Ray Train's first version
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except ray.exceptions.RayError:
+        forget_reservation(trainer.train_run_context.run_id)
+        raise
 
 
 def _samples_are_due(request: TrainerRequest) -> bool:
