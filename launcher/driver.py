@@ -18,7 +18,7 @@ from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
 from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import read_json
+from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -28,6 +28,7 @@ from sft.model.first_look import look_at
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
+from sft.training.last_words import describe_end
 from sft.training.run_record import anchor_paths
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -103,9 +104,15 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 
 
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
+    number = run.latest_attempt()
+    path = run.attempt(number) / "ended.json"
     if outcome.kind == "gave up":
+        if number >= request.first_attempt and not path.is_file():
+            write_json(path, {"why": "failed", "message": outcome.text})  # for who looks at the run later
         return _say_failed(outcome.text, run, console)
-    ended = read_json(run.attempt(run.latest_attempt()) / "ended.json") if request.trains else {"why": "done"}
+    if not request.trains:
+        return DONE
+    ended = read_json(path) if path.is_file() else {"why": "failed", "message": describe_end(path.parent)}
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":
