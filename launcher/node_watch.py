@@ -24,7 +24,7 @@ def nodes_watched(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(10 * _POLL_SECONDS)
+        thread.join(2 * _POLL_SECONDS)  # no longer: it may wait for a Ray that is gone
 
 
 def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:

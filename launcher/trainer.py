@@ -85,7 +85,7 @@ def _work(session: Session, request: TrainerRequest) -> dict[str, str | None]:
         run = RunFolder(request.job.sft.run.dir)
         return {"is": "gave up", "text": describe_end(run.attempt(run.latest_attempt()))}
     except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
-        return {"is": "lost", "text": f"what Ray ran beside the workers was lost: {in_a_sentence(error)}"}
+        return {"is": "lost", "text": f"Ray Train's controller was lost: {in_a_sentence(error)}"}
     return {"is": "finished"}
 
 
@@ -113,40 +113,40 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
             EventLog(run.attempt(number), "nodes").add("lost", text, how=NODE, node=name)
 
     threading.Thread(target=do, name="ray-train", daemon=True).start()
-    is_lost = _LostOwnRay() if session.is_own else _LostHead(session)
+    watch = _RayWatch(session)
     with nodes_watched(tell_of_node):
         while not wait([ended], timeout=_LOOK_SECONDS).done:
-            if text := is_lost():
+            if text := watch.what_is_lost():
                 raise LostError(text)
         if ended.exception() is not None:
             # Ray says that an actor is gone before it is seen that its raylet is.
             time.sleep(_LOOK_SECONDS)
-            if text := is_lost():
+            if text := watch.what_is_lost(patience_seconds=0):
                 raise LostError(text) from ended.exception()
         ended.result()
 
 
-class _LostOwnRay:
-    """Which process of the Ray that was started here is gone."""
-
-    def __call__(self) -> str | None:
-        return lost_process()
-
-
-class _LostHead:
-    """Whether the head of a cluster has been silent for nearly as long as Ray bears, which then ends this process."""
+class _RayWatch:
+    """Sees what of Ray is gone: a process of one of our own, or the head of a cluster."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._heard_at = time.monotonic()
-        self._patience = max(2.0, float(os.environ.get(_RECONNECT_SECONDS, 60)) - 3)
+        # A little less than Ray's, which then ends this process.
+        self._patience_seconds = max(2.0, float(os.environ.get(_RECONNECT_SECONDS, 60)) - 3)
 
-    def __call__(self) -> str | None:
-        if answers(self._session.address):
+    def what_is_lost(self, patience_seconds: float | None = None) -> str | None:
+        """In words; None while all is there, or the head has been silent for no longer than that."""
+        session = self._session
+        if session.is_own:
+            return lost_process()
+        if answers(session.address):
             self._heard_at = time.monotonic()
-        if time.monotonic() - self._heard_at < self._patience:
             return None
-        return f"the head of {self._session.where} is gone: nothing answers at {self._session.address}"
+        patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
+        if time.monotonic() - self._heard_at < patience_seconds:
+            return None
+        return f"the head of {session.where} is gone: nothing answers at {session.address}"
 
 
 def _fit(request: TrainerRequest) -> None:
