@@ -7,7 +7,7 @@ sees how a worker ended, so it writes that down (`WorkerRecord`) before it start
 import re
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.train import UserCallback
 
 from sft.run_events import EventLog
@@ -26,6 +26,8 @@ _DETAIL = re.compile(r"\s*(class_name|actor_id|pid|name|namespace|ip)\b.*: ?|The
 def in_a_sentence(error: BaseException) -> str:
     """What became of a process or node, from the error that Ray raises for it."""
     text = str(_cause(error))
+    if isinstance(_cause(error), ActorUnavailableError):
+        return "its process does not answer any more"
     if "running low on memory" in text or "out of memory" in text.lower().replace("oom killer", ""):
         used = _MEMORY.search(text)
         return f"Ray ended it because its node was out of memory{f' ({used[1]})' if used else ''}"

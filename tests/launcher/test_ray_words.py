@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
-from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayError
 from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
@@ -48,6 +48,7 @@ def died(text: str) -> ActorDiedError:
             died("The actor is dead because its owner has died. Owner Id: 8e"),
             "the process that had started it was gone",
         ),
+        (ActorUnavailableError("RpcError: Connection refused", b"\0" * 16), "its process does not answer any more"),
         (died("Something that is new."), "Something that is new."),
         (died("x" * 5000), "x" * 300),
     ],
