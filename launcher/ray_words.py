@@ -7,7 +7,7 @@ sees how a worker ended, so it writes that down (`WorkerRecord`) before it start
 import re
 from typing import Any
 
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.train import UserCallback
 
 from sft.run_events import EventLog
@@ -59,7 +59,8 @@ class WorkerRecord(UserCallback):
             return
         events = EventLog(self._run.attempt(number), "controller")
         for rank, error in sorted(worker_exceptions.items()):
-            if isinstance(_cause(error), RayActorError):
+            # A rank that has met one of Ray's errors itself has written that down.
+            if isinstance(_cause(error), RayError):
                 events.add("lost", in_a_sentence(error), how=GONE, rank=rank)
             else:
                 follows = follows_from_a_loss(error)

@@ -72,3 +72,12 @@ def test_the_controller_writes_down_how_the_workers_ended(tmp_path: Path) -> Non
     assert describe_end(run.attempt(1)) == (
         "rank 2 (node n2, pid 102) was gone: its node was lost (health check failed due to missing too many heartbeats)"
     )
+
+
+def test_a_worker_that_ray_ends_for_want_of_memory_is_the_cause(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_json(run.attempt(1) / "rank-00001.json", {"pid": 101, "node": "n1"})
+    error = WorkerHealthCheckFailedError("A worker health check failed.", OutOfMemoryError(NO_MEMORY))
+    WorkerRecord(run).after_exception(None, {1: error})
+    why = describe_end(run.attempt(1))
+    assert why.startswith("rank 1 (node n1, pid 101) was gone: Ray ended it because its node was out of memory")
