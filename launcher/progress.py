@@ -134,7 +134,7 @@ class _Happenings:
     def _is_known(self, number: int, event: Event) -> bool:
         if event.kind == "resumed":
             return number == self._first  # the first beginning is what the bar shows
-        if event.kind == "failed" and event.facts.get("of") == "machine":
+        if event.kind in ("lost", "released") or (event.kind == "failed" and event.facts.get("of") == "machine"):
             return True  # the next attempt says who was gone
         return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
 

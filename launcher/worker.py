@@ -18,6 +18,7 @@ import torch
 
 from launcher.outlook import Outlook
 from launcher.staging import fetch_as_task
+from launcher.torch_group import group_is_used_by
 from sft.config import SftConfig
 from sft.printable import fit_to_print
 from sft.run_folder import RunFolder
@@ -60,6 +61,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         # Nothing can be written down of this start, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)
         raise
+    group_is_used_by(attempt)
     _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
     outlook = Outlook(
         world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
@@ -72,6 +74,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise
+    group_is_used_by(None)
 
 
 def _redirect_output(path: Path) -> None:

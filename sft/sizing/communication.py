@@ -37,9 +37,7 @@ class Communication(NamedTuple):
         return self.reducing + (self.gathering_with_hpz if self.has_hpz else self.gathering)
 
 
-def step_communication(
-    shape: ModelShape, setting: Setting, traffic: Traffic, nodes: Nodes, has_hpz: bool
-) -> Communication | None:
+def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, nodes: Nodes) -> Communication | None:
     """The network's part of a step; None where all workers are in one node, or its bandwidth is not known.
 
     Args:
@@ -47,7 +45,6 @@ def step_communication(
         setting: of the stage.
         traffic: of a step of the same (see `step_traffic`).
         nodes: the workers of one share its network.
-        has_hpz: whether the config asks for it.
     """
     if nodes.network_gb_per_second is None or setting.num_workers <= nodes.workers_per_node:
         return None
@@ -57,6 +54,6 @@ def step_communication(
         traffic.gathered / bandwidth,
         min(once, traffic.gathered) / bandwidth,
         traffic.reduced / bandwidth,
-        has_hpz,
+        setting.num_copy_ranks > 1,
         math.ceil(setting.numbers.num_bytes * shape.num_parameters / nodes.workers_per_node),
     )

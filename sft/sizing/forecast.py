@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.config import SftConfig
-from sft.engine.zero3_config import build_zero3_config
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
@@ -168,7 +167,7 @@ def _forecast_stage(
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         if hardware.nodes is not None:
-            communication = step_communication(shape, setting, traffic, hardware.nodes, _has_hpz(config))
+            communication = step_communication(shape, setting, traffic, hardware.nodes)
         of_a_step = counts or _full_packs(config, index, train.packs_per_step)
         flops = training_flops(shape, of_a_step) / ((num_steps or 1) if counts else 1)
         arithmetic_seconds = step_seconds = _seconds(config, hardware, flops)
@@ -227,11 +226,6 @@ def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, har
     job = Job(config, shape, largest, num_workers)
     most, changes = largest_micro_packs(job, capacity), tuple(advise(job, capacity))
     return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
-
-
-def _has_hpz(config: SftConfig) -> bool:
-    zero: Any = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
-    return int(zero.get("zero_hpz_partition_size", 1)) > 1
 
 
 def _node_findings(nodes: Nodes, num_workers: int) -> list[str]:

@@ -9,6 +9,7 @@ The first rank holds the run folder's lock, as the driver does under Ray. Each r
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -131,10 +132,9 @@ def _process_group(world: World, timeout: timedelta) -> Iterator[None]:
     else:
         # One rank under plain python; torch's stubs do not name HashStore.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Only of a group that is whole: with NCCL this waits for kernels, whose peers never come where a rank has failed.
+    dist.destroy_process_group()
 
 
 @contextmanager
@@ -179,5 +179,19 @@ def _world() -> World:
     )
 
 
+def _run_and_exit(arguments: list[str]) -> None:
+    """Where the group was left, the process ends at once: the interpreter's own end would wait for it, as above."""
+    try:
+        code = main(arguments)
+    except BaseException:  # the edge of the process
+        traceback.print_exc()
+        code = EXIT_FAILED
+    if dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _run_and_exit(sys.argv[1:])

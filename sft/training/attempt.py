@@ -1,9 +1,11 @@
 """An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
 
 attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl,hung.json} · ended.json
+    controller.events.jsonl · driver.events.jsonl (what Ray knows of its end)
 """
 
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,13 @@ class Attempt:
     folder: Path
     events: EventLog
     position: Position = field(default_factory=Position)
+    released: threading.Event = field(default_factory=threading.Event)
+    """Set before the group of this rank is taken down: what fails from then on is no fault of the program."""
+
+    def release(self) -> None:
+        """Say that this rank is alive, and that its group will now be taken down; from any thread."""
+        self.released.set()
+        self.events.add("released", f"{self.position}: the group is ended")
 
 
 def begin_attempt(run: RunFolder, world: World) -> Attempt:

@@ -15,8 +15,9 @@ from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.curriculum import run_curriculum
-from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
+from sft.training.failures import pause_seconds, read_history, record_failure, why_to_give_up
 from sft.training.hang_watch import HangWatch
+from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
@@ -73,7 +74,7 @@ def run_watched(
         _end(attempt, world.is_first, "regroup")
         raise
     except BaseException as error:
-        record_failure(attempt.events, error, attempt.position)
+        record_failure(attempt, error)
         raise
     finally:
         watch.stop()
