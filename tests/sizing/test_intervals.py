@@ -107,6 +107,6 @@ def test_a_step_takes_as_long_as_a_slow_network(tmp_path: Path) -> None:
     assert arithmetic is not None
     assert network is not None
     assert network > arithmetic
-    hpz = step(5, "deepspeed.extra={zero_optimization: {zero_hpz_partition_size: 8}}")[1]
+    hpz = step(5, "deepspeed.hpz_partition_size=8")[1]
     assert hpz is not None
     assert hpz < network
