@@ -2,3 +2,5 @@
 
 training ▶ checkpoint, evaluation ▶ engine ▶ model ▶ data ▶ schema, config, step_plan, … (imports go this way only)
 """
+
+__version__ = "0.1.0"

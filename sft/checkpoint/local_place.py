@@ -13,6 +13,7 @@ from typing import Any
 
 from sft.atomic_files import count_receipts, is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
+from sft.progress import Progress
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -31,6 +32,7 @@ class LocalPlace:
     def __init__(self, folder: Path) -> None:
         """The folder is made by the first save."""
         self._folder = folder
+        self.progress = Progress()
 
     def steps(self) -> list[int]:
         """All `step-*` folders; see `Place`."""
@@ -48,7 +50,7 @@ class LocalPlace:
         """Write into the folder aside; see `Place`."""
         aside = self._aside(key)
         aside.mkdir(parents=True, exist_ok=True)
-        leave_receipt(aside / name, write(aside / name))
+        leave_receipt(aside / name, write(aside / name), self.progress.tell)
 
     def num_parts(self, key: SaveKey) -> int:
         """Receipts in the folder aside; see `Place`."""

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sft.progress import Progress
+
 
 class SaveKey(NamedTuple):
     """One save: no two have the same, so what a failed or killed one has left is never taken for another's."""
@@ -31,6 +33,9 @@ Receipts = Mapping[str, Mapping[str, Any]]
 
 class Place(Protocol):
     """The checkpoints of one stage. Whatever fails raises an `OSError`."""
+
+    progress: Progress
+    """Counts what is written, read, hashed, moved and found here, in any thread."""
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints here, in order; also of remains that must have been published once."""

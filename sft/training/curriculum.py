@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
@@ -24,6 +25,7 @@ from sft.evaluation.heldout import HeldoutSet
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
+from sft.training.hang_watch import leave_waiting_to_the_watch
 from sft.training.layout import settle_layout
 from sft.training.stage import StageInputs, run_stage
 from sft.training.staging import Fetch
@@ -68,8 +70,9 @@ def run_curriculum(
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
             plan = PackPlan.open(folder.packs)
-            attempt.position.enter("load", stage=stage.name)
+            attempt.position.enter("load", stage=stage.name, also_counts=_num_collectives)
             engine = build(config, stage.optimizer, model_path, world)
+            leave_waiting_to_the_watch()
             inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
             finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one, which is full of reference cycles.
@@ -84,6 +87,14 @@ def run_curriculum(
             delete_stage_checkpoints(stage_place(config.checkpoint, folder), partial(attempt.events.add, "checkpoint"))
         model_path = str(folder.model)
     return True
+
+
+def _num_collectives() -> int:
+    """How many the ranks have begun: each module that is loaded into shards takes some."""
+    if not dist.is_initialized():
+        return 0
+    group: Any = dist.distributed_c10d._get_default_group()  # torch's stubs leave the method out
+    return int(group._get_sequence_number_for_group())
 
 
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:

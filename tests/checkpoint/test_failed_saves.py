@@ -172,7 +172,7 @@ def test_closing_does_not_wait_for_a_rank_that_is_dead(tmp_path: Path) -> None:
         else:
             rank.leave()
         started = time.monotonic()
-        store.close(patience_seconds=0.2)
+        store.close(quiet_seconds=0.2)
         assert time.monotonic() - started < 10
 
     run_ranks(2, main)

@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -97,7 +98,7 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
     place = LocalPlace(folder)
-    reader = open_newest_good(place, engine.world, engine.all_reduce_max, print, engine.local_spans())
+    reader = open_newest_good(place, RankGroup(engine.world, engine.all_reduce_max), print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
@@ -113,12 +114,11 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointStore(
         LocalPlace(folder / "checkpoints"),
-        world,
+        RankGroup(world, engine.all_reduce_max),
         attempt=1,
         retention=Retention(keep_last=2),
         asynchronous=True,
         max_failed_saves=1,
-        agree=lambda mine: bool(engine.all_reduce_max(torch.tensor([float(mine)])).item()),
         report=print,
     )
     checkpoints.save(saved_at, engine.local_state(), {"num_updates": saved_at})
