@@ -25,7 +25,7 @@ T = TypeVar("T")
 Reduce = Callable[[Tensor], Tensor]
 """The element-wise largest over all ranks of equally long int64 tensors on the CPU; all ranks call it together."""
 
-_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.01, 1.0
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.01, 0.2
 _DONE, _FAILED = 2**62, 2**62 + 1
 """In the place of a count."""
 

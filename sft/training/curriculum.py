@@ -6,6 +6,7 @@ rank waits for another to prepare data.
 
 import gc
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ from sft.evaluation.heldout import HeldoutSet
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
-from sft.training.hang_watch import leave_waiting_to_the_watch
 from sft.training.layout import settle_layout
 from sft.training.stage import StageInputs, run_stage
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
+
+_NEVER = timedelta(days=14)
+"""As a timeout in milliseconds it still fits into 32 bits, as which torch passes some."""
 
 BuildEngine = Callable[[SftConfig, OptimizerConfig, str, World], Engine]
 
@@ -72,7 +75,7 @@ def run_curriculum(
             plan = PackPlan.open(folder.packs)
             attempt.position.enter("load", stage=stage.name, also_counts=_num_collectives)
             engine = build(config, stage.optimizer, model_path, world)
-            leave_waiting_to_the_watch()
+            _leave_waiting_to_the_watch()
             inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
             finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one, which is full of reference cycles.
@@ -87,6 +90,14 @@ def run_curriculum(
             delete_stage_checkpoints(stage_place(config.checkpoint, folder), partial(attempt.events.add, "checkpoint"))
         model_path = str(folder.model)
     return True
+
+
+def _leave_waiting_to_the_watch() -> None:
+    """No collective gives up by itself, as it would after its process was suspended: that is for the watch to judge."""
+    if dist.is_initialized():
+        # Also of the groups that the engine has made.
+        for group in dist.distributed_c10d._world.pg_map:
+            dist.distributed_c10d._set_pg_timeout(_NEVER, group)
 
 
 def _num_collectives() -> int:

@@ -15,11 +15,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from sft.atomic_files import read_json, write_json
 from sft.run_events import EventLog
@@ -30,16 +27,6 @@ EXIT_HUNG = 4
 
 _LONGEST_GRACE_SECONDS = 10.0
 """So long the ranks wait for each other's reports: they have seen the same hang, but not at the same moment."""
-
-_NEVER = timedelta(days=14)
-"""As a timeout in milliseconds it still fits into 32 bits, as which torch passes some."""
-
-
-def leave_waiting_to_the_watch() -> None:
-    """From here on no collective of this process gives up by itself, as it would after having been suspended."""
-    if dist.is_initialized():
-        for group in dist.distributed_c10d._world.pg_map:
-            dist.distributed_c10d._set_pg_timeout(_NEVER, group)
 
 
 class HangWatch:
