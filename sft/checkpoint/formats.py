@@ -8,7 +8,7 @@ that any version can say so, all of them keep `kind`, `format` and `written_by`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def read_checkpoint_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def with_spans(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The manifest with `sizes` and `spans`; of format 1 those of the files that are in the folder.
+def with_spans(manifest: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The manifest with `sizes` and `spans`; of format 1 those of the named files.
 
     Raises:
         DamagedError: a file does not tell them.
@@ -67,9 +67,7 @@ def with_spans(manifest: dict[str, Any], folder: Path) -> dict[str, Any]:
         return manifest
     sizes: dict[str, int] = {}
     spans: dict[str, dict[str, list[int]]] = {}
-    for name in sorted(manifest["files"]):
-        if not (folder / name).is_file():
-            continue
+    for name in names:
         spans[name] = {}
         try:
             with safe_open(folder / name, framework="pt") as file:

@@ -113,7 +113,7 @@ def _open(
         try_again(lambda: place.bring(step, names, folder), what, report)
         if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
             return "; ".join(problems)
-        return CheckpointReader(folder, held.pop_all())
+        return CheckpointReader(folder, held.pop_all(), names)
 
 
 def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:

@@ -2,14 +2,16 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sft.atomic_files import check_files, read_manifest
+from sft.atomic_files import MANIFEST, DamagedError, check_listed, read_manifest
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
 from sft.checkpoint.places import Place
 from sft.verification.findings import Findings, Kind
 
@@ -34,6 +36,8 @@ class Artifact:
     """Has files of it in the opened folder."""
     is_gone: Callable[[], bool]
     """Whether it was deleted, as it may be, since it was found."""
+    read: Callable[[Path], Mapping[str, Any]] = read_manifest
+    """Its manifest, held to its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +62,31 @@ def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
         partial(place.opened, step),
         partial(place.bring, step),
         partial(_is_gone, place, step),
+        read_checkpoint_manifest,
     )
 
 
 def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: ReportProgress) -> ArtifactsChecked:
     """Hash every file of these. One that is deleted meanwhile, as it may be, is left out."""
     wrong: defaultdict[Artifact, list[str]] = defaultdict(list)
-    sizes: dict[tuple[Artifact, str], int] = {}
+    files: dict[Artifact, Mapping[str, Any]] = {}
     for artifact in artifacts:
         try:
             with artifact.opened() as folder:
-                wrong[artifact] += check_files(folder, [])  # of the manifest only
-                files = {} if wrong[artifact] else read_manifest(folder)["files"]
-            sizes |= {(artifact, name): int(entry["num_bytes"]) for name, entry in files.items()}
+                files[artifact] = artifact.read(folder)["files"]
+        except DamagedError as error:
+            wrong[artifact].append(f"{MANIFEST}: {error.reason}")
+        except FileNotFoundError:
+            wrong[artifact].append(f"{MANIFEST} is missing")
+        except OtherVersionError as error:
+            wrong[artifact].append(str(error))
         except OSError as error:
             wrong[artifact].append(f"it cannot be read: {error}")
+    sizes = {(a, name): int(entry["num_bytes"]) for a, entries in files.items() for name, entry in entries.items()}
     num_done, total = 0, sum(sizes.values())
     report("hashing", num_done, total)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as threads:
-        futures = {threads.submit(_check_file, artifact, name): (artifact, name) for artifact, name in sizes}
+        futures = {threads.submit(_check_file, a, files[a], name): (a, name) for a, name in sizes}
         for future in as_completed(futures):
             wrong[futures[future][0]] += future.result()
             num_done += sizes[futures[future]]
@@ -90,11 +100,11 @@ def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: R
     return ArtifactsChecked(len(left), sum(left), frozenset(artifact.where for artifact in damaged))
 
 
-def _check_file(artifact: Artifact, name: str) -> list[str]:
+def _check_file(artifact: Artifact, files: Mapping[str, Any], name: str) -> list[str]:
     try:
         with artifact.opened() as folder:
             artifact.bring([name], folder)
-            return check_files(folder, [name])
+            return check_listed(folder, files, [name])
     except OSError as error:
         return [f"{name} cannot be read: {error}"]
 

@@ -3,12 +3,15 @@
 import copy
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
@@ -32,7 +35,7 @@ from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import run_curriculum
+from sft.training.curriculum import _leave_waiting_to_the_watch, _num_collectives, run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import StepExchange, Wished
 from sft.training.wishes import Wishes
@@ -286,3 +289,25 @@ def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
         prepared = Workload.from_json(workload)
         finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
     return finished
+
+
+def waits_after_its_timeout(settings: dict[str, Any], world: World) -> bool:
+    """The first rank waits for the second, which comes later than the timeout of the group allows."""
+    set_timeout(timedelta(seconds=1))
+    if settings["is_left_to_the_watch"]:
+        _leave_waiting_to_the_watch()
+    if not world.is_first:
+        time.sleep(2.5)
+    try:
+        dist.all_reduce(torch.zeros(1))
+    except RuntimeError:
+        return False
+    return True
+
+
+def collectives_of_loading(settings: dict[str, Any], world: World) -> list[int]:
+    """How many collectives were counted before and after a model was loaded, and how many parameters it has."""
+    config = SftConfig.model_validate(settings["config"])
+    before = _num_collectives()
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    return [before, _num_collectives(), len(list(engine.hf_model.parameters()))]
