@@ -24,7 +24,6 @@ from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.worker import train_worker
-from sft.atomic_files import read_json
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -39,7 +38,8 @@ from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.failures import describe_end
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import collective_timeout
+from sft.training.run_storage import why_unusable
+from sft.training.watched_run import collective_timeout, read_end
 from sft.training.workload import Workload
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -104,7 +104,8 @@ def _train(job: JobConfig, num_stages: int, console: Console) -> int:
             with RunProgress(stages, run, console), nodes_watched() if plan.is_elastic else nullcontext():
                 exit_code = _fit(job, plan, workload, run, console)
             if exit_code != DONE:
-                write_report(run)
+                if why_unusable(run) is None:
+                    write_report(run)
                 return exit_code
         if _samples_are_missing(job, run, workload):
             _answer_samples(job, run, workload, store)
@@ -159,7 +160,7 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
         began = run.latest_attempt() >= first_attempt
         why = describe_end(run.attempt(run.latest_attempt())) if began else _last_line(error)
         return _say_failed(why, run, console)
-    ended = read_json(run.attempt(run.latest_attempt()) / "ended.json")
+    ended = read_end(run)
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":

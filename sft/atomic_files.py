@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,10 @@ class DamagedError(ValueError):
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that readers see the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("w", encoding="utf-8") as file:
+    with _replaced(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
     sync_folder(path.parent)
 
 
@@ -59,9 +57,21 @@ def sync_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that can be made again: whole or absent after a kill, but not synced against a power cut."""
+    with _replaced(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the other's place; on a disk that is full, nothing of it is left."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    aside.write_bytes(content)
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -32,6 +32,7 @@ class LocalPlace:
     def __init__(self, folder: Path) -> None:
         """The folder is made by the first save."""
         self._folder = folder
+        self._is_made = False
         self.progress = Progress()
 
     def steps(self) -> list[int]:
@@ -49,7 +50,9 @@ class LocalPlace:
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
         """Write into the folder aside; see `Place`."""
         aside = self._aside(key)
-        aside.mkdir(parents=True, exist_ok=True)
+        # A folder that is deleted later was deleted by somebody: the save fails, and says so.
+        aside.mkdir(parents=not self._is_made, exist_ok=True)
+        self._is_made = True
         leave_receipt(aside / name, write(aside / name), self.progress.tell)
 
     def num_parts(self, key: SaveKey) -> int:

@@ -40,6 +40,8 @@ class Publisher:
         def publish() -> None:
             # A local place takes the receipts away as it publishes: a further try has those of the first.
             receipts.update(self.place.receipts(key))
+            if len(receipts) < self.world_size:
+                raise FileNotFoundError(f"parts of {self.place.where(key.step)} are gone that were written before")
             spans = {name: receipt["spans"] for name, receipt in receipts.items()}
             if self.before_publish is not None:
                 self.before_publish()

@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,30 +86,42 @@ class HangWatch:
         sys.stderr.write(f"No progress for {self._timeout:.0f} s at {position}. Where the threads of this rank are:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
-        place = {
+        report = {
             "node": self._world.node,
             "pid": os.getpid(),
             "where": str(position),
             "passed": position.num_passed,
             "waits_for": position.progress.waits_for,
         }
-        write_json(self._report_path(self._world.rank), place)
+        path = self._report_path(self._world.rank)
+        with self._whatever_the_disk_says():
+            write_json(path, report)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
         if self._stopped.is_set() or position.mark() != mark:
-            self._report_path(self._world.rank).unlink(missing_ok=True)
+            with self._whatever_the_disk_says():
+                path.unlink(missing_ok=True)
             sys.stderr.write(f"It goes on, at {position}.\n")
             sys.stderr.flush()
             return False
-        if self._is_first_to_report():
-            text = describe_hang(self._read_reports(), self._read_ranks())
-            self._events.add("hung", text, where=str(position))
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        with self._whatever_the_disk_says():
+            if self._is_first_to_report():
+                text = describe_hang(self._read_reports(), self._read_ranks())
+                self._events.add("hung", text, where=str(position))
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
         return True
+
+    @contextmanager
+    def _whatever_the_disk_says(self) -> Iterator[None]:
+        """One that is full or gone does not keep a hang from being ended."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"The attempt's folder cannot be used: {error}\n")
 
     def _is_first_to_report(self) -> bool:
         """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
-        return min(self._folder.glob("rank-*.hung.json")) == self._report_path(self._world.rank)
+        return min(self._folder.glob("rank-*.hung.json"), default=None) == self._report_path(self._world.rank)
 
     def _report_path(self, rank: int) -> Path:
         return self._folder / f"rank-{rank:05d}.hung.json"

@@ -1,12 +1,14 @@
 """One attempt from its first word to its last: another try only where it helps, the hang watch, and why it ended."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from sft.atomic_files import read_json, write_json
+from sft.checkpoint.store import CheckpointError
 from sft.config import SftConfig
 from sft.data.staging import fetch_packs
 from sft.engine.zero3 import Zero3Engine
@@ -18,6 +20,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
 from sft.training.hang_watch import HangWatch
 from sft.training.loop import RegroupError
+from sft.training.run_storage import why_unusable
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
@@ -73,8 +76,15 @@ def run_watched(
         _end(attempt, world.is_first, "regroup")
         raise
     except BaseException as error:
-        record_failure(attempt.events, error, attempt.position)
-        raise
+        is_of_storage = isinstance(error, OSError | CheckpointError)
+        why_not = why_unusable(RunFolder(config.run.dir)) if is_of_storage else None
+        if why_not is None:
+            record_failure(attempt.events, error, attempt.position)
+            raise
+        _end(attempt, True, "failed", why_not)
+        if world.size > 1:
+            raise TrainingError(why_not) from error
+        return "failed"
     finally:
         watch.stop()
 
@@ -85,9 +95,22 @@ def collective_timeout(hang_timeout_seconds: float) -> timedelta:
 
 
 def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
-    if is_mine:
-        write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
+    if is_mine and attempt.folder.is_dir():
+        # On a disk that is full there may be no room for it: the next start, or whoever asks, finds that out again.
+        with suppress(OSError):
+            write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
     return why
+
+
+def read_end(run: RunFolder) -> dict[str, Any]:
+    """Why the last attempt ended, with its message; where that is not written down, what is wrong with the folder."""
+    ended = _read_end(run.attempt(run.latest_attempt()))
+    if ended is not None:
+        return ended
+    unknown = (
+        "the ranks ended without saying why. Their logs may tell; the same command goes on from the last checkpoint."
+    )
+    return {"why": "failed", "message": why_unusable(run) or unknown}
 
 
 def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
