@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from sft.atomic_files import is_published
 from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.planning.pack_plan import PackPlan
@@ -23,8 +24,10 @@ from sft.data.staging import fetch_packs
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet
+from sft.model.weight_files import finder, weight_files
+from sft.progress import Progress
 from sft.run_folder import RunFolder
-from sft.training.agreement import raise_on_all_ranks
+from sft.training.agreement import all_reduce_max, raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.stage import StageInputs, run_stage
@@ -73,6 +76,7 @@ def run_curriculum(
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
             plan = PackPlan.open(folder.packs)
+            _fetch_weights(model_path, world, attempt)
             attempt.position.enter("load", stage=stage.name, also_counts=_num_collectives)
             engine = build(config, stage.optimizer, model_path, world)
             _leave_waiting_to_the_watch()
@@ -90,6 +94,20 @@ def run_curriculum(
             delete_stage_checkpoints(stage_place(config.checkpoint, folder), partial(attempt.events.add, "checkpoint"))
         model_path = str(folder.model)
     return True
+
+
+def _fetch_weights(model_path: str, world: World, attempt: Attempt) -> None:
+    """Have a model of the Hub on every node: one rank of each fetches it, the others wait as long as that goes on."""
+    if Path(model_path).expanduser().is_dir():
+        return
+    attempt.position.enter("download")
+    fetched = Progress()
+
+    def fetch() -> None:
+        if world.local_rank == 0:
+            weight_files(model_path, finder(model_path, download=True, tell=fetched.tell))
+
+    RankGroup(world, all_reduce_max, attempt.position.progress).run(fetch, fetched)
 
 
 def _leave_waiting_to_the_watch() -> None:
