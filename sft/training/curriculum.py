@@ -26,7 +26,7 @@ from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet
 from sft.model.weight_files import finder, weight_files
 from sft.progress import Progress
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, StageFolder
 from sft.training.agreement import all_reduce_max, raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
@@ -89,11 +89,23 @@ def run_curriculum(
                 return False
             if dist.is_initialized():
                 dist.barrier()
-        if world.is_first and not config.checkpoint.keep_stage_ends:
+        if not config.checkpoint.keep_stage_ends:
             # Also of a stage that was finished before: a killed start may have left them.
-            delete_stage_checkpoints(stage_place(config.checkpoint, folder), partial(attempt.events.add, "checkpoint"))
+            _delete_checkpoints(config, folder, world, attempt)
         model_path = str(folder.model)
     return True
+
+
+def _delete_checkpoints(config: SftConfig, folder: StageFolder, world: World, attempt: Attempt) -> None:
+    """The first rank deletes a finished stage's checkpoints; the others wait as long as that goes on."""
+    attempt.position.enter("delete checkpoints")
+    place = stage_place(config.checkpoint, folder)
+
+    def delete() -> None:
+        if world.is_first:
+            delete_stage_checkpoints(place, partial(attempt.events.add, "checkpoint"))
+
+    RankGroup(world, all_reduce_max, attempt.position.progress).run(delete, place.progress)
 
 
 def _fetch_weights(model_path: str, world: World, attempt: Attempt) -> None:

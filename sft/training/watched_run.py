@@ -90,7 +90,7 @@ def run_watched(
 
 
 def collective_timeout(hang_timeout_seconds: float) -> timedelta:
-    """For the process group: longer than the hang watch takes, which can say who is to blame."""
+    """For the process group while it starts: longer than the hang watch takes, which can say who is to blame."""
     return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
