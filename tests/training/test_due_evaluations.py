@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sft.checkpoint.local_place import published_steps
 from sft.config import SftConfig
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -49,7 +50,7 @@ def test_what_a_stop_has_left_out_is_made_up(job: dict[str, Any]) -> None:
 
 
 def test_a_stop_in_the_last_step_of_a_stage_leaves_its_end_to_the_next_start(job: dict[str, Any]) -> None:
-    job = {**job, "stages": [{**job["stages"][0], "budget": {"steps": 1}}]}
+    job = {**job, "stages": [{**job["stages"][0], "budget": {"steps": 1}}], "checkpoint": {"keep_stage_ends": False}}
     config = SftConfig.model_validate(job)
     run = RunFolder(config.run.dir)
     again = (job, prepare_workload(config)[0].as_json())
@@ -57,7 +58,9 @@ def test_a_stop_in_the_last_step_of_a_stage_leaves_its_end_to_the_next_start(job
     assert run_ranks(1, "run_jobs", {"jobs": [again]}) == [False]
     stage = run.stage(0, "broad")
     assert not stage.model.exists()
+    assert published_steps(stage.checkpoints) == [1]
     run.stop_file.unlink()
     assert run_ranks(1, "run_jobs", {"jobs": [again]}) == [True]
     assert stage.complete.is_file()
     assert evaluated(run) == ["0-broad", "base"]
+    assert published_steps(stage.checkpoints) == []
