@@ -5,6 +5,7 @@ attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,even
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +66,8 @@ def _make_folder(run: RunFolder, world: World) -> int:
         folder.mkdir(parents=True)
         write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
     except OSError:
+        with suppress(OSError):
+            folder.rmdir()
         if why_unusable(run) is None:
             raise
         return _NONE
