@@ -30,9 +30,8 @@ class LocalPlace:
     """A `Place` in a folder of a local or shared file system."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder is made by the first save."""
+        """The folder is made when saving begins."""
         self._folder = folder
-        self._is_made = False
         self.progress = Progress()
 
     def steps(self) -> list[int]:
@@ -50,9 +49,9 @@ class LocalPlace:
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
         """Write into the folder aside; see `Place`."""
         aside = self._aside(key)
-        # A folder that is deleted later was deleted by somebody: the save fails, and says so.
-        aside.mkdir(parents=not self._is_made, exist_ok=True)
-        self._is_made = True
+        # What lies above was there at the start. If it is gone, the save fails, and nothing is made in its place.
+        self._folder.mkdir(exist_ok=True)
+        aside.mkdir(exist_ok=True)
         leave_receipt(aside / name, write(aside / name), self.progress.tell)
 
     def num_parts(self, key: SaveKey) -> int:
@@ -81,7 +80,8 @@ class LocalPlace:
         shutil.rmtree(self._aside(key), ignore_errors=True)
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Delete other attempts' folders aside, and what is half deleted; see `Place`."""
+        """Make the folder, delete other attempts' folders aside, and what is half deleted; see `Place`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         for partial in self._folder.glob(".step-*.partial"):
             if f".attempt-{attempt:04d}-" not in partial.name:
                 shutil.rmtree(partial, ignore_errors=True)

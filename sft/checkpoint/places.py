@@ -70,7 +70,7 @@ class Place(Protocol):
         ...
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Remove what saves of other attempts than this one have left."""
+        """Saving begins: remove what saves of other attempts than this one have left."""
         ...
 
     def delete(self, step: int) -> None:
