@@ -1,5 +1,6 @@
 """A save that fails is tried again, told and counted; training goes on, until too many in a row have failed."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -200,6 +201,24 @@ def test_after_an_error_a_save_under_way_is_published_as_long_as_it_goes_on(tmp_
 
     run_ranks(2, main)
     assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
+
+
+def test_what_is_deleted_before_the_first_save_is_not_made_again(tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+
+    def main(rank: Rank) -> None:
+        store = rank.store(LocalPlace(stage / "checkpoints"))
+        rank.agree(True)
+        if rank.world.is_first:
+            shutil.rmtree(stage)
+        rank.agree(True)
+        store.save(1, state_of(1, rank.world), {"num_updates": 0})
+        assert not store.finish()
+        store.close()
+        assert "FileNotFoundError" in rank.reports[-1]
+
+    run_ranks(2, main)
+    assert not stage.exists()
 
 
 FULL_DISK = """
