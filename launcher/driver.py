@@ -4,7 +4,7 @@ Called again on the same run folder it goes on where the last call ended, howeve
 """
 
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from rich.console import Console
 from rich.text import Text
@@ -19,7 +19,7 @@ from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
 from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import now_on_file_system, read_json, write_json
+from sft.atomic_files import now_on_file_system, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -29,8 +29,9 @@ from sft.model.first_look import look_at
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from sft.training.last_words import describe_end
 from sft.training.run_record import anchor_paths
+from sft.training.run_storage import why_unusable
+from sft.training.watched_run import read_end
 from sft.training.wishes import forget_old_stop
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -100,7 +101,8 @@ def _train(job: JobConfig, num_stages: int, console: Console) -> int:
         outcome = supervise(request, _count(plan), console)
     exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
-        write_report(run)
+        if why_unusable(run) is None:
+            write_report(run)
         return exit_code
     return _show_result(job, run, console)
 
@@ -122,11 +124,12 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     path = run.attempt(number) / "ended.json"
     if outcome.kind == "gave up":
         if number >= request.first_attempt and not path.is_file():
-            write_json(path, {"why": "failed", "message": outcome.text})  # for who looks at the run later
-        return _say_failed(outcome.text, run, console)
+            with suppress(OSError):
+                write_json(path, {"why": "failed", "message": outcome.text})  # for who looks at the run later
+        return _say_failed(why_unusable(run) or outcome.text, run, console)
     if not request.trains:
         return DONE
-    ended = read_json(path) if path.is_file() else {"why": "failed", "message": describe_end(path.parent)}
+    ended = read_end(run)
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":

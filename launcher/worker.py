@@ -20,6 +20,7 @@ from launcher.outlook import Outlook
 from launcher.staging import fetch_as_task
 from launcher.torch_group import group_is_used_by
 from sft.config import SftConfig
+from sft.errors import TrainingError
 from sft.printable import fit_to_print
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
@@ -57,6 +58,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     run = RunFolder(config.run.dir)
     try:
         attempt = begin_attempt(run, world)
+    except TrainingError:
+        return  # the driver sees for itself what is wrong with the run folder, in which nothing can be written
     except OSError:
         # Nothing can be written down of this start, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)

@@ -5,5 +5,7 @@ training ▶ checkpoint, evaluation ▶ engine ▶ model ▶ data ▶ schema, co
 
 import time
 
+__version__ = "0.1.0"
+
 STARTED = time.monotonic()
 """When this process began, nearly: what was wished of a run before was not wished of this process."""

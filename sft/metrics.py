@@ -68,8 +68,9 @@ def append_metrics(path: Path, metrics: StepMetrics) -> None:
 
 
 def read_metrics_line(line: bytes | str) -> StepMetrics | None:
-    """The record of a line; None for what a killed process left of one."""
+    """The record of a line, of whichever version; None for what a killed process left of one."""
     try:
-        return StepMetrics(**json.loads(line))
+        content = json.loads(line)
+        return StepMetrics(**{name: content[name] for name in StepMetrics.__dataclass_fields__ if name in content})
     except (ValueError, TypeError):
         return None

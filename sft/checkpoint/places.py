@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sft.atomic_files import MANIFEST
+from sft.progress import Progress
 
 
 class SaveKey(NamedTuple):
@@ -33,6 +34,9 @@ Receipts = Mapping[str, Mapping[str, Any]]
 
 class Place(Protocol):
     """The checkpoints of one stage. Whatever fails raises an `OSError`."""
+
+    progress: Progress
+    """Counts what is written, read, hashed, moved and found here, in any thread."""
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints here, in order; also of remains that must have been published once."""
@@ -67,7 +71,7 @@ class Place(Protocol):
         ...
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Remove what saves of other attempts than this one have left."""
+        """Saving begins: remove what saves of other attempts than this one have left."""
         ...
 
     def delete(self, step: int) -> None:

@@ -87,7 +87,10 @@ class Engine(Protocol):
         ...
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
-        """Take over a saved state: `read` gives any part of it, whatever world size saved it."""
+        """Take over a saved state: `read` gives any part of it, whatever world size saved it.
+
+        All ranks read their parts of the same tensors, in the same order.
+        """
         ...
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils.tqdm import tqdm
 from safetensors import SafetensorError, safe_open
 
 from sft.errors import UserError
+from sft.progress import Tell
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The names by which transformers finds a model's weights; a single file goes before an index."""
@@ -43,13 +45,21 @@ Find = Callable[[str], Path | None]
 """The file of that name among a model's, on this machine; None where there is none."""
 
 
-def finder(path: str, download: bool) -> Find:
+def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
     """Finds the files of the model at `path`: a folder, or the id of a model on the Hub.
 
     Args:
         path: the folder or id.
         download: whether a file of the Hub that is not on this machine is fetched.
+        tell: called after each part of a file that is fetched.
     """
+
+    class Told(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            tell()
+            shown: bool | None = super().update(n)
+            return shown
+
     folder = Path(path).expanduser()
 
     def in_folder(name: str) -> Path | None:
@@ -60,7 +70,7 @@ def finder(path: str, download: bool) -> Find:
             cached = try_to_load_from_cache(path, name)
             return Path(cached) if isinstance(cached, str) else None
         try:
-            return Path(hf_hub_download(path, name))
+            return Path(hf_hub_download(path, name, tqdm_class=Told))
         except EntryNotFoundError:  # also where the Hub cannot be asked and the cache has none
             return None
 

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from sft.atomic_files import now_on_file_system, read_json
+from sft.atomic_files import now_on_file_system
 from sft.config import HANG_TIMEOUT_SECONDS, SftConfig
 from sft.config_file import build_config, override, read_yaml
 from sft.data.preparation import spread_over_threads
-from sft.errors import UserError
+from sft.errors import TrainingError, UserError
 from sft.model.loading import check_model
 from sft.printable import fit_message
 from sft.run_folder import RunFolder
@@ -32,7 +32,7 @@ from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import Limits, collective_timeout, run_watched
+from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World
@@ -65,6 +65,10 @@ def main(arguments: list[str]) -> int:
         if world.is_first or not error.is_everywhere:
             _say(str(error))
         return EXIT_WRONG_INPUT
+    except TrainingError as error:
+        if world.is_first or not error.is_everywhere:
+            _say(str(error))
+        return EXIT_FAILED
 
 
 def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
@@ -88,7 +92,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         if end == "stopped" and world.is_first:
             run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
-        _say(read_json(attempt.folder / "ended.json")["message"])
+        _say(read_end(run)["message"])
     return EXIT_CODES[end]
 
 

@@ -5,6 +5,7 @@ exact next step; when `stage.json` is there it is never run again.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
-from sft.training.loop import Loop
+from sft.training.loop import Loop, is_multiple
 from sft.training.lr_schedule import LrSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.skipping import SkipRule
@@ -92,10 +93,12 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         ledger.resume(first_step)
 
     def evaluate(num_done: int) -> None:
-        _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
+        _evaluate(engine, inputs, _evaluation_name(folder, num_done), stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
+    if is_multiple(first_step, config.evaluate.every_steps) and first_step < steps.num_steps:
+        _make_up_evaluation(engine, inputs, first_step, evaluate)
     checkpoints = open_store(engine, place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
@@ -119,10 +122,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         staging.finish(engine)
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
     dtype = getattr(torch, config.model.dtype)
-    tell = partial(attempt.position.enter, "export")
-    tell()
+    attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, attempt.position.progress, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -163,6 +165,17 @@ def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, st
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
     if engine.world.is_first:
         write_evaluation(folder, file_name, evaluation)
+
+
+def _make_up_evaluation(engine: Engine, inputs: StageInputs, num_done: int, evaluate: Callable[[int], None]) -> None:
+    """Run the evaluation that was due when the checkpoint was saved, if the attempt ended before it."""
+    path = RunFolder(inputs.config.run.dir).evaluations / f"{_evaluation_name(inputs.folder, num_done)}.json"
+    if engine.all_reduce_max(torch.tensor([float(engine.world.is_first and not path.is_file())])).item():
+        evaluate(num_done)
+
+
+def _evaluation_name(folder: StageFolder, num_done: int) -> str:
+    return f"{folder.path.name}-step-{num_done:08d}"
 
 
 def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:

@@ -5,8 +5,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sft.checkpoint.places import Place
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -34,7 +36,8 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     """
     attempt.position.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
-    reader = open_newest_good(place, engine.world, engine.all_reduce_max, report, engine.local_spans())
+    group = _group(engine, attempt)
+    reader = open_newest_good(place, group, report, engine.local_spans())
     if reader is None:
         return 0, 0
     with reader:
@@ -46,7 +49,15 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
                 is_everywhere=True,
             )
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
-        engine.load_local_state(reader.read, num_updates)
+
+        def read(key: str, start: int, stop: int) -> Tensor:
+            values = reader.read(key, start, stop)
+            # All ranks read the same tensors in the same order: none waits longer than another reads one.
+            engine.all_reduce_max(torch.zeros(1))
+            group.progress.tell()
+            return values
+
+        engine.load_local_state(read, num_updates)
     return step, step - num_updates
 
 
@@ -58,18 +69,17 @@ def open_store(
     ledger: LedgerWriter | None,
 ) -> CheckpointStore:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
-
-    def agree(mine: bool) -> bool:
-        return bool(engine.all_reduce_max(torch.tensor([float(mine)])).item())
-
     return CheckpointStore(
         place,
-        engine.world,
+        _group(engine, attempt),
         attempt.number,
         Retention(config.keep_last, config.keep_every_steps),
         config.async_,
         config.max_failed_saves,
-        agree,
         partial(attempt.events.add, "checkpoint"),
         ledger.sync if ledger else None,
     )
+
+
+def _group(engine: Engine, attempt: Attempt) -> RankGroup:
+    return RankGroup(engine.world, engine.all_reduce_max, attempt.position.progress)

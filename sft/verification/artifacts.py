@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sft.atomic_files import MANIFEST, check_file, check_files, read_manifest
+from sft.atomic_files import MANIFEST, DamagedError, check_file, read_manifest
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
 from sft.checkpoint.places import Place
 from sft.verification.findings import Findings, Kind
 
@@ -33,6 +34,8 @@ class Artifact:
     """A local folder with these files of it, of those that are there."""
     is_gone: Callable[[], bool]
     """Whether it was deleted, as it may be, since it was found."""
+    read: Callable[[Path], Mapping[str, Any]] = read_manifest
+    """Its manifest, held to its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
         place.where(step),
         partial(place.opened, step),
         partial(_is_gone, place, step),
+        read_checkpoint_manifest,
     )
 
 
@@ -66,9 +70,14 @@ def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: R
     for artifact in artifacts:
         try:
             with artifact.opened([MANIFEST]) as folder:
-                wrong[artifact] += check_files(folder, [])  # of the manifest only
-                files = {} if wrong[artifact] else read_manifest(folder)["files"]
+                files = artifact.read(folder)["files"]
             written |= {(artifact, name): entry for name, entry in files.items()}
+        except DamagedError as error:
+            wrong[artifact].append(f"{MANIFEST}: {error.reason}")
+        except FileNotFoundError:
+            wrong[artifact].append(f"{MANIFEST} is missing")
+        except OtherVersionError as error:
+            wrong[artifact].append(str(error))
         except OSError as error:
             wrong[artifact].append(f"it cannot be read: {error}")
     num_done, total = 0, sum(int(entry["num_bytes"]) for entry in written.values())

@@ -5,17 +5,21 @@ import gc
 import time
 import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -34,7 +38,7 @@ from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import run_curriculum
+from sft.training.curriculum import _leave_waiting_to_the_watch, _num_collectives, run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import StepExchange, Wished
 from sft.training.wishes import Wishes
@@ -100,7 +104,7 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
     place = LocalPlace(folder)
-    reader = open_newest_good(place, engine.world, engine.all_reduce_max, print, engine.local_spans())
+    reader = open_newest_good(place, RankGroup(engine.world, engine.all_reduce_max), print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
@@ -116,12 +120,11 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointStore(
         LocalPlace(folder / "checkpoints"),
-        world,
+        RankGroup(world, engine.all_reduce_max),
         attempt=1,
         retention=Retention(keep_last=2),
         asynchronous=True,
         max_failed_saves=1,
-        agree=lambda mine: bool(engine.all_reduce_max(torch.tensor([float(mine)])).item()),
         report=print,
     )
     checkpoints.save(saved_at, engine.local_state(), {"num_updates": saved_at})
@@ -362,3 +365,25 @@ def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, An
     devices = sorted({str(shard.values.device) for shard in state.values()})
     is_in_place = found == {tensor.untyped_storage().data_ptr() for tensor in kept}
     return {"offloaded": zero.offload_optimizer, "devices": devices, "is_in_place": is_in_place}
+
+
+def waits_after_its_timeout(settings: dict[str, Any], world: World) -> bool:
+    """The first rank waits for the second, which comes later than the timeout of the group allows."""
+    set_timeout(timedelta(seconds=1))
+    if settings["is_left_to_the_watch"]:
+        _leave_waiting_to_the_watch()
+    if not world.is_first:
+        time.sleep(2.5)
+    try:
+        dist.all_reduce(torch.zeros(1))
+    except RuntimeError:
+        return False
+    return True
+
+
+def collectives_of_loading(settings: dict[str, Any], world: World) -> list[int]:
+    """How many collectives were counted before and after a model was loaded, and how many parameters it has."""
+    config = SftConfig.model_validate(settings["config"])
+    before = _num_collectives()
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    return [before, _num_collectives(), len(list(engine.hf_model.parameters()))]
