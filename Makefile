@@ -45,7 +45,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 models: install ## try every family of models of the installed transformers, and its export; ARGS=--pin writes docs/MODELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py --all-families --timeout 1800 $(ARGS)
 
-chaos: install ## kill, stop and damage runs by 42 random schedules: about 20 minutes
+chaos: install ## kill, stop and damage runs, and Ray, by 60 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
 
 lint: install ## check style, format and which module may import which

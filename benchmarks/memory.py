@@ -12,7 +12,6 @@ system (MALLOC_MMAP_THRESHOLD_); `--allocator` leaves the C library as it is, wh
 
 import argparse
 import ctypes
-import gc
 import json
 import os
 import subprocess
@@ -241,11 +240,13 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
     import torch.distributed as dist  # noqa: PLC0415
 
     from sft.training.process import quiet_third_parties  # noqa: PLC0415
+    from sft.world import World  # noqa: PLC0415
 
     quiet_third_parties()
     torch.set_num_threads(1)
+    world = World(rank, case.workers, rank, device=f"cuda:{rank}" if on_gpu else "cpu")
     if on_gpu:
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(world.device)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
         init_method=f"file://{folder}/rendezvous",
@@ -253,17 +254,15 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
         world_size=case.workers,
         timeout=timedelta(seconds=600),
     )
-    train(case, folder, "small", rank, SMALL_STEPS)
-    gc.collect()
+    train(case, folder, "small", world, SMALL_STEPS)
     if on_gpu:
-        torch.cuda.empty_cache()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
     else:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         before = resident("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
-    found = train(case, folder, "model", rank, STEPS)
+    found = train(case, folder, "model", world, STEPS)
     found["peak"] = (torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")) - before
     if rank == 0:
         (folder / "measured.json").write_text(json.dumps(found))
@@ -271,17 +270,16 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
     dist.destroy_process_group()
 
 
-def train(case: Case, folder: Path, model: str, rank: int, num_steps: int) -> dict[str, float]:
+def train(case: Case, folder: Path, model: str, world: Any, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
-    from deepspeed.comm import comm  # noqa: PLC0415
-
     from sft.data.collate import collate  # noqa: PLC0415
-    from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
-    from sft.world import World  # noqa: PLC0415
+    from sft.engine.start import start_engine  # noqa: PLC0415
 
     config = build_config(case, folder)
     shape = model_shape(json.loads((folder / model / "config.json").read_text()))
-    engine = Zero3Engine(config, config.stages[0].optimizer, str(folder / model), World(rank, case.workers, rank))
+    engine = start_engine(config, config.stages[0].optimizer, str(folder / model), world)
+    from deepspeed.comm import comm  # noqa: PLC0415  (when the engine has imported it for the device)
+
     counted = {"gathered": 0.0, "reduced": 0.0}
     backend: Any = comm.cdb
     gather, reduce = backend.all_gather_function, backend.reduce_scatter_function
@@ -295,7 +293,7 @@ def train(case: Case, folder: Path, model: str, rank: int, num_steps: int) -> di
         return reduce(output_tensor, input_tensor, **options)
 
     backend.all_gather_function, backend.reduce_scatter_function = counting_gather, counting_reduce
-    rng = np.random.default_rng(rank)
+    rng = np.random.default_rng(world.rank)
     for _ in range(num_steps):
         batches = [collate(random_packs(case, shape, rng)) for _ in range(case.accumulation)]
         counted |= {"gathered": 0.0, "reduced": 0.0}
@@ -303,6 +301,7 @@ def train(case: Case, folder: Path, model: str, rank: int, num_steps: int) -> di
         engine.train_step(batches, case.workers * sum(b.num_supervised_tokens for b in batches), 1e-4)
         seconds = time.perf_counter() - started
     backend.all_gather_function, backend.reduce_scatter_function = gather, reduce
+    engine.close()
     return {"seconds": seconds, **counted}
 
 

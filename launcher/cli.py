@@ -49,12 +49,14 @@ def _plan(options: argparse.Namespace) -> int:
     from launcher.plan import forecast_job, layout_note, plan_as_json, plan_job
     from launcher.plan_table import plan_table
     from sft.job_config import load_job
+    from sft.sizing.hub_config import fetch_config
 
     job = load_job(options.config, options.overrides)
+    fetched = None if options.offline else fetch_config(job.sft.model.path)
     plan, forecast = plan_job(job), forecast_job(job)
     layout = find_layout(job.sft)
     notes = (*layout["notes"], layout_note(layout, forecast))
-    forecast = forecast._replace(findings=(*forecast.findings, *notes))
+    forecast = forecast._replace(findings=(*([fetched] if fetched else []), *forecast.findings, *notes))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(plan_as_json(plan, forecast))) + "\n")
     else:
@@ -225,7 +227,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sft", description="Instruction tuning, from data to model.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb, text in (
-        ("plan", _plan, "what the job will ask for, need and cost; touches nothing, and needs neither torch nor a GPU"),
+        ("plan", _plan, "what the job will ask for, need and cost; starts nothing, and needs neither torch nor a GPU"),
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
         ("inspect", _inspect, "what is learned of the data, coloured; or a proof of it for every row"),
         ("preflight", _preflight, "look at every node of the cluster and say all that is wrong; exit code 2 if so"),
@@ -235,6 +237,9 @@ def _build_parser() -> argparse.ArgumentParser:
         add_config_arguments(sub)
         if name in ("plan", "preflight"):
             sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        if name == "plan":
+            text = "do not fetch the config.json of a model on the Hub, a few kB, where it is not on this machine"
+            sub.add_argument("--offline", action="store_true", help=text)
         if name == "inspect":
             _add_inspect_options(sub)
         if name == "train":

@@ -1,33 +1,25 @@
-"""Runs a job from beginning to end: prepare, place the workers, watch them, show what came out.
+"""Runs a job from beginning to end: prepare, have it trained, show what came out.
 
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
-import threading
-from concurrent.futures import Future
-from contextlib import nullcontext
-from typing import Any
+from contextlib import nullcontext, suppress
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 from rich.text import Text
 
-from launcher.cluster import ray_cluster, signals_ask_to_stop
+from launcher.cluster import signals_ask_to_stop
 from launcher.console import end_at_once, styled
-from launcher.node_watch import nodes_watched
+from launcher.interruption import InterruptedByWish, ended_on_wish
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
-from launcher.worker import train_worker
-from sft.atomic_files import read_json
+from launcher.supervision import supervise
+from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from sft.atomic_files import now_on_file_system, write_json
 from sft.config import SftConfig
-from sft.data.planning.pack_plan import PackPlan
-from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import heldout_table
@@ -38,18 +30,13 @@ from sft.printable import short_name, shortened
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from sft.training.failures import describe_end
 from sft.training.run_record import anchor_paths, is_extended
-from sft.training.watched_run import collective_timeout
-from sft.training.workload import Workload
+from sft.training.run_storage import why_unusable
+from sft.training.watched_run import read_end
+from sft.training.wishes import forget_old_stop
 
 DONE, FAILED, STOPPED = 0, 1, 3
 
-_MOST_STARTS = 1000
-"""Of the workers in one call. They count themselves how many have come no further (see `sft.training.failures`); this
-bounds those that end before they can count."""
-
-_NEVER_SECONDS = 1e9
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
 
@@ -77,8 +64,19 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         console.print(note, highlight=False, markup=False)
     if not run.latest_attempt():
         check_values(job.sft.model.path)  # a run that has begun has trained on them
-    with run_lock(run.lock, end_at_once, console.print):
-        return _train(job, names.index(until) + 1, console)
+    try:
+        with run_lock(run.lock, end_at_once, console.print):
+            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
+            with ended_on_wish(run.stop_file):
+                exit_code = _train(job, names.index(until) + 1, console)
+            if exit_code == STOPPED:
+                run.stop_file.unlink(missing_ok=True)  # it is obeyed
+            return exit_code
+    except InterruptedByWish as wish:
+        if wish.number is None:
+            run.stop_file.unlink(missing_ok=True)
+        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
+        return STOPPED if wish.number is None else 128 + wish.number
 
 
 def _train(job: JobConfig, num_stages: int, console: Console) -> int:
@@ -87,28 +85,29 @@ def _train(job: JobConfig, num_stages: int, console: Console) -> int:
     wanted = [run.stage(i, stage.name).complete for i, stage in enumerate(job.sft.stages[:num_stages])]
     if job.cluster.preflight and (is_extended(job.sft) or not all(complete.is_file() for complete in wanted)):
         pass_preflight(job, console)
-    workload, store, plans = prepare(job.sft, console)
+    workload, _store, plans = prepare(job.sft, console)
     job = job._replace(sft=_first_stages(job.sft, num_stages))
     config = job.sft
     stages = [
         StageProgress(stage.name, int(stage_plan.manifest["num_steps"]), run.stage(i, stage.name).metrics)
         for i, (stage, stage_plan) in enumerate(zip(config.stages, plans[:num_stages], strict=True))
     ]
-    folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
-    if all(folder.complete.is_file() for folder in folders) and not _samples_are_missing(job, run, workload):
+    if _are_finished(job, run) and not samples_are_missing(config, run, workload):
         console.print("Every stage is finished; nothing is left to train.")
         return _show_result(job, run, console)
-    with ray_cluster(plan) as where, signals_ask_to_stop(run.stop_file):
-        if not all(folder.complete.is_file() for folder in folders):
-            console.print(f"Training with {_count(plan)} on {where}.")
-            with RunProgress(stages, run, console), nodes_watched() if plan.is_elastic else nullcontext():
-                exit_code = _fit(job, plan, workload, run, console)
-            if exit_code != DONE:
-                write_report(run)
-                return exit_code
-        if _samples_are_missing(job, run, workload):
-            _answer_samples(job, run, workload, store)
+    request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not _are_finished(job, run))
+    with signals_ask_to_stop(run.stop_file), RunProgress(stages, run, console) if request.trains else nullcontext():
+        outcome = supervise(request, _count(plan), console)
+    exit_code = _say_end(outcome, request, run, console)
+    if exit_code != DONE:
+        if why_unusable(run) is None:
+            write_report(run)
+        return exit_code
     return _show_result(job, run, console)
+
+
+def _are_finished(job: JobConfig, run: RunFolder) -> bool:
+    return all(run.stage(i, stage.name).complete.is_file() for i, stage in enumerate(job.sft.stages))
 
 
 def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
@@ -119,47 +118,17 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
     return config.model_copy(update={"stages": config.stages[:num_stages], "evaluate": evaluate})
 
 
-def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, console: Console) -> int:
-    cluster = job.cluster
-    gpus = float(cluster.gpus_per_worker)
-    resources = {"CPU": float(cluster.cpus_per_worker), **({"GPU": gpus} if gpus else {})}
-    first_attempt = run.latest_attempt() + 1
-    scaling: dict[str, Any] = {
-        "num_workers": cluster.workers,
-        "use_gpu": gpus > 0,
-        "resources_per_worker": resources,
-        # A group that Ray enlarges by itself loses the steps since its last checkpoint: ours asks for it (see `Loop`).
-        "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
-    }
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "config": job.sft.model_dump(mode="json", by_alias=True),
-            "workload": workload.as_json(),
-            "num_threads": cluster.cpus_per_worker,
-            "max_workers": cluster.max_workers,
-            "resources_per_worker": resources,
-            "limits": {
-                "first_attempt": first_attempt,
-                "max_failures": cluster.max_failures,
-                "hang_timeout_seconds": cluster.hang_timeout_seconds,
-            },
-        },
-        torch_config=TorchConfig(timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())),
-        scaling_config=ScalingConfig(**scaling),
-        run_config=RunConfig(
-            name=run.ray.name,
-            storage_path=str(run.path),
-            failure_config=FailureConfig(max_failures=_MOST_STARTS),
-        ),
-    )
-    try:
-        _fit_in_thread(trainer)
-    except ray.train.TrainingFailedError as error:
-        began = run.latest_attempt() >= first_attempt
-        why = describe_end(run.attempt(run.latest_attempt())) if began else _last_line(error)
-        return _say_failed(why, run, console)
-    ended = read_json(run.attempt(run.latest_attempt()) / "ended.json")
+def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
+    number = run.latest_attempt()
+    path = run.attempt(number) / "ended.json"
+    if outcome.kind == "gave up":
+        if number >= request.first_attempt and not path.is_file():
+            with suppress(OSError):
+                write_json(path, {"why": "failed", "message": outcome.text})  # for who looks at the run later
+        return _say_failed(why_unusable(run) or outcome.text, run, console)
+    if not request.trains:
+        return DONE
+    ended = read_end(run)
     if ended["why"] == "wrong input":
         raise UserError(ended["message"])
     if ended["why"] == "failed":
@@ -172,41 +141,10 @@ def _fit(job: JobConfig, plan: JobPlan, workload: Workload, run: RunFolder, cons
 
 def _say_failed(why: str, run: RunFolder, console: Console) -> int:
     console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
-    console.print(f"The workers' logs: {run.attempts}", highlight=False, soft_wrap=True)
+    for what, path in (("The workers' logs", run.attempts), ("Ray's log", run.ray_log)):
+        if path.exists():
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
     return FAILED
-
-
-def _fit_in_thread(trainer: TorchTrainer) -> None:
-    """Run the trainer beside the main thread, in which it would take Ctrl-C for itself and end without a checkpoint."""
-    ended: Future[None] = Future()
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:  # it is raised again, in the main thread
-            ended.set_exception(error)
-        else:
-            ended.set_result(None)
-
-    threading.Thread(target=fit, name="ray-train", daemon=True).start()
-    ended.result()
-
-
-def _samples_are_missing(job: JobConfig, run: RunFolder, workload: Workload) -> bool:
-    wanted = job.sft.evaluate.sample_answers > 0 and workload.heldout is not None
-    return wanted and not run.sample_answers.is_file()
-
-
-def _answer_samples(job: JobConfig, run: RunFolder, workload: Workload, store: TokenStore) -> None:
-    """On a worker's machine: the driver's may have no GPU."""
-    config = job.sft
-    assert workload.heldout is not None
-    prompts = choose_prompts(store, PackPlan.open(workload.heldout), config.evaluate.sample_answers)
-    last = run.stage(len(config.stages) - 1, config.stages[-1].name).model
-    answer = ray.remote(num_cpus=job.cluster.cpus_per_worker, num_gpus=job.cluster.gpus_per_worker)(
-        write_sample_answers
-    )
-    ray.get(answer.remote(run.sample_answers.absolute(), config.model, config.model.path, str(last), prompts))
 
 
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
@@ -233,8 +171,3 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
 
 def _count(plan: JobPlan) -> str:
     return f"{plan.workers} workers ({plan.gpus} GPUs)" if plan.gpus else f"{plan.workers} CPU workers"
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

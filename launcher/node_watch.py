@@ -1,11 +1,11 @@
-"""Has Ray count again what an elastic group may have, as soon as a node vanishes or joins.
+"""Sees nodes vanish and join: has Ray count again what an elastic group may have, and tells who is gone.
 
 Ray's coordinator of reservations looks at the nodes every 20 seconds. Until then a group is started again with the
 nodes that it had, and waits for one that is gone.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import ray
@@ -15,27 +15,38 @@ _COORDINATOR = "AutoscalingCoordinator"  # the name and the namespace of Ray's a
 
 
 @contextmanager
-def nodes_watched() -> Iterator[None]:
-    """While it is open, a thread compares the living nodes with those of a second before."""
+def nodes_watched(tell: Callable[[str], None]) -> Iterator[None]:
+    """While it is open, a thread compares the living nodes with those of a second before; `tell` takes who is gone."""
     ended = threading.Event()
-    thread = threading.Thread(target=_watch, args=(ended,), name="node-watch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(ended, tell), name="node-watch", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join(10 * _POLL_SECONDS)
+        thread.join(2 * _POLL_SECONDS)  # no longer: it may wait for a Ray that is gone
 
 
-def _watch(ended: threading.Event) -> None:
-    known: frozenset[str] = frozenset()
+def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:
+    known: dict[str, str] = {}
     while not ended.wait(_POLL_SECONDS):
         # A head that is lost ends the job elsewhere; where Ray has no such actor, its own clock is left.
         with suppress(Exception):
             # Ray's stubs leave this function without types.
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            alive = frozenset(node["NodeID"] for node in nodes if node["Alive"])
-            if known and alive != known:
+            before, known = known, {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
+            for gone in before.keys() - known.keys():
+                tell(before[gone])
+            if before and before.keys() != known.keys():
                 coordinator = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
                 ray.get(coordinator.get_reserved_resources.remote("", recompute=True), timeout=_POLL_SECONDS * 10)
-            known = alive
+
+
+def forget_reservation(train_run_id: str) -> None:
+    """Give back what the controller of this run of Ray Train had reserved, and cannot give back: it is gone.
+
+    Else the next one waits until the reservation lapses, after 3 minutes.
+    """
+    with suppress(Exception):  # where Ray itself is gone, so is this
+        coordinator = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
+        ray.get(coordinator.cancel_request.remote(requester_id=f"train-{train_run_id}"), timeout=_POLL_SECONDS * 10)

@@ -4,7 +4,8 @@ Both are questions to Ray's control store, which take milliseconds; they are ask
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 
 import ray
 import ray._private.state
@@ -32,6 +33,7 @@ class Outlook:
         self._asked_at = 0.0
         self._room_since: float | None = None
         self._leaving: frozenset[str] = frozenset()
+        self._names: list[str] = []
         self._is_notice_new = False
 
     def has_room(self) -> bool:
@@ -44,18 +46,22 @@ class Outlook:
         self._look()
         is_new, self._is_notice_new = self._is_notice_new, False
         if is_new:
-            self._report(f"Ray will take away {len(self._leaving)} nodes: a checkpoint is saved now")
+            self._report(f"Ray will take away {', '.join(self._names)}: a checkpoint is saved now")
         return is_new
 
     def _look(self) -> None:
         if time.monotonic() - self._asked_at < _EVERY_SECONDS:
             return
         self._asked_at = time.monotonic()
-        has_room = self._may_grow and self._is_room()
-        self._room_since = (self._room_since or time.monotonic()) if has_room else None
-        leaving = frozenset(ray._private.state.state.get_draining_nodes())
-        self._is_notice_new = self._is_notice_new or bool(leaving - self._leaving)
-        self._leaving = leaving
+        # Whoever cannot be asked has nothing to tell: that Ray is gone is for the driver to find.
+        with suppress(Exception):
+            has_room = self._may_grow and self._is_room()
+            self._room_since = (self._room_since or time.monotonic()) if has_room else None
+            leaving = frozenset(ray._private.state.state.get_draining_nodes())
+            if leaving - self._leaving:
+                self._names = _names(leaving)
+                self._is_notice_new = True
+            self._leaving = leaving
 
     def _is_room(self) -> bool:
         # Only the free resources of each node tell this: their sum may be scattered. (Ray's stubs leave it untyped.)
@@ -63,3 +69,9 @@ class Outlook:
         return any(
             all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()
         )
+
+
+def _names(ids: Collection[str]) -> list[str]:
+    # Ray's stubs leave this function without types.
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return sorted(node["NodeManagerHostname"] for node in nodes if node["NodeID"] in ids)

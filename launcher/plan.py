@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sft.job_config import JobConfig
 from sft.sizing.forecast import Forecast, Hardware, forecast
+from sft.sizing.nodes import Nodes
 from sft.step_plan import StepPlan
 
 
@@ -96,8 +97,20 @@ def forecast_job(job: JobConfig) -> Forecast:
         cluster.gpu,
         cluster.expected_mfu,
         cluster.price_per_gpu_hour,
+        Nodes(
+            workers_per_node(job),
+            cluster.node_mtbf_hours,
+            cluster.storage_gb_per_second,
+            cluster.network_gb_per_second,
+            cluster.restart_seconds,
+        ),
     )
     return forecast(job.sft, hardware)
+
+
+def workers_per_node(job: JobConfig) -> int:
+    """How many workers one machine holds, as Slurm or Kubernetes is asked for them."""
+    return job.slurm.workers_per_node if job.kubernetes is None else job.kubernetes.workers_per_pod
 
 
 def plan_as_json(plan: JobPlan, needs: Forecast) -> dict[str, Any]:

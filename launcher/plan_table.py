@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.durations import duration
+from launcher.node_tables import failure_parts, network_lines
 from launcher.plan import JobPlan, StageRequest
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.tables import mixture_table, short_count
@@ -42,6 +43,8 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
             parts.append(_fit_line(worker))
         if worker.changes:
             parts.append(_change_table(worker))
+    parts += network_lines(forecast)
+    parts += failure_parts(forecast)
     parts += [f"note: {finding}" for finding in forecast.findings]
     # Names of a config are not to be read as markup.
     return Group(*(Text(part) if isinstance(part, str) else part for part in parts))

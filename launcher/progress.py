@@ -135,7 +135,7 @@ class _Happenings:
         if event.kind == "resumed":
             # The first beginning is what the bar shows, unless it goes on somewhere.
             return number == self._first and not event.facts.get("step")
-        if event.kind == "failed" and event.facts.get("of") == "machine":
+        if event.kind in ("lost", "released") or (event.kind == "failed" and event.facts.get("of") == "machine"):
             return True  # the next attempt says who was gone
         return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
 

@@ -1,7 +1,7 @@
 """`sft submit slurm`: a job's plan becomes a batch script, which Slurm checks and queues.
 
-The script is `slurm/ray_cluster.sbatch` with the part between its lines written from the plan and the config. All else
-of it is the same for every job, so one that was written by hand behaves like one that was written here.
+The script is `slurm/ray_cluster.sbatch` with the two parts that are the user's written from the plan and the config.
+All else of it is the same for every job, so one that was written by hand behaves like one that was written here.
 
 The job reads a copy of the resolved config. Otherwise one that is queued again after days would go on with whatever
 stands in the file by then.
@@ -12,23 +12,41 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from launcher.plan import JobPlan, plan_job
 from launcher.submission import render_config
-from sft.atomic_files import write_text
+from sft.atomic_files import now_on_file_system, write_text
+from sft.config_file import ConfigError
+from sft.config_rules import Problem
 from sft.errors import UserError
 from sft.job_config import JobConfig, SlurmConfig
 from sft.run_folder import RunFolder
+from sft.run_lock import read_holder
 from sft.training.run_record import anchor_paths, claim_run_folder
 
 TEMPLATE = Path(__file__).with_name("ray_cluster.sbatch")
 
 _LINE = re.compile(r"^# ----.*\n", re.MULTILINE)
-"""Two of them enclose what differs between jobs."""
+"""Behind the first and the third of four stands what differs between jobs: options of sbatch, and shell lines."""
+
+_NEVER = re.compile(
+    r"Partition(Config|TimeLimit|NodeLimit)|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed"
+    r"|(QOS|Association)TimeLimit|(QOS|Assoc)(Max|Grp)?\w*Per(Job|Node)(Limit)?|QOSMin\w+"
+)
+"""Reasons for which Slurm lets a job wait for ever: no job that ends makes room for it."""
+
+_UNREADABLE = re.compile(r"[\\\x00-\x1f]")
+
+_LOOKS = 4
+"""At a job that was just queued, a second apart: until Slurm has said what it waits for, if it does so soon."""
+
+_LONGEST_NAME = 200
+"""Of a job, in bytes: files are called after it, and a name has room for 255."""
 
 
 def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None:
@@ -41,11 +59,13 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         console: where all of it is shown.
 
     Raises:
-        UserError: Slurm refuses the request, there is no Slurm here, the run folder cannot be written, or the config
-            holds a secret.
+        UserError: Slurm refuses the request or could never meet it, there is no Slurm here, the run is under way, its
+            folder cannot be written, the config holds a secret, or something that Slurm would read otherwise.
     """
     job = job._replace(sft=anchor_paths(job.sft))
     run = RunFolder(job.sft.run.dir)
+    if problems := list(find_problems(job)):
+        raise ConfigError(origin, problems)
     config_text = render_config(job, origin)
     # Of this content: what an earlier job reads stays as it is.
     digest = hashlib.blake2b(config_text.encode(), digest_size=4).hexdigest()
@@ -59,6 +79,10 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         return
     claim_run_folder(run)
     try:
+        run.slurm.mkdir(parents=True, exist_ok=True)
+        if not any(option.startswith(("--dependency", "-d")) for option in job.slurm.options):
+            _refuse_if_under_way(run)
+            run.stop_file.unlink(missing_ok=True)  # of an earlier job; one that is there from now on means this one
         write_text(config, config_text)
         write_text(script, text)
     except OSError as error:
@@ -72,7 +96,8 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         program, *options = _command(job, script, config, stage)
         wait = [] if before is None else [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"]
         before = _run([program, "--parsable", *wait, *options]).stdout.strip().partition(";")[0]
-        _say(_told(before, _job_name(job, stage), run), console)
+        why = _look_at_queued(before, job.slurm.signal_before_end_seconds)
+        _say(_told(before, _job_name(job, stage), run, why), console)
 
 
 def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
@@ -84,14 +109,40 @@ def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
         logs: the folder for the output, in one file for all attempts of a job.
     """
     template = TEMPLATE.read_text(encoding="utf-8")
-    first, last = _LINE.finditer(template)
+    first, second, third, fourth = _LINE.finditer(template)
     output = f"--output={str(logs).replace('%', '%%')}/%x-%j.log"
-    lines = [f"#SBATCH {shlex.quote(option)}" for option in (*_options(plan, slurm), output, *slurm.options)]
+    options = [f"#SBATCH {shlex.quote(option)}\n" for option in (*_options(plan, slurm), output, *slurm.options)]
     # The programs beside this Python; the lines of `setup` may put others before them.
-    lines.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
-    lines += [slurm.setup.rstrip()] if slurm.setup.strip() else []
-    lines.append(f"container=({shlex.join(slurm.container)})")
-    return template[: first.end()] + "\n".join(lines) + "\n" + template[last.start() :]
+    shell = [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n"]
+    shell += [f"{slurm.setup.rstrip()}\n"] if slurm.setup.strip() else []
+    shell.append(f"container=({shlex.join(slurm.container)})\n")
+    fixed = template[: first.end()], template[second.start() : third.end()], template[fourth.start() :]
+    return "".join((fixed[0], *options, fixed[1], *shell, fixed[2]))
+
+
+def find_problems(job: JobConfig) -> Iterator[Problem]:
+    """What Slurm or the shell would read otherwise than it is meant."""
+    name = max((_job_name(job, stage.name) for stage in job.sft.stages), key=len)
+    name = name if job.slurm.jobs == "stages" else job.sft.run.name
+    if len(name.encode()) > _LONGEST_NAME:
+        rule = f"is a job's name in Slurm, and its files' here: more than {_LONGEST_NAME} bytes have no room"
+        yield Problem("run.name", name, rule, "choose a shorter one")
+    if _UNREADABLE.search(str(job.sft.run.dir)):
+        rule = "is in the name of the job's log, in which Slurm reads \\ and line ends otherwise"
+        yield Problem("run.dir", str(job.sft.run.dir), rule, "choose another path")
+    fields = {field: getattr(job.slurm, field) or "" for field in ("partition", "account", "qos", "constraint")}
+    fields |= {f"options.{i}": option for i, option in enumerate(job.slurm.options)}
+    for field, value in fields.items():
+        if _UNREADABLE.search(value):
+            rule = "is a line of the batch script, in which Slurm reads \\ and line ends otherwise"
+            yield Problem(f"slurm.{field}", value, rule, "leave them out")
+    for i, option in enumerate(job.slurm.options):
+        path = f"slurm.options.{i}"
+        if not option.startswith("-"):
+            yield Problem(path, option, "does not begin with -", "give option and value as one, such as --nice=100")
+        if option.startswith(("--array", "-a")) and not option.endswith("%1"):
+            rule = "would have several jobs train in one run folder at a time"
+            yield Problem(path, option, rule, "end it with %1, for one after another, or give each a run of its own")
 
 
 def _options(plan: JobPlan, slurm: SlurmConfig) -> list[str]:
@@ -144,10 +195,61 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def _told(job_id: str, job_name: str, run: RunFolder) -> str:
+def _refuse_if_under_way(run: RunFolder) -> None:
+    way_out = "Wait for it or stop it; to queue a job behind it, give slurm.options a --dependency."
+    held = read_holder(run.lock)
+    if held is not None and held.is_alive(now_on_file_system(run.slurm)):
+        raise UserError(f"The run in {run.path} is under way: {held.who}. {way_out}")
+    for line in _run(["squeue", "--me", "--noheader", "--format=%i|%T|%o"]).stdout.splitlines():
+        job_id, state, command = line.split("|", 2)
+        if command.startswith(f"{run.slurm}/"):
+            raise UserError(f"The run in {run.path} is in the queue: job {job_id} is {state.lower()}. {way_out}")
+
+
+def _look_at_queued(job_id: str, signal_seconds: int) -> str:
+    """What a job waits for, in Slurm's word. One that has no chance is cancelled: sbatch says `to start at …` also of
+    what the limits of partition, account or QOS never let start.
+
+    Raises:
+        UserError: it is cancelled.
+    """
+    for _ in range(_LOOKS):
+        try:
+            said = _run(["scontrol", "show", "job", "--oneliner", job_id]).stdout
+        except UserError:
+            return "None"  # it is queued all the same
+        fields = dict(word.partition("=")[::2] for word in said.split())
+        limit, why = fields.get("TimeLimit", ""), fields.get("Reason", "None")
+        if why != "None" or fields.get("JobState") != "PENDING":
+            break
+        time.sleep(1)
+    if _NEVER.fullmatch(why):
+        problem = f"it would wait for ever ({why}: partition {fields['Partition']}, time limit {limit})"
+    elif (seconds := limit_seconds(limit)) is not None and seconds <= signal_seconds:
+        problem = f"the time limit that it gets is {limit}, and slurm.signal_before_end_seconds is {signal_seconds}"
+    else:
+        return why
+    _run(["scancel", job_id])
+    raise UserError(
+        f"Job {job_id} is cancelled: {problem}.\n"
+        "Change `cluster` and `slurm` in the config; `scontrol show partition` and, for accounts and QOS, "
+        "`sacctmgr show qos,assoc` show the limits."
+    )
+
+
+def limit_seconds(limit: str) -> int | None:
+    """The seconds of `1-02:03:04` or `02:03:04`; None where Slurm names no time."""
+    if (found := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)) is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
+
+
+def _told(job_id: str, job_name: str, run: RunFolder, why: str) -> str:
     return "\n".join(
         (
             f"Job {job_id} ({job_name}) is queued.",
+            *([] if why == "None" else [f"  it waits for              {why}"]),
             f"  follow                    tail -F {shlex.quote(f'{run.slurm}/{job_name}-{job_id}.log')}",
             f"  its place in the queue    squeue --jobs {job_id} --start",
             f"  save, and queue it again  scancel --batch --signal=USR1 {job_id}",

@@ -18,7 +18,9 @@ import torch
 
 from launcher.outlook import Outlook
 from launcher.staging import fetch_as_task
+from launcher.torch_group import group_is_used_by
 from sft.config import SftConfig
+from sft.errors import TrainingError
 from sft.printable import fit_to_print
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
@@ -46,18 +48,23 @@ def train_worker(settings: dict[str, Any]) -> None:
         context.get_local_rank(),
         socket.gethostname(),
         context.get_local_world_size(),
+        # Ray may show a worker GPUs that it was not given.
+        str(ray.train.torch.get_device()) if "GPU" in settings["resources_per_worker"] else "cpu",
     )
-    if torch.cuda.is_available():
-        torch.cuda.set_device(ray.train.torch.get_device())
+    if world.on_gpu:
+        torch.cuda.set_device(world.device)
     else:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)
     try:
         attempt = begin_attempt(run, world)
+    except TrainingError:
+        return  # the driver sees for itself what is wrong with the run folder, in which nothing can be written
     except OSError:
         # Nothing can be written down of this start, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)
         raise
+    group_is_used_by(attempt)
     _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
     outlook = Outlook(
         world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
@@ -70,6 +77,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise
+    group_is_used_by(None)
 
 
 def _redirect_output(path: Path) -> None:

@@ -2,3 +2,10 @@
 
 training ▶ checkpoint, evaluation ▶ engine ▶ model ▶ data ▶ schema, config, step_plan, … (imports go this way only)
 """
+
+import time
+
+__version__ = "0.1.0"
+
+STARTED = time.monotonic()
+"""When this process began, nearly: what was wished of a run before was not wished of this process."""

@@ -10,11 +10,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sft.progress import CHUNK_BYTES, Tell
 
 MANIFEST = "manifest.json"
 
@@ -37,12 +40,10 @@ class DamagedError(ValueError):
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that readers see the old content or the new, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("w", encoding="utf-8") as file:
+    with _replaced(path) as aside, aside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    aside.replace(path)
     sync_folder(path.parent)
 
 
@@ -55,11 +56,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def now_on_file_system(folder: Path) -> float:
+    """The time by the clock that dates the files there (Unix time in seconds): a server's may be minutes off ours."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-", suffix=".partial") as file:
+        return os.fstat(file.fileno()).st_mtime
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that can be made again: whole or absent after a kill, but not synced against a power cut."""
+    with _replaced(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write, which then takes the other's place; on a disk that is full, nothing of it is left."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    aside.write_bytes(content)
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            aside.unlink()
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -72,10 +91,15 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: Path, tell: Tell = lambda: None) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, max(1, path.stat().st_size))))
+        while num_bytes := file.readinto(buffer):
+            digest.update(buffer[:num_bytes])
+            tell()
+    return digest.hexdigest()
 
 
 def fingerprint(content: Any) -> str:
@@ -91,6 +115,11 @@ def is_published(folder: Path) -> bool:
 def sign_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest as it is written: with a hash over the rest of its content."""
     return {**manifest, _OWN_HASH: _hash_json(manifest)}
+
+
+def is_signed(manifest: Mapping[str, Any]) -> bool:
+    """Whether it was written with a hash over its content."""
+    return _OWN_HASH in manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -114,12 +143,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content
 
 
-def check_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+def check_files(folder: Path, names: Iterable[str] | None = None, tell: Tell = lambda: None) -> list[str]:
     """What is wrong with a published folder, in words; empty where all is as it was written.
 
     Args:
         folder: with its manifest, which is checked first.
         names: the files to check, of those in the manifest; all by default. Each is read whole.
+        tell: called again and again, from threads.
     """
     try:
         files = read_manifest(folder)["files"]
@@ -129,11 +159,32 @@ def check_files(folder: Path, names: Iterable[str] | None = None) -> list[str]:
         return [f"{MANIFEST} is missing"]
     except OSError as error:
         return [f"{MANIFEST} cannot be read: {error}"]
-    wanted = sorted(files) if names is None else names
+    return check_listed(folder, files, sorted(files) if names is None else names, tell)
+
+
+def check_listed(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], names: Iterable[str], tell: Tell = lambda: None
+) -> list[str]:
+    """What is wrong with some of the files of a manifest's list, in words; see `check_files`."""
     # Hashing holds no lock of the interpreter: who has two files to read need not take twice as long.
     with ThreadPoolExecutor(_MOST_THREADS) as threads:
-        found = list(threads.map(lambda name: _check_file(folder / name, name, files[name]), wanted))
+        found = list(threads.map(lambda name: check_file(folder / name, name, files[name], tell), names))
     return [problem for problem in found if problem]
+
+
+def check_file(path: Path, name: str, written: Mapping[str, Any], tell: Tell = lambda: None) -> str | None:
+    """What is wrong with one file, in words; None where it is as the manifest says that it was `written`."""
+    try:
+        num_bytes = path.stat().st_size
+        if num_bytes != written["num_bytes"]:
+            return f"{name} has {num_bytes} bytes; the manifest says {written['num_bytes']}"
+        if hash_file(path, tell) != written["sha256"]:
+            return f"{name}: its content is not what was written (SHA-256 differs)"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except OSError as error:
+        return f"{name} cannot be read: {error}"
+    return None
 
 
 def publish_folder(
@@ -166,21 +217,22 @@ def publish_folder(
     sync_folder(final.parent)
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: Path, tell: Tell = lambda: None) -> dict[str, Any]:
     """What a manifest says of a file: its size in bytes and its hash."""
-    return {"num_bytes": path.stat().st_size, "sha256": hash_file(path)}
+    return {"num_bytes": path.stat().st_size, "sha256": hash_file(path, tell)}
 
 
-def leave_receipt(path: Path, about: Mapping[str, Any] | None = None) -> None:
+def leave_receipt(path: Path, about: Mapping[str, Any] | None = None, tell: Tell = lambda: None) -> None:
     """Say beside a written file that it is whole and on disk, for whoever publishes the folder.
 
     Args:
         path: the file; the receipt lies beside it.
         about: what else the receipt says, besides size and hash.
+        tell: called again and again.
     """
     # Some file systems tell of a full disk only here, and only where the file was written.
     _sync_file(path)
-    write_json(path.with_name(path.name + RECEIPT), {**describe_file(path), **(about or {})})
+    write_json(path.with_name(path.name + RECEIPT), {**describe_file(path, tell), **(about or {})})
 
 
 def count_receipts(folder: Path) -> int:
@@ -214,20 +266,6 @@ def written_aside(final: Path, owner: str) -> Iterator[Path]:
 def _hash_json(content: Any) -> str:
     text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _check_file(path: Path, name: str, written: Mapping[str, Any]) -> str | None:
-    try:
-        num_bytes = path.stat().st_size
-        if num_bytes != written["num_bytes"]:
-            return f"{name} has {num_bytes} bytes; the manifest says {written['num_bytes']}"
-        if hash_file(path) != written["sha256"]:
-            return f"{name}: its content is not what was written (SHA-256 differs)"
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except OSError as error:
-        return f"{name} cannot be read: {error}"
-    return None
 
 
 def _sync_file(path: Path) -> None:

@@ -308,8 +308,11 @@ class DeepSpeedConfig(Section):
     """Where the optimizer's state lives."""
     offload_parameters: Literal["none", "cpu"] = "none"
     """Where the parameters' shards live."""
+    hpz_partition_size: PositiveInt = 1
+    """So many workers, such as those of a node, keep a copy of all parameters among them, from which the backward pass
+    gathers what would else come from other nodes (ZeRO++'s hpZ). 1: no copy."""
     extra: dict[str, Any] = {}
-    """Merged into DeepSpeed's config as it is."""
+    """Merged into DeepSpeed's config: what changes only speed and memory (see `sft.deepspeed_extra`)."""
 
 
 class CheckpointConfig(Section):

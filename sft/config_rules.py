@@ -8,7 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sft.config import CheckpointConfig, DataConfig, FromConfig, ModelConfig, RunConfig, StageConfig, TrainConfig
+from sft.config import (
+    CheckpointConfig,
+    DataConfig,
+    DeepSpeedConfig,
+    FromConfig,
+    ModelConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+)
+from sft.deepspeed_extra import refused
 
 
 class Problem(NamedTuple):
@@ -184,11 +194,25 @@ def start_is_the_model(model: ModelConfig, start: FromConfig | None) -> Iterator
         yield Problem("model.path", model.path, rule, "take one of the two away", ("from",))
 
 
+def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
+    """A URL would become a folder of that name beside the config, with the URL's password in it."""
+    for path, folder in (("run.dir", run.dir), ("data.cache_dir", data.cache_dir)):
+        if re.match(r"\w[\w+.-]+:/", str(folder)):
+            way_out = "name a folder; of what a run writes, only `checkpoint.dir` may be a URL"
+            yield Problem(path, str(folder), "is a URL, and only a folder can be written to", way_out)
+
+
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
     if model.dropout == "as_configured" and train.micro_packs > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
         yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+
+
+def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
+    """What goes to DeepSpeed as it is may change how fast it is, and nothing of what comes out."""
+    for path, value, reason, way_out in refused(deepspeed.extra):
+        yield Problem(f"deepspeed.extra.{path}", value, reason, way_out)
 
 
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
@@ -206,6 +230,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
+    (folders_are_no_urls, ("run", "data")),
     (dropout_is_of_one_pack, ("model", "train")),
+    (extra_settings_change_no_number, ("deepspeed",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -57,6 +57,16 @@ class ClusterConfig(Section):
     take it from a run of your own where you have one."""
     price_per_gpu_hour: PositiveFloat | None = None
     """For `sft plan`: what a GPU costs in an hour, in any currency."""
+    node_mtbf_hours: PositiveFloat | None = None
+    """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says which part of
+    the time trains, and how often to save."""
+    storage_gb_per_second: PositiveFloat | None = None
+    """For `sft plan`: how fast all nodes together write to the place of the checkpoints, and read; 10⁹ bytes."""
+    network_gb_per_second: PositiveFloat | None = None
+    """For `sft plan`: how fast a node sends, and receives, over the network between nodes; 10⁹ bytes."""
+    restart_seconds: NonNegativeFloat = 120
+    """For `sft plan`: from a failure until there are ranks again, in the place of a lost node as well, without reading
+    checkpoint and model. An assumption: take it from a run of your own where you have one."""
     preflight: bool = True
     """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 
@@ -170,6 +180,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _cluster_rules(cluster) if cluster is not None else []
     # What ties two sections is said of what was given, not of the default of what cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
+    problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), quote_overrides(problems, given))
     return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
@@ -195,6 +206,17 @@ def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
             Problem("cluster.gpus_per_worker", cluster.gpus_per_worker, rule, "choose 0 or 1, and more workers")
         )
     return problems
+
+
+def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
+    """`deepspeed` is the section as it was given; what is wrong with it by itself is said elsewhere."""
+    size = deepspeed.get("hpz_partition_size", 1) if isinstance(deepspeed, dict) else 1
+    workers = (cluster.workers,) if isinstance(cluster.workers, int) else cluster.workers
+    if not isinstance(size, int) or size < 1 or not any(number % size for number in workers):
+        return []
+    rule = f"so many workers share a copy of the parameters, and {' to '.join(map(str, workers))} do not divide by it"
+    way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
+    return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
 
 
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ Fed = Sequence[tuple[int, int]]
 """(pack id, `pack_digest`) of each pack that a rank has fed, in that order."""
 
 _DIGEST_RANGE = 2**63
+_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,24 @@ class LedgerEntry:
     step: int
     attempt: int
     world_size: int
-    packs: tuple[int, ...]
-    """In the order of the ranks."""
+    packs: Sequence[int]
+    """In the order of the ranks; a range where they follow each other, as nearly always: of a long run, all steps are
+    held at once."""
     digest: int
     """The sum of the packs' digests modulo 2**63."""
     update: bool
     """False where the step was skipped, because its loss or gradient was not finite."""
+
+    def __post_init__(self) -> None:
+        """The same packs are always the same value."""
+        packs = self.packs
+        run = range(packs[0], packs[0] + len(packs)) if packs else range(0)
+        if list(packs) == list(run):
+            object.__setattr__(self, "packs", run)
+        elif set(map(type, packs)) == {int}:
+            object.__setattr__(self, "packs", tuple(packs))
+        else:
+            raise TypeError(f"ids of packs are whole numbers, not {packs}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +111,7 @@ def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[
     """The entry of a step from the sum of all ranks' `slots_of`, added up in int64."""
     *slots, digest = summed
     # int64 wraps around modulo 2**64, of which 2**63 is a divisor: the remainder is right for negative sums too.
-    packs = tuple(slot - 1 for slot in slots if slot)
+    packs = [slot - 1 for slot in slots if slot]
     return LedgerEntry(step, attempt, world_size, packs, digest % _DIGEST_RANGE, is_update)
 
 
@@ -121,15 +134,14 @@ class LedgerWriter:
 
         A last line that a killed process left unfinished is cut off: no checkpoint ever covered it.
         """
-        content = self._path.read_bytes()
-        self._file.truncate(content.rfind(b"\n") + 1)
+        self._file.truncate(_end_of_last_line(self._path))
         self._append({"resumed_at": step, "attempt": self._attempt})
         self.sync()
         sync_folder(self._path.parent)  # the file may be new
 
     def append(self, entry: LedgerEntry) -> None:
         """Add a step. When this returns the line is with the OS: a kill of the process does not lose it."""
-        self._append(asdict(entry))
+        self._append({**asdict(entry), "packs": list(entry.packs)})
 
     def sync(self) -> None:
         """Bring all that was appended to the disk; call it before a checkpoint of these steps is published."""
@@ -151,7 +163,7 @@ def read_ledger(path: Path) -> Ledger:
     repeated: list[LedgerEntry] = []
     problems: list[str] = []
     num_resumes, attempt = 0, None
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_whole_lines(path), start=1):
         try:
             content = json.loads(line)
             if "resumed_at" in content:
@@ -172,10 +184,29 @@ def read_ledger(path: Path) -> Ledger:
     return Ledger(effective, tuple(rolled_back), tuple(repeated), num_resumes, tuple(problems))
 
 
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """One at a time: of a long run with many ranks they have hundreds of megabytes."""
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
+
+
+def _end_of_last_line(path: Path) -> int:
+    """Where the last whole line ends; only the end of the file is read."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _TAIL_BYTES)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+    return 0
+
+
 def _read_entry(content: dict[str, Any]) -> LedgerEntry:
     step, attempt, world_size = (int(content[name]) for name in ("step", "attempt", "world_size"))
-    packs = tuple(int(pack_id) for pack_id in content["packs"])
-    return LedgerEntry(step, attempt, world_size, packs, int(content["digest"]), bool(content["update"]))
+    return LedgerEntry(step, attempt, world_size, content["packs"], int(content["digest"]), bool(content["update"]))
 
 
 def _add(digest: hashlib.blake2b, array: npt.NDArray[Any]) -> None:

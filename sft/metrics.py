@@ -29,7 +29,7 @@ class StepMetrics:
     checkpoint_stall_seconds: float
     """How long training waited, before this step, for a checkpoint: its copy, and the end of the save before."""
     peak_memory_gib: float
-    """GiB (1024³ bytes) of rank 0 so far: of the GPU, or of the process where there is none."""
+    """GiB (1024³ bytes) of rank 0, in this stage so far: of tensors on the GPU, or of the process without one."""
     attempt: int
     """How many times the job had been started when this was written."""
     time: float
@@ -40,6 +40,10 @@ class StepMetrics:
     """The one that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
     slowdown: float = 1.0
     """Its time for a token over that of the median rank."""
+    peak_resident_gib: float | None = None
+    """The same of the process, also where there is a GPU; None where it was not yet recorded."""
+    peak_reserved_gib: float | None = None
+    """The same of what torch has reserved of the GPU; None on a CPU."""
 
     @property
     def supervised_tokens_per_second(self) -> float:
@@ -64,8 +68,9 @@ def append_metrics(path: Path, metrics: StepMetrics) -> None:
 
 
 def read_metrics_line(line: bytes | str) -> StepMetrics | None:
-    """The record of a line; None for what a killed process left of one."""
+    """The record of a line, of whichever version; None for what a killed process left of one."""
     try:
-        return StepMetrics(**json.loads(line))
+        content = json.loads(line)
+        return StepMetrics(**{name: content[name] for name in StepMetrics.__dataclass_fields__ if name in content})
     except (ValueError, TypeError):
         return None

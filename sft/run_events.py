@@ -1,7 +1,8 @@
 """What a person should know of a run besides its metrics: a restart, a damaged checkpoint, a skipped step.
 
-One file a rank and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
-to one file, so a network's file system mixes nothing up.
+One file a writer and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
+to one file, so a network's file system mixes nothing up. Besides the ranks, whoever starts them writes: under Ray
+`controller` and `driver`.
 """
 
 import json
@@ -15,12 +16,27 @@ from typing import Any, Literal
 from sft.url_secrets import hide_secrets
 
 Kind = Literal[
-    "resumed", "restarted", "failed", "hung", "checkpoint", "skipped", "spike", "notice", "staging", "layout"
+    "resumed",
+    "restarted",
+    "failed",
+    "hung",
+    "lost",
+    "released",
+    "checkpoint",
+    "skipped",
+    "spike",
+    "notice",
+    "staging",
+    "layout",
 ]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
-`hung`: a rank saw no progress. `checkpoint`: what went wrong with one. `skipped`: a step without an update. `spike`: a
-loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave, or did not. `layout`:
-how examples are laid before the model."""
+`hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, by whoever starts the ranks.
+`released`: a rank was alive when its group was ended. `checkpoint`: what went wrong with one. `skipped`: a step without
+an update. `spike`: a loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave,
+or did not. `layout`: how examples are laid before the model."""
+
+NO_RANK = -1
+"""Of an event that is no rank's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +46,19 @@ class Event:
     kind: Kind
     text: str
     rank: int
+    """Whose it is; `NO_RANK`: no rank's."""
     time: float
     """Unix time in seconds."""
     facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class EventLog:
-    """Writes the events of one rank in one attempt. A line is in the file when `add` returns."""
+    """Writes the events of one writer in one attempt. A line is in the file when `add` returns."""
 
-    def __init__(self, folder: Path, rank: int) -> None:
-        """`folder` is that of the attempt."""
-        self._path = event_file(folder, rank)
-        self._rank = rank
+    def __init__(self, folder: Path, writer: int | str) -> None:
+        """`folder` is that of the attempt, `writer` a rank or the name of who starts the ranks."""
+        self._path = event_file(folder, writer)
+        self._rank = writer if isinstance(writer, int) else NO_RANK
 
     def add(self, kind: Kind, text: str, **facts: Any) -> None:
         """Write one event; what cannot be written is lost, as it must not stop the training."""
@@ -54,15 +71,15 @@ class EventLog:
             sys.stderr.write(f"{line}\n")  # into the rank's log, the last place that is left
 
 
-def event_file(folder: Path, rank: int) -> Path:
-    """Where a rank's events of an attempt lie."""
-    return folder / f"rank-{rank:05d}.events.jsonl"
+def event_file(folder: Path, writer: int | str) -> Path:
+    """Where a writer's events of an attempt lie."""
+    return folder / f"{f'rank-{writer:05d}' if isinstance(writer, int) else writer}.events.jsonl"
 
 
 def read_events(folder: Path) -> list[Event]:
     """All events of an attempt, in the order of their time; the cut-off line of a killed process is passed over."""
     events = []
-    for path in folder.glob("rank-*.events.jsonl"):
+    for path in folder.glob("*.events.jsonl"):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 events.append(Event(**json.loads(line)))

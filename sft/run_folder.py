@@ -1,10 +1,11 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
-    tensorboard/ · driver.lock
+    tensorboard/ · driver.lock · ray.log
 RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
+    controller.events.jsonl · driver.events.jsonl
 RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
     ledger.jsonl · model/
 RUN_DIR/stages/0-broad/stage.json (last)
@@ -136,6 +137,11 @@ class RunFolder:
     def attempts(self) -> Path:
         """One folder of logs for each start of the job."""
         return self.path / "attempts"
+
+    @property
+    def ray_log(self) -> Path:
+        """What Ray, and the process that speaks to it, have printed."""
+        return self.path / "ray.log"
 
     @property
     def slurm(self) -> Path:

@@ -1,12 +1,13 @@
 """One job at a time in a run folder: a lock file that its holder renews, on any file system.
 
     {"node": "a", "machine": "<boot and pid namespace>", "pid": 71, "started": 5566, "since": "…",
-     "nonce": "…", "beat": 3}
+     "nonce": "…", "beat": 3, "job": "lab 71", "job_attempt": 2}
 
 The file is created exclusively, and its `beat` counts up while the holder lives. Whether a holder is dead is known at
 once where its process would be on this machine, and Linux tells of its processes; else its beat is watched by our own
-clock, so no two clocks are compared. Invariant: of those that find a dead holder one takes over, and nobody takes away
-a lock that is not the one that was judged.
+clock, so no two clocks are compared. A living holder refuses, unless it is an earlier attempt of the same queued job,
+whose nodes the scheduler has given to this one: that is asked to end, and waited for. Invariant: of those that find a
+dead holder one takes over, and nobody takes away a lock that is not the one that was judged.
 """
 
 import errno
@@ -23,9 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sft.errors import UserError
+from sft.queued_job import queued_job
 
 _POLLS = 40
 """How often a beat is looked at in the time after which its holder counts as dead."""
+
+_SILENT_AFTER_SECONDS = 60.0
+"""A holder renews its lock every few seconds; after so long without it, who only looks takes it for dead."""
 
 _PROC = Path("/proc")
 """Where Linux tells of its processes; no other system has it."""
@@ -47,6 +52,13 @@ class _Holder:
     since: str
     nonce: str
     beat: int
+    job: str | None = None
+    """The queued job that this is an attempt of (see `sft.queued_job`)."""
+    job_attempt: int = 0
+
+    def is_later_than(self, other: "_Holder") -> bool:
+        """Whether both are attempts of one queued job, and this is the later one."""
+        return self.job is not None and self.job == other.job and self.job_attempt > other.job_attempt
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.node}, since {self.since}"
@@ -65,8 +77,9 @@ def run_lock(
     Args:
         path: the lock file; its folder is made.
         on_lost: called once, from a thread, with a message, if another has taken over meanwhile, which happens if this
-            process was suspended. Whoever holds the lock now works in the folder: end what you do there.
-        say: called with a message when it takes a while to find out whether a holder is alive.
+            process was suspended, or if a later attempt of the same queued job waits for the lock. End at once what you
+            do in the folder, and leave the lock as it is: who waits takes it when it has been silent.
+        say: called with a message when it takes a while to find out whether a holder is alive, or until it has ended.
         beat_seconds: time between two renewals.
         dead_after_seconds: a holder elsewhere without a renewal in this time is dead; several times `beat_seconds`,
             and the same on all nodes.
@@ -77,6 +90,8 @@ def run_lock(
     nonce = secrets.token_hex(8)
     now = time.strftime("%Y-%m-%d %H:%M:%S %z")
     own = _Holder(socket.gethostname(), _machine(), os.getpid(), _start_time(os.getpid()) or 0, now, nonce, 0)
+    if (job := queued_job()) is not None:
+        own = replace(own, job=job.name, job_attempt=job.attempt)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _acquire(path, own, say, dead_after_seconds)
@@ -102,6 +117,10 @@ class Held(NamedTuple):
     who: str
     renewed_at: float
 
+    def is_alive(self, now: float) -> bool:
+        """Whether it was renewed not long before `now`, a time of the same clock."""
+        return now - self.renewed_at < _SILENT_AFTER_SECONDS
+
 
 def read_holder(path: Path) -> Held | None:
     """Who holds the lock now, for whoever only looks; None if nobody does. A dead one stops renewing it."""
@@ -114,6 +133,7 @@ def read_holder(path: Path) -> Held | None:
 
 
 def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_seconds: float) -> None:
+    asked: Path | None = None
     while not _create(path, own):
         holder = _read(path)
         if holder is None:
@@ -121,16 +141,32 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
         if own.machine is not None and holder.machine == own.machine:
             is_dead = _start_time(holder.pid) != holder.started
         else:
-            say(f"{path} is held by {holder}; waiting {dead_after_seconds:.0f} seconds for a sign of life from there")
+            if asked is None:
+                wait = f"waiting {dead_after_seconds:.0f} seconds for a sign of life from there"
+                say(f"{path} is held by {holder}; {wait}")
             is_dead = _stays_silent(path, holder, dead_after_seconds)
-        if not is_dead:
+        if is_dead:
+            # Of several takers one removes the lock, and one creates the next; here both are settled.
+            if _remove(path, holder.nonce) and _create(path, own):
+                time.sleep(_SETTLE_SECONDS)
+                if (now := _renew(path, own)) is not None:
+                    raise _held(path, now)
+                break
+        elif own.is_later_than(holder):
+            if asked is None:
+                say(f"That is an earlier attempt of this job ({own.job}) and still at work: it is asked to end")
+            asked = _request(path, holder.nonce)
+            asked.touch()
+            time.sleep(dead_after_seconds / _POLLS)
+        else:
             raise _held(path, holder)
-        # Of several takers one removes the lock, and one creates the next; here both are settled.
-        if _remove(path, holder.nonce) and _create(path, own):
-            time.sleep(_SETTLE_SECONDS)
-            if (now := _renew(path, own)) is not None:
-                raise _held(path, now)
-            return
+    if asked is not None:
+        asked.unlink(missing_ok=True)
+
+
+def _request(path: Path, nonce: str) -> Path:
+    """Asks the holder of this lock to end, by being there."""
+    return path.with_name(f".{path.name}.{nonce}.asked")
 
 
 def _held(path: Path, holder: _Holder) -> UserError:
@@ -158,8 +194,12 @@ def _beat(path: Path, own: _Holder, on_lost: Callable[[str], None], ended: threa
         own = replace(own, beat=own.beat + 1)
         try:
             other = _renew(path, own)
+            is_asked = _request(path, own.nonce).exists()
         except OSError:
             continue  # the disk may have room again before the lock counts as dead
+        if is_asked:
+            on_lost(f"A later attempt of this job ({own.job}) waits for {path}: the job's nodes were given to it.")
+            return
         if other is not None:
             on_lost(f"{path} was taken over by {other}: this process did not renew it for too long.")
             return

@@ -1,22 +1,32 @@
-"""Who this process is among the ranks of a job. Passed as an argument, never held globally."""
+"""Who this process is among the ranks of a job, and what it computes on. Passed as an argument, never held globally."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One rank's place: `rank` of `size` in the job, `local_rank` of `local_size` on its machine `node`."""
+    """One rank's place: `rank` of `size` in the job, `local_rank` of `local_size` on its machine `node`.
+
+    `device` is `cpu` or that of a GPU, such as `cuda:0`. Who starts the ranks decides it, and nobody asks torch what
+    there is: a rank that is to train on CPUs does so beside GPUs, too.
+    """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     node: str = "localhost"
     local_size: int = 1
+    device: str = "cpu"
 
     @property
     def is_first(self) -> bool:
         """Whether this rank writes what is written once per job (metrics, manifests)."""
         return self.rank == 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this rank computes on a GPU."""
+        return self.device.startswith("cuda")
 
     @property
     def node_ranks(self) -> range:

@@ -11,7 +11,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _LONGEST_FIRST = {
-    "Ray": ("tests/cluster/", "tests/launcher/test_ray_jobs.py", "tests/chaos/test_cluster_schedules.py"),
+    "Ray": ("tests/cluster/", "tests/launcher/test_ray_jobs.py", "tests/chaos/test_ray_schedules.py"),
     "chaos": ("tests/chaos/",),
     "distributed": ("tests/distributed/", "tests/training/test_agreement.py"),
     "torchrun": ("tests/training/test_torchrun.py",),

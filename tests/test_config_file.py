@@ -117,7 +117,12 @@ FULL: dict[str, Any] = {
         "non_finite": "skip",
         "max_skipped_steps": 3,
     },
-    "deepspeed": {"offload_optimizer": "cpu", "offload_parameters": "none", "extra": {"zero_optimization": {"x": 1}}},
+    "deepspeed": {
+        "offload_optimizer": "cpu",
+        "offload_parameters": "none",
+        "hpz_partition_size": 2,
+        "extra": {"zero_optimization": {"overlap_comm": True}},
+    },
     "checkpoint": {
         "every_steps": 5,
         "every_minutes": 10.0,
@@ -473,6 +478,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["model.path='s3://key:secret@bucket/model'", "from="], ["model.path"], "its id on the Hub"),
         (["model.tokenizer='https://host/model'"], ["model.tokenizer"], "its id on the Hub"),
     ],
+    "folders_are_no_urls": [
+        (["run.dir=s3://key:secret@bucket/run"], ["run.dir"], "only `checkpoint.dir` may be a URL"),
+        (["data.cache_dir=file:///cache"], ["data.cache_dir"], "name a folder"),
+    ],
     "one_budget": [
         (["stages.2.budget={}"], ["stages.2.budget"], "epochs: 1"),
         (["stages.2.budget={steps: 1, epochs: 1}"], ["stages.2.budget"], "epochs: 1"),
@@ -515,6 +524,9 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
+    "extra_settings_change_no_number": [
+        (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
+    ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }
 

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from sft.ledger import (
     slots_of,
 )
 from sft.schema import Pack
+from tests.checkpoint.counting import counted
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +129,7 @@ def test_each_attempt_rolls_back_what_stands_behind_the_step_that_it_resumes_at(
     assert (ledger.repeated, ledger.problems) == ((), ())
 
 
-@pytest.mark.parametrize("rest", ['{"step": 2, "att', '{"step": 2}', "\0\0\0"])
+@pytest.mark.parametrize("rest", ['{"step": 2, "att', '{"step": 2}', "\0\0\0", "[" * 200_000])
 def test_a_half_written_line_of_a_killed_process_is_cut_off(tmp_path, rest):
     path = tmp_path / "ledger.jsonl"
     write_attempts(path, (0, 2))
@@ -162,6 +163,15 @@ def test_a_damaged_line_and_one_of_another_attempt_are_problems_with_their_numbe
     ]
 
 
+def test_what_a_newer_version_adds_to_a_line_is_passed_over(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    lines = [{"resumed_at": 0, "attempt": 1, "program": "sft 9.1"}, {**asdict(entry(0)), "watts": 350.0}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ledger = read_ledger(path)
+    assert ledger.problems == ()
+    assert ledger.effective == {0: entry(0)}
+
+
 def test_a_step_that_stands_there_twice_is_repeated(tmp_path):
     path = tmp_path / "ledger.jsonl"
     write_attempts(path, (0, 3))
@@ -169,7 +179,7 @@ def test_a_step_that_stands_there_twice_is_repeated(tmp_path):
     writer.append(entry(1, packs=(9,)))
     ledger = read_ledger(path)
     assert ledger.repeated == (entry(1),)
-    assert ledger.effective[1].packs == (9,)
+    assert list(ledger.effective[1].packs) == [9]
 
 
 WRITES_UNTIL_KILLED = """
@@ -196,3 +206,34 @@ def test_a_kill_loses_nothing_that_was_appended(tmp_path):
     ledger = read_ledger(path)
     assert set(range(last + 1)) <= set(ledger.effective)
     assert ledger.problems == ()
+
+
+def test_to_go_on_with_a_long_ledger_only_its_end_is_read(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    write_attempts(path, (0, 10_000))
+    size, read = path.stat().st_size, []
+    with counted(read):
+        LedgerWriter(path, 2).resume(9_000)
+    assert size > 1_000_000
+    assert read[0].bytes_read < 100_000
+
+
+def test_packs_that_follow_each_other_take_no_memory_and_are_the_packs_that_were_written(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    writer = LedgerWriter(path, 1)
+    writer.resume(0)
+    for step, packs in enumerate(([7, 8, 9], [9, 8, 7], [7, 9], [], [5])):
+        writer.append(entry(step, packs=packs))
+    ledger = read_ledger(path)
+    assert [list(ledger.effective[step].packs) for step in range(5)] == [[7, 8, 9], [9, 8, 7], [7, 9], [], [5]]
+    assert isinstance(ledger.effective[0].packs, range)
+
+
+@pytest.mark.parametrize("packs", [[1.5, 2.5], ["a"], [True, None], "12", {"0": 1}, None])
+def test_packs_that_are_no_whole_numbers_are_a_damaged_line(tmp_path, packs):
+    path = tmp_path / "ledger.jsonl"
+    write_attempts(path, (0, 1))
+    with path.open("a") as file:
+        file.write(json.dumps({**asdict(entry(1)), "packs": packs}) + "\n")
+    ledger = read_ledger(path)
+    assert (sorted(ledger.effective), [p.split(" (")[0] for p in ledger.problems]) == ([0], ["line 3 is damaged"])

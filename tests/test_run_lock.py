@@ -30,6 +30,11 @@ with run_lock(Path(sys.argv[1]), lost, beat_seconds=float(sys.argv[2])):
 print("released", flush=True)
 """
 
+# As the driver does: it ends at once, and leaves the lock as it is.
+ENDS_WHEN_LOST = HOLDS.replace(
+    'print("lost", text, flush=True)', 'print("lost", text, flush=True); os._exit(1)'
+).replace("import sys, time", "import os, sys, time")
+
 # For each round: waits until the lock is there, tries to take it over, and holds it until the round is over.
 TAKES_OVER = """
 import sys, time
@@ -49,14 +54,14 @@ for folder in map(Path, sys.argv[2:]):
 """
 
 
-def start(code, *arguments):
+def start(code, *arguments, **variables):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def start_holder(path, beat_seconds=5.0):
-    process = start(HOLDS, path, beat_seconds)
+def start_holder(path, beat_seconds=5.0, code=HOLDS, **variables):
+    process = start(code, path, beat_seconds, **variables)
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -253,6 +258,38 @@ def test_a_process_that_was_suspended_while_another_took_over_says_so_when_it_wa
     finally:
         end(holder)
     assert json.loads(path.read_text())["nonce"] == "foreign"
+
+
+@pytest.mark.parametrize("machine", ["this", "another"])
+def test_an_earlier_attempt_of_the_same_job_is_asked_to_end_and_waited_for(path, monkeypatch, machine):
+    elder = start_holder(path, BEAT, ENDS_WHEN_LOST, SFT_JOB="lab 7", SFT_JOB_ATTEMPT="1")
+    monkeypatch.setenv("SFT_JOB", "lab 7")
+    monkeypatch.setenv("SFT_JOB_ATTEMPT", "2")
+    if machine == "another":
+        monkeypatch.setattr(sft.run_lock, "_machine", lambda: "another")
+    said = []
+    try:
+        with run_lock(path, never_lost, said.append, dead_after_seconds=20 * BEAT):
+            assert elder.wait(10) == 1
+            assert f"A later attempt of this job (lab 7) waits for {path}" in elder.stdout.read()
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+    finally:
+        end(elder)
+    assert said[-1] == "That is an earlier attempt of this job (lab 7) and still at work: it is asked to end"
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("variables", [{}, {"SFT_JOB": "lab 7", "SFT_JOB_ATTEMPT": "1"}, {"SFT_JOB": "lab 8"}])
+def test_whoever_is_no_later_attempt_of_the_holders_job_is_refused(path, monkeypatch, variables):
+    holder = start_holder(path, BEAT, SFT_JOB="lab 7", SFT_JOB_ATTEMPT="2")
+    try:
+        for name, value in ({"SFT_JOB_ATTEMPT": "3"} | variables).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UserError, match="in use by another job"):
+            run_lock(path, never_lost).__enter__()
+        assert holder.communicate("\n", timeout=30)[0] == "released\n"
+    finally:
+        end(holder)
 
 
 @pytest.fixture

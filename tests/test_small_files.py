@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import CONFIG_MAPPING
 
 from launcher.cli import main
 from sft.config_file import override, read_yaml
 from sft.errors import UserError
+from sft.model_sizes import ImpossibleSizesError, check_sizes
 from sft.small_files import MAX_CONFIG_BYTES, read_small_json, read_small_text
 
 LLAMA = {
@@ -135,6 +137,22 @@ def test_sizes_of_no_model_are_refused_with_their_names(
     assert (code, "Traceback" in shown) in ((0, False), (2, False)), "a note, or an error: without sizes, no forecast"
     for key in change:
         assert f"{key}:" in shown
+
+
+@pytest.mark.parametrize("section", ["text_config", "vision_config", "thinker_config.text_config"])
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"depth": 1e9}, {"hidden_size": -4}])
+def test_sizes_in_a_section_are_sizes_too(section: str, change: dict[str, Any], tmp_path: Path) -> None:
+    config: dict[str, Any] = change
+    for name in reversed(section.split(".")):
+        config = {name: config}
+    (key,) = change
+    with pytest.raises(ImpossibleSizesError, match=rf"  {section}\.{key}: "):
+        check_sizes({"model_type": "gemma3", **config}, tmp_path / "config.json")
+
+
+def test_no_family_of_transformers_has_such_sizes(tmp_path: Path) -> None:
+    for family in ("gemma3", "qwen3_omni_moe", "glm5_next", "lxmert", "mamba", "t5"):
+        check_sizes(CONFIG_MAPPING[family]().to_dict(), tmp_path / "config.json")
 
 
 def test_json_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -52,13 +52,14 @@ def test_what_a_library_quotes_in_part_is_hidden_too() -> None:
 
 
 def content(folder: Path) -> dict[str, Any]:
+    source = {"name": "a", "path": f"s3://KEYID:{SECRET}@bucket/a.jsonl"}
+    tag = {"texts": {"a": f"https://me:{SECRET}@host/"}}
     return {
         "run": {"name": "a", "dir": str(folder / "run")},
         "model": {"path": str(folder / "model")},
-        "data": {"sources": [{"name": "a", "path": f"s3://KEYID:{SECRET}@bucket/a.jsonl"}]},
+        "data": {"sources": [source], "task_tag": tag},
         "stages": [{"name": "s", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
         "checkpoint": {"dir": f"s3://KEYID:{SECRET}@bucket/run"},
-        "deepspeed": {"extra": {"note": f"https://me:{SECRET}@host/"}},
     }
 
 

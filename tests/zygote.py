@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401
 
+from sft.engine import zero3  # noqa: F401
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
 from tests.forked_ranks import DONE, FAILED

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from launcher.cluster import ray_session
+from launcher.console import say_error
 from launcher.plan import plan_job
 from launcher.preflight import comparison as compare
 from launcher.preflight.comparison import DRIVER, ClockOffset
@@ -68,7 +69,9 @@ def check(job: JobConfig, answer_seconds: float = ANSWER_SECONDS) -> Preflight:
     if not os.environ.get("RAY_ADDRESS"):
         nodes, all_reduce, findings = _check_machine(job)
     else:
-        with ray_session(0, 0, 0):
+        with ray_session(0, 0, 0) as session:
+            if session.note:
+                say_error(session.note)
             nodes, all_reduce, findings = _check_cluster(job, answer_seconds)
     return Preflight(tuple(nodes), all_reduce, in_order(findings), time.monotonic() - started)
 

@@ -7,7 +7,7 @@ file writes each of its tensors as it comes by, behind a header that was known f
 What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.model_folder import write_model_folder
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec, plan_files
 from sft.engine.engine import Engine
 from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
+from sft.progress import Progress, Tell
 
 MAX_FILE_BYTES = 4 * 1024**3
 
@@ -38,7 +40,7 @@ def export_model(
     final: Path,
     dtype: torch.dtype,
     attempt: int,
-    tell: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
     stop_ids: Sequence[int] = (),
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
@@ -49,12 +51,12 @@ def export_model(
         final: the folder to publish.
         dtype: what the trained parameters are written in, but those that transformers keeps in float32.
         attempt: keeps apart what a killed start of the job has left.
-        tell: called before each parameter, for whoever watches whether there is progress.
+        progress: told of each parameter and each piece of a file, for whoever watches whether there is progress.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
     """
+    group = RankGroup(engine.world, engine.all_reduce_max, progress or Progress())
     # The first rank decides for all, who must gather together.
-    is_done = engine.world.is_first and is_published(final)
-    if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
+    if group.any(engine.world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
@@ -63,25 +65,32 @@ def export_model(
     specs = {name: spec for source in sources for name, spec in source.specs.items()}
     files = plan_files(specs, MAX_FILE_BYTES)
     own = {
-        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors})
+        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, group.progress.tell)
         for i, (name, tensors) in enumerate(files.items())
         if i % engine.world.size == engine.world.rank
     }
     writers = {tensor: writer for name, writer in own.items() for tensor in files[name]}
-    for name, values in _tensors(engine, skeleton, sources, set(writers), tell):
+    for name, values in _tensors(engine, skeleton, sources, set(writers), group.progress.tell):
         writers[name].write(name, values)
-    for name, writer in own.items():
-        writer.close()
-        leave_receipt(aside / name)
-    # The sum is known when every rank has come here: all files are written.
-    engine.all_reduce_sum(torch.zeros(1))
-    if engine.world.is_first:
+    ended = Progress()
+
+    def end_own_files() -> None:
+        for name, writer in own.items():
+            writer.close()
+            leave_receipt(aside / name, tell=ended.tell)
+
+    def publish() -> None:
+        if not engine.world.is_first:
+            return
         write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, files, specs)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)
-    engine.all_reduce_sum(torch.zeros(1))
+
+    # When all have ended their files, all files are written.
+    group.run(end_own_files, ended)
+    group.run(publish, ended)
 
 
 def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_Source]:
@@ -106,7 +115,7 @@ def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_So
 
 
 def _tensors(
-    engine: Engine, skeleton: Any, sources: Sequence[_Source], own: set[str], tell: Callable[[], None]
+    engine: Engine, skeleton: Any, sources: Sequence[_Source], own: set[str], tell: Tell
 ) -> Iterator[tuple[str, Tensor | bytes]]:
     """The tensors of this rank's files; all ranks iterate together, to the end."""
     buffers = engine.persistent_buffers()

@@ -13,6 +13,7 @@ from typing import Any
 
 from sft.atomic_files import count_receipts, is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
+from sft.progress import Progress
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -29,8 +30,9 @@ class LocalPlace:
     """A `Place` in a folder of a local or shared file system."""
 
     def __init__(self, folder: Path) -> None:
-        """The folder is made by the first save."""
+        """The folder is made when saving begins."""
         self._folder = folder
+        self.progress = Progress()
 
     def steps(self) -> list[int]:
         """All `step-*` folders; see `Place`."""
@@ -47,8 +49,10 @@ class LocalPlace:
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
         """Write into the folder aside; see `Place`."""
         aside = self._aside(key)
-        aside.mkdir(parents=True, exist_ok=True)
-        leave_receipt(aside / name, write(aside / name))
+        # What lies above was there at the start. If it is gone, the save fails, and nothing is made in its place.
+        self._folder.mkdir(exist_ok=True)
+        aside.mkdir(exist_ok=True)
+        leave_receipt(aside / name, write(aside / name), self.progress.tell)
 
     def num_parts(self, key: SaveKey) -> int:
         """Receipts in the folder aside; see `Place`."""
@@ -76,7 +80,8 @@ class LocalPlace:
         shutil.rmtree(self._aside(key), ignore_errors=True)
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Delete other attempts' folders aside, and what is half deleted; see `Place`."""
+        """Make the folder, delete other attempts' folders aside, and what is half deleted; see `Place`."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         for partial in self._folder.glob(".step-*.partial"):
             if f".attempt-{attempt:04d}-" not in partial.name:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -99,8 +104,8 @@ class LocalPlace:
         return sorted(map(str, self._folder.glob("damaged-step-*")))
 
     @contextmanager
-    def opened(self, step: int) -> Iterator[Path]:
-        """The checkpoint's own folder; see `Place`."""
+    def opened(self, step: int, names: Iterable[str] = ()) -> Iterator[Path]:
+        """The checkpoint's own folder, with all of its files; see `Place`."""
         yield checkpoint_path(self._folder, step)
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:

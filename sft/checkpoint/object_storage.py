@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import fsspec
+from fsspec.callbacks import Callback
 from fsspec.registry import known_implementations
 
 from sft.errors import UserError
+from sft.progress import Tell
 from sft.url_secrets import without_secrets
 
 
@@ -44,6 +46,23 @@ def open_storage(url: str) -> tuple[Any, str]:
             "are set on this machine."
         )
     return files, root
+
+
+class Moved(Callback):  # type: ignore[misc]  # fsspec has no types
+    """Tells of each part of a file that fsspec has uploaded or downloaded."""
+
+    def __init__(self, tell: Tell) -> None:
+        """`tell` may be called from threads."""
+        super().__init__()
+        self._tell = tell
+
+    def relative_update(self, inc: int = 1) -> None:
+        """So many bytes more were moved."""
+        self._tell()
+
+    def absolute_update(self, value: int) -> None:
+        """So many bytes were moved so far."""
+        self._tell()
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sft.atomic_files import MANIFEST
+from sft.progress import Progress
+
 
 class SaveKey(NamedTuple):
     """One save: no two have the same, so what a failed or killed one has left is never taken for another's."""
@@ -31,6 +34,9 @@ Receipts = Mapping[str, Mapping[str, Any]]
 
 class Place(Protocol):
     """The checkpoints of one stage. Whatever fails raises an `OSError`."""
+
+    progress: Progress
+    """Counts what is written, read, hashed, moved and found here, in any thread."""
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints here, in order; also of remains that must have been published once."""
@@ -65,7 +71,7 @@ class Place(Protocol):
         ...
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Remove what saves of other attempts than this one have left."""
+        """Saving begins: remove what saves of other attempts than this one have left."""
         ...
 
     def delete(self, step: int) -> None:
@@ -80,8 +86,8 @@ class Place(Protocol):
         """Where damaged ones were set aside."""
         ...
 
-    def opened(self, step: int) -> AbstractContextManager[Path]:
-        """A local folder with the checkpoint's manifest, if it is there; `bring` adds files."""
+    def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> AbstractContextManager[Path]:
+        """A local folder with these files of the checkpoint, of those that are there; `bring` adds others."""
         ...
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:

@@ -6,23 +6,24 @@ the manifest, so that what must be read is known before any file is opened:
     sizes   key → elements of the whole
     spans   file → elements of the whole, as text → [first here, end here]
 
-Tensors of one size are split alike, and a model has few sizes: the manifest stays small for any number of ranks.
+Tensors of one size are split alike, and a model has few sizes: the manifest stays small for any number of ranks. What
+older versions have written is told apart in `sft.checkpoint.formats`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sft.atomic_files import DamagedError, read_manifest
+from sft.atomic_files import DamagedError
+from sft.checkpoint.formats import read_checkpoint_manifest, with_spans
+from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
 from sft.engine.engine import Shard
-
-FORMAT_VERSION = 2
+from sft.progress import Tell
 
 
 def rank_file_name(rank: int, world_size: int) -> str:
@@ -30,17 +31,20 @@ def rank_file_name(rank: int, world_size: int) -> str:
     return f"rank-{rank:05d}-of-{world_size:05d}.safetensors"
 
 
-def write_rank_file(path: Path, state: Mapping[str, Shard]) -> dict[str, Any]:
-    """Write a rank's part of the state; returns its `spans` for the receipt.
+def write_rank_file(path: Path, state: Mapping[str, Shard], tell: Tell = lambda: None) -> dict[str, Any]:
+    """Write a rank's part of the state, telling of each piece; returns its `spans` for the receipt.
 
     Raises:
         OSError: the file cannot be written.
     """
+    specs = {key: TensorSpec.of(tuple(shard.values.shape), shard.values.dtype) for key, shard in state.items()}
     try:
-        save_file({key: shard.values for key, shard in state.items()}, path)
-    except SafetensorError as error:
-        # safetensors hides a full disk and the like behind an error of its own.
-        raise OSError(f"{path}: {error}") from error
+        with SafetensorsWriter(path, specs, tell) as file:
+            for key, shard in state.items():
+                file.write(key, shard.values)
+    except OSError as error:
+        # Errors of writing do not name the file.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     spans: dict[str, list[int]] = {}
     for key, shard in state.items():
         span = [shard.start, shard.start + len(shard.values)]
@@ -62,7 +66,7 @@ def files_to_read(
     own = [name for name in manifest["files"] if Path(name).name == rank_file_name(rank, world_size)]
     if own:
         return own
-    if parts is None:
+    if parts is None or "spans" not in manifest:
         return sorted(manifest["files"])
     wanted = {(str(manifest["sizes"][key]), part) for key, part in parts.items() if key in manifest["sizes"]}
     return sorted(
@@ -75,19 +79,22 @@ def files_to_read(
 class CheckpointReader:
     """Reads any part of any state tensor of a published checkpoint. Use it as a context manager."""
 
-    def __init__(self, path: Path, held: ExitStack | None = None) -> None:
+    def __init__(self, path: Path, held: ExitStack | None = None, names: Sequence[str] | None = None) -> None:
         """Read the manifest; files are mapped when something is read from them.
 
         Args:
             path: the checkpoint's folder.
             held: what is to be closed after the files, such as a temporary folder with them.
+            names: the files that are read; all by default.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
             DamagedError: its manifest is damaged.
+            OtherVersionError: it has a format that is not read here.
         """
         self._path = path
-        self.manifest = read_manifest(path)
+        manifest = read_checkpoint_manifest(path)
+        self.manifest = with_spans(manifest, path, sorted(manifest["files"]) if names is None else names)
         self._held = held or ExitStack()
         self._files: dict[str, Any] = {}
         self._sizes: dict[str, int] = self.manifest["sizes"]

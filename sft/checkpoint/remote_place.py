@@ -16,9 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sft.atomic_files import MANIFEST, RECEIPT, DamagedError, describe_file, read_manifest, sign_manifest
-from sft.checkpoint.object_storage import open_storage, os_errors
+from sft.checkpoint.object_storage import Moved, open_storage, os_errors
 from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
+from sft.progress import Progress
 from sft.url_secrets import without_secrets
+
+_COPIES_AT_A_TIME = 16
 
 
 class RemotePlace:
@@ -32,6 +35,8 @@ class RemotePlace:
         """
         self._shown = without_secrets(url).rstrip("/")
         self._files, self._root = open_storage(url)
+        self.progress = Progress()
+        self._moved = Moved(self.progress.tell)
 
     def steps(self) -> list[int]:
         """Those with a manifest, others are unfinished uploads; see `Place`."""
@@ -51,11 +56,11 @@ class RemotePlace:
         """Write a temporary file and upload it, then its receipt; see `Place`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
             path = Path(folder) / name
-            receipt = {**write(path), **describe_file(path)}
+            receipt = {**write(path), **describe_file(path, self.progress.tell)}
             remote = self._path(key.step, f"{key}/{name}")
             with os_errors(self._shown):
                 # No makedirs before it: object storage needs no folders, and s3fs would make a misspelt bucket.
-                self._files.put_file(str(path), remote)
+                self._files.put_file(str(path), remote, callback=self._moved)
                 self._files.pipe_file(remote + RECEIPT, json.dumps(receipt).encode())
 
     def num_parts(self, key: SaveKey) -> int:
@@ -111,7 +116,10 @@ class RemotePlace:
             # Not mv: it would copy what only looks like folders, too, which s3fs does not find.
             files = self._files.find(source)
             copies = [f"{self._root}/{free}/{PurePosixPath(file).relative_to(source)}" for file in files]
-            self._files.copy(files, copies, on_error="raise")
+            for start in range(0, len(files), _COPIES_AT_A_TIME):
+                part = slice(start, start + _COPIES_AT_A_TIME)
+                self._files.copy(files[part], copies[part], on_error="raise")
+                self.progress.tell()
         self.delete(step)
         return f"{self._shown}/{free}"
 
@@ -120,10 +128,10 @@ class RemotePlace:
         return [f"{self._shown}/{name}" for name in self._names(self._root) if name.startswith("damaged-step-")]
 
     @contextmanager
-    def opened(self, step: int) -> Iterator[Path]:
+    def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> Iterator[Path]:
         """A temporary folder, gone at the end; see `Place`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
-            self.bring(step, [MANIFEST], Path(folder))
+            self.bring(step, names, Path(folder))
             yield Path(folder)
 
     def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
@@ -133,7 +141,7 @@ class RemotePlace:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with os_errors(self._shown):
-                    self._files.get_file(self._path(step, name), str(path))
+                    self._files.get_file(self._path(step, name), str(path), callback=self._moved)
             except FileNotFoundError:
                 # A started download may have made it. That the file is missing is for the check to say.
                 path.unlink(missing_ok=True)

@@ -1,36 +1,36 @@
 """Finds the checkpoint to go on from: the newest that is as it was written, on all ranks the same.
 
     newest that any rank sees ──▶ each rank checks what it will read ──▶ all agree ──▶ good: opened
-                                                                        └▶ damaged: told; the next older one
+                                                                        ├▶ damaged: told; the next older one
+                                                                        └▶ of another version: all raise
 
 Invariant: training never starts over silently. Where checkpoints are there, or remains of them, and none is good, all
-ranks raise. Damaged ones are set aside for a person to look at, once a good one is found.
+ranks raise. Damaged ones are set aside for a person to look at, once a good one is found; what another version of this
+program has written is not damaged, and stays where it is.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import torch
-from torch import Tensor
 
-from sft.atomic_files import MANIFEST, check_files, read_manifest
+from sft.atomic_files import MANIFEST, DamagedError, check_listed
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
 from sft.checkpoint.places import Place
-from sft.checkpoint.rank_file import FORMAT_VERSION, CheckpointReader, files_to_read
+from sft.checkpoint.rank_file import CheckpointReader, files_to_read
+from sft.checkpoint.rank_group import RankGroup, Reduce
 from sft.checkpoint.tries import try_again
 from sft.errors import UserError
 from sft.world import World
-
-Reduce = Callable[[Tensor], Tensor]
-"""The element-wise largest over all ranks of equally long int64 tensors on the CPU; all ranks call it together."""
 
 _POLL_SECONDS = 0.2
 
 
 def open_newest_good(
     place: Place,
-    world: World,
-    all_reduce_max: Reduce,
+    group: RankGroup,
     report: Callable[[str], None],
     parts: Mapping[str, range] | None = None,
     patience_seconds: float = 30.0,
@@ -40,8 +40,7 @@ def open_newest_good(
 
     Args:
         place: where the checkpoints are.
-        world: which rank this is.
-        all_reduce_max: the engine's.
+        group: the ranks.
         report: takes one line for the log for each damaged checkpoint; of use on one rank.
         parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
             them are checked; without it, all, unless as many ranks wrote the checkpoint.
@@ -52,23 +51,27 @@ def open_newest_good(
         A reader, to be closed, with `step`, `manifest` and `read`. None where no checkpoint was ever saved.
 
     Raises:
-        UserError: on all ranks: there are checkpoints, and none is good.
+        UserError: on all ranks: there are checkpoints, and none is good; or the newest that is not damaged has a
+            format that is not read here.
     """
     damage: dict[int, str] = {}
     seen = try_again(place.steps, "listing the checkpoints", report) if only is None else [only]
-    while (step := _newest(seen, damage, all_reduce_max)) >= 0:
-        _wait_until_seen(place, step, all_reduce_max, patience_seconds)
-        found = _open(place, step, world, parts, report)
-        problems = _texts_of_all(found if isinstance(found, str) else "", world, all_reduce_max)
+    while (step := _newest(seen, damage, group.all_reduce_max)) >= 0:
+        _wait_until_seen(place, step, group, patience_seconds)
+        found = group.run(partial(_open, place, step, group.world, parts, report), place.progress)
+        if others := group.texts(str(found) if isinstance(found, OtherVersionError) else ""):
+            raise UserError("\n".join(f"{place.where(step)} {text}" for text in others), is_everywhere=True)
+        problems = group.texts(found if isinstance(found, str) else "")
         if isinstance(found, CheckpointReader):
             if not problems:
-                if world.is_first:
-                    _set_aside(place, damage, report)
+                if damage:
+                    mine = damage if group.world.is_first else {}
+                    group.run(partial(_set_aside, place, mine, report), place.progress)
                 return found
             found.close()
         damage[step] = "; ".join(problems)
         report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
-    set_aside = _texts_of_all("\n".join(place.damaged()) if world.is_first else "", world, all_reduce_max)
+    set_aside = group.texts("\n".join(place.damaged()) if group.world.is_first else "")
     if damage or set_aside:
         raise UserError(_none_is_good(place, damage, set_aside), is_everywhere=True)
     return None
@@ -81,10 +84,10 @@ def _newest(seen: list[int], damage: Mapping[int, str], all_reduce_max: Reduce) 
     return int(all_reduce_max(torch.tensor([mine])).item())
 
 
-def _wait_until_seen(place: Place, step: int, all_reduce_max: Reduce, patience_seconds: float) -> None:
+def _wait_until_seen(place: Place, step: int, group: RankGroup, patience_seconds: float) -> None:
     """Where any rank sees the checkpoint, give this one time to see it: shared file systems are late."""
     is_here = place.is_published(step)
-    is_anywhere = bool(all_reduce_max(torch.tensor([int(is_here)])).item())
+    is_anywhere = group.any(is_here)
     deadline = time.monotonic() + patience_seconds
     while is_anywhere and not is_here and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -93,44 +96,36 @@ def _wait_until_seen(place: Place, step: int, all_reduce_max: Reduce, patience_s
 
 def _open(
     place: Place, step: int, world: World, parts: Mapping[str, range] | None, report: Callable[[str], None]
-) -> CheckpointReader | str:
+) -> CheckpointReader | OtherVersionError | str:
     """A reader of a checkpoint whose files are as they were written; or what is wrong with it."""
     what = f"reading {place.where(step)}"
     with ExitStack() as held:
         folder = try_again(lambda: held.enter_context(place.opened(step)), what, report)
-        # Of the manifest alone first: it says which files there are.
-        if problems := check_files(folder, ()):
-            return "; ".join(problems)
-        manifest = read_manifest(folder)
+        try:
+            manifest = read_checkpoint_manifest(folder)
+        except DamagedError as error:
+            return f"{MANIFEST}: {error.reason}"
+        except FileNotFoundError:
+            return f"{MANIFEST} is missing"
+        except OtherVersionError as error:
+            return error
         if problem := _wrong_kind(manifest, step):
             return problem
         names = files_to_read(manifest, world.rank, world.size, parts)
         try_again(lambda: place.bring(step, names, folder), what, report)
-        if problems := check_files(folder, names):
+        if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
             return "; ".join(problems)
-        return CheckpointReader(folder, held.pop_all())
+        return CheckpointReader(folder, held.pop_all(), names)
 
 
 def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:
-    expected = {"kind": "checkpoint", "format": FORMAT_VERSION, "step": step}
+    expected = {"kind": "checkpoint", "step": step}
     wrong = [
         f"{key} is {manifest.get(key)!r}, not {value!r}"
         for key, value in expected.items()
         if manifest.get(key) != value
     ]
     return f"{MANIFEST}: {', '.join(wrong)}" if wrong else ""
-
-
-def _texts_of_all(mine: str, world: World, all_reduce_max: Reduce) -> list[str]:
-    """The texts of all ranks that have one, each once. The largest of rows that are zero elsewhere is a gathering."""
-    content = mine.encode()
-    length = int(all_reduce_max(torch.tensor([len(content)])).item())
-    if not length:
-        return []
-    rows = torch.zeros(world.size, length, dtype=torch.int64)
-    rows[world.rank, : len(content)] = torch.tensor(list(content), dtype=torch.int64)
-    texts = (bytes(row[row > 0].tolist()).decode() for row in all_reduce_max(rows))
-    return sorted({text for text in texts if text})
 
 
 def _set_aside(place: Place, damage: Mapping[int, str], report: Callable[[str], None]) -> None:

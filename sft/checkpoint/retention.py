@@ -26,6 +26,7 @@ def delete_checkpoints(place: Place, steps: Iterable[int], report: Callable[[str
     for step in steps:
         try:
             place.delete(step)
+            place.progress.tell()
         except OSError as error:
             report(f"the old checkpoint {place.where(step)} could not be deleted: {error}")
 

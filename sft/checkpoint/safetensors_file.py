@@ -5,6 +5,7 @@ Format: 8 bytes header length, JSON header, raw tensors; Hugging Face's index wh
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,11 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from sft.progress import CHUNK_BYTES, Tell
+
+_SYNC_EVERY_BYTES = 256 * 1024**2
+"""What is written before it has to be on disk: no sync has much to wait for, so a slow disk is seen to go on."""
 
 _DTYPE_NAMES = {
     torch.bfloat16: "BF16",
@@ -60,8 +66,8 @@ def plan_files(specs: Mapping[str, TensorSpec], max_file_bytes: int) -> dict[str
 class SafetensorsWriter:
     """Writes a safetensors file whose tensors come in any order, each once."""
 
-    def __init__(self, path: Path, specs: Mapping[str, TensorSpec]) -> None:
-        """Write the header."""
+    def __init__(self, path: Path, specs: Mapping[str, TensorSpec], tell: Tell = lambda: None) -> None:
+        """Write the header; `tell` is called after each chunk."""
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         end = 0
         starts = {}
@@ -72,6 +78,8 @@ class SafetensorsWriter:
         text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
         first = 8 + len(text)
         self._left = {name: (first + starts[name], spec) for name, spec in specs.items()}
+        self._tell = tell
+        self._num_unsynced = 0
         self._file = path.open("wb")
         self._file.write(len(text).to_bytes(8, "little") + text)
 
@@ -86,7 +94,13 @@ class SafetensorsWriter:
             raw = memoryview(values)
         assert raw.nbytes == spec.num_bytes, f"{name}: {raw.nbytes} bytes"
         self._file.seek(start)
-        self._file.write(raw)
+        for first in range(0, raw.nbytes, CHUNK_BYTES):
+            self._num_unsynced += self._file.write(raw[first : first + CHUNK_BYTES])
+            if self._num_unsynced >= _SYNC_EVERY_BYTES:
+                self._file.flush()
+                os.fdatasync(self._file.fileno())
+                self._num_unsynced = 0
+            self._tell()
 
     def close(self) -> None:
         """End the file."""

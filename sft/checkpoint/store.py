@@ -2,26 +2,30 @@
 
     save k+1:  settle save k ──▶ copy the state ──▶ thread: write this rank's file, leave a receipt
                                                    first rank's thread: wait for all receipts, publish, delete old ones
-    settle:    wait for the own part ──▶ agree: did any fail? ──▶ first rank: wait for the publishing ──▶ agree again
+    settle:    wait for all parts, then for the publishing, in rounds; did any fail?
 
 Threads call no collective. So what a thread has found out is agreed on where all ranks meet anyway: at the next save,
-or at the end.
+or at the end. There a save may take as long as it likes, as long as it goes on (see `sft.checkpoint.rank_group`).
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
 from typing import Any
 
 from sft.checkpoint.places import Place, SaveKey
 from sft.checkpoint.publishing import Publisher
 from sft.checkpoint.rank_file import rank_file_name, write_rank_file
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
 from sft.engine.engine import Shard
-from sft.world import World
+
+_LOOK_EVERY_SECONDS = 0.1
 
 
 class CheckpointError(RuntimeError):
@@ -44,12 +48,11 @@ class CheckpointStore:
     def __init__(
         self,
         place: Place,
-        world: World,
+        group: RankGroup,
         attempt: int,
         retention: Retention,
         asynchronous: bool,
         max_failed_saves: int,
-        agree: Callable[[bool], bool],
         report: Callable[[str], None],
         before_publish: Callable[[], None] | None = None,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
@@ -58,32 +61,31 @@ class CheckpointStore:
 
         Args:
             place: where the checkpoints are kept; all ranks see the same.
-            world: which rank this is.
+            group: the ranks.
             attempt: the number of this start of the job, another one at each start.
             retention: which checkpoints are kept.
             asynchronous: whether training goes on while a save is written.
             max_failed_saves: that many in a row raise.
-            agree: whether any rank says True; all ranks call it together.
             report: takes one line for the log; also called from threads.
             before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
                 of it is a failed try.
             pauses_seconds: between the tries of a write; there is one try more than pauses.
         """
         self._place = place
-        self._world = world
+        self._group = group
+        self._world = group.world
         self._attempt = attempt
         self._asynchronous = asynchronous
         self._max_failed_saves = max_failed_saves
-        self._agree = agree
         self._report = report
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
-        self._publisher = Publisher(place, world.size, retention, report, before_publish, pauses_seconds)
+        self._publisher = Publisher(place, group.world.size, retention, report, before_publish, pauses_seconds)
         self._saving: _Saving | None = None
         self._num_saves = 0
         self._failures: list[str] = []
-        if world.is_first:
+        if self._world.is_first:
             try:
                 place.discard_unfinished(attempt)
             except OSError as error:
@@ -134,38 +136,43 @@ class CheckpointStore:
         self._settle()
         return not self._failures
 
-    def close(self, patience_seconds: float = 60.0) -> None:
-        """End the threads; no collective, so it is safe after any error. A save under way has so long to end."""
+    def close(self, quiet_seconds: float = 5.0) -> None:
+        """End the threads; no collective, so it is safe after any error.
+
+        A save under way goes on as long as it is seen to: this rank's part, and on the first rank the parts that come
+        in, with no longer than `quiet_seconds` between two. Those of ranks that are dead never do.
+        """
         if self._saving is not None:
-            wait([f for f in (self._saving.written, self._saving.published) if f], patience_seconds)
+            self._wait_here(self._saving.written, math.inf)
+            if self._saving.published is not None:
+                self._wait_here(self._saving.published, quiet_seconds)
             self._saving.give_up.set()
         self._writing.shutdown()
         self._publishing.shutdown()
 
+    def _wait_here(self, task: Future[None], quiet_seconds: float) -> None:
+        """Until the task is done, or nothing has happened for so long."""
+        seen, changed_at = self._place.progress.count, time.monotonic()
+        while not wait([task], _LOOK_EVERY_SECONDS).done and time.monotonic() - changed_at < quiet_seconds:
+            if (count := self._place.progress.count) != seen:
+                seen, changed_at = count, time.monotonic()
+                self._group.progress.tell()
+
     def _settle(self) -> None:
         if self._saving is None:
             return
-        key = self._saving.key
-        failed, reason = self._agree_on(self._saving)
+        saving, work = self._saving, self._place.progress
+        failed = self._group.wait_for_all(partial(_look, saving.written), work, saving.give_up.set)
+        # After giving up, too: the publishing must be over before its files are removed.
+        failed = self._group.wait_for_all(partial(_look, saving.published), work) or failed
         self._saving = None
         if not failed:
             self._failures.clear()
             return
         if self._world.is_first:
-            self._discard(key)
-        self._count(key.step, reason or "another rank could not write its part, or the first could not publish")
-
-    def _agree_on(self, saving: _Saving) -> tuple[bool, str | None]:
-        """Whether the save has failed, the same on all ranks; and why, where it was this rank."""
-        reason = _failure(saving.written)
-        failed = self._agree(reason is not None)
-        if failed:
-            saving.give_up.set()
-        if saving.published is not None:
-            # After giving up too: it must be over before its files are removed.
-            why_unpublished = _failure(saving.published)
-            reason = reason or why_unpublished
-        return failed or self._agree(reason is not None), reason
+            self._discard(saving.key)
+        why = _failure(saving.written) or _failure(saving.published)
+        self._count(saving.key.step, why or "another rank could not write its part, or the first could not publish")
 
     def _count(self, step: int, reason: str) -> None:
         self._failures.append(f"step {step}: {reason}")
@@ -184,8 +191,9 @@ class CheckpointStore:
 
     def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
         name = rank_file_name(self._world.rank, self._world.size)
+        tell = self._place.progress.tell
         try_again(
-            lambda: self._place.write_part(key, name, lambda path: write_rank_file(path, state)),
+            lambda: self._place.write_part(key, name, lambda path: write_rank_file(path, state, tell)),
             f"writing this rank's part of the checkpoint of step {key.step}",
             self._report,
             self._pauses_seconds,
@@ -198,10 +206,19 @@ class CheckpointStore:
             self._report(f"what the failed save of step {key.step} has left could not be removed: {error}")
 
 
-def _failure(task: Future[None]) -> str | None:
+def _look(task: Future[None] | None, seconds: float) -> bool | None:
+    """Whether the task has failed, after so many seconds at most; None where it is not done."""
+    if task is None:
+        return False
+    wait([task], seconds)
+    return _failure(task) is not None if task.done() else None
+
+
+def _failure(task: Future[None] | None) -> str | None:
     """Why the task failed, if it did; an error that is not the file system's is one of the program, and is raised."""
     try:
-        task.result()
+        if task is not None:
+            task.result()
     except OSError as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -79,7 +79,7 @@ class Engine(Protocol):
         ...
 
     def local_state(self) -> dict[str, Shard]:
-        """This rank's part of the state, by `<parameter>/<kind>`; views, not copies."""
+        """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies."""
         ...
 
     def local_spans(self) -> dict[str, range]:
@@ -87,7 +87,10 @@ class Engine(Protocol):
         ...
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
-        """Take over a saved state: `read` gives any part of it, whatever world size saved it."""
+        """Take over a saved state: `read` gives any part of it, whatever world size saved it.
+
+        All ranks read their parts of the same tensors, in the same order.
+        """
         ...
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -101,6 +104,13 @@ class Engine(Protocol):
     @property
     def hf_model(self) -> Any:
         """The Hugging Face model, for its config and generation config."""
+        ...
+
+    def close(self) -> None:
+        """Give back all memory, on the device too. Nothing else can be called afterwards.
+
+        What a caller still holds of the model keeps its memory.
+        """
         ...
 
 

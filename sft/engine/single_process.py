@@ -129,6 +129,10 @@ class SingleProcessEngine:
         names = {name for name, _ in self.hf_model.named_parameters(remove_duplicate=False)}
         return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
 
+    def close(self) -> None:
+        """Let go of model, masters and optimizer; see `Engine`."""
+        del self._module, self._working, self._masters, self._adamw
+
     def _copy_masters(self) -> None:
         for name, parameter in self._working.items():
             parameter.data.copy_(self._masters[name].detach())

@@ -5,27 +5,20 @@ checkpoint needs no format of its own for a world size: it is n elements in W pa
 parts of them.
 """
 
+import gc
 import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import torch
-import torch.distributed as dist
-from torch import Tensor
-
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-
 import deepspeed
 import deepspeed.ops
+import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from deepspeed.git_version_info import installed_ops
 from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
-from deepspeed.utils import (
-    safe_get_local_fp32_param,
-    safe_get_local_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
+from torch import Tensor
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.collate import Batch
@@ -39,6 +32,7 @@ from sft.engine.engine import (
     run_without_gradient,
 )
 from sft.engine.zero3_config import build_zero3_config
+from sft.engine.zero3_release import release
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
@@ -56,11 +50,12 @@ class Zero3Engine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
         self.world = world
-        on_cuda = torch.cuda.is_available()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else torch.device("cpu")
-        # DeepSpeed takes its device from here and from nowhere else.
+        self.device = torch.device(world.device)
+        accelerator = get_accelerator().device_name()
+        assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.start"
+        # DeepSpeed takes the number of its device from here and from nowhere else.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
-        zero_config = build_zero3_config(config, optimizer.max_grad_norm, on_cuda)
+        zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
         dtype = getattr(torch, config.model.dtype)
         attention = attention_for(layout_of(config.train.packing))
         model = load_model(config.model, model_path, dtype, zero_config, attention)
@@ -73,7 +68,7 @@ class Zero3Engine:
             enable = getattr(model, name, None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         model.train()
-        on_cpu = not on_cuda or config.deepspeed.offload_optimizer == "cpu"
+        on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._engine, *_ = deepspeed.initialize(
@@ -142,16 +137,13 @@ class Zero3Engine:
 
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state; see `Engine`."""
+        # DeepSpeed's own functions would bring all that is offloaded to the device.
         state = {}
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-            kinds = {
-                "master": safe_get_local_fp32_param(parameter),
-                "exp_avg": safe_get_local_optimizer_state(parameter, "exp_avg"),
-                "exp_avg_sq": safe_get_local_optimizer_state(parameter, "exp_avg_sq"),
-            }
-            for kind, values in kinds.items():
-                state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values[: stop - start])
+            for kind in STATE_KINDS:
+                values = self._part(parameter, kind)[: stop - start]
+                state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values)
         return state
 
     def local_spans(self) -> dict[str, range]:
@@ -167,27 +159,18 @@ class Zero3Engine:
             step = num_updates if counted else torch.tensor(float(num_updates), device=flat.device)
             moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
             self._zero.optimizer.state[flat] = {"step": step, **moments}
+        # Whatever is gathered is given back: it has the values of before.
+        self._zero.checkpoint_event_prologue()
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-
-            def padded(
-                kind: str, name: str = name, p: Any = parameter, span: tuple[int, int] = (start, stop)
-            ) -> Tensor:
-                values = torch.zeros(p.ds_tensor.numel(), dtype=torch.float32)
-                values[: span[1] - span[0]] = read(f"{name}/{kind}", *span)
-                return values.to(p.ds_tensor.device)
-
-            master = padded("master")
-            safe_set_local_fp32_param(parameter, master)
+            for kind in STATE_KINDS:
+                part = self._part(parameter, kind)
+                part[: stop - start].copy_(read(f"{name}/{kind}", start, stop))
+                part[stop - start :].zero_()
             # The first forward pass uses the working copy, which nothing else would bring up to date.
-            parameter.ds_tensor.data.copy_(master)
-            for kind in ("exp_avg", "exp_avg_sq"):
-                safe_set_local_optimizer_state(parameter, padded(kind), kind)
-        # Small parameters stay gathered on every rank, so their gathered copies are renewed too.
-        small = self._zero.persistent_parameters
-        if small:
-            small[0].partition(small)
-            small[0].all_gather(small)
+            parameter.ds_tensor.data.copy_(self._part(parameter, "master"))
+        # hpZ's copies, which have the values of before, go; small parameters, whole on every rank, are gathered anew.
+        self._zero.checkpoint_event_epilogue()
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         """These whole parameters, one at a time; see `Engine`."""
@@ -201,9 +184,24 @@ class Zero3Engine:
         names = {name for name, _ in self.hf_model.named_parameters(remove_duplicate=False)}
         return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
 
+    def close(self) -> None:
+        """Give back all memory; see `Engine`."""
+        release(self._engine)
+        del self._engine, self._zero
+        gc.collect()
+        if self.world.on_gpu:
+            torch.cuda.empty_cache()
+
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         """What is trained."""
         return ((name, p) for name, p in self.hf_model.named_parameters() if p.requires_grad)
+
+    def _part(self, parameter: Any, kind: str) -> Tensor:
+        """This rank's part of one kind of state, padded: a view of the flat tensor in which the optimizer has it."""
+        group, offset, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
+        flat = self._zero.fp32_partitioned_groups_flat[group]
+        whole = flat.detach() if kind == "master" else self._zero.optimizer.state[flat][kind]
+        return cast(Tensor, whole.narrow(0, offset, size))
 
     def _own_range(self, parameter: Any) -> tuple[int, int]:
         share = parameter.ds_tensor.numel()

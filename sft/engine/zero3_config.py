@@ -1,28 +1,33 @@
 """DeepSpeed's config for a stage: a pure function of ours, with the user's `deepspeed.extra` merged in last."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from sft.config import SftConfig
+from sft.world import World
 
 
-def build_zero3_config(config: SftConfig, max_grad_norm: float, on_cuda: bool) -> dict[str, Any]:
+def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) -> dict[str, Any]:
     """The dictionary that `deepspeed.initialize` and `zero.Init` take.
 
-    Accumulation is driven by the engine and not by DeepSpeed, so nothing here depends on the world size.
+    Accumulation is driven by the engine and not by DeepSpeed, so no number in training depends on the world size.
     """
     zero: dict[str, Any] = {
         "stage": 3,
-        "overlap_comm": on_cuda,
+        "overlap_comm": world.on_gpu,
         "contiguous_gradients": True,
         "stage3_gather_16bit_weights_on_model_save": False,
         "reduce_bucket_size": 100_000_000,
         "stage3_prefetch_bucket_size": 100_000_000,
     }
     if config.deepspeed.offload_optimizer == "cpu":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_cuda}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": world.on_gpu}
     if config.deepspeed.offload_parameters == "cpu":
-        zero["offload_param"] = {"device": "cpu", "pin_memory": on_cuda}
+        zero["offload_param"] = {"device": "cpu", "pin_memory": world.on_gpu}
+    copy_size = num_copy_ranks(config.deepspeed.hpz_partition_size, world.size)
+    if copy_size > 1:
+        zero["zero_hpz_partition_size"] = copy_size
     built = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -36,12 +41,23 @@ def build_zero3_config(config: SftConfig, max_grad_norm: float, on_cuda: bool) -
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 30,
     }
-    return _merged(built, config.deepspeed.extra)
+    return merged(built, config.deepspeed.extra)
 
 
-def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def num_copy_ranks(wanted: int, world_size: int) -> int:
+    """How many ranks share a copy of the parameters under hpZ, where so many are wanted; 1: there is no copy.
+
+    An elastic job may run with any number of ranks, and DeepSpeed needs groups of one size. Where all ranks would be
+    one group, a copy would be what they have anyway.
+    """
+    size = math.gcd(wanted, world_size)
+    return size if size < world_size else 1
+
+
+def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `extra` has put in, also in the mappings in it."""
+    whole = dict(base)
     for key, value in extra.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if nested else value
-    return merged
+        nested = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+        whole[key] = merged(whole[key], value) if nested else value
+    return whole

@@ -43,14 +43,16 @@ def choose_prompts(store: TokenStore, heldout: PackPlan, num_prompts: int) -> li
     return prompts[:num_prompts]
 
 
-def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str, prompts: Sequence[Prompt]) -> None:
+def write_sample_answers(
+    path: Path, model: ModelConfig, before: str, after: str, prompts: Sequence[Prompt], device: str
+) -> None:
     """Answer the prompts with the models at `before` and `after`, greedily, and keep both beside the reference.
 
     Both end where the folder at `after` says that generation ends.
     """
     tokenizer = load_tokenizer(model)
     stop_ids = GenerationConfig.from_pretrained(after).eos_token_id
-    answers = [_answer(model, folder, prompts, stop_ids) for folder in (before, after)]
+    answers = [_answer(model, folder, prompts, stop_ids, device) for folder in (before, after)]
 
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
@@ -69,9 +71,8 @@ def write_sample_answers(path: Path, model: ModelConfig, before: str, after: str
 
 
 def _answer(
-    model: ModelConfig, folder: str, prompts: Sequence[Prompt], stop_ids: int | list[int] | None
+    model: ModelConfig, folder: str, prompts: Sequence[Prompt], stop_ids: int | list[int] | None, device: str
 ) -> list[list[int]]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded: Any = load_plain_model(model, folder, getattr(torch, model.dtype))
     loaded.to(device)
     answers = []

@@ -7,6 +7,7 @@ Invariant: the same records give the same bytes, and no two plots of a run share
 The stages' steps are put one after another on one axis; its 0 is the model that nothing has trained yet.
 """
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,43 @@ def throughput_plot(run: RunRecords) -> str:
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         _legend(axes, run)
         return _svg(figure, "throughput")
+
+
+def memory_plot(run: RunRecords) -> str:
+    """The most memory that the first rank has held since its stage began, by step; empty where that is not recorded."""
+    with matplotlib.rc_context(LOOK):
+        figure, (axes,) = _timeline(run, ["peak memory, GiB"], height_inches=3.2)
+        curves: list[Line2D] = []
+        for label, colour, value in _PEAKS:
+            of_this: list[Line2D] = []
+            for first, stage in _placed(run):
+                xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
+                ys = np.array([value(step) for step in stage.steps], dtype=float)
+                if np.isfinite(ys).any():
+                    name = "" if of_this else label
+                    of_this += axes.plot(*_thinned(xs, ys), color=colour, linewidth=1.8, label=name, **_marker(xs))
+            curves += of_this
+        if not curves:
+            return ""
+        axes.set_ylim(bottom=0)
+        _legend(axes, run)
+        return _svg(figure, "memory")
+
+
+def _known(gib: float | None) -> float:
+    return math.nan if gib is None else gib
+
+
+# What was not recorded, or is not there on CPUs, is not a number.
+_PEAKS: tuple[tuple[str, str, Callable[[StepMetrics], float]], ...] = (
+    ("resident in the process", "#5F6B76", lambda step: _known(step.peak_resident_gib)),
+    ("reserved on the GPU", _STAGE_COLOURS[5], lambda step: _known(step.peak_reserved_gib)),
+    (
+        "allocated on the GPU",
+        _STAGE_COLOURS[0],
+        lambda step: step.peak_memory_gib if math.isfinite(_known(step.peak_reserved_gib)) else math.nan,
+    ),
+)
 
 
 def mixture_plot(stage_index: int, plan: PlanRecord) -> str:

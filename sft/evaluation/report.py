@@ -39,7 +39,7 @@ def render_report(run: RunFolder) -> str:
         heldout_plot=Markup(plots.heldout_plot(records.evaluations)) if heldout["tasks"] else "",
         time_plots={
             plot.__name__: Markup(plot(records))
-            for plot in (plots.loss_plot, plots.schedule_plot, plots.throughput_plot)
+            for plot in (plots.loss_plot, plots.schedule_plot, plots.throughput_plot, plots.memory_plot)
             if records.steps
         },
         mixtures=[

@@ -9,7 +9,9 @@ Everything is rendered by transformers' own `apply_chat_template`, and nothing i
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from os.path import commonprefix
 from typing import Any, NamedTuple
 
@@ -20,7 +22,10 @@ from sft.data.rendering.chat_template import TEMPLATE_DATE, control_ids
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.inspection.check_result import Invariant
-from sft.schema import Conversation, JsonObject, Message
+from sft.schema import Conversation, JsonObject, Message, ToolCall
+
+_PROBE = "\ue000probeanswer\ue000"
+"""Words that begin and end as no others do."""
 
 
 class TemplateTexts:
@@ -71,11 +76,18 @@ class LearnedRun(NamedTuple):
 class AnswerCheck:
     """Checks one answer at a time."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, texts: TemplateTexts, inference: Inference) -> None:
-        tokens = [_squeeze(str(token)) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
-        ordered = sorted(filter(None, tokens), key=lambda token: (-len(token), token))
-        self._control = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        texts: TemplateTexts,
+        inference: Inference,
+        learned_ends: Collection[int] = (),
+    ) -> None:
+        """`learned_ends` are the ids of the control tokens that end answers: the tuned model stops at each of them."""
+        tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
+        self._control, self._written = _any_of(map(_squeeze, tokens)), _any_of(tokens)
         self._added = [_squeeze(str(token)) for token in tokenizer.get_added_vocab()]
+        self._ends = {str(token) for token in tokenizer.convert_ids_to_tokens([*learned_ends])}
         self._texts = texts
         self._inference = inference
 
@@ -96,7 +108,7 @@ class AnswerCheck:
         found = {
             Invariant.BEGIN: self._wrong_begin(messages[: turn + 1], tools, text, run, until),
             Invariant.END: self._wrong_end(messages[: turn + 1], tools, before, learned, _squeeze(until)),
-            Invariant.CONTROL: self._wrong_inside(learned),
+            Invariant.CONTROL: self._wrong_inside(text[run.start : run.end]),
             Invariant.ANSWER: self._wrong_words(messages[turn], learned),
         }
         return {invariant: what for invariant, what in found.items() if what is not None}
@@ -104,6 +116,8 @@ class AnswerCheck:
     def _wrong_begin(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], text: str, run: LearnedRun, until: str
     ) -> str | None:
+        if _is_cut(run, text):
+            return f"it begins in the middle of {text[slice(*run.before)]!r}"
         prompt = self._texts.try_to_write(messages[:-1], tools, for_generation=True)
         before, thought = _squeeze(text[: run.start]), _squeeze(messages[-1].thought)
         bare, shown, learned = _squeeze(prompt or ""), _squeeze(until), _squeeze(text[run.start : run.end])
@@ -113,48 +127,78 @@ class AnswerCheck:
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
         if prompt is None or len(messages) == 1:
             # Nobody asks for a greeting: its own words are learned.
-            words = thought or _squeeze(messages[-1].content)
-            right = shown.startswith(before) and learned.startswith(words)
+            right = shown.startswith(before) and self._begins_with_words(messages[-1], learned) and _is_words(run, text)
         elif before == bare and not is_prefix:
             right = _is_at(run, text, len(prompt))
         elif not is_prefix:
-            return self._wrong_words_only(messages, tools, before, learned, bare, shown)
-        elif prompt == self._texts.try_to_write(messages[:-1], tools):
-            lead = self._lead(messages[:-1], tools, bare)
-            right = before.startswith(bare) and lead.startswith(before[len(bare) :])
+            return self._wrong_words_only(messages, tools, text, run, bare, shown)
+        elif self._header and prompt == self._texts.try_to_write(messages[:-1], tools):
+            if not shown.startswith(bare + self._header):
+                return self._wrong_words_only(messages, tools, text, run, bare, shown)
+            right = before == bare + self._header
         else:
             right = before == bare and (not text.startswith(prompt) or _is_at(run, text, len(prompt)))
         return None if right else f"it begins behind {_tail(before)}; the generation prompt ends in {_tail(bare)}"
 
     def _wrong_words_only(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, bare: str, shown: str
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[JsonObject],
+        text: str,
+        run: LearnedRun,
+        bare: str,
+        shown: str,
     ) -> str | None:
         """What the model is given is not what the template writes: learned are the answer's own words, or what begins
         where the two part, or where its calls begin, behind what stands before any answer."""
+        message, before, learned = messages[-1], _squeeze(text[: run.start]), _squeeze(text[run.start : run.end])
         answered = self._answered(messages[:-1], tools)
-        shared, asked = commonprefix([bare, shown]), _squeeze(messages[-2].content)
-        if asked and asked in bare and len(shared) < bare.rindex(asked) + len(asked):
+        shared = commonprefix([bare, shown])
+        if len(shared) < self._asked_end(messages[:-1], tools, bare):
             return f"what stands before it is not its prompt, which ends in {_tail(bare)}"
-        first = commonprefix([shared, answered]) if answered else shared
+        only_calls = not (message.content or message.thought)
+        first = commonprefix([shown, answered]) if answered else shared
         # Less than what stands before any answer, only where that ends in a part of a token.
         part = first[len(before) :] if first.startswith(before) else ""
         if not before.startswith(first) and not any(token.startswith(part) and token != part for token in self._added):
             return f"it begins behind {_tail(before)}; before any answer stands {_tail(first)}"
-        words = _squeeze(messages[-1].thought) or _squeeze(messages[-1].content)
-        is_own = learned.startswith(words) if words else answered.startswith(before)
+        is_own = answered.startswith(before) if only_calls else self._begins_with_words(message, learned)
         whole = [token.end() for token in self._control.finditer(shared)]
         parts_here = shared.startswith(before) and not any(end > len(before) for end in whole)
-        if shown.startswith(before) and (is_own or parts_here):
+        is_plain = not (message.thought or message.tool_calls)
+        if shown.startswith(before) and (is_own or (parts_here and not is_plain)) and _is_words(run, text):
             return None
         return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
 
-    def _answered(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
-        return _squeeze(self._texts.try_to_write([*messages, Message("assistant", "probeanswer")], tools) or "")
+    def _asked_end(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> int:
+        """Where the words of the last message end in the prompt, however they are written: behind them nothing changes
+        when others stand there."""
+        others = [*messages[:-1], replace(messages[-1], content=_PROBE)]
+        other = _squeeze(self._texts.try_to_write(others, tools, for_generation=True) or "")
+        return len(prompt) - len(commonprefix([prompt[::-1], other[::-1]]))
 
-    def _lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> str:
-        """What a template without generation prompt writes behind the prompt before an answer of text."""
-        answered = self._answered(messages, tools)
-        return answered[len(prompt) :].partition("probeanswer")[0] if answered.startswith(prompt) else ""
+    def _begins_with_words(self, message: Message, learned: str) -> bool:
+        """Whether the answer's own first words are the first that are learned."""
+        in_text = template_turn(message, self._inference.form)["content"]
+        own = [words for words in (message.thought or message.content, in_text) if words and isinstance(words, str)]
+        return not own or any(learned.startswith(_squeeze(words)) for words in own)
+
+    def _answered(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> str:
+        return _squeeze(self._texts.try_to_write([*messages, Message("assistant", _PROBE)], tools) or "")
+
+    @cached_property
+    def _header(self) -> str:
+        """What a template without generation prompt writes before any answer, of text or of calls."""
+        user, call = Message("user", "probequestion"), ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
+        prompt = self._texts.try_to_write([user], (), for_generation=True)
+        if prompt is None or prompt != self._texts.try_to_write([user], ()):
+            return ""
+        asked = _squeeze(prompt)
+        lead = self._answered([user], ()).removeprefix(asked).partition(_PROBE)[0]
+        called = _squeeze(self._texts.try_to_write([user, Message("assistant", "", tool_calls=(call,))], ()) or "")
+        end = len(commonprefix([lead, called.removeprefix(asked)])) if called else len(lead)
+        cut = next((token.start() for token in self._control.finditer(lead) if token.start() < end < token.end()), end)
+        return lead[:cut]
 
     def _wrong_end(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, until: str
@@ -180,8 +224,8 @@ class AnswerCheck:
         return f"it ends in {_tail(through)}, which the template does not write where this answer is the last"
 
     def _wrong_inside(self, learned: str) -> str | None:
-        tokens = self._control.findall(learned)
-        stops = {*self._stops(), *tokens[-1:]}
+        tokens = self._written.findall(learned)
+        stops = {*self._inference.stop_tokens, self._inference.turn_end, *self._ends, *tokens[-1:]}
         early = next((token for token in tokens[:-1] if token in stops), None)
         return None if early is None else f"the model would stop at {early} inside of {_excerpt(learned)}"
 
@@ -204,14 +248,31 @@ class AnswerCheck:
         return {_squeeze(token) for token in (*self._inference.stop_tokens, *([own] if own else []))}
 
 
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    ordered = sorted(filter(None, tokens), key=lambda token: (-len(token), token))
+    return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+
+
 def _is_at(run: LearnedRun, text: str, place: int) -> bool:
     """Whether the run begins at this place, as far as tokens are cut there."""
-    if run.start == place:  # several tokens may share a character: the run has all of them
-        return not (place <= run.before[0] and run.before[1] > place and text[slice(*run.before)].strip())
+    if run.start == place:  # no token before has a part of the answer
+        return run.before[0] < place or run.before[1] <= place
     if run.start < place:  # one token covers white space before and the answer's first word
         return run.first_end > place and text[run.start : place].isspace()
-    covered = run.before[0] < place < run.before[1]  # one token covers words before and the answer's first characters
+    # One token covers words before and the answer's first characters.
+    covered = run.before[0] < place < run.before[1] and not text[run.before[0] : place].isspace()
     return covered or (run.before[1] <= place and text[place : run.start].isspace())
+
+
+def _is_words(run: LearnedRun, text: str) -> bool:
+    """Whether the first token of the run is more than white space, which is the template's."""
+    return not text[run.start : run.first_end].isspace()
+
+
+def _is_cut(run: LearnedRun, text: str) -> bool:
+    """Whether the token before has characters of the answer, and no other words: the run has all such tokens."""
+    begin, end = run.before
+    return begin <= run.start < end and not text[begin : run.start].strip() and bool(text[begin:end].strip())
 
 
 def _with_fixed_date(template: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sft.data.formats.formatting import RecordError
-from sft.data.rendering.chat_template import TemplateRenderer
+from sft.data.learned_stops import learned_stop_ids
+from sft.data.rendering.chat_template import TemplateRenderer, control_ids
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
@@ -43,7 +44,8 @@ class SourceCheck:
         self._backend: Any = tokenizer.backend_tokenizer
         self._inference = inference
         self._texts = TemplateTexts(tokenizer, inference.form)
-        self._answer_check = AnswerCheck(tokenizer, self._texts, inference)
+        ends = learned_stop_ids(store, control_ids(tokenizer))
+        self._answer_check = AnswerCheck(tokenizer, self._texts, inference, ends)
         self._findings = findings
 
     def check(self, numbers: Sequence[int], rows: Sequence[Row], renderings: Sequence[RenderedRow]) -> None:

@@ -8,11 +8,18 @@ import copy
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import loading_reason
 from sft.errors import UserError
+
+REFUSALS = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
+    *(SyntaxError, StrictDataclassError),
+)
+"""What transformers and the code of a model raise on a folder that they were not written for."""
 
 
 class UnreadableConfigError(UserError):
@@ -33,10 +40,12 @@ def read_config(model: ModelConfig, path: str) -> Any:
         config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except ImportError as error:
         raise missing_package(path, error) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except REFUSALS as error:
         reason = loading_reason(error, "trust_remote_code")
         raise UnreadableConfigError(f"model: the config of {path} cannot be read: {reason}") from error
     _refuse_quantized(config, path)
+    if not model.trust_remote_code:
+        _refuse_other_class(config, path)
     return config
 
 
@@ -68,7 +77,7 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
             return auto_class(config).from_config(copy.deepcopy(config), trust_remote_code=model.trust_remote_code)
     except ImportError as error:
         raise missing_package(path, error) from error
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+    except REFUSALS as error:
         raise cannot_be_loaded(path, config, error) from error
 
 
@@ -102,13 +111,28 @@ def _class_names(auto: Any, config: Any) -> set[str]:
     return {each.__name__ for each in (found if isinstance(found, list | tuple) else (found,))}
 
 
-def _refuse_quantized(config: Any, path: str) -> None:
-    quantized = getattr(config, "quantization_config", None) or getattr(
-        config.get_text_config(), "quantization_config", None
-    )
-    if not quantized:
+def _refuse_other_class(config: Any, path: str) -> None:
+    """Without its own code a model would be read as another class, whose tensors may have the same names."""
+    auto_map = getattr(config, "auto_map", None)
+    own = auto_map.get(AutoModelForCausalLM.__name__) if isinstance(auto_map, dict) else None
+    if not isinstance(own, str):
         return
-    fields = quantized if isinstance(quantized, dict) else quantized.to_dict()
+    name = own.rpartition(".")[2]
+    offered = _class_names(AutoModelForCausalLM, config) | _class_names(AutoModelForMultimodalLM, config)
+    if name.lower() not in {each.lower() for each in offered}:
+        instead = f" ({', '.join(sorted(offered))} of transformers is another class)" if offered else ""
+        raise UserError(
+            f"model: {path} is a {name}, which comes with code of its own{instead}, and that is not run. If you trust "
+            "that code: model.trust_remote_code=true"
+        )
+
+
+def _refuse_quantized(config: Any, path: str) -> None:
+    sections = (config, config.get_text_config())
+    given = [q for section in sections if (q := getattr(section, "quantization_config", None)) is not None]
+    if not given:
+        return
+    fields = given[0] if isinstance(given[0], dict) else given[0].to_dict()
     method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method", "an unknown method")))
     raise UserError(
         f"model: the weights of {path} are quantized ({method}), and an optimizer cannot update such numbers. "

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
 from sft.errors import UserError
+from sft.model.architecture import REFUSALS
 from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
@@ -71,7 +72,7 @@ def _read_config(model: ModelConfig) -> Any:
     try:
         place = path if path.exists() else model.path
         return AutoConfig.from_pretrained(place, trust_remote_code=model.trust_remote_code)
-    except (OSError, ValueError) as error:
+    except REFUSALS as error:
         # Said where the model is loaded.
         raise CannotTryError(_first_line(error)) from error
 

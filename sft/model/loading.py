@@ -116,10 +116,13 @@ def _has_tokenizer(model: ModelConfig) -> bool:
 def _check_vocabulary(model: ModelConfig, config: Any) -> None:
     tokenizer: Any = load_tokenizer(model)
     num_embeddings = config.get_text_config().vocab_size
-    if len(tokenizer) > num_embeddings:
+    # Not their number: a vocabulary may have holes.
+    last, last_id = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    if last_id >= num_embeddings:
         raise UserError(
-            f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, but the model has "
-            f"{num_embeddings:,} embeddings. Use the model's own tokenizer, or a model with a larger vocabulary."
+            f"model: the tokenizer of {model.tokenizer or model.path} has {len(tokenizer):,} tokens, the last of them "
+            f"{last!r} with the id {last_id:,}, but the model has {num_embeddings:,} embeddings. Use the model's own "
+            "tokenizer, or a model with a larger vocabulary."
         )
 
 
@@ -196,7 +199,7 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
                 "so the examples of a pack cannot be kept apart. Use a model of another family."
             ) from error
         raise cannot_be_loaded(path, config, error) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise cannot_be_loaded(path, config, error) from error
 
 

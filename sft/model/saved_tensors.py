@@ -69,6 +69,11 @@ def saved_groups(skeleton: Any) -> list[Group]:
     return groups
 
 
+def saved_names(skeleton: Any, name: str) -> list[str]:
+    """What `save_pretrained` calls a tensor of the model."""
+    return list(_revert(skeleton, {name: skeleton.get_parameter(name)}))
+
+
 def saved_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
     """The dtype of each tensor of the model where transformers loads it in `dtype`: some are kept in float32."""
     plan = skeleton._get_dtype_plan(dtype)

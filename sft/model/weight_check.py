@@ -4,7 +4,7 @@ transformers itself does the comparison, with tensors that have a shape and no c
 of weights, its tied weights and what it declares ignorable are its own. What is missing it would fill at random.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging
 
 from sft.errors import UserError
-from sft.model.saved_tensors import saved_groups
+from sft.model.saved_tensors import saved_groups, saved_names
 from sft.model.weight_files import StoredTensor
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _INDICES = ("I64", "I32", "I16", "BOOL")
 """Not numbers that are learned: tables of positions, of experts and the like."""
+_PART_BYTES = 1 << 24
 
 
 def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) -> None:
@@ -49,6 +50,7 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
     finally:
         if is_shown:
             logging.enable_progress_bar()
+    unequal = _unequal_ties(skeleton, found.missing_keys, stored)
     skeleton.mark_tied_weights_as_initialized(found)
     skeleton.tie_weights(missing_keys=found.missing_keys, recompute_mapping=False)
     skeleton._adjust_missing_and_unexpected_keys(found)
@@ -64,7 +66,10 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
         *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
         *_lines("put together from several, which do not fit each other", sorted(broken)),
     ]
-    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in (*_DTYPES, *_INDICES))
+    problems += _lines("one by tie_word_embeddings (set it to false if both are meant), and two that differ", unequal)
+    learned = {name for name, _ in skeleton.named_parameters()}
+    known = {name: (*_DTYPES, *(() if name in learned else _INDICES)) for name in stored}
+    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in known[name])
     problems += _lines("quantized", [f"{name} {stored[name].dtype}" for name in odd])
     if problems:
         raise UserError(
@@ -73,6 +78,36 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
             "Nothing is filled in or left out. Needed: the whole model with its own config.json, such as a fresh "
             "download; a fine-tuned part (an adapter, a classifier) has to be merged or left out before."
         )
+
+
+def _unequal_ties(skeleton: Any, missing: Set[str], stored: Mapping[str, StoredTensor]) -> list[str]:
+    """Tensors that the class has as one, and the files as two that differ, or that are not found there by name.
+
+    transformers would keep both, and train two. Where the parameters are split over ranks it would keep one.
+    """
+    unequal = []
+    for pair in skeleton.all_tied_weights_keys.items():
+        if missing.isdisjoint(pair):
+            one, other = (_find_stored(skeleton, name, stored) for name in pair)
+            if one is None or other is None or not _is_same(one, other):
+                unequal.append(" and ".join(pair))
+    return unequal
+
+
+def _find_stored(skeleton: Any, name: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | None:
+    # The prefix of the body may be there or not.
+    (saved,) = saved_names(skeleton, name)
+    return next((t for n, t in stored.items() if f".{saved}".endswith(f".{n}") or f".{n}".endswith(f".{saved}")), None)
+
+
+def _is_same(one: StoredTensor, other: StoredTensor) -> bool:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        sizes = (min(_PART_BYTES, one.num_bytes - at) for at in range(0, one.num_bytes, _PART_BYTES))
+        return all(first.read(size) == second.read(size) for size in sizes)
 
 
 def _shape(tensor: StoredTensor) -> torch.Tensor:

@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils.tqdm import tqdm
+from safetensors import SafetensorError, safe_open
 
 from sft.errors import UserError
+from sft.progress import Tell
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 """The names by which transformers finds a model's weights; a single file goes before an index."""
@@ -42,13 +45,21 @@ Find = Callable[[str], Path | None]
 """The file of that name among a model's, on this machine; None where there is none."""
 
 
-def finder(path: str, download: bool) -> Find:
+def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
     """Finds the files of the model at `path`: a folder, or the id of a model on the Hub.
 
     Args:
         path: the folder or id.
         download: whether a file of the Hub that is not on this machine is fetched.
+        tell: called after each part of a file that is fetched.
     """
+
+    class Told(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            tell()
+            shown: bool | None = super().update(n)
+            return shown
+
     folder = Path(path).expanduser()
 
     def in_folder(name: str) -> Path | None:
@@ -59,7 +70,7 @@ def finder(path: str, download: bool) -> Find:
             cached = try_to_load_from_cache(path, name)
             return Path(cached) if isinstance(cached, str) else None
         try:
-            return Path(hf_hub_download(path, name))
+            return Path(hf_hub_download(path, name, tqdm_class=Told))
         except EntryNotFoundError:  # also where the Hub cannot be asked and the cache has none
             return None
 
@@ -78,7 +89,9 @@ def weight_files(path: str, find: Find) -> list[Path]:
         return []
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"{names[0]!r} is not the name of a file")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"model: {index} is no index of weights: {error}") from error
     found = {name: find(name) for name in names}
     if missing := [name for name, file in found.items() if file is None]:
@@ -93,11 +106,17 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     """Every tensor of the files, by name.
 
     Raises:
-        UserError: a file is not safetensors, or is cut off.
+        UserError: a file is not safetensors, is cut off, or holds a tensor that another one holds too.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
-        tensors |= _read_header(file)
+        found = _read_header(file)
+        if twice := sorted(found.keys() & tensors.keys()):
+            raise UserError(
+                f"model: {_listed(twice)} is in {tensors[twice[0]].file.name} and in {file.name} of {file.parent}: "
+                "it is not certain which one counts. Fetch the model again, or take one of them away."
+            )
+        tensors |= found
     return tensors
 
 
@@ -117,16 +136,21 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
             header = json.loads(opened.read(length))
         header.pop("__metadata__", None)
         tensors = {name: _stored(file, 8 + length, entry) for name, entry in header.items()}
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"model: {file} cannot be read: {error.strerror}") from error
-    except UserError:  # which is a ValueError, too
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(file, f"its header cannot be read: {error}") from error
     end = max((tensor.start + tensor.num_bytes for tensor in tensors.values()), default=8 + length)
     if size < end:
         raise _damaged(file, f"it has {size:,} bytes, and its header tells of {end:,}")
-    return tensors
+    try:
+        # The library checks that shapes, dtypes and places go together, and that nothing lies beside them.
+        with safe_open(file, framework="np"):
+            return tensors
+    except SafetensorError as error:
+        raise _damaged(file, str(error)) from error
 
 
 def _stored(file: Path, first: int, entry: dict[str, list[int]]) -> StoredTensor:

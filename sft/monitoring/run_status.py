@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sft.atomic_files import MANIFEST, read_json
+from sft.atomic_files import MANIFEST, now_on_file_system, read_json
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
 from sft.errors import UserError
@@ -17,9 +17,6 @@ from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder, StageFolder
 from sft.run_lock import read_holder
-
-_SILENT_AFTER_SECONDS = 60.0
-"""A driver renews its lock every few seconds; after so long without it is taken for dead."""
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
 """`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. Both go on again."""
@@ -161,7 +158,7 @@ class RunWatcher:
 
     def _read_state(self, attempt: int, stages: Sequence[StageStatus]) -> tuple[State, str]:
         held = read_holder(self._run.lock)
-        if held is not None and time.time() - held.renewed_at < _SILENT_AFTER_SECONDS:
+        if held is not None and held.is_alive(self._now()):
             return "running", held.who
         if all(stage.is_complete for stage in stages):
             return "finished", ""
@@ -175,13 +172,20 @@ class RunWatcher:
             return "failed", str(ended["message"])
         return "dead", "its driver has ended without a word; the same command goes on"
 
+    def _now(self) -> float:
+        """By the clock that dates the files there, unless nothing can be written."""
+        try:
+            return now_on_file_system(self._run.path)
+        except OSError:
+            return time.time()
+
     def _read_checkpoint(self) -> CheckpointStatus | None:
         for name, folder in reversed(self._folders.items()):
             place = stage_place(self._checkpoint, folder)
             steps = [step for step in place.steps() if place.is_published(step)]
             if steps:
                 manifest = Path(place.where(steps[-1])) / MANIFEST
-                age = time.time() - manifest.stat().st_mtime if manifest.is_file() else None
+                age = self._now() - manifest.stat().st_mtime if manifest.is_file() else None
                 return CheckpointStatus(name, steps[-1], place.where(steps[-1]), age)
         return None
 

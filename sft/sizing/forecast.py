@@ -7,12 +7,16 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
+from sft.sizing.communication import Communication, step_communication
 from sft.sizing.fit import GIB, Job, largest_micro_packs, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
+from sft.sizing.goodput import FailureCosts
 from sft.sizing.gpus import GPUS, GpuKind
 from sft.sizing.host_memory import HostMemory, host_memory
+from sft.sizing.intervals import Interval, compare_intervals, failure_costs
 from sft.sizing.memory import Memory, peak_memory
 from sft.sizing.model_shape import ModelShape
+from sft.sizing.nodes import Nodes
 from sft.sizing.planned_stages import PlannedStage, read_planned
 from sft.sizing.read_shape import read_shape
 from sft.sizing.row_costs import RowsOfStage
@@ -32,6 +36,8 @@ class Hardware(NamedTuple):
     expected_mfu: float
     """The part of the GPUs' arithmetic that is used."""
     price_per_gpu_hour: float | None
+    nodes: Nodes | None = None
+    """None where nothing is known of them."""
 
 
 class Model(NamedTuple):
@@ -61,10 +67,17 @@ class StageForecast(NamedTuple):
     """What one example a row costs in place of packs."""
     traffic: Traffic | None
     """Of a step, of each worker."""
+    communication: Communication | None
+    """Of a step; None where all workers are in one node, or the network is not known."""
+    arithmetic_seconds: float | None
+    """Of a step, at `expected_mfu`."""
     step_seconds: float | None
+    """The same, or as long as the network takes where that is longer."""
     seconds: float | None
     cost: float | None
     """In the currency of `price_per_gpu_hour`."""
+    intervals: tuple[Interval, ...] = ()
+    """What the stage takes by how often it saves; none where it is not known how often nodes fail."""
 
 
 class WorkerForecast(NamedTuple):
@@ -97,6 +110,8 @@ class Forecast(NamedTuple):
     workers: tuple[WorkerForecast, ...]
     """With the fewest workers, and with the most where that is another number."""
     storage: Storage | None
+    failures: FailureCosts | None
+    """With the most workers; None where it is not known how often nodes fail."""
     findings: tuple[str, ...]
     """What a person should know or do."""
 
@@ -118,13 +133,22 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
         _forecast_stage(config, shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
     )
     if shape is None:
-        return Forecast(None, stages, (), None, tuple(findings))
+        return Forecast(None, stages, (), None, None, tuple(findings))
     sizes = sorted({hardware.min_workers, hardware.max_workers})
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
     findings += _hardware_findings(config, shape, hardware)
+    nodes, failures = hardware.nodes, None
+    if nodes is not None:
+        findings += _node_findings(nodes, hardware.max_workers)
+        failures = failure_costs(storage, config.checkpoint, hardware.max_workers, nodes)
+    if failures is not None:
+        stages = tuple(
+            stage._replace(intervals=compare_intervals(failures, config.checkpoint, stage.step_seconds, stage.seconds))
+            for stage in stages
+        )
     model = Model(shape.family, shape.num_parameters, shape.parts)
-    return Forecast(model, stages, workers, storage, tuple(findings))
+    return Forecast(model, stages, workers, storage, failures, tuple(findings))
 
 
 def _forecast_stage(
@@ -137,14 +161,18 @@ def _forecast_stage(
     elif num_steps is not None:
         num_packs = num_steps * train.packs_per_step
         counts = _full_packs(config, index, num_packs)
-    traffic = step_seconds = seconds = cost = None
+    traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
         steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.micro_packs)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
+        if hardware.nodes is not None:
+            communication = step_communication(shape, setting, traffic, hardware.nodes)
         of_a_step = counts or _full_packs(config, index, train.packs_per_step)
         flops = training_flops(shape, of_a_step) / ((num_steps or 1) if counts else 1)
-        step_seconds = _seconds(config, hardware, flops)
+        arithmetic_seconds = step_seconds = _seconds(config, hardware, flops)
+        if step_seconds is not None and communication is not None:
+            step_seconds = max(step_seconds, communication.seconds)
         if step_seconds is not None and num_steps is not None:
             seconds = step_seconds * num_steps
             if hardware.price_per_gpu_hour is not None:
@@ -160,6 +188,8 @@ def _forecast_stage(
         planned is not None,
         planned.rows if planned else None,
         traffic,
+        communication,
+        arithmetic_seconds,
         step_seconds,
         seconds,
         cost,
@@ -196,6 +226,21 @@ def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, har
     job = Job(config, shape, largest, num_workers)
     most, changes = largest_micro_packs(job, capacity), tuple(advise(job, capacity))
     return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
+
+
+def _node_findings(nodes: Nodes, num_workers: int) -> list[str]:
+    given = {
+        "cluster.node_mtbf_hours": nodes.node_mtbf_hours,
+        "cluster.storage_gb_per_second": nodes.storage_gb_per_second,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    findings = []
+    if nodes.network_gb_per_second is not None or not missing:
+        where = f"{num_workers} workers are taken to be on {nodes.count(num_workers)} nodes"
+        findings.append(f"{where} (slurm.workers_per_node, or kubernetes.workers_per_pod: {nodes.workers_per_node})")
+    if len(missing) == 1:
+        findings.append(f"{missing[0]} is not given: what failures cost, and how often to save, is known with it")
+    return findings
 
 
 def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware) -> list[str]:

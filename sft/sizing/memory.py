@@ -29,6 +29,7 @@ class States(NamedTuple):
     """A worker's part of what is split: bytes on its device."""
 
     parameters: int
+    """With its part of a copy that some workers share (hpZ)."""
     gradients: int
     """In float32, so that they can be summed over micro-batches."""
     optimizer: int
@@ -72,8 +73,7 @@ def step_moments(shape: ModelShape, setting: Setting) -> Iterator[Memory]:
 def device_states(shape: ModelShape, setting: Setting) -> States:
     """A worker's part of parameters, gradients and optimizer state, without what lies in host memory."""
     on_gpu, part = setting.numbers.on_gpu, split(shape.num_parameters, setting.num_workers)
-    held = setting.numbers.num_bytes * split(shape.num_held, setting.num_workers)
-    parameters = 0 if on_gpu and setting.offload_parameters else held
+    parameters = 0 if on_gpu and setting.offload_parameters else _parameter_bytes(shape, setting)
     if on_gpu and setting.offload_optimizer:
         return States(parameters, 0, 0)
     copies = 2 if setting.offload_optimizer else 1
@@ -83,11 +83,16 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
 def offloaded_states(shape: ModelShape, setting: Setting) -> States:
     """A worker's part of what lies in host memory instead. Offloaded gradients are copied once more for the update."""
     part = split(shape.num_parameters, setting.num_workers)
-    held = setting.numbers.num_bytes * split(shape.num_held, setting.num_workers)
-    parameters = held if setting.offload_parameters else 0
+    parameters = _parameter_bytes(shape, setting) if setting.offload_parameters else 0
     if not setting.offload_optimizer:
         return States(parameters, 0, 0)
     return States(parameters, 2 * _FLOAT32 * part, OPTIMIZER_BYTES * part)
+
+
+def _parameter_bytes(shape: ModelShape, setting: Setting) -> int:
+    """A worker's part of the parameters, and of the copy that it shares with some others."""
+    copied = split(shape.num_held, setting.num_copy_ranks) if setting.num_copy_ranks > 1 else 0
+    return setting.numbers.num_bytes * (split(shape.num_held, setting.num_workers) + copied)
 
 
 def split(num_elements: int, num_workers: int) -> int:

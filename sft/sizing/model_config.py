@@ -43,7 +43,7 @@ def _find(path: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     raise UserError(
-        f"model.path: the config.json of {path} is not on this machine, and nothing is downloaded to plan. Memory, "
-        f"time and disk are known with it: `hf download {path} config.json` fetches it, a few kB; or name a folder "
-        "that holds it (model.path=FOLDER)."
+        f"model.path: the config.json of {path} is not on this machine. Memory, time and disk are known with it: "
+        f"`hf download {path} config.json` fetches it, a few kB, as `sft plan` does where the Hub answers; or name a "
+        "folder that holds it (model.path=FOLDER)."
     )

@@ -4,9 +4,9 @@ import math
 from typing import Any, NamedTuple, Self
 
 from sft.config import SftConfig
-from sft.engine.zero3_config import build_zero3_config
-from sft.errors import UserError
+from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.sizing.activations import Numbers
+from sft.world import World
 
 _DEFAULT_LIMIT = 1_000_000_000
 """DeepSpeed's, where the engine sets none."""
@@ -28,19 +28,11 @@ class Buckets(NamedTuple):
 
     @classmethod
     def of(cls, config: SftConfig) -> Self:
-        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults.
-
-        Raises:
-            UserError: `deepspeed.extra` has something else than a number for one.
-        """
-        zero: Any = build_zero3_config(config, 1.0, on_cuda=True)["zero_optimization"]
+        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults."""
+        zero: Any = build_zero3_config(config, 1.0, World(device="cuda"))["zero_optimization"]
         of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
         names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
-        given = [zero.get(name, _DEFAULT_LIMIT) for name in names]
-        for name, limit in zip(names, given, strict=True):
-            if not isinstance(limit, int | float):
-                raise UserError(f"deepspeed.extra.zero_optimization.{name}: {limit!r} is not a number")
-        return cls(*map(int, given))
+        return cls(*(int(zero.get(name, _DEFAULT_LIMIT)) for name in names))
 
 
 class Setting(NamedTuple):
@@ -57,6 +49,8 @@ class Setting(NamedTuple):
     copies_checkpoint: bool
     """A checkpoint is written from a copy in host memory."""
     buckets: Buckets
+    num_copy_ranks: int = 1
+    """Workers that share a copy of the parameters, beside what is split over all (hpZ); 1: there is none."""
 
     @classmethod
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
@@ -73,4 +67,5 @@ class Setting(NamedTuple):
             config.deepspeed.offload_parameters == "cpu",
             config.checkpoint.async_ or on_gpu,
             Buckets.of(config),
+            num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
         )

@@ -7,15 +7,14 @@ that comes again at the same step comes a third time, too: then it is said which
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed as dist
 
-from sft.atomic_files import read_json
-from sft.run_events import Event, EventLog, read_events
+from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder
-from sft.training.position import Position
+from sft.training.attempt import Attempt
+from sft.training.last_words import is_lost
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _MOST_THAT_PAUSE = 8
@@ -24,13 +23,23 @@ _MOST_THAT_PAUSE = 8
 _OF_THE_GROUP = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "gloo", "NCCL"),
     *("ncclUnhandledCudaError", "Socket Timeout", "Store is not available", "recvValue failed", "sendBytes failed"),
+    # A group that was destroyed or aborted under a step.
+    *("backend not set", "process group has not been initialized", "Invalid process group", "Invalid rank -1"),
 )
-"""Texts of errors that a rank meets because another one is gone."""
+"""Texts of errors that a rank meets because another one is gone, or the group."""
 
 _OF_THE_DEVICE = (
     *("uncorrectable ECC", "unspecified launch failure", "device-side hardware", "CUDA error: device unavailable"),
-    *("fallen off the bus", "CUDA driver error", "unable to get device handle"),
+    *(
+        "fallen off the bus",
+        "CUDA driver error",
+        "unable to get device handle",
+        "busy or unavailable",
+        "hardware error",
+    ),
+    *("NVLink", "nvlink", "hardware stack error", "no CUDA-capable device is detected", "system not yet initialized"),
 )
+"""Texts of errors of the hardware or its driver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,23 +54,37 @@ class Failure:
     """With the rank and its packs, which differ where the number of ranks does."""
 
 
+def follows_from_a_loss(error: BaseException) -> bool:
+    """Whether another rank, or the group itself, is gone: whoever meets this error is not to blame."""
+    is_of_the_group = isinstance(error, dist.DistError | ConnectionError | TimeoutError)
+    return is_of_the_group or _has_any(error, _OF_THE_GROUP)
+
+
 def is_of_the_machine(error: BaseException) -> bool:
-    """Whether a lost peer, network or device is the reason: nothing that the data or the program did."""
-    text = str(error)
-    return isinstance(error, dist.DistError | ConnectionError | TimeoutError) or any(
-        part in text for part in (*_OF_THE_GROUP, *_OF_THE_DEVICE)
-    )
+    """Whether a lost peer, group, network or device is the reason: nothing that the data or the program did."""
+    return follows_from_a_loss(error) or _has_any(error, _OF_THE_DEVICE)
 
 
-def record_failure(events: EventLog, error: BaseException, position: Position) -> None:
-    """Write down which error this rank met, and where."""
-    kind = "machine" if is_of_the_machine(error) else "program"
+def describe_error(error: BaseException) -> str:
+    """Its type and the first line of its text."""
     first_line = (str(error).splitlines() or [""])[0][:500]
-    what = f"{type(error).__name__}: {first_line}"
+    return f"{type(error).__name__}: {first_line}"
+
+
+def record_failure(attempt: Attempt, error: BaseException) -> None:
+    """Write down which error this rank met, and where."""
+    position, what = attempt.position, describe_error(error)
+    is_released = attempt.released.is_set()
+    kind = "machine" if is_released or is_of_the_machine(error) else "program"
     # Of the same error, sizes, addresses and process ids may differ.
     alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
     place = {"stage": position.stage, "step": position.step, "place": position.place}
-    events.add("failed", f"{position}: {what}", of=kind, error=alike, **place)
+    follows = is_released or follows_from_a_loss(error)
+    attempt.events.add("failed", f"{position}: {what}", of=kind, follows=follows, error=alike, **place)
+
+
+def _has_any(error: BaseException, texts: Sequence[str]) -> bool:
+    return any(part in str(error) for part in texts)
 
 
 class History(NamedTuple):
@@ -116,8 +139,12 @@ def count_without_progress(history: History) -> int:
 
 def pause_seconds(history: History) -> float:
     """How long to wait before the next start: none after one failure, then twice as long each time."""
-    stuck = count_without_progress(history)
-    return 0.0 if stuck < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** (stuck - 1))
+    return pause_after(count_without_progress(history))
+
+
+def pause_after(num_in_a_row: int) -> float:
+    """The same, after so many failures in a row."""
+    return 0.0 if num_in_a_row < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(num_in_a_row - 1, _MOST_THAT_PAUSE))
 
 
 def _began_at(events: Sequence[Event]) -> tuple[str, int] | None:
@@ -126,23 +153,10 @@ def _began_at(events: Sequence[Event]) -> tuple[str, int] | None:
 
 
 def _program_failures(events: Sequence[Event]) -> tuple[Failure, ...]:
+    if is_lost(events):
+        return ()
     return tuple(
         Failure(e.facts["stage"], e.facts["step"], e.facts["place"], e.facts["error"], f"rank {e.rank}: {e.text}")
         for e in events
         if e.kind == "failed" and e.facts["of"] == "program"
     )
-
-
-def describe_end(folder: Path) -> str:
-    """Why an attempt ended without having finished, in a sentence: who hung, which error, or who was gone."""
-    events = read_events(folder)
-    for kind in ("hung", "failed"):
-        found = [e for e in events if e.kind == kind and e.facts.get("of") != "machine"]
-        if found:
-            return f"rank {found[0].rank}, {found[0].text}" if kind == "failed" else found[0].text
-    spoke = {e.rank for e in events if e.kind == "failed"}
-    ranks = {int(path.stem.removeprefix("rank-")): read_json(path) for path in folder.glob("rank-?????.json")}
-    gone = [f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" for r in sorted(ranks.keys() - spoke)]
-    if gone and spoke:
-        return f"{', '.join(gone)} was gone: killed, out of memory, or its node was lost"
-    return next((f"rank {e.rank}, {e.text}" for e in events if e.kind == "failed"), "all ranks were killed")

@@ -3,6 +3,9 @@
 A rank that hangs takes the others with it: they wait in a collective. Each of them notices by itself, from a thread,
 and writes the stacks of all its threads to its log and where it stands to the attempt's folder. Whoever wrote nothing
 is stopped altogether, and whoever has passed fewer places than the others is behind: that is the straggler.
+
+What counts is time without progress, however long a place takes, and only time that the process had: one that was
+suspended, by Slurm or a person, goes on where it was.
 """
 
 import faulthandler
@@ -11,7 +14,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,31 +62,66 @@ class HangWatch:
         faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(min(self._timeout / 4, 5.0)):
-            # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything.
-            faulthandler.dump_traceback_later(2 * self._timeout, exit=True, file=2)
-            if time.monotonic() - self._position.since > self._timeout:
-                self._report()
-                self._end(EXIT_HUNG)
-                return
+        pause = min(self._timeout / 4, 5.0)
+        mark, idle_seconds, looked_at = self._position.mark(), 0.0, time.monotonic()
+        while not self._stopped.wait(pause):
+            # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything. This
+            # writes the stacks, and does not end the process: it counts the time of a suspension, too.
+            faulthandler.dump_traceback_later(2 * self._timeout, file=2)
+            before, looked_at = looked_at, time.monotonic()
+            if (now := self._position.mark()) != mark:
+                mark, idle_seconds = now, 0.0
+                continue
+            # A pause that was much longer than asked for is time that this process did not have.
+            idle_seconds += min(looked_at - before, 2 * pause)
+            if idle_seconds > self._timeout:
+                if self._is_still_there(mark):
+                    self._end(EXIT_HUNG)
+                    return
+                idle_seconds = 0.0
 
-    def _report(self) -> None:
+    def _is_still_there(self, mark: tuple[int, int, int]) -> bool:
+        """Report the hang, unless the rank goes on before all have reported theirs."""
         position = self._position
         sys.stderr.write(f"No progress for {self._timeout:.0f} s at {position}. Where the threads of this rank are:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
-        place = {"node": self._world.node, "pid": os.getpid(), "where": str(position), "passed": position.num_passed}
-        write_json(self._report_path(self._world.rank), place)
+        report = {
+            "node": self._world.node,
+            "pid": os.getpid(),
+            "where": str(position),
+            "passed": position.num_passed,
+            "waits_for": position.progress.waits_for,
+        }
+        path = self._report_path(self._world.rank)
+        with self._whatever_the_disk_says():
+            write_json(path, report)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
-        if self._is_first_to_report():
-            text = describe_hang(self._read_reports(), self._read_ranks())
-            self._events.add("hung", text, where=str(position))
-            sys.stderr.write(f"{text}\n")
+        if self._stopped.is_set() or position.mark() != mark:
+            with self._whatever_the_disk_says():
+                path.unlink(missing_ok=True)
+            sys.stderr.write(f"It goes on, at {position}.\n")
             sys.stderr.flush()
+            return False
+        with self._whatever_the_disk_says():
+            if self._is_first_to_report():
+                text = describe_hang(self._read_reports(), self._read_ranks())
+                self._events.add("hung", text, where=str(position))
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
+        return True
+
+    @contextmanager
+    def _whatever_the_disk_says(self) -> Iterator[None]:
+        """One that is full or gone does not keep a hang from being ended."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"The attempt's folder cannot be used: {error}\n")
 
     def _is_first_to_report(self) -> bool:
         """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
-        return min(self._folder.glob("rank-*.hung.json")) == self._report_path(self._world.rank)
+        return min(self._folder.glob("rank-*.hung.json"), default=None) == self._report_path(self._world.rank)
 
     def _report_path(self, rank: int) -> Path:
         return self._folder / f"rank-{rank:05d}.hung.json"
@@ -104,9 +143,13 @@ def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: Mapping[int, 
     """Who holds up the others, in a sentence.
 
     Args:
-        reports: of each rank that noticed the hang, where it stands (`where`) and how many places it `passed`.
+        reports: of each rank that noticed the hang, where it stands (`where`), how many places it `passed`, and which
+            ranks have not done their part of a common work there (`waits_for`).
         ranks: the node and pid of every rank.
     """
+    blocked = sorted(rank for rank, report in reports.items() if rank in report["waits_for"])
+    if blocked:
+        return f"{_named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
     silent = sorted(ranks.keys() - reports.keys())
     if silent:
         return f"no sign of life from {_named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"

@@ -30,7 +30,8 @@ The result is None where there was no update.
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a stage's loop. `evaluate` is called after each `evaluate_every_steps`, by all ranks."""
+    """The parts of a stage's loop. `evaluate` is called after each `evaluate_every_steps`, by all ranks, unless the run
+    is to stop: then it is made up on resume."""
 
     engine: Engine
     loader: StepLoader
@@ -65,11 +66,12 @@ class Loop:
             if is_last or stop or is_due:
                 stall_seconds += self._save(num_done)
                 saved_at = time.monotonic()
-            if self._is_multiple(num_done, self.evaluate_every_steps) and not is_last:
-                self.evaluate(num_done)
-            if stop and not is_last:
+            if stop:
+                # Whoever asked does not wait for an evaluation. One that is due is made up on resume.
                 self._finish_saving(num_done)
                 return False
+            if is_multiple(num_done, self.evaluate_every_steps) and not is_last:
+                self.evaluate(num_done)
             if regroup and not is_last:
                 self._finish_saving(num_done)
                 raise RegroupError(f"step {num_done}: there is room for more workers")
@@ -96,6 +98,7 @@ class Loop:
 
     def _finish_saving(self, num_done: int) -> None:
         """What was trained last must be on disk: a save that failed is tried again, until there were too many."""
+        self.position.enter("finish saving", num_done - 1)
         while not self.checkpoints.finish():
             self._save(num_done)
 
@@ -104,11 +107,12 @@ class Loop:
         if not self.engine.world.is_first:
             return Wished()
         minutes = self.checkpoint.every_minutes
-        save = self._is_multiple(num_done, self.checkpoint.every_steps)
+        save = is_multiple(num_done, self.checkpoint.every_steps)
         save = save or (minutes is not None and time.monotonic() - saved_at > 60 * minutes)
         save = self.wishes.to_save() or save
         return Wished(self.wishes.to_stop(), save, save and self.wishes.to_grow())
 
-    @staticmethod
-    def _is_multiple(num_done: int, every: int | None) -> bool:
-        return every is not None and num_done % every == 0
+
+def is_multiple(num_done: int, every: int | None) -> bool:
+    """Whether after so many steps something is due that comes after every so many."""
+    return every is not None and num_done > 0 and num_done % every == 0

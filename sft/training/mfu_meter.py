@@ -7,19 +7,20 @@ from sft.sizing.flops import TokenCounts, training_flops
 from sft.sizing.gpus import GPUS, kind_of
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.read_shape import read_shape
+from sft.world import World
 
 
 class MfuMeter:
     """Of one stage; on devices or with a model that are not known to `sft.sizing` it is None."""
 
-    def __init__(self, model_path: str, world_size: int) -> None:
+    def __init__(self, model_path: str, world: World) -> None:
         """`model_path` is that of the model that is trained."""
         self._shape: ModelShape | None = None
         self._flops_per_second = 0.0
-        kind = kind_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+        kind = kind_of(torch.cuda.get_device_name(world.device)) if world.on_gpu else None
         if kind is None:
             return
-        self._flops_per_second = GPUS[kind].teraflops * 1e12 * world_size
+        self._flops_per_second = GPUS[kind].teraflops * 1e12 * world.size
         try:
             self._shape, _ = read_shape(model_path)
         except UserError:

@@ -1,7 +1,13 @@
 """Where a rank is in its work, for whoever asks: the watch for hangs, the record of a failure."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from sft.progress import Progress
+
+
+def _nothing_else() -> int:
+    return 0
 
 
 @dataclass
@@ -17,16 +23,29 @@ class Position:
     packs: tuple[int, ...] = ()
     """Those of this rank, while it trains on them."""
     num_passed: int = 0
-    since: float = field(default_factory=time.monotonic)
-    """By `time.monotonic`."""
+    progress: Progress = field(default_factory=Progress)
+    """Of the work at this place, where it may take long."""
+    also_counts: Callable[[], int] = _nothing_else
+    """What else grows while the work at this place goes on."""
 
-    def enter(self, place: str, step: int | None = None, packs: tuple[int, ...] = (), stage: str | None = None) -> None:
+    def enter(
+        self,
+        place: str,
+        step: int | None = None,
+        packs: tuple[int, ...] = (),
+        stage: str | None = None,
+        also_counts: Callable[[], int] = _nothing_else,
+    ) -> None:
         """Say what comes now; a stage stays until another is named."""
         if stage is not None:
             self.stage = stage
-        self.place, self.step, self.packs = place, step, packs
+        self.place, self.step, self.packs, self.also_counts = place, step, packs, also_counts
+        self.progress.waits_for = ()
         self.num_passed += 1
-        self.since = time.monotonic()
+
+    def mark(self) -> tuple[int, int, int]:
+        """Changes whenever a place is passed, or the work at this one goes on."""
+        return self.num_passed, self.progress.count, self.also_counts()
 
     def __str__(self) -> str:
         """As people read it: `stage broad, step 7, train, packs 28, 29`."""

@@ -120,7 +120,6 @@ def is_extended(config: SftConfig) -> bool:
 def write_run_record(config: SftConfig) -> None:
     """Write the resolved config."""
     run = RunFolder(config.run.dir)
-    run.stop_file.unlink(missing_ok=True)
     shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
     write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
 

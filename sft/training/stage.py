@@ -5,6 +5,7 @@ exact next step; when `stage.json` is there it is never run again.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
-from sft.training.loop import Loop
+from sft.training.loop import Loop, is_multiple
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.skipping import SkipRule
@@ -95,10 +96,12 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         ledger.resume(first_step)
 
     def evaluate(num_done: int) -> None:
-        _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done)
+        _evaluate(engine, inputs, _evaluation_name(folder, num_done), stage.name, num_done)
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base", None)
+    if is_multiple(first_step, config.evaluate.every_steps) and first_step < steps.num_steps:
+        _make_up_evaluation(engine, inputs, first_step, evaluate)
     checkpoints = open_store(engine, place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
@@ -109,7 +112,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint=config.checkpoint,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
-        record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
+        record=_recorder(inputs, world, loader, schedule, ledger) if ledger else _no_record,
         wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
@@ -122,10 +125,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         staging.finish(engine)
     _evaluate(engine, inputs, folder.path.name, stage.name, None)
     dtype = getattr(torch, config.model.dtype)
-    tell = partial(attempt.position.enter, "export")
-    tell()
+    attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, tell, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, attempt.position.progress, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -143,12 +145,14 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     return staging
 
 
-def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
+def _recorder(
+    inputs: StageInputs, world: World, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter
+) -> StepRecorder:
     config, folder = inputs.config, inputs.folder
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, loader.steps.world_size)
-    return StepRecorder(stage.name, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, world)
+    return StepRecorder(stage.name, world, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
 
 
 def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:
@@ -164,6 +168,17 @@ def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, st
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
     if engine.world.is_first:
         write_evaluation(folder, file_name, evaluation)
+
+
+def _make_up_evaluation(engine: Engine, inputs: StageInputs, num_done: int, evaluate: Callable[[int], None]) -> None:
+    """Run the evaluation that was due when the checkpoint was saved, if the attempt ended before it."""
+    path = RunFolder(inputs.config.run.dir).evaluations / f"{_evaluation_name(inputs.folder, num_done)}.json"
+    if engine.all_reduce_max(torch.tensor([float(engine.world.is_first and not path.is_file())])).item():
+        evaluate(num_done)
+
+
+def _evaluation_name(folder: StageFolder, num_done: int) -> str:
+    return f"{folder.path.name}-step-{num_done:08d}"
 
 
 def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:

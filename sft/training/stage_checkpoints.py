@@ -9,11 +9,12 @@ from torch import Tensor
 
 from sft.checkpoint.open_place import open_place
 from sft.checkpoint.places import Place
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
 from sft.config import CheckpointConfig, FromConfig
-from sft.engine.engine import Engine
+from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
 from sft.ledger import LedgerWriter
 from sft.training.attempt import Attempt
@@ -36,7 +37,8 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     """
     attempt.position.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
-    reader = open_newest_good(place, engine.world, engine.all_reduce_max, report, engine.local_spans())
+    group = _group(engine, attempt)
+    reader = open_newest_good(place, group, report, engine.local_spans())
     if reader is None:
         return 0, 0
     with reader:
@@ -48,7 +50,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
                 is_everywhere=True,
             )
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
-        engine.load_local_state(reader.read, num_updates)
+        engine.load_local_state(_in_step(group, reader.read), num_updates)
     return step, step - num_updates
 
 
@@ -63,9 +65,9 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
     assert start.checkpoints is not None
     attempt.position.enter("load checkpoint")
     place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
-    spans = engine.local_spans()
+    group, spans = _group(engine, attempt), engine.local_spans()
     try:
-        reader = open_newest_good(place, engine.world, engine.all_reduce_max, report, spans, only=start.step)
+        reader = open_newest_good(place, group, report, spans, only=start.step)
     except UserError as error:
         raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
     assert reader is not None, "there is one, or it is damaged"
@@ -75,7 +77,7 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         return reader.read(key, first, last) if is_parameter else torch.zeros(last - first)
 
     with reader:
-        engine.load_local_state(read, 0)
+        engine.load_local_state(_in_step(group, read), 0)
 
 
 def open_store(
@@ -86,18 +88,29 @@ def open_store(
     ledger: LedgerWriter | None,
 ) -> CheckpointStore:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
-
-    def agree(mine: bool) -> bool:
-        return bool(engine.all_reduce_max(torch.tensor([float(mine)])).item())
-
     return CheckpointStore(
         place,
-        engine.world,
+        _group(engine, attempt),
         attempt.number,
         Retention(config.keep_last, config.keep_every_steps),
         config.async_,
         config.max_failed_saves,
-        agree,
         partial(attempt.events.add, "checkpoint"),
         ledger.sync if ledger else None,
     )
+
+
+def _in_step(group: RankGroup, read: ReadState) -> ReadState:
+    """All ranks read the same tensors in the same order: none waits longer than another reads one."""
+
+    def read_in_step(key: str, start: int, stop: int) -> Tensor:
+        values = read(key, start, stop)
+        group.all_reduce_max(torch.zeros(1))
+        group.progress.tell()
+        return values
+
+    return read_in_step
+
+
+def _group(engine: Engine, attempt: Attempt) -> RankGroup:
+    return RankGroup(engine.world, engine.all_reduce_max, attempt.position.progress)

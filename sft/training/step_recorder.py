@@ -1,11 +1,8 @@
 """Writes down each step: ledger, metrics (a JSON line, TensorBoard), loss spikes. Only the first rank has one."""
 
-import resource
 import statistics
 import time
 from pathlib import Path
-
-import torch
 
 from sft.data.loader import StepLoader
 from sft.engine.engine import StepResult
@@ -16,9 +13,9 @@ from sft.training.attempt import Attempt
 from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
+from sft.training.peak_memory import read_peaks
 from sft.training.step_exchange import Told
-
-_GIB = 1024**3
+from sft.world import World
 
 
 class StepRecorder:
@@ -27,6 +24,7 @@ class StepRecorder:
     def __init__(
         self,
         stage: str,
+        world: World,
         loader: StepLoader,
         schedule: StageSchedule,
         attempt: Attempt,
@@ -37,6 +35,7 @@ class StepRecorder:
     ) -> None:
         """`file` takes the metrics' JSON lines, `tensorboard` is the folder of event files."""
         self._stage = stage
+        self._world = world
         self._loader = loader
         self._schedule = schedule
         self._attempt = attempt
@@ -67,6 +66,7 @@ class StepRecorder:
         packs = self._loader.steps.step_packs(step)
         num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
         num_supervised = self._loader.num_supervised_tokens(step)
+        peaks = read_peaks(self._world)
         metrics = StepMetrics(
             stage=self._stage,
             step=step,
@@ -78,7 +78,9 @@ class StepRecorder:
             num_tokens=num_tokens,
             seconds=seconds,
             checkpoint_stall_seconds=stall_seconds,
-            peak_memory_gib=_peak_memory_gib(),
+            peak_memory_gib=peaks.of_training,
+            peak_resident_gib=peaks.resident,
+            peak_reserved_gib=peaks.reserved,
             mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
@@ -98,14 +100,8 @@ class StepRecorder:
                 "supervised_tokens_per_second": metrics.supervised_tokens_per_second,
                 "peak_memory_gib": metrics.peak_memory_gib,
             }
-            if metrics.mfu is not None:
-                scalars["mfu"] = metrics.mfu
+            of_gpu = {"mfu": metrics.mfu, "peak_reserved_gib": metrics.peak_reserved_gib}
+            scalars |= {name: value for name, value in of_gpu.items() if value is not None}
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
-
-
-def _peak_memory_gib() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / _GIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB

@@ -1,23 +1,27 @@
 """One attempt from its first word to its last: another try only where it helps, the hang watch, and why it ended."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from sft.atomic_files import read_json, write_json
+from sft.checkpoint.store import CheckpointError
 from sft.config import SftConfig
 from sft.data.staging import fetch_packs
-from sft.engine.zero3 import Zero3Engine
+from sft.engine.start import start_engine
 from sft.errors import TrainingError, UserError
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.curriculum import run_curriculum
-from sft.training.failures import describe_end, pause_seconds, read_history, record_failure, why_to_give_up
+from sft.training.failures import pause_seconds, read_history, record_failure, why_to_give_up
 from sft.training.hang_watch import HangWatch
+from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
+from sft.training.run_storage import why_unusable
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
@@ -60,7 +64,7 @@ def run_watched(
     try:
         _learn_from_the_past(config, world, attempt, limits)
         watch.start()
-        finished = run_curriculum(config, world, workload, attempt, wishes, Zero3Engine, fetch)
+        finished = run_curriculum(config, world, workload, attempt, wishes, start_engine, fetch)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: End = "wrong input" if isinstance(error, UserError) else "failed"
@@ -73,21 +77,38 @@ def run_watched(
         _end(attempt, world.is_first, "regroup")
         raise
     except BaseException as error:
-        record_failure(attempt.events, error, attempt.position)
-        raise
+        is_of_storage = isinstance(error, OSError | CheckpointError)
+        why_not = why_unusable(RunFolder(config.run.dir)) if is_of_storage else None
+        if why_not is None:
+            record_failure(attempt, error)
+            raise
+        _end(attempt, True, "failed", why_not)
+        if world.size > 1:
+            raise TrainingError(why_not) from error
+        return "failed"
     finally:
         watch.stop()
 
 
 def collective_timeout(hang_timeout_seconds: float) -> timedelta:
-    """For the process group: longer than the hang watch takes, which can say who is to blame."""
+    """For the process group while it starts: longer than the hang watch takes, which can say who is to blame."""
     return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
 def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
-    if is_mine:
-        write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
+    if is_mine and attempt.folder.is_dir():
+        # On a disk that is full there may be no room for it: the next start, or whoever asks, finds that out again.
+        with suppress(OSError):
+            write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
     return why
+
+
+def read_end(run: RunFolder) -> dict[str, Any]:
+    """Why the last attempt ended, with its message; where that is not written down, what is wrong with the folder."""
+    ended = _read_end(run.attempt(run.latest_attempt()))
+    if ended is not None:
+        return ended
+    return {"why": "failed", "message": why_unusable(run) or describe_end(run.attempt(run.latest_attempt()))}
 
 
 def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:

@@ -4,12 +4,52 @@ To stop: by a signal, or by a file `STOP` in the run folder. To save: because a 
 because there is room for more workers.
 """
 
+import os
 import signal
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import sft
+from sft.queued_job import queued_job
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+_BY_SIGNAL = 0.0
+"""The time of a stop file that a signal has made (Unix time): it can be written where there is no room for a byte."""
+
+
+def ask_by_signal(stop_file: Path) -> None:
+    """Ask for a stop of this start alone, by a stop file that says so; a person's is left as it is."""
+    with suppress(FileExistsError):
+        stop_file.touch(exist_ok=False)
+        os.utime(stop_file, (_BY_SIGNAL, _BY_SIGNAL))
+
+
+def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> None:
+    """Take away a stop file that does not mean this start of the run.
+
+    One that means it is newer than this process. Of a job that is queued again after its nodes were taken, each start
+    goes on with the same job: there a person's file counts until it is obeyed.
+
+    Args:
+        stop_file: the file, which may be there.
+        now: by the clock of its file system.
+        say: called with a message where a person's file is taken away.
+    """
+    try:
+        made_at = stop_file.stat().st_mtime
+    except FileNotFoundError:
+        return
+    started_at = now - (time.monotonic() - sft.STARTED)
+    if made_at != _BY_SIGNAL and (queued_job() is not None or made_at >= started_at):
+        return
+    stop_file.unlink(missing_ok=True)
+    if made_at != _BY_SIGNAL:
+        say(f"{stop_file} is older than this start, and removed.")
 
 
 class Wishes:

@@ -2,14 +2,16 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sft.atomic_files import check_files, read_manifest
+from sft.atomic_files import MANIFEST, DamagedError, check_file, read_manifest
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
 from sft.checkpoint.places import Place
 from sft.verification.findings import Findings, Kind
 
@@ -28,12 +30,12 @@ class Artifact:
     """What to call it."""
     where: str
     """Its path or URL."""
-    opened: Callable[[], AbstractContextManager[Path]]
-    """A local folder with its manifest."""
-    bring: Callable[[Iterable[str], Path], None]
-    """Has files of it in the opened folder."""
+    opened: Callable[[Iterable[str]], AbstractContextManager[Path]]
+    """A local folder with these files of it, of those that are there."""
     is_gone: Callable[[], bool]
     """Whether it was deleted, as it may be, since it was found."""
+    read: Callable[[Path], Mapping[str, Any]] = read_manifest
+    """Its manifest, held to its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class ArtifactsChecked:
 
 def folder_artifact(name: str, path: Path) -> Artifact:
     """A folder that is never deleted by itself."""
-    return Artifact(name, str(path), lambda: nullcontext(path), lambda names, folder: None, lambda: False)
+    return Artifact(name, str(path), lambda names: nullcontext(path), lambda: False)
 
 
 def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
@@ -56,45 +58,52 @@ def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
         name,
         place.where(step),
         partial(place.opened, step),
-        partial(place.bring, step),
         partial(_is_gone, place, step),
+        read_checkpoint_manifest,
     )
 
 
 def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: ReportProgress) -> ArtifactsChecked:
     """Hash every file of these. One that is deleted meanwhile, as it may be, is left out."""
     wrong: defaultdict[Artifact, list[str]] = defaultdict(list)
-    sizes: dict[tuple[Artifact, str], int] = {}
+    written: dict[tuple[Artifact, str], Mapping[str, Any]] = {}
     for artifact in artifacts:
         try:
-            with artifact.opened() as folder:
-                wrong[artifact] += check_files(folder, [])  # of the manifest only
-                files = {} if wrong[artifact] else read_manifest(folder)["files"]
-            sizes |= {(artifact, name): int(entry["num_bytes"]) for name, entry in files.items()}
+            with artifact.opened([MANIFEST]) as folder:
+                files = artifact.read(folder)["files"]
+            written |= {(artifact, name): entry for name, entry in files.items()}
+        except DamagedError as error:
+            wrong[artifact].append(f"{MANIFEST}: {error.reason}")
+        except FileNotFoundError:
+            wrong[artifact].append(f"{MANIFEST} is missing")
+        except OtherVersionError as error:
+            wrong[artifact].append(str(error))
         except OSError as error:
             wrong[artifact].append(f"it cannot be read: {error}")
-    num_done, total = 0, sum(sizes.values())
+    num_done, total = 0, sum(int(entry["num_bytes"]) for entry in written.values())
     report("hashing", num_done, total)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as threads:
-        futures = {threads.submit(_check_file, artifact, name): (artifact, name) for artifact, name in sizes}
+        futures = {threads.submit(_check_file, *which, entry): which for which, entry in written.items()}
         for future in as_completed(futures):
-            wrong[futures[future][0]] += future.result()
-            num_done += sizes[futures[future]]
+            which = futures[future]
+            wrong[which[0]] += future.result()
+            num_done += int(written[which]["num_bytes"])
             report("hashing", num_done, total)
     gone = {artifact for artifact in artifacts if wrong[artifact] and artifact.is_gone()}
     damaged = [artifact for artifact in artifacts if wrong[artifact] and artifact not in gone]
     for artifact in damaged:
         for text in sorted(wrong[artifact]):
             findings.add(Kind.FILES, f"{artifact.name}, {artifact.where}: {text}")
-    left = [size for (artifact, _), size in sizes.items() if artifact not in gone]
+    left = [int(entry["num_bytes"]) for (artifact, _), entry in written.items() if artifact not in gone]
     return ArtifactsChecked(len(left), sum(left), frozenset(artifact.where for artifact in damaged))
 
 
-def _check_file(artifact: Artifact, name: str) -> list[str]:
+def _check_file(artifact: Artifact, name: str, written: Mapping[str, Any]) -> list[str]:
+    # The manifest is not read again for each file: it names all of them, and so their reading would grow as a square.
     try:
-        with artifact.opened() as folder:
-            artifact.bring([name], folder)
-            return check_files(folder, [name])
+        with artifact.opened([name]) as folder:
+            problem = check_file(folder / name, name, written)
+            return [problem] if problem else []
     except OSError as error:
         return [f"{name} cannot be read: {error}"]
 

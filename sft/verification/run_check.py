@@ -11,7 +11,7 @@ from sft.checkpoint.places import Place
 from sft.config import SftConfig
 from sft.config_file import build_config, read_yaml
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.token_store import TokenStore, store_path
+from sft.data.token_store import store_path
 from sft.errors import UserError
 from sft.ledger import read_ledger
 from sft.run_folder import RunFolder, StageFolder
@@ -146,14 +146,14 @@ def _check_stages(
     findings: Findings,
     report: ReportProgress,
 ) -> tuple[StageVerified, ...]:
-    checks: list[tuple[StageCheck, Path]] = []
+    checks: list[tuple[StageCheck, Path, Path]] = []
     for folder, _, _, _, state in stages:
         # What a damaged plan says is not worth comparing; that it is damaged was found before.
         if state is not None and folder.packs in stores and str(folder.packs) not in files.damaged:
             check = StageCheck(state, PackPlan.open(folder.packs), findings)
             check.check()
-            checks.append((check, stores[folder.packs]))
-    num_packs, num_read = sum(check.num_packs for check, _ in checks), 0
+            checks.append((check, folder.packs, stores[folder.packs]))
+    num_packs, num_read = sum(check.num_packs for check, _, _ in checks), 0
 
     def read(num: int) -> None:
         nonlocal num_read
@@ -161,8 +161,6 @@ def _check_stages(
         report("comparing", num_read, num_packs)
 
     return tuple(
-        check.compare(TokenStore.open(path), read)
-        if is_published(path) and str(path) not in files.damaged
-        else check.counted()
-        for check, path in checks
+        check.compare(plan, path, read) if is_published(path) and str(path) not in files.damaged else check.counted()
+        for check, plan, path in checks
     )

@@ -3,10 +3,11 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.token_store import TokenStore
-from sft.ledger import Ledger, LedgerEntry, digest_of_packs
+from sft.ledger import Ledger, LedgerEntry
+from sft.verification.digests import digest_steps
 from sft.verification.findings import Findings, Kind
 
 
@@ -50,11 +51,7 @@ class StageCheck:
         self._plan = plan
         self._findings = findings
         self._steps = plan.steps(1, 1)
-        self._in_place = [
-            entry
-            for step, entry in sorted(state.ledger.effective.items())
-            if sorted(entry.packs) == list(self._steps.step_packs(step)) and entry.packs
-        ]
+        self._in_place = [entry for _, entry in sorted(state.ledger.effective.items()) if self._is_in_place(entry)]
 
     @property
     def num_packs(self) -> int:
@@ -80,22 +77,24 @@ class StageCheck:
             self._add(Kind.STEPS, text)
         self._check_packs()
 
-    def compare(self, store: TokenStore, report: Callable[[int], None]) -> StageVerified:
+    def compare(self, plan: Path, store: Path, report: Callable[[int], None]) -> StageVerified:
         """Compute again, from plan and store, what the ranks should have fed.
 
         Args:
+            plan: where the plan lies, whole.
             store: the one of the plan, whole.
             report: called with the number of packs that were read.
         """
         num_supervised = 0
-        for entry in self._in_place:
-            packs = [self._plan.read_pack(pack_id, store) for pack_id in sorted(entry.packs)]
-            if digest_of_packs(packs) != entry.digest:
-                first, last = packs[0].pack_id, packs[-1].pack_id
+        packs_of_steps = [self._steps.step_packs(entry.step) for entry in self._in_place]
+        found = digest_steps(plan, store, packs_of_steps)
+        for entry, packs, expected in zip(self._in_place, packs_of_steps, found, strict=True):
+            if expected.digest != entry.digest:
+                first, last = packs[0], packs[-1]
                 text = f", step {entry.step}: what was fed is not what the plan says, though as packs {first} to {last}"
                 self._add(Kind.FED, text)
             if entry.update:
-                num_supervised += sum(int(pack.loss_mask.sum()) for pack in packs)
+                num_supervised += expected.num_supervised_tokens
             report(len(packs))
         return self.counted(num_supervised)
 
@@ -116,20 +115,31 @@ class StageCheck:
             newest_checkpoint=state.newest_checkpoint,
         )
 
+    def _is_in_place(self, entry: LedgerEntry) -> bool:
+        packs = self._steps.step_packs(entry.step)
+        return bool(packs) and (entry.packs == packs or sorted(entry.packs) == list(packs))
+
     def _check_packs(self) -> None:
+        """Only of steps that are not as planned are packs looked at one by one: the others' are where they belong."""
         ledger, num_packs = self._state.ledger, len(self._plan)
+        in_place = {entry.step for entry in self._in_place}
+        odd = [entry for step, entry in ledger.effective.items() if step not in in_place] + list(ledger.repeated)
         trained = defaultdict(list)
-        for entry in (*ledger.effective.values(), *ledger.repeated):
+        for entry in odd:
             for pack_id in entry.packs:
                 trained[pack_id].append(entry.step)
         for pack_id, steps in sorted(trained.items()):
             if not 0 <= pack_id < num_packs:
                 self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
-            elif len(steps) > 1:
+                continue
+            own = self._steps.step_of(pack_id)
+            # Its own step has trained it, too.
+            steps += [own] if own in in_place else []
+            if len(steps) > 1:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained {len(steps)} times ({_as_text(sorted(steps))})")
-            elif steps != [own := self._steps.step_of(pack_id)]:
+            elif steps != [own]:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but is of step {own}")
-        for step in sorted(ledger.effective):
+        for step in sorted(ledger.effective.keys() - in_place):
             # The packs of a step that was never trained are not named one by one.
             for pack_id in self._steps.step_packs(step):
                 if pack_id not in trained:

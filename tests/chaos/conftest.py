@@ -1,7 +1,6 @@
 """One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the other tests."""
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,8 +17,9 @@ from tests.jobs import two_stage_job
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = metafunc.config.getoption("--chaos")
-    # Those on a Ray cluster take a minute or two.
-    numbers = {"same_seed": number, "other_seed": number, "cluster_seed": math.ceil(number / 3)}
+    # Those with Ray take a minute or two.
+    with_ray = dict.fromkeys(("own_seed", "cluster_seed"), max(1, 2 * number // 3))
+    numbers = {"same_seed": number, "other_seed": number, **with_ray}
     for name, count in numbers.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count), ids=lambda seed, kind=name: f"{kind.split('_')[0]}-{seed}")

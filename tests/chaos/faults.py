@@ -140,8 +140,8 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
 
     write = store.write_rank_file
 
-    def write_half(path: Any, state: Any) -> Any:
-        written = write(path, state)
+    def write_half(path: Any, *arguments: Any) -> Any:
+        written = write(path, *arguments)
         if strike.is_next("write"):
             os.truncate(path, path.stat().st_size // 2)
         strike("write")

@@ -14,7 +14,7 @@ from tests.s3_server import S3Server
 def in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredBytes]:
     """Object storage in memory; its own `get_file` has one read position for all threads that read a file."""
 
-    def get_file(self: MemoryFileSystem, remote: str, local: str) -> None:
+    def get_file(self: MemoryFileSystem, remote: str, local: str, callback: object = None) -> None:
         Path(local).write_bytes(self.cat_file(remote))
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)

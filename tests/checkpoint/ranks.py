@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -28,6 +29,7 @@ class Rank:
         self.world, self._barrier, self._slots = world, barrier, slots
         self.reports: list[str] = []
         self.report: Callable[[str], None] = self.reports.append
+        self.group = RankGroup(world, self.all_reduce_max)
 
     def all_reduce_max(self, values: Tensor) -> Tensor:
         self._slots[self.world.rank] = values
@@ -37,7 +39,7 @@ class Rank:
         return largest
 
     def agree(self, mine: bool) -> bool:
-        return bool(self.all_reduce_max(torch.tensor([int(mine)])).item())
+        return self.group.any(mine)
 
     def leave(self) -> None:
         """As if the process had died: collectives of the others fail."""
@@ -51,10 +53,10 @@ class Rank:
             "pauses_seconds": (0.0, 0.0),
             **changes,
         }
-        return CheckpointStore(place, self.world, attempt, agree=self.agree, report=self.report, **settings)
+        return CheckpointStore(place, self.group, attempt, report=self.report, **settings)
 
     def open(self, place: Place, **changes: Any) -> CheckpointReader | None:
-        return open_newest_good(place, self.world, self.all_reduce_max, self.report, **changes)
+        return open_newest_good(place, self.group, self.report, **changes)
 
 
 def run_ranks(size: int, main: Callable[[Rank], T]) -> list[T]:

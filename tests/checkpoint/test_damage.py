@@ -91,7 +91,9 @@ def test_a_manifest_that_is_none(store: StoredBytes, content: bytes) -> None:
     assert "is damaged: manifest.json" in reports[0]
 
 
-@pytest.mark.parametrize(("change", "words"), [({"step": 150}, "step is 150, not 200"), ({"format": 1}, "format is 1")])
+@pytest.mark.parametrize(
+    ("change", "words"), [({"step": 150}, "step is 150, not 200"), ({"kind": "model"}, "kind is 'model'")]
+)
 def test_a_manifest_of_something_else(store: StoredBytes, change: dict[str, Any], words: str) -> None:
     """A folder that was copied over another is whole in itself."""
     save_steps(store.place, 1, 100, 200)

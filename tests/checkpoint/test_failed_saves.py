@@ -1,10 +1,12 @@
 """A save that fails is tried again, told and counted; training goes on, until too many in a row have failed."""
 
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,11 +174,51 @@ def test_closing_does_not_wait_for_a_rank_that_is_dead(tmp_path: Path) -> None:
         else:
             rank.leave()
         started = time.monotonic()
-        store.close(patience_seconds=0.2)
+        store.close()
         assert time.monotonic() - started < 10
 
     run_ranks(2, main)
     assert published_steps(tmp_path) == []
+
+
+def test_after_an_error_a_save_under_way_is_published_as_long_as_it_goes_on(tmp_path: Path) -> None:
+    all_have_saved = threading.Barrier(2)
+
+    class Slow(LocalPlace):
+        def write_part(self, *arguments: Any) -> None:
+            all_have_saved.wait(30)
+            for _ in range(10):
+                threading.Event().wait(0.1)
+                self.progress.tell()
+            super().write_part(*arguments)
+
+    def main(rank: Rank) -> None:
+        store = rank.store((LocalPlace if rank.world.is_first else Slow)(tmp_path))
+        store.save(1, state_of(1, rank.world), {"num_updates": 0})
+        if rank.world.is_first:
+            all_have_saved.wait(30)
+        store.close()
+
+    run_ranks(2, main)
+    assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
+
+
+def test_what_is_deleted_before_the_first_save_is_not_made_again(tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+
+    def main(rank: Rank) -> None:
+        store = rank.store(LocalPlace(stage / "checkpoints"))
+        rank.agree(True)
+        if rank.world.is_first:
+            shutil.rmtree(stage)
+        rank.agree(True)
+        store.save(1, state_of(1, rank.world), {"num_updates": 0})
+        assert not store.finish()
+        store.close()
+        assert "FileNotFoundError" in rank.reports[-1]
+
+    run_ranks(2, main)
+    assert not stage.exists()
 
 
 FULL_DISK = """

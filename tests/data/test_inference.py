@@ -66,6 +66,61 @@ def test_a_template_that_ends_its_answers_is_left_as_it_is(tokenizer_dir):
     assert learned(model)[0] == "river bell<|im_end|>"
 
 
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.reasoning_content %}"
+    "{{ m.reasoning_content + '<|eot_id|>' }}{% endif %}{{ m.content + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def notes_of(model, fields):
+    source = SourceConfig(name="s", path="s.jsonl", format="messages", task="t")
+    pipeline = RecordPipeline(DataConfig(sources=(source,)), model)
+    rendered = pipeline.render(pipeline.format(Record("s", 0, Place("s.jsonl", 1), fields), source))
+    return [note for rendering in rendered.renderings for note in rendering.notes]
+
+
+def test_an_end_at_which_the_model_does_not_stop_yet_is_noted(folder):
+    path = folder(template=CHATML)
+    record = {"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "river bell"}]}
+    assert not notes_of(ModelConfig(path=str(path)), record)
+    tokenizer = AutoTokenizer.from_pretrained(str(path))
+    tokenizer.eos_token = "<|eot_id|>"
+    tokenizer.save_pretrained(path)
+    (note,) = notes_of(ModelConfig(path=str(path)), record)
+    assert note.startswith("the chat template ends an answer in <|im_end|>, at which the model does not stop yet")
+
+
+def test_an_end_of_answers_is_an_end_inside_a_turn_that_ends_otherwise_too(folder):
+    """The tuned model stops at whatever has ended one of its answers."""
+    call = {"function": {"name": "look_up", "arguments": {"word": "bell"}}}
+    calls = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]}
+    text = CHATML.replace("'<|eot_id|>'", "'<|im_end|><|im_start|>assistant\n'").replace(
+        "m.content + '<|im_end|>'",
+        "(m.tool_calls | map(attribute='function') | list | tojson + '<|eot_id|>') if m.tool_calls else "
+        "(m.content + '<|im_end|>')",
+    )
+    path = folder(template=text)
+    tokenizer = AutoTokenizer.from_pretrained(str(path))
+    tokenizer.eos_token = "<|eot_id|>"
+    tokenizer.save_pretrained(path)
+    question = {"role": "user", "content": "one"}
+    notes_of(ModelConfig(path=str(path)), {"messages": [question, {**calls, "reasoning_content": ""}]})
+    with pytest.raises(RecordError, match=r"writes <\|im_end\|> inside the answer, at which the model would stop"):
+        notes_of(ModelConfig(path=str(path)), {"messages": [question, calls]})
+
+
+def test_a_template_that_refuses_calls_says_why_they_are_written_as_text(folder):
+    text = CHATML.replace("{% for", "{% set ids = [] %}{% for", 1).replace(
+        "{% if m.reasoning", "{% if m.tool_calls %}{% set _ = ids.append(1) %}{% endif %}{% if m.reasoning", 1
+    )
+    call = {"function": {"name": "look_up", "arguments": {"word": "bell"}}}
+    question, calls = {"role": "user", "content": "one"}, {"role": "assistant", "content": None, "tool_calls": [call]}
+    notes = notes_of(ModelConfig(path=str(folder(template=text))), {"messages": [question, calls]})
+    assert notes[0].startswith("the chat template has no tool calls")
+    assert "line 2 of the template does what no template may do: access to attribute 'append'" in notes[1]
+
+
 def test_an_end_is_a_token_that_is_there(folder):
     with pytest.raises(UserError, match=r"'\[end\]' is no control token of the tokenizer. Needed: auto, or one of"):
         learned(ModelConfig(path=str(folder()), turn_end="[end]"))

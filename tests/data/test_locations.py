@@ -152,7 +152,8 @@ def test_patterns_match_as_those_of_python_do(folder, monkeypatch):
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.mknod(path, stat.S_IFSOCK | 0o600)])
 def test_a_pipe_or_a_socket_is_refused_and_not_waited_for(folder, make):
     make(folder / "pipe.jsonl")
-    for path in (folder, folder / "pipe.jsonl", folder / "*.jsonl"):
+    paths = (folder, folder / "pipe.jsonl", folder / "*.jsonl")
+    for path in (*paths, *(f"file://{path}" for path in paths)):
         for call in (content_hash, lambda source: list(read_blocks(source))):
             with pytest.raises(UserError, match=r"pipe\.jsonl is a pipe, a socket or a device. Needed: a file"):
                 call(source_of(path))

@@ -320,7 +320,10 @@ def test_rows_of_csv_that_cannot_be_read_are_rejected_with_their_lines(tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'a,b\n1,2\n3,"4\n5,6\n', r"rows\.csv:3: broken CSV: .*a quote that is opened here is not closed"),
+        (
+            b'a,b\n1,2\n3,"4\n5,6\n',
+            r"rows\.csv:3: broken CSV: .*a quote that is opened here is not closed.*quote: \"\"",
+        ),
         (b"a,b,a\n1,2,3\n", "the header names a column twice: a"),
         ("ä,b\n1,2\n".encode("latin-1"), "the header is not UTF-8"),
         (b"a,b\n", "holds no records"),

@@ -1,18 +1,25 @@
 """What ranks do in the distributed tests. Each function runs on every rank; the first rank's result is returned."""
 
 import copy
+import gc
 import time
+import weakref
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from torch import nn
+from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -31,7 +38,7 @@ from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import run_curriculum
+from sft.training.curriculum import _leave_waiting_to_the_watch, _num_collectives, run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.step_exchange import StepExchange, Wished
 from sft.training.wishes import Wishes
@@ -90,14 +97,14 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step
         results.append({"loss": loss, "grad_norm": grad_norm, "path": str(path), "num_micro_batches": num_micro})
-        del engine
+        engine.close()
     return results
 
 
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
     place = LocalPlace(folder)
-    reader = open_newest_good(place, engine.world, engine.all_reduce_max, print, engine.local_spans())
+    reader = open_newest_good(place, RankGroup(engine.world, engine.all_reduce_max), print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
@@ -113,12 +120,11 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointStore(
         LocalPlace(folder / "checkpoints"),
-        world,
+        RankGroup(world, engine.all_reduce_max),
         attempt=1,
         retention=Retention(keep_last=2),
         asynchronous=True,
         max_failed_saves=1,
-        agree=lambda mine: bool(engine.all_reduce_max(torch.tensor([float(mine)])).item()),
         report=print,
     )
     checkpoints.save(saved_at, engine.local_state(), {"num_updates": saved_at})
@@ -129,10 +135,12 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
+    copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
+    num_copied = sum(copy.numel() for copy in copies if copy is not None)
     state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
     if world.is_first:
         torch.save(state, folder / "state.pt")
-    return {"steps": before + after, "nll": nll.tolist()}
+    return {"steps": before + after, "nll": nll.tolist(), "num_copied": num_copied}
 
 
 def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
@@ -183,7 +191,7 @@ def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
             except NonFiniteError as error:
                 errors.append([step, str(error), list(error.ranks)])
         states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
-        del engine
+        engine.close()
     equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
     return {"errors": errors, "equal": equal}
 
@@ -272,8 +280,38 @@ def export_families(settings: dict[str, Any], world: World) -> list[dict[str, An
         export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})
-        del engine
+        engine.close()
     return results
+
+
+def memory_by_stage(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+    """At the start of each stage, and at the end of the job: what is left of the last engine; MiB of all tensors."""
+    config = SftConfig.model_validate(settings["config"])
+    run = RunFolder(config.run.dir)
+    before: dict[str, weakref.ref[Any]] = {}
+    found = []
+
+    def look() -> None:
+        left = sorted(name for name, reference in before.items() if reference() is not None)
+        storages = {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if torch.is_tensor(t)
+        }
+        found.append({"left": left, "mib": sum(storages.values()) / 2**20})
+
+    def build(*arguments: Any) -> Engine:
+        look()
+        engine = Zero3Engine(*arguments)
+        zero = engine._zero
+        whole = {"engine": engine, "DeepSpeed's engine": engine._engine, "model": engine.hf_model, "optimizer": zero}
+        masters = {f"masters {i}": flat for i, flat in enumerate(zero.fp32_partitioned_groups_flat)}
+        coordinator = zero.parameter_offload.get_param_coordinator()
+        before.update({n: weakref.ref(it) for n, it in {**whole, **masters, "coordinator": coordinator}.items()})
+        return engine
+
+    workload = Workload.from_json(settings["workload"])
+    assert run_curriculum(config, world, workload, begin_attempt(run, world), Wishes(run.stop_file), build)
+    look()
+    return found
 
 
 def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
@@ -286,3 +324,66 @@ def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
         prepared = Workload.from_json(workload)
         finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
     return finished
+
+
+def beside_a_gpu(settings: dict[str, Any], world: World) -> list[bool]:
+    """Whole jobs on CPUs in a process that torch would let use a GPU, but for which there is none."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the GPU was asked for")
+
+    asked = ("current_device", "device_count", "get_device_name", "get_device_properties", "set_device", "_lazy_init")
+    with mock.patch.multiple(torch.cuda, is_available=lambda: True, **dict.fromkeys(asked, refuse)):
+        return run_jobs(settings, world)
+
+
+def with_settings(settings: dict[str, Any], world: World) -> list[list[list[float]]]:
+    """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
+    found = []
+    for extra in settings["extras"]:
+        config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        found.append(take_steps(engine, config, build_loader(settings, world), 0, 2))
+        engine.close()
+    return found
+
+
+def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, Any]:
+    """Of an engine whose optimizer is offloaded: where a checkpoint finds its state, on an accelerator without memory.
+
+    What is moved to that one has no storage.
+    """
+    config = SftConfig.model_validate(settings["config"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    take_steps(engine, config, build_loader(settings, world), 0, 1)
+    zero = engine._zero
+    flats = zero.fp32_partitioned_groups_flat
+    kept = [*flats, *(zero.optimizer.state[flat][kind] for flat in flats for kind in ("exp_avg", "exp_avg_sq"))]
+    with mock.patch.object(get_accelerator(), "current_device_name", return_value="meta"):
+        state = engine.local_state()
+    found = {shard.values.untyped_storage().data_ptr() for shard in state.values() if len(shard.values)}
+    devices = sorted({str(shard.values.device) for shard in state.values()})
+    is_in_place = found == {tensor.untyped_storage().data_ptr() for tensor in kept}
+    return {"offloaded": zero.offload_optimizer, "devices": devices, "is_in_place": is_in_place}
+
+
+def waits_after_its_timeout(settings: dict[str, Any], world: World) -> bool:
+    """The first rank waits for the second, which comes later than the timeout of the group allows."""
+    set_timeout(timedelta(seconds=1))
+    if settings["is_left_to_the_watch"]:
+        _leave_waiting_to_the_watch()
+    if not world.is_first:
+        time.sleep(2.5)
+    try:
+        dist.all_reduce(torch.zeros(1))
+    except RuntimeError:
+        return False
+    return True
+
+
+def collectives_of_loading(settings: dict[str, Any], world: World) -> list[int]:
+    """How many collectives were counted before and after a model was loaded, and how many parameters it has."""
+    config = SftConfig.model_validate(settings["config"])
+    before = _num_collectives()
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    return [before, _num_collectives(), len(list(engine.hf_model.parameters()))]

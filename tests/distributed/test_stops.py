@@ -106,6 +106,6 @@ def test_sample_answers_end_where_the_folder_says(jobs: dict[Any, Any], tmp_path
     ids = prompt_ids(tokenizer, question, answer)
     # A reference whose end is no stop: one of its words.
     prompt = Prompt("answers", tuple(ids), tuple(tokenizer.encode("amber")))
-    write_sample_answers(tmp_path / "samples.json", config.model, config.model.path, folder, [prompt])
+    write_sample_answers(tmp_path / "samples.json", config.model, config.model.path, folder, [prompt], "cpu")
     (sample,) = json.loads((tmp_path / "samples.json").read_text())
     assert sample["after"] == answer

@@ -292,3 +292,29 @@ def test_a_console_table_of_many_stages_fits(run: RunFolder) -> None:
 )
 def test_short_counts(count: int, text: str) -> None:
     assert short_count(count) == text
+
+
+def with_memory(steps: int, **peaks: float | None) -> list[dict[str, Any]]:
+    return [
+        step_line(step) | {name: peak and peak + step / 10 for name, peak in peaks.items()} for step in range(steps)
+    ]
+
+
+def test_the_memory_of_each_stage_is_drawn_as_it_was_recorded(tmp_path: Path) -> None:
+    shown = {}
+    for kind, peaks in {
+        "old": {},
+        "cpu": {"peak_resident_gib": 1.2, "peak_reserved_gib": None},
+        "gpu": {"peak_resident_gib": 5.1, "peak_reserved_gib": 14.5, "peak_memory_gib": 12.5},
+    }.items():
+        run = RunFolder(tmp_path / kind)
+        for index, name in enumerate(("broad", "narrow")):
+            write_metrics(run, index, name, with_memory(40, **peaks))
+        text = " ".join(Page(render_report(run)).texts)
+        labels = ("resident in the process", "allocated on the GPU", "reserved on the GPU")
+        shown[kind] = [label for label in labels if text.count(label) == 1], "Memory" in text
+    assert shown == {
+        "old": ([], False),
+        "cpu": (["resident in the process"], True),
+        "gpu": (["resident in the process", "allocated on the GPU", "reserved on the GPU"], True),
+    }

@@ -36,15 +36,20 @@ class Case:
         record = Record("s", 0, Place("s.jsonl", 1), case["record"])
         self.renderings = renderer.render(format_record(record, SOURCE))
         self.control = renderer.bounds.control
-        inference = Inference(stops, end, form=template.form)
-        self._check = AnswerCheck(tokenizer, TemplateTexts(tokenizer, template.form), inference)
+        self._tokenizer, self._texts = tokenizer, TemplateTexts(tokenizer, template.form)
+        self._inference = Inference(stops, end, form=template.form)
+        self._check = AnswerCheck(tokenizer, self._texts, self._inference)
 
     def answers(self):
         return [(r, turn, span) for r in self.renderings for turn, span in zip(r.turns, r.answers, strict=True)]
 
-    def wrong(self, rendering, turn, start, end):
-        run = LearnedRun(start, end, start + 1, (max(start - 1, 0), start))
-        return self._check.check(rendering.conversation, turn, rendering.text, run)
+    def wrong(self, rendering, turn, start, end, before=None, ends=()):
+        run = LearnedRun(start, end, start + 1, before or (max(start - 1, 0), start))
+        check = AnswerCheck(self._tokenizer, self._texts, self._inference, ends) if ends else self._check
+        return check.check(rendering.conversation, turn, rendering.text, run)
+
+    def id_of(self, token):
+        return self._tokenizer.convert_tokens_to_ids(token)
 
 
 @pytest.fixture(params=CASES, ids=[case["name"] for case in CASES])
@@ -72,3 +77,25 @@ def test_a_span_without_its_last_token_or_with_the_next_one_is_found(case):
         following = case.control.search(rendering.text, end)
         if following is not None:
             assert case.wrong(rendering, turn, start, following.end()) != {}
+
+
+def test_a_span_that_begins_at_any_token_before_or_behind_is_found(case):
+    for rendering, turn, (start, end) in case.answers():
+        for token in case.control.finditer(rendering.text, 0, end):
+            for place in (token.start(), token.end()):
+                if place < end and rendering.text[min(place, start) : max(place, start)].strip():
+                    assert Invariant.BEGIN in case.wrong(rendering, turn, place, end)
+
+
+def test_a_span_without_the_first_of_the_tokens_that_share_a_character_is_found(case):
+    for rendering, turn, (start, end) in case.answers():
+        first = start + len(rendering.text[start:end]) - len(rendering.text[start:end].lstrip())
+        assert Invariant.BEGIN in case.wrong(rendering, turn, first, end, before=(first, first + 1))
+
+
+def test_a_token_that_ends_other_answers_and_stands_inside_this_one_is_found(case):
+    for rendering, turn, (start, end) in case.answers():
+        tokens = [token.group() for token in case.control.finditer(rendering.text, start, end)]
+        for token in tokens[:-1]:
+            assert Invariant.CONTROL in case.wrong(rendering, turn, start, end, ends=[case.id_of(token)])
+        assert case.wrong(rendering, turn, start, end, ends=[case.id_of(tokens[-1])]) == {}

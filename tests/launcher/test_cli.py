@@ -92,7 +92,7 @@ def test_the_plan_as_json_is_one_object_on_stdout(sft, config: Path) -> None:
         ],
     }
     # What it needs: tests/launcher/test_plan.py.
-    assert set(found) == {"model", "workers", "storage", "findings"}
+    assert set(found) == {"model", "workers", "storage", "failures", "findings"}
 
 
 def test_the_plan_touches_nothing(sft, config: Path, tmp_path: Path) -> None:

@@ -164,3 +164,20 @@ def test_a_model_that_cannot_be_trained_is_refused_without_torch_in_this_process
 
 def test_the_plan_says_how_examples_are_laid(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(capsys, llama)["findings"][-1] == "layout: packed"
+
+
+def test_what_failures_cost_is_told_in_plain_words(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = ["cluster.gpu=h100-80gb", "cluster.workers=32", "slurm.workers_per_node=8", "cluster.node_mtbf_hours=500"]
+    stage = "stages.broad.budget={steps: 4000}"
+    assert any("storage_gb_per_second is not given" in finding for finding in plan(capsys, llama, *known)["findings"])
+    known += [stage, "cluster.storage_gb_per_second=2", "cluster.network_gb_per_second=25"]
+    found = plan(capsys, llama, *known)
+    assert any("32 workers are taken to be on 4 nodes" in finding for finding in found["findings"])
+    best = next(interval for interval in found["stages"][0]["intervals"] if interval["name"] == "best")
+    assert main(["plan", str(CONFIG), llama, *known]) == 0
+    out = capsys.readouterr().out
+    assert "failures: one every 5 d 5:00:00" in out
+    assert f"{best['steps']:,} steps" in out
+    assert f"{best['shares']['training']:.2%}" in out
+    assert "s with hpZ" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 110

@@ -1,5 +1,6 @@
 """The batch script for Slurm, as it is written from a config. Real jobs with it: tests/slurm."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 
 from launcher.cli import main
 from launcher.plan import JobPlan, plan_job
-from launcher.slurm import TEMPLATE, render_script
+from launcher.slurm import TEMPLATE, find_problems, limit_seconds, render_script
 from sft.job_config import SlurmConfig, load_job
+from sft.run_folder import RunFolder
+from sft.run_lock import run_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -77,14 +80,14 @@ def test_what_the_config_says_of_slurm_is_asked_for(config: Path) -> None:
 
 def test_all_but_the_part_between_the_lines_is_that_of_the_template(config: Path) -> None:
     template, script = TEMPLATE.read_text(), script_of(config)
-    assert [LINE.split(template)[i] for i in (0, 2)] == [LINE.split(script)[i] for i in (0, 2)]
+    assert [LINE.split(template)[i] for i in (0, 2, 4)] == [LINE.split(script)[i] for i in (0, 2, 4)]
     assert LINE.findall(template) == LINE.findall(script)
 
 
 def test_the_template_is_one_file_readable_and_asks_like_a_rendered_script(config: Path) -> None:
     template = ROOT / "slurm" / "ray_cluster.sbatch"
     assert template.read_text() == TEMPLATE.read_text()
-    assert len(template.read_text().splitlines()) <= 120
+    assert len(template.read_text().splitlines()) <= 170
     names = {option.partition("=")[0] for option in options_of(template.read_text())}
     rendered = options_of(script_of(config, "slurm.time_limit_minutes=90", "cluster.workers=8"))
     assert names == {option.partition("=")[0] for option in rendered} | {"--job-name"}
@@ -97,7 +100,7 @@ WORDS = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categori
 def test_the_words_of_the_container_reach_srun_as_they_are(container: list[str]) -> None:
     slurm = SlurmConfig(container=tuple(container), setup="marker=set\n")
     script = render_script(PLAN, slurm, Path("logs"))
-    own = LINE.split(script)[1] + 'printf "%s\\0" "$marker" "${container[@]}"'
+    own = LINE.split(script)[3] + 'printf "%s\\0" "$marker" "${container[@]}"'
     said = subprocess.run(["bash", "-c", own], capture_output=True, check=True).stdout
     assert said.decode() == "".join(f"{word}\0" for word in ("set", *container))
 
@@ -120,8 +123,9 @@ def test_a_dry_run_prints_script_and_commands_and_touches_nothing(
 def test_what_is_queued_stays_as_it_is_when_the_file_is_changed(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sbatch").write_text('#!/bin/sh\necho "$@" >> sbatch.log\necho 7\n')
-    (tmp_path / "sbatch").chmod(0o755)
+    for name, line in (("sbatch", 'echo "$@" >> sbatch.log; echo 7'), ("squeue", ""), ("scontrol", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert main(["submit", "slurm", str(config), "stages.broad.budget.steps=9"]) == 0
     queued = Path((tmp_path / "sbatch.log").read_text().split()[-1])
@@ -149,7 +153,100 @@ def test_where_there_is_no_slurm_it_is_said(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     assert main(["submit", "slurm", str(config)]) == 2
-    assert capsys.readouterr().err.startswith("There is no sbatch here.")
+    assert capsys.readouterr().err.startswith("There is no squeue here.")
+
+
+def test_a_run_that_a_living_driver_holds_is_not_queued_but_behind_it(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    run = RunFolder(tmp_path / "runs/small")
+    with run_lock(run.lock, on_lost=pytest.fail):
+        assert main(["submit", "slurm", str(config)]) == 2
+        assert re.match(r"The run in .+small is under way: process \d+ on .+--dependency\.", capsys.readouterr().err)
+        assert list(run.slurm.iterdir()) == []
+        # One that waits for another job may be queued: what is missing then is Slurm.
+        assert main(["submit", "slurm", str(config), "slurm.options=['--dependency=singleton']"]) == 2
+        assert capsys.readouterr().err.startswith("There is no sbatch here.")
+        os.utime(run.lock, (1, 1))  # nobody has renewed it for long
+        assert main(["submit", "slurm", str(config)]) == 2
+        assert capsys.readouterr().err.startswith("There is no squeue here.")
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "rule"),
+    [
+        (f"run.name={'n' * 201}", "run.name", "more than 200 bytes"),
+        ("run.dir=back\\slash", "run.dir", "reads \\ and line ends otherwise"),
+        ('slurm.options=["--comment=a\\nb"]', "slurm.options.0", "line ends"),
+        ('slurm.options=["--nice=1", "spring"]', "slurm.options.1", "does not begin with -"),
+        ('slurm.options=["--array=0-3"]', "slurm.options.0", "in one run folder at a time"),
+        ('slurm.partition="a\\nb"', "slurm.partition", "line ends"),
+    ],
+)
+def test_what_slurm_would_read_otherwise_is_said_before_anything_is_written(
+    config: Path, tmp_path: Path, override: str, path: str, rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in ((), ("--dry-run",)):
+        assert main(["submit", "slurm", str(config), override, *more]) == 2
+        first, field, said, *_ = capsys.readouterr().err.splitlines()
+        assert first == f"{config}: 1 problem"
+        assert field.startswith(f"  {path}: ")
+        assert rule in said
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_the_name_of_a_stage_counts_where_it_is_part_of_a_jobs_name(config: Path) -> None:
+    assert not list(find_problems(load_job(config, [f"run.name={'n' * 195}"])))
+    assert len(list(find_problems(load_job(config, [f"run.name={'n' * 195}", "slurm.jobs=stages"])))) == 1
+
+
+def test_an_array_whose_jobs_run_one_after_another_is_fine(config: Path) -> None:
+    assert not list(find_problems(load_job(config, ["slurm.options=['--array=0-3%1']"])))
+
+
+def test_a_limit_is_read_as_slurm_writes_it() -> None:
+    given = {"05:00": None, "00:05:00": 300, "1-02:03:04": 93784, "UNLIMITED": None, "": None}
+    assert {text: limit_seconds(text) for text in given} == given
+
+
+@given(st.sampled_from(["set -e", "set -u", "set -x", "set -o pipefail", "set -f", "shopt -s failglob"]))
+def test_options_that_setup_sets_end_with_it(option: str) -> None:
+    script = render_script(PLAN, SlurmConfig(setup=f"{option}\n"), Path("logs"))
+    before = LINE.split(script)[2] + 'wanted="$(set +uo pipefail; set +o; shopt -p)"\n'
+    behind = LINE.split(script)[4].partition("\n\n")[0]
+    compared = '\nfalse\nset +uo pipefail; [ "$(set +o; shopt -p)" = "$wanted" ]; echo $?'
+    code = before + LINE.split(script)[3] + behind + compared
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+    assert "shopt -u" not in done.stderr, "with -x, what restores them is not shown"
+
+
+@pytest.mark.parametrize(
+    ("setup", "failing"),
+    [
+        ("true\nfalse\necho not reached", 1),
+        ("load() { false; true; return 3; }\nload cuda", 1),
+        ("source ./inner.sh", None),
+        ("source ./no-such-file", 0),
+        ("[ -d /no/such/folder ] && false\nfalse || true\nx=$(false) || true", None),
+        ("set -e\nfalse", 1),
+    ],
+)
+def test_a_line_of_setup_that_fails_ends_the_job_with_its_number(
+    tmp_path: Path, setup: str, failing: int | None
+) -> None:
+    (tmp_path / "inner.sh").write_text("false\ntrue\n")
+    script = render_script(PLAN, SlurmConfig(setup=setup), Path("logs"))
+    first = script.splitlines().index(setup.splitlines()[0]) + 1
+    path = tmp_path / "job.sh"
+    path.write_text(script.partition(LINE.findall(script)[3])[0] + "echo set up\n")
+    done = subprocess.run(["bash", path], capture_output=True, text=True, check=False, cwd=tmp_path)
+    if failing is None:
+        assert (done.returncode, done.stdout) == (0, "set up\n"), done.stderr
+    else:
+        assert done.returncode == 2
+        assert f" setup: line {first + failing} of the script failed" in done.stdout
 
 
 @pytest.mark.parametrize(

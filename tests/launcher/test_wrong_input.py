@@ -150,7 +150,11 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             ["train.pack_len_tokens: 64", "data.max_len_tokens: 256"],
             id="pack length shorter than examples",
         ),
-        pytest.param(other_tokenizer, ["tokens, but the model has", "embeddings"], id="tokenizer of another model"),
+        pytest.param(
+            other_tokenizer,
+            ["the last of them '[more]' with the id", "but the model has", "embeddings"],
+            id="tokenizer of another model",
+        ),
         pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
         pytest.param(cut_off_weights, ["model.safetensors is cut off or damaged"], id="weights that are cut off"),
         pytest.param(weights_that_are_no_numbers, ["NaN or infinite", ": 1 of "], id="a weight that is no number"),

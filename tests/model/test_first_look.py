@@ -65,6 +65,20 @@ def test_a_tokenizer_that_is_here_has_no_more_tokens_than_the_model(
         look_at(model, "auto", 512, is_whole=False)
 
 
+def test_a_token_behind_a_hole_of_the_vocabulary_has_an_embedding_too(
+    tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    shutil.copytree(tokenizer_dir("chatml"), tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocab = content["model"]["vocab"]
+    num_tokens, last = len(vocab), max(vocab, key=vocab.__getitem__)
+    vocab[last] = num_tokens + 7
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": num_tokens}))
+    with pytest.raises(UserError, match=f"{last!r} with the id {num_tokens + 7}, but the model has {num_tokens}"):
+        look(tmp_path)
+
+
 @pytest.mark.parametrize("family", MULTIMODAL)
 def test_the_text_of_a_model_that_sees_is_laid_as_text_is(
     family: str, tokenizer_dir: TokenizerDir, tmp_path: Path

@@ -80,6 +80,26 @@ def test_code_of_a_model_is_not_run_unless_it_is_trusted(
     assert marker.exists()
 
 
+def test_a_model_with_a_class_of_its_own_is_not_read_as_one_of_transformers(
+    model_with_code: Path, marker: Path
+) -> None:
+    model = ModelConfig(path=str(model_with_code))
+    change(model_with_code / "config.json", {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "a.OwnModel"}})
+    with pytest.raises(UserError, match=r"is a OwnModel, .*LlamaForCausalLM .* model\.trust_remote_code=true"):
+        check_model(model)
+    # Many keep the code that they came with before transformers had their class.
+    old = {"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"}
+    change(model_with_code / "config.json", {"auto_map": old})
+    check_model(model)
+    assert not marker.exists()
+
+
+def test_code_of_a_model_that_is_no_python_is_the_users_to_mend(model_with_code: Path) -> None:
+    (model_with_code / "own_code.py").write_text("class OwnModel(:")
+    with pytest.raises(UserError, match=r"SyntaxError: invalid syntax"):
+        check_model(ModelConfig(path=str(model_with_code), trust_remote_code=True))
+
+
 def test_code_of_another_tokenizer_is_not_run_because_the_model_is_trusted(
     tiny_model_dir: Path, tokenizer_with_code: Path, marker: Path
 ) -> None:

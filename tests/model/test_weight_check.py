@@ -100,6 +100,28 @@ CHANGES: dict[str, tuple[str, Callable[[Tensors], object], str]] = {
         lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.float8_e4m3fn)}),
         r"quantized:\n    model\.norm\.weight F8_E4M3",
     ),
+    "whole numbers": (
+        "llama",
+        lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int32)}),
+        r"quantized:\n    model\.norm\.weight I32",
+    ),
+    "a head that should be tied and is another one": (
+        "llama",
+        lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1}),
+        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
+    ),
+    "such a head, and names without the prefix of the body": (
+        "llama",
+        lambda t: t.update(
+            {name.removeprefix("model."): t.pop(name) for name in list(t)}, **{"lm_head.weight": torch.ones(640, 32)}
+        ),
+        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
+    ),
+    "such a head of a model that sees": (
+        "gemma3",
+        lambda t: t.update({"lm_head.weight": torch.ones(640, 32)}),
+        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.language_model\.embed_tokens\.weight\n",
+    ),
 }
 
 
@@ -127,7 +149,7 @@ def test_a_pointer_of_git_lfs_is_told_from_weights(checkpoints: Callable[[str], 
     folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 988097824\n"
     (folder / "model.safetensors").write_text(pointer)
-    assert "is a pointer of Git LFS" in refusal(folder)
+    assert refusal(folder).startswith(f"model: {folder}/model.safetensors is a pointer of Git LFS")
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.3, 0.999])
@@ -136,6 +158,58 @@ def test_a_file_that_is_cut_off_is_named(part: float, checkpoints: Callable[[str
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[: int(part * file.stat().st_size)])
     assert f"{file} is cut off or damaged" in refusal(folder)
+
+
+def header_changed(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[bytes], bytes]:
+    def with_header(content: bytes) -> bytes:
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        change(header["model.norm.weight"])
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + content[end:]
+
+    return with_header
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content + b"x",
+        lambda content: (100_000).to_bytes(8, "little") + b"[" * 100_000,
+        header_changed(lambda tensor: tensor.update(shape=[-1, -32])),
+        header_changed(lambda tensor: tensor.update(shape=[10**12, 10**12])),
+        header_changed(lambda tensor: tensor.update(shape="32")),
+        header_changed(lambda tensor: tensor.update(dtype="BF16")),
+        header_changed(lambda tensor: tensor.update(data_offsets=[64, 0])),
+        header_changed(lambda tensor: tensor.update(data_offsets=[0, 128])),
+    ],
+    ids=["longer", "deep", "negative", "huge", "text", "other dtype", "backwards", "overlapping"],
+)
+def test_a_file_whose_header_does_not_fit_it_is_named(
+    damage: Callable[[bytes], bytes], checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
+    file = folder / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    assert refusal(folder).startswith(f"model: {file} is cut off or damaged: ")
+
+
+def test_a_tensor_that_two_files_hold_is_refused(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    save_file({"model.norm.weight": torch.ones(32)}, folder / "two.safetensors", metadata={"format": "pt"})
+    names = dict.fromkeys(load_file(folder / "one.safetensors"), "one.safetensors")
+    index = {"weight_map": {**names, "model.norm.weight": "two.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "model.norm.weight is in one.safetensors and in two.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "[" * 100_000])
+def test_an_index_that_is_none_is_refused(content: str, checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    assert "is no index of weights" in refusal(folder)
 
 
 def test_an_index_that_names_a_missing_file_is_refused(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:
@@ -197,6 +271,13 @@ def test_a_quantized_folder_is_refused_with_the_way_out(
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "no causal language model"),
         ({"model_type": "no_such_model"}, "no_such_model"),
         ({"hidden_size": 36}, r"of another shape:\n    lm_head\.weight"),
+        # What transformers itself says of these are errors of many classes.
+        ({"attention_dropout": "0.5"}, "'attention_dropout'"),
+        ({"rope_parameters": [1]}, "'rope_parameters'"),
+        ({"hidden_act": "zoop"}, "KeyError: 'zoop'"),
+        ({"dtype": "float99"}, "float99"),
+        ({"quantization_config": {}}, "quantized"),
+        ({"quantization_config": "awq"}, "cannot be read"),
     ],
 )
 def test_what_transformers_cannot_load_so_is_refused_with_the_reason(

@@ -1,11 +1,13 @@
 """What is read of a growing file of metrics: whole lines, of the attempt that is running, however they arrive."""
 
+import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from sft.metrics import StepMetrics, append_metrics
+from sft.metrics import StepMetrics, append_metrics, read_metrics_line
 from sft.monitoring.metrics_tail import MetricsTail
 
 
@@ -78,3 +80,10 @@ def read(path: Path) -> MetricsTail:
     tail = MetricsTail(path)
     tail.read_new()
     return tail
+
+
+def test_a_line_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    written = {**asdict(step(7)), "watts": 350.0}
+    assert read_metrics_line(json.dumps(written)) == step(7)
+    del written["mfu"], written["slowdown"]
+    assert read_metrics_line(json.dumps(written)) == step(7), "those that came later have a default"

@@ -86,6 +86,14 @@ def test_a_driver_that_renews_its_lock_no_more_is_dead(run: RunFolder) -> None:
         assert RunWatcher(run).read().state == "dead"
 
 
+def test_a_clock_that_is_minutes_off_changes_nothing(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(run, 1, None)
+    now = time.time
+    with run_lock(run.lock, on_lost=lambda text: None):
+        monkeypatch.setattr(time, "time", lambda: now() + 300)
+        assert RunWatcher(run).read().state == "running"
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a run"):
         RunWatcher(RunFolder(tmp_path))

@@ -31,6 +31,10 @@ class Nodes:
         """As by a power cut."""
         self.run_outside(self._script, "kill-node", node)
 
+    def cut_off(self, node: str) -> None:
+        """Its network is gone, and its processes and storage are not; switched off and on again it has both."""
+        self.run_outside("ip", "link", "set", f"port{node.removeprefix('node')}", "down")
+
     def address(self, node: str) -> str:
         return f"10.77.0.{10 + int(node.removeprefix('node'))}"
 

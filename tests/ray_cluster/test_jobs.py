@@ -54,6 +54,15 @@ def test_a_node_is_lost_and_one_joins_and_a_stop_saves(ray_cluster: RayCluster, 
     ray_cluster.up(WORKERS[1])
     wait_for_size(run, 2, END_SECONDS)
     assert "node3" in status(run)["restarts"][0]["why"]
+    latest = run.latest_attempt()
+    ray_cluster.nodes.cut_off(WORKERS[1])
+    wait_for_size(run, 1, END_SECONDS)
+    why = next(restart["why"] for restart in status(run)["restarts"] if restart["attempt"] == latest + 1)
+    assert "node3" in why, why
+    assert "node2" not in why, "the rank that is left is to blame for nothing"
+    ray_cluster.nodes.kill(WORKERS[1])
+    ray_cluster.up(WORKERS[1])
+    wait_for_size(run, 2, END_SECONDS)
 
     assert "was stopped" in ray_cluster.jobs("stop", "elastic-1")
     assert status(run)["state"] == "stopped"

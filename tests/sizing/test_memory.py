@@ -42,6 +42,7 @@ settings = st.builds(
     offload_parameters=st.booleans(),
     copies_checkpoint=st.booleans(),
     buckets=st.builds(Buckets, *[st.integers(10_000, 10**9)] * 5),
+    num_copy_ranks=st.sampled_from([1, 2, 4]),
 )
 shapes = st.sampled_from(SHAPES)
 
@@ -125,6 +126,14 @@ def test_a_small_model_is_gathered_once_and_a_large_one_twice() -> None:
     for shape, times in ((small, 1.0), (large, 1.875)):
         traffic = step_traffic(shape, ON_8_GPUS, 1)
         assert traffic.gathered == pytest.approx(times * 2 * 7 / 8 * shape.num_parameters, rel=0.01)
+
+
+def test_a_shared_copy_of_the_parameters_is_on_the_workers_that_share_it() -> None:
+    shape = SHAPES[0]
+    for offloaded, states in ((False, device_states), (True, offloaded_states)):
+        setting = ON_8_GPUS._replace(offload_parameters=offloaded)
+        copied = states(shape, setting._replace(num_copy_ranks=4)).parameters - states(shape, setting).parameters
+        assert copied == 2 * -(-shape.num_held // 4)
 
 
 def test_a_real_step_takes_what_is_estimated() -> None:

@@ -38,8 +38,30 @@ class Lab:
         """As by a power cut."""
         self._nodes.kill(node)
 
+    def cut_off(self, node: str) -> None:
+        """It has no network, but its processes live and see the shared folder."""
+        self.run("ip", "link", "set", f"port{node.removeprefix('node')}", "down")
+
+    def join_again(self, node: str) -> None:
+        """The network is back."""
+        self.run("ip", "link", "set", f"port{node.removeprefix('node')}", "up")
+        self._wait_for_idle(node)
+
     def up_node(self, node: str) -> None:
         self._nodes.up(node)
+        self._wait_for_idle(node)
+
+    @contextmanager
+    def without_a_word_before_preemption(self) -> Iterator[None]:
+        """While it is open, Slurm is set up as it is by default: a preemption says SIGTERM, not USR1."""
+        path, line = "/run/lab/etc/slurm.conf", "SlurmctldParameters=preempt_send_user_signal"
+        for old, new in ((line, f"#{line}"), (f"#{line}", line)):
+            self.run("sed", "--in-place", f"s/^{old}/{new}/", path)
+            self.run("scontrol", "reconfigure")
+            if new.startswith("#"):
+                yield
+
+    def _wait_for_idle(self, node: str) -> None:
         wait_until(lambda: "idle" in self.run("sinfo", "-h", "-n", node, "-o", "%t").stdout, 60, f"{node} is not up")
 
     def job(self, job_id: str) -> dict[str, str]:

@@ -84,6 +84,7 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 NodeName=node[1-$1] NodeAddr=$NET.[11-$((10 + $1))] CPUs=$CPUS RealMemory=$MEMORY_MIB Gres=gpu:$GPUS State=UNKNOWN
 PartitionName=all Nodes=node[1-$1] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=short Nodes=node[1-$1] MaxTime=5 State=UP PriorityTier=1 GraceTime=20
 PartitionName=high Nodes=node[1-$1] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 CONF
     printf 'CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\n' > $LAB/etc/cgroup.conf

@@ -25,9 +25,10 @@ print(json.dumps([node["Resources"] for node in ray.nodes()]))
 
 
 def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab, write_config: WriteConfig) -> None:
-    config = write_config("plain", {"broad": 4, "words": 150})  # long enough to be looked at
+    # Long enough to be looked at. What `setup` sets may neither reach the rest of the script nor show the token.
+    config = write_config("plain", {"broad": 4, "words": 150}, slurm={"setup": "set -euxo pipefail"})
     run = run_of(config)
-    (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1']")
+    (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1', '--export=NONE']")
     wait_for_attempt(run, 1)
     nodes = lab.nodes_of(job_id)
     folder = f"/tmp/sft-ray-{job_id}"
@@ -53,7 +54,7 @@ def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab,
 def test_told_to_stop_it_saves_and_queues_again_and_the_next_in_the_chain_waits(
     lab: Lab, write_config: WriteConfig
 ) -> None:
-    config = write_config("chain", {"broad": 60, "words": 4}, slurm={"jobs": "stages"})
+    config = write_config("chain", {"broad": 60, "words": 4}, slurm={"jobs": "stages", "setup": "set -eu"})
     run = run_of(config)
     first, second = submitted(lab, config)
     config.write_text("What stands here when the job is queued again is not its config.")
@@ -74,9 +75,7 @@ def test_it_goes_on_after_a_preemption_and_a_power_cut(lab: Lab, write_config: W
     run = run_of(config)
     (job_id,) = submitted(lab, config)
     wait_for_attempt(run, 1)
-    nodes = ",".join(lab.nodes_of(job_id))
-    urgent = ["--partition=high", "--exclusive", f"--nodelist={nodes}", "--nodes=2", "--output=none", "--wrap=true"]
-    lab.run("sbatch", *urgent)
+    urgent(lab, job_id)
     wait_until(lambda: lab.job(job_id)["Restarts"] == "1", 90, "the preemption did not queue the job again")
 
     wait_for_attempt(run, 2)
@@ -88,6 +87,32 @@ def test_it_goes_on_after_a_preemption_and_a_power_cut(lab: Lab, write_config: W
     lab.up_node(head)
     lab.wait_for_state(job_id, "COMPLETED", END_SECONDS)
     assert_finished(lab, run, config, job_id, attempts=3)
+
+
+def test_preempted_before_it_trains_it_comes_back_and_when_its_node_is_cut_off_it_waits_for_the_driver_there(
+    lab: Lab, write_config: WriteConfig
+) -> None:
+    config = write_config("cut", {"broad": 4, "words": 60})
+    run = run_of(config)
+    with lab.without_a_word_before_preemption():
+        (job_id,) = submitted(lab, config)
+        # The driver is there, and its lock not yet, or just so: Python has not come further.
+        wait_until(lambda: ".1 " in steps_of(lab, job_id), 60, "the driver does not start")
+        urgent(lab, job_id)
+        wait_until(lambda: lab.job(job_id)["Restarts"] == "1", 90, "the preemption did not queue the job again")
+    assert "requeue, preempted" in log_of(config, job_id)
+    assert not run.has_trained()
+
+    wait_for_attempt(run, 1)
+    head = lab.nodes_of(job_id)[0]
+    lab.cut_off(head)
+    wait_until(lambda: lab.job(job_id)["Restarts"] == "2", 120, "the lost node did not queue the job again")
+    lab.wait_for_state(job_id, "COMPLETED", END_SECONDS)
+    lab.join_again(head)
+    assert_finished(lab, run, config, job_id, attempts=3)
+    assert f"That is an earlier attempt of this job (lab {job_id}) and still at work: it is asked to end" in log_of(
+        config, job_id
+    ).replace("\n", " ")
 
 
 def test_two_jobs_on_the_same_nodes_do_not_meet_and_one_goes_on_after_its_time_limit_until_it_is_cancelled(
@@ -136,6 +161,17 @@ def test_a_script_submitted_by_hand_keeps_the_exit_code_of_a_job_that_fails(
     assert lab.job(job_id)["Restarts"] == "0"
     assert "stages.1.mixture.replay" in log.read_text()
     assert_nothing_is_left(lab, job_id, ["node1", "node2"])
+
+
+def urgent(lab: Lab, job_id: str) -> None:
+    """A job that takes the nodes of this one."""
+    nodes = ",".join(lab.nodes_of(job_id))
+    options = ["--partition=high", "--exclusive", f"--nodelist={nodes}", "--nodes=2", "--output=none"]
+    lab.run("sbatch", *options, "--wrap=true")
+
+
+def steps_of(lab: Lab, job_id: str) -> str:
+    return lab.run("squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i ").stdout
 
 
 def assert_finished(lab: Lab, run: RunFolder, config: Path, job_id: str, attempts: int) -> None:

@@ -7,14 +7,15 @@ import pytest
 from sft.atomic_files import write_json
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
+from sft.training.attempt import Attempt
 from sft.training.failures import (
-    describe_end,
     is_of_the_machine,
     pause_seconds,
     read_history,
     record_failure,
     why_to_give_up,
 )
+from sft.training.last_words import GONE
 from sft.training.position import Position
 
 
@@ -37,7 +38,7 @@ class Attempts:
         for rank, step, error in errors:
             position = Position(stage="broad")
             position.enter("train", step, (2 * step + rank,))
-            record_failure(EventLog(folder, rank), error, position)
+            record_failure(Attempt(self.number, folder, EventLog(folder, rank), position), error)
 
     def reason(self, max_failures: int) -> str | None:
         return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
@@ -101,6 +102,12 @@ def test_starts_without_progress_are_bounded_and_come_later_and_later(attempts: 
         (ConnectionResetError("reset"), True),
         (RuntimeError("NCCL error: remote process exited"), True),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), True),
+        (RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), True),
+        (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), True),
+        (RuntimeError("CUDA error: uncorrectable NVLink error detected during the execution"), True),
+        (RuntimeError("Invalid access of peer GPU memory over nvlink or a hardware error"), True),
+        (AssertionError("DeepSpeed backend not set, please initialize it using init_process_group()"), True),
+        (ValueError("Default process group has not been initialized, please make sure to call it"), True),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), False),
         (KeyError("x"), False),
     ],
@@ -109,14 +116,20 @@ def test_the_machines_errors_are_told_from_the_programs(error: Exception, of_the
     assert is_of_the_machine(error) == of_the_machine
 
 
-def test_who_is_gone_is_said_by_those_who_are_left(attempts: Attempts) -> None:
-    attempts.add(0, (0, 7, LOST_PEER))
-    assert describe_end(attempts.run.attempt(1)) == (
-        "rank 1 (node n1, pid 101) was gone: killed, out of memory, or its node was lost"
-    )
-    attempts.add(0, (0, 7, LOST_PEER), (1, 7, ValueError("bad token")))
-    assert "rank 1, stage broad, step 7, train, packs 15: ValueError: bad token" in describe_end(
-        attempts.run.attempt(2)
-    )
-    attempts.add(0)
-    assert describe_end(attempts.run.attempt(3)) == "all ranks were killed"
+def test_what_follows_a_loss_is_not_taken_for_the_programs_error(attempts: Attempts) -> None:
+    for step in (0, 4):
+        attempts.add(step, (1, 7, ValueError("found nothing where a peer had been")))
+        EventLog(attempts.run.attempt(attempts.number), "controller").add("lost", "its node was lost", how=GONE, rank=0)
+    assert attempts.reason(10) is None
+
+
+def test_an_error_behind_the_end_of_the_group_is_not_the_programs(attempts: Attempts, tmp_path: Path) -> None:
+    for _ in range(2):
+        attempts.add(0)
+        folder = attempts.run.attempt(attempts.number)
+        position = Position(stage="broad")
+        position.enter("train", 7)
+        attempt = Attempt(attempts.number, folder, EventLog(folder, 1), position)
+        attempt.release()
+        record_failure(attempt, AssertionError("nothing is set"))
+    assert attempts.reason(10) is None

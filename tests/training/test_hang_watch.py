@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sft.run_events import read_events
-from sft.training.hang_watch import EXIT_HUNG, describe_hang
+from sft.run_events import EventLog, read_events
+from sft.training.hang_watch import EXIT_HUNG, HangWatch, describe_hang
+from sft.training.position import Position
+from sft.world import World
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,5 +83,77 @@ def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("passed", "said"), [([4, 4], "all ranks stand at the same place"), ([5, 4], "rank 1 ")])
 def test_who_is_behind_has_passed_fewer_places(passed: list[int], said: str) -> None:
     ranks = {rank: {"node": "a", "pid": 1} for rank in range(2)}
-    reports = {rank: {"passed": count, "where": "step 1"} for rank, count in enumerate(passed)}
+    reports = {rank: {"passed": count, "where": "step 1", "waits_for": ()} for rank, count in enumerate(passed)}
     assert describe_hang(reports, ranks).startswith(said)
+
+
+SUSPENDED = """
+import json, os, sys
+from pathlib import Path
+from sft.run_events import EventLog
+from sft.training.hang_watch import HangWatch
+from sft.training.position import Position
+from sft.world import World
+
+folder = Path(sys.argv[1])
+position = Position()
+HangWatch(position, World(), folder, EventLog(folder, 0), 1.0).start()
+position.enter("train", 1, stage="broad")
+print("stands", flush=True)
+sys.stdin.readline()  # as if it waited for another rank, which is suspended, too
+position.enter("train", 2)
+sys.stdin.readline()
+"""
+
+
+def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SUSPENDED, str(tmp_path)]
+    with (tmp_path / "log").open("wb") as log:
+        rank = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, bufsize=1
+        )
+    assert rank.stdin is not None
+    assert rank.stdout is not None
+    try:
+        assert rank.stdout.readline() == "stands\n"
+        for _ in range(2):
+            os.kill(rank.pid, signal.SIGSTOP)
+            # Longer than its timeout, and than that for which Python itself may stand still.
+            with pytest.raises(subprocess.TimeoutExpired):
+                rank.wait(3)
+            os.kill(rank.pid, signal.SIGCONT)
+            rank.stdin.write("go on\n")
+        assert rank.wait(30) == 0
+    finally:
+        rank.kill()
+        rank.communicate()
+    assert "No progress" not in (tmp_path / "log").read_text()
+
+
+def test_a_rank_that_goes_on_while_the_others_report_is_not_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    position, ended = Position(), threading.Event()
+    watch = HangWatch(position, World(), tmp_path, EventLog(tmp_path, 0), 0.8, lambda code: ended.set())
+    report = tmp_path / "rank-00000.hung.json"
+    position.enter("train", 1, stage="broad")
+    watch.start()
+    try:
+        wait_until(report.exists)
+        position.enter("train", 2)
+        wait_until(lambda: not report.exists())
+        assert not ended.is_set()
+        (tmp_path / "rank-00000.json").write_text(json.dumps({"pid": 1, "node": "n"}))
+        assert ended.wait(30), "it is looked at anew"
+    finally:
+        watch.stop()
+    [event] = read_events(tmp_path)
+    assert "step 2" in event.facts["where"]
+    assert "It goes on, at stage broad, step 2" in capfd.readouterr().err
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)

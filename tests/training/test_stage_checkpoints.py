@@ -12,6 +12,7 @@ from sft.engine.single_process import SingleProcessEngine
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.run_record import write_run_record
 from sft.training.stage_checkpoints import open_store, resume
 from sft.world import World
 
@@ -31,6 +32,7 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
     for master in engine._masters.values():
         engine._adamw.state[master] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master),
                                        "exp_avg_sq": torch.zeros_like(master)}  # fmt: skip
+    write_run_record(config)
     return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), World()), config
 
 

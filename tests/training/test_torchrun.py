@@ -100,6 +100,30 @@ def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_
             end_all(run, job)
 
 
+FAILS_WITH_NCCL = """
+import sys, time
+import torch.distributed as dist
+import sft.training.__main__ as job
+
+def fail(*arguments):
+    raise RuntimeError("a step has failed")
+
+def wait_for_kernels():
+    time.sleep(600)  # as NCCL does, where a peer never comes
+
+job.run_watched, dist.destroy_process_group = fail, wait_for_kernels
+job._run_and_exit(sys.argv[1:])
+"""
+
+
+def test_a_rank_that_fails_does_not_wait_for_its_group(config: Path) -> None:
+    prepare_workload(load_job(config).sft)
+    command = [sys.executable, "-c", FAILS_WITH_NCCL, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: a step has failed") == 1, done.stderr
+
+
 def end_all(run: RunFolder, job: "subprocess.Popen[bytes]") -> None:
     """torchrun, and its ranks, which would outlive it."""
     job.kill()

@@ -96,6 +96,8 @@ def kind_of(value: object) -> str:
         return "NaN" if math.isnan(value) else "a number"
     if isinstance(value, str):
         return "text"
+    if isinstance(value, bytes):
+        return "bytes"
     if isinstance(value, list | tuple):
         return "a list"
     return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"

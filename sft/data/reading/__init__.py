@@ -3,7 +3,7 @@
 locations    a source's path → its files, local or remote
 folders, split_names, data_set_metadata, layout    which of the files that are there
 contents     what a file is, by its first bytes
-json_files, csv_files, tables    a file → pieces of it, with json_values, arrow_messages, row_sizes
+json_files, csv_files, tables    a file → pieces of it, with json_values, arrow_messages, parquet_footer, row_sizes
 blocks       what is sent to whoever prepares it
 sources      the pieces of all files as numbered blocks; blocks → records; the hash of the content
 """

@@ -98,7 +98,10 @@ def _read_rows(file: SourceFile, rules: CsvConfig, lines: _Lines) -> Iterator[tu
 def _explain(error: csv.Error) -> str:
     text = str(error)
     if "end of data" in text or "field limit" in text:
-        return f"{text}: a quote that is opened here is not closed"
+        return (
+            f"{text}: a quote that is opened here is not closed. Close it; or where a quote is a character as others "
+            'are, write into the source: csv: {quote: ""}'
+        )
     return text
 
 

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from sft.config import SourceConfig
 from sft.data.reading import blocks
@@ -240,6 +241,8 @@ def _find_remote(source: SourceConfig) -> _Found:
     except ImportError as error:
         reason = without_secrets(str(error))
         raise UserError(f"source {source.name}: {shown} needs a package that is not installed: {reason}") from None
+    if isinstance(filesystem, LocalFileSystem):
+        return _find_local(source.model_copy(update={"path": root}))
     # In an http URL a question mark is not a pattern's: the query is behind it.
     is_pattern = re.search(r"[*\[]" if source.path.startswith("http") else r"[*?\[]", root)
     kind: Kind = "pattern" if is_pattern else "folder"

@@ -6,6 +6,7 @@ is unpacked for a block of rows only.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -18,6 +19,7 @@ from sft.data.reading import blocks
 from sft.data.reading.arrow_messages import bodies, check_places
 from sft.data.reading.blocks import Piece, Unreadable
 from sft.data.reading.locations import SourceFile, explained
+from sft.data.reading.parquet_footer import read_row_groups
 from sft.data.reading.row_sizes import row_sizes
 from sft.errors import UserError
 
@@ -46,26 +48,25 @@ def _look_at_parquet(file: SourceFile, path: str) -> tuple[int, list[str]]:
     metadata = pq.read_metadata(path)
     num_rows, num_bytes, num_rows_in_batch = metadata.num_rows, 0, blocks.BLOCK_RECORDS
     repeating = set()
-    for i in range(metadata.num_row_groups):
-        group = metadata.row_group(i)
-        num_bytes += group.total_byte_size
-        for j in range(group.num_columns):
-            chunk, column = group.column(j), metadata.schema.column(j)
-            unpacked = chunk.total_uncompressed_size
+    for i, group in enumerate(read_row_groups(Path(path))):
+        for j, chunk in enumerate(group):
+            column = metadata.schema.column(j)
+            num_bytes += chunk.num_unpacked
+            unpacked = chunk.num_unpacked
             if column.max_repetition_level:
                 # Of lists it is not said how many values a row has: one may have them all.
                 unpacked = max(unpacked, chunk.num_values * _VALUE_BYTES.get(column.physical_type, column.length))
-            if blocks.unpacks_too_far(unpacked, chunk.total_compressed_size):
+            if blocks.unpacks_too_far(unpacked, chunk.num_stored):
                 raise UserError(
-                    f"source {file.source}: {file.name}: {chunk.total_compressed_size:,} bytes of the column "
-                    f"{chunk.path_in_schema} in row group {i + 1} stand for {unpacked:,} bytes: so much may not fit "
-                    "into memory. Write the file with smaller row groups."
+                    f"source {file.source}: {file.name}: {chunk.num_stored:,} bytes of the column {chunk.path} in row "
+                    f"group {i + 1} stand for {unpacked:,} bytes: so much may not fit into memory. Write the file with "
+                    "smaller row groups."
                 )
-            if chunk.has_dictionary_page and column.physical_type == "BYTE_ARRAY":
-                repeating.add(chunk.path_in_schema)
-            if "DELTA_BYTE_ARRAY" in chunk.encodings:
+            if chunk.has_dictionary and column.physical_type == "BYTE_ARRAY":
+                repeating.add(chunk.path)
+            if chunk.is_delta:
                 # Each value may begin with all of the one before.
-                most = blocks.MAX_UNPACKED_BYTES // 4 // max(chunk.total_uncompressed_size, 1)
+                most = blocks.MAX_UNPACKED_BYTES // 4 // max(chunk.num_unpacked, 1)
                 num_rows_in_batch = max(min(num_rows_in_batch, most), 1)
     return min(num_rows_in_batch, _num_rows_in_block(num_bytes, num_rows)), sorted(repeating)
 

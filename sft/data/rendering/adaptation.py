@@ -13,7 +13,7 @@ conversation here, and one that the template can write is returned as it is.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from sft.data.formats.formatting import RecordError
@@ -54,15 +54,21 @@ class TemplateTraits:
     """Several calls in one turn."""
     has_free_call_ids: bool = True
     """Calls may have any id, or none. Mistral's need one of nine characters."""
+    calls_refused: str = field(default="", compare=False)
+    """What the template says where it refuses calls; empty where it just does not write them."""
 
 
 def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
     """Find out what the template writes, by rendering probes."""
 
+    refusal = ""
+
     def shows(words: Sequence[str], messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> bool:
+        nonlocal refusal
         try:
-            text = render_template(messages, tools)
-        except RecordError:
+            text, refusal = render_template(messages, tools), ""
+        except RecordError as error:
+            refusal = str(error)
             return False
         return all(word in text for word in words)
 
@@ -80,12 +86,14 @@ def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
         turns = [user, Message("assistant", "", tool_calls=calls), *results, answer]
         return shows(words, turns, tools if has_tool_list else ())
 
+    has_tool_calls, calls_refused = shows_calls(_numbered_id(1)), refusal
     return TemplateTraits(
         has_system=shows(["probesystem"], [Message("system", "probesystem"), user, answer]),
         has_tool_list=has_tool_list,
-        has_tool_calls=shows_calls(_numbered_id(1)),
+        has_tool_calls=has_tool_calls,
         has_parallel_calls=shows_calls(_numbered_id(1), num_calls=2),
         has_free_call_ids=shows_calls("call_probe_of_any_length") and shows_calls(None),
+        calls_refused=calls_refused,
     )
 
 
@@ -100,6 +108,8 @@ def adapt(conversation: Conversation, traits: TemplateTraits) -> tuple[Conversat
         if adaptation.is_lacking(traits) and adaptation.concerns(conversation):
             conversation = adaptation.adapt(conversation)
             notes.append(adaptation.note)
+            if adaptation.adapt is _write_calls_as_text and traits.calls_refused:
+                notes.append(f"asked to write tool calls, {traits.calls_refused}")
     return conversation, tuple(notes)
 
 

@@ -16,6 +16,7 @@ prompt: that is what a model at inference has in view.
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.data.formats.formatting import RecordError
@@ -125,15 +126,26 @@ def _begin(
     start = None if prompt is None else bounds.find_start(text, prompt)
     if start is not None:
         return _Begun(text, start)
-    asked = messages[-2].content.strip() if len(messages) > 1 else ""
-    if prompt is not None and asked and asked in prompt:
-        last_words = prompt.rindex(asked) + len(asked)
-        if find_prompt_end(text, prompt[:last_words]) is None:
-            return _behind_prompt(text, changed, prompt, last_words - len(asked))
+    if prompt is not None:
+        asked = _find_asked(render_template, messages[:-1], tools, prompt)
+        if find_prompt_end(text, prompt[: asked[1]]) is None:
+            return _behind_prompt(text, changed, prompt, asked[0])
     words = _cover(text, 0, changed, messages[-1])
     if words is None:
         raise _not_shown("does not write the whole answer", messages[-1], text)
     return _Begun(text, _begin_of_words(bounds, text, words[0]), (WORDS_ONLY,) if is_asked else ())
+
+
+def _find_asked(
+    render_template: RenderTemplate, asked: Sequence[Message], tools: Sequence[JsonObject], prompt: str
+) -> Span:
+    """Where the prompt has the words of its last message, however the template spells them: what changes with them."""
+    probe, words = replace(asked[-1], content=_mark_for(prompt)), asked[-1].content.strip()
+    other = render_template([*asked[:-1], probe], tools, for_generation=True)
+    end = len(prompt) - num_common(prompt[::-1], other[::-1])
+    through = len(prompt[:end].rstrip())
+    start = through - len(words) if prompt.endswith(words, 0, through) else num_common(prompt, other)
+    return min(start, end), end
 
 
 def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> _Begun:
@@ -158,8 +170,7 @@ def find_changed_text(
     render_template: RenderTemplate, messages: Sequence[Message], tools: Sequence[JsonObject], text: str
 ) -> Span | None:
     """The part of `text` that changes when the last answer is exchanged for a probe; None where nothing does."""
-    mark = next(chr(code) for code in MARKS if chr(code) not in text)
-    probe = f"{mark}probe{mark}"
+    probe = _mark_for(text)
     try:
         other = render_template([*messages[:-1], Message("assistant", probe)], tools)
     except RecordError:
@@ -169,6 +180,12 @@ def find_changed_text(
         return None
     start, end = num_common(text, before), len(text) - num_common(text[::-1], behind[::-1])
     return (start, end) if start < end else None
+
+
+def _mark_for(text: str) -> str:
+    """Words that begin and end as nothing does in the text."""
+    mark = next(chr(code) for code in MARKS if chr(code) not in text)
+    return f"{mark}probe{mark}"
 
 
 def shows(learned: str, message: Message) -> bool:

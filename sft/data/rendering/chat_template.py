@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import jinja2
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sft.config import ModelConfig
@@ -82,7 +83,9 @@ def loading_reason(error: Exception, trust_field: str) -> str:
     reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         return f"it comes with code of its own, which is not run. If you trust that code: model.{trust_field}=true"
-    return reason[:300]
+    # What these say is a sentence; a `KeyError` says nothing but the key.
+    kind = "" if isinstance(error, OSError | ValueError | StrictDataclassError) else f"{type(error).__name__}: "
+    return f"{kind}{reason}"[:300]
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -164,7 +167,8 @@ def refusal_reason(error: Exception) -> str:
             "add_generation_prompt and the special tokens. Choose another with model.chat_template."
         )
     if isinstance(error, jinja2.exceptions.SecurityError):
-        return f"{where} does what no template may do: {error}. Choose another with model.chat_template."
+        done = str(error).rstrip(".")
+        return f"{where} does what no template may do: {done}. Choose another with model.chat_template."
     return (
         f"{where} cannot write it ({type(error).__name__}: {error}): it is written for messages of another form. "
         "Choose another with model.chat_template."

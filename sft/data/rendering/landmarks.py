@@ -19,14 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from jinja2 import Environment, nodes
-
 from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.answer_spans import BEHIND_PROMPT, Answered, Span, shows, squeeze
-from sft.data.rendering.chat_template import without_generation_marks
 from sft.data.rendering.turn_bounds import MARKS
-from sft.data.rendering.turn_form import THOUGHT_FIELDS
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _MOST_SHAPES = 2000
@@ -172,48 +168,6 @@ class Landmarks:
         except RecordError:
             return None
         return squeeze(prompt[len(before) :]) if prompt.startswith(before) else None
-
-
-def template_literals(source: str) -> frozenset[str]:
-    """The words that a template may look for in the contents of messages, so that what it writes depends on them.
-
-    They are the texts that it tests with `in`, hands to methods and filters that search a text, or compares a part of a
-    text with.
-    """
-    tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_generation_marks(source))
-    found: set[str] = set()
-    for compare in tree.find_all(nodes.Compare):
-        if any(operand.op in ("in", "notin") for operand in compare.ops):
-            found.update(_texts([compare.expr]))
-        if isinstance(compare.expr, nodes.Getitem) and isinstance(compare.expr.arg, nodes.Slice):
-            found.update(_texts([operand.expr for operand in compare.ops]))
-    for call in tree.find_all(nodes.Call):
-        if isinstance(call.node, nodes.Getattr) and call.node.attr in _SEARCHES:
-            found.update(_texts(call.args))
-    for item in tree.find_all(nodes.Filter):
-        if item.name in _SEARCHES:
-            found.update(_texts(item.args))
-    return frozenset(words for words in found - _KEYS if words.strip())
-
-
-_SEARCHES = frozenset(
-    {
-        *("split", "rsplit", "partition", "rpartition", "startswith", "endswith", "find", "rfind", "index", "count"),
-        *("replace", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "trim"),
-    }
-)
-_KEYS = frozenset(
-    {
-        *("role", "content", "tool_calls", "tool_call_id", "name", "arguments", "function", "type", "id", "text"),
-        *("parameters", "description", "properties", "required", "items", "enum", *THOUGHT_FIELDS),
-        *("system", "user", "assistant", "tool"),
-    }
-)
-"""Keys of messages and tools, and roles: a template that tests for these looks at no words."""
-
-
-def _texts(operands: Sequence[nodes.Node]) -> list[str]:
-    return [node.value for node in operands if isinstance(node, nodes.Const) and isinstance(node.value, str)]
 
 
 def _shapes(conversation: Conversation) -> Iterator[_Shape]:

@@ -17,7 +17,8 @@ from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import WRITTEN_AS_TEXT, adapt, derive_traits
 from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
 from sft.data.rendering.chat_template import TemplateRenderer
-from sft.data.rendering.landmarks import Landmarks, template_literals
+from sft.data.rendering.landmarks import Landmarks
+from sft.data.rendering.template_words import depends_on_words, template_literals
 from sft.data.rendering.turn_bounds import any_of, derive_bounds
 from sft.schema import Conversation, JsonObject, Message
 
@@ -25,6 +26,7 @@ THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are writte
 NO_PROMPT = (
     "the chat template writes no generation prompt: at inference, put behind its text what it writes before an answer"
 )
+NEW_STOP = "at which the model does not stop yet: the tuned model's generation config names it"
 WRITTEN_ANEW = (
     "the chat template writes earlier answers, or what comes before them, otherwise than when they were the last: each "
     "is an example of its own, so conversations of several answers take more tokens"
@@ -75,7 +77,8 @@ class ConversationRenderer:
         self._render_template = render_template
         self._train_on = train_on
         self._train_on_thoughts = train_on_thoughts
-        self._literals = any_of(template_literals(render_template.source))
+        self._literals = template_literals(render_template.source)
+        self._has_landmarks = self.bounds.ends_turns and not depends_on_words(render_template)
         # A token that the template itself writes, special or not, is a landmark, if words do not have it.
         written = frozenset(t for t in added_tokens - WRITTEN_AS_TEXT if t in render_template.source)
         self._landmarks = Landmarks(render_template, self._find_answer, any_of(special_tokens | written))
@@ -95,6 +98,8 @@ class ConversationRenderer:
             notes = (*notes, THOUGHTS_AS_TEXT)
         if self.bounds.header:
             notes = (*notes, f"{NO_PROMPT}: {self.bounds.header!r}")
+        if self.bounds.new_stop:
+            notes = (*notes, f"the chat template ends an answer in {self.bounds.new_stop}, {NEW_STOP}")
         text = self._render_template(conversation.messages, conversation.tools)
         renderings = self._place_by_landmarks(conversation, turns, text) or self._place(conversation, turns, text)
         if len(renderings) > 1:
@@ -113,7 +118,7 @@ class ConversationRenderer:
     def _place_by_landmarks(
         self, conversation: Conversation, turns: Sequence[int], text: str
     ) -> tuple[Rendering, ...] | None:
-        if not self.bounds.ends_turns or self._might_be_looked_into(conversation):
+        if not self._has_landmarks or self._might_be_looked_into(conversation):
             return None
         placed = self._landmarks.place_together(conversation, turns, text)
         if placed is None:

@@ -37,6 +37,8 @@ class TurnBounds:
     """At which the model ends its generation, by what came with it."""
     turn_end: str | None = None
     """What is put behind an answer where the template does not end it."""
+    new_stop: str | None = None
+    """The token that ends an answer of text, where the model does not stop at it yet: by training it learns to."""
 
     def find_start(self, text: str, prompt: str) -> int | None:
         """Where the answer begins in `text`, which shows it; None where `text` does not begin with the prompt.
@@ -87,7 +89,8 @@ class TurnBounds:
     def find_stop_inside(self, text: str, start: int, end: int) -> str | None:
         """A control token at which the model would stop before the end of the turn; None where there is none."""
         tokens = [token.group() for token in self.control.finditer(text, start, end)]
-        return next((token for token in tokens[:-1] if token == tokens[-1] or token in self.stop_tokens), None)
+        stops = {*self.stop_tokens, self.new_stop, *tokens[-1:]}
+        return next((token for token in tokens[:-1] if token in stops), None)
 
 
 def derive_bounds(
@@ -137,7 +140,8 @@ def derive_bounds(
     several = (text_of(user, Message("assistant", "", tool_calls=calls)) or "").partition(calls[0].name)[2].rstrip()
     tokens = control.findall(several.removesuffix(final_text))
     inner = frozenset(tokens[:-1]) - {*tokens[-1:], *stop_tokens}
-    return TurnBounds(control, header, final_text, inner, ends_turns, stop_tokens, turn_end)
+    new_stop = own[-1] if own and stop_tokens and own[-1] not in stop_tokens else None
+    return TurnBounds(control, header, final_text, inner, ends_turns, stop_tokens, turn_end, new_stop)
 
 
 def _own_ends(ends: Sequence[str], followed: Sequence[str], stop_tokens: frozenset[str]) -> list[str]:

@@ -1,0 +1,114 @@
+"""Starts the process that speaks to Ray again when Ray is lost, for as long as that helps.
+
+The workers count by themselves how often they have come no further (see `sft.training.failures`); what is counted here
+are the losses before any worker has begun. A Ray of our own is started anew. A cluster that others run may come back,
+as under Slurm, where each node starts Ray again; it is waited for a while.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from launcher.console import say_error, styled
+from launcher.trainer_process import Connected, Outcome, TrainerRequest, run_process
+from sft.atomic_files import read_json
+from sft.errors import UserError
+from sft.run_events import EventLog
+from sft.run_folder import RunFolder
+from sft.training.failures import pause_after
+from sft.training.last_words import RAY
+
+_COME_BACK_SECONDS = 60.0
+_LOOK_SECONDS = 3.0
+_RANKS_END_SECONDS = 10.0
+
+
+def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outcome:
+    """Train, whatever becomes of Ray; never `lost` and never `wrong input`.
+
+    Args:
+        request: what is to be done.
+        with_what: the workers, in words.
+        console: where it is told.
+
+    Raises:
+        UserError: Ray cannot be reached or started in the first place.
+    """
+    run, max_failures = RunFolder(request.job.sft.run.dir), request.job.cluster.max_failures
+    is_named = bool(os.environ.get("RAY_ADDRESS"))
+    connected: list[Connected] = []
+
+    def on_connected(now: Connected) -> None:
+        if now.note:
+            say_error(now.note)
+        if request.trains and not connected:
+            console.print(f"Training with {with_what} on {now.where}.")
+        connected.append(now)
+
+    num_in_a_row, lost_at = 0, 0.0
+    while True:
+        latest = run.latest_attempt()
+        outcome = run_process(request, on_connected)
+        if outcome.kind in ("finished", "gave up"):
+            return outcome
+        if outcome.kind == "wrong input" and not connected:
+            raise UserError(outcome.text)
+        if outcome.kind == "wrong input" and is_named:
+            if time.monotonic() - lost_at > _COME_BACK_SECONDS:
+                return Outcome("gave up", f"{outcome.text}\nIt did not come back in {_COME_BACK_SECONDS:.0f} s.")
+            time.sleep(_LOOK_SECONDS)
+            continue
+        lost_at = time.monotonic()
+        num_in_a_row = 1 if run.latest_attempt() > latest else num_in_a_row + 1
+        _write_down(run, request.first_attempt, outcome.text)
+        if not is_named:
+            _end_ranks(run)
+        if 0 <= max_failures < num_in_a_row:
+            text = f"Ray was lost {num_in_a_row} times in a row before a worker had begun (cluster.max_failures: "
+            return Outcome("gave up", f"{text}{max_failures}). The last time: {outcome.text}")
+        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(is_named)}"))
+        time.sleep(pause_after(num_in_a_row))
+
+
+def _what_follows(is_named: bool) -> str:
+    again = "the training goes on at its checkpoint"
+    return f"{again} as soon as the cluster answers" if is_named else f"Ray is started again, and {again}"
+
+
+def _write_down(run: RunFolder, first_attempt: int, text: str) -> None:
+    """Into the attempt under way: its ranks were ended without a word."""
+    number = run.latest_attempt()
+    if number >= first_attempt and not (run.attempt(number) / "ended.json").is_file():
+        EventLog(run.attempt(number), "driver").add("lost", text, how=RAY)
+
+
+def _end_ranks(run: RunFolder) -> None:
+    """Wait for the end of the ranks that a Ray of our own had started here; one that does not end is killed.
+
+    A rank that is left, as one that was stopped, would hold its memory, and could train beside the next ones.
+    """
+    deadline = time.monotonic() + _RANKS_END_SECONDS
+    while left := list(_living_ranks(run)):
+        for pid in left if time.monotonic() > deadline else ():
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _living_ranks(run: RunFolder) -> Iterator[int]:
+    for path in run.attempt(run.latest_attempt()).glob("rank-?????.json"):
+        about = read_json(path)
+        if about["node"] == socket.gethostname() and _is_ray_process(about["pid"]):
+            yield about["pid"]
+
+
+def _is_ray_process(pid: int) -> bool:
+    """Whether it is still one of Ray's, and not another that has got its number."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+    except OSError:
+        return False

@@ -1,0 +1,59 @@
+"""How long the network between the nodes is busy in a step of ZeRO-3, with and without hpZ.
+
+All workers gather and reduce in a ring whose neighbours lie in one node where they can, as NCCL builds it. Then what
+one worker receives of the others enters each node once: a worker's traffic (`traffic`) over the bandwidth of a node is
+the time at the least.
+
+hpZ (Wang et al. 2023, "ZeRO++", section 3.2) keeps a second copy of the parameters, split over the workers of a node.
+As DeepSpeed runs it, only the first gathering of a parameter in a step crosses the network; what comes after it, until
+the update makes the copy stale, stays in the node.
+"""
+
+import math
+from typing import NamedTuple
+
+from sft.sizing.model_shape import ModelShape
+from sft.sizing.nodes import Nodes
+from sft.sizing.setting import Setting
+from sft.sizing.traffic import Traffic
+
+
+class Communication(NamedTuple):
+    """Seconds of a step in which the network carries what it must carry, at the least."""
+
+    gathering: float
+    """Parameters, without hpZ."""
+    gathering_with_hpz: float
+    reducing: float
+    """Gradients."""
+    has_hpz: bool
+    """Whether the config asks for it."""
+    hpz_bytes: int
+    """What hpZ takes of each worker's device: its part of the second copy."""
+
+    @property
+    def seconds(self) -> float:
+        """In all, as the config asks for it."""
+        return self.reducing + (self.gathering_with_hpz if self.has_hpz else self.gathering)
+
+
+def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, nodes: Nodes) -> Communication | None:
+    """The network's part of a step; None where all workers are in one node, or its bandwidth is not known.
+
+    Args:
+        shape: the model.
+        setting: of the stage.
+        traffic: of a step of the same (see `step_traffic`).
+        nodes: the workers of one share its network.
+    """
+    if nodes.network_gb_per_second is None or setting.num_workers <= nodes.workers_per_node:
+        return None
+    bandwidth = nodes.network_gb_per_second * 1e9
+    once = setting.numbers.num_bytes * shape.num_parameters * (setting.num_workers - 1) / setting.num_workers
+    return Communication(
+        traffic.gathered / bandwidth,
+        min(once, traffic.gathered) / bandwidth,
+        traffic.reduced / bandwidth,
+        setting.num_copy_ranks > 1,
+        math.ceil(setting.numbers.num_bytes * shape.num_parameters / nodes.workers_per_node),
+    )

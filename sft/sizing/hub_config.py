@@ -1,0 +1,92 @@
+"""Fetches the config.json of a model on the Hub, a few kB, into the Hub's own cache on this machine.
+
+    model.path ── on this machine, or no id of the Hub ──▶ nothing
+               └─ else: a process of its own asks the Hub ──▶ kept in the cache, or why not, in words
+
+The process may be ended when its time is up, whatever it waits for: a name server, a proxy, a lock of the cache. What
+the Hub's library prints stays in it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+)
+
+from sft.url_secrets import remember_secrets, without_secrets
+
+_CONFIG = "config.json"
+_TIMEOUT_SECONDS = 20.0
+_ANSWER_SECONDS = 5.0
+_MAX_BYTES = 1_000_000
+"""Of a config.json that is fetched to plan. Those on the Hub have a few kB."""
+
+
+def fetch_config(path: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | None:
+    """Have the config.json of the model at `path` on this machine.
+
+    Args:
+        path: a folder, a file, or the id of a model on the Hub.
+        timeout_seconds: for all of it.
+
+    Returns:
+        What was fetched, or why not, in words. None where it was here already, the environment says that the Hub is
+        not to be asked (HF_HUB_OFFLINE), or `path` cannot be of the Hub.
+    """
+    if constants.HF_HUB_OFFLINE or Path(path).expanduser().exists():
+        return None
+    try:
+        if isinstance(try_to_load_from_cache(path, _CONFIG), str):
+            return None
+    except HFValidationError:
+        return None
+    command = [sys.executable, "-m", "sft.sizing.hub_config", path]
+    # Nothing else is asked of the Hub, and nothing told.
+    alone = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False, env=alone)
+        answer = json.loads(run.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        answer = {"why_not": f"it did not come within {timeout_seconds:g} seconds"}
+    except (ValueError, IndexError):
+        answer = {"why_not": f"its library ended with code {run.returncode}"}
+    hub = without_secrets(constants.ENDPOINT)
+    if "why_not" in answer:
+        return f"model: the config.json of {path} was not fetched from {hub}: {answer['why_not']}"
+    return f"model: the config.json of {path} ({answer['num_bytes']:,} bytes) was fetched from {hub} and is kept"
+
+
+def _fetch(path: str) -> dict[str, str | int]:
+    """Ask the Hub, once."""
+    try:
+        size = get_hf_file_metadata(hf_hub_url(path, _CONFIG), timeout=_ANSWER_SECONDS).size or 0
+        if size > _MAX_BYTES:
+            return {"why_not": f"it has {size:,} bytes, and a model's config has at most {_MAX_BYTES:,}"}
+        file = Path(hf_hub_download(path, _CONFIG, etag_timeout=_ANSWER_SECONDS))
+        return {"num_bytes": file.stat().st_size}
+    except GatedRepoError:
+        return {"why_not": "the model is gated: accept its licence there, and log in (`hf auth login`, or HF_TOKEN)"}
+    except RepositoryNotFoundError:
+        return {"why_not": "there is no such model, or only for those who are logged in (`hf auth login`, or HF_TOKEN)"}
+    except EntryNotFoundError:
+        return {"why_not": "the model has none"}
+    except HfHubHTTPError as error:
+        return {"why_not": f"it answers with status {error.response.status_code}"}
+    except Exception as error:
+        # Each layer below has errors of its own for a network that is not there.
+        text = (str(error).splitlines() or [""])[0]
+        return {"why_not": without_secrets(f"it cannot be reached ({type(error).__name__}: {text})")}
+
+
+if __name__ == "__main__":
+    remember_secrets(constants.ENDPOINT)
+    sys.stdout.write(json.dumps(_fetch(sys.argv[1])) + "\n")

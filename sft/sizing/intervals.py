@@ -1,0 +1,95 @@
+"""What failures of nodes cost a job by how often it saves: the config's interval between checkpoints, the best, others.
+
+From sizes and the bandwidth of the storage: a checkpoint is written and read once, the model's weights are read once.
+What cannot be counted is an allowance: how fast the state is copied out of the workers' devices.
+"""
+
+from typing import NamedTuple
+
+from sft.config import CheckpointConfig
+from sft.sizing.goodput import FailureCosts, TimeShares, best_interval, share_time
+from sft.sizing.nodes import Nodes
+from sft.sizing.storage import Storage
+
+_COPY_BYTES_PER_SECOND = 4e9
+"""Allowance: of one worker's part of the state, into host memory."""
+_FACTORS = (0.5, 2.0, 4.0)
+"""Other intervals that are shown, in units of the best."""
+
+
+class Interval(NamedTuple):
+    """One choice of how often to save, and how all the time is spent with it."""
+
+    name: str
+    """`config`, `best`, or `other`."""
+    seconds: float
+    """Of training between two checkpoints."""
+    steps: int | None
+    """The same in steps, where it is known how long one takes."""
+    shares: TimeShares
+    run_seconds: float | None
+    """What the stage takes with all failures, saves and restarts, where it is known how long its training takes."""
+
+
+def failure_costs(
+    storage: Storage, checkpoint: CheckpointConfig, num_workers: int, nodes: Nodes
+) -> FailureCosts | None:
+    """What a failure and a save of the job cost; None where mean time or bandwidth is not known.
+
+    Args:
+        storage: the sizes of checkpoint and model.
+        checkpoint: whether training waits for the writing.
+        num_workers: how many there are.
+        nodes: what is known of the machines.
+    """
+    if nodes.node_mtbf_hours is None or nodes.storage_gb_per_second is None:
+        return None
+    bandwidth = nodes.storage_gb_per_second * 1e9
+    between = nodes.node_mtbf_hours * 3600 / nodes.count(num_workers)
+    restart = nodes.restart_seconds + (storage.checkpoint + storage.model) / bandwidth
+    writing = storage.checkpoint / bandwidth
+    if checkpoint.async_:
+        return FailureCosts(between, restart, storage.checkpoint / num_workers / _COPY_BYTES_PER_SECOND, writing)
+    return FailureCosts(between, restart, writing, 0.0)
+
+
+def compare_intervals(
+    costs: FailureCosts, checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None
+) -> tuple[Interval, ...]:
+    """The config's interval, where it is known, the best, and others around that.
+
+    Args:
+        costs: of the job.
+        checkpoint: the config's.
+        step_seconds: of the stage's steps.
+        stage_seconds: of all of them.
+    """
+    best = _in_steps(best_interval(costs), step_seconds)
+    found = [("config", given)] if (given := _given(checkpoint, step_seconds, stage_seconds)) is not None else []
+    found += [("best", best), *(("other", _in_steps(factor * best, step_seconds)) for factor in _FACTORS)]
+    intervals = []
+    for name, seconds in found:
+        shares = share_time(seconds, costs)
+        whole = stage_seconds / shares.training if stage_seconds is not None and shares.training else None
+        steps = round(seconds / step_seconds) if step_seconds else None
+        intervals.append(Interval(name, seconds, steps, shares, whole))
+    return tuple(intervals)
+
+
+def _given(checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None) -> float | None:
+    """The config's interval in seconds of training; None where it is in steps of which nobody knows how long they take.
+
+    A stage that saves nothing on its way has one interval, itself.
+    """
+    known = [60 * checkpoint.every_minutes] if checkpoint.every_minutes is not None else []
+    if checkpoint.every_steps is not None:
+        if step_seconds is None:
+            return None
+        known.append(checkpoint.every_steps * step_seconds)
+    known += [stage_seconds] if stage_seconds is not None else []
+    return _in_steps(min(known), step_seconds) if known else None
+
+
+def _in_steps(seconds: float, step_seconds: float | None) -> float:
+    """The nearest interval of whole steps, and one step at the least."""
+    return max(1, round(seconds / step_seconds)) * step_seconds if step_seconds else seconds

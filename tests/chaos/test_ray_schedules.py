@@ -1,0 +1,252 @@
+"""A real Ray loses workers, what it runs beside them, nodes and its head: the driver goes on and gives the undisturbed
+model. `own` is a Ray that the driver has started for itself, `cluster` one of a head and two nodes, in which the driver
+may be lost too, and is started again.
+
+One can be run alone: `pytest tests/chaos -k cluster-2 --chaos 18`.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+
+from sft.atomic_files import hash_file
+from sft.config import SftConfig
+from sft.run_folder import RunFolder
+from sft.training.workload import prepare_workload
+from tests.chaos.conftest import Tell
+from tests.chaos.faults import Schedule
+from tests.chaos.job import Job
+from tests.cluster.running import ROOT, SFT, environment, losses, metrics, pid_of, run_to_end, wait_until
+from tests.conftest import SmallRecords
+from tests.jobs import two_stage_job
+
+NUM_STEPS = {"broad": 4, "words": 80}
+PROCESSES = {
+    "worker": "ray::RayTrainWorker",
+    "controller": "ray::TrainController",
+    "raylet": "raylet",
+    "control store": "gcs_server",
+    "process that speaks to Ray": "launcher.trainer",
+}
+"""victim: what its command line holds. Beside them a helper: any other actor of Ray Train."""
+SURVIVED = "helper"
+"""May be lost without the group being started again."""
+OWN_VICTIMS = (*PROCESSES, SURVIVED)
+FIRST_OWN = ("controller", "control store", "raylet", "process that speaks to Ray", SURVIVED, "worker")
+CLUSTER_VICTIMS = ("worker", "controller", SURVIVED, "driver", "node", "head", "process that speaks to Ray")
+FIRST_CLUSTER = ("head", "controller", "node", "process that speaks to Ray", SURVIVED, "driver")
+FIRST_STEPS = (6, 14, 24, 34, 44, 54)
+"""The first schedule of each kind loses one after the other; the others are random."""
+
+Strike = tuple[int, str]
+"""(the step of the last stage at which it strikes, who is killed)"""
+
+
+@pytest.fixture(scope="module")
+def long_job(
+    job: Job, tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory
+) -> Job:
+    """With more steps, since on a cluster others go by before a loss is noticed."""
+    folder = tmp_path_factory.mktemp("clusters")
+    content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
+    content["train"]["packs_per_step"] = 4
+    workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))
+    return Job(content, workload.as_json(), folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long_job: Job) -> RunFolder:
+    return long_job.run("undisturbed", Schedule(0, (2,), ()))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
+    long_job: Job, undisturbed: RunFolder, cluster_seed: int, tell: Tell
+) -> None:
+    strikes = schedule(cluster_seed, CLUSTER_VICTIMS, FIRST_CLUSTER)
+    check(long_job, undisturbed, f"cluster-{cluster_seed}", strikes, ClusterJob, tell)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_ray_of_its_own_that_is_lost_is_started_again_and_gives_the_undisturbed_model(
+    long_job: Job, undisturbed: RunFolder, own_seed: int, tell: Tell
+) -> None:
+    strikes = schedule(own_seed, OWN_VICTIMS, FIRST_OWN)
+    check(long_job, undisturbed, f"own-{own_seed}", strikes, OwnJob, tell)
+
+
+def check(
+    long_job: Job, undisturbed: RunFolder, name: str, strikes: list[Strike], kind: "type[RayJob]", tell: Tell
+) -> None:
+    run = long_job.prepare(name)
+    config = run.path.with_suffix(".yaml")
+    # What is not Ray's own has been looked at elsewhere, and this is done at every start.
+    content = {**long_job.content, "run": {"name": run.path.name, "dir": str(run.path)}}
+    config.write_text(yaml.safe_dump({**content, "cluster": {"workers": 2, "preflight": False}}))
+    # As the command `sft` does, without the working folder before all others.
+    job = kind([sys.executable, "-P", *SFT[1:], "train", str(config)], run)
+    try:
+        for strike in strikes:
+            job.meet(*strike)
+        job.finish()
+    finally:
+        job.close()
+    for index, stage in enumerate(NUM_STEPS):
+        found, wanted = (hash_file(r.stage(index, stage).model / "model.safetensors") for r in (run, undisturbed))
+        assert found == wanted, strikes
+        assert losses(run, stage, NUM_STEPS[stage]) == losses(undisturbed, stage, NUM_STEPS[stage]), strikes
+    run_to_end([*SFT, "verify", str(run.path)])
+    assert "Traceback" not in run.path.with_suffix(".log").read_text()
+    tell(run, [f"kill the {victim} after step {step}" for step, victim in strikes], "to the bit")
+
+
+def schedule(seed: int, among: Sequence[str], first: Sequence[str]) -> list[Strike]:
+    """The first, or one to four strikes, always the same for a seed."""
+    if seed == 0:
+        return list(zip(FIRST_STEPS, first, strict=True))
+    rng = random.Random(seed)
+    victims = rng.choices(among, k=rng.randint(1, 4))
+    return list(zip(sorted(rng.sample(range(4, 70), len(victims))), victims, strict=True))
+
+
+class RayJob:
+    """A driver with a Ray, which goes on by itself when a part of it is killed."""
+
+    def __init__(self, command: list[str], run: RunFolder) -> None:
+        self._command = command
+        self._run = run
+        self._attempt = 1  # that is under way, or a later one
+        self._log = run.path.with_suffix(".log").open("ab")
+        self._start_ray()
+        self._driver = self._start_driver()
+
+    def meet(self, step: int, victim: str) -> None:
+        """Kill the victim when an attempt that has not been struck has trained the step."""
+        self._wait_for_step(step)
+        self._strike(victim)
+        if victim != SURVIVED:
+            self._attempt = self._run.latest_attempt() + 1
+
+    def finish(self) -> None:
+        """Wait for the end."""
+        assert self._driver.wait(240) == 0, self._text()
+
+    def close(self) -> None:
+        """Leave no process."""
+        self._driver.kill()
+        self._driver.wait(30)
+        self._end_ray()
+        self._log.close()
+
+    def _strike(self, victim: str) -> None:
+        if victim == "worker":
+            os.kill(pid_of(self._run, self._run.latest_attempt(), rank=1), signal.SIGKILL)
+            return
+        found = [process for process in psutil.Process().children(recursive=True) if _is_victim(process, victim)]
+        assert found, f"there is no {victim}"
+        rng = random.Random(self._run.path.name)
+        rng.choice(sorted(found, key=lambda process: process.cmdline())).kill()
+
+    _folder = ROOT
+    """In which the driver is started."""
+
+    def _start_ray(self) -> None:
+        """Where it is not the driver's own."""
+
+    def _end_ray(self) -> None:
+        """The same."""
+
+    def _variables(self) -> dict[str, str]:
+        return {}
+
+    def _start_driver(self) -> "subprocess.Popen[bytes]":
+        variables = {**environment(), **self._variables()}
+        return subprocess.Popen(self._command, stdout=self._log, stderr=self._log, env=variables, cwd=self._folder)
+
+    def _wait_for_step(self, step: int) -> None:
+        def reached() -> bool:
+            assert self._driver.poll() is None, f"the driver ended by itself\n{self._text()}"
+            lines = metrics(self._run, "words")
+            return any(line["attempt"] >= self._attempt and line["step"] >= step for line in lines)
+
+        wait_until(reached, 200, f"step {step} was not reached\n{self._text()}")
+
+    def _text(self) -> str:
+        return Path(self._log.name).read_text()[-3000:]
+
+
+class OwnJob(RayJob):
+    """Without an address, the driver starts a Ray of its own: here, where little is as Ray would like it."""
+
+    def _start_ray(self) -> None:
+        self._folder = self._run.path.with_suffix(".cwd")
+        for name in ("datasets", "sft", "launcher"):
+            (self._folder / name).mkdir(parents=True)
+            (self._folder / name / "__init__.py").write_text("raise ImportError('this is not the program')\n")
+        self._long = self._folder / ("long" * 40)
+        self._long.mkdir()
+
+    def _variables(self) -> dict[str, str]:
+        return {"TMPDIR": str(self._long), "HOME": "/proc/nowhere"}
+
+
+class ClusterJob(RayJob):
+    """A cluster of a head without room for a worker, and two nodes with room for one each."""
+
+    def _start_ray(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self._port = server.getsockname()[1]
+        self._start_cluster()
+
+    def _start_cluster(self) -> None:
+        arguments = {"num_cpus": 0, "gcs_server_port": self._port}
+        self._cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        for _ in range(2):
+            self._cluster.add_node(num_cpus=1)
+
+    def _end_ray(self) -> None:
+        self._cluster.shutdown()
+
+    def _variables(self) -> dict[str, str]:
+        # A lost head is noticed; Ray's default is a minute.
+        return {"RAY_ADDRESS": self._cluster.address, "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+
+    def _strike(self, victim: str) -> None:
+        if victim == "node":
+            self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
+            self._cluster.add_node(num_cpus=1)
+        elif victim == "driver":
+            self._driver.kill()
+            self._driver.wait(30)
+            self._driver = self._start_driver()
+        elif victim == "head":
+            # As under Slurm, it comes back at its address, with nodes that know nothing of the cluster before.
+            self._cluster.head_node.kill_gcs_server(check_alive=False)
+            self._cluster.head_node.kill_raylet(check_alive=False)
+            self._cluster.shutdown()
+            self._start_cluster()
+        else:
+            super()._strike(victim)
+
+
+def _is_victim(process: psutil.Process, victim: str) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    if victim != SURVIVED:
+        return PROCESSES[victim] in line and (victim != "raylet" or process.name() == "raylet")
+    known = (PROCESSES["worker"], PROCESSES["controller"], "ray::IDLE")
+    return line.startswith("ray::") and not line.startswith(known)

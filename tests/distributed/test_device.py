@@ -1,0 +1,87 @@
+"""The device is the one that the launcher has given, whatever torch sees."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sft.config import SftConfig
+from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
+from sft.training.__main__ import main
+from sft.training.peak_memory import read_peaks, reset_peaks
+from sft.training.workload import prepare_workload
+from sft.world import World
+from tests.conftest import SmallRecords
+from tests.distributed.launch import run_ranks
+from tests.jobs import two_stage_job
+
+
+def test_a_rank_on_cpus_trains_beside_a_gpu_that_it_never_asks_for(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
+) -> None:
+    content = two_stage_job("cpu", tmp_path, tiny_model_dir, small_records, {"broad": 2, "words": 1})
+    prepared, _store, _plans = prepare_workload(SftConfig.model_validate(content))
+    assert run_ranks(1, "beside_a_gpu", {"jobs": [[content, prepared.as_json()]]}) == [True]
+
+
+def test_only_who_starts_ranks_or_looks_at_a_node_asks_torch_what_there_is() -> None:
+    root = Path(__file__).parents[2]
+    asking = {
+        str(path.relative_to(root))
+        for package in ("sft", "launcher")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"cuda\.(is_available|device_count|current_device)\(", path.read_text(encoding="utf-8"))
+    }
+    assert asking == {"sft/training/__main__.py", "launcher/preflight/node_facts.py"}
+
+
+def test_tests_see_no_gpu() -> None:
+    assert not torch.cuda.is_available()
+
+
+def test_under_torchrun_a_rank_without_a_gpu_of_its_own_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two ranks on a machine with one GPU, as torch would see it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["no-config.yaml"]) == 2
+    assert "torchrun starts 2 ranks, but torch sees 1 GPUs" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:3"])
+def test_deepspeeds_config_is_that_of_the_device(device: str) -> None:
+    content = {
+        "run": {"name": "a", "dir": "a"},
+        "model": {"path": "m"},
+        "data": {"sources": [{"name": "a", "path": "a.jsonl"}]},
+        "stages": [{"name": "s", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+        "deepspeed": {"offload_optimizer": "cpu"},
+    }
+    world = World(device=device)
+    zero = build_zero3_config(SftConfig.model_validate(content), 1.0, world)["zero_optimization"]
+    assert world.on_gpu == zero["overlap_comm"] == zero["offload_optimizer"]["pin_memory"] == (device != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "world_size", "size"), [(1, 64, 1), (8, 64, 8), (8, 60, 4), (8, 8, 1), (8, 4, 1), (8, 7, 1)]
+)
+def test_copies_are_shared_by_groups_of_one_size_and_by_fewer_than_all(wanted: int, world_size: int, size: int) -> None:
+    assert num_copy_ranks(wanted, world_size) == size
+
+
+def test_peaks_are_counted_anew_from_each_reset_on() -> None:
+    world = World()
+    reset_peaks(world)
+    before = read_peaks(world).resident
+    held = bytearray(b"x" * 300 * 2**20)
+    with_it = read_peaks(world)
+    assert with_it.resident - before > 0.25
+    assert (with_it.allocated, with_it.reserved) == (None, None)
+    assert with_it.of_training == with_it.resident
+    del held
+    reset_peaks(world)
+    assert read_peaks(world).resident < with_it.resident - 0.25

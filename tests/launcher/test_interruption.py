@@ -1,0 +1,62 @@
+"""A signal or the file STOP ends what is done before the training, at once and in order."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher.cli import main
+from launcher.interruption import InterruptedByWish, ended_on_wish
+from sft.run_folder import RunFolder
+from tests.conftest import SmallRecords
+from tests.jobs import two_stage_job
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it_when_all_that_was_begun_has_been_left(tmp_path: Path, number: int) -> None:
+    before = [signal.getsignal(n) for n in SIGNALS]
+    left: list[str] = []
+
+    def work() -> None:
+        with ended_on_wish(tmp_path / "STOP"):
+            try:
+                os.kill(os.getpid(), number)
+                threading.Event().wait(60)
+            finally:
+                left.append("in order")
+
+    with pytest.raises(InterruptedByWish) as caught:
+        work()
+    assert (caught.value.number, str(caught.value), left) == (number, signal.Signals(number).name, ["in order"])
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+
+
+def test_the_stop_file_ends_it_too(tmp_path: Path) -> None:
+    (tmp_path / "STOP").touch()
+    with pytest.raises(InterruptedByWish, match="STOP"), ended_on_wish(tmp_path / "STOP"):
+        threading.Event().wait(60)
+
+
+def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_trains_nothing(
+    tmp_path: Path, tiny_model_dir: Path, small_records: SmallRecords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = tmp_path / "job.yaml", RunFolder(tmp_path / "job")
+    content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 4, "words": 4})
+    config.write_text(yaml.safe_dump(content))
+    run.path.mkdir()
+    run.stop_file.touch()
+    assert main(["train", str(config)]) == 3
+    assert capsys.readouterr().out.endswith("Ended by STOP; no step is lost by it. The same command goes on.\n")
+    assert not run.stop_file.exists()
+    assert not run.lock.exists()
+    assert run.latest_attempt() == 0
+
+
+def test_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ended_on_wish(tmp_path / "STOP"):
+        signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,162 @@
+"""`sft plan` and the Hub: the real client of the Hub, and a server on this machine in the Hub's place."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+from tests.sizing.models import LLAMA_8B
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
+MODEL = "meta-llama/Meta-Llama-3-8B"
+TOKEN = "hf_canary0canary0canary0canary0"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers for one model as the Hub does; other models are another kind of trouble each."""
+
+    content = json.dumps(LLAMA_8B).encode()
+    trouble = {"o/none": 404, "o/gated": 403, "o/closed": 401, "o/ill": 503}
+    codes = {"o/none": "RepoNotFound", "o/gated": "GatedRepo", "o/closed": "RepoNotFound"}
+
+    def do_HEAD(self) -> None:
+        self._answer(with_content=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_content=True)
+
+    def _answer(self, with_content: bool) -> None:
+        self.server.seen.append((self.command, self.path, self.headers.get("authorization")))  # type: ignore[attr-defined]
+        model = self.path.strip("/").partition("/resolve/")[0]
+        if model == "o/silent":
+            self.server.ended.wait(60)  # type: ignore[attr-defined]
+            return
+        self.send_response(self.trouble.get(model, 200))
+        if model in self.codes:
+            self.send_header("X-Error-Code", self.codes[model])
+        size = 3_000_000 if model == "o/large" else len(self.content)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("ETag", '"e1"')
+        self.send_header("Content-Length", str(0 if model in self.trouble else size))
+        self.end_headers()
+        if with_content and model not in self.trouble:
+            self.wfile.write(self.content)
+
+    def log_message(self, *words: object) -> None:
+        """Nothing is logged."""
+
+
+@contextmanager
+def running() -> Iterator[ThreadingHTTPServer]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.seen, server.ended = [], threading.Event()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.ended.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def hub() -> Iterator[ThreadingHTTPServer]:
+    with running() as server:
+        yield server
+
+
+def environment(home: Path, endpoint: str) -> dict[str, str]:
+    names = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_CACHE", "HF_HOME")
+    own = {name: value for name, value in os.environ.items() if name not in names}
+    more = {"HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_TOKEN": TOKEN}
+    return own | more | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
+
+
+def address(hub: ThreadingHTTPServer, user: str = "") -> str:
+    return f"http://{user}127.0.0.1:{hub.server_address[1]}"
+
+
+def fetch(home: Path, endpoint: str, model: str, seconds: float = 30) -> str:
+    code = f"from sft.sizing.hub_config import fetch_config; print(fetch_config({model!r}, {seconds}))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment(home, endpoint), capture_output=True, text=True, timeout=100
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert TOKEN not in run.stdout
+    return run.stdout.strip()
+
+
+def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, object]:
+    command = [sys.executable, "-m", "launcher", "plan", str(CONFIG), "--json", *arguments]
+    run = subprocess.run(command, env=environment(home, endpoint), capture_output=True, text=True, timeout=200)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert TOKEN not in run.stdout
+    found: dict[str, object] = json.loads(run.stdout)
+    return found
+
+
+def test_a_plan_fetches_the_config_of_a_model_once_and_says_so(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    (tmp_path / ".cache" / "sft").mkdir(parents=True)  # where it is kept how examples are laid
+    offline = plan(tmp_path, address(hub), "--offline")
+    assert (offline["model"], hub.seen) == (None, [])  # type: ignore[attr-defined]
+    first = plan(tmp_path, address(hub, "anyone:secret@"))
+    asked = list(hub.seen)  # type: ignore[attr-defined]
+    assert {path for _, path, _ in asked} == {f"/{MODEL}/resolve/main/config.json"}, "and nothing else of the model"
+    assert f"({len(Hub.content):,} bytes) was fetched from {address(hub)} and is kept" in str(first["findings"])
+    assert "secret" not in str(first)
+    again = plan(tmp_path, address(hub))
+    assert asked == hub.seen  # type: ignore[attr-defined]
+    assert first["model"] == again["model"]
+    assert first["model"]["num_parameters"] == 8_030_261_248  # type: ignore[index]
+    assert not any("was fetched" in finding for finding in again["findings"])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("o/none", "there is no such model, or only for those who are logged in"),
+        ("o/closed", "there is no such model, or only for those who are logged in"),
+        ("o/gated", "the model is gated"),
+        ("o/ill", "it answers with status 503"),
+        ("o/large", "it has 3,000,000 bytes"),
+    ],
+)
+def test_what_the_hub_does_not_give_is_said_in_words(
+    model: str, why: str, hub: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    said = fetch(tmp_path, address(hub), model)
+    assert said.startswith(f"model: the config.json of {model} was not fetched from {address(hub)}: ")
+    assert why in said
+    assert not [command for command, _, _ in hub.seen if command == "GET"]  # type: ignore[attr-defined]
+
+
+def test_a_token_goes_to_the_hub_and_is_not_shown(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    assert "was fetched" in fetch(tmp_path, address(hub), MODEL)
+    assert {token for _, _, token in hub.seen} == {f"Bearer {TOKEN}"}  # type: ignore[attr-defined]
+
+
+def test_a_hub_that_is_not_there_or_does_not_answer_costs_a_bounded_time(tmp_path: Path) -> None:
+    with running() as server:
+        started = monotonic()
+        said = fetch(tmp_path, address(server), "o/silent", seconds=1.0)
+        assert "it did not come within 1 seconds" in said
+        assert monotonic() - started < 30
+        gone = address(server)
+    assert "it cannot be reached" in fetch(tmp_path, gone, MODEL)
+
+
+def test_what_is_no_id_or_lies_here_asks_nobody(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+    for path in (str(tmp_path), "/nowhere/model", "a/b/c"):
+        assert fetch(tmp_path, address(hub), path) == "None"
+    assert hub.seen == []  # type: ignore[attr-defined]

@@ -1,0 +1,76 @@
+"""The process that speaks to Ray dies before it has said a word: it is started again, as often as that is worth it."""
+
+import threading
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from launcher.console import FitConsole
+from launcher.supervision import supervise
+from launcher.trainer_process import TrainerRequest
+from sft.errors import UserError
+from sft.job_config import load_job
+from sft.run_folder import RunFolder
+from sft.training.workload import Workload
+
+
+@pytest.fixture
+def request_to_train(tmp_path: Path) -> TrainerRequest:
+    """Of a job that never comes so far that its data is read."""
+    content = {
+        "run": {"name": "lost", "dir": str(tmp_path / "run")},
+        "model": {"path": "some/model"},
+        "data": {"sources": [{"name": "words", "path": "words.jsonl", "format": "instruction"}]},
+        "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+        "cluster": {"max_failures": 1},
+    }
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(content))
+    (tmp_path / "run").mkdir()
+    return TrainerRequest(load_job(path), Workload(tmp_path / "store", None), 1, trains=True)
+
+
+@pytest.fixture
+def killer() -> Iterator[list[int]]:
+    """Kills each such process as soon as it is seen; yields their ids."""
+    killed: list[int] = []
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.05):
+            for child in psutil.Process().children():
+                if child.pid not in killed and "launcher.trainer" in child.cmdline():
+                    killed.append(child.pid)
+                    child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield killed
+    ended.set()
+    thread.join()
+
+
+def test_it_is_started_again_so_often_and_then_it_is_said_why_not(
+    request_to_train: TrainerRequest, killer: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    told = StringIO()
+    outcome = supervise(request_to_train, "2 CPU workers", FitConsole(file=told, width=500))
+    assert len(killer) == 2
+    assert outcome.kind == "gave up"
+    assert outcome.text.startswith("Ray was lost 2 times in a row before a worker had begun (cluster.max_failures: 1)")
+    assert "the process that speaks to Ray was killed by signal 9" in outcome.text
+    assert str(RunFolder(request_to_train.job.sft.run.dir).ray_log) in outcome.text
+    assert told.getvalue().count("the training goes on at its checkpoint") == 1, "it is not said the last time"
+
+
+def test_a_cluster_that_was_never_there_is_the_users_to_put_right(
+    request_to_train: TrainerRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match="nothing answers there"):
+        supervise(request_to_train, "2 CPU workers", FitConsole(file=StringIO()))
