@@ -42,7 +42,7 @@ def in_a_sentence(error: BaseException) -> str:
     if "owner has died" in text:
         return "Ray ended it, because the process that had started it was gone"
     lines = [line.strip() for line in text.splitlines() if line.strip() and not _DETAIL.match(line)]
-    return " ".join(lines)[:_MOST_CHARS] or type(error).__name__
+    return " ".join(lines)[:_MOST_CHARS] or "its process or node is gone"
 
 
 class WorkerRecord(UserCallback):

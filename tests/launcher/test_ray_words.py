@@ -49,6 +49,7 @@ def died(text: str) -> ActorDiedError:
             "the process that had started it was gone",
         ),
         (ActorUnavailableError("RpcError: Connection refused", b"\0" * 16), "its process does not answer any more"),
+        (died(""), "its process or node is gone"),
         (died("Something that is new."), "Something that is new."),
         (died("x" * 5000), "x" * 300),
     ],
