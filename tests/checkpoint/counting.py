@@ -16,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -155,7 +156,13 @@ def save(place: Place, num_ranks: int, step: int) -> Costs:
     found: list[Cost] = []
     for rank in reversed(range(num_ranks)):
         store = CheckpointStore(
-            place, World(rank, num_ranks), 1, Retention(1), False, 3, agree=lambda failed: failed, report=print
+            place,
+            _group(rank, num_ranks),
+            attempt=1,
+            retention=Retention(1),
+            asynchronous=False,
+            max_failed_saves=3,
+            report=print,
         )
         state = _state(rank, num_ranks)
         with counted(found):
@@ -171,12 +178,17 @@ def resume(place: Place, num_ranks: int, of_ranks: int | None = None) -> Costs:
         state = _state(rank, num_ranks)
         parts = {key: range(shard.start, shard.start + len(shard.values)) for key, shard in state.items()}
         with counted(found):
-            reader = open_newest_good(place, World(rank, num_ranks), lambda mine: mine, print, parts)
+            reader = open_newest_good(place, _group(rank, num_ranks), print, parts)
             assert isinstance(reader, CheckpointReader)
             with reader:
                 for key, part in parts.items():
                     reader.read(key, part.start, part.stop)
     return Costs(*found)
+
+
+def _group(rank: int, num_ranks: int) -> RankGroup:
+    """Ranks of which each is answered by the others with what it says itself: they come one after another."""
+    return RankGroup(World(rank, num_ranks), lambda mine: torch.full_like(mine, int(mine.max())))
 
 
 def _state(rank: int, num_ranks: int) -> dict[str, Shard]:
