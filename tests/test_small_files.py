@@ -150,6 +150,34 @@ def test_sizes_in_a_section_are_sizes_too(section: str, change: dict[str, Any], 
         check_sizes({"model_type": "gemma3", **config}, tmp_path / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"attention_types": [[["global", "local"], 10**9]]}, "attention_types: 1000000000; needed: at most 10,000"),
+        ({"layer_types": ["full_attention"] * 50_000}, r"layer_types: .*at most 10,000 entries"),
+        ({"hybrid_override_pattern": "M" * 50_000}, r"hybrid_override_pattern: .*at most 10,000 entries"),
+        ({"block_configs": [{"ffn": {"num_layers": 10**9}}]}, r"block_configs\.ffn\.num_layers: "),
+        ({"a": {"b": {"c": {"d": {"e": {"num_hidden_layers": 10**9}}}}}}, r"a\.b\.c\.d\.e\.num_hidden_layers: "),
+        ({"num_attention_heads": [4, 10**9]}, "num_attention_heads: 1000000000"),
+        ({"state_size": 10**9}, "state_size: "),
+        ({"conv_kernel": 10**9}, "conv_kernel: "),
+        ({"num_labels": 10**9}, "num_labels: "),
+        ({"num_codebooks": 10**9}, "num_codebooks: "),
+        ({"text_config": "llama"}, "text_config: 'llama'; needed: a section"),
+        ({"text_config": [{"hidden_size": 64}]}, "text_config: .*needed: a section"),
+    ],
+)
+def test_whatever_is_counted_through_is_bounded_at_any_depth(config: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ImpossibleSizesError, match=f"  {said}"):
+        check_sizes({"model_type": "a", **config}, tmp_path / "config.json")
+
+
+def test_large_numbers_that_nothing_counts_through_are_left_alone(tmp_path: Path) -> None:
+    said = {"rope_theta": 10**10, "seed": 2**40, "max_pixels": 10**8, "num_parameters": 7 * 10**10, "text_config": None}
+    lists = {"id2label": {str(i): "a" for i in range(20_000)}, "suppress_tokens": list(range(20_000))}
+    check_sizes({"model_type": "a", **said, **lists}, tmp_path / "config.json")
+
+
 def test_no_family_of_transformers_has_such_sizes(tmp_path: Path) -> None:
     for family in ("gemma3", "qwen3_omni_moe", "glm5_next", "lxmert", "mamba", "t5"):
         check_sizes(CONFIG_MAPPING[family]().to_dict(), tmp_path / "config.json")
