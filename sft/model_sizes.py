@@ -65,7 +65,7 @@ def _wrong_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     while waiting:  # not by recursion: sections may be as deep as Python reads JSON
         place, key, value, is_listed = waiting.pop()
         if isinstance(value, Mapping):
-            inner = {f"{place}.{name}" if place else name: (name, entry) for name, entry in value.items()}
+            inner = {f"{place}.{name}" if place else str(name): (str(name), entry) for name, entry in value.items()}
             waiting += [(where, name, entry, False) for where, (name, entry) in reversed(inner.items())]
         elif isinstance(value, list):
             # A place by itself would be a number; what is said is the name of the list.

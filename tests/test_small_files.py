@@ -11,6 +11,8 @@ import pytest
 from transformers import CONFIG_MAPPING
 
 from launcher.cli import main
+from launcher.config import load_job
+from launcher.layout_check import find_layout
 from sft.config_file import override, read_yaml
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError, check_sizes
@@ -125,18 +127,29 @@ def test_an_override_of_nothing_is_one_short_message(assignment: str) -> None:
 def test_sizes_of_no_model_are_refused_with_their_names(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA | change))
-    config = tmp_path / "c.yaml"
-    config.write_text(
-        f"run: {{name: a, dir: {tmp_path}/run}}\nmodel: {{path: {tmp_path}}}\n"
-        f"data: {{sources: [{{name: a, path: {tmp_path}/a.jsonl}}], cache_dir: {tmp_path}/cache}}\n"
-        "stages: [{name: s, budget: {steps: 1}, optimizer: {lr: 1.0e-3}}]\n"
-    )
+    config = write_job(tmp_path, LLAMA | change)
     code = main(["plan", str(config)])
     shown = " ".join("".join(capsys.readouterr()).split())
     assert (code, "Traceback" in shown) in ((0, False), (2, False)), "a note, or an error: without sizes, no forecast"
     for key in change:
         assert f"{key}:" in shown
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"num_labels": 10**9}, {"text_config": "llama"}])
+def test_nothing_is_prepared_for_sizes_of_no_model(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ImpossibleSizesError, match=f"  {next(iter(change))}: "):
+        find_layout(load_job(write_job(tmp_path, LLAMA | change), []).sft)
+
+
+def write_job(folder: Path, model: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(model))
+    config = folder / "c.yaml"
+    config.write_text(
+        f"run: {{name: a, dir: {folder}/run}}\nmodel: {{path: {folder}}}\n"
+        f"data: {{sources: [{{name: a, path: {folder}/a.jsonl}}], cache_dir: {folder}/cache}}\n"
+        "stages: [{name: s, budget: {steps: 1}, optimizer: {lr: 1.0e-3}}]\n"
+    )
+    return config
 
 
 @pytest.mark.parametrize("section", ["text_config", "vision_config", "thinker_config.text_config"])
