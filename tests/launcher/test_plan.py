@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from launcher.cli import main
+from launcher.plan import layout_note
+from sft.sizing.forecast import Forecast
 from tests.sizing.models import LLAMA_8B
 
 ROOT = Path(__file__).parents[2]
@@ -164,3 +166,8 @@ def test_a_model_that_cannot_be_trained_is_refused_without_torch_in_this_process
 
 def test_the_plan_says_how_examples_are_laid(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(capsys, llama)["findings"][-1] == "layout: packed"
+
+
+def test_a_reason_is_a_part_of_the_note_on_the_layout() -> None:
+    note = layout_note({"layout": "one_example", "reason": "it leaks."}, Forecast(None, (), (), None, ()))
+    assert note == "layout: one example a row, because it leaks; what it costs is known after `sft prepare`"
