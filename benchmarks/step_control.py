@@ -191,7 +191,7 @@ def data_of(num_packs: int) -> tuple[TokenStore, PackPlan]:
     names = [name for name in TokenStore.__dataclass_fields__ if name not in ("path", "manifest", *numbers)]
     store = TokenStore(Path("memory"), {"tasks": ["t"]}, **numbers, **{name: np.zeros(1, np.int64) for name in names})
     each = [np.full(num_packs, number, np.int64) for number in (TOKENS, TOKENS // 2 - 1)]
-    return store, PackPlan({}, np.zeros(num_packs, np.int64), np.arange(num_packs + 1), *each)
+    return store, PackPlan(Path(), {}, np.zeros(num_packs, np.int64), np.arange(num_packs + 1), *each)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model.weight_files import finder, weight_files
+from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.model_config import read_model_config
 
 _TIMEOUT_SECONDS = 120
@@ -31,6 +32,8 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
     """
     try:
         content, _folder = read_model_config(config.model.path)
+    except ImpossibleSizesError:
+        raise
     except UserError:
         # Said elsewhere: with the model's size, or where it is loaded.
         return _unknown("the model's config.json is not on this machine")

@@ -75,7 +75,7 @@ def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:
     """How examples are laid before the model, why, and what it costs."""
     if layout["layout"] is None:
         return f"layout: whether the model can be packed is found out when the run starts: {layout['reason']}"
-    why = f", because {layout['reason']}" if layout["reason"] else ""
+    why = f", because {layout['reason'].rstrip('.')}" if layout["reason"] else ""
     if layout["layout"] == "packed":
         return f"layout: packed{why}"
     costs = [

@@ -1,5 +1,6 @@
 """Which sizes a model's config.json may name: those of any model that is thinkable, before anything is made of them."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,21 @@ _SIZES = {
 }
 """Keys of a config.json and of its sections, with the least and the largest value of any model that is thinkable."""
 
-_MAX_DEPTH = 3
-"""Of sections in sections, such as `thinker_config.text_config`."""
+# Of all other keys the name says how much is thinkable, for what a loop runs over. The first that fits counts.
+_AT_MOST = (
+    (re.compile(r".*(layers?|blocks?|depths?|stages?|types?|patterns?|repeats?|_configs)"), 10_000),
+    (re.compile(r"(.*_)?num_labels"), 1_000_000),
+    (re.compile(r".*(vocab|token|position|embe?d|context|length|theta|base|seed|pixel|param|max_).*"), None),
+    (re.compile(r"(.*_)?(ids?|index|len|ctx)"), None),
+    (re.compile(r"(.*_)?num_.*|n_.*"), 100_000),
+    (re.compile(r".*"), 10_000_000),
+)
+"""Names of keys, and the largest whole number under them, also in lists. None: nothing loops over it."""
+
+_LISTED, _LONGEST_LIST = _AT_MOST[0]
+"""Keys with an entry, or a letter, for each layer."""
+
+_SECTION = re.compile(r"(text|vision|audio|thinker|language|llm)_config")
 
 
 class ImpossibleSizesError(UserError):
@@ -45,21 +59,36 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
         )
 
 
-def _wrong_sizes(config: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any, str]]:
-    """The sizes that no model has, each with what it would have to be. Lists, one size a layer, are left to others."""
-    for name, inner in config.items():
-        if isinstance(inner, dict) and section.count(".") < _MAX_DEPTH:
-            yield from _wrong_sizes(inner, f"{section}{name}.")
-    for name, (least, most) in _SIZES.items():
-        key, value = section + name, config.get(name)
-        if value is None or isinstance(value, list | dict):
-            continue
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or not least <= value <= most:
-            yield key, value, f"a whole number from {least:,} to {most:,}"
-    family = config.get("model_type", "")
-    if not isinstance(family, str):
-        yield f"{section}model_type", family, "the name of a family"
+def _wrong_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """The sizes that no model has, each with what it would have to be. Lists may say one size a layer."""
+    waiting: list[tuple[str, str, Any, bool]] = [("", "", config, False)]
+    while waiting:  # not by recursion: sections may be as deep as Python reads JSON
+        place, key, value, is_listed = waiting.pop()
+        if isinstance(value, Mapping):
+            inner = {f"{place}.{name}" if place else str(name): (str(name), entry) for name, entry in value.items()}
+            waiting += [(where, name, entry, False) for where, (name, entry) in reversed(inner.items())]
+        elif isinstance(value, list):
+            # A place by itself would be a number; what is said is the name of the list.
+            waiting += [(place, key, entry, True) for entry in reversed(value)]
+        if rule := _broken_rule(key, value, is_listed):
+            yield place, value, rule
+
+
+def _broken_rule(key: str, value: Any, is_listed: bool) -> str | None:
+    """What the value would have to be; None where it may be what it is."""
+    if _SECTION.fullmatch(key) and not isinstance(value, Mapping | None) and not is_listed:
+        return "a section, which is an object"
+    if key == "model_type" and not isinstance(value, str):
+        return "the name of a family"
+    if isinstance(value, list | str) and len(value) > _LONGEST_LIST and _LISTED.fullmatch(key):
+        return f"at most {_LONGEST_LIST:,} entries, one a layer"
+    is_whole = type(value) is int
+    if key in _SIZES and value is not None and not isinstance(value, list | Mapping):
+        least, most = _SIZES[key]
+        fits = not isinstance(value, int | float) or value <= most if is_listed else is_whole and least <= value <= most
+        return None if fits else f"a whole number from {least:,} to {most:,}"
+    limit = next(most for name, most in _AT_MOST if name.fullmatch(key)) if is_whole else None
+    return None if limit is None or value <= limit else f"at most {limit:,}"
 
 
 def _shown(value: Any) -> str:

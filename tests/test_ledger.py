@@ -165,7 +165,10 @@ def test_a_damaged_line_and_one_of_another_attempt_are_problems_with_their_numbe
 
 def test_what_a_newer_version_adds_to_a_line_is_passed_over(tmp_path):
     path = tmp_path / "ledger.jsonl"
-    lines = [{"resumed_at": 0, "attempt": 1, "program": "sft 9.1"}, {**asdict(entry(0)), "watts": 350.0}]
+    lines = [
+        {"resumed_at": 0, "attempt": 1, "program": "sft 9.1"},
+        {**asdict(entry(0)), "packs": list(entry(0).packs), "watts": 350.0},
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ledger = read_ledger(path)
     assert ledger.problems == ()

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from launcher.config import load_job
 from transformers import CONFIG_MAPPING
 
 from launcher.cli import main
+from launcher.layout_check import find_layout
 from sft.config_file import override, read_yaml
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError, check_sizes
@@ -125,18 +127,29 @@ def test_an_override_of_nothing_is_one_short_message(assignment: str) -> None:
 def test_sizes_of_no_model_are_refused_with_their_names(
     change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA | change))
-    config = tmp_path / "c.yaml"
-    config.write_text(
-        f"run: {{name: a, dir: {tmp_path}/run}}\nmodel: {{path: {tmp_path}}}\n"
-        f"data: {{sources: [{{name: a, path: {tmp_path}/a.jsonl}}], cache_dir: {tmp_path}/cache}}\n"
-        "stages: [{name: s, budget: {steps: 1}, optimizer: {lr: 1.0e-3}}]\n"
-    )
+    config = write_job(tmp_path, LLAMA | change)
     code = main(["plan", str(config)])
     shown = " ".join("".join(capsys.readouterr()).split())
     assert (code, "Traceback" in shown) in ((0, False), (2, False)), "a note, or an error: without sizes, no forecast"
     for key in change:
         assert f"{key}:" in shown
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"num_labels": 10**9}, {"text_config": "llama"}])
+def test_nothing_is_prepared_for_sizes_of_no_model(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ImpossibleSizesError, match=f"  {next(iter(change))}: "):
+        find_layout(load_job(write_job(tmp_path, LLAMA | change), []).sft)
+
+
+def write_job(folder: Path, model: dict[str, Any]) -> Path:
+    (folder / "config.json").write_text(json.dumps(model))
+    config = folder / "c.yaml"
+    config.write_text(
+        f"run: {{name: a, dir: {folder}/run}}\nmodel: {{path: {folder}}}\n"
+        f"data: {{sources: [{{name: a, path: {folder}/a.jsonl}}], cache_dir: {folder}/cache}}\n"
+        "stages: [{name: s, budget: {steps: 1}, optimizer: {lr: 1.0e-3}}]\n"
+    )
+    return config
 
 
 @pytest.mark.parametrize("section", ["text_config", "vision_config", "thinker_config.text_config"])
@@ -148,6 +161,34 @@ def test_sizes_in_a_section_are_sizes_too(section: str, change: dict[str, Any], 
     (key,) = change
     with pytest.raises(ImpossibleSizesError, match=rf"  {section}\.{key}: "):
         check_sizes({"model_type": "gemma3", **config}, tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"attention_types": [[["global", "local"], 10**9]]}, "attention_types: 1000000000; needed: at most 10,000"),
+        ({"layer_types": ["full_attention"] * 50_000}, r"layer_types: .*at most 10,000 entries"),
+        ({"hybrid_override_pattern": "M" * 50_000}, r"hybrid_override_pattern: .*at most 10,000 entries"),
+        ({"block_configs": [{"ffn": {"num_layers": 10**9}}]}, r"block_configs\.ffn\.num_layers: "),
+        ({"a": {"b": {"c": {"d": {"e": {"num_hidden_layers": 10**9}}}}}}, r"a\.b\.c\.d\.e\.num_hidden_layers: "),
+        ({"num_attention_heads": [4, 10**9]}, "num_attention_heads: 1000000000"),
+        ({"state_size": 10**9}, "state_size: "),
+        ({"conv_kernel": 10**9}, "conv_kernel: "),
+        ({"num_labels": 10**9}, "num_labels: "),
+        ({"num_codebooks": 10**9}, "num_codebooks: "),
+        ({"text_config": "llama"}, "text_config: 'llama'; needed: a section"),
+        ({"text_config": [{"hidden_size": 64}]}, "text_config: .*needed: a section"),
+    ],
+)
+def test_whatever_is_counted_through_is_bounded_at_any_depth(config: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ImpossibleSizesError, match=f"  {said}"):
+        check_sizes({"model_type": "a", **config}, tmp_path / "config.json")
+
+
+def test_large_numbers_that_nothing_counts_through_are_left_alone(tmp_path: Path) -> None:
+    said = {"rope_theta": 10**10, "seed": 2**40, "max_pixels": 10**8, "num_parameters": 7 * 10**10, "text_config": None}
+    lists = {"id2label": {str(i): "a" for i in range(20_000)}, "suppress_tokens": list(range(20_000))}
+    check_sizes({"model_type": "a", **said, **lists}, tmp_path / "config.json")
 
 
 def test_no_family_of_transformers_has_such_sizes(tmp_path: Path) -> None:

@@ -5,21 +5,19 @@ that nothing of it is lost; what is trained of it says `sft.model.text_path`.
 """
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
 
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import loading_reason
 from sft.errors import UserError
 
-REFUSALS = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError),
-    *(SyntaxError, StrictDataclassError),
-)
-"""What transformers and the code of a model raise on a folder that they were not written for."""
+REFUSALS = (Exception, SystemExit)
+"""What transformers and the code of a model raise on a folder that they were not written for: that code may raise all
+that there is."""
 
 
 class UnreadableConfigError(UserError):
@@ -31,7 +29,7 @@ class MissingPackageError(UserError):
 
 
 def read_config(model: ModelConfig, path: str) -> Any:
-    """The config of the model at `path`.
+    """The config of the model at `path`, with what it says of its use here exchanged for what is needed here.
 
     Raises:
         UserError: it cannot be read, or is that of a model that is not trained here.
@@ -46,7 +44,26 @@ def read_config(model: ModelConfig, path: str) -> Any:
     _refuse_quantized(config, path)
     if not model.trust_remote_code:
         _refuse_other_class(config, path)
+    _choose_use(config)
     return config
+
+
+def _choose_use(config: Any) -> None:
+    """Outputs by their names, and an attention that is chosen where the model is loaded.
+
+    A config may ask for bare tuples, and for kernels that are not installed. Neither is a part of the model.
+    """
+    for section in _sections(config):
+        section.return_dict = True
+        section._attn_implementation = None
+
+
+def _sections(config: Any) -> Iterator[Any]:
+    """The config and those inside of it."""
+    yield config
+    for name in config.sub_configs:
+        if isinstance(inner := getattr(config, name, None), PreTrainedConfig):
+            yield from _sections(inner)
 
 
 def auto_class(config: Any) -> Any:
@@ -81,7 +98,7 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
         raise cannot_be_loaded(path, config, error) from error
 
 
-def cannot_be_loaded(path: str, config: Any, error: Exception) -> UserError:
+def cannot_be_loaded(path: str, config: Any, error: BaseException) -> UserError:
     """What is said of a model that transformers refuses."""
     if "Unrecognized configuration class" in str(error):
         named = ", ".join(getattr(config, "architectures", None) or ()) or "no class"

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
 from sft.errors import UserError
-from sft.model.architecture import REFUSALS
+from sft.model.architecture import REFUSALS, UnreadableConfigError, read_config
 from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
@@ -70,9 +69,8 @@ def _read_config(model: ModelConfig) -> Any:
     # A file of another name than config.json is what `sft plan` may be given.
     path = Path(model.path).expanduser()
     try:
-        place = path if path.exists() else model.path
-        return AutoConfig.from_pretrained(place, trust_remote_code=model.trust_remote_code)
-    except REFUSALS as error:
+        return read_config(model, str(path) if path.exists() else model.path)
+    except UnreadableConfigError as error:
         # Said where the model is loaded.
         raise CannotTryError(_first_line(error)) from error
 
@@ -115,7 +113,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         module = SupervisedNll(plain, chunk_tokens=64)
     except UserError as error:
         return _first_line(error)
-    except Exception as error:
+    except REFUSALS as error:
         raise CannotTryError(_first_line(error)) from error
     try:
         if layout == "packed":
@@ -123,7 +121,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         return _try(module, frozen, small, layout, dropout)
     except CannotTryError:
         raise
-    except Exception as error:
+    except REFUSALS as error:
         # A class that is not made for the layout fails in a way of its own.
         return _first_line(error)
 
@@ -135,7 +133,7 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
             with torch.no_grad():
                 nll_S: Tensor = module(batch, by_own_forward)
             return nll_S
-        except Exception as error:
+        except REFUSALS as error:
             if by_own_forward:
                 raise CannotTryError(_first_line(error)) from error
             raise
@@ -156,6 +154,8 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
     return f"{unused[0]} has no part in the loss of short examples" if unused else None
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0].removeprefix("model: ")
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().removeprefix("model: ").split("\n")
+    # Some say in the first line only whose words come.
+    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
     return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"

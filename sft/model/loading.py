@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.rendering.chat_template import load_tokenizer, loading_reason
 from sft.errors import UserError
 from sft.model.architecture import (
+    REFUSALS,
     UnreadableConfigError,
     auto_class,
     build_without_weights,
@@ -155,12 +157,31 @@ def check_model_folder(path: str, is_whole: bool = True) -> None:
     if not isinstance(config, dict):
         raise UserError(f"model: {folder}/config.json is not the config of a model")
     check_sizes(config, folder / "config.json")
+    _check_generation_config(folder)
     if is_whole and not _files(path, download=False):
         raise UserError(
             f"model: {folder} has no weights (model.safetensors, or model.safetensors.index.json and the files that "
             f"it names); it holds {there}. "
             "Download the whole model; weights in other formats must be saved as safetensors first."
         )
+
+
+def _check_generation_config(folder: Path) -> None:
+    """Refuse one that transformers makes nothing of: it fails on some, and leaves others out without a word."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return
+    content, reason = read_small_json(file, "the model's generation config"), "it is no JSON object"
+    if isinstance(content, dict):
+        try:
+            GenerationConfig.from_dict(content)
+            return
+        except REFUSALS as error:
+            reason = loading_reason(error, "trust_remote_code")
+    raise UserError(
+        f"model: {file} is not a generation config: {reason}. Fetch it again, or remove it: what "
+        "config.json says of generation holds then."
+    )
 
 
 def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tuple[Any, frozenset[str]]:
@@ -188,7 +209,7 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
     trusted = model.trust_remote_code
     try:
         return auto_class(config).from_pretrained(
-            path, dtype=dtype, trust_remote_code=trusted, use_safetensors=True, **options
+            path, config=config, dtype=dtype, trust_remote_code=trusted, use_safetensors=True, **options
         )
     except ImportError as error:
         raise missing_package(path, error) from error

@@ -53,7 +53,7 @@ def _traced(skeleton: Any) -> set[int]:
             return _reached(skeleton, has_mask)
         except UserError:
             raise
-        except Exception:  # noqa: S112  (what a class does with numbers that are not there is its own)
+        except (Exception, SystemExit):  # what a class does with numbers that are not there is its own
             continue
     modules = [text_decoder(skeleton), skeleton.get_output_embeddings(), skeleton.get_input_embeddings()]
     return {id(p) for module in modules if module is not None for p in module.parameters()}

@@ -18,6 +18,7 @@ from sft.model.architecture import auto_class
 VOCAB_SIZE = 96
 MAX_LAYERS = 16
 _MAX_PARAMETERS = 30_000_000
+_MAX_BUFFER_BYTES = 500_000_000
 _WIDTH, _HEADS, _HEAD_DIM = 64, 4, 16
 _SPREAD = 0.1
 
@@ -104,9 +105,13 @@ def tiny_model(config: Any, attention: str | None, **options: Any) -> Any:
         return auto_class(own).from_config(own, attn_implementation=attention, dtype=torch.float32, **options)
 
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in build().parameters())
+        shapes = build()
+    size = sum(parameter.numel() for parameter in shapes.parameters())
     if size > _MAX_PARAMETERS:
         raise ValueError(f"its small form would have {size:,} parameters")
+    num_bytes = sum(buffer.nbytes for buffer in shapes.buffers())
+    if num_bytes > _MAX_BUFFER_BYTES:
+        raise ValueError(f"its small form would have {num_bytes:,} bytes of tables")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build()

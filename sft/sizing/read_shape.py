@@ -45,7 +45,11 @@ def _shape(path: str, config: Mapping[str, Any], folder: Path) -> tuple[ModelSha
             f"There are formulas for {', '.join(FAMILIES)}."
         )
     note = f"model: {family} has no formula; parameters are counted in its files, activations are estimated as Llama's"
-    return shape_from_tensors(config, sizes), (note,)
+    try:
+        return shape_from_tensors(config, sizes), (note,)
+    except UserError as error:
+        # Such as of a model of states, without attention.
+        raise UserError(f"model: {family} has no formula: memory and time are not estimated, for {error}") from None
 
 
 def _shape_of_text(path: str, text: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[ModelShape, tuple[str, ...]]:

@@ -112,6 +112,25 @@ def test_turns_may_be_written_as_json_in_a_text():
     assert "the key 'role' stands twice in an object" in reason("messages", {"messages": twice})
 
 
+def test_a_prompt_and_a_completion_of_messages_may_both_be_json_in_a_text():
+    fields = {"prompt": [SYSTEM, USER], "completion": [CALLING, TOOL_TURN, ANSWER], "tools": [TOOL]}
+    as_text = {name: json.dumps(value) for name, value in fields.items()}
+    assert formatted("prompt_completion", as_text) == formatted("prompt_completion", fields)
+
+
+def test_a_single_text_about_messages_is_a_text():
+    messages = json.dumps([USER])
+    for fields in (
+        {"prompt": messages, "completion": "x"},
+        {"prompt": "q", "completion": messages},
+        {"prompt": "[1]", "completion": "[2]"},
+        {"prompt": messages, "completion": "[]"},
+        {"prompt": messages, "completion": '[{"role": '},
+    ):
+        (made,) = formatted("prompt_completion", fields)
+        assert [message.content for message in made.messages] == [fields["prompt"], fields["completion"]]
+
+
 TEXT = st.text("ab \n<>é", max_size=6).filter(str.strip)
 CALLS_OF = st.lists(
     st.tuples(TEXT, st.dictionaries(TEXT, st.integers() | TEXT | st.none(), max_size=2)), min_size=1, max_size=2

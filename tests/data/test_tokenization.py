@@ -179,6 +179,21 @@ def test_a_template_without_stop_token_is_refused_with_its_text_and_the_way_out(
     assert "model.turn_end=auto" in str(refused.value)
 
 
+def test_what_stands_between_an_answer_and_its_end_is_said(maker, tokenizer_dir, tmp_path):
+    tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml"))))
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}<answer>{{ m.content }}</answer>"
+        "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(RecordError, match=r"writes '</answer><\|im_end\|>' behind the answer") as refused:
+        maker(None, path=tmp_path).make(turns("q", "a"))
+    assert "eos_token_id in the model's generation_config.json" in str(refused.value)
+    assert "no stop token" not in str(refused.value)
+
+
 def test_a_text_that_begins_with_the_answer_is_refused(maker):
     (refused,) = maker("chatml").example_tokenizer.tokenize([bare_rendering("yes<|im_end|>", (0, 13))])
     assert isinstance(refused, RecordError)

@@ -34,6 +34,7 @@ from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.progress import Progress
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.agreement import raise_on_all_ranks
@@ -241,6 +242,11 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
             parameters.append(parameter)
             note("while loading")
 
+    class NotedProgress(Progress):
+        def tell(self) -> None:
+            note("while exporting")
+            super().tell()
+
     class NotedGathering(zero3.deepspeed.zero.GatheredParameters):
         def __enter__(self) -> None:
             super().__enter__()
@@ -261,7 +267,7 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
     take_steps(engine, config, build_loader(settings, world), 0, 1)
     note("trained")
     tokenizer, folder = load_tokenizer(config.model), Path(settings["folder"]) / "model"
-    export_model(engine, tokenizer, folder, torch.float32, 1, lambda: note("while exporting"))
+    export_model(engine, tokenizer, folder, torch.float32, 1, NotedProgress())
     most = engine.all_reduce_max(torch.tensor(list(held.values()))).tolist()
     sizes = [parameter.ds_numel for parameter in engine.hf_model.parameters()]
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}

@@ -11,6 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from launcher.cli import main
+from launcher.plan import layout_note
+from sft.sizing.forecast import Forecast
 from tests.sizing.models import LLAMA_8B
 
 ROOT = Path(__file__).parents[2]
@@ -181,3 +183,8 @@ def test_what_failures_cost_is_told_in_plain_words(llama: str, capsys: pytest.Ca
     assert f"{best['shares']['training']:.2%}" in out
     assert "s with hpZ" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 110
+
+
+def test_a_reason_is_a_part_of_the_note_on_the_layout() -> None:
+    note = layout_note({"layout": "one_example", "reason": "it leaks."}, Forecast(None, (), (), None, ()))
+    assert note == "layout: one example a row, because it leaks; what it costs is known after `sft prepare`"

@@ -125,7 +125,7 @@ def try_export(row: Row, tokenizer: Path, folder: Path) -> str | None:
 def _in_words(reason: str) -> str:
     """Without what depends on the machine."""
     words = re.sub(r" (by )?[\d.e+-]+ nats a token", "", reason)
-    return re.sub(r"\s+", " ", words).replace("|", "/")[:120].strip()
+    return re.sub(r"\s+", " ", words).replace("|", "/").strip()
 
 
 def render(rows: list[Row]) -> str:

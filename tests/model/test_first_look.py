@@ -3,13 +3,18 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from sft.config import ModelConfig
 from sft.errors import UserError
 from sft.model.first_look import FirstLook, look_at
+from sft.model.loading import load_model, load_plain_model
+from sft.model.loss import SupervisedNll
+from sft.model.packing_probe import probe_batch
 from tests.conftest import TokenizerDir
 from tests.model.tiny_checkpoints import MULTIMODAL, write_checkpoint
 
@@ -38,6 +43,42 @@ def test_examples_longer_than_the_table_of_positions_are_refused_by_the_config_a
     assert look(tmp_path, 256).layout == "packed"
     with pytest.raises(UserError, match=r"data\.max_len_tokens: 257 is more than the 256 positions"):
         look(tmp_path, 257)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"return_dict": False}, {"attn_implementation": "flash_attention_2"}, {"output_attentions": True}]
+)
+def test_what_a_config_says_of_its_use_is_chosen_here(asked: dict[str, Any], tmp_path: Path) -> None:
+    base = write_checkpoint("llama", tmp_path)
+    plain = losses(base)
+    content = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(content | asked))
+    assert look(base) == FirstLook("packed", None, [])
+    assert torch.equal(losses(base), plain)
+
+
+def losses(base: Path) -> torch.Tensor:
+    """The nll of a packed batch, and by the model as it is generated with."""
+    model = ModelConfig(path=str(base))
+    batch = probe_batch(range(8, 90), "packed")
+    module = SupervisedNll(load_model(model, str(base), torch.float32), chunk_tokens=64)
+    with torch.no_grad():
+        alone = load_plain_model(model, str(base), torch.float32)(batch.input_ids_BT).logits
+        return torch.cat([module(batch), alone.flatten()])
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '"text"', "null"])
+def test_a_generation_config_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    base = write_checkpoint("llama", tmp_path)
+    (base / "generation_config.json").write_text(content)
+    with pytest.raises(UserError, match=r"generation.config"):
+        look(base)
+
+
+def test_a_small_form_whose_tables_are_large_is_not_made(tmp_path: Path) -> None:
+    config = {"model_type": "gptj", "n_positions": 10**8, "n_layer": 1, "n_embd": 64, "n_head": 4, "rotary_dim": 8}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "bytes of tables" in str(look(tmp_path).reason)
 
 
 def test_a_class_that_is_unknown_here_is_left_to_the_run(tmp_path: Path) -> None:

@@ -100,6 +100,24 @@ def test_code_of_a_model_that_is_no_python_is_the_users_to_mend(model_with_code:
         check_model(ModelConfig(path=str(model_with_code), trust_remote_code=True))
 
 
+@pytest.mark.parametrize("raised", ["Exception('own words')", "SystemExit('own words')", "SystemExit(0)"])
+@pytest.mark.parametrize("place", ["of the file", "of the model"])
+def test_whatever_code_of_a_model_raises_is_said_in_words(model_with_code: Path, raised: str, place: str) -> None:
+    code = model_with_code / "own_code.py"
+    in_model = f"    def __init__(self, config):\n        raise {raised}\n"
+    code.write_text(code.read_text() + (in_model if place == "of the model" else f"raise {raised}\n"))
+    model = ModelConfig(path=str(model_with_code), trust_remote_code=True)
+    with pytest.raises(UserError, match=raised.partition("(")[0]):
+        check_model(model)
+
+
+def test_whatever_code_of_a_tokenizer_raises_is_said_in_words(tiny_model_dir: Path, tokenizer_with_code: Path) -> None:
+    (tokenizer_with_code / "own_code.py").write_text("raise SystemExit('own words')")
+    model = ModelConfig(path=str(tiny_model_dir), tokenizer=str(tokenizer_with_code), trust_tokenizer_code=True)
+    with pytest.raises(UserError, match="no tokenizer can be loaded .*SystemExit: own words"):
+        load_tokenizer(model)
+
+
 def test_code_of_another_tokenizer_is_not_run_because_the_model_is_trusted(
     tiny_model_dir: Path, tokenizer_with_code: Path, marker: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """What is computed for many packs at a time is what is computed for one pack after another."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,7 +24,9 @@ def plan_of(packs: list[list[int]]) -> PackPlan:
     """A plan in memory with these examples in its packs."""
     sizes = [len(examples) for examples in packs]
     numbers = [np.array([sum(LENGTHS[i] for i in examples) for examples in packs])] * 2
-    return PackPlan({}, np.array([i for e in packs for i in e]), np.concatenate([[0], np.cumsum(sizes)]), *numbers)
+    return PackPlan(
+        Path(), {}, np.array([i for e in packs for i in e]), np.concatenate([[0], np.cumsum(sizes)]), *numbers
+    )
 
 
 @given(st.lists(st.lists(st.integers(0, len(LENGTHS) - 1), min_size=1, max_size=6), min_size=1, max_size=12), st.data())

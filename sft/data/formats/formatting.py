@@ -27,6 +27,7 @@ from sft.data.formats.task_files import expand_instances
 from sft.data.formats.text_fields import RecordError, check_text
 from sft.data.formats.token_rows import read_token_row
 from sft.data.formats.tool_calls import read_tools
+from sft.data.formats.turns import holds_turns
 from sft.schema import THOUGHT_END, THOUGHT_START, Conversation, JsonObject, Message, Record, TokenizedRecord
 
 __all__ = ["RecordError", "check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
@@ -95,7 +96,9 @@ def format_record(
 
 def _has_turns(form: Format, fields: JsonObject, columns: Columns) -> bool:
     if form == "prompt_completion":
-        return any(isinstance(fields.get(column_of(columns, name)), list) for name in ("prompt", "completion"))
+        parts = [fields.get(column_of(columns, name)) for name in ("prompt", "completion")]
+        # One text that holds messages may be a prompt about messages. Two are no prompt and answer.
+        return any(isinstance(part, list) for part in parts) or all(map(holds_turns, parts))
     return form in _CONVERSATIONS
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from sft.data.formats.columns import Columns, column_of
 from sft.data.formats.text_fields import RecordError, check_text, kind_of
 from sft.data.formats.tool_calls import read_call
-from sft.data.formats.turns import Turn, build_turn, join_turns, read_role, read_turns
+from sft.data.formats.turns import Turn, build_turn, holds_turns, join_turns, read_role, read_turns
 from sft.schema import JsonObject, Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {
@@ -61,7 +61,7 @@ def read_prompt_turns(fields: JsonObject, columns: Columns, repair: bool = False
 
 
 def _as_turns(fields: JsonObject, column: str, role: Role) -> list[JsonObject]:
-    if isinstance(fields.get(column), str):
+    if isinstance(fields.get(column), str) and not holds_turns(fields[column]):
         return [{"role": role, "content": fields[column]}]
     return read_turns(fields, column)
 

@@ -8,7 +8,7 @@ unless they are to be repaired: then user turns that follow each other are one, 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sft.data.formats.columns import Columns, optional_column
 from sft.data.formats.text_fields import RecordError, check_text, kind_of, read_optional_text
@@ -57,6 +57,21 @@ def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
         if not isinstance(turn, Mapping):
             raise RecordError(f"message {number} is {kind_of(turn)}, not an object")
     return turns
+
+
+def holds_turns(value: Any) -> bool:
+    """Whether a prompt or a completion is a list of messages, or text that holds nothing but one, as JSON."""
+    if not isinstance(value, str):
+        return isinstance(value, list)
+    if not value.lstrip().startswith("["):
+        return False
+    try:
+        turns = parse_json(value, "it")
+    except RecordError:
+        return False
+    return bool(turns) and all(
+        isinstance(turn, Mapping) and "role" in turn and ("content" in turn or "tool_calls" in turn) for turn in turns
+    )
 
 
 def read_role(turn: JsonObject, key: str, known: Mapping[str, Role], what: str) -> Role:

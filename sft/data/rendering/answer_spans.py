@@ -95,11 +95,12 @@ def find_answer(
         notes = (*notes, note)
     elif found is None or not is_end:
         raise RecordError(
-            "the chat template writes no stop token behind the answer, so the model would not learn to stop\n"
+            f"{_no_stop(text[changed[1] : found])}, so the model would not learn to stop\n"
             f"      the template's text: {_excerpt(text)}\n"
-            "      Needed: a template that ends an answer with the tokenizer's end-of-turn token, and nothing but\n"
-            "      white space behind it. Choose another with model.chat_template, or have the model's own end of\n"
-            "      generation put behind each answer: model.turn_end=auto"
+            "      Needed: a template that ends an answer with the tokenizer's end-of-turn token and nothing but\n"
+            "      white space around it, or with a token of eos_token_id in the model's generation_config.json.\n"
+            "      Choose another with model.chat_template, or have the model's own end of generation put behind\n"
+            "      each answer: model.turn_end=auto"
         )
     if stop := bounds.find_stop_inside(text, start, found):
         raise RecordError(
@@ -283,6 +284,14 @@ def _not_shown(problem: str, message: Message, text: str) -> RecordError:
         f"      the template's text: {_excerpt(text)}\n"
         "      Needed: a template that writes the answer's own words. Choose another with model.chat_template."
     )
+
+
+def _no_stop(behind: str) -> str:
+    """What is wrong with an end that is not known to be one; `behind` is what the template writes behind the words."""
+    if not behind.strip():
+        return "the chat template writes no stop token behind the answer"
+    shown = _excerpt(behind.strip())
+    return f"the chat template writes {shown} behind the answer, and nothing in it is known to end generation"
 
 
 def _excerpt(value: object) -> str:

@@ -69,7 +69,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else path, trust_remote_code=trusted
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (Exception, SystemExit) as error:  # the code of a tokenizer may raise all that there is
         reason = loading_reason(error, field)
         raise UserError(f"model: no tokenizer can be loaded from {path}: {reason}") from error
     if not tokenizer.is_fast:
@@ -78,7 +78,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 
-def loading_reason(error: Exception, trust_field: str) -> str:
+def loading_reason(error: BaseException, trust_field: str) -> str:
     """Why transformers did not load something; where that is code which may not run, with the field that allows it."""
     reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
