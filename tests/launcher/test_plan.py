@@ -186,5 +186,5 @@ def test_what_failures_cost_is_told_in_plain_words(llama: str, capsys: pytest.Ca
 
 
 def test_a_reason_is_a_part_of_the_note_on_the_layout() -> None:
-    note = layout_note({"layout": "one_example", "reason": "it leaks."}, Forecast(None, (), (), None, ()))
+    note = layout_note({"layout": "one_example", "reason": "it leaks."}, Forecast(None, (), (), None, None, ()))
     assert note == "layout: one example a row, because it leaks; what it costs is known after `sft prepare`"
