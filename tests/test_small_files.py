@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launcher.config import load_job
 from transformers import CONFIG_MAPPING
 
 from launcher.cli import main
 from launcher.layout_check import find_layout
 from sft.config_file import override, read_yaml
 from sft.errors import UserError
+from sft.job_config import load_job
 from sft.model_sizes import ImpossibleSizesError, check_sizes
 from sft.small_files import MAX_CONFIG_BYTES, read_small_json, read_small_text
 

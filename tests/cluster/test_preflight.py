@@ -124,6 +124,7 @@ def sick(nodes: Cluster, config: Path, tiny_model_dir: Path) -> "Iterator[subpro
     script = f"""
         set -e
         ulimit -n 1000
+        for package in sft launcher; do mount --bind {older}/$package {ROOT}/$package; done
         mount -t tmpfs -o size=1m none {tiny_model_dir}
         mount -t tmpfs -o size=1m none {folder}/runs
         mkdir {folder}/runs/checked

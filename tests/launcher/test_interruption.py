@@ -48,7 +48,7 @@ def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_train
     config, run = tmp_path / "job.yaml", RunFolder(tmp_path / "job")
     content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 4, "words": 4})
     config.write_text(yaml.safe_dump(content))
-    run.path.mkdir()
+    assert main(["prepare", str(config)]) == 0
     run.stop_file.touch()
     assert main(["train", str(config)]) == 3
     assert capsys.readouterr().out.endswith("Ended by STOP; no step is lost by it. The same command goes on.\n")

@@ -31,7 +31,7 @@ def request_to_train(tmp_path: Path) -> TrainerRequest:
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(content))
     (tmp_path / "run").mkdir()
-    return TrainerRequest(load_job(path), Workload(tmp_path / "store", None), 1, trains=True)
+    return TrainerRequest(load_job(path), Workload(tmp_path / "store", None, ()), 1, trains=True)
 
 
 @pytest.fixture
