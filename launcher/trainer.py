@@ -248,6 +248,10 @@ def main() -> None:
     except Exception as error:  # the edge of the process: nothing of it may be lost
         traceback.print_exc()
         tell({"is": "lost", "text": describe_error(error)})
+    # Python's own end would find the other thread at its reading, and abort.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -154,10 +154,14 @@ class RayJob:
         if victim == "worker":
             os.kill(pid_of(self._run, self._run.latest_attempt(), rank=1), signal.SIGKILL)
             return
-        found = [process for process in psutil.Process().children(recursive=True) if _is_victim(process, victim)]
+        found = [process for process in self._victims().children(recursive=True) if _is_victim(process, victim)]
         assert found, f"there is no {victim}"
         rng = random.Random(self._run.path.name)
         rng.choice(sorted(found, key=lambda process: process.cmdline())).kill()
+
+    def _victims(self) -> psutil.Process:
+        """Whose descendants may be struck."""
+        return psutil.Process()
 
     _folder = ROOT
     """In which the driver is started."""
@@ -197,6 +201,9 @@ class OwnJob(RayJob):
             (self._folder / name / "__init__.py").write_text("raise ImportError('this is not the program')\n")
         self._long = self._folder / ("long" * 40)
         self._long.mkdir()
+
+    def _victims(self) -> psutil.Process:
+        return psutil.Process(self._driver.pid)
 
     def _variables(self) -> dict[str, str]:
         return {"TMPDIR": str(self._long), "HOME": "/proc/nowhere"}
