@@ -51,8 +51,7 @@ def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Gen
 def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     prepare = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES, scheduling_strategy="SPREAD")(_prepare)
     shared = ray.put((preparer.data.model_dump_json(), preparer.model.model_dump_json()))
-    # Ray's stubs leave this function without types.
-    num_cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
+    num_cpus = int(ray.cluster_resources().get("CPU", 1))
     under_way: deque[tuple[Place, Any]] = deque()
 
     def add(num_blocks: int) -> None:

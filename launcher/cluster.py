@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import ray
@@ -22,7 +21,6 @@ from launcher.head import answers_within
 from launcher.plan import JobPlan
 from launcher.ray_folder import choose_ray_folder
 from sft.errors import UserError
-from sft.training.wishes import ask_by_signal
 
 _OBJECT_STORE_BYTES = 200 * 1024**2
 """In training, data does not travel through Ray, so its store is kept at little more than the least it accepts."""
@@ -32,8 +30,11 @@ _EXTRA_CPUS = 1
 
 _ELASTIC_START_SECONDS = 5
 
+RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Ray's own setting of how long its processes wait for a control store (GCS) that does not answer."""
+
 _RECONNECT_SECONDS = 10
-"""So long the processes of a Ray of our own wait for its control store (GCS) to answer again. It is never restarted."""
+"""That of a Ray of our own, whose control store is never restarted."""
 
 _ESSENTIAL = {"gcs_server": "control store (GCS)", "raylet": "raylet"}
 """The processes without which nothing goes on; what the others do is not needed here."""
@@ -102,7 +103,7 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
                 ray.init(address=address, **quiet)
             else:
                 _listen_on_loopback_only()
-                os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(_RECONNECT_SECONDS))
+                os.environ.setdefault(RECONNECT_VARIABLE, str(_RECONNECT_SECONDS))
                 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
                     # Else Ray makes one in the home folder, which may be one that cannot be written.
                     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -155,8 +156,7 @@ def _listen_on_loopback_only() -> None:
 def _wait_for_nodes(num_nodes: int) -> str | None:
     deadline = time.monotonic() + _JOIN_SECONDS
     while True:
-        # Ray's stubs leave this function without types.
-        names = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
+        names = sorted(node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"])
         if len(names) >= num_nodes:
             return None
         if time.monotonic() > deadline:
@@ -164,35 +164,8 @@ def _wait_for_nodes(num_nodes: int) -> str | None:
         time.sleep(0.5)
 
 
-@contextmanager
-def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
-    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
-
-    Enter it after Ray has started, which installs a handler of its own. A file that a person has made stays as it is.
-    """
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        try:
-            ask_by_signal(stop_file)
-        except OSError as error:
-            sys.stderr.write(f"{stop_file} cannot be made: {error.strerror}. Nobody is asked to stop.\n")
-            return
-        sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
-        for other in numbers:
-            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
-
-    before = {number: signal.signal(number, ask) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _check_room(plan: JobPlan, where: str) -> None:
-    # Ray's stubs leave this function without types.
-    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    there: dict[str, float] = ray.cluster_resources()
     cpus = plan.cpus * plan.min_workers // plan.max_workers
     gpus = plan.gpus * plan.min_workers // plan.max_workers
     if there.get("CPU", 0) < cpus or there.get("GPU", 0) < gpus:

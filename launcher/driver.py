@@ -3,21 +3,21 @@
 Called again on the same run folder it goes on where the last call ended, however that was.
 """
 
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.text import Text
 
-from launcher.cluster import signals_ask_to_stop
 from launcher.console import end_at_once, styled
-from launcher.interruption import InterruptedByWish, ended_on_wish
+from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
 from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import now_on_file_system, write_json
+from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -32,7 +32,7 @@ from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import read_end
+from sft.training.watched_run import read_end, unended_attempt, write_end
 from sft.training.wishes import forget_old_stop
 
 DONE, FAILED, STOPPED = 0, 1, 3
@@ -68,10 +68,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         with run_lock(run.lock, end_at_once, console.print):
             forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
             with ended_on_wish(run.stop_file):
-                exit_code = _train(job, names.index(until) + 1, console)
-            if exit_code == STOPPED:
-                run.stop_file.unlink(missing_ok=True)  # it is obeyed
-            return exit_code
+                return _train(job, names[: names.index(until) + 1], console)
     except InterruptedByWish as wish:
         if wish.number is None:
             run.stop_file.unlink(missing_ok=True)
@@ -79,35 +76,31 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         return STOPPED if wish.number is None else 128 + wish.number
 
 
-def _train(job: JobConfig, num_stages: int, console: Console) -> int:
+def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     plan = plan_job(job)
     run = RunFolder(job.sft.run.dir)
-    wanted = [run.stage(i, stage.name).complete for i, stage in enumerate(job.sft.stages[:num_stages])]
-    if job.cluster.preflight and (is_extended(job.sft) or not all(complete.is_file() for complete in wanted)):
+    if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
         pass_preflight(job, console)
     workload, _store, plans = prepare(job.sft, console)
-    job = job._replace(sft=_first_stages(job.sft, num_stages))
-    config = job.sft
-    stages = [
-        StageProgress(stage.name, int(stage_plan.manifest["num_steps"]), run.stage(i, stage.name).metrics)
-        for i, (stage, stage_plan) in enumerate(zip(config.stages, plans[:num_stages], strict=True))
-    ]
-    if _are_finished(job, run) and not samples_are_missing(config, run, workload):
+    job = job._replace(sft=_first_stages(job.sft, len(names)))
+    is_finished = run.has_finished(names)  # only now: a stage that gets more budget is not
+    if is_finished and not samples_are_missing(job.sft, run, workload):
         console.print("Every stage is finished; nothing is left to train.")
         return _show_result(job, run, console)
-    request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not _are_finished(job, run))
-    with signals_ask_to_stop(run.stop_file), RunProgress(stages, run, console) if request.trains else nullcontext():
-        outcome = supervise(request, _count(plan), console)
-    exit_code = _say_end(outcome, request, run, console)
+    stages = [
+        StageProgress(name, int(stage_plan.manifest["num_steps"]), run.stage(i, name).metrics)
+        for i, (name, stage_plan) in enumerate(zip(names, plans, strict=False))
+    ]
+    request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
+    with signals_ask_to_stop(run.stop_file):
+        with RunProgress(stages, run, console) if request.trains else nullcontext():
+            outcome = supervise(request, _count(plan), console)
+        exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
         if why_unusable(run) is None:
             write_report(run)
         return exit_code
     return _show_result(job, run, console)
-
-
-def _are_finished(job: JobConfig, run: RunFolder) -> bool:
-    return all(run.stage(i, stage.name).complete.is_file() for i, stage in enumerate(job.sft.stages))
 
 
 def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
@@ -119,12 +112,9 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 
 
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
-    number = run.latest_attempt()
-    path = run.attempt(number) / "ended.json"
     if outcome.kind == "gave up":
-        if number >= request.first_attempt and not path.is_file():
-            with suppress(OSError):
-                write_json(path, {"why": "failed", "message": outcome.text})  # for who looks at the run later
+        if (folder := unended_attempt(run, request.first_attempt)) is not None:
+            write_end(folder, "failed", outcome.text)  # for who looks at the run later
         return _say_failed(why_unusable(run) or outcome.text, run, console)
     if not request.trains:
         return DONE
@@ -134,6 +124,7 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     if ended["why"] == "failed":
         return _say_failed(ended["message"], run, console)
     if ended["why"] == "stopped":
+        run.stop_file.unlink(missing_ok=True)  # it is obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE

@@ -1,17 +1,26 @@
-"""What ends `sft train` while no rank trains: SIGTERM, SIGUSR1, or the file STOP. It ends at once, as nothing is lost.
+"""How `sft train` obeys signals and the file STOP: while ranks train by a stop with a checkpoint, else at once.
 
-While ranks train, the same ask for a stop with a checkpoint (`launcher.cluster.signals_ask_to_stop`).
+Before ranks train, and behind them, nothing is lost by an end at once. `ended_on_wish` is open all the time;
+`signals_ask_to_stop` is open inside of it while ranks train, who look for the file themselves.
 """
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from sft.training.wishes import SIGNALS, ask_by_signal
+
+STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
+"""They are the driver's: who runs it may send them to all of its processes."""
+
 _LOOK_SECONDS = 1.0
+
+Handler = Callable[[int, FrameType | None], None]
 
 
 class InterruptedByWish(Exception):
@@ -38,27 +47,54 @@ def ended_on_wish(stop_file: Path) -> Iterator[None]:
         raise KeyboardInterrupt
 
     def look() -> None:
-        # While ranks train the handler is another, and they look for the file themselves.
+        # While ranks train the handler is another.
         while signal.getsignal(signal.SIGTERM) is not interrupt or not stop_file.exists():
             if over.wait(_LOOK_SECONDS):
                 return
         wishes.append(None)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
     looking = threading.Thread(target=look, name="stop-file", daemon=True)
     try:
-        for number in before:
-            signal.signal(number, interrupt)
-        looking.start()
-        yield
+        with _taken_by(interrupt, SIGNALS):
+            looking.start()
+            try:
+                yield
+            finally:
+                over.set()
+                looking.join()
     except KeyboardInterrupt:
         if not wishes:
             raise
         raise InterruptedByWish(wishes[0]) from None
+
+
+@contextmanager
+def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
+
+    A file that a person has made stays as it is.
+    """
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        try:
+            ask_by_signal(stop_file)
+        except OSError as error:
+            sys.stderr.write(f"{stop_file} cannot be made: {error.strerror}. Nobody is asked to stop.\n")
+            return
+        sys.stderr.write("stopping after this step, with a checkpoint; the same command goes on\n")
+        for other in STOP_SIGNALS:
+            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
+
+    with _taken_by(ask, STOP_SIGNALS):
+        yield
+
+
+@contextmanager
+def _taken_by(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        over.set()
-        if looking.is_alive():
-            looking.join()
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)

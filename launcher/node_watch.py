@@ -32,8 +32,7 @@ def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:
     while not ended.wait(_POLL_SECONDS):
         # A head that is lost ends the job elsewhere; where Ray has no such actor, its own clock is left.
         with suppress(Exception):
-            # Ray's stubs leave this function without types.
-            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            nodes = ray.nodes()
             before, known = known, {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
             for gone in before.keys() - known.keys():
                 tell(before[gone])

@@ -64,14 +64,13 @@ class Outlook:
             self._leaving = leaving
 
     def _is_room(self) -> bool:
-        # Only the free resources of each node tell this: their sum may be scattered. (Ray's stubs leave it untyped.)
-        nodes = ray._private.state.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+        # Only the free resources of each node tell this: their sum may be scattered.
+        nodes = ray._private.state.state.available_resources_per_node()
         return any(
             all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()
         )
 
 
 def _names(ids: Collection[str]) -> list[str]:
-    # Ray's stubs leave this function without types.
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()
     return sorted(node["NodeManagerHostname"] for node in nodes if node["NodeID"] in ids)

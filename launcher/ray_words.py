@@ -25,10 +25,11 @@ _DETAIL = re.compile(r"\s*(class_name|actor_id|pid|name|namespace|ip)\b.*: ?|The
 
 def in_a_sentence(error: BaseException) -> str:
     """What became of a process or node, from the error that Ray raises for it."""
-    text = str(_cause(error))
-    if isinstance(_cause(error), ActorUnavailableError):
+    error = _cause(error)
+    text = str(error)
+    if isinstance(error, ActorUnavailableError):
         return "its process does not answer any more"
-    if "running low on memory" in text or "out of memory" in text.lower().replace("oom killer", ""):
+    if "running low on memory" in text or "out of memory" in text.lower():
         used = _MEMORY.search(text)
         return f"Ray ended it because its node was out of memory{f' ({used[1]})' if used else ''}"
     if node := _NODE.search(text):

@@ -72,7 +72,7 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
     config = run.slurm / f"{job.sft.run.name}-{digest}.yaml"
     script = run.slurm / f"{job.sft.run.name}.sbatch"
     text = render_script(plan_job(job), job.slurm, run.slurm)
-    stages = [stage.name for stage in job.sft.stages] if job.slurm.jobs == "stages" else [None]
+    stages = _stages(job)
     if dry_run:
         commands = [shlex.join(_command(job, script, config, stage)) for stage in stages]
         sys.stdout.write(text + "".join(f"# {command}\n" for command in commands))
@@ -122,8 +122,7 @@ def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
 
 def find_problems(job: JobConfig) -> Iterator[Problem]:
     """What Slurm or the shell would read otherwise than it is meant."""
-    name = max((_job_name(job, stage.name) for stage in job.sft.stages), key=len)
-    name = name if job.slurm.jobs == "stages" else job.sft.run.name
+    name = max((_job_name(job, stage) for stage in _stages(job)), key=lambda name: len(name.encode()))
     if len(name.encode()) > _LONGEST_NAME:
         rule = f"is a job's name in Slurm, and its files' here: more than {_LONGEST_NAME} bytes have no room"
         yield Problem("run.name", name, rule, "choose a shorter one")
@@ -171,6 +170,11 @@ def _options(plan: JobPlan, slurm: SlurmConfig) -> list[str]:
 def _command(job: JobConfig, script: Path, config: Path, stage: str | None) -> list[str]:
     until = [] if stage is None else ["--until", stage]
     return ["sbatch", f"--job-name={_job_name(job, stage)}", str(script), str(config), *until]
+
+
+def _stages(job: JobConfig) -> list[str | None]:
+    """Of each job that is queued, in order, the stage up to which it trains; None: up to the last."""
+    return [stage.name for stage in job.sft.stages] if job.slurm.jobs == "stages" else [None]
 
 
 def _job_name(job: JobConfig, stage: str | None) -> str:

@@ -22,6 +22,7 @@ from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.failures import pause_after
 from sft.training.last_words import RAY
+from sft.training.watched_run import unended_attempt
 
 _COME_BACK_SECONDS = 60.0
 _LOOK_SECONDS = 3.0
@@ -82,9 +83,8 @@ def _what_follows(is_named: bool) -> str:
 
 def _write_down(run: RunFolder, first_attempt: int, text: str) -> None:
     """Into the attempt under way: its ranks were ended without a word."""
-    number = run.latest_attempt()
-    if number >= first_attempt and not (run.attempt(number) / "ended.json").is_file():
-        EventLog(run.attempt(number), "driver").add("lost", text, how=RAY)
+    if (folder := unended_attempt(run, first_attempt)) is not None:
+        EventLog(folder, "driver").add("lost", text, how=RAY)
 
 
 def _end_ranks(run: RunFolder) -> None:

@@ -21,14 +21,15 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from launcher.cluster import Session, lost_process, ray_cluster
-from launcher.head import answers
+from launcher.cluster import Session, ray_cluster
 from launcher.hidden_gpus import runtime_env
+from launcher.interruption import STOP_SIGNALS
 from launcher.node_watch import forget_reservation, nodes_watched
 from launcher.plan import plan_job
+from launcher.ray_watch import RayWatch
 from launcher.ray_words import WorkerRecord, in_a_sentence
 from launcher.torch_group import TorchGroupConfig
-from launcher.trainer_process import STOP_SIGNALS, TrainerRequest, samples_are_missing
+from launcher.trainer_process import TrainerRequest, samples_are_missing
 from launcher.worker import train_worker
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -47,9 +48,6 @@ bounds those that end before they can count."""
 
 _NEVER_SECONDS = 1e9
 _LOOK_SECONDS = 1.0
-
-_RECONNECT_SECONDS = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Ray's own setting of its patience with a silent head; its default is a minute."""
 
 
 class LostError(Exception):
@@ -114,7 +112,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
             EventLog(run.attempt(number), "nodes").add("lost", text, how=NODE, node=name)
 
     threading.Thread(target=do, name="ray-train", daemon=True).start()
-    watch = _RayWatch(session)
+    watch = RayWatch(session)
     with nodes_watched(tell_of_node):
         while not wait([ended], timeout=_LOOK_SECONDS).done:
             if text := watch.what_is_lost():
@@ -125,29 +123,6 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
             if text := watch.what_is_lost(patience_seconds=0):
                 raise LostError(text) from ended.exception()
         ended.result()
-
-
-class _RayWatch:
-    """Sees what of Ray is gone: a process of one of our own, or the head of a cluster."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._heard_at = time.monotonic()
-        # A little less than Ray's, which then ends this process.
-        self._patience_seconds = max(2.0, float(os.environ.get(_RECONNECT_SECONDS, 60)) - 3)
-
-    def what_is_lost(self, patience_seconds: float | None = None) -> str | None:
-        """In words; None while all is there, or the head has been silent for no longer than that."""
-        session = self._session
-        if session.is_own:
-            return lost_process()
-        if answers(session.address):
-            self._heard_at = time.monotonic()
-            return None
-        patience_seconds = self._patience_seconds if patience_seconds is None else patience_seconds
-        if time.monotonic() - self._heard_at < patience_seconds:
-            return None
-        return f"the head of {session.where} is gone: nothing answers at {session.address}"
 
 
 def _fit(request: TrainerRequest) -> None:
@@ -198,7 +173,7 @@ def _fit(request: TrainerRequest) -> None:
 
 def _samples_are_due(request: TrainerRequest) -> bool:
     run, config = RunFolder(request.job.sft.run.dir), request.job.sft
-    is_finished = all(run.stage(i, stage.name).complete.is_file() for i, stage in enumerate(config.stages))
+    is_finished = run.has_finished(stage.name for stage in config.stages)
     return is_finished and samples_are_missing(config, run, request.workload)
 
 

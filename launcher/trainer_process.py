@@ -15,13 +15,11 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from launcher.head import answers
+from launcher.interruption import STOP_SIGNALS
 from sft.config import SftConfig
 from sft.job_config import JobConfig
 from sft.run_folder import RunFolder
 from sft.training.workload import Workload
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""They are the driver's: who runs it may send them to all of its processes."""
 
 _END_SECONDS = 20.0
 

@@ -1,8 +1,8 @@
 """What a person should know of a run besides its metrics: a restart, a damaged checkpoint, a skipped step.
 
 One file a writer and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
-to one file, so a network's file system mixes nothing up. Besides the ranks, whoever starts them writes: under Ray
-`controller` and `driver`.
+to one file, so a network's file system mixes nothing up. Besides the ranks, those who start and watch them write: under
+Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost).
 """
 
 import json
@@ -56,7 +56,7 @@ class EventLog:
     """Writes the events of one writer in one attempt. A line is in the file when `add` returns."""
 
     def __init__(self, folder: Path, writer: int | str) -> None:
-        """`folder` is that of the attempt, `writer` a rank or the name of who starts the ranks."""
+        """`folder` is that of the attempt, `writer` a rank or another's name."""
         self._path = event_file(folder, writer)
         self._rank = writer if isinstance(writer, int) else NO_RANK
 

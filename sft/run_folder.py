@@ -5,12 +5,13 @@ RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.ht
 RUN_DIR/evaluations/ base.json, 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
-    controller.events.jsonl · driver.events.jsonl
+    {controller,nodes,driver}.events.jsonl
 RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
     ledger.jsonl · model/
 RUN_DIR/stages/0-broad/stage.json (last)
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +177,10 @@ class RunFolder:
     def has_trained(self) -> bool:
         """Whether any step of any stage was trained here; before that, everything may be planned anew."""
         return any(StageFolder(path).has_trained() for path in self.stages.glob("*/"))
+
+    def has_finished(self, names: Iterable[str]) -> bool:
+        """Whether each of these stages, the first of the curriculum in their order, is finished."""
+        return all(self.stage(i, name).complete.is_file() for i, name in enumerate(names))
 
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""

@@ -45,9 +45,8 @@ class Loss(NamedTuple):
 def list_nodes() -> list[Node]:
     """The nodes that are there to stay, by name."""
     leaving = ray._private.state.state.get_draining_nodes()
-    # Ray's stubs leave these functions without types.
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    free = ray._private.state.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    known: list[dict[str, Any]] = ray.nodes()
+    free = ray._private.state.state.available_resources_per_node()
     alive = [node for node in known if node["Alive"] and node["NodeID"] not in leaving]
     names = [_name(node) for node in alive]
     # Several nodes on one machine have its name.

@@ -59,15 +59,11 @@ def main(arguments: list[str]) -> int:
             for note in notes:
                 _say(note)
         return _run(config, world, job.cluster.hang_timeout_seconds)
-    except UserError as error:
+    except (UserError, TrainingError) as error:
         # What all ranks raise together, one of them says.
         if world.is_first or not error.is_everywhere:
             _say(str(error))
-        return EXIT_WRONG_INPUT
-    except TrainingError as error:
-        if world.is_first or not error.is_everywhere:
-            _say(str(error))
-        return EXIT_FAILED
+        return EXIT_WRONG_INPUT if isinstance(error, UserError) else EXIT_FAILED
 
 
 def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:

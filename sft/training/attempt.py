@@ -1,7 +1,7 @@
 """An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
 
 attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl,hung.json} · ended.json
-    controller.events.jsonl · driver.events.jsonl (what Ray knows of its end)
+    {controller,nodes,driver}.events.jsonl (what Ray knows of its end)
 """
 
 import os

@@ -70,7 +70,7 @@ def run_curriculum(
     if workload.heldout is not None:
         heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
     model_path = config.model.path
-    if not all(run.stage(i, stage.name).complete.is_file() for i, stage in enumerate(config.stages)):
+    if not run.has_finished(stage.name for stage in config.stages):
         config = settle_layout(config, world, attempt.events)
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)

@@ -30,14 +30,9 @@ _OF_THE_GROUP = (
 
 _OF_THE_DEVICE = (
     *("uncorrectable ECC", "unspecified launch failure", "device-side hardware", "CUDA error: device unavailable"),
-    *(
-        "fallen off the bus",
-        "CUDA driver error",
-        "unable to get device handle",
-        "busy or unavailable",
-        "hardware error",
-    ),
-    *("NVLink", "nvlink", "hardware stack error", "no CUDA-capable device is detected", "system not yet initialized"),
+    *("fallen off the bus", "CUDA driver error", "unable to get device handle", "busy or unavailable"),
+    *("hardware error", "hardware stack error", "NVLink", "nvlink", "no CUDA-capable device is detected"),
+    "system not yet initialized",
 )
 """Texts of errors of the hardware or its driver."""
 

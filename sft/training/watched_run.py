@@ -30,6 +30,8 @@ from sft.world import World
 
 End = Literal["done", "stopped", "regroup", "wrong input", "failed"]
 
+_ENDED = "ended.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -97,10 +99,15 @@ def collective_timeout(hang_timeout_seconds: float) -> timedelta:
 
 def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
     if is_mine and attempt.folder.is_dir():
-        # On a disk that is full there may be no room for it: the next start, or whoever asks, finds that out again.
-        with suppress(OSError):
-            write_json(attempt.folder / "ended.json", {"why": why, "message": without_secrets(message)})
+        write_end(attempt.folder, why, message)
     return why
+
+
+def write_end(folder: Path, why: End, message: str) -> None:
+    """Into the attempt's folder: why it ended."""
+    # On a disk that is full there may be no room for it: the next start, or whoever asks, finds that out again.
+    with suppress(OSError):
+        write_json(folder / _ENDED, {"why": why, "message": without_secrets(message)})
 
 
 def read_end(run: RunFolder) -> dict[str, Any]:
@@ -109,6 +116,13 @@ def read_end(run: RunFolder) -> dict[str, Any]:
     if ended is not None:
         return ended
     return {"why": "failed", "message": why_unusable(run) or describe_end(run.attempt(run.latest_attempt()))}
+
+
+def unended_attempt(run: RunFolder, first_attempt: int) -> Path | None:
+    """The folder of the newest attempt, where it is `first_attempt` or later and has not said why it ended."""
+    number = run.latest_attempt()
+    folder = run.attempt(number)
+    return folder if number >= first_attempt and _read_end(folder) is None else None
 
 
 def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
@@ -134,5 +148,5 @@ def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limi
 
 
 def _read_end(folder: Path) -> dict[str, Any] | None:
-    path = folder / "ended.json"
+    path = folder / _ENDED
     return read_json(path) if path.is_file() else None

@@ -16,7 +16,7 @@ import sft
 from sft.queued_job import queued_job
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
+"""Of those who want a machine back."""
 
 _BY_SIGNAL = 0.0
 """The time of a stop file that a signal has made (Unix time): it can be written where there is no room for a byte."""
