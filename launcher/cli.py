@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.console import build_console, end_at_once, fit_for_json, let_streams_take_any_text, say_error
+from sft.config_arguments import add_config_arguments
 from sft.errors import UserError
-from sft.job_config import add_config_arguments
 
 Verb = Callable[[argparse.Namespace], int]
 

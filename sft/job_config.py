@@ -3,7 +3,6 @@
 The sections about machines are the launcher's affair; plain torchrun uses `cluster.hang_timeout_seconds` alone.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -155,14 +154,6 @@ class JobConfig(NamedTuple):
     slurm: SlurmConfig
     ray: RayConfig
     kubernetes: KubernetesConfig | None
-
-
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that reads a job: `config`, and `overrides` (see `load_job`)."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
-    text = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
-    # Without a default, argparse would count them among the arguments that are required.
-    parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:

@@ -20,9 +20,10 @@ import torch.distributed as dist
 
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
+from sft.config_arguments import add_config_arguments
 from sft.data.preparation import spread_over_threads
 from sft.errors import TrainingError, UserError
-from sft.job_config import add_config_arguments, load_job
+from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
 from sft.printable import fit_message

@@ -63,6 +63,8 @@ def test_killed_and_stopped_equals_never_disturbed(write_config: WriteConfig) ->
         assert_ray_listens_on_loopback_only(driver.pid)
         os.killpg(driver.pid, signal.SIGINT)  # Ctrl-C, as a terminal sends it: to all processes of the job
         assert driver.wait(60) == 3, "stopped on request, with a checkpoint"
+    assert run.report.is_file(), "a stop that is obeyed ends nothing else"
+    assert not run.stop_file.exists()
     stopped_at = newest_checkpoint(run)
     assert stopped_at == metrics(run, "words")[-1]["step"] + 1, "the checkpoint is of the last step"
     assert stopped_at < NUM_STEPS["words"]

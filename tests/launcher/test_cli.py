@@ -205,6 +205,7 @@ def test_planning_imports_neither_torch_nor_ray(config: Path) -> None:
     heavy = ("torch", "ray", "deepspeed", "transformers", "datasets")
     code = (
         "import sys, launcher.cli\n"
+        "assert 'pydantic' not in sys.modules, 'for --help nothing slow is imported'\n"
         f"assert launcher.cli.main(['plan', {str(config)!r}]) == 0\n"
         f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)"
     )

@@ -1,0 +1,12 @@
+"""What every command that reads a job takes: a config, and overrides. Imports nothing, so that `--help` is quick."""
+
+import argparse
+from pathlib import Path
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that reads a job: `config`, and `overrides` (see `sft.job_config.load_job`)."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
+    text = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
+    # Without a default, argparse would count them among the arguments that are required.
+    parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
