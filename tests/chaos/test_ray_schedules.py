@@ -41,10 +41,6 @@ PROCESSES = {
 """victim: what its command line holds. Beside them a helper: any other actor of Ray Train."""
 SURVIVED = "helper"
 """May be lost without the group being started again."""
-OWN_VICTIMS = (*PROCESSES, SURVIVED)
-FIRST_OWN = ("controller", "control store", "raylet", "process that speaks to Ray", SURVIVED, "worker")
-CLUSTER_VICTIMS = ("worker", "controller", SURVIVED, "driver", "node", "head", "process that speaks to Ray")
-FIRST_CLUSTER = ("head", "controller", "node", "process that speaks to Ray", SURVIVED, "driver")
 FIRST_STEPS = (6, 90, 170, 250, 330, 400)
 """The first schedule of each kind loses one after the other; the others are random. Steps go by before a loss is
 noticed: on a quick machine 60."""
@@ -75,8 +71,7 @@ def undisturbed(long_job: Job) -> RunFolder:
 def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, cluster_seed: int, tell: Tell
 ) -> None:
-    strikes = schedule(cluster_seed, CLUSTER_VICTIMS, FIRST_CLUSTER)
-    check(long_job, undisturbed, f"cluster-{cluster_seed}", strikes, ClusterJob, tell)
+    check(long_job, undisturbed, ClusterJob, cluster_seed, tell)
 
 
 @pytest.mark.long
@@ -84,14 +79,11 @@ def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
 def test_a_ray_of_its_own_that_is_lost_is_started_again_and_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, own_seed: int, tell: Tell
 ) -> None:
-    strikes = schedule(own_seed, OWN_VICTIMS, FIRST_OWN)
-    check(long_job, undisturbed, f"own-{own_seed}", strikes, OwnJob, tell)
+    check(long_job, undisturbed, OwnJob, own_seed, tell)
 
 
-def check(
-    long_job: Job, undisturbed: RunFolder, name: str, strikes: list[Strike], kind: "type[RayJob]", tell: Tell
-) -> None:
-    run = long_job.prepare(name)
+def check(long_job: Job, undisturbed: RunFolder, kind: "type[RayJob]", seed: int, tell: Tell) -> None:
+    run, strikes = long_job.prepare(f"{kind.name}-{seed}"), kind.schedule(seed)
     config = run.path.with_suffix(".yaml")
     # What is not Ray's own has been looked at elsewhere, and this is done at every start.
     content = {**long_job.content, "run": {"name": run.path.name, "dir": str(run.path)}}
@@ -113,17 +105,22 @@ def check(
     tell(run, [f"kill the {victim} after step {step}" for step, victim in strikes], "to the bit")
 
 
-def schedule(seed: int, among: Sequence[str], first: Sequence[str]) -> list[Strike]:
-    """The first, or one to four strikes, always the same for a seed."""
-    if seed == 0:
-        return list(zip(FIRST_STEPS, first, strict=True))
-    rng = random.Random(seed)
-    victims = rng.choices(among, k=rng.randint(1, 4))
-    return list(zip(sorted(rng.sample(range(4, 200), len(victims))), victims, strict=True))
-
-
 class RayJob:
     """A driver with a Ray, which goes on by itself when a part of it is killed."""
+
+    name: str
+    victims: Sequence[str]
+    first: Sequence[str]
+    """The victims of the first schedule, in order."""
+
+    @classmethod
+    def schedule(cls, seed: int) -> list[Strike]:
+        """The first, or one to four strikes, always the same for a seed."""
+        if seed == 0:
+            return list(zip(FIRST_STEPS, cls.first, strict=True))
+        rng = random.Random(seed)
+        victims = rng.choices(cls.victims, k=rng.randint(1, 4))
+        return list(zip(sorted(rng.sample(range(4, 200), len(victims))), victims, strict=True))
 
     def __init__(self, command: list[str], run: RunFolder) -> None:
         self._command = command
@@ -200,6 +197,10 @@ class RayJob:
 class OwnJob(RayJob):
     """Without an address, the driver starts a Ray of its own: here, where little is as Ray would like it."""
 
+    name = "own"
+    victims = (*PROCESSES, SURVIVED)
+    first = ("controller", "control store", "raylet", "process that speaks to Ray", SURVIVED, "worker")
+
     def _start_ray(self) -> None:
         self._folder = self._run.path.with_suffix(".cwd")
         for name in ("datasets", "sft", "launcher"):
@@ -217,6 +218,10 @@ class OwnJob(RayJob):
 
 class ClusterJob(RayJob):
     """A cluster of a head without room for a worker, and two nodes with room for one each."""
+
+    name = "cluster"
+    victims = ("worker", "controller", SURVIVED, "driver", "node", "head", "process that speaks to Ray")
+    first = ("head", "controller", "node", "process that speaks to Ray", SURVIVED, "driver")
 
     def _start_ray(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
