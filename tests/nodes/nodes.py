@@ -33,7 +33,11 @@ class Nodes:
 
     def cut_off(self, node: str) -> None:
         """Its network is gone, and its processes and storage are not; switched off and on again it has both."""
-        self.run_outside("ip", "link", "set", f"port{node.removeprefix('node')}", "down")
+        self._link(node, "down")
+
+    def join_again(self, node: str) -> None:
+        """The network is back."""
+        self._link(node, "up")
 
     def address(self, node: str) -> str:
         return f"10.77.0.{10 + int(node.removeprefix('node'))}"
@@ -67,6 +71,9 @@ class Nodes:
         words = [*self._enter, *self._on(node, command)]
         environment = _environment(variables or {})
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+
+    def _link(self, node: str, state: str) -> None:
+        self.run_outside("ip", "link", "set", f"port{node.removeprefix('node')}", state)
 
     def _on(self, node: str, command: tuple[object, ...]) -> list[str]:
         return [self._script, "on-node", node, *map(str, command)]

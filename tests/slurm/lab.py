@@ -39,12 +39,12 @@ class Lab:
         self._nodes.kill(node)
 
     def cut_off(self, node: str) -> None:
-        """It has no network, but its processes live and see the shared folder."""
-        self.run("ip", "link", "set", f"port{node.removeprefix('node')}", "down")
+        """See `Nodes`."""
+        self._nodes.cut_off(node)
 
     def join_again(self, node: str) -> None:
         """The network is back."""
-        self.run("ip", "link", "set", f"port{node.removeprefix('node')}", "up")
+        self._nodes.join_again(node)
         self._wait_for_idle(node)
 
     def up_node(self, node: str) -> None:
@@ -54,12 +54,17 @@ class Lab:
     @contextmanager
     def without_a_word_before_preemption(self) -> Iterator[None]:
         """While it is open, Slurm is set up as it is by default: a preemption says SIGTERM, not USR1."""
-        path, line = "/run/lab/etc/slurm.conf", "SlurmctldParameters=preempt_send_user_signal"
-        for old, new in ((line, f"#{line}"), (f"#{line}", line)):
-            self.run("sed", "--in-place", f"s/^{old}/{new}/", path)
-            self.run("scontrol", "reconfigure")
-            if new.startswith("#"):
-                yield
+        line = "SlurmctldParameters=preempt_send_user_signal"
+        self._set_up(line, f"#{line}")
+        try:
+            yield
+        finally:
+            self._set_up(f"#{line}", line)
+
+    def _set_up(self, old: str, new: str) -> None:
+        """Change a line of Slurm's own config."""
+        self.run("sed", "--in-place", f"s/^{old}/{new}/", self._variables["SLURM_CONF"])
+        self.run("scontrol", "reconfigure")
 
     def _wait_for_idle(self, node: str) -> None:
         wait_until(lambda: "idle" in self.run("sinfo", "-h", "-n", node, "-o", "%t").stdout, 60, f"{node} is not up")
