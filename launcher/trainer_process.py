@@ -25,7 +25,8 @@ _END_SECONDS = 20.0
 
 Kind = Literal["finished", "gave up", "wrong input", "lost"]
 """`finished`: Ray Train has come to its end, whatever the workers have written of theirs. `gave up`: they were started
-too often. `lost`: Ray, or the process itself, is gone."""
+too often. `wrong input`: Ray cannot be reached or started, or has no room. `lost`: Ray, or the process itself, is
+gone."""
 
 
 class TrainerRequest(NamedTuple):
