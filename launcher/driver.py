@@ -62,8 +62,6 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     run = RunFolder(job.sft.run.dir)
     for note in check_run_folder(run):
         console.print(note, highlight=False, markup=False)
-    if not run.latest_attempt():
-        check_values(job.sft.model.path)  # a run that has begun has trained on them
     try:
         with run_lock(run.lock, end_at_once, console.print):
             forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
@@ -82,6 +80,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
 def _train(job: JobConfig, num_stages: int, console: Console) -> int:
     plan = plan_job(job)
     run = RunFolder(job.sft.run.dir)
+    if not run.latest_attempt():
+        check_values(job.sft.model.path)  # a run that has begun has trained on them
     wanted = [run.stage(i, stage.name).complete for i, stage in enumerate(job.sft.stages[:num_stages])]
     if job.cluster.preflight and (is_extended(job.sft) or not all(complete.is_file() for complete in wanted)):
         pass_preflight(job, console)
