@@ -44,7 +44,7 @@ from sft.progress import Progress
 from sft.run_events import EventLog
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import LrSchedule, StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.process import quiet_third_parties
 from sft.training.step_exchange import StepExchange, Wished
@@ -131,7 +131,8 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
     engine = Zero3Engine(config, config.stages[0].optimizer, str(model), world)
     store, plan = data_of(world.size * num_steps)
     steps = StepPlan(len(plan), world.size, world.size, 1)
-    loader, schedule = StepLoader(store, plan, steps, world.rank), LrSchedule(config.stages[0].optimizer, num_steps)
+    loader = StepLoader(store, plan, steps, world.rank)
+    schedule = StageSchedule((LrSchedule(config.stages[0].optimizer, num_steps),))
     exchange = StepExchange(engine, steps)
     attempt = Attempt(1, world, own, EventLog(own, world.rank))
     record = None

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 from sft.atomic_files import MANIFEST, DamagedError, check_listed
-from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest, with_spans
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader, files_to_read
 from sft.checkpoint.rank_group import RankGroup
@@ -115,7 +115,8 @@ def _open(
         try_again(lambda: place.bring(step, names, folder), what, report)
         if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
             return "; ".join(problems)
-        return CheckpointReader(folder, held.pop_all(), names)
+        manifest = with_spans(manifest, folder, names)
+        return CheckpointReader(folder, held.pop_all(), manifest)
 
 
 def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:
