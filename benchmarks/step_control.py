@@ -9,7 +9,7 @@ count who else waits for the two cores; wall time does.
     exchange    `sft.training.step_exchange`, on every rank: one all-reduce, and what is made of it
     all-reduce  the same vector alone: what the exchange cannot be without
     record      `sft.training.step_recorder`, on the first rank: ledger, metrics
-    agree       what a save asks all ranks twice (`sft.checkpoint.store`): an all-reduce of one number
+    agree       what a save asks all ranks twice (`sft.checkpoint.rank_group`): who is done, a number for each rank
     step        `Engine.train_step`, for comparison
     fit         ms = a + b · ranks, by least squares over the medians
 """
@@ -40,10 +40,11 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.zero3 import Zero3Engine
 from sft.ledger import LedgerWriter
+from sft.progress import Progress
 from sft.run_events import EventLog
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import LrSchedule, StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.process import quiet_third_parties
 from sft.training.step_exchange import StepExchange, Wished
@@ -130,15 +131,16 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
     engine = Zero3Engine(config, config.stages[0].optimizer, str(model), world)
     store, plan = data_of(world.size * num_steps)
     steps = StepPlan(len(plan), world.size, world.size, 1)
-    loader, schedule = StepLoader(store, plan, steps, world.rank), LrSchedule(config.stages[0].optimizer, num_steps)
+    loader = StepLoader(store, plan, steps, world.rank)
+    schedule = StageSchedule((LrSchedule(config.stages[0].optimizer, num_steps),))
     exchange = StepExchange(engine, steps)
-    attempt = Attempt(1, own, EventLog(own, world.rank))
+    attempt = Attempt(1, world, own, EventLog(own, world.rank))
     record = None
     if world.is_first:
         ledger = LedgerWriter(own / "ledger.jsonl", 1)
         ledger.resume(0)
         metrics = own / "metrics.jsonl"
-        record = StepRecorder("only", loader, schedule, attempt, ledger, MfuMeter("none", world.size), metrics, None)
+        record = StepRecorder("only", loader, schedule, attempt, ledger, MfuMeter("none", world), metrics, None)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def timed(part: str, do: Callable[[], Any]) -> Any:
@@ -156,7 +158,7 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         told = timed("exchange", lambda b=batches: exchange(b, Wished()))
         alone = torch.zeros(4 + world.size + len(told.slots), dtype=torch.int64)
         timed("all-reduce", lambda v=alone: engine.all_reduce_sum(v))
-        timed("agree", lambda: engine.all_reduce_max(torch.tensor([0.0])))
+        timed("agree", lambda: attempt.group.wait_for_all(lambda _: False, Progress()))
         if record is not None:
             keep = (step, result, told, 1.0, 0.0)
             timed_alone(found, "record", lambda keep=keep: record(*keep))

@@ -62,8 +62,6 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     run = RunFolder(job.sft.run.dir)
     for note in check_run_folder(run):
         console.print(note, highlight=False, markup=False)
-    if not run.latest_attempt():
-        check_values(job.sft.model.path)  # a run that has begun has trained on them
     try:
         with run_lock(run.lock, end_at_once, console.print):
             forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
@@ -79,6 +77,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     plan = plan_job(job)
     run = RunFolder(job.sft.run.dir)
+    if not run.latest_attempt():
+        check_values(job.sft.model.path)  # a run that has begun has trained on them
     if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
         pass_preflight(job, console)
     workload, _store, plans = prepare(job.sft, console)

@@ -39,8 +39,8 @@ def export_model(
     tokenizer: Any,
     final: Path,
     dtype: torch.dtype,
+    group: RankGroup,
     attempt: int,
-    progress: Progress | None = None,
     stop_ids: Sequence[int] = (),
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
@@ -50,13 +50,12 @@ def export_model(
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
         dtype: what the trained parameters are written in, but those that transformers keeps in float32.
+        group: the ranks; its progress is told of each parameter and each piece of a file.
         attempt: keeps apart what a killed start of the job has left.
-        progress: told of each parameter and each piece of a file, for whoever watches whether there is progress.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
     """
-    group = RankGroup(engine.world, engine.all_reduce_max, progress or Progress())
     # The first rank decides for all, who must gather together.
-    if group.any(engine.world.is_first and is_published(final)):
+    if group.any(group.world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     aside.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,7 @@ def export_model(
     own = {
         name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, group.progress.tell)
         for i, (name, tensors) in enumerate(files.items())
-        if i % engine.world.size == engine.world.rank
+        if i % group.world.size == group.world.rank
     }
     writers = {tensor: writer for name, writer in own.items() for tensor in files[name]}
     for name, values in _tensors(engine, skeleton, sources, set(writers), group.progress.tell):
@@ -80,7 +79,7 @@ def export_model(
             leave_receipt(aside / name, tell=ended.tell)
 
     def publish() -> None:
-        if not engine.world.is_first:
+        if not group.world.is_first:
             return
         write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, files, specs)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}

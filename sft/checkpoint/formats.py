@@ -35,12 +35,13 @@ def read_checkpoint_manifest(folder: Path) -> dict[str, Any]:
         OtherVersionError: see there.
     """
     try:
-        plain = read_json(folder / MANIFEST)
-    except ValueError:
-        plain = None
-    version = _version(plain)
-    # What was signed is held to its signature first: one bit makes another version out of this one.
-    manifest = read_manifest(folder) if version is None or version == FORMAT_VERSION or is_signed(plain) else plain
+        manifest = read_manifest(folder)
+    except DamagedError:
+        unsigned = _unsigned(folder)
+        if unsigned is None:
+            raise
+        manifest = unsigned
+    version = _version(manifest)
     if version is not None and not _OLDEST <= version <= FORMAT_VERSION:
         age = "a newer" if version > FORMAT_VERSION else "an older"
         by = manifest.get("written_by", f"{age} version of this program")
@@ -79,6 +80,18 @@ def with_spans(manifest: dict[str, Any], folder: Path, names: Iterable[str]) -> 
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise DamagedError(folder / name, f"its metadata cannot be read: {error}") from error
     return {**manifest, "sizes": sizes, "spans": spans}
+
+
+def _unsigned(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a version that did not sign it, or signs it in another way.
+
+    What was signed is damaged where it does not fit: one bit makes another version out of this one.
+    """
+    try:
+        manifest = read_json(folder / MANIFEST)
+    except ValueError:
+        return None
+    return manifest if _version(manifest) not in (None, FORMAT_VERSION) and not is_signed(manifest) else None
 
 
 def _version(manifest: Any) -> int | None:

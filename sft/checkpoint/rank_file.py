@@ -10,7 +10,7 @@ Tensors of one size are split alike, and a model has few sizes: the manifest sta
 older versions have written is told apart in `sft.checkpoint.formats`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -79,13 +79,13 @@ def files_to_read(
 class CheckpointReader:
     """Reads any part of any state tensor of a published checkpoint. Use it as a context manager."""
 
-    def __init__(self, path: Path, held: ExitStack | None = None, names: Sequence[str] | None = None) -> None:
-        """Read the manifest; files are mapped when something is read from them.
+    def __init__(self, path: Path, held: ExitStack | None = None, manifest: dict[str, Any] | None = None) -> None:
+        """Files are mapped when something is read from them.
 
         Args:
             path: the checkpoint's folder.
             held: what is to be closed after the files, such as a temporary folder with them.
-            names: the files that are read; all by default.
+            manifest: the checkpoint's, with the spans of the files that are read; it is read by default.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
@@ -93,8 +93,10 @@ class CheckpointReader:
             OtherVersionError: it has a format that is not read here.
         """
         self._path = path
-        manifest = read_checkpoint_manifest(path)
-        self.manifest = with_spans(manifest, path, sorted(manifest["files"]) if names is None else names)
+        if manifest is None:
+            manifest = read_checkpoint_manifest(path)
+            manifest = with_spans(manifest, path, manifest["files"])
+        self.manifest = manifest
         self._held = held or ExitStack()
         self._files: dict[str, Any] = {}
         self._sizes: dict[str, int] = self.manifest["sizes"]

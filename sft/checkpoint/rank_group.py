@@ -43,6 +43,10 @@ class RankGroup:
         """Whether any rank says True."""
         return bool(self.all_reduce_max(torch.tensor([int(mine)])).item())
 
+    def meet(self) -> None:
+        """Return once all ranks are here."""
+        self.any(False)
+
     def texts(self, mine: str) -> list[str]:
         """The texts of all ranks that have one, each once."""
         content = mine.encode()

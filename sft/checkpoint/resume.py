@@ -17,10 +17,10 @@ from functools import partial
 import torch
 
 from sft.atomic_files import MANIFEST, DamagedError, check_listed
-from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
+from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest, with_spans
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader, files_to_read
-from sft.checkpoint.rank_group import RankGroup, Reduce
+from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.tries import try_again
 from sft.errors import UserError
 from sft.world import World
@@ -56,7 +56,7 @@ def open_newest_good(
     """
     damage: dict[int, str] = {}
     seen = try_again(place.steps, "listing the checkpoints", report) if only is None else [only]
-    while (step := _newest(seen, damage, group.all_reduce_max)) >= 0:
+    while (step := _newest(seen, damage, group)) >= 0:
         _wait_until_seen(place, step, group, patience_seconds)
         found = group.run(partial(_open, place, step, group.world, parts, report), place.progress)
         if others := group.texts(str(found) if isinstance(found, OtherVersionError) else ""):
@@ -77,11 +77,11 @@ def open_newest_good(
     return None
 
 
-def _newest(seen: list[int], damage: Mapping[int, str], all_reduce_max: Reduce) -> int:
+def _newest(seen: list[int], damage: Mapping[int, str], group: RankGroup) -> int:
     """The newest step that any rank sees below those that are damaged; -1 if there is none."""
     limit = min(damage, default=None)
     mine = max((step for step in seen if limit is None or step < limit), default=-1)
-    return int(all_reduce_max(torch.tensor([mine])).item())
+    return int(group.all_reduce_max(torch.tensor([mine])).item())
 
 
 def _wait_until_seen(place: Place, step: int, group: RankGroup, patience_seconds: float) -> None:
@@ -115,7 +115,8 @@ def _open(
         try_again(lambda: place.bring(step, names, folder), what, report)
         if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
             return "; ".join(problems)
-        return CheckpointReader(folder, held.pop_all(), names)
+        manifest = with_spans(manifest, folder, names)
+        return CheckpointReader(folder, held.pop_all(), manifest)
 
 
 def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:

@@ -74,10 +74,6 @@ class Engine(Protocol):
         """The sum of `values` over all ranks, on the CPU."""
         ...
 
-    def all_reduce_max(self, values: Tensor) -> Tensor:
-        """The largest of `values` over all ranks, on the CPU."""
-        ...
-
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies."""
         ...

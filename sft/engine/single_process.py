@@ -95,10 +95,6 @@ class SingleProcessEngine:
         """There is one rank."""
         return values
 
-    def all_reduce_max(self, values: Tensor) -> Tensor:
-        """There is one rank."""
-        return values
-
     def local_state(self) -> dict[str, Shard]:
         """The whole state, flat; see `Engine`."""
         state = {}

@@ -129,11 +129,9 @@ class Zero3Engine:
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.SUM)
-
-    def all_reduce_max(self, values: Tensor) -> Tensor:
-        """The largest over all ranks."""
-        return self._all_reduce(values, dist.ReduceOp.MAX)
+        reduced = values.to(self.device, copy=True)
+        dist.all_reduce(reduced)
+        return reduced.cpu()
 
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state; see `Engine`."""
@@ -207,11 +205,6 @@ class Zero3Engine:
         share = parameter.ds_tensor.numel()
         start = min(self.world.rank * share, parameter.ds_numel)
         return start, min(start + share, parameter.ds_numel)
-
-    def _all_reduce(self, values: Tensor, operation: Any) -> Tensor:
-        reduced = values.to(self.device, copy=True)
-        dist.all_reduce(reduced, operation)
-        return reduced.cpu()
 
 
 def _build_adamw(groups: list[Any], optimizer: OptimizerConfig, on_cpu: bool) -> torch.optim.Optimizer:

@@ -88,8 +88,8 @@ def schedule_plot(run: RunRecords) -> str:
         figure, (top, bottom) = _timeline(run, ["learning rate", "gradient norm"], height_inches=4.4)
         for first, stage in _placed(run):
             colour = _colour(stage.index)
-            xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
-            top.plot(*_thinned(xs, np.array([step.lr for step in stage.steps])), color=colour, **_marker(xs))
+            xs, rates = _curve(first, stage, lambda step: step.lr)
+            top.plot(*_thinned(xs, rates), color=colour, **_marker(xs))
             _draw_steps(bottom, first, stage, lambda step: step.grad_norm, colour, stage.name)
         top.set_ylim(bottom=0)
         top.yaxis.set_major_formatter("{x:.1e}")
@@ -115,17 +115,13 @@ def memory_plot(run: RunRecords) -> str:
     """The most memory that the first rank has held since its stage began, by step; empty where that is not recorded."""
     with matplotlib.rc_context(LOOK):
         figure, (axes,) = _timeline(run, ["peak memory, GiB"], height_inches=3.2)
-        curves: list[Line2D] = []
         for label, colour, value in _PEAKS:
-            of_this: list[Line2D] = []
-            for first, stage in _placed(run):
-                xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
-                ys = np.array([value(step) for step in stage.steps], dtype=float)
-                if np.isfinite(ys).any():
-                    name = "" if of_this else label
-                    of_this += axes.plot(*_thinned(xs, ys), color=colour, linewidth=1.8, label=name, **_marker(xs))
-            curves += of_this
-        if not curves:
+            curves = [_curve(first, stage, value) for first, stage in _placed(run)]
+            recorded = [(xs, ys) for xs, ys in curves if np.isfinite(ys).any()]
+            for number, (xs, ys) in enumerate(recorded):
+                name = "" if number else label
+                axes.plot(*_thinned(xs, ys), color=colour, linewidth=1.8, label=name, **_marker(xs))
+        if not axes.get_legend_handles_labels()[0]:
             return ""
         axes.set_ylim(bottom=0)
         _legend(axes, run)
@@ -230,12 +226,17 @@ def _timeline(run: RunRecords, labels: Sequence[str], height_inches: float) -> t
     return figure, panels
 
 
+def _curve(first: int, stage: StageRecord, value: Callable[[StepMetrics], float]) -> tuple[Floats, Floats]:
+    """A value of each step, at its place in the run."""
+    xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
+    return xs, np.array([value(step) for step in stage.steps], dtype=float)
+
+
 def _draw_steps(
     axes: Axes, first: int, stage: StageRecord, value: Callable[[StepMetrics], float], colour: str, label: str
 ) -> None:
     """A value of each step, light, and smoothed over it."""
-    xs = np.array([first + step.step + 1 for step in stage.steps], dtype=float)
-    ys = np.array([value(step) for step in stage.steps], dtype=float)
+    xs, ys = _curve(first, stage, value)
     if len(xs):
         axes.plot(*_thinned(xs, ys), color=colour, alpha=0.28, linewidth=0.8)
         axes.plot(*_thinned(xs, _smoothed(ys)), color=colour, linewidth=1.8, label=label, **_marker(xs))

@@ -22,7 +22,7 @@ import yaml
 
 from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
-from sft.data.planning.pack_plan import parts_of
+from sft.data.planning.pack_plan import parts_of, steps_of
 from sft.errors import UserError
 from sft.metrics import StepMetrics
 from sft.run_folder import RunFolder, StageFolder
@@ -223,12 +223,10 @@ def _read_plan(path: Path) -> PlanRecord | None:
 
 
 def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
-    first_step = 0
-    for part in parts_of(manifest):
-        num_steps = -(-part.num_packs // manifest["inputs"]["packs_per_step"])
-        if first_step:
-            yield Extension(first_step, num_steps, part.schedule)
-        first_step += num_steps
+    if parts := parts_of(manifest):
+        num_steps = steps_of(manifest).part_steps
+        for i in range(1, len(parts)):
+            yield Extension(sum(num_steps[:i]), num_steps[i], parts[i].schedule)
 
 
 def _read_evaluations(run: RunFolder) -> list[Evaluation]:

@@ -20,7 +20,7 @@ _EXPONENTS: dict[str, np.unsignedinteger[Any]] = {
 }
 """The bits of the exponent, by safetensors' name of the type. Tensors of others are passed over."""
 
-_STRETCH_BYTES = 16 * 1024**2
+_STRETCH_BYTES = 1024**2
 _THREADS = 4
 _MOST_SHOWN = 8
 

@@ -80,10 +80,10 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
             if world.is_first:
                 for note in check_run_folder(run):
                     _say(note)
-                if not run.latest_attempt():
-                    check_values(config.model.path)  # a run that has begun has trained on them
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
                 forget_old_stop(run.stop_file, now_on_file_system(run.path), _say)
+                if not run.latest_attempt():
+                    check_values(config.model.path)  # a run that has begun has trained on them
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all():
             workload, _store, _plans = prepare_workload(config, spread=spread)

@@ -3,7 +3,9 @@
 import torch.distributed as dist
 from torch import Tensor
 
+from sft.checkpoint.rank_group import RankGroup
 from sft.errors import TrainingError, UserError
+from sft.world import World
 
 
 def raise_on_all_ranks(message: str | None, kind: type[UserError] | type[TrainingError] = UserError) -> None:
@@ -12,17 +14,13 @@ def raise_on_all_ranks(message: str | None, kind: type[UserError] | type[Trainin
     Raises:
         UserError: (or `kind`) with the messages of all ranks, each once.
     """
-    messages = [message]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        messages = [None] * dist.get_world_size()
-        dist.all_gather_object(messages, message)
-    found = sorted({text for text in messages if text})
-    if found:
+    world = World(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else World()
+    if found := RankGroup(world, all_reduce_max).texts(message or ""):
         raise kind("\n".join(found), is_everywhere=True)
 
 
 def all_reduce_max(values: Tensor) -> Tensor:
-    """The largest of `values` over all ranks, on the CPU; all ranks call this together, also without an engine."""
+    """The element-wise largest of `values` over all ranks, on the CPU; all ranks call this together."""
     if not dist.is_initialized():
         return values
     reduced = values.to("cuda" if dist.get_backend() == "nccl" else "cpu", copy=True)

@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 
 from sft.atomic_files import write_json
+from sft.checkpoint.rank_group import RankGroup
 from sft.errors import TrainingError
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
+from sft.training.agreement import all_reduce_max
 from sft.training.position import Position
 from sft.training.run_storage import why_unusable
 from sft.world import World
@@ -31,11 +33,17 @@ class Attempt:
     """This start of the job, as one rank sees it."""
 
     number: int
+    world: World
     folder: Path
     events: EventLog
     position: Position = field(default_factory=Position)
     released: threading.Event = field(default_factory=threading.Event)
     """Set before the group of this rank is taken down: what fails from then on is no fault of the program."""
+
+    @property
+    def group(self) -> RankGroup:
+        """The ranks; waiting for their work counts as progress at this rank's position."""
+        return RankGroup(self.world, all_reduce_max, self.position.progress)
 
     def release(self) -> None:
         """Say that this rank is alive, and that its group will now be taken down; from any thread."""
@@ -62,7 +70,7 @@ def begin_attempt(run: RunFolder, world: World) -> Attempt:
     folder = run.attempt(int(number))
     # Where a person finds the process of a rank.
     write_json(folder / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
-    return Attempt(int(number), folder, EventLog(folder, world.rank))
+    return Attempt(int(number), world, folder, EventLog(folder, world.rank))
 
 
 def _make_folder(run: RunFolder, world: World) -> int:

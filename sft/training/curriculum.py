@@ -14,7 +14,6 @@ import torch.distributed as dist
 
 from sft.atomic_files import is_published
 from sft.checkpoint.open_place import stage_place
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.planning.pack_plan import PackPlan
@@ -26,7 +25,7 @@ from sft.evaluation.heldout import HeldoutSet
 from sft.model.weight_files import finder, weight_files
 from sft.progress import Progress
 from sft.run_folder import RunFolder, StageFolder
-from sft.training.agreement import all_reduce_max, raise_on_all_ranks
+from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.peak_memory import reset_peaks
@@ -78,7 +77,7 @@ def run_curriculum(
             plan = PackPlan.open(workload.plans[index])
             if world.is_first:
                 run.sample_answers.unlink(missing_ok=True)  # of a model that is not the last any more
-            _fetch_weights(model_path, world, attempt)
+            _fetch_weights(model_path, attempt)
             attempt.position.enter("load", stage=stage.name, also_counts=_num_collectives)
             reset_peaks(world)
             engine = build(config, stage.optimizer, model_path, world)
@@ -94,24 +93,24 @@ def run_curriculum(
                 dist.barrier()
         if not config.checkpoint.keep_stage_ends:
             # Also of a stage that was finished before: a killed start may have left them.
-            _delete_checkpoints(config, folder, world, attempt)
+            _delete_checkpoints(config, folder, attempt)
         model_path = str(folder.model)
     return True
 
 
-def _delete_checkpoints(config: SftConfig, folder: StageFolder, world: World, attempt: Attempt) -> None:
+def _delete_checkpoints(config: SftConfig, folder: StageFolder, attempt: Attempt) -> None:
     """The first rank deletes a finished stage's checkpoints; the others wait as long as that goes on."""
     attempt.position.enter("delete checkpoints")
-    place = stage_place(config.checkpoint, folder)
+    place = stage_place(config.checkpoint, folder) if attempt.world.is_first else None
 
     def delete() -> None:
-        if world.is_first:
+        if place is not None:
             delete_stage_checkpoints(place, partial(attempt.events.add, "checkpoint"))
 
-    RankGroup(world, all_reduce_max, attempt.position.progress).run(delete, place.progress)
+    attempt.group.run(delete, place.progress if place is not None else Progress())
 
 
-def _fetch_weights(model_path: str, world: World, attempt: Attempt) -> None:
+def _fetch_weights(model_path: str, attempt: Attempt) -> None:
     """Have a model of the Hub on every node: one rank of each fetches it, the others wait as long as that goes on."""
     if Path(model_path).expanduser().is_dir():
         return
@@ -119,10 +118,10 @@ def _fetch_weights(model_path: str, world: World, attempt: Attempt) -> None:
     fetched = Progress()
 
     def fetch() -> None:
-        if world.local_rank == 0:
+        if attempt.world.local_rank == 0:
             weight_files(model_path, finder(model_path, download=True, tell=fetched.tell))
 
-    RankGroup(world, all_reduce_max, attempt.position.progress).run(fetch, fetched)
+    attempt.group.run(fetch, fetched)
 
 
 def _leave_waiting_to_the_watch() -> None:

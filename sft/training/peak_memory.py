@@ -31,8 +31,8 @@ class PeakMemory(NamedTuple):
 
 def reset_peaks(world: World) -> None:
     """Begin to count anew."""
-    # 5: "reset the peak resident set size to the current value" (the kernel's filesystems/proc.rst). In sandboxes that
-    # do not have it, the peak stays that of the process since it began.
+    # 5: "reset the peak resident set size to the current value" (the kernel's filesystems/proc.rst). Where there is
+    # no such file, as in sandboxes, the peak stays that of the process since it began.
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
     if world.on_gpu:
@@ -48,7 +48,8 @@ def read_peaks(world: World) -> PeakMemory:
 
 
 def _resident_gib() -> float:
-    for line in (_PROCESS / "status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / _GIB
+    with suppress(OSError):
+        for line in (_PROCESS / "status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / _GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB

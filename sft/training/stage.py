@@ -5,7 +5,6 @@ exact next step; when `stage.json` is there it is never run again.
 """
 
 import time
-from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -95,14 +94,15 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         ledger = LedgerWriter(folder.ledger, attempt.number)
         ledger.resume(first_step)
 
-    def evaluate(num_done: int) -> None:
-        _evaluate(engine, inputs, _evaluation_name(folder, num_done), stage.name, num_done)
+    def evaluate(num_done: int, again: bool = True) -> None:
+        _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done, again)
 
     if inputs.index == 0 and first_step == 0:
-        _evaluate(engine, inputs, "base", "base", None)
+        _evaluate(engine, inputs, "base", "base")
     if is_multiple(first_step, config.evaluate.every_steps) and first_step < steps.num_steps:
-        _make_up_evaluation(engine, inputs, first_step, evaluate)
-    checkpoints = open_store(engine, place, config.checkpoint, attempt, ledger)
+        # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
+        evaluate(first_step, again=False)
+    checkpoints = open_store(place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
         loader=loader,
@@ -112,7 +112,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint=config.checkpoint,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
-        record=_recorder(inputs, world, loader, schedule, ledger) if ledger else _no_record,
+        record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
         wishes=inputs.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
@@ -123,11 +123,11 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
             return False
     if staging:
         staging.finish(engine)
-    _evaluate(engine, inputs, folder.path.name, stage.name, None)
+    _evaluate(engine, inputs, folder.path.name, stage.name)
     dtype = getattr(torch, config.model.dtype)
     attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, attempt.position.progress, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.group, attempt.number, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -145,40 +145,29 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     return staging
 
 
-def _recorder(
-    inputs: StageInputs, world: World, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter
-) -> StepRecorder:
-    config, folder = inputs.config, inputs.folder
+def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
+    config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, world)
-    return StepRecorder(stage.name, world, loader, schedule, inputs.attempt, ledger, mfu_meter, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, attempt.world)
+    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics, board)
 
 
-def _evaluate(engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None) -> None:
-    folder = RunFolder(inputs.config.run.dir).evaluations
+def _evaluate(
+    engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None = None, again: bool = False
+) -> None:
+    """Measure the model, if the run measures; unless `again`, only where the file is not there."""
     if inputs.heldout is None:
         return
+    folder = RunFolder(inputs.config.run.dir).evaluations
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    is_done = engine.world.is_first and step is None and (folder / f"{file_name}.json").is_file()
-    if engine.all_reduce_max(torch.tensor([float(is_done)])).item():
+    if not again and inputs.attempt.group.any(engine.world.is_first and (folder / f"{file_name}.json").is_file()):
         return
     tell = partial(inputs.attempt.position.enter, "evaluate", step)
     layout = layout_of(inputs.config.train.packing)
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
     if engine.world.is_first:
         write_evaluation(folder, file_name, evaluation)
-
-
-def _make_up_evaluation(engine: Engine, inputs: StageInputs, num_done: int, evaluate: Callable[[int], None]) -> None:
-    """Run the evaluation that was due when the checkpoint was saved, if the attempt ended before it."""
-    path = RunFolder(inputs.config.run.dir).evaluations / f"{_evaluation_name(inputs.folder, num_done)}.json"
-    if engine.all_reduce_max(torch.tensor([float(engine.world.is_first and not path.is_file())])).item():
-        evaluate(num_done)
-
-
-def _evaluation_name(folder: StageFolder, num_done: int) -> str:
-    return f"{folder.path.name}-step-{num_done:08d}"
 
 
 def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:

@@ -37,8 +37,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     """
     attempt.position.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
-    group = _group(engine, attempt)
-    reader = open_newest_good(place, group, report, engine.local_spans())
+    reader = open_newest_good(place, attempt.group, report, engine.local_spans())
     if reader is None:
         return 0, 0
     with reader:
@@ -50,7 +49,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
                 is_everywhere=True,
             )
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
-        engine.load_local_state(_in_step(group, reader.read), num_updates)
+        engine.load_local_state(_in_step(attempt.group, reader.read), num_updates)
     return step, step - num_updates
 
 
@@ -65,9 +64,8 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
     assert start.checkpoints is not None
     attempt.position.enter("load checkpoint")
     place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
-    group, spans = _group(engine, attempt), engine.local_spans()
     try:
-        reader = open_newest_good(place, group, report, spans, only=start.step)
+        reader = open_newest_good(place, attempt.group, report, engine.local_spans(), only=start.step)
     except UserError as error:
         raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
     assert reader is not None, "there is one, or it is damaged"
@@ -77,20 +75,16 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         return reader.read(key, first, last) if is_parameter else torch.zeros(last - first)
 
     with reader:
-        engine.load_local_state(_in_step(group, read), 0)
+        engine.load_local_state(_in_step(attempt.group, read), 0)
 
 
 def open_store(
-    engine: Engine,
-    place: Place,
-    config: CheckpointConfig,
-    attempt: Attempt,
-    ledger: LedgerWriter | None,
+    place: Place, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
 ) -> CheckpointStore:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
     return CheckpointStore(
         place,
-        _group(engine, attempt),
+        attempt.group,
         attempt.number,
         Retention(config.keep_last, config.keep_every_steps),
         config.async_,
@@ -105,12 +99,8 @@ def _in_step(group: RankGroup, read: ReadState) -> ReadState:
 
     def read_in_step(key: str, start: int, stop: int) -> Tensor:
         values = read(key, start, stop)
-        group.all_reduce_max(torch.zeros(1))
+        group.meet()
         group.progress.tell()
         return values
 
     return read_in_step
-
-
-def _group(engine: Engine, attempt: Attempt) -> RankGroup:
-    return RankGroup(engine.world, engine.all_reduce_max, attempt.position.progress)

@@ -15,7 +15,6 @@ from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.peak_memory import read_peaks
 from sft.training.step_exchange import Told
-from sft.world import World
 
 
 class StepRecorder:
@@ -24,7 +23,6 @@ class StepRecorder:
     def __init__(
         self,
         stage: str,
-        world: World,
         loader: StepLoader,
         schedule: StageSchedule,
         attempt: Attempt,
@@ -35,7 +33,6 @@ class StepRecorder:
     ) -> None:
         """`file` takes the metrics' JSON lines, `tensorboard` is the folder of event files."""
         self._stage = stage
-        self._world = world
         self._loader = loader
         self._schedule = schedule
         self._attempt = attempt
@@ -66,7 +63,7 @@ class StepRecorder:
         packs = self._loader.steps.step_packs(step)
         num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
         num_supervised = self._loader.num_supervised_tokens(step)
-        peaks = read_peaks(self._world)
+        peaks = read_peaks(self._attempt.world)
         metrics = StepMetrics(
             stage=self._stage,
             step=step,

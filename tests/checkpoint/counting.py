@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 import torch
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
@@ -108,12 +108,12 @@ class CountedStorage(MemoryFileSystem):
         return bool(super().exists(path, **options))
 
     def put_file(self, lpath: str, rpath: str, *arguments: Any, **options: Any) -> None:
-        self._count("put")
-        self.store[self._strip_protocol(rpath)] = _held(self, rpath, Path(lpath).read_bytes())
+        self.pipe_file(rpath, Path(lpath).read_bytes())
 
     def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
         self._count("put")
-        self.store[self._strip_protocol(path)] = _held(self, path, value)
+        key = self._strip_protocol(path)
+        self.store[key] = MemoryFile(self, key, value)
 
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> bytes:
         self._count("get")
@@ -133,12 +133,6 @@ class CountedStorage(MemoryFileSystem):
     def _count(self, kind: str, times: int = 1) -> None:
         if CountedStorage.counts is not None:
             CountedStorage.counts[kind] += times
-
-
-def _held(files: CountedStorage, path: str, content: bytes) -> Any:
-    from fsspec.implementations.memory import MemoryFile  # noqa: PLC0415
-
-    return MemoryFile(files, files._strip_protocol(path), content)
 
 
 fsspec.register_implementation("counted", CountedStorage, clobber=True)

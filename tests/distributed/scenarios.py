@@ -37,7 +37,7 @@ from sft.model.loading import load_model
 from sft.progress import Progress
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
-from sft.training.agreement import raise_on_all_ranks
+from sft.training.agreement import all_reduce_max, raise_on_all_ranks
 from sft.training.attempt import begin_attempt
 from sft.training.curriculum import _leave_waiting_to_the_watch, _num_collectives, run_curriculum
 from sft.training.lr_schedule import LrSchedule
@@ -105,7 +105,7 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
     place = LocalPlace(folder)
-    reader = open_newest_good(place, RankGroup(engine.world, engine.all_reduce_max), print, engine.local_spans())
+    reader = open_newest_good(place, RankGroup(engine.world, all_reduce_max), print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
@@ -121,7 +121,7 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointStore(
         LocalPlace(folder / "checkpoints"),
-        RankGroup(world, engine.all_reduce_max),
+        RankGroup(world, all_reduce_max),
         attempt=1,
         retention=Retention(keep_last=2),
         asynchronous=True,
@@ -133,7 +133,7 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     assert checkpoints.finish()
     checkpoints.close()
     dtype = getattr(torch, config.model.dtype)
-    export_model(engine, load_tokenizer(config.model), folder / "model", dtype, attempt=1)
+    export_model(engine, load_tokenizer(config.model), folder / "model", dtype, RankGroup(world, all_reduce_max), 1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
     copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
@@ -267,8 +267,8 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
     take_steps(engine, config, build_loader(settings, world), 0, 1)
     note("trained")
     tokenizer, folder = load_tokenizer(config.model), Path(settings["folder"]) / "model"
-    export_model(engine, tokenizer, folder, torch.float32, 1, NotedProgress())
-    most = engine.all_reduce_max(torch.tensor(list(held.values()))).tolist()
+    export_model(engine, tokenizer, folder, torch.float32, RankGroup(world, all_reduce_max, NotedProgress()), 1)
+    most = all_reduce_max(torch.tensor(list(held.values()))).tolist()
     sizes = [parameter.ds_numel for parameter in engine.hf_model.parameters()]
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}
 
@@ -283,7 +283,7 @@ def export_families(settings: dict[str, Any], world: World) -> list[dict[str, An
         engine = Zero3Engine(config, config.stages[0].optimizer, path, world)
         steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
         tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
-        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), attempt=1)
+        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), RankGroup(world, all_reduce_max), 1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})
         engine.close()

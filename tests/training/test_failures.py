@@ -17,6 +17,7 @@ from sft.training.failures import (
 )
 from sft.training.last_words import GONE
 from sft.training.position import Position
+from sft.world import World
 
 
 class Attempts:
@@ -38,7 +39,7 @@ class Attempts:
         for rank, step, error in errors:
             position = Position(stage="broad")
             position.enter("train", step, (2 * step + rank,))
-            record_failure(Attempt(self.number, folder, EventLog(folder, rank), position), error)
+            record_failure(Attempt(self.number, World(rank, ranks), folder, EventLog(folder, rank), position), error)
 
     def reason(self, max_failures: int) -> str | None:
         return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
@@ -129,7 +130,7 @@ def test_an_error_behind_the_end_of_the_group_is_not_the_programs(attempts: Atte
         folder = attempts.run.attempt(attempts.number)
         position = Position(stage="broad")
         position.enter("train", 7)
-        attempt = Attempt(attempts.number, folder, EventLog(folder, 1), position)
+        attempt = Attempt(attempts.number, World(1, 2), folder, EventLog(folder, 1), position)
         attempt.release()
         record_failure(attempt, AssertionError("nothing is set"))
     assert attempts.reason(10) is None

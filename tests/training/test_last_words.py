@@ -10,6 +10,7 @@ from sft.training.attempt import Attempt
 from sft.training.failures import record_failure
 from sft.training.last_words import GONE, NODE, NOT_KNOWN, RAISED, RAY, describe_end, is_lost
 from sft.training.position import Position
+from sft.world import World
 
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.0.0.2]:31338")
 
@@ -25,7 +26,7 @@ class Ended:
     def attempt(self, rank: int) -> Attempt:
         position = Position(stage="broad")
         position.enter("train", 7)
-        return Attempt(1, self.folder, EventLog(self.folder, rank), position)
+        return Attempt(1, World(rank), self.folder, EventLog(self.folder, rank), position)
 
     def failed(self, rank: int, error: Exception = LOST_PEER) -> None:
         record_failure(self.attempt(rank), error)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sft.atomic_files import check_files
-from sft.checkpoint.local_place import checkpoint_path, published_steps
+from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.ledger import LedgerWriter, read_ledger
@@ -23,6 +23,7 @@ from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run
 from sft.world import World
+from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, state_of
 from tests.conftest import SmallRecords
 from tests.forked_ranks import DONE, logs_of, zygote
 from tests.jobs import two_stage_job
@@ -131,9 +132,6 @@ def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
 
 
 def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Path) -> None:
-    from sft.checkpoint.local_place import LocalPlace  # noqa: PLC0415
-    from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, state_of  # noqa: PLC0415
-
     place, numel = LocalPlace(small_disk / "checkpoints"), 400_000
 
     def main(rank: Rank) -> None:

@@ -39,7 +39,7 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
 def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
     engine, place, attempt, config = parts
     assert resume(engine, place, attempt, ABOUT) == (0, 0)
-    store = open_store(engine, place, config.checkpoint, attempt, None)
+    store = open_store(place, config.checkpoint, attempt, None)
     store.save(8, engine.local_state(), {**ABOUT, "num_updates": 5})
     assert store.finish()
     store.close()
@@ -49,7 +49,7 @@ def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
 @pytest.mark.parametrize("other", [{"stage": "words"}, {"plan": {"store": "b", "seed": 1}}])
 def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, Any]) -> None:
     engine, place, attempt, config = parts
-    store = open_store(engine, place, config.checkpoint, attempt, None)
+    store = open_store(place, config.checkpoint, attempt, None)
     store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
     assert store.finish()
     store.close()
