@@ -45,7 +45,7 @@ from sft.ledger import LedgerWriter
 from sft.run_events import EventLog
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
-from sft.training.lr_schedule import LrSchedule
+from sft.training.lr_schedule import LrSchedule, StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.process import quiet_third_parties
 from sft.training.step_exchange import StepExchange, Wished
@@ -135,15 +135,16 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
     engine = Zero3Engine(config, config.stages[0].optimizer, str(model), world)
     store, plan = data_of(world.size * num_steps)
     steps = StepPlan(len(plan), world.size, world.size, 1)
-    loader, schedule = StepLoader(store, plan, steps, world.rank), LrSchedule(config.stages[0].optimizer, num_steps)
+    loader = StepLoader(store, plan, steps, world.rank)
+    schedule = StageSchedule((LrSchedule(config.stages[0].optimizer, num_steps),))
     exchange = StepExchange(engine, steps)
     attempt = Attempt(1, own, EventLog(own, world.rank))
     record = None
     if world.is_first:
         ledger = LedgerWriter(own / "ledger.jsonl", 1)
         ledger.resume(0)
-        metrics = own / "metrics.jsonl"
-        record = StepRecorder("only", loader, schedule, attempt, ledger, MfuMeter("none", world.size), metrics, None)
+        meter, metrics = MfuMeter("none", world), own / "metrics.jsonl"
+        record = StepRecorder("only", world, loader, schedule, attempt, ledger, meter, metrics, None)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def timed(part: str, do: Callable[[], Any]) -> Any:
