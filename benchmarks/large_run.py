@@ -29,7 +29,7 @@ import numpy as np
 import psutil
 import yaml
 
-from sft.atomic_files import fingerprint, publish_folder, write_json
+from sft.atomic_files import fingerprint, publish_folder, write_json, written_aside
 from sft.checkpoint.places import step_name
 from sft.ledger import LedgerEntry, LedgerWriter
 from sft.metrics import StepMetrics
@@ -220,19 +220,17 @@ def metrics_of(step: int, attempt: int, options: argparse.Namespace) -> StepMetr
 
 
 def publish(path: Path, files: dict[str, int], about: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.mkdir(parents=True)
-    for name, num_bytes in files.items():
-        (aside / name).write_bytes(random.Random(name).randbytes(num_bytes))
-    publish_folder(aside, path, about)
+    with written_aside(path, "made") as aside:
+        for name, num_bytes in files.items():
+            (aside / name).write_bytes(random.Random(name).randbytes(num_bytes))
+        publish_folder(aside, path, about)
 
 
 def publish_arrays(path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    aside.mkdir(parents=True)
-    for name, array in arrays.items():
-        np.save(aside / f"{name}.npy", array)
-    publish_folder(aside, path, about)
+    with written_aside(path, "made") as aside:
+        for name, array in arrays.items():
+            np.save(aside / f"{name}.npy", array)
+        publish_folder(aside, path, about)
 
 
 if __name__ == "__main__":

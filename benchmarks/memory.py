@@ -25,10 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sft.config import SftConfig
+from sft.schema import Pack
 from sft.sizing.memory import peak_memory
 from sft.sizing.model_shape import ModelShape, model_shape
 from sft.sizing.setting import Setting
 from sft.sizing.traffic import step_traffic
+from sft.world import World
 
 MIB = 1024**2
 STEPS, SMALL_STEPS = 3, 2
@@ -240,7 +242,6 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
     import torch.distributed as dist  # noqa: PLC0415
 
     from sft.training.process import quiet_third_parties  # noqa: PLC0415
-    from sft.world import World  # noqa: PLC0415
 
     quiet_third_parties()
     torch.set_num_threads(1)
@@ -270,7 +271,7 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
     dist.destroy_process_group()
 
 
-def train(case: Case, folder: Path, model: str, world: Any, num_steps: int) -> dict[str, float]:
+def train(case: Case, folder: Path, model: str, world: World, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
     from sft.data.collate import collate  # noqa: PLC0415
     from sft.engine.start import start_engine  # noqa: PLC0415
@@ -307,8 +308,6 @@ def train(case: Case, folder: Path, model: str, world: Any, num_steps: int) -> d
 
 def random_packs(case: Case, shape: ModelShape, rng: np.random.Generator) -> list[Any]:
     """Full packs of segments of 256 tokens, all supervised that can be."""
-    from sft.schema import Pack  # noqa: PLC0415
-
     packs = []
     for i in range(case.micro):
         bounds = np.arange(0, case.pack_len + 1, min(SEGMENT_LEN, case.pack_len))

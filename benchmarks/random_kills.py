@@ -18,15 +18,12 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-from recovery import ROOT, build_config, metrics, wait_for
+from recovery import build_config, metrics, prepare, start_training, wait_for
 
 from sft.atomic_files import MANIFEST
 from sft.run_folder import RunFolder
@@ -64,14 +61,8 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[RunFolder, list[fl
     content = build_config(options, folder)
     content["checkpoint"] = {"every_steps": options.every_steps, "keep_last": 10_000}
     content["cluster"] |= {"max_failures": -1}
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
-    sft = [sys.executable, "-m", "launcher"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
-    subprocess.run([*sft, "prepare", str(config)], check=True, capture_output=True, env=environment, timeout=600)
     run, rng, kills = RunFolder(folder / "run"), random.Random(options.seed), []
-    with (folder / "log").open("wb") as log:
-        driver = subprocess.Popen([*sft, "train", str(config)], stdout=log, stderr=log, env=environment)
+    driver = start_training(prepare(content, folder))
     try:
         for attempt in range(1, options.kills + 1):
             back = wait_for(run, lambda line, attempt=attempt: line["attempt"] == attempt)

@@ -29,6 +29,8 @@ from sft.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 EVERY_STEPS = 20
+SFT = (sys.executable, "-m", "launcher")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
 
 
 def main() -> None:
@@ -50,15 +52,10 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "config.yaml"
-        config.write_text(yaml.safe_dump(build_config(options, Path(folder))))
-        sft = [sys.executable, "-m", "launcher"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
         run = RunFolder(Path(folder) / "run")
-        subprocess.run([*sft, "prepare", str(config)], check=True, capture_output=True, env=environment, timeout=600)
+        config = prepare(build_config(options, Path(folder)), Path(folder))
         started = time.time()
-        with (Path(folder) / "log").open("wb") as log:
-            driver = subprocess.Popen([*sft, "train", str(config)], stdout=log, stderr=log, env=environment)
+        driver = start_training(config)
         try:
             cold_start = wait_for(run, lambda m: True) - started
             # Behind a published checkpoint.
@@ -70,8 +67,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             same_size = load_seconds(run, 2)
             run.stop_file.touch()
             assert driver.wait(300) == 3
-            alone = subprocess.Popen([*sft, "train", str(config), "cluster.workers=1"], stdout=subprocess.DEVNULL,
-                                     env=environment)  # fmt: skip
+            alone = start_training(config, "cluster.workers=1")
             try:
                 wait_for(run, lambda m: m["attempt"] == 3)
                 run.stop_file.touch()
@@ -97,6 +93,20 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             "load by 1 rank, s": load_seconds(run, 3),
             "bytes a parameter": num_bytes / num_parameters,
         }
+
+
+def prepare(content: dict[str, Any], folder: Path) -> Path:
+    """Write a job's config into the folder, and prepare its data; returns where the config is."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(content))
+    subprocess.run([*SFT, "prepare", str(config)], check=True, capture_output=True, env=ENVIRONMENT, timeout=600)
+    return config
+
+
+def start_training(config: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """`sft train`, which writes to the file `log` beside its config."""
+    with config.with_name("log").open("ab") as log:
+        return subprocess.Popen([*SFT, "train", str(config), *overrides], stdout=log, stderr=log, env=ENVIRONMENT)
 
 
 def build_config(options: argparse.Namespace, folder: Path) -> dict[str, Any]:

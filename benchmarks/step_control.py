@@ -18,9 +18,11 @@ import argparse
 import gc
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections import defaultdict
@@ -88,21 +90,24 @@ def run_group(num_ranks: int, options: argparse.Namespace, folder: Path) -> dict
     own = folder / f"{num_ranks}"
     own.mkdir()
     pids = [os.fork() or run_rank(rank, num_ranks, options.steps, folder, own) for rank in range(num_ranks)]
-    left, deadline, failed = set(pids), time.monotonic() + options.seconds, False
+    left = set(pids)
+    late = threading.Timer(options.seconds, kill, (left,))
+    late.start()
     while left:
-        for pid in list(left):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                left.remove(pid)
-                failed |= status != 0
-        if failed or time.monotonic() > deadline:
-            for pid in left:
-                os.kill(pid, 9)
-        time.sleep(0.05)
+        pid, status = os.wait()
+        left.discard(pid)
+        if status:
+            kill(left)
+    late.cancel()
     if not (own / "found.json").is_file():
         raise SystemExit(f"{num_ranks} ranks did not come to the end")
     parts: dict[str, tuple[float, float]] = json.loads((own / "found.json").read_text())
     return parts
+
+
+def kill(pids: set[int]) -> None:
+    for pid in list(pids):
+        os.kill(pid, signal.SIGKILL)
 
 
 def run_rank(rank: int, num_ranks: int, num_steps: int, folder: Path, own: Path) -> int:
@@ -139,36 +144,33 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
     if world.is_first:
         ledger = LedgerWriter(own / "ledger.jsonl", 1)
         ledger.resume(0)
-        metrics = own / "metrics.jsonl"
-        record = StepRecorder("only", loader, schedule, attempt, ledger, MfuMeter("none", world), metrics, None)
+        meter, metrics = MfuMeter("none", world), own / "metrics.jsonl"
+        record = StepRecorder("only", loader, schedule, attempt, ledger, meter, metrics, None)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def timed(part: str, do: Callable[[], Any]) -> Any:
-        dist.barrier()
         cpu, wall = time.process_time(), time.perf_counter()
         result = do()
         found[part].append((time.process_time() - cpu, time.perf_counter() - wall))
         return result
 
+    def timed_together(part: str, do: Callable[[], Any]) -> Any:
+        dist.barrier()
+        return timed(part, do)
+
     # One step is not counted: what is loaded late, and the first meeting of all pairs of ranks.
     for step in range(num_steps):
         batches = loader.micro_batches(step)
         num_supervised, lr = loader.num_supervised_tokens(step), schedule(step)
-        result = timed("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
-        told = timed("exchange", lambda b=batches: exchange(b, Wished()))
+        result = timed_together("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
+        told = timed_together("exchange", lambda b=batches: exchange(b, Wished()))
         alone = torch.zeros(4 + world.size + len(told.slots), dtype=torch.int64)
-        timed("all-reduce", lambda v=alone: engine.all_reduce_sum(v))
-        timed("agree", lambda: attempt.group.wait_for_all(lambda _: False, Progress()))
+        timed_together("all-reduce", lambda v=alone: engine.all_reduce_sum(v))
+        timed_together("agree", lambda: attempt.group.wait_for_all(lambda _: False, Progress()))
         if record is not None:
             keep = (step, result, told, 1.0, 0.0)
-            timed_alone(found, "record", lambda keep=keep: record(*keep))
+            timed("record", lambda keep=keep: record(*keep))
     return {part: values[1:] for part, values in found.items()}
-
-
-def timed_alone(found: dict[str, list[tuple[float, float]]], part: str, do: Callable[[], Any]) -> None:
-    cpu, wall = time.process_time(), time.perf_counter()
-    do()
-    found[part].append((time.process_time() - cpu, time.perf_counter() - wall))
 
 
 def config_of(world: World, num_steps: int, model: Path, own: Path) -> SftConfig:

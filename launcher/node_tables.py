@@ -6,11 +6,10 @@ from rich.table import Table
 
 from launcher.durations import duration
 from sft.sizing.communication import Communication
+from sft.sizing.fit import GIB
 from sft.sizing.forecast import Forecast, StageForecast
 from sft.sizing.goodput import FailureCosts
 from sft.sizing.intervals import Interval
-
-_GIB = 1024**3
 
 
 def network_lines(forecast: Forecast) -> list[str]:
@@ -57,7 +56,7 @@ def _failures_line(costs: FailureCosts) -> str:
 def _network_line(stage: StageForecast, network: Communication, is_one_of_many: bool) -> str:
     name = f"network, stage {stage.name}" if is_one_of_many else "network"
     without, with_hpz = (network.reducing + gathering for gathering in (network.gathering, network.gathering_with_hpz))
-    used = ", which the config asks for" if network.has_hpz else f", {network.hpz_bytes / _GIB:,.1f} GiB more a worker"
+    used = ", which the config asks for" if network.has_hpz else f", {network.hpz_bytes / GIB:,.1f} GiB more a worker"
     busy = (
         f"{name}: gathering parameters and reducing gradients takes {without:,.2f} s of a step between the nodes, "
         f"{with_hpz:,.2f} s with hpZ{used}"

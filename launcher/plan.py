@@ -7,6 +7,7 @@ the model's config.json and what `sft prepare` has left, and imports no torch.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sft.data.planning.budget import budget_in_words
 from sft.job_config import JobConfig
 from sft.sizing.forecast import Forecast, Hardware, forecast
 from sft.sizing.nodes import Nodes
@@ -54,21 +55,19 @@ def plan_job(job: JobConfig) -> JobPlan:
     for i, stage in enumerate(job.sft.stages):
         steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, train.micro_packs)
         num_slots = steps.micro_batches_per_step * train.micro_packs * workers
-        budget = {k: v for k, v in stage.budget.model_dump().items() if v is not None}
         length = job.sft.pack_len_tokens(i)
         stages.append(
             StageRequest(
                 stage.name,
-                ", ".join(f"{value:,} {kind.replace('_', ' ')}" for kind, value in budget.items()),
+                budget_in_words(stage.budget.model_dump()),
                 length,
                 length * train.packs_per_step,
                 steps.micro_batches_per_step,
                 num_slots - train.packs_per_step,
             )
         )
-    least = cluster.workers if isinstance(cluster.workers, int) else cluster.workers[0]
-    cpus = workers * cluster.cpus_per_worker
-    return JobPlan(least, workers, cpus, int(workers * cluster.gpus_per_worker), train.packs_per_step, tuple(stages))
+    cpus, gpus = workers * cluster.cpus_per_worker, int(workers * cluster.gpus_per_worker)
+    return JobPlan(cluster.min_workers, workers, cpus, gpus, train.packs_per_step, tuple(stages))
 
 
 def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:

@@ -12,10 +12,10 @@ from launcher.node_tables import failure_parts, network_lines
 from launcher.plan import JobPlan, StageRequest
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.tables import mixture_table, short_count
+from sft.sizing.fit import GIB
 from sft.sizing.forecast import Forecast, StageForecast, WorkerForecast
 from sft.sizing.storage import Storage
 
-_GIB = 1024**3
 _UNKNOWN = "–"
 
 
@@ -84,7 +84,7 @@ def _stage_table(stages: Iterable[StageForecast]) -> Table:
             _UNKNOWN if stage.step_seconds is None else f"{most}{stage.step_seconds:,.2f} s",
             _UNKNOWN if stage.seconds is None else most + duration(stage.seconds),
             _UNKNOWN if stage.cost is None else f"{most}{stage.cost:,.0f}",
-            _UNKNOWN if stage.traffic is None else f"{sum(stage.traffic) / _GIB:,.1f}",
+            _UNKNOWN if stage.traffic is None else f"{sum(stage.traffic) / GIB:,.1f}",
         )
     return table
 
@@ -130,7 +130,7 @@ def _change_table(worker: WorkerForecast) -> Table:
         enough = worker.capacity is not None and change.num_bytes <= worker.capacity
         verdict = Text("fits", style="green") if enough else Text("not enough", style="yellow")
         setting = Text(change.setting, overflow="fold")
-        table.add_row(setting, f"{change.num_bytes / _GIB:,.1f}", verdict, change.price)
+        table.add_row(setting, f"{change.num_bytes / GIB:,.1f}", verdict, change.price)
     if all(change.num_bytes > (worker.capacity or 0) for change in worker.changes):
         table.caption = "None is enough alone: several together, a GPU with more memory, or a smaller model."
     return table
@@ -153,7 +153,7 @@ def _disk_line(storage: Storage) -> str:
 
 
 def _add_bytes(table: Table, name: str, sizes: Iterable[int | None], style: str = "") -> None:
-    shown = [_UNKNOWN if size is None else f"{size / _GIB:,.2f}" for size in sizes]
+    shown = [_UNKNOWN if size is None else f"{size / GIB:,.2f}" for size in sizes]
     if any(text not in (_UNKNOWN, "0.00") for text in shown):
         table.add_row(name, *shown, style=style)
 
@@ -178,4 +178,4 @@ def _count(number: int | None) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:,.1f} GiB"
+    return f"{size / GIB:,.1f} GiB"

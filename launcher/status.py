@@ -6,12 +6,12 @@ from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.run_status import RunStatus, RunWatcher, StageStatus
 
@@ -60,9 +60,9 @@ def draw(status: RunStatus) -> RenderableType:
     """The state as a person reads it."""
     color = _COLORS.get(status.state, "yellow")
     ranks = f", attempt {status.attempt} with {status.num_ranks} ranks" if status.num_ranks else ""
-    head = f"[bold]{escape(status.name)}[/]  [{color}]{status.state}[/]{ranks}"
-    detail = f"[dim]{escape(status.detail)}[/]" if status.detail else ""
-    return Group(*(Text.from_markup(text) for text in (head, detail) if text), "", _stages(status), _facts(status))
+    head = styled(f"[bold]{{}}[/]  [{color}]{{}}[/]{{}}", status.name, status.state, ranks)
+    detail = [Text(status.detail, style="dim")] if status.detail else []
+    return Group(head, *detail, "", _stages(status), _facts(status))
 
 
 def _stages(status: RunStatus) -> Padding:
@@ -75,7 +75,7 @@ def _stages(status: RunStatus) -> Padding:
         total = stage.num_steps or 0
         bar = ProgressBar(total=max(total, 1), completed=stage.num_done, width=20)
         steps = f"{stage.num_done:,}/{total:,}" if total else "not planned"
-        table.add_row(escape(stage.name), bar, steps, *_measured(stage))
+        table.add_row(stage.name, bar, steps, *_measured(stage))
     return Padding(table, (0, 0, 1, 0))
 
 
@@ -96,14 +96,14 @@ def _facts(status: RunStatus) -> Table:
         facts.add_row("last step", f"{duration(status.last_step_age_seconds)} ago")
     if saved := status.checkpoint:
         age = "" if saved.age_seconds is None else f", {duration(saved.age_seconds)} ago"
-        facts.add_row("checkpoint", f"step {saved.step:,} of {escape(saved.stage)}{age}")
+        facts.add_row("checkpoint", f"step {saved.step:,} of {saved.stage}{age}")
         facts.add_row("", Text(saved.where, style="dim"))
     if status.state == "running" and (status.num_ranks or 0) > 1:
         facts.add_row("slowest rank", _straggler(status))
     facts.add_row("restarts", str(len(status.restarts)))
     for restart in status.restarts[-_NUM_RESTARTS:]:
         moment = "" if restart.time != restart.time else datetime.fromtimestamp(restart.time).strftime("%d %b %H:%M:%S")
-        facts.add_row("", f"[dim]{moment}[/]  attempt {restart.attempt}: {escape(restart.why)}")
+        facts.add_row("", styled("[dim]{}[/]  attempt {}: {}", moment, restart.attempt, restart.why))
     counted = [f"{n} {_EVENT_WORDS[kind]}" for kind, n in status.num_events.items() if kind in _EVENT_WORDS]
     if counted:
         facts.add_row("seen", ", ".join(counted))
@@ -114,4 +114,4 @@ def _straggler(status: RunStatus) -> str:
     found = status.straggler
     if found is None or found.slowdown < _NOTABLE_SLOWDOWN:
         return "none stands out"
-    return f"rank {found.rank} on {escape(found.node)}: {found.slowdown:.2f} × the time of the median"
+    return f"rank {found.rank} on {found.node}: {found.slowdown:.2f} × the time of the median"

@@ -2,8 +2,7 @@
 
 Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. A field that is
 no input of the token store, or that may be another when a run goes on, says so with a mark of `sft.config_effects`.
-Nothing here touches the machine, and nothing
-imports torch or Ray: a laptop can plan a job of many nodes.
+Nothing here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
 """
 
 from pathlib import Path

@@ -43,13 +43,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def override(content: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """The config with `section.field=value` assignments put in; a list item is named by number or by its name."""
-    return read_overrides(content, assignments)[0]
-
-
 def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The config with assignments put in, and for the path of each place that was changed its assignment."""
+    """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
+
+    Returns:
+        The config, and for the path of each place that was changed its assignment.
+    """
     result: dict[str, Any] = _without(content, ())
     given = {}
     for assignment in assignments:

@@ -70,6 +70,11 @@ class ClusterConfig(Section):
     """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 
     @property
+    def min_workers(self) -> int:
+        """The fewest workers that the job goes on with."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
     def max_workers(self) -> int:
         """The most workers that the job will have."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
@@ -188,9 +193,9 @@ _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
 
 def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
     problems = []
-    if not isinstance(cluster.workers, int) and cluster.workers[0] > cluster.workers[1]:
+    if cluster.min_workers > cluster.max_workers:
         rule = "the least number of workers is larger than the most"
-        problems.append(Problem("cluster.workers", list(cluster.workers), rule, "exchange the two"))
+        problems.append(Problem("cluster.workers", _given(cluster), rule, "exchange the two"))
     if cluster.gpus_per_worker not in (0, 1):
         rule = "a worker drives one GPU, or none"
         problems.append(
@@ -199,25 +204,29 @@ def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
     return problems
 
 
+def _given(cluster: ClusterConfig) -> int | list[int]:
+    """The number of workers as it stands in the file."""
+    return cluster.workers if isinstance(cluster.workers, int) else list(cluster.workers)
+
+
 def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
     """`deepspeed` is the section as it was given; what is wrong with it by itself is said elsewhere."""
     size = deepspeed.get("hpz_partition_size", 1) if isinstance(deepspeed, dict) else 1
-    workers = (cluster.workers,) if isinstance(cluster.workers, int) else cluster.workers
-    if not isinstance(size, int) or size < 1 or not any(number % size for number in workers):
+    least, most = cluster.min_workers, cluster.max_workers
+    if not isinstance(size, int) or size < 1 or not (least % size or most % size):
         return []
-    rule = f"so many workers share a copy of the parameters, and {' to '.join(map(str, workers))} do not divide by it"
+    workers = most if least == most else f"{least} to {most}"
+    rule = f"so many workers share a copy of the parameters, and {workers} do not divide by it"
     way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
     return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
 
 
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:
     problems = []
-    workers = (cluster.workers,) if isinstance(cluster.workers, int) else cluster.workers
-    if any(number % slurm.workers_per_node for number in workers):
+    if cluster.min_workers % slurm.workers_per_node or cluster.max_workers % slurm.workers_per_node:
         rule = f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and whole nodes are asked for"
         way_out = f"choose multiples of {slurm.workers_per_node}, or another slurm.workers_per_node"
-        given = cluster.workers if isinstance(cluster.workers, int) else list(cluster.workers)
-        problems.append(Problem("cluster.workers", given, rule, way_out))
+        problems.append(Problem("cluster.workers", _given(cluster), rule, way_out))
     limit = slurm.time_limit_minutes
     if limit is not None and slurm.signal_before_end_seconds >= 60 * limit:
         rule = f"the time limit is {60 * limit} seconds (slurm.time_limit_minutes: {limit})"

@@ -1,14 +1,14 @@
 """Whether a folder is a run's, or may become one: nobody's files are overwritten.
 
-A run's folder has a `manifest.json` of ours, which is the first file that is written there. A folder without it may
-become a run's if it is empty, or if nothing of ours would be called like anything of its own.
+A run's folder has a `manifest.json` of ours, which is the first file that is written there but for the lock. A folder
+without it may become a run's if it is empty, or if nothing of ours would be called like anything of its own.
 """
 
-import json
 import os
 import stat
 from pathlib import Path
 
+from sft.atomic_files import read_json
 from sft.errors import UserError
 from sft.run_folder import RunFolder, StageFolder
 
@@ -18,7 +18,7 @@ _MOST_SHOWN = 5
 def is_claimed(run: RunFolder) -> bool:
     """Whether this is the folder of a run."""
     try:
-        manifest = json.loads(run.manifest.read_text(encoding="utf-8"))
+        manifest = read_json(run.manifest)
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and isinstance(manifest.get("versions"), dict)

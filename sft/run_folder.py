@@ -2,7 +2,7 @@
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
     tensorboard/ · driver.lock · ray.log
-RUN_DIR/evaluations/ base.json, 0-broad.json
+RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
     {controller,nodes,driver}.events.jsonl
@@ -123,6 +123,11 @@ class RunFolder:
     def evaluations(self) -> Path:
         """Held-out loss by task: `base.json`, then one file for each stage."""
         return self.path / "evaluations"
+
+    @property
+    def heldout_packs(self) -> Path:
+        """The plan of the held-out examples that are measured."""
+        return self.evaluations / "packs"
 
     @property
     def sample_answers(self) -> Path:

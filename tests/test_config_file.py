@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from sft.config import SftConfig
-from sft.config_file import ConfigError, build_config, dump_config, override, quote_overrides, read_overrides, read_yaml
+from sft.config_file import ConfigError, build_config, dump_config, quote_overrides, read_overrides, read_yaml
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
 
@@ -146,6 +146,10 @@ LEAST: dict[str, Any] = {
 
 # Mappings whose keys the user makes up.
 FREE = ("columns", "texts", "weights", "replay", "extra", "mixtures")
+
+
+def override(content: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    return read_overrides(content, assignments)[0]
 
 
 def problems_of(content: Any) -> list[Problem]:

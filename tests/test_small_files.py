@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 
 from launcher.cli import main
 from launcher.layout_check import find_layout
-from sft.config_file import override, read_yaml
+from sft.config_file import read_overrides, read_yaml
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.model_sizes import ImpossibleSizesError, check_sizes
@@ -102,7 +102,7 @@ def test_aliases_that_are_written_out_are_read(tmp_path: Path) -> None:
 )
 def test_an_override_of_nothing_is_one_short_message(assignment: str) -> None:
     with pytest.raises(UserError) as refused:
-        override({"stages": [{"name": "s"}]}, [assignment])
+        read_overrides({"stages": [{"name": "s"}]}, [assignment])
     assert len(str(refused.value)) < 400
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from sft.checkpoint.local_place import LocalPlace
 from sft.checkpoint.places import Place
-from sft.checkpoint.remote_place import RemotePlace
 from sft.config import CheckpointConfig
 from sft.run_folder import StageFolder
 
@@ -30,5 +29,7 @@ def open_place(location: str | Path) -> Place:
         UserError: the URL cannot be used.
     """
     if isinstance(location, str) and "://" in location and not location.startswith("file://"):
+        from sft.checkpoint.remote_place import RemotePlace  # noqa: PLC0415  (every command starts sooner without fsspec)
+
         return RemotePlace(location)
     return LocalPlace(Path(str(location).removeprefix("file://")))

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import yaml
 
-from sft.atomic_files import MANIFEST, now_on_file_system, read_json
+from sft.atomic_files import MANIFEST, is_published, now_on_file_system, read_json
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
 from sft.errors import UserError
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, read_events
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
@@ -110,8 +110,10 @@ class RunWatcher:
         run, attempt = self._run, self._run.latest_attempt()
         for tail in self._tails.values():
             tail.read_new()
-        stages = self._read_stages()
-        state, detail = self._read_state(attempt, stages)
+        # Of each stage that is planned, what its newest plan says.
+        plans = [read_json(f.packs / MANIFEST) if is_published(f.packs) else None for f in self._folders.values()]
+        stages, now = self._read_stages(plans), self._now()
+        state, detail = self._read_state(attempt, stages, now)
         trained = [(name, tail) for name, tail in self._tails.items() if tail.last is not None]
         current = trained[-1] if trained else None
         last = current[1].last if current else None
@@ -125,26 +127,27 @@ class RunWatcher:
             attempt=attempt,
             num_ranks=int(read_json(began)["world_size"]) if began.is_file() else None,
             stages=stages,
-            seconds_left=_whole_time_left(stages, [self._num_tokens(f) for f in self._folders.values()]),
+            seconds_left=_whole_time_left(stages, [plan and int(plan["num_tokens"]) for plan in plans]),
             last_step_age_seconds=time.time() - last.time if last else None,
-            checkpoint=self._read_checkpoint(),
+            checkpoint=self._read_checkpoint(now),
             straggler=self._read_straggler(current[1]) if current and state == "running" else None,
             restarts=self._read_restarts(attempt),
             num_events={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
         )
 
-    def _read_stages(self) -> tuple[StageStatus, ...]:
+    def _read_stages(self, plans: Sequence[Any]) -> tuple[StageStatus, ...]:
         stages = []
-        for name, folder in self._folders.items():
+        for (name, folder), plan in zip(self._folders.items(), plans, strict=True):
             tail, is_complete = self._tails[name], folder.complete.is_file()
+            num_steps = plan and int(plan["num_steps"])
             if (last := tail.last) is None:
-                stages.append(StageStatus(name, 0, self._num_steps(folder), is_complete))
+                stages.append(StageStatus(name, 0, num_steps, is_complete))
                 continue
             stages.append(
                 StageStatus(
                     name,
                     tail.num_done,
-                    self._num_steps(folder) or last.num_steps,
+                    num_steps or last.num_steps,
                     is_complete,
                     last.loss,
                     tail.step_seconds,
@@ -156,9 +159,9 @@ class RunWatcher:
             )
         return tuple(stages)
 
-    def _read_state(self, attempt: int, stages: Sequence[StageStatus]) -> tuple[State, str]:
+    def _read_state(self, attempt: int, stages: Sequence[StageStatus], now: float) -> tuple[State, str]:
         held = read_holder(self._run.lock)
-        if held is not None and held.is_alive(self._now()):
+        if held is not None and held.is_alive(now):
             return "running", held.who
         if all(stage.is_complete for stage in stages):
             return "finished", ""
@@ -179,13 +182,13 @@ class RunWatcher:
         except OSError:
             return time.time()
 
-    def _read_checkpoint(self) -> CheckpointStatus | None:
+    def _read_checkpoint(self, now: float) -> CheckpointStatus | None:
         for name, folder in reversed(self._folders.items()):
             place = stage_place(self._checkpoint, folder)
             steps = [step for step in place.steps() if place.is_published(step)]
             if steps:
                 manifest = Path(place.where(steps[-1])) / MANIFEST
-                age = self._now() - manifest.stat().st_mtime if manifest.is_file() else None
+                age = now - manifest.stat().st_mtime if manifest.is_file() else None
                 return CheckpointStatus(name, steps[-1], place.where(steps[-1]), age)
         return None
 
@@ -221,21 +224,6 @@ class RunWatcher:
                 return events
             self._ended_events[attempt] = events
         return self._ended_events[attempt]
-
-    @staticmethod
-    def _num_steps(folder: StageFolder) -> int | None:
-        plan = _read_plan(folder.packs)
-        return int(plan["num_steps"]) if plan else None
-
-    @staticmethod
-    def _num_tokens(folder: StageFolder) -> int | None:
-        plan = _read_plan(folder.packs)
-        return int(plan["num_tokens"]) if plan else None
-
-
-def _read_plan(folder: Path) -> Any:
-    path = folder / "manifest.json"
-    return read_json(path) if path.is_file() else None
 
 
 def _whole_time_left(stages: Sequence[StageStatus], num_tokens: Sequence[int | None]) -> float | None:

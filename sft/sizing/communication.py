@@ -9,9 +9,9 @@ As DeepSpeed runs it, only the first gathering of a parameter in a step crosses 
 the update makes the copy stale, stays in the node.
 """
 
-import math
 from typing import NamedTuple
 
+from sft.sizing.memory import split
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.nodes import Nodes
 from sft.sizing.setting import Setting
@@ -55,5 +55,5 @@ def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, no
         min(once, traffic.gathered) / bandwidth,
         traffic.reduced / bandwidth,
         setting.num_copy_ranks > 1,
-        math.ceil(setting.numbers.num_bytes * shape.num_parameters / nodes.workers_per_node),
+        setting.numbers.num_bytes * split(shape.num_held, nodes.workers_per_node),
     )

@@ -36,8 +36,7 @@ class Hardware(NamedTuple):
     expected_mfu: float
     """The part of the GPUs' arithmetic that is used."""
     price_per_gpu_hour: float | None
-    nodes: Nodes | None = None
-    """None where nothing is known of them."""
+    nodes: Nodes
 
 
 class Model(NamedTuple):
@@ -138,10 +137,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
     findings += _hardware_findings(config, shape, hardware)
-    nodes, failures = hardware.nodes, None
-    if nodes is not None:
-        findings += _node_findings(nodes, hardware.max_workers)
-        failures = failure_costs(storage, config.checkpoint, hardware.max_workers, nodes)
+    findings += _node_findings(hardware.nodes, hardware.max_workers)
+    failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
     if failures is not None:
         stages = tuple(
             stage._replace(intervals=compare_intervals(failures, config.checkpoint, stage.step_seconds, stage.seconds))
@@ -166,8 +163,7 @@ def _forecast_stage(
         steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.micro_packs)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
-        if hardware.nodes is not None:
-            communication = step_communication(shape, setting, traffic, hardware.nodes)
+        communication = step_communication(shape, setting, traffic, hardware.nodes)
         of_a_step = counts or _full_packs(config, index, train.packs_per_step)
         flops = training_flops(shape, of_a_step) / ((num_steps or 1) if counts else 1)
         arithmetic_seconds = step_seconds = _seconds(config, hardware, flops)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.atomic_files import DamagedError, is_published, read_manifest
+from sft.atomic_files import DamagedError, is_published
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import differences, planned_inputs, stage_inputs
@@ -53,12 +53,12 @@ def read_planned(config: SftConfig, num_workers: int) -> Planned:
         planned = None
         try:
             if is_published(folder):
-                store = _open_store(config, read_manifest(folder)["inputs"]["store"])
-                changed = _changed(config, i, PackPlan.open(folder), store)
+                plan = PackPlan.open(folder)
+                store = _open_store(config, plan.manifest["inputs"]["store"])
+                changed = _changed(config, i, plan, store)
                 if changed:
                     notes.append(f"stage {stage.name}: {folder} was planned with other settings: {'; '.join(changed)}")
                 else:
-                    plan = PackPlan.open(folder)
                     planned = _read_stage(plan, store, rows_of_stage(config, i, plan, store, num_workers))
                     store_bytes = sum(about["num_bytes"] for about in store.manifest["files"].values())
         except (DamagedError, OSError, UserError) as error:

@@ -49,7 +49,7 @@ class Setting(NamedTuple):
     copies_checkpoint: bool
     """A checkpoint is written from a copy in host memory."""
     buckets: Buckets
-    num_copy_ranks: int = 1
+    num_copy_ranks: int
     """Workers that share a copy of the parameters, beside what is split over all (hpZ); 1: there is none."""
 
     @classmethod

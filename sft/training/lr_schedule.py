@@ -37,7 +37,7 @@ class StageSchedule:
     def of(cls, optimizer: OptimizerConfig, plan: PackPlan) -> "StageSchedule":
         """That of a plan; what it says of its parts goes before what the config says now."""
         rates = [optimizer.model_copy(update=dict(part.schedule)) for part in plan.parts] or [optimizer]
-        return cls(tuple(map(LrSchedule, rates, plan.steps(1, 1).part_steps)))
+        return cls(tuple(map(LrSchedule, rates, plan.steps().part_steps)))
 
     @property
     def num_steps(self) -> int:

@@ -19,6 +19,7 @@ from sft.atomic_files import write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import affects, completed
 from sft.data.planning.extension import SCHEDULE_FIELDS
+from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
@@ -26,8 +27,6 @@ from sft.url_secrets import hide_secrets
 
 _FOUND_IN_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
 """What these lead to is in the fingerprint of the data, to which a stage's plan is held."""
-
-_MAX_SHOWN_CHARS = 60
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 """What computes beside this program."""
@@ -80,9 +79,9 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
         # The same model, which lies elsewhere: its stage was extended since, or its run has moved.
         changed = [difference for difference in changed if difference[0] != "model.path"]
     if changed:
-        lines = "\n".join(f"  {where}: was {_shown(before)}, now {_shown(now)}" for where, before, now in changed)
+        lines = [f"  {where}: was {shown_value(before)}, now {shown_value(now)}\n" for where, before, now in changed]
         raise UserError(
-            f"{run.path} holds a run with another config:\n{lines}\n"
+            f"{run.path} holds a run with another config:\n{''.join(lines)}"
             "Set these back to resume it, or give run.dir a new folder to start another. A run may be extended: by "
             "stages behind those that have trained, and by a larger budget of the last of these, with a learning rate "
             "for what is added."
@@ -170,8 +169,3 @@ def _compare(value: Any, before: Any, now: Any, where: str) -> Iterator[Differen
 def _is_found_in_source(where: str) -> bool:
     found = re.fullmatch(r"data\.sources\.\d+\.(\w+)", where)
     return found is not None and found[1] in _FOUND_IN_SOURCES
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[: _MAX_SHOWN_CHARS - 1]}…"

@@ -90,5 +90,5 @@ def prepare_workload(
         )
         heldout = plan_heldout(config, store)
         write_run_record(config)
-    path = run.evaluations / "packs" if heldout is not None else None
+    path = heldout.path if heldout is not None else None
     return Workload(store.path, path, tuple(plan.path for plan in plans)), store, plans

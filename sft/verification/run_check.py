@@ -127,7 +127,7 @@ def _list_artifacts(
     run: RunFolder, config: SftConfig, stages: Sequence[_Stage], stores: Mapping[Path, Path]
 ) -> list[Artifact]:
     folders = [("token store", path) for path in sorted(set(stores.values()))]
-    folders.append(("plan of what is held out", run.evaluations / "packs"))
+    folders.append(("plan of what is held out", run.heldout_packs))
     checkpoints = []
     for stage, (folder, place, steps_saved, _, _) in zip(config.stages, stages, strict=True):
         folders += [(f"stage {stage.name}, plan", path) for path in folder.plans()]
@@ -146,14 +146,14 @@ def _check_stages(
     findings: Findings,
     report: ReportProgress,
 ) -> tuple[StageVerified, ...]:
-    checks: list[tuple[StageCheck, Path, Path]] = []
+    checks: list[tuple[StageCheck, Path]] = []
     for folder, _, _, _, state in stages:
         # What a damaged plan says is not worth comparing; that it is damaged was found before.
         if state is not None and folder.packs in stores and str(folder.packs) not in files.damaged:
             check = StageCheck(state, PackPlan.open(folder.packs), findings)
             check.check()
-            checks.append((check, folder.packs, stores[folder.packs]))
-    num_packs, num_read = sum(check.num_packs for check, _, _ in checks), 0
+            checks.append((check, stores[folder.packs]))
+    num_packs, num_read = sum(check.num_packs for check, _ in checks), 0
 
     def read(num: int) -> None:
         nonlocal num_read
@@ -161,6 +161,6 @@ def _check_stages(
         report("comparing", num_read, num_packs)
 
     return tuple(
-        check.compare(plan, path, read) if is_published(path) and str(path) not in files.damaged else check.counted()
-        for check, plan, path in checks
+        check.compare(path, read) if is_published(path) and str(path) not in files.damaged else check.counted()
+        for check, path in checks
     )

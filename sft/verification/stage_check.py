@@ -50,7 +50,7 @@ class StageCheck:
         self._state = state
         self._plan = plan
         self._findings = findings
-        self._steps = plan.steps(1, 1)
+        self._steps = plan.steps()
         self._in_place = [entry for _, entry in sorted(state.ledger.effective.items()) if self._is_in_place(entry)]
 
     @property
@@ -77,17 +77,16 @@ class StageCheck:
             self._add(Kind.STEPS, text)
         self._check_packs()
 
-    def compare(self, plan: Path, store: Path, report: Callable[[int], None]) -> StageVerified:
+    def compare(self, store: Path, report: Callable[[int], None]) -> StageVerified:
         """Compute again, from plan and store, what the ranks should have fed.
 
         Args:
-            plan: where the plan lies, whole.
-            store: the one of the plan, whole.
+            store: where the one of the plan lies, whole.
             report: called with the number of packs that were read.
         """
         num_supervised = 0
         packs_of_steps = [self._steps.step_packs(entry.step) for entry in self._in_place]
-        found = digest_steps(plan, store, packs_of_steps)
+        found = digest_steps(self._plan.path, store, packs_of_steps)
         for entry, packs, expected in zip(self._in_place, packs_of_steps, found, strict=True):
             if expected.digest != entry.digest:
                 first, last = packs[0], packs[-1]

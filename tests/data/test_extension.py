@@ -48,7 +48,7 @@ def assert_begins_as(new, old):
     assert np.array_equal(new.starts[: len(old) + 1], old.starts)
     assert np.array_equal(new.example_ids[: len(old.example_ids)], old.example_ids)
     assert np.array_equal(new.num_supervised[: len(old)], old.num_supervised)
-    steps, before = new.steps(1, 1), old.steps(1, 1)
+    steps, before = new.steps(), old.steps()
     assert [steps.step_packs(i) for i in range(before.num_steps)] == [
         before.step_packs(i) for i in range(before.num_steps)
     ]
@@ -109,7 +109,7 @@ def test_an_epoch_and_then_another_is_two_epochs_of_everything(store, tmp_path, 
     _, counts = np.unique(new.example_ids, return_counts=True)
     assert set(counts.tolist()) == {2}
     assert len(old) % 4, "the last step of the first part is a short one, and stays so"
-    assert new.steps(1, 1).part_steps == [old.manifest["num_steps"]] * 2 or len(new) > 2 * len(old) - 4
+    assert new.steps().part_steps == [old.manifest["num_steps"]] * 2 or len(new) > 2 * len(old) - 4
 
 
 def test_shares_hold_in_what_is_added(tmp_path):
@@ -147,7 +147,7 @@ def test_an_extension_by_which_nothing_was_trained_is_planned_anew(store, tmp_pa
     # A larger one, another rate, and back to what it was. The record has the new rate meanwhile.
     other = plan(tmp_path, store, {"steps": 11}, {"lr": 1e-6}, recorded=NEW)
     assert [part.schedule["lr"] for part in other.parts] == [1e-4, 1e-6]
-    assert other.steps(1, 1).part_steps == [5, 6]
+    assert other.steps().part_steps == [5, 6]
     slower = plan(tmp_path, store, {"steps": 11}, {"lr": 1e-7}, recorded=NEW)
     assert [part.schedule["lr"] for part in slower.parts] == [1e-4, 1e-7]
     assert np.array_equal(slower.example_ids, other.example_ids)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
@@ -102,8 +103,6 @@ def test_a_model_that_is_not_here_leaves_the_rest_of_the_plan(capsys: pytest.Cap
 
 
 def test_an_unknown_family_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import numpy as np  # noqa: PLC0415
-
     content = {**LLAMA_8B, "model_type": "unheard-of", "hidden_size": 64, "num_hidden_layers": 1}
     (tmp_path / "config.json").write_text(json.dumps(content))
     found = plan(capsys, f"model.path={tmp_path}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -21,9 +22,10 @@ MODEL = "meta-llama/Meta-Llama-3-8B"
 TOKEN = "hf_canary0canary0canary0canary0"
 
 
-class Hub(BaseHTTPRequestHandler):
-    """Answers for one model as the Hub does; other models are another kind of trouble each."""
+class Answers(BaseHTTPRequestHandler):
+    """For one model those of the Hub; other models are another kind of trouble each."""
 
+    server: "Hub"
     content = json.dumps(LLAMA_8B).encode()
     trouble = {"o/none": 404, "o/gated": 403, "o/closed": 401, "o/ill": 503}
     codes = {"o/none": "RepoNotFound", "o/gated": "GatedRepo", "o/closed": "RepoNotFound"}
@@ -35,10 +37,10 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(with_content=True)
 
     def _answer(self, with_content: bool) -> None:
-        self.server.seen.append((self.command, self.path, self.headers.get("authorization")))  # type: ignore[attr-defined]
+        self.server.seen.append((self.command, self.path, self.headers.get("authorization")))
         model = self.path.strip("/").partition("/resolve/")[0]
         if model == "o/silent":
-            self.server.ended.wait(60)  # type: ignore[attr-defined]
+            self.server.ended.wait(60)
             return
         self.send_response(self.trouble.get(model, 200))
         if model in self.codes:
@@ -55,23 +57,32 @@ class Hub(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
+class Hub(ThreadingHTTPServer):
+    """In the Hub's place, on a free port of this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answers)
+        self.seen: list[tuple[str, str, str | None]] = []
+        """(command, path, authorization) of each request"""
+        self.ended = threading.Event()
+
+
 @contextmanager
-def running() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.seen, server.ended = [], threading.Event()  # type: ignore[attr-defined]
+def running() -> Iterator[Hub]:
+    server = Hub()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield server
     finally:
-        server.ended.set()  # type: ignore[attr-defined]
+        server.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()
 
 
 @pytest.fixture
-def hub() -> Iterator[ThreadingHTTPServer]:
+def hub() -> Iterator[Hub]:
     with running() as server:
         yield server
 
@@ -83,7 +94,7 @@ def environment(home: Path, endpoint: str) -> dict[str, str]:
     return own | more | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
 
 
-def address(hub: ThreadingHTTPServer, user: str = "") -> str:
+def address(hub: Hub, user: str = "") -> str:
     return f"http://{user}127.0.0.1:{hub.server_address[1]}"
 
 
@@ -97,29 +108,29 @@ def fetch(home: Path, endpoint: str, model: str, seconds: float = 30) -> str:
     return run.stdout.strip()
 
 
-def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, object]:
+def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "launcher", "plan", str(CONFIG), "--json", *arguments]
     run = subprocess.run(command, env=environment(home, endpoint), capture_output=True, text=True, timeout=200)
     assert (run.returncode, run.stderr) == (0, "")
     assert TOKEN not in run.stdout
-    found: dict[str, object] = json.loads(run.stdout)
+    found: dict[str, Any] = json.loads(run.stdout)
     return found
 
 
-def test_a_plan_fetches_the_config_of_a_model_once_and_says_so(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_plan_fetches_the_config_of_a_model_once_and_says_so(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / ".cache" / "sft").mkdir(parents=True)  # where it is kept how examples are laid
     offline = plan(tmp_path, address(hub), "--offline")
-    assert (offline["model"], hub.seen) == (None, [])  # type: ignore[attr-defined]
+    assert (offline["model"], hub.seen) == (None, [])
     first = plan(tmp_path, address(hub, "anyone:secret@"))
-    asked = list(hub.seen)  # type: ignore[attr-defined]
+    asked = list(hub.seen)
     assert {path for _, path, _ in asked} == {f"/{MODEL}/resolve/main/config.json"}, "and nothing else of the model"
-    assert f"({len(Hub.content):,} bytes) was fetched from {address(hub)} and is kept" in str(first["findings"])
+    assert f"({len(Answers.content):,} bytes) was fetched from {address(hub)} and is kept" in str(first["findings"])
     assert "secret" not in str(first)
     again = plan(tmp_path, address(hub))
-    assert asked == hub.seen  # type: ignore[attr-defined]
+    assert asked == hub.seen
     assert first["model"] == again["model"]
-    assert first["model"]["num_parameters"] == 8_030_261_248  # type: ignore[index]
-    assert not any("was fetched" in finding for finding in again["findings"])  # type: ignore[attr-defined]
+    assert first["model"]["num_parameters"] == 8_030_261_248
+    assert not any("was fetched" in finding for finding in again["findings"])
 
 
 @pytest.mark.parametrize(
@@ -132,18 +143,16 @@ def test_a_plan_fetches_the_config_of_a_model_once_and_says_so(hub: ThreadingHTT
         ("o/large", "it has 3,000,000 bytes"),
     ],
 )
-def test_what_the_hub_does_not_give_is_said_in_words(
-    model: str, why: str, hub: ThreadingHTTPServer, tmp_path: Path
-) -> None:
+def test_what_the_hub_does_not_give_is_said_in_words(model: str, why: str, hub: Hub, tmp_path: Path) -> None:
     said = fetch(tmp_path, address(hub), model)
     assert said.startswith(f"model: the config.json of {model} was not fetched from {address(hub)}: ")
     assert why in said
-    assert not [command for command, _, _ in hub.seen if command == "GET"]  # type: ignore[attr-defined]
+    assert not [command for command, _, _ in hub.seen if command == "GET"]
 
 
-def test_a_token_goes_to_the_hub_and_is_not_shown(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_token_goes_to_the_hub_and_is_not_shown(hub: Hub, tmp_path: Path) -> None:
     assert "was fetched" in fetch(tmp_path, address(hub), MODEL)
-    assert {token for _, _, token in hub.seen} == {f"Bearer {TOKEN}"}  # type: ignore[attr-defined]
+    assert {token for _, _, token in hub.seen} == {f"Bearer {TOKEN}"}
 
 
 def test_a_hub_that_is_not_there_or_does_not_answer_costs_a_bounded_time(tmp_path: Path) -> None:
@@ -156,7 +165,7 @@ def test_a_hub_that_is_not_there_or_does_not_answer_costs_a_bounded_time(tmp_pat
     assert "it cannot be reached" in fetch(tmp_path, gone, MODEL)
 
 
-def test_what_is_no_id_or_lies_here_asks_nobody(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_what_is_no_id_or_lies_here_asks_nobody(hub: Hub, tmp_path: Path) -> None:
     for path in (str(tmp_path), "/nowhere/model", "a/b/c"):
         assert fetch(tmp_path, address(hub), path) == "None"
-    assert hub.seen == []  # type: ignore[attr-defined]
+    assert hub.seen == []

@@ -1,5 +1,6 @@
 """The state of a run, as its folder tells it. What a real run shows is looked at in tests/cluster/test_killed.py."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from launcher.console import FitConsole
 from launcher.status import draw
 from sft.errors import UserError
 from sft.metrics import append_metrics
@@ -97,6 +99,19 @@ def test_a_clock_that_is_minutes_off_changes_nothing(run: RunFolder, monkeypatch
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a run"):
         RunWatcher(RunFolder(tmp_path))
+
+
+def test_what_is_shown_is_text_and_no_markup(run: RunFolder) -> None:
+    begin(run, 1, "failed", "no [dim]room[/]\nat \\[a]")
+    begin(run, 2, "failed", "no [dim]room[/]\nat \\[a]")
+    event = {"kind": "restarted", "text": "attempt 1 ended: [rank1] was gone", "rank": 0, "time": 1e9, "facts": {}}
+    (run.attempt(2) / "rank-00000.events.jsonl").write_text(json.dumps(event) + "\n")
+    out = io.StringIO()
+    FitConsole(file=out, width=110).print(draw(RunWatcher(run).read()))
+    shown = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert shown[:3] == ["tiny failed, attempt 2 with 2 ranks", "no [dim]room[/]", "at \\[a]"]
+    moment = time.strftime("%d %b %H:%M:%S", time.localtime(1e9))
+    assert shown[-2:] == ["restarts 1", f"{moment} attempt 2: [rank1] was gone"]
 
 
 def test_every_state_can_be_drawn_and_torch_is_not_imported(run: RunFolder) -> None:

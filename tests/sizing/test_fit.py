@@ -1,5 +1,6 @@
 """What fits, how large a micro-batch may be, and what is advised where a stage does not fit."""
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,10 +12,12 @@ from sft.sizing.fit import GIB, Job, largest_micro_packs
 from sft.sizing.forecast import Hardware, forecast
 from sft.sizing.gpus import GPUS, GpuKind
 from sft.sizing.model_shape import model_shape
+from sft.sizing.nodes import Nodes
 from tests.sizing.models import LLAMA_8B
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHAPE = model_shape(LLAMA_8B)
+NODES = Nodes(8, None, None, None, 0)
 
 
 def load(*overrides: str) -> JobConfig:
@@ -74,19 +77,17 @@ def test_what_is_advised_needs_as_much_as_is_said(gib: int, workers: int) -> Non
 
 def test_time_and_cost_follow_from_flops() -> None:
     counts: dict[str, Any] = {"min_workers": 8, "max_workers": 8, "has_gpus": True, "gpu": "h100-80gb"}
-    hardware = Hardware(**counts, expected_mfu=0.5, price_per_gpu_hour=2.0)
+    hardware = Hardware(**counts, expected_mfu=0.5, price_per_gpu_hour=2.0, nodes=NODES)
     config = load("stages.broad.budget={steps: 1000}", f"model.path={Path(__file__).parent}/none").sft
     assert forecast(config, hardware).stages[0].seconds is None  # there is no model
 
 
 def test_time_is_that_of_the_busiest_worker(tmp_path: Path) -> None:
-    import json  # noqa: PLC0415
-
     (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     config = load("stages.broad.budget={steps: 1000}", f"model.path={tmp_path}", "train.packs_per_step=12").sft
 
     def seconds(workers: int) -> float:
-        found = forecast(config, Hardware(workers, workers, True, "h100-80gb", 0.5, 2.0)).stages[0]
+        found = forecast(config, Hardware(workers, workers, True, "h100-80gb", 0.5, 2.0, NODES)).stages[0]
         assert found.seconds is not None
         assert found.cost == pytest.approx(found.seconds / 3600 * workers * 2.0)
         return found.seconds

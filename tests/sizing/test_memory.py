@@ -28,6 +28,7 @@ ON_8_GPUS = Setting(
     offload_parameters=False,
     copies_checkpoint=True,
     buckets=BUCKETS,
+    num_copy_ranks=1,
 )
 SHAPES = [model_shape(LLAMA_8B), *map(model_shape, all_models().values())]
 

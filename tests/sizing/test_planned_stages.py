@@ -10,6 +10,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.job_config import JobConfig, load_job
 from sft.sizing.forecast import Hardware, forecast
+from sft.sizing.nodes import Nodes
 from sft.sizing.planned_stages import read_planned
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords
@@ -75,7 +76,7 @@ def test_before_it_is_prepared_nothing_is_claimed(prepared: tuple[Path, TokenSto
     assert found.stages == (None, None)
     assert found.token_store is None
     assert "sft prepare" in found.notes[0]
-    stages = forecast(config, Hardware(1, 1, False, None, 0.4, None)).stages
+    stages = forecast(config, Hardware(1, 1, False, None, 0.4, None, Nodes(1, None, None, None, 0))).stages
     # A budget in epochs is open; of one in steps the packs are known, and full packs are the most tokens.
     assert (stages[0].num_steps, stages[0].num_tokens) == (None, None)
     assert (stages[1].num_steps, stages[1].num_packs, stages[1].num_tokens) == (2, 24, 24 * 256)

@@ -10,7 +10,7 @@ order of the draws: each task goes on where it ended, and no example comes again
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -100,6 +100,11 @@ class Drawing:
         """How much of `field` (a count of `TaskSupply`) comes with one unit."""
         counts = {task: int(getattr(self.supplies[task], field)) for task in self.rates}
         return sum(rate * counts[task] / self.supplies[task].units for task, rate in self.rates.items())
+
+
+def budget_in_words(budget: Mapping[str, Any]) -> str:
+    """Such as `1,000 steps`, of the fields of a `BudgetConfig`."""
+    return ", ".join(f"{value:,} {kind.replace('_', ' ')}" for kind, value in budget.items() if value is not None)
 
 
 def without_drawn(order: IntArray, drawn: IntArray) -> IntArray:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sft.config import OptimizerConfig, StageConfig
-from sft.data.planning.budget import Drawn, Packed
+from sft.data.planning.budget import Drawn, Packed, budget_in_words
 from sft.data.planning.pack_plan import PackPlan, PlanPart
 from sft.errors import UserError
 from sft.ledger import read_ledger
@@ -45,7 +45,7 @@ class Kept(NamedTuple):
     @property
     def drawn(self) -> Drawn:
         """What was drawn for them."""
-        part_steps = self.plan.steps(1, 1).part_steps
+        part_steps = self.plan.steps().part_steps
         return Drawn(self.example_ids, sum(part_steps[: len(self.parts)]))
 
     def with_more(self, order: IntArray, added: Packed) -> tuple[IntArray, Packed]:
@@ -77,7 +77,7 @@ def kept_of(folder: StageFolder, plan: PackPlan, recorded: Mapping[str, Any]) ->
     inputs = plan.manifest["inputs"]
     parts = plan.parts or (PlanPart(len(plan), inputs["budget"], schedule_of(recorded["optimizer"])),)
     if len(parts) > 1:
-        first_step = sum(plan.steps(1, 1).part_steps[:-1])
+        first_step = sum(plan.steps().part_steps[:-1])
         if max(read_ledger(folder.ledger).effective, default=-1) < first_step:
             parts = parts[:-1]
     return Kept(plan, parts)
@@ -94,10 +94,11 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
         return [*map(asdict, kept.parts), asdict(PlanPart(num_added, budget, schedule))]
     last = kept.parts[-1]
     if last.budget != budget:
+        was, now = budget_in_words(last.budget), budget_in_words(budget)
         raise UserError(
-            f"stage {stage.name}: its budget was {_in_words(last.budget)} and is now {_in_words(budget)}, which is not "
-            f"more: {kept.drawn.num_steps:,} steps are planned, and some of them are trained. A stage that has trained "
-            "may get more only. Set the budget back, or make it larger."
+            f"stage {stage.name}: its budget was {was} and is now {now}, which is not more: {kept.drawn.num_steps:,} "
+            "steps are planned, and some of them are trained. A stage that has trained may get more only. Set the "
+            "budget back, or make it larger."
         )
     if last.schedule != schedule:
         changed = [
@@ -110,7 +111,3 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
             "give the stage a larger budget: the new rate is for what is added."
         )
     return [*map(asdict, kept.parts)]
-
-
-def _in_words(budget: Mapping[str, Any]) -> str:
-    return ", ".join(f"{value:,} {kind.replace('_', ' ')}" for kind, value in budget.items() if value is not None)

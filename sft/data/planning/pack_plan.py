@@ -66,9 +66,10 @@ class PackPlan:
         inputs: dict[str, Any] = self.manifest["inputs"]
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
 
-    def steps(self, world_size: int, micro_packs: int) -> StepPlan:
+    def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        return steps_of(self.manifest, world_size, micro_packs)
+        ends = accumulate(part.num_packs for part in self.parts[:-1])
+        return StepPlan(len(self), self.manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -100,13 +101,6 @@ class PackPlan:
 def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
     """See `PackPlan.parts`."""
     return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
-
-
-def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
-    """The steps of the plan of a stage with this manifest."""
-    ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
-    packs_per_step = manifest["inputs"]["packs_per_step"]
-    return StepPlan(manifest["num_packs"], packs_per_step, world_size, micro_packs, tuple(ends))
 
 
 def publish_plan(

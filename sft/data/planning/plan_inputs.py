@@ -13,6 +13,7 @@ from sft.config import SftConfig
 from sft.config_effects import completed
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
+from sft.printable import shortened
 from sft.run_folder import RunFolder
 
 _MAX_DIFFERENCES = 12
@@ -97,6 +98,11 @@ def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return [*lines, f"… and {len(changed) - len(lines)} more"] if len(changed) > len(lines) else lines
 
 
+def shown_value(value: Any) -> str:
+    """As it stands in a message about what differs."""
+    return shortened(repr(value), _MAX_VALUE_CHARS)
+
+
 def _data_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     return {
         "store": store.path.name,
@@ -118,5 +124,4 @@ def _leaves(content: Any, path: Sequence[str] = ()) -> Iterator[tuple[str, Any]]
 
 
 def _shown(leaves: Mapping[str, Any], key: str) -> str:
-    text = repr(leaves[key]) if key in leaves else "nothing"
-    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[: _MAX_VALUE_CHARS - 1]}…"
+    return shown_value(leaves[key]) if key in leaves else "nothing"

@@ -69,13 +69,14 @@ def plan_stages(
             # One that is not published is made again: it is a function of its inputs.
             if one.folder.has_trained() and is_published(one.folder.packs):
                 kept = kept_of(one.folder, PackPlan.open(one.folder.packs), recorded[one.number])
-            made = _plan_stage(config, one, store, available, rates[one.number], kept)
+            order, packed, manifest = _plan_stage(config, one, store, available, rates[one.number], kept)
             if kept is not None:
                 before_extending(one.folder)
             # What is left of a plan that was taken away would pass for the audit of this one.
             one.folder.balance.unlink(missing_ok=True)
             one.folder.balance_plot.unlink(missing_ok=True)
-            publish_plan(one.folder.packs if kept is None else one.folder.next_plan, *made[:2], store, made[2])
+            place = one.folder.packs if kept is None else one.folder.next_plan
+            publish_plan(place, order, packed, store, manifest)
     plans = [PackPlan.open(folder.packs) for folder in folders]
     for stage, folder, plan in zip(config.stages, folders, plans, strict=True):
         if not folder.balance.is_file():
@@ -129,18 +130,19 @@ def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
 def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     """The packs of held-out examples that are measured, at most so many of each task; None where there are none."""
     run = RunFolder(config.run.dir)
-    path = run.evaluations / "packs"
+    path = run.heldout_packs
     inputs = heldout_inputs(config, store)
     if is_published(path):
         planned = planned_inputs(config, read_manifest(path))
-        # How many are measured, and how they are packed, is no part of what is trained.
-        free = {"max_examples_per_task", "pack_len_tokens"} if run.has_trained() else set(inputs)
         if planned == inputs:
             return PackPlan.open(path)
-        if {**planned, **{name: inputs[name] for name in free}} != inputs:
+        has_trained = run.has_trained()
+        # How many are measured, and how they are packed, is no part of what is trained.
+        free = {name: inputs[name] for name in ("max_examples_per_task", "pack_len_tokens")}
+        if has_trained and planned | free != inputs:
             refuse(path, planned, inputs)
         # What was measured before the first step goes with it.
-        shutil.rmtree(path if run.has_trained() else run.evaluations)
+        shutil.rmtree(path if has_trained else run.evaluations)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
     for task, ids in split_by_task(store, held_out):
