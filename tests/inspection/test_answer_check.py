@@ -12,7 +12,8 @@ from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
-from sft.inspection.answer_check import AnswerCheck, LearnedRun, TemplateTexts
+from sft.inspection.answer_check import AnswerCheck, LearnedRun
+from sft.inspection.template_texts import TemplateTexts
 from sft.inspection.check_result import Invariant
 from sft.schema import Place, Record
 
