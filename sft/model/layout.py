@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -67,10 +66,8 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> Layo
 
 
 def _read_config(model: ModelConfig) -> Any:
-    # A file of another name than config.json is what `sft plan` may be given.
-    path = Path(model.path).expanduser()
     try:
-        return read_config(model, str(path) if path.exists() else model.path)
+        return read_config(model, model.path)
     except UnreadableConfigError as error:
         # Said where the model is loaded.
         raise CannotTryError(_first_line(error)) from error
