@@ -115,9 +115,7 @@ def _written_around(render_template: RenderTemplate, messages: tuple[Message, ..
 
 def _fill(message: Message, words: str, thought: str) -> Message:
     calls = tuple(replace(call, arguments=dict.fromkeys(call.arguments, words)) for call in message.tool_calls)
-    return replace(
-        message, content=message.content and words, thought=message.thought and thought, tool_calls=calls
-    )
+    return replace(message, content=message.content and words, thought=message.thought and thought, tool_calls=calls)
 
 
 _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
