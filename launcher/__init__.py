@@ -2,5 +2,5 @@
 
     CONFIG ──JobConfig──▶ prepare ──▶ Ray Train's workers, each running sft.training ──run folder──▶ progress, report
 
-`sft` trains and knows nothing of Ray; all that passes between the two is the config and the run folder.
+`sft` trains and knows nothing of Ray. What passes between the two: docs/ARCHITECTURE.md.
 """

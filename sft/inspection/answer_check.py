@@ -16,50 +16,16 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from sft.data.rendering.chat_template import TEMPLATE_DATE, control_ids
+from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.inference import Inference
-from sft.data.rendering.turn_form import TurnForm, template_turn
+from sft.data.rendering.turn_form import template_turn
 from sft.inspection.check_result import Invariant
+from sft.inspection.template_texts import TemplateTexts
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _PROBE = "\ue000probeanswer\ue000"
 """Words that begin and end as no others do."""
-
-
-class TemplateTexts:
-    """The tokenizer's own renderings, told the day that the store's rows were told."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: TurnForm) -> None:
-        self._tokenizer: Any = tokenizer
-        self._template = _with_fixed_date(str(tokenizer.chat_template))
-        self._form = form
-
-    def write(self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False) -> str:
-        """The text; a template is a program, and may raise anything."""
-        turns = [template_turn(message, self._form) for message in messages]
-        told: dict[str, Any] = {
-            "tools": [dict(tool) for tool in tools] or None,
-            "add_generation_prompt": for_generation,
-        }
-        if any(turn["content"] is None for turn in turns):
-            # `apply_chat_template` leaves out what is null, and templates that ask for it then fail.
-            special = self._tokenizer.special_tokens_map
-            return str(
-                _compile_jinja_template(self._template).render(messages=turns, documents=None, **told, **special)
-            )
-        own = {"tokenize": False, "chat_template": self._template}
-        return str(self._tokenizer.apply_chat_template(turns, **told, **own))
-
-    def try_to_write(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject], for_generation: bool = False
-    ) -> str | None:
-        """The text; None where the template refuses."""
-        try:
-            return self.write(messages, tools, for_generation)
-        except Exception:
-            return None
 
 
 class LearnedRun(NamedTuple):
@@ -85,7 +51,7 @@ class AnswerCheck:
     ) -> None:
         """`learned_ends` are the ids of the control tokens that end answers: the tuned model stops at each of them."""
         tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(control_ids(tokenizer))]
-        self._control, self._written = _any_of(map(_squeeze, tokens)), _any_of(tokens)
+        self._control, self._control_in_text = _any_of(map(_squeeze, tokens)), _any_of(tokens)
         self._added = [_squeeze(str(token)) for token in tokenizer.get_added_vocab()]
         self._ends = {str(token) for token in tokenizer.convert_ids_to_tokens([*learned_ends])}
         self._texts = texts
@@ -218,13 +184,13 @@ class AnswerCheck:
             if _squeeze(followed).startswith(through + behind.group()):
                 return f"the turn goes on with {behind.group()}, which is not learned"
             return None
-        is_own = last in self._stops() and until.startswith(through.removesuffix(last))
-        if is_own and (last == self._inference.turn_end or self._inference.turn_end is not None):
+        is_put = self._inference.turn_end is not None and last in self._stops()
+        if is_put and until.startswith(through.removesuffix(last)):
             return None
         return f"it ends in {_tail(through)}, which the template does not write where this answer is the last"
 
     def _wrong_inside(self, learned: str) -> str | None:
-        tokens = self._written.findall(learned)
+        tokens = self._control_in_text.findall(learned)
         stops = {*self._inference.stop_tokens, self._inference.turn_end, *self._ends, *tokens[-1:]}
         early = next((token for token in tokens[:-1] if token in stops), None)
         return None if early is None else f"the model would stop at {early} inside of {_excerpt(learned)}"
@@ -273,15 +239,6 @@ def _is_cut(run: LearnedRun, text: str) -> bool:
     """Whether the token before has characters of the answer, and no other words: the run has all such tokens."""
     begin, end = run.before
     return begin <= run.start < end and not text[begin : run.start].strip() and bool(text[begin:end].strip())
-
-
-def _with_fixed_date(template: str) -> str:
-    """The template, told the day that the store's rows were told, whatever day it is."""
-    formats = {found[1] for found in re.findall(r"strftime_now\(\s*(['\"])(.*?)\1", template)}
-    days = ", ".join(f"{form!r}: {TEMPLATE_DATE.strftime(form)!r}" for form in sorted(formats))
-    # A macro hides the function of this name. The plus keeps a line break that the template begins with.
-    macro = "{% macro strftime_now(form) %}{{ {DAYS}[form] }}{% endmacro +%}".replace("DAYS", days)
-    return macro + template if formats else template
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -16,9 +16,10 @@ from sft.data.rendering.chat_template import TemplateRenderer, control_ids
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
-from sft.inspection.answer_check import AnswerCheck, LearnedRun, TemplateTexts
+from sft.inspection.answer_check import AnswerCheck, LearnedRun
 from sft.inspection.check_result import Findings, Invariant
 from sft.inspection.rendered_rows import RenderedRow
+from sft.inspection.template_texts import TemplateTexts
 from sft.schema import BoolArray, Conversation, IntArray
 
 Row = tuple[IntArray, BoolArray]

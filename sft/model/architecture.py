@@ -12,12 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import loading_reason
+from sft.data.rendering.chat_template import RAISED_BY_CODE, loading_reason
 from sft.errors import UserError
-
-REFUSALS = (Exception, SystemExit)
-"""What transformers and the code of a model raise on a folder that they were not written for: that code may raise all
-that there is."""
 
 
 class UnreadableConfigError(UserError):
@@ -38,7 +34,7 @@ def read_config(model: ModelConfig, path: str) -> Any:
         config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
     except ImportError as error:
         raise missing_package(path, error) from error
-    except REFUSALS as error:
+    except RAISED_BY_CODE as error:
         reason = loading_reason(error, "trust_remote_code")
         raise UnreadableConfigError(f"model: the config of {path} cannot be read: {reason}") from error
     _refuse_quantized(config, path)
@@ -94,7 +90,7 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
             return auto_class(config).from_config(copy.deepcopy(config), trust_remote_code=model.trust_remote_code)
     except ImportError as error:
         raise missing_package(path, error) from error
-    except REFUSALS as error:
+    except RAISED_BY_CODE as error:
         raise cannot_be_loaded(path, config, error) from error
 
 

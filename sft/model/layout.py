@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,8 +9,9 @@ from torch import Tensor
 
 from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
+from sft.data.rendering.chat_template import RAISED_BY_CODE
 from sft.errors import UserError
-from sft.model.architecture import REFUSALS, UnreadableConfigError, read_config
+from sft.model.architecture import UnreadableConfigError, read_config
 from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
@@ -66,10 +66,8 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> Layo
 
 
 def _read_config(model: ModelConfig) -> Any:
-    # A file of another name than config.json is what `sft plan` may be given.
-    path = Path(model.path).expanduser()
     try:
-        return read_config(model, str(path) if path.exists() else model.path)
+        return read_config(model, model.path)
     except UnreadableConfigError as error:
         # Said where the model is loaded.
         raise CannotTryError(_first_line(error)) from error
@@ -113,7 +111,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         module = SupervisedNll(plain, chunk_tokens=64)
     except UserError as error:
         return _first_line(error)
-    except REFUSALS as error:
+    except RAISED_BY_CODE as error:
         raise CannotTryError(_first_line(error)) from error
     try:
         if layout == "packed":
@@ -121,7 +119,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         return _try(module, frozen, small, layout, dropout)
     except CannotTryError:
         raise
-    except REFUSALS as error:
+    except RAISED_BY_CODE as error:
         # A class that is not made for the layout fails in a way of its own.
         return _first_line(error)
 
@@ -133,7 +131,7 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
             with torch.no_grad():
                 nll_S: Tensor = module(batch, by_own_forward)
             return nll_S
-        except REFUSALS as error:
+        except RAISED_BY_CODE as error:
             if by_own_forward:
                 raise CannotTryError(_first_line(error)) from error
             raise

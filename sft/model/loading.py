@@ -11,10 +11,9 @@ from transformers import GenerationConfig
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
 from sft.config import ModelConfig
-from sft.data.rendering.chat_template import load_tokenizer, loading_reason
+from sft.data.rendering.chat_template import RAISED_BY_CODE, load_tokenizer, loading_reason
 from sft.errors import UserError
 from sft.model.architecture import (
-    REFUSALS,
     UnreadableConfigError,
     auto_class,
     build_without_weights,
@@ -176,7 +175,7 @@ def _check_generation_config(folder: Path) -> None:
         try:
             GenerationConfig.from_dict(content)
             return
-        except REFUSALS as error:
+        except RAISED_BY_CODE as error:
             reason = loading_reason(error, "trust_remote_code")
     raise UserError(
         f"model: {file} is not a generation config: {reason}. Fetch it again, or remove it: what "

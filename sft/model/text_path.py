@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from sft.data.rendering.chat_template import RAISED_BY_CODE
 from sft.errors import UserError
 
 _TRACED_ATTENTION = "sft_traced"
@@ -53,7 +54,7 @@ def _traced(skeleton: Any) -> set[int]:
             return _reached(skeleton, has_mask)
         except UserError:
             raise
-        except (Exception, SystemExit):  # what a class does with numbers that are not there is its own
+        except RAISED_BY_CODE:  # what a class does with numbers that are not there is its own
             continue
     modules = [text_decoder(skeleton), skeleton.get_output_embeddings(), skeleton.get_input_embeddings()]
     return {id(p) for module in modules if module is not None for p in module.parameters()}

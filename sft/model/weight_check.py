@@ -20,7 +20,6 @@ from sft.model.weight_files import StoredTensor
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _INDICES = ("I64", "I32", "I16", "BOOL")
 """Not numbers that are learned: tables of positions, of experts and the like."""
-_PART_BYTES = 1 << 24
 
 
 def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) -> None:
@@ -57,20 +56,18 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
     broken = set(found.conversion_errors)
     wrong = {name: (tuple(there), tuple(needed)) for name, there, needed in found.mismatched_keys}
     missing = sorted(found.missing_keys - broken - set(wrong))
-    # Of what is put together from several, by the names in the files.
-    parts = [name for group in saved_groups(skeleton) if broken & set(group.members) for name in group.saved]
-    missing += sorted(set(parts) - set(stored))
+    if broken:
+        # Of what is put together from several, by the names in the files.
+        parts = [name for group in saved_groups(skeleton) if broken & set(group.members) for name in group.saved]
+        missing += sorted(set(parts) - set(stored))
     problems = [
         *_lines("missing", missing),
         *_lines("not of this model", sorted(found.unexpected_keys)),
         *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
         *_lines("put together from several, which do not fit each other", sorted(broken)),
+        *_lines("one by tie_word_embeddings (set it to false if both are meant), and two that differ", unequal),
+        *_lines("quantized", [f"{name} {stored[name].dtype}" for name in _quantized(skeleton, stored)]),
     ]
-    problems += _lines("one by tie_word_embeddings (set it to false if both are meant), and two that differ", unequal)
-    learned = {name for name, _ in skeleton.named_parameters()}
-    known = {name: (*_DTYPES, *(() if name in learned else _INDICES)) for name in stored}
-    odd = sorted(name for name, tensor in stored.items() if tensor.dtype not in known[name])
-    problems += _lines("quantized", [f"{name} {stored[name].dtype}" for name in odd])
     if problems:
         raise UserError(
             f"model: the weights of {path} are not those of a {type(skeleton).__name__}, which its config.json asks "
@@ -78,6 +75,15 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
             "Nothing is filled in or left out. Needed: the whole model with its own config.json, such as a fresh "
             "download; a fine-tuned part (an adapter, a classifier) has to be merged or left out before."
         )
+
+
+def _quantized(skeleton: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
+    learned = {name for name, _ in skeleton.named_parameters()}
+    return sorted(
+        name
+        for name, tensor in stored.items()
+        if tensor.dtype not in _DTYPES and (name in learned or tensor.dtype not in _INDICES)
+    )
 
 
 def _unequal_ties(skeleton: Any, missing: Set[str], stored: Mapping[str, StoredTensor]) -> list[str]:
@@ -103,11 +109,7 @@ def _find_stored(skeleton: Any, name: str, stored: Mapping[str, StoredTensor]) -
 def _is_same(one: StoredTensor, other: StoredTensor) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    with one.file.open("rb") as first, other.file.open("rb") as second:
-        first.seek(one.start)
-        second.seek(other.start)
-        sizes = (min(_PART_BYTES, one.num_bytes - at) for at in range(0, one.num_bytes, _PART_BYTES))
-        return all(first.read(size) == second.read(size) for size in sizes)
+    return all(first == second for first, second in zip(one.read_parts(), other.read_parts(), strict=True))
 
 
 def _shape(tensor: StoredTensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ Format: 8 bytes with the header's length, the header as JSON, then the tensors' 
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _MAX_HEADER_BYTES = 100_000_000
 """What the safetensors format allows."""
+
+_PART_BYTES = 1 << 24
 
 
 class StoredTensor(NamedTuple):
@@ -39,6 +41,13 @@ class StoredTensor(NamedTuple):
         with self.file.open("rb") as file:
             file.seek(self.start)
             return file.read(self.num_bytes)
+
+    def read_parts(self) -> Iterator[bytes]:
+        """Its raw bytes in parts of 16 MiB, so that little memory is taken; the last may be shorter."""
+        with self.file.open("rb") as file:
+            file.seek(self.start)
+            for at in range(0, self.num_bytes, _PART_BYTES):
+                yield file.read(min(_PART_BYTES, self.num_bytes - at))
 
 
 Find = Callable[[str], Path | None]

@@ -1,6 +1,6 @@
 """Looks for weights that are no numbers, before a machine is held for them: the first loss would be none, either.
 
-The files are read once, a stretch at a time, without torch. A float is no finite number if all bits of its exponent
+The files are read once, a part at a time, without torch. A float is no finite number if all bits of its exponent
 are set.
 """
 
@@ -20,7 +20,6 @@ _EXPONENTS: dict[str, np.unsignedinteger[Any]] = {
 }
 """The bits of the exponent, by safetensors' name of the type. Tensors of others are passed over."""
 
-_STRETCH_BYTES = 1024**2
 _THREADS = 4
 _MOST_SHOWN = 8
 
@@ -47,13 +46,10 @@ def check_values(path: str) -> None:
 
 def _num_not_finite(tensor: StoredTensor) -> int:
     exponent = _EXPONENTS.get(tensor.dtype)
-    if exponent is None or not tensor.num_bytes:
+    if exponent is None:
         return 0
-    count = tensor.num_bytes // exponent.itemsize
-    bits: Any = np.memmap(tensor.file, exponent.dtype, "r", tensor.start, (count,))
-    step = _STRETCH_BYTES // exponent.itemsize
-    stretches = (bits[start : start + step] for start in range(0, count, step))
-    return sum(int(np.count_nonzero((stretch & exponent) == exponent)) for stretch in stretches)
+    parts = (np.frombuffer(part, exponent.dtype) for part in tensor.read_parts())
+    return sum(int(np.count_nonzero((bits & exponent) == exponent)) for bits in parts)
 
 
 def _size(tensor: StoredTensor) -> int:

@@ -1,4 +1,4 @@
-"""The training loop: draw, step, agree, record, save, evaluate. Everything it uses is built before (`stage`)."""
+"""The training loop: draw, step, exchange, record, save, evaluate. Everything it uses is built before (`stage`)."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -12,8 +12,9 @@ from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
-from sft.inspection.answer_check import AnswerCheck, LearnedRun, TemplateTexts
+from sft.inspection.answer_check import AnswerCheck, LearnedRun
 from sft.inspection.check_result import Invariant
+from sft.inspection.template_texts import TemplateTexts
 from sft.schema import Place, Record
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "template_cases.json").read_text(encoding="utf-8"))

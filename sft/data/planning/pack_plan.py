@@ -68,8 +68,7 @@ class PackPlan:
 
     def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        ends = accumulate(part.num_packs for part in self.parts[:-1])
-        return StepPlan(len(self), self.manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
+        return steps_of(self.manifest, world_size, micro_packs)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -101,6 +100,12 @@ class PackPlan:
 def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
     """See `PackPlan.parts`."""
     return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
+
+
+def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+    """The steps of the plan of a stage with this manifest."""
+    ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
+    return StepPlan(manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
 
 
 def publish_plan(

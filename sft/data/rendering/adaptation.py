@@ -61,40 +61,45 @@ class TemplateTraits:
 def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
     """Find out what the template writes, by rendering probes."""
 
-    refusal = ""
-
-    def shows(words: Sequence[str], messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> bool:
-        nonlocal refusal
+    def look(words: Sequence[str], messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> _Seen:
         try:
-            text, refusal = render_template(messages, tools), ""
+            text = render_template(messages, tools)
         except RecordError as error:
-            refusal = str(error)
-            return False
-        return all(word in text for word in words)
+            return _Seen(False, str(error))
+        return _Seen(all(word in text for word in words))
 
     user, answer = Message("user", "probequestion"), Message("assistant", "probeanswer")
     parameters = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probekey"}}}
     tool = {"name": "probetool", "description": "probedescription", "parameters": parameters}
     tools = [{"type": "function", "function": tool}]
-    has_tool_list = shows(["probetool"], [user, answer], tools)
+    has_tool_list = look(["probetool"], [user, answer], tools).is_shown
 
-    def shows_calls(call_id: str | None, num_calls: int = 1) -> bool:
+    def look_at_calls(call_id: str | None, num_calls: int = 1) -> _Seen:
         names = [f"probecall{i}" for i in range(num_calls)]
         calls = tuple(ToolCall(name, {"probekey": f"probevalue{name}"}, call_id) for name in names)
         results = [Message("tool", f"proberesult{name}", call_id=call_id) for name in names]
         words = [word for name in names for word in (name, f"probevalue{name}", f"proberesult{name}")]
         turns = [user, Message("assistant", "", tool_calls=calls), *results, answer]
-        return shows(words, turns, tools if has_tool_list else ())
+        return look(words, turns, tools if has_tool_list else ())
 
-    has_tool_calls, calls_refused = shows_calls(_numbered_id(1)), refusal
+    one_call = look_at_calls(_numbered_id(1))
     return TemplateTraits(
-        has_system=shows(["probesystem"], [Message("system", "probesystem"), user, answer]),
+        has_system=look(["probesystem"], [Message("system", "probesystem"), user, answer]).is_shown,
         has_tool_list=has_tool_list,
-        has_tool_calls=has_tool_calls,
-        has_parallel_calls=shows_calls(_numbered_id(1), num_calls=2),
-        has_free_call_ids=shows_calls("call_probe_of_any_length") and shows_calls(None),
-        calls_refused=calls_refused,
+        has_tool_calls=one_call.is_shown,
+        has_parallel_calls=look_at_calls(_numbered_id(1), num_calls=2).is_shown,
+        has_free_call_ids=all(look_at_calls(call_id).is_shown for call_id in ("call_probe_of_any_length", None)),
+        calls_refused=one_call.refusal,
     )
+
+
+class _Seen(NamedTuple):
+    """What became of a probe."""
+
+    is_shown: bool
+    """Whether all of its words are in the text."""
+    refusal: str = ""
+    """What the template said instead of writing a text."""
 
 
 def adapt(conversation: Conversation, traits: TemplateTraits) -> tuple[Conversation, tuple[str, ...]]:

@@ -44,6 +44,10 @@ _MOST_TURNS = 512
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What the code of a template raises on a conversation that it was not written for."""
 
+RAISED_BY_CODE = (Exception, SystemExit)
+"""What transformers, and the code that comes with a model or a tokenizer, raise on files that they were not written
+for: that code may raise all that there is."""
+
 
 def template_name(model: ModelConfig) -> str:
     """What messages call the run's template."""
@@ -69,7 +73,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else path, trust_remote_code=trusted
         )
-    except (Exception, SystemExit) as error:  # the code of a tokenizer may raise all that there is
+    except RAISED_BY_CODE as error:
         reason = loading_reason(error, field)
         raise UserError(f"model: no tokenizer can be loaded from {path}: {reason}") from error
     if not tokenizer.is_fast:

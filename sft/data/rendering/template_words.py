@@ -8,6 +8,7 @@ A conversation whose words may be looked at is not like a probe of its shape (`l
 
 import json
 import re
+from dataclasses import replace
 
 from jinja2 import Environment, nodes
 
@@ -113,14 +114,8 @@ def _written_around(render_template: RenderTemplate, messages: tuple[Message, ..
 
 
 def _fill(message: Message, words: str, thought: str) -> Message:
-    calls = tuple(ToolCall(c.name, {key: words for key in c.arguments}, c.call_id) for c in message.tool_calls)
-    return Message(
-        message.role,
-        message.content and words,
-        tool_calls=calls,
-        call_id=message.call_id,
-        thought=message.thought and thought,
-    )
+    calls = tuple(replace(call, arguments=dict.fromkeys(call.arguments, words)) for call in message.tool_calls)
+    return replace(message, content=message.content and words, thought=message.thought and thought, tool_calls=calls)
 
 
 _PARAMETERS = {"type": "object", "properties": {"probekey": {"type": "string", "description": "probe"}}}
