@@ -41,9 +41,13 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
-    kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
-    answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(config)
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+    }
+    kept = _kept(config, [content, asked, versions, _files(config)])
+    answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(asked)
     if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
         write_json(kept, answer)
     if "error" in answer:
@@ -68,12 +72,7 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(config: SftConfig) -> dict[str, Any]:
-    asked = {
-        "model": config.model.model_dump(mode="json"),
-        "packing": config.train.packing,
-        "max_len_tokens": config.data.max_len_tokens,
-    }
+def _ask(asked: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "sft.model.first_look"]
     # Nothing is downloaded to plan.
     options: dict[str, Any] = {"env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
