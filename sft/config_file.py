@@ -8,16 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
-from sft.config_yaml import parse_yaml
+from sft.config_yaml import Document, Place, parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_secrets, without_secrets
 
+Lines = Mapping[str, int | None]
+"""Path of a field → the line where it stands in the file; None of what does not come from the file."""
+
+_NO_LINES: Lines = {}
 _MISSING = "nothing"
 _MAX_DEPTH = 20
 
@@ -25,22 +28,59 @@ _MAX_DEPTH = 20
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
-    def __init__(self, origin: str, problems: Sequence[Problem]) -> None:
-        """`origin` is the file, or whatever else the config came from."""
+    def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = _NO_LINES) -> None:
+        """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = [f"{origin}: {count}"]
+        told = [f"{origin}: {count}"]
         for p in problems:
-            lines += [f"  {_short(p.path)}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
-        super().__init__("\n".join(lines))
+            line = _line_of(p.path, lines)
+            where = f"line {line}: {_short(p.path)}" if line else _short(p.path)
+            told += [f"  {where}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+        super().__init__("\n".join(told))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file, read without constructing objects."""
-    content = parse_yaml(read_small_text(path, "the config"), str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
-    return content
+    document = parse_yaml(read_small_text(path, "the config"), str(path))
+    if not isinstance(document.content, dict):
+        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(document.content)}")
+    return document
+
+
+def find_lines(document: Document, content: Mapping[str, Any], given: Mapping[str, str]) -> Lines:
+    """The lines of the fields, whose items of lists go by number and by name.
+
+    Args:
+        document: as it was read.
+        content: with overrides put in.
+        given: the overrides by path; what they gave stands in no line.
+    """
+    lines: dict[str, int | None] = {}
+    for place, line in document.lines.items():
+        paths = [".".join(map(str, keys)) for keys in (place, _named(place, content))]
+        is_given = any(f"{paths[0]}.".startswith(f"{path}.") for path in given)
+        lines |= dict.fromkeys(paths, None if is_given else line)
+    return lines | dict.fromkeys(given)
+
+
+def _named(place: Place, node: Any) -> list[str | int]:
+    """The place with the names of items in the place of their numbers, where they have one."""
+    keys: list[str | int] = []
+    for key in place:
+        try:
+            node = node[key]
+        except (LookupError, TypeError):  # an override has put something else there
+            node = None
+        keys.append(node.get("name", key) if isinstance(key, int) and isinstance(node, dict) else key)
+    return keys
+
+
+def _line_of(path: str, lines: Lines) -> int | None:
+    """The line of a field, or else of the section that it would be in."""
+    while path and path not in lines:
+        path = path.rpartition(".")[0]
+    return lines.get(path)
 
 
 def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -58,7 +98,7 @@ def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tu
             raise UserError(
                 f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
             )
-        value = parse_yaml(text, _shown(assignment), is_field=True)
+        value = parse_yaml(text, _shown(assignment), is_field=True).content
         try:
             given[_put(result, keys, value)] = assignment
         except UserError as error:
@@ -91,11 +131,11 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
     return quoted
 
 
-def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfig:
+def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = _NO_LINES) -> SftConfig:
     """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
     problems = find_problems(content)
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, lines)
     return SftConfig.model_validate(content)
 
 
@@ -158,20 +198,7 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML: every field with its value, readable by `build_config`."""
-    content = config.model_dump(mode="json", by_alias=True)
-    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which would fold the line breaks of Unicode into spaces."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quoted = '"' if any(char in text for char in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return write_yaml(config.model_dump(mode="json", by_alias=True))
 
 
 def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
@@ -243,7 +270,7 @@ def _taken_for(given: Any) -> tuple[str, str]:
     if given is None:
         return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
     if isinstance(given, bool):
-        return "true or false, as it does yes, no, on and off", 'put it in quotes, such as "no"'
+        return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):
         return "a number", f'put it in quotes, such as "{given}"'
     return "a date", f'put it in quotes, such as "{given}"'

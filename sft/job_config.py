@@ -13,8 +13,10 @@ from sft.config import SftConfig
 from sft.config_effects import AffectsNothing
 from sft.config_file import (
     ConfigError,
+    Lines,
     build_config,
     check_section,
+    find_lines,
     find_problems,
     quote_overrides,
     read_overrides,
@@ -160,6 +162,8 @@ class JobConfig(NamedTuple):
     slurm: SlurmConfig
     ray: RayConfig
     kubernetes: KubernetesConfig | None
+    lines: Lines
+    """Where the fields stand in the file, for messages."""
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -168,7 +172,9 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
-    content, given = read_overrides(read_yaml(path), overrides)
+    document = read_yaml(path)
+    content, given = read_overrides(document.content, overrides)
+    lines = find_lines(document, content, given)
     content = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
@@ -179,8 +185,8 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
-        raise ConfigError(str(path), quote_overrides(problems, given))
-    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
+        raise ConfigError(str(path), quote_overrides(problems, given), lines)
+    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes, lines)
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {

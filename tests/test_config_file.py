@@ -14,7 +14,9 @@ from pydantic import TypeAdapter
 from sft.config import SftConfig
 from sft.config_file import ConfigError, build_config, dump_config, quote_overrides, read_overrides, read_yaml
 from sft.config_rules import RULES, Problem
+from sft.config_yaml import parse_yaml, write_yaml
 from sft.errors import UserError
+from sft.job_config import load_job
 
 # Every key that there is stands in it once.
 FULL: dict[str, Any] = {
@@ -350,7 +352,7 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("run.name=2024", "run.name", "takes it for a number", 'such as "2024"'),
         ("run.name=1.10", "run.name", "takes it for a number", "in quotes"),
         ("run.name=2024-01-31", "run.name", "takes it for a date", 'such as "2024-01-31"'),
-        ("data.sources.0.task=no", "data.sources.0.task", "takes it for true or false, as it does yes, no", '"no"'),
+        ("data.sources.0.task=true", "data.sources.0.task", "takes it for true or false", '"true"'),
         ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
         ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
@@ -409,7 +411,7 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
     path = tmp_path / "many.yaml"
     path.write_text(MANY)
     with pytest.raises(ConfigError) as caught:
-        build_config(read_yaml(path), str(path))
+        build_config(read_yaml(path).content, str(path))
     expected = {
         "checkpont": "did you mean `checkpoint`?",
         "run.sead": "did you mean `seed`?",
@@ -435,6 +437,50 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "      must be bfloat16 or float32",
         "      → did you mean `bfloat16`?",
     ]
+
+
+def test_each_problem_names_the_line_of_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(MANY + "cluster:\n  workers: [3, 2]\n  wrokers: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_job(path, ["stages.1.budget.steps=2", "train.packs_per_step=-1", "evaluate={every_steps: no}"])
+    lines = str(caught.value).splitlines()
+    heads = [line.strip() for line in lines[1::3]]
+    told = {
+        head.partition(": ")[2].partition(":")[0]: int(head[5:].partition(":")[0])
+        for head in heads
+        if head[:5] == "line "
+    }
+    assert told == {
+        "run.sead": 2,
+        "model.dtype": 3,
+        "data.sources.0.task.colum": 6,
+        "data.sources.1.name": 7,
+        "data.sources.1.format": 7,
+        "stages.0.mixture.replay.later": 10,
+        "stages.0.budget": 10,
+        "stages.1.name": 11,
+        "stages.1.mixture.temperature": 11,
+        "stages.1.optimizer.warmup": 11,
+        "stages.1.budget": 11,
+        "train.pack_len_tokens": 12,
+        "checkpont": 13,
+        "cluster.workers": 15,
+        "cluster.wrokers": 16,
+    }
+    assert {head.partition(":")[0] for head in heads if head[:5] != "line "} == {
+        "train.packs_per_step",
+        "evaluate.every_steps",
+    }
+
+
+def test_what_is_missing_is_asked_for_at_its_section(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("run:\n  name: a\nmodel: {path: m}\nstages:\n  - name: one\n    budget: {steps: 1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_job(path)
+    heads = str(caught.value).splitlines()[1::3]
+    assert heads == ["  line 1: run.dir: nothing", "  data: nothing", "  line 5: stages.0.optimizer: nothing"]
 
 
 def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
@@ -609,7 +655,7 @@ def test_a_name_comes_before_a_number() -> None:
 def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("a: &shared {lr: 1}\nb: *shared\nc: {<<: *shared, eps: 2}\n")
-    changed = override(read_yaml(path), ["a.lr=5"])
+    changed = override(read_yaml(path).content, ["a.lr=5"])
     assert changed == {"a": {"lr": 5}, "b": {"lr": 1}, "c": {"lr": 1, "eps": 2}}
 
 
@@ -631,7 +677,7 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
         ("run.name==", "the value is not YAML"),
         ("train={micro_packs: 1, micro_packs: 2}", "'micro_packs' is there twice"),
         ("run.seed=010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2: write the number that is meant"),
-        ("stages.1.mixture.weights={no: 1}", 'the key no is true or false to YAML: write "no", in quotes'),
+        ("stages.1.mixture.weights={true: 1}", 'the key true is true or false to YAML: write "true", in quotes'),
         ("stages.1.mixture.weights={2024: 1}", 'the key 2024 is a number to YAML: write "2024", in quotes'),
         ("data.sources.0.path=my data #2.jsonl", "what is behind the # is a comment to YAML"),
         ("data.sources.0.path=#2.jsonl", "what is behind the # is a comment to YAML"),
@@ -667,15 +713,17 @@ def test_a_problem_of_an_override_quotes_it(assignment: str, path: str) -> None:
     ("text", "words"),
     [
         (b"a: [1", "this is not YAML"),
-        (b"a: b: c", "this is not YAML"),
+        (b"a: b: c", "line 1: this is not YAML: mapping values are not allowed here"),
         (b"\tb: c", "this is not YAML"),
         (b"a: 2024-13-45", "this is not YAML: month must be in 1..12"),
         (b"a: !!python/object/apply:os.getcwd []", "this is not YAML"),
-        (b"train: {}\nrun: {}\ntrain: {}", "'train' is there twice"),
+        (b"train: {}\nrun: {}\ntrain: {}", "line 3: 'train' is there twice"),
         (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
         (b"a: &a [*a]", "this is not YAML"),
         (b"run: {seed: 0017}", "0017 is 15 to YAML 1.1 and 17 to YAML 1.2"),
-        (b"a:\n  no: 1", 'line 2: the key no is true or false to YAML: write "no", in quotes'),
+        (b"run: {seed: 08}", "08 is a text to YAML 1.1 and 8 to YAML 1.2"),
+        (b"a:\n  true: 1", 'line 2: the key true is true or false to YAML: write "true", in quotes'),
+        (b"? [1, 2]\n: 1", "line 1: a key is a text, and no list or mapping"),
         (b"a:\n  2024-01-31: 1", "the key 2024-01-31 is a date to YAML"),
         (b"a:\n  ~: 1", "the key ~ is nothing to YAML"),
         (
@@ -701,6 +749,24 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: bytes, words:
     assert words in str(caught.value)
 
 
+@settings(deadline=None)
+@given(
+    st.text(max_size=9)
+    | st.text("0123456789.eEoxbn_+-:~", max_size=9)
+    | st.from_regex(r"[0-9]e[0-9]|0o?[0-9]+|[yY]es|off", fullmatch=True)
+)
+def test_a_written_text_is_read_by_every_version_of_yaml(text: str) -> None:
+    written = write_yaml({"a": text, "b": [text]})
+    assert parse_yaml(written, "").content == yaml.safe_load(written) == {"a": text, "b": [text]}
+
+
+def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("a: 1e-5\nb: 5E8\nc: 0o17\nd: no\ne: on\nf: 1_000\nno: y\ng: .5\n")
+    expected = {"a": 1e-5, "b": 5e8, "c": 15, "d": "no", "e": "on", "f": 1000, "no": "y", "g": 0.5}
+    assert read_yaml(path).content == expected
+
+
 def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     lines = [
@@ -713,7 +779,7 @@ def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines))
     expected = {"path": "data/#1/x#y.jsonl", "b": "12:30", "c": "190:20:30.5", "no": "010", "dir": "a #1", "text": "a"}
-    assert read_yaml(path) == expected
+    assert read_yaml(path).content == expected
     assert override({"a": ""}, ["a='x #1'"]) == {"a": "x #1"}
     assert override({"a": ""}, ["a=x#1"]) == {"a": "x#1"}
 
