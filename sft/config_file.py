@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_names import current_keys, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_yaml import Document, Place, parse_yaml, write_yaml
 from sft.errors import UserError
@@ -48,16 +49,20 @@ def read_yaml(path: Path) -> Document:
     return document
 
 
-def find_lines(document: Document, content: Mapping[str, Any], given: Mapping[str, str]) -> Lines:
+def find_lines(
+    document: Document, content: Mapping[str, Any], given: Mapping[str, str], kind: type[SftConfig]
+) -> Lines:
     """The lines of the fields, whose items of lists go by number and by name.
 
     Args:
         document: as it was read.
         content: with overrides put in.
         given: the overrides by path; what they gave stands in no line.
+        kind: what the config is.
     """
     lines: dict[str, int | None] = {}
     for place, line in document.lines.items():
+        place = tuple(current_keys(place, kind))
         paths = [".".join(map(str, keys)) for keys in (place, _named(place, content))]
         is_given = any(f"{paths[0]}.".startswith(f"{path}.") for path in given)
         lines |= dict.fromkeys(paths, None if is_given else line)
@@ -83,8 +88,15 @@ def _line_of(path: str, lines: Lines) -> int | None:
     return lines.get(path)
 
 
-def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read_overrides(
+    content: Mapping[str, Any], assignments: Iterable[str], kind: type[SftConfig] = SftConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
+
+    Args:
+        content: with the names of now for its keys.
+        assignments: may name fields as they were called before.
+        kind: what the config is.
 
     Returns:
         The config, and for the path of each place that was changed its assignment.
@@ -93,7 +105,7 @@ def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tu
     given = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        keys = path.split(".")
+        keys = [str(key) for key in current_keys(path.split("."), kind)]
         if not equals or not all(keys):
             raise UserError(
                 f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
@@ -133,6 +145,7 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
 
 def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = _NO_LINES) -> SftConfig:
     """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)
     if problems:
         raise ConfigError(origin, problems, lines)
@@ -288,6 +301,9 @@ _WORDING = (
 
 def _unknown_key(keys: Sequence[Any], value: Any, known: Sequence[str]) -> Problem:
     path = ".".join(map(str, keys))
+    if renames := list(renames_of(path, SftConfig)):
+        rule = f"is the former name of `{renames[-1].name}`, which is given, too"
+        return Problem(path, value, rule, "take one of the two away")
     close = difflib.get_close_matches(str(keys[-1]), known, n=1)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")

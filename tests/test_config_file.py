@@ -69,8 +69,8 @@ FULL: dict[str, Any] = {
             "share": 0.1,
             "tasks": ["held"],
             "sources": ["second"],
-            "overlap": "remove",
-            "overlap_len_tokens": 20,
+            "decontaminate": "remove",
+            "ngram_tokens": 20,
         },
         "cache_dir": "cache",
         "staging": "node_local",
@@ -112,7 +112,7 @@ FULL: dict[str, Any] = {
     "train": {
         "pack_len_tokens": 1024,
         "packs_per_step": 8,
-        "micro_packs": 2,
+        "packs_per_micro_batch": 2,
         "packing": "one_example",
         "activation_checkpointing": False,
         "logits_chunk_tokens": 512,
@@ -294,8 +294,8 @@ def all_keys() -> set[Any]:
 @pytest.mark.parametrize(
     ("assignment", "path", "meant"),
     [
-        ("trian.micro_packs=1", "trian", "train"),
-        ("train.micro_pack=1", "train.micro_pack", "micro_packs"),
+        ("trian.packs_per_micro_batch=1", "trian", "train"),
+        ("train.packs_per_microbatch=1", "train.packs_per_microbatch", "packs_per_micro_batch"),
         ("stages.1.optimizer.warmup=0.1", "stages.1.optimizer.warmup", "warmup_ratio"),
         ("data.sources.second.colums={}", "data.sources.1.colums", "columns"),
         ("data.sources.first.task.colum=x", "data.sources.0.task.colum", "column"),
@@ -322,9 +322,15 @@ def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
 
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
     content = deepcopy(FULL)
-    content["train"]["micro.packs"] = 1
+    content["train"]["packs_per.micro_batch"] = 1
     (problem,) = problems_of(content)
-    assert problem == ("train.micro.packs", 1, "is not a known key", "did you mean `micro_packs`?", problem.also_about)
+    assert problem == (
+        "train.packs_per.micro_batch",
+        1,
+        "is not a known key",
+        "did you mean `packs_per_micro_batch`?",
+        problem.also_about,
+    )
 
 
 # ---------------------------------------------------------------- wrong values
@@ -333,8 +339,8 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        ("train.micro_packs=two", "train.micro_packs", "must be a valid integer", "correct"),
-        ("train.micro_packs=0", "train.micro_packs", "must be greater than 0", "correct"),
+        ("train.packs_per_micro_batch=two", "train.packs_per_micro_batch", "must be a valid integer", "correct"),
+        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be greater than 0", "correct"),
         ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "correct"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
@@ -484,8 +490,14 @@ def test_what_is_missing_is_asked_for_at_its_section(tmp_path: Path) -> None:
 
 
 def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
-    content = override(LEAST, ["data.max_len_tokens=4096", "data.trian_on=last_assistant", "train.micro_pack=1"])
-    assert {p.path for p in problems_of(content)} == {"data.trian_on", "train.micro_pack", "train.pack_len_tokens"}
+    content = override(
+        LEAST, ["data.max_len_tokens=4096", "data.trian_on=last_assistant", "train.packs_per_microbatch=1"]
+    )
+    assert {p.path for p in problems_of(content)} == {
+        "data.trian_on",
+        "train.packs_per_microbatch",
+        "train.pack_len_tokens",
+    }
 
 
 @pytest.mark.parametrize(
@@ -577,7 +589,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "extra_settings_change_no_number": [
         (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
     ],
-    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
+    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }
 
 
@@ -609,7 +621,7 @@ def test_a_rule_is_broken_alone(name: str, assignments: list[str], paths: list[s
 @pytest.mark.parametrize(
     ("assignment", "place", "value"),
     [
-        ("train.micro_packs=4", ("train", "micro_packs"), 4),
+        ("train.packs_per_micro_batch=4", ("train", "packs_per_micro_batch"), 4),
         ("stages.1.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
         ("stages.narrow.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
         ("data.sources.second.path=a=b", ("data", "sources", 1, "path"), "a=b"),
@@ -636,14 +648,19 @@ def test_an_override_changes_its_place_and_nothing_else(assignment: str, place: 
 
 
 def test_a_later_override_wins_and_sees_what_an_earlier_one_made() -> None:
-    assignments = ["train.micro_packs=4", "train.micro_packs=5", "stages.2.name=end", "stages.end.budget.epochs=1"]
+    assignments = [
+        "train.packs_per_micro_batch=4",
+        "train.packs_per_micro_batch=5",
+        "stages.2.name=end",
+        "stages.end.budget.epochs=1",
+    ]
     changed = override(FULL, assignments)
-    assert changed["train"]["micro_packs"] == 5
+    assert changed["train"]["packs_per_micro_batch"] == 5
     assert changed["stages"][2]["budget"]["epochs"] == 1
 
 
 def test_an_override_fills_a_section_that_is_empty_or_absent() -> None:
-    assert override({"train": None}, ["train.micro_packs=2"]) == {"train": {"micro_packs": 2}}
+    assert override({"train": None}, ["train.packs_per_step=2"]) == {"train": {"packs_per_step": 2}}
     assert override({}, ["data.holdout.share=0"]) == {"data": {"holdout": {"share": 0}}}
 
 
@@ -662,7 +679,7 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("train.micro_packs", "an override is section.field=value"),
+        ("train.packs_per_step", "an override is section.field=value"),
         ("=4", "an override is section.field=value"),
         ("--verbose", "an override is section.field=value"),
         ("stages.brod.name=x", "there is no 'brod'; give a number below 3, or one of: broad, narrow, last"),
@@ -672,10 +689,10 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
         ("data.holdout.tasks.5=x", "there is no '5'"),
         ("run.name.first=x", "'full' is a value, not a section, so it has no 'first'"),
         ("run.name.first.second=x", "'full' is a value, not a section, so it has no 'first'"),
-        ("train.micro_packs=[1", "the value is not YAML"),
+        ("train.packs_per_step=[1", "the value is not YAML"),
         ("run.name=2024-13-45", "the value is not YAML: month must be in 1..12"),
         ("run.name==", "the value is not YAML"),
-        ("train={micro_packs: 1, micro_packs: 2}", "'micro_packs' is there twice"),
+        ("train={packs_per_step: 1, packs_per_step: 2}", "'packs_per_step' is there twice"),
         ("run.seed=010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2: write the number that is meant"),
         ("stages.1.mixture.weights={true: 1}", 'the key true is true or false to YAML: write "true", in quotes'),
         ("stages.1.mixture.weights={2024: 1}", 'the key 2024 is a number to YAML: write "2024", in quotes'),
@@ -695,7 +712,7 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> Non
     [
         ("stages.narrow.optimizer.lr=fast", "stages.1.optimizer.lr"),
         ("stages.narrow.optimizer={lr: fast}", "stages.1.optimizer.lr"),
-        ("trian.micro_packs=2", "trian"),
+        ("trian.packs_per_step=2", "trian"),
         ("data.max_len_tokens=999999", "train.pack_len_tokens"),
     ],
 )
@@ -704,6 +721,57 @@ def test_a_problem_of_an_override_quotes_it(assignment: str, path: str) -> None:
     rules = {p.path: p.rule for p in quote_overrides(problems_of(content), assigned)}
     is_of_it = not path.startswith("train.")  # a rule of two fields is about the one that it names
     assert rules[path].endswith(f", in {assignment!r}") == is_of_it
+
+
+# ---------------------------------------------------------------- former names
+
+FORMER = {
+    "train.packs_per_micro_batch": "micro_packs",
+    "data.holdout.decontaminate": "overlap",
+    "data.holdout.ngram_tokens": "overlap_len_tokens",
+}
+
+
+def write_full(path: Path, changes: dict[str, Any]) -> Path:
+    content = override(FULL, ["from=", "cluster.workers=2"])
+    for place, value in changes.items():
+        *parents, key = place.split(".")
+        at(content, tuple(parents))[key] = value
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("place", FORMER)
+def test_a_former_name_is_read_in_a_file_and_an_override_with_a_note_that_names_the_new_one(
+    place: str, tmp_path: Path
+) -> None:
+    section, _, name = place.rpartition(".")
+    former, value = f"{section}.{FORMER[place]}", at(FULL, tuple(place.split(".")))
+    known = write_full(tmp_path / "now.yaml", {})
+    text = known.read_text()
+    assert f" {name}:" in text
+    (tmp_path / "then.yaml").write_text(text.replace(f" {name}:", f" {FORMER[place]}:"))
+    now, then = load_job(known), load_job(tmp_path / "then.yaml")
+    assert (then.sft, then.lines) == (now.sft, now.lines)
+    assert now.notes == ()
+    assert then.notes == (f"{former} is called `{name}` now; the old name is still read",)
+    record = dump_config(now.sft).replace(f" {name}:", f" {FORMER[place]}:")
+    assert build_config(yaml.safe_load(record)) == now.sft
+    given = load_job(known, [f"{former}={value}"])
+    assert (given.sft, given.notes) == (now.sft, then.notes)
+    whole = load_job(known, [f"{section}={{{FORMER[place]}: {value}}}"])
+    assert at(whole.sft.model_dump(), tuple(place.split("."))) == value
+    assert whole.notes == then.notes
+    with pytest.raises(ConfigError, match=f"{place}: ") as caught:
+        load_job(tmp_path / "then.yaml", [f"{former}=-1"])
+    assert f"in '{former}=-1'" in str(caught.value)
+
+
+def test_an_override_by_a_former_name_wins_and_both_in_one_file_are_refused(tmp_path: Path) -> None:
+    assert load_job(write_full(tmp_path / "a.yaml", {}), ["train.micro_packs=7"]).sft.train.packs_per_micro_batch == 7
+    both = write_full(tmp_path / "b.yaml", {"train.micro_packs": 7})
+    with pytest.raises(ConfigError, match=r"train.micro_packs: 7\n.*is the former name of `packs_per_micro_batch`"):
+        load_job(both)
 
 
 # ---------------------------------------------------------------- files

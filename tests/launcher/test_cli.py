@@ -19,7 +19,7 @@ data: {sources: [{name: only, path: owner/data, format: messages}]}
 stages:
   - {name: broad, budget: {epochs: 2}, optimizer: {lr: 1.0e-5}}
   - {name: narrow, budget: {supervised_tokens: 1500000}, optimizer: {lr: 1.0e-5}, pack_len_tokens: 4096}
-train: {packs_per_step: 10, micro_packs: 2}
+train: {packs_per_step: 10, packs_per_micro_batch: 2}
 cluster: {workers: [2, 4], gpus_per_worker: 1, cpus_per_worker: 3}
 """
 
