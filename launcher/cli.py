@@ -9,10 +9,15 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from launcher import config_schema
 from launcher.console import build_console, end_at_once, fit_for_json, let_streams_take_any_text, say_error
 from sft.config_arguments import add_config_arguments
 from sft.errors import UserError
+
+if TYPE_CHECKING:
+    from sft.job_config import JobConfig
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -44,14 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+def _read_job(options: argparse.Namespace) -> "JobConfig":
+    """The job that a verb is given, after what there is to say about its config."""
+    from sft.job_config import load_job
+
+    job = load_job(options.config, options.overrides)
+    sys.stderr.writelines(f"{options.config}: {note}\n" for note in job.notes)
+    return job
+
+
 def _plan(options: argparse.Namespace) -> int:
     from launcher.layout_check import find_layout
     from launcher.plan import forecast_job, layout_note, plan_as_json, plan_job
     from launcher.plan_table import plan_table
-    from sft.job_config import load_job
     from sft.sizing.hub_config import fetch_config
 
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     fetched = None if options.offline else fetch_config(job.sft.model.path)
     plan, forecast = plan_job(job), forecast_job(job)
     layout = find_layout(job.sft)
@@ -65,10 +78,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from sft.job_config import load_job
-
     # Everything that is wrong with the config is said before the slow imports.
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare
     from sft.run_claim import check_run_folder
@@ -91,10 +102,8 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from sft.job_config import load_job
-
     # Everything that is wrong with the config is said before the slow imports.
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
     from sft.training.process import quiet_third_parties
@@ -110,15 +119,13 @@ def _preflight(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from sft.job_config import load_job
-
     if options.expect_source is not None:
         from launcher.submission import check_source
 
         check_source(options.expect_source)
 
     # Everything that is wrong with the config is said before the slow imports.
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
@@ -129,18 +136,15 @@ def _train(options: argparse.Namespace) -> int:
 
 def _submit_slurm(options: argparse.Namespace) -> int:
     from launcher.slurm import submit
-    from sft.job_config import load_job
 
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     submit(job, str(options.config), options.dry_run, build_console())
     return 0
 
 
 def _submit_ray(options: argparse.Namespace) -> int:
-    from sft.job_config import load_job
-
     # Everything that is wrong with the config is said before the slow imports.
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     from launcher.submission import render_config
 
     config = render_config(job, str(options.config))
@@ -199,10 +203,8 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from sft.job_config import load_job
-
     # Everything that is wrong with the config is said before the slow imports.
-    job = load_job(options.config, options.overrides)
+    job = _read_job(options)
     from launcher import inspection
     from sft.inspection.selection import Wanted
     from sft.training.process import quiet_third_parties
@@ -247,6 +249,8 @@ def _build_parser() -> argparse.ArgumentParser:
             # For `sft submit ray`: the command ends at once if the program here is another one.
             sub.add_argument("--expect-source", metavar="HASH", help=argparse.SUPPRESS)
     _add_submit(verbs)
+    schema = _add_verb(verbs, "config-schema", config_schema.run, config_schema.SUMMARY)
+    config_schema.add_arguments(schema)
     for name, verb, text in (
         ("status", _status, "what a run is doing, from any machine that sees its folder"),
         ("report", _report, "one self-contained HTML page with tables and plots, also of a run under way"),

@@ -6,7 +6,7 @@ packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("packs_per_micr
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -52,9 +52,9 @@ def with_current_names(content: Any, kind: Any) -> tuple[Any, list[Rename]]:
     renames: list[Rename] = []
 
     def current(node: Any, kind: Any, path: str) -> Any:
-        for part in _alternatives(kind):
+        for part in alternatives(kind):
             inner = get_args(part)
-            if isinstance(node, Mapping) and _is_section(part):
+            if isinstance(node, Mapping) and is_section(part):
                 node = {key: value for key, value in section(node, part, path)}
             elif isinstance(node, Mapping) and get_origin(part) is dict:
                 node = {key: current(value, inner[1], f"{path}{key}.") for key, value in node.items()}
@@ -79,8 +79,8 @@ def current_keys(keys: Sequence[str | int], kind: Any) -> list[str | int]:
     for key in keys:
         name = key
         inner: list[Any] = []
-        for part in (part for kind in kinds for part in _alternatives(kind)):
-            if _is_section(part):
+        for part in (part for kind in kinds for part in alternatives(kind)):
+            if is_section(part):
                 found, field = _find(part, key)
                 name, inner = found, inner if field is None else [*inner, field.annotation]
             elif get_origin(part) in (tuple, dict):  # the key is a number, or a name of somebody's own
@@ -107,16 +107,17 @@ def _find(section: type[BaseModel], key: Any) -> tuple[Any, FieldInfo | None]:
     return key, None
 
 
-def _is_section(kind: Any) -> bool:
+def is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    """Whether an annotation is a section."""
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _alternatives(kind: Any) -> Iterator[Any]:
+def alternatives(kind: Any) -> Iterator[Any]:
     """What a value of an annotation may be."""
     if get_origin(kind) is Annotated:
-        yield from _alternatives(get_args(kind)[0])
+        yield from alternatives(get_args(kind)[0])
     elif get_origin(kind) in (Union, UnionType):
         for part in get_args(kind):
-            yield from _alternatives(part)
+            yield from alternatives(part)
     else:
         yield kind

@@ -51,6 +51,15 @@ def sft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return run
 
 
+def test_a_former_name_of_a_field_is_read_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(CONFIG.replace("packs_per_micro_batch", "micro_packs"))
+    assert main(["plan", str(path), "--offline", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert f"{path}: train.micro_packs is called `packs_per_micro_batch` now" in printed.err
+
+
 def test_the_plan_is_printed(sft, config: Path) -> None:
     code, out, err = sft("plan", config)
     assert (code, err) == (0, "")
