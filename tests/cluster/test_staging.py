@@ -55,6 +55,7 @@ def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]
     ray.shutdown()
 
 
+@pytest.mark.long
 def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
 ) -> None:
