@@ -21,7 +21,7 @@ import torch.distributed as dist
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
-from sft.data.preparation import spread_over_threads
+from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
 from sft.job_config import load_job
 from sft.model.loading import check_model
@@ -36,7 +36,7 @@ from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
-from sft.training.workload import prepare_workload, refuse_to_spread
+from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 
 EXIT_FAILED, EXIT_WRONG_INPUT = 1, 2
@@ -74,7 +74,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     wishes = Wishes(run.stop_file)
     wishes.listen()
     # No rank prepares data while the others hold their GPUs and wait.
-    spread = refuse_to_spread if world.size > 1 else spread_over_threads
+    executor = refuse_to_prepare if world.size > 1 else prepare_in_threads
     with _process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
         with _raised_by_all():
             if world.is_first:
@@ -86,7 +86,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
                     check_values(config.model.path)  # a run that has begun has trained on them
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all():
-            workload, _store, _plans = prepare_workload(config, spread=spread)
+            workload, _store, _plans = prepare_workload(config, executor=executor)
         attempt = begin_attempt(run, world)
         end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
         if end == "stopped" and world.is_first:

@@ -10,7 +10,7 @@ from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig, TaskTagConfig
 from sft.config_effects import Affects, affects, store_inputs
 from sft.config_section import Section
-from sft.data.preparation import fingerprint_inputs
+from sft.data.store_recipe import fingerprint_inputs
 
 FULL: dict[str, Any] = {
     "max_len_tokens": 9,
