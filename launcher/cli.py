@@ -113,7 +113,7 @@ def _train(options: argparse.Namespace) -> int:
     from sft.job_config import load_job
 
     if options.expect_source is not None:
-        from launcher.submission import check_source
+        from launcher.submission.portable_job import check_source
 
         check_source(options.expect_source)
 
@@ -128,7 +128,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _submit_slurm(options: argparse.Namespace) -> int:
-    from launcher.slurm import submit
+    from launcher.submission.slurm import submit
     from sft.job_config import load_job
 
     job = load_job(options.config, options.overrides)
@@ -141,18 +141,18 @@ def _submit_ray(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
-    from launcher.submission import render_config
+    from launcher.submission.portable_job import render_config
 
     config = render_config(job, str(options.config))
     if options.kuberay and options.package is not None:
         raise UserError("--kuberay: the pods run the program in their image; build it from your package instead.")
     if options.kuberay:
-        from launcher.kuberay import render_manifest
         from launcher.plan import plan_job
+        from launcher.submission.kuberay import render_manifest
 
         sys.stdout.write(render_manifest(job, plan_job(job), config, str(options.config)))
         return 0
-    from launcher import ray_jobs
+    from launcher.submission import ray_jobs
 
     request = ray_jobs.plan_request(job, config, options.package)
     if options.dry_run:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from rich.console import Console
 from rich.text import Text
 
+from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
 from launcher.console import end_at_once, styled
 from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
@@ -16,7 +17,6 @@ from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
-from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from launcher.cluster import ray_session
+from launcher.cluster.connection import ray_session
 from launcher.console import say_error
 from launcher.plan import plan_job
 from launcher.preflight import comparison as compare

@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from launcher.staging import fetch_as_task
+from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.staging import StagingOrder, StagingReport

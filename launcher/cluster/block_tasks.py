@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from launcher.cluster import ray_session
+from launcher.cluster.connection import ray_session
 from sft.config import DataConfig, ModelConfig
 from sft.data.block_preparer import BlockPreparer, PreparedBlock, prepare_in_threads, whole_blocks
 from sft.data.reading.blocks import Block
