@@ -7,6 +7,7 @@ file writes each of its tensors as it comes by, behind a header that was known f
 What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,9 @@ def export_model(
     if group.any(group.world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+    if group.world.is_first:
+        for left in set(final.parent.glob(f".{final.name}.attempt-*.partial")) - {aside}:
+            shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed: as large as the model
     aside.mkdir(parents=True, exist_ok=True)
     skeleton = build_skeleton(engine.hf_model, dtype)
     sources = _find_sources(engine, skeleton, dtype)
