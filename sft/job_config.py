@@ -1,6 +1,7 @@
 """A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every way in reads it here.
 
-The sections about machines are the launcher's affair; plain torchrun uses `cluster.hang_timeout_seconds` alone.
+The sections about machines are the launcher's affair; plain torchrun uses of them `cluster.gpus_per_worker` and
+`cluster.hang_timeout_seconds` alone.
 """
 
 from collections.abc import Sequence

@@ -32,6 +32,7 @@ class SingleProcessEngine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str) -> None:
         """Load the model whole."""
         self.world = World()
+        self.num_begun = 0
         attention = attention_for(layout_of(config.train.packing))
         model = load_model(config.model, model_path, getattr(torch, config.model.dtype), attention=attention)
         self._is_random = config.model.dropout == "as_configured"
@@ -58,6 +59,7 @@ class SingleProcessEngine:
         nll = 0.0
         gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         for batch in micro_batches:
+            self.num_begun += 1
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._module(batch).sum()
