@@ -41,10 +41,14 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
-    kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+    }
+    kept = _kept(config, [content, asked, versions, _files(config)])
     if (answer := _read(kept)) is None:
-        answer = _ask(config)
+        answer = _ask(asked)
         if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
             with suppress(OSError):  # a plan needs no right to write, and no room
                 write_json(kept, answer)
@@ -79,12 +83,7 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(config: SftConfig) -> dict[str, Any]:
-    asked = {
-        "model": config.model.model_dump(mode="json"),
-        "packing": config.train.packing,
-        "max_len_tokens": config.data.max_len_tokens,
-    }
+def _ask(asked: dict[str, Any]) -> dict[str, Any]:
     command = own_module("sft.model.first_look")
     # Nothing is downloaded to plan.
     options: dict[str, Any] = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
