@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sft.data.collate import Batch
-from sft.world import World
+from sft.ranks.ranks import Ranks
 
 STATE_KINDS = ("master", "exp_avg", "exp_avg_sq")
 """What is kept of each parameter: its float32 copy, and AdamW's two moments."""
@@ -48,7 +48,8 @@ class NonFiniteError(RuntimeError):
 class Engine(Protocol):
     """A model with its optimizer, on this rank."""
 
-    world: World
+    ranks: Ranks
+    """All that the model and the steps are split over."""
 
     def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
         """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.
@@ -68,10 +69,6 @@ class Engine(Protocol):
         With `by_own_forward`, by the model's own forward pass (see `sft.model.loss.SupervisedNll`); without it as in
         training, but for dropout.
         """
-        ...
-
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all ranks, on the CPU."""
         ...
 
     def local_state(self) -> dict[str, Shard]:

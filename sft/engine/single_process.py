@@ -23,15 +23,18 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.world import World
+from sft.ranks.ranks import OneRank, Ranks
 
 
 class SingleProcessEngine:
     """`sft.engine.engine.Engine` in the most obvious way: float32 masters beside the working parameters."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str) -> None:
-        """Load the model whole."""
-        self.world = World()
+    def __init__(
+        self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks | None = None
+    ) -> None:
+        """Load the model whole; there is one rank."""
+        self.ranks = ranks or OneRank()
+        assert self.ranks.world.size == 1, "one process is one rank"
         attention = attention_for(layout_of(config.train.packing))
         model = load_model(config.model, model_path, getattr(torch, config.model.dtype), attention=attention)
         self._is_random = config.model.dropout == "as_configured"
@@ -90,10 +93,6 @@ class SingleProcessEngine:
 
     def _run(self, batch: Batch, by_own_forward: bool, training: bool) -> Tensor:
         return run_without_gradient(self._module, lambda: self._module(batch, by_own_forward), training)
-
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """There is one rank."""
-        return values
 
     def local_state(self) -> dict[str, Shard]:
         """The whole state, flat; see `Engine`."""

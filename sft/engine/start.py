@@ -6,12 +6,12 @@ import os
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.engine.engine import Engine
-from sft.world import World
+from sft.ranks.ranks import Ranks
 
 
-def start_engine(config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> Engine:
+def start_engine(config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> Engine:
     """ZeRO-3 with the model at a path, on the device of this rank. All ranks call this together."""
-    os.environ["DS_ACCELERATOR"] = "cuda" if world.on_gpu else "cpu"
+    os.environ["DS_ACCELERATOR"] = "cuda" if ranks.world.on_gpu else "cpu"
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415  (see above)
 
-    return Zero3Engine(config, optimizer, model_path, world)
+    return Zero3Engine(config, optimizer, model_path, ranks)

@@ -14,7 +14,6 @@ from typing import Any, cast
 import deepspeed
 import deepspeed.ops
 import torch
-import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from deepspeed.git_version_info import installed_ops
 from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
@@ -37,7 +36,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.world import World
+from sft.ranks.ranks import Ranks
 
 # On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed
 # meanwhile; gloo takes the same time for a step.
@@ -47,9 +46,9 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 class Zero3Engine:
     """DeepSpeed's ZeRO-3 engine behind `sft.engine.engine.Engine`."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
+    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
-        self.world = world
+        self.ranks, world = ranks, ranks.world
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
         assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.start"
@@ -92,9 +91,9 @@ class Zero3Engine:
                 torch.manual_seed(batch.seed)
             nll_sum = self._engine(batch.to(self.device)).sum()
             # DeepSpeed averages over the ranks; times the world size, that is the sum.
-            self._engine.backward(nll_sum * (self.world.size / num_supervised_tokens), scale_wrt_gas=False)
+            self._engine.backward(nll_sum * (self.ranks.world.size / num_supervised_tokens), scale_wrt_gas=False)
             nll += nll_sum.detach()
-        loss = float(self.all_reduce_sum(nll)) / num_supervised_tokens
+        loss = float(self.ranks.sum(nll)) / num_supervised_tokens
         if not math.isfinite(loss):
             self._drop_gradients()
             raise NonFiniteError(f"the loss is {loss}", self._ranks_where(not math.isfinite(float(nll))))
@@ -112,9 +111,9 @@ class Zero3Engine:
         self._zero._overflow_clean_up(self._zero.loss_scale)
 
     def _ranks_where(self, is_here: bool) -> tuple[int, ...]:
-        found = torch.zeros(self.world.size)
-        found[self.world.rank] = is_here
-        return tuple(self.all_reduce_sum(found).nonzero().flatten().tolist())
+        found = torch.zeros(self.ranks.world.size)
+        found[self.ranks.world.rank] = is_here
+        return tuple(self.ranks.sum(found).nonzero().flatten().tolist())
 
     def segment_nll(self, batch: Batch) -> Tensor:
         """The summed nll of each segment; see `Engine`."""
@@ -126,12 +125,6 @@ class Zero3Engine:
         """The nll of each supervised token; see `Engine`."""
         on_device, training = batch.to(self.device), not by_own_forward and not self._is_random
         return run_without_gradient(self._engine, lambda: self._engine(on_device, by_own_forward), training).cpu()
-
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum over all ranks."""
-        reduced = values.to(self.device, copy=True)
-        dist.all_reduce(reduced)
-        return reduced.cpu()
 
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state; see `Engine`."""
@@ -187,7 +180,7 @@ class Zero3Engine:
         release(self._engine)
         del self._engine, self._zero
         gc.collect()
-        if self.world.on_gpu:
+        if self.ranks.world.on_gpu:
             torch.cuda.empty_cache()
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
@@ -203,7 +196,7 @@ class Zero3Engine:
 
     def _own_range(self, parameter: Any) -> tuple[int, int]:
         share = parameter.ds_tensor.numel()
-        start = min(self.world.rank * share, parameter.ds_numel)
+        start = min(self.ranks.world.rank * share, parameter.ds_numel)
         return start, min(start + share, parameter.ds_numel)
 
 

@@ -26,6 +26,7 @@ from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
+from sft.ranks.agreement import any_rank
 from sft.run_folder import RunFolder, StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
@@ -65,7 +66,7 @@ class StageInputs:
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
-    config, world, attempt = inputs.config, engine.world, inputs.attempt
+    config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = inputs.plan.steps(world.size, config.train.micro_packs)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
@@ -127,7 +128,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     dtype = getattr(torch, config.model.dtype)
     attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.group, attempt.number, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -149,7 +150,7 @@ def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, 
     config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
     board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, attempt.world)
+    mfu_meter = MfuMeter(config.model.path, attempt.ranks.world)
     return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics, board)
 
 
@@ -161,12 +162,13 @@ def _evaluate(
         return
     folder = RunFolder(inputs.config.run.dir).evaluations
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    if not again and inputs.attempt.group.any(engine.world.is_first and (folder / f"{file_name}.json").is_file()):
+    is_there = engine.ranks.world.is_first and (folder / f"{file_name}.json").is_file()
+    if not again and any_rank(engine.ranks, is_there):
         return
     tell = partial(inputs.attempt.position.enter, "evaluate", step)
     layout = layout_of(inputs.config.train.packing)
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
-    if engine.world.is_first:
+    if engine.ranks.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 
 

@@ -10,11 +10,11 @@ from sft.checkpoint.local_place import LocalPlace
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.errors import UserError
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.run_record import write_run_record
 from sft.training.stage_checkpoints import open_store, resume
-from sft.world import World
 
 ABOUT = {"stage": "broad", "plan": {"store": "a", "seed": 1}}
 
@@ -33,7 +33,7 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
         engine._adamw.state[master] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master),
                                        "exp_avg_sq": torch.zeros_like(master)}  # fmt: skip
     write_run_record(config)
-    return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), World()), config
+    return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), OneRank()), config
 
 
 def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
