@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, Po
 
 from sft.config_effects import Affects
 from sft.config_section import BelowOne, Name, Section, Share
+from sft.optimizers import OPTIMIZERS, OptimizerName
 
 
 class RunConfig(Section):
@@ -222,9 +223,17 @@ class BudgetConfig(Section):
     """Tokens in the loss."""
 
 
-class OptimizerConfig(Section):
-    """AdamW and its learning rate."""
+def _own_setting(field: str) -> Any:
+    """What the named optimizer has by default; None for a setting that is not its own."""
+    return Field(default_factory=lambda given: OPTIMIZERS[given["name"]].settings.get(field))
 
+
+class OptimizerConfig(Section):
+    """How a stage's parameters are updated."""
+
+    name: Annotated[OptimizerName, Affects("numbers")] = "adamw"
+    """AdamW, or Lion, which keeps 8 bytes of a parameter instead of 12. Lion wants an `lr` a third to a tenth of
+    AdamW's, and a `weight_decay` that is larger by as much."""
     lr: PositiveFloat
     """The peak learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -235,10 +244,11 @@ class OptimizerConfig(Section):
     """The last rate as a part of the peak."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay; norms and biases are exempt."""
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
-    """Decay of the running mean and of the running square."""
-    eps: PositiveFloat = 1e-8
-    """Keeps the division finite."""
+    betas: tuple[BelowOne, BelowOne] = _own_setting("betas")
+    """Of AdamW, the decay of the running mean and of the running square; default: [0.9, 0.95]. Of Lion, how the last
+    gradient is weighed in an update and in the running mean; default: [0.9, 0.99]."""
+    eps: PositiveFloat | None = _own_setting("eps")
+    """Of AdamW: keeps the division finite. Default: 1e-8."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients with a larger norm are scaled down to it."""
 

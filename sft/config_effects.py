@@ -91,7 +91,7 @@ def completed(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]
             result[key] = _completed_inner(getattr(section, name), result[key])
         elif not field.is_required():
             before = affects(field).absent_at
-            value = field.get_default(call_default_factory=True) if before is _NEVER else before
+            value = field.get_default(call_default_factory=True, validated_data=result) if before is _NEVER else before
             result[key] = to_jsonable_python(value, by_alias=True)
     return result
 

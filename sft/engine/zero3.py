@@ -15,27 +15,26 @@ import deepspeed
 import deepspeed.ops
 import torch
 from deepspeed.accelerator import get_accelerator
-from deepspeed.git_version_info import installed_ops
-from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor
 
 from sft.config import OptimizerConfig, SftConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
-    STATE_KINDS,
     NonFiniteError,
     ReadState,
     Shard,
     StepResult,
-    decay_groups,
     run_without_gradient,
 )
+from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
 
 # On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed
@@ -70,9 +69,12 @@ class Zero3Engine:
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
-        self._engine, *_ = deepspeed.initialize(
-            model=module, optimizer=_build_adamw(groups, optimizer, on_cpu), config=zero_config
-        )
+        self._optimizer = optimizer.name
+        built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)
+        # DeepSpeed warns of an optimizer that it does not list; those of the table are tested here.
+        if type(built) not in ZERO_SUPPORTED_OPTIMIZERS:
+            ZERO_SUPPORTED_OPTIMIZERS.append(type(built))
+        self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
 
     @property
@@ -132,7 +134,7 @@ class Zero3Engine:
         state = {}
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-            for kind in STATE_KINDS:
+            for kind in state_kinds(self._optimizer):
                 values = self._part(parameter, kind)[: stop - start]
                 state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values)
         return state
@@ -140,26 +142,24 @@ class Zero3Engine:
     def local_spans(self) -> dict[str, range]:
         """See `Engine`."""
         spans = {name: range(*self._own_range(parameter)) for name, parameter in self._parameters()}
-        return {f"{name}/{kind}": span for name, span in spans.items() for kind in STATE_KINDS}
+        return {f"{name}/{kind}": span for name, span in spans.items() for kind in state_kinds(self._optimizer)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Take over a saved state; see `Engine`."""
         # Before the first update the optimizer has no state that could be filled.
         for flat in self._zero.fp32_partitioned_groups_flat:
-            counted = isinstance(self._zero.optimizer, DeepSpeedCPUAdam | FusedAdam)
-            step = num_updates if counted else torch.tensor(float(num_updates), device=flat.device)
-            moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
-            self._zero.optimizer.state[flat] = {"step": step, **moments}
+            state = new_state(self._optimizer, self._zero.optimizer, flat, num_updates)
+            self._zero.optimizer.state[flat] = state
         # Whatever is gathered is given back: it has the values of before.
         self._zero.checkpoint_event_prologue()
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-            for kind in STATE_KINDS:
+            for kind in state_kinds(self._optimizer):
                 part = self._part(parameter, kind)
                 part[: stop - start].copy_(read(f"{name}/{kind}", start, stop))
                 part[stop - start :].zero_()
             # The first forward pass uses the working copy, which nothing else would bring up to date.
-            parameter.ds_tensor.data.copy_(self._part(parameter, "master"))
+            parameter.ds_tensor.data.copy_(self._part(parameter, MASTER))
         # hpZ's copies, which have the values of before, go; small parameters, whole on every rank, are gathered anew.
         self._zero.checkpoint_event_epilogue()
 
@@ -191,26 +191,10 @@ class Zero3Engine:
         """This rank's part of one kind of state, padded: a view of the flat tensor in which the optimizer has it."""
         group, offset, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
         flat = self._zero.fp32_partitioned_groups_flat[group]
-        whole = flat.detach() if kind == "master" else self._zero.optimizer.state[flat][kind]
+        whole = flat.detach() if kind == MASTER else self._zero.optimizer.state[flat][kind]
         return cast(Tensor, whole.narrow(0, offset, size))
 
     def _own_range(self, parameter: Any) -> tuple[int, int]:
         share = parameter.ds_tensor.numel()
         start = min(self.ranks.world.rank * share, parameter.ds_numel)
         return start, min(start + share, parameter.ds_numel)
-
-
-def _build_adamw(groups: list[Any], optimizer: OptimizerConfig, on_cpu: bool) -> torch.optim.Optimizer:
-    """AdamW as one fused kernel: DeepSpeed's where its installation has built it, else torch's own.
-
-    DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
-    """
-    settings: Any = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
-    built: torch.optim.Optimizer
-    if on_cpu and installed_ops.get("cpu_adam"):
-        built = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
-    elif not on_cpu and installed_ops.get("fused_adam"):
-        built = FusedAdam(groups, adam_w_mode=True, **settings)
-    else:
-        built = torch.optim.AdamW(groups, fused=True, **settings)
-    return built

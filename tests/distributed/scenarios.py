@@ -28,11 +28,12 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine import zero3
-from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
+from sft.engine.engine import Engine, NonFiniteError
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.optimizers import state_kinds
 from sft.progress import Progress
 from sft.ranks.agreement import all_texts, any_rank, raise_together
 from sft.ranks.process_group import leave_waiting_to_the_watch, num_collectives
@@ -140,7 +141,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     nll = engine.segment_nll(batch)
     copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
     num_copied = sum(copy.numel() for copy in copies if copy is not None)
-    state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
+    state = {kind: whole_state(engine, kind) for kind in state_kinds(config.stages[0].optimizer.name)}
     if ranks.world.is_first:
         torch.save(state, folder / "state.pt")
     return {"steps": before + after, "nll": nll.tolist(), "num_copied": num_copied}
@@ -208,9 +209,9 @@ def not_finite(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
                 take_steps(engine, config, loader, step, step + 1)
             except NonFiniteError as error:
                 errors.append([step, str(error), list(error.ranks)])
-        states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
+        states.append({kind: whole_state(engine, kind) for kind in state_kinds("adamw")})
         engine.close()
-    equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
+    equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in state_kinds("adamw"))
     return {"errors": errors, "equal": equal}
 
 

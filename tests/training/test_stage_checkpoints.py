@@ -29,9 +29,7 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
     }
     config = SftConfig.model_validate(content)
     engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
-    for master in engine._masters.values():
-        engine._adamw.state[master] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master),
-                                       "exp_avg_sq": torch.zeros_like(master)}  # fmt: skip
+    engine.load_local_state(lambda key, start, stop: torch.zeros(stop - start), 0)
     write_run_record(config)
     return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), OneRank()), config
 
