@@ -228,7 +228,9 @@ STAGES = st.fixed_dictionaries(
         "name": NAMES,
         "mixture": RATES,
         "budget": BUDGETS,
-        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES, "name": st.sampled_from([*OPTIMIZERS])}),
+        "optimizer": st.fixed_dictionaries(
+            {"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES, "name": st.sampled_from([*OPTIMIZERS])}
+        ),
     }
 )
 SOURCES = st.fixed_dictionaries(

@@ -72,7 +72,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
-    about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
+    about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:

@@ -54,3 +54,15 @@ def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, A
     with pytest.raises(UserError, match=f"the checkpoint of another run: its {next(iter(other))} differ") as error:
         resume(engine, place, attempt, {**ABOUT, **other})
     assert error.value.is_everywhere
+
+
+def test_a_checkpoint_that_names_no_optimizer_is_adamws(parts: Any) -> None:
+    """As those of the first versions are, which had no other."""
+    engine, place, attempt, config = parts
+    store = open_store(place, config.checkpoint, attempt, None)
+    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
+    assert store.finish()
+    store.close()
+    assert resume(engine, place, attempt, {**ABOUT, "optimizer": "adamw"}) == (8, 0)
+    with pytest.raises(UserError, match="its optimizer differ"):
+        resume(engine, place, attempt, {**ABOUT, "optimizer": "lion"})
