@@ -26,6 +26,7 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
@@ -72,7 +73,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
     try:
-        run_watched(config, workload, attempt, wishes, Limits(**settings["limits"]), fetch_as_task)
+        run_watched(RunContext(config, workload, attempt, wishes, fetch_as_task), Limits(**settings["limits"]))
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
         sys.stderr.write(fit_to_print(traceback.format_exc()))

@@ -50,7 +50,7 @@ class Zero3Engine:
         self.ranks, world = ranks, ranks.world
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
-        assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.start"
+        assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.engines"
         # DeepSpeed takes the number of its device from here and from nowhere else.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)

@@ -34,6 +34,7 @@ from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
@@ -90,7 +91,8 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, spread=spread)
         attempt = begin_attempt(run, ranks)
-        end = run_watched(config, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
+        limits = Limits(attempt.number, 0, hang_timeout_seconds)
+        end = run_watched(RunContext(config, workload, attempt, wishes), limits)
         if end == "stopped" and world.is_first:
             run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:

@@ -4,58 +4,38 @@ Everything that is decided is on disk before: the token store and the plans are 
 rank waits for another to prepare data.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sft.atomic_files import is_published
 from sft.checkpoint.open_place import stage_place
 from sft.checkpoint.retention import delete_stage_checkpoints
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
-from sft.data.staging import fetch_packs
 from sft.data.token_store import TokenStore
-from sft.engine.engine import Engine
+from sft.engine.engines import ENGINES
 from sft.evaluation.heldout import HeldoutSet
 from sft.model.weight_files import finder, weight_files
 from sft.progress import Progress
 from sft.ranks.agreement import meet, raise_together
 from sft.ranks.process_group import leave_waiting_to_the_watch, num_collectives
-from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import work_together
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import StageFolder
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.peak_memory import reset_peaks
+from sft.training.run_context import RunContext
 from sft.training.stage import StageInputs, run_stage
-from sft.training.staging import Fetch
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 
-BuildEngine = Callable[[SftConfig, OptimizerConfig, str, Ranks], Engine]
 
-
-def run_curriculum(
-    config: SftConfig,
-    workload: Workload,
-    attempt: Attempt,
-    wishes: Wishes,
-    build: BuildEngine,
-    fetch: Fetch = fetch_packs,
-) -> bool:
-    """Run every stage that is not finished; False if stopped on request, with a checkpoint saved.
-
-    Args:
-        config: the run.
-        workload: where the prepared data is.
-        attempt: this start of the job.
-        wishes: asked for between steps.
-        build: makes the engine of a stage from the model at a path.
-        fetch: brings packs to this node's disk, where `data.staging` asks for it.
-    """
-    run, ranks, world = RunFolder(config.run.dir), attempt.ranks, attempt.ranks.world
+def run_curriculum(context: RunContext) -> bool:
+    """Run every stage that is not finished; False if stopped on request, with a checkpoint saved."""
+    config, workload, attempt, run = context.config, context.workload, context.attempt, context.folder
+    ranks, world = attempt.ranks, attempt.ranks.world
     raise_together(ranks, _unseen_folders(config, world, workload))
     store = TokenStore.open(workload.store)
     tokenizer = load_tokenizer(config.model)
@@ -65,6 +45,7 @@ def run_curriculum(
     model_path = config.model.path
     if not run.has_finished(stage.name for stage in config.stages):
         config = settle_layout(config, ranks, attempt.events)
+        context = replace(context, config=config)
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
@@ -74,10 +55,9 @@ def run_curriculum(
             _fetch_weights(model_path, attempt)
             attempt.position.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
-            engine = build(config, stage.optimizer, model_path, ranks)
+            engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks)
             leave_waiting_to_the_watch()
-            inputs = StageInputs(config, index, store, plan, heldout, tokenizer, attempt, wishes, fetch)
-            finished = run_stage(inputs, engine)
+            finished = run_stage(StageInputs(context, index, store, plan, heldout, tokenizer), engine)
             # The next stage's engine needs the memory of this one.
             engine.close()
             del engine

@@ -9,9 +9,6 @@ from typing import Any, Literal
 
 from sft.atomic_files import read_json, write_json
 from sft.checkpoint.store import CheckpointError
-from sft.config import SftConfig
-from sft.data.staging import fetch_packs
-from sft.engine.start import start_engine
 from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
 from sft.run_folder import RunFolder
@@ -21,10 +18,8 @@ from sft.training.failures import pause_seconds, read_history, record_failure, w
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
-from sft.training.staging import Fetch
-from sft.training.wishes import Wishes
-from sft.training.workload import Workload
 from sft.url_secrets import without_secrets
 
 End = Literal["done", "stopped", "regroup", "wrong input", "failed"]
@@ -47,25 +42,18 @@ class Limits:
     hang_timeout_seconds: float
 
 
-def run_watched(
-    config: SftConfig,
-    workload: Workload,
-    attempt: Attempt,
-    wishes: Wishes,
-    limits: Limits,
-    fetch: Fetch = fetch_packs,
-) -> End:
+def run_watched(context: RunContext, limits: Limits) -> End:
     """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
 
     Raises:
         Exception: what another start may heal, or what only this rank knows of; it is on record.
     """
-    world = attempt.ranks.world
+    attempt, world = context.attempt, context.attempt.ranks.world
     watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
     try:
-        _learn_from_the_past(config, attempt, limits)
+        _learn_from_the_past(context, limits)
         watch.start()
-        finished = run_curriculum(config, workload, attempt, wishes, start_engine, fetch)
+        finished = run_curriculum(context)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: End = "wrong input" if isinstance(error, UserError) else "failed"
@@ -79,7 +67,7 @@ def run_watched(
         raise
     except BaseException as error:
         is_of_storage = isinstance(error, OSError | CheckpointError)
-        why_not = why_unusable(RunFolder(config.run.dir)) if is_of_storage else None
+        why_not = why_unusable(context.folder) if is_of_storage else None
         if why_not is None:
             record_failure(attempt, error)
             raise
@@ -124,9 +112,9 @@ def unended_attempt(run: RunFolder, first_attempt: int) -> Path | None:
     return folder if number >= first_attempt and _read_end(folder) is None else None
 
 
-def _learn_from_the_past(config: SftConfig, attempt: Attempt, limits: Limits) -> None:
+def _learn_from_the_past(context: RunContext, limits: Limits) -> None:
     """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
-    run = RunFolder(config.run.dir)
+    attempt, run = context.attempt, context.folder
     wrong_input, reason = None, None
     if attempt.ranks.world.is_first and attempt.number > limits.first_attempt:
         before = run.attempt(attempt.number - 1)

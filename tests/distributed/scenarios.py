@@ -29,6 +29,7 @@ from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine import zero3
 from sft.engine.engine import Engine, NonFiniteError
+from sft.engine.engines import ENGINES
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
@@ -44,6 +45,7 @@ from sft.step_plan import StepPlan
 from sft.training.attempt import begin_attempt
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
+from sft.training.run_context import RunContext
 from sft.training.step_exchange import StepExchange, Wished
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
@@ -335,7 +337,9 @@ def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, An
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    assert run_curriculum(config, workload, begin_attempt(run, ranks), Wishes(run.stop_file), build)
+    context = RunContext(config, workload, begin_attempt(run, ranks), Wishes(run.stop_file), engine="looked at")
+    with mock.patch.dict(ENGINES, {"looked at": build}):
+        assert run_curriculum(context)
     look()
     return found
 
@@ -348,7 +352,7 @@ def run_jobs(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
         run = RunFolder(config.run.dir)
         attempt = begin_attempt(run, ranks)
         prepared = Workload.from_json(workload)
-        finished.append(run_curriculum(config, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
+        finished.append(run_curriculum(RunContext(config, prepared, attempt, Wishes(run.stop_file))))
     return finished
 
 

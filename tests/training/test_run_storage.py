@@ -18,6 +18,7 @@ from sft.ledger import LedgerWriter, read_ledger
 from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, read_end, run_watched
 from sft.training.wishes import Wishes
@@ -50,7 +51,9 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
     LedgerWriter.append = append_or_lose  # type: ignore[method-assign]
     try:
         begun = begin_attempt(run, ranks)
-        end = run_watched(config, Workload.from_json(workload), begun, Wishes(run.stop_file), Limits(1, -1, 60))
+        end = run_watched(
+            RunContext(config, Workload.from_json(workload), begun, Wishes(run.stop_file)), Limits(1, -1, 60)
+        )
     except TrainingError as error:
         os.write(2, f"in words: {error}\n".encode())
         return STOPPED_WITH_WORDS
