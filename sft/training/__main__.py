@@ -14,10 +14,8 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import timedelta
 
 import torch
-import torch.distributed as dist
 
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
@@ -28,12 +26,16 @@ from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
 from sft.printable import fit_message
+from sft.ranks.agreement import raise_together
+from sft.ranks.process_group import is_left, process_group
+from sft.ranks.ranks import Ranks
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
@@ -76,8 +78,9 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     wishes.listen()
     # No rank prepares data while the others hold their GPUs and wait.
     executor = refuse_to_prepare if world.size > 1 else prepare_in_threads
-    with _process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
-        with _raised_by_all():
+    ranks = TorchRanks(world)
+    with process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
+        with _raised_by_all(ranks):
             if world.is_first:
                 for note in check_run_folder(run):
                     _say(note)
@@ -86,10 +89,11 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
                 if not run.latest_attempt():
                     check_values(config.model.path)  # a run that has begun has trained on them
         # Behind the lock: this writes plans and config.yaml.
-        with _raised_by_all():
+        with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, executor=executor)
-        attempt = begin_attempt(run, world)
-        end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
+        attempt = begin_attempt(run, ranks)
+        limits = Limits(attempt.number, 0, hang_timeout_seconds)
+        end = run_watched(RunContext(config, workload, attempt, wishes), limits)
         if end == "stopped" and world.is_first:
             run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
@@ -137,27 +141,14 @@ def with_device(world: World, wants_gpu: bool) -> World:
 
 
 @contextmanager
-def _process_group(world: World, timeout: timedelta) -> Iterator[None]:
-    backend = "nccl" if world.on_gpu else "gloo"
-    if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        # One rank under plain python; torch's stubs do not name HashStore.
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    yield
-    # Only of a group that is whole: with NCCL this waits for kernels, whose peers never come where a rank has failed.
-    dist.destroy_process_group()
-
-
-@contextmanager
-def _raised_by_all() -> Iterator[None]:
+def _raised_by_all(ranks: Ranks) -> Iterator[None]:
     """A `UserError` of any rank is raised by all; who is done waits here for the others."""
     message = None
     try:
         yield
     except UserError as error:
         message = str(error)
-    raise_on_all_ranks(message)
+    raise_together(ranks, message)
 
 
 def _end_at_once(message: str) -> None:
@@ -189,7 +180,7 @@ def _run_and_exit(arguments: list[str]) -> None:
     except BaseException:  # the edge of the process
         traceback.print_exc()
         code = EXIT_FAILED
-    if dist.is_initialized():
+    if is_left():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -105,7 +105,7 @@ class Loop:
 
     def _wish(self, num_done: int, saved_at: float) -> Wished:
         """What all ranks shall do after this step; the first rank decides."""
-        if not self.engine.world.is_first:
+        if not self.engine.ranks.world.is_first:
             return Wished()
         minutes = self.checkpoint.every_minutes
         save = is_multiple(num_done, self.checkpoint.every_steps)
