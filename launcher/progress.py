@@ -115,21 +115,17 @@ class _Happenings:
     """The events of the attempts from now on that a person should see; of an error that all ranks meet, the first."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run = run
         self._first = run.latest_attempt() + 1
-        self._tails: dict[int, EventTail] = {}
+        self._tail = EventTail(run, self._first)
         self._seen: list[tuple[int, Event]] = []
 
     def read_new(self) -> list[Event]:
         """Those that were not returned before."""
         fresh = []
-        latest = self._run.latest_attempt()
-        for number in range(max(self._first, latest - 1), latest + 1):
-            tail = self._tails.setdefault(number, EventTail(self._run.attempt(number)))
-            for event in tail.read_new():
-                if not self._is_known(number, event):
-                    fresh.append(event)
-                self._seen.append((number, event))
+        for number, event in self._tail.read_new():
+            if not self._is_known(number, event):
+                fresh.append(event)
+            self._seen.append((number, event))
         return fresh
 
     def _is_known(self, number: int, event: Event) -> bool:

@@ -8,14 +8,14 @@ Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that i
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sft.json_lines import LineTail, append_line, from_json
-from sft.run_folder import AttemptFolder
+from sft.json_lines import LineTail, append_line, from_json, whole_lines
+from sft.run_folder import AttemptFolder, RunFolder
 from sft.url_secrets import hide_secrets
 
 Kind = Literal[
@@ -73,23 +73,35 @@ class EventLog:
 
 
 class EventTail:
-    """The events of an attempt, as often as `read_new` is called: each time those that were added."""
+    """The events of a run, as often as `read_new` is called: each time those that were added."""
 
-    def __init__(self, folder: AttemptFolder) -> None:
-        """The folder may not be there yet."""
-        self._folder = folder
+    def __init__(self, run: RunFolder, first_attempt: int = 1) -> None:
+        """Of this attempt, and of those that follow."""
+        self._run = run
+        self._next = first_attempt
         self._tails: dict[Path, LineTail] = {}
 
-    def read_new(self) -> list[Event]:
-        """In the order of their time; damaged lines are passed over."""
-        events = []
-        for path in self._folder.all_events():
-            for line in self._tails.setdefault(path, LineTail(path)).read_new():
-                with suppress(ValueError, TypeError):
-                    events.append(from_json(Event, json.loads(line)))
-        return sorted(events, key=lambda event: event.time)
+    def read_new(self) -> list[tuple[int, Event]]:
+        """Each with its attempt, in the order of the attempts and of their time."""
+        added, latest = [], self._run.latest_attempt()
+        for number in range(self._next, latest + 1):
+            files = self._run.attempt(number).all_events()
+            tails = [self._tails.setdefault(path, LineTail(path)) for path in files]
+            added += [(number, event) for event in _in_order(line for tail in tails for line in tail.read_new())]
+        # The attempt before the newest may still be written to, by those who learn of its end.
+        self._next = max(self._next, latest - 1)
+        return added
 
 
 def read_events(folder: AttemptFolder) -> list[Event]:
     """All events of an attempt, in the order of their time."""
-    return EventTail(folder).read_new()
+    return _in_order(line for path in folder.all_events() for line in whole_lines(path))
+
+
+def _in_order(lines: Iterable[bytes]) -> list[Event]:
+    """Damaged lines are passed over."""
+    events = []
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            events.append(from_json(Event, json.loads(line)))
+    return sorted(events, key=lambda event: event.time)

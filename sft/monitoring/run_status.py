@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,15 +105,16 @@ class RunWatcher:
         names = [str(stage["name"]) for stage in config["stages"]]
         self._folders = {name: run.stage(index, name) for index, name in enumerate(names)}
         self._tails = {name: MetricsTail(folder.metrics) for name, folder in self._folders.items()}
-        self._events: dict[int, list[Event]] = {}
-        self._event_tails: dict[int, EventTail] = {}
+        self._events: dict[int, list[Event]] = defaultdict(list)
+        self._event_tail = EventTail(run)
 
     def read(self) -> RunStatus:
         """The state now."""
         run, attempt = self._run, self._run.latest_attempt()
         for tail in self._tails.values():
             tail.read_new()
-        self._read_events(attempt)
+        for number, event in self._event_tail.read_new():
+            self._events[number].append(event)
         # Of each stage that is planned, what its newest plan says.
         plans = [read_json(f.packs / MANIFEST) if is_published(f.packs) else None for f in self._folders.values()]
         stages, now = self._read_stages(plans), self._now()
@@ -120,7 +122,7 @@ class RunWatcher:
         trained = [(name, tail) for name, tail in self._tails.items() if tail.last is not None]
         current = trained[-1] if trained else None
         last = current[1].last if current else None
-        kinds = [event.kind for number in range(1, attempt + 1) for event in self._events[number]]
+        kinds = Counter[str](event.kind for events in self._events.values() for event in events)
         return RunStatus(
             name=self._name,
             state=state,
@@ -133,14 +135,8 @@ class RunWatcher:
             checkpoint=self._read_checkpoint(now),
             straggler=self._read_straggler(current[1]) if current and state == "running" else None,
             restarts=self._read_restarts(attempt),
-            num_events={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+            num_events=dict(kinds),
         )
-
-    def _read_events(self, attempt: int) -> None:
-        # Of the attempts before this one, only the last may still be written to.
-        for number in range(max(1, min(len(self._events), attempt - 1)), attempt + 1):
-            tail = self._event_tails.setdefault(number, EventTail(self._run.attempt(number)))
-            self._events.setdefault(number, []).extend(tail.read_new())
 
     def _read_stages(self, plans: Sequence[Any]) -> tuple[StageStatus, ...]:
         stages = []
