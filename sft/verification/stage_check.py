@@ -62,7 +62,7 @@ class StageCheck:
         """Look for steps and packs that were left out, trained more than once, or in a place that is not theirs."""
         ledger, num_steps = self._state.ledger, self._steps.num_steps
         for problem in ledger.problems:
-            self._add(Kind.LEDGER, f": its ledger, {problem}")
+            self._add(Kind.LEDGER, f": ledger.jsonl, {problem}")
         for entry in ledger.repeated:
             self._add(Kind.STEPS, f": step {entry.step} was trained again without being rolled back")
         num_done = max(ledger.effective, default=-1) + 1
