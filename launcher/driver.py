@@ -4,7 +4,7 @@ Called again on the same run folder it goes on where the last call ended, howeve
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.text import Text
@@ -26,16 +26,20 @@ from sft.evaluation.tables import heldout_table
 from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.model.weight_values import check_values
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import short_name, shortened
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
+from sft.sinks.processes import sinks_fed
+from sft.sinks.table import check_sinks
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import read_end, unended_attempt, write_end
 from sft.training.wishes import forget_old_stop
 
 DONE, FAILED, STOPPED = 0, 1, 3
+_ALERTS: dict[int, Kind] = {DONE: "finished", FAILED: "failed", STOPPED: "stopped"}
 
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
@@ -57,6 +61,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
+    check_sinks(job.sft.logging)
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
     run = RunFolder(job.sft.run.dir)
@@ -65,8 +70,12 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     try:
         with run_lock(run.lock, end_at_once, console.print):
             forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file):
-                return _train(job, names[: names.index(until) + 1], console)
+            with ended_on_wish(run.stop_file), alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
+                before = run.latest_attempt()
+                code = _train(job, names[: names.index(until) + 1], console)
+                if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
+                    post_end(_ALERTS[code], read_end(run)["message"])
+                return code
     except InterruptedByWish as wish:
         if wish.number is None:
             run.stop_file.unlink(missing_ok=True)
@@ -93,7 +102,10 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     ]
     request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
     with signals_ask_to_stop(run.stop_file):
-        with RunProgress(stages, run, console) if request.trains else nullcontext():
+        with ExitStack() as shown:
+            if request.trains:
+                shown.enter_context(RunProgress(stages, run, console))
+                shown.enter_context(sinks_fed(job.sft, request.first_attempt))
             outcome = supervise(request, _count(plan), console)
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import Affects
+from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_section import BelowOne, Name, Section, Share
 
 
@@ -347,13 +348,6 @@ class EvaluateConfig(Section):
     """Held-out prompts answered by the first and by the last model, for people to read."""
 
 
-class LoggingConfig(Section):
-    """Where metrics go besides `metrics.jsonl`."""
-
-    tensorboard: bool = True
-    """Event files in the run folder."""
-
-
 class SftConfig(Section):
     """The whole training job, without the machines that it runs on."""
 
@@ -377,6 +371,8 @@ class SftConfig(Section):
     """What is measured on held-out data."""
     logging: Annotated[LoggingConfig, Affects("nothing")] = LoggingConfig()
     """Where metrics go."""
+    alerts: Annotated[AlertsConfig, Affects("nothing")] = AlertsConfig()
+    """What is posted to a webhook."""
 
     def pack_len_tokens(self, stage_index: int) -> int:
         """The length of a stage's packs."""
