@@ -31,7 +31,7 @@ _OF_EVENTS: tuple[Kind, ...] = ("restarted", "spike", "skipped")
 _OFTEN_SECONDS = {"spike": 600.0, "skipped": 600.0}
 """Of these, which come in numbers where a training goes wrong, one alert in so long a time; it counts the others."""
 
-_LOOK_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
 _END_SECONDS = 5.0
@@ -60,10 +60,16 @@ def webhook(alerts: AlertsConfig) -> str | None:
 
 
 @contextmanager
-def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str) -> Iterator[End]:
+def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str, end_seconds: float = _END_SECONDS) -> Iterator[End]:
     """While it is open, events of the run's new attempts are posted. What it yields posts the end.
 
     An exception that leaves it is posted as a failure, or where somebody has interrupted the process as a stop.
+
+    Args:
+        alerts: where to; nothing is posted where no URL is given.
+        run: the events are read from its folder.
+        name: the run's.
+        end_seconds: that the last alerts may take when it is closed.
 
     Raises:
         UserError: see `webhook`.
@@ -82,7 +88,7 @@ def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str) -> Iterator[E
             poster.add("failed", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         raise
     finally:
-        poster.close()
+        poster.close(end_seconds)
 
 
 class _Poster:
@@ -102,9 +108,9 @@ class _Poster:
     def add(self, kind: Kind, text: str) -> None:
         self._ends.put((kind, text))
 
-    def close(self) -> None:
+    def close(self, seconds: float) -> None:
         self._ends.put(None)
-        self._thread.join(_END_SECONDS)
+        self._thread.join(seconds)
 
     def _work(self) -> None:
         while True:

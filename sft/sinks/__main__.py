@@ -21,7 +21,7 @@ from filelock import FileLock
 from sft.atomic_files import read_json, write_json
 from sft.run_folder import RunFolder
 from sft.sinks.follower import follow
-from sft.sinks.processes import END_SECONDS, SinkRequest
+from sft.sinks.processes import SinkRequest
 from sft.sinks.run_reader import RunReader
 from sft.sinks.sink import End, Purpose
 from sft.sinks.table import SINKS
@@ -47,7 +47,7 @@ def main() -> None:
             lines.flush()
 
     ended = threading.Event()
-    threading.Thread(target=_wait_for_the_end, args=(ended,), daemon=True).start()
+    threading.Thread(target=_wait_for_the_end, args=(ended, request.end_seconds), daemon=True).start()
     try:
         _run(request, tell, ended)
     except Exception as error:  # the edge of the process
@@ -63,7 +63,7 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
     path = run.sink_state(request.sink)
     tell(beat="")
     # The sink of a driver that was killed a moment ago may still be at its end.
-    with FileLock(path.with_suffix(".lock"), timeout=2 * END_SECONDS):
+    with FileLock(path.with_suffix(".lock"), timeout=2 * request.end_seconds):
         kind = load()
         destination = kind.destination(request.logging)
         known = read_json(path) if path.is_file() else {}
@@ -92,13 +92,13 @@ def _end(run: RunFolder) -> End:
     return "finished" if why == "done" else "stopped" if why == "stopped" else "failed"
 
 
-def _wait_for_the_end(ended: threading.Event) -> None:
+def _wait_for_the_end(ended: threading.Event, end_seconds: float) -> None:
     # Not by Python's own reader, which the interpreter's end would find at its work.
     while os.read(0, 1):
         pass
     ended.set()
     # Where nobody is left who would end it.
-    time.sleep(END_SECONDS)
+    time.sleep(end_seconds)
     os._exit(1)
 
 

@@ -24,8 +24,7 @@ from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.sinks.table import SINKS, wanted_sinks
 
-END_SECONDS = 15.0
-"""So long after the training the sinks may take to send the rest, all together."""
+_END_SECONDS = 15.0
 
 _SILENT_SECONDS = 180.0
 """Longer than W&B waits by itself for a run to begin."""
@@ -41,23 +40,31 @@ class SinkRequest(NamedTuple):
     run: Path
     name: str
     stages: tuple[str, ...]
+    end_seconds: float
+    """So long after the training it may take to send the rest."""
 
 
 @contextmanager
-def sinks_fed(config: SftConfig, first_attempt: int, silent_seconds: float = _SILENT_SECONDS) -> Iterator[None]:
+def sinks_fed(
+    config: SftConfig,
+    first_attempt: int,
+    silent_seconds: float = _SILENT_SECONDS,
+    end_seconds: float = _END_SECONDS,
+) -> Iterator[None]:
     """While it is open, what the run measures is sent on.
 
     Args:
         config: the run's, with absolute paths; its record is in the run folder.
         first_attempt: the next one, or the one that is running. Events are written into it, or into a later one.
         silent_seconds: without a sign of life, after which a process is ended.
+        end_seconds: that all of them may take to send the rest when it is closed.
     """
     run = RunFolder(config.run.dir)
     told = _Told(run, first_attempt)
     stages = tuple(stage.name for stage in config.stages)
     processes = []
     for name in wanted_sinks(config.logging):
-        request = SinkRequest(name, config.logging, run.path, config.run.name, stages)
+        request = SinkRequest(name, config.logging, run.path, config.run.name, stages, end_seconds)
         try:
             processes.append(_SinkProcess(request, told, silent_seconds))
         except OSError as error:
@@ -67,7 +74,7 @@ def sinks_fed(config: SftConfig, first_attempt: int, silent_seconds: float = _SI
     finally:
         for process in processes:
             process.end()
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + end_seconds
         for process in processes:
             process.join(deadline - time.monotonic())
         told.flush()
@@ -136,7 +143,7 @@ class _SinkProcess:
         """Wait for its end; after so many seconds it is ended."""
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
-            self._why = self._why or f"the rest was not sent within {END_SECONDS:.0f} s of the training's end"
+            self._why = self._why or "the rest was not sent soon enough after the training's end"
             self._kill()
             self._thread.join(_LOOK_SECONDS)
 

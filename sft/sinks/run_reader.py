@@ -4,13 +4,15 @@ Metrics have the names that people of the field look for: `train/loss`, `through
 counts through all stages: the first of the second stage follows the last of the first.
 """
 
+import heapq
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from operator import attrgetter
 from typing import Any
 
-from sft.atomic_files import read_json, read_manifest
+from sft.atomic_files import MANIFEST, read_json
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
@@ -63,14 +65,15 @@ class RunReader:
         self._looked_at: dict[str, int] = {}
 
     def read(self) -> list[Point]:
-        """Some of what is new; nothing where there is nothing.
+        """Some of what is new, in the order of time; nothing where there is nothing.
 
         Raises:
             OSError: the run folder cannot be read; the next call reads the same.
         """
         before = deepcopy(self.state)
         try:
-            return [*self._read_steps(), *self._read_evaluations()]
+            # Steps keep their order, whatever the clocks of nodes say.
+            return list(heapq.merge(self._read_steps(), self._read_evaluations(), key=attrgetter("time")))
         except OSError:
             self.state = before
             self._looked_at.clear()
@@ -128,4 +131,4 @@ class RunReader:
         return sum(self._num_steps(earlier) for earlier in range(index))
 
     def _num_steps(self, index: int) -> int:
-        return int(read_manifest(self._folders[index].packs)["num_steps"])
+        return int(read_json(self._folders[index].packs / MANIFEST)["num_steps"])
