@@ -11,6 +11,7 @@ from rich.text import Text
 
 from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
 from launcher.console import end_at_once, styled
+from launcher.exit_codes import DONE, FAILED, STOPPED
 from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
@@ -34,8 +35,6 @@ from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import read_end, unended_attempt, write_end
 from sft.training.wishes import forget_old_stop
-
-DONE, FAILED, STOPPED = 0, 1, 3
 
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
