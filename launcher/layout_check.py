@@ -1,18 +1,18 @@
 """How a job's examples will be laid before its model, or why it cannot be trained: said before a machine is held.
 
-The model is looked at in a process of its own, for `sft plan` does without torch. What was found is kept beside the
-token stores, by the model's config, the sizes and times of its files and the versions of what computes.
+The model is looked at in a process of its own: `sft plan` does without torch, and `sft train` without holding it for as
+long as it trains. What was found is kept beside the token stores, by the model's config, the sizes and times of its
+files and the versions of what computes.
 """
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from launcher.module_process import module_command
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
@@ -24,8 +24,13 @@ _TIMEOUT_SECONDS = 120
 _COMPUTES = ("torch", "transformers")
 
 
-def find_layout(config: SftConfig) -> dict[str, Any]:
+def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     """`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
+
+    Args:
+        config: the job's.
+        is_whole: whether all of the model has to be here, but for weights on the Hub, as for a training. Else what is
+            here is looked at, and nothing is fetched.
 
     Raises:
         UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
@@ -35,17 +40,27 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
     except ImpossibleSizesError:
         raise
     except UserError:
+        if is_whole:
+            return _refused_or(_ask(config, is_whole))
         # Said elsewhere: with the model's size, or where it is loaded.
         return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
+    model, asked = config.model, [config.train.packing, config.data.max_len_tokens, *(["whole"] if is_whole else [])]
     kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
-    answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(config)
-    if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
+    if kept.is_file():
+        return _refused_or(read_json(kept))
+    answer = _ask(config, is_whole)
+    # What was fetched in vain may be there another time.
+    may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
+    if may_keep and kept.parents[1].is_dir():
         write_json(kept, answer)
+    return _refused_or(answer)
+
+
+def _refused_or(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer
@@ -68,19 +83,26 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(config: SftConfig) -> dict[str, Any]:
+def _ask(config: SftConfig, is_whole: bool) -> dict[str, Any]:
     asked = {
         "model": config.model.model_dump(mode="json"),
         "packing": config.train.packing,
         "max_len_tokens": config.data.max_len_tokens,
+        "is_whole": is_whole,
     }
-    command = [sys.executable, "-m", "sft.model.first_look"]
-    # Nothing is downloaded to plan.
-    options: dict[str, Any] = {"env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
+    command, environment = module_command("sft.model.first_look")
+    options: dict[str, Any] = {"env": environment}
+    if not is_whole:
+        options = {"env": {**environment, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
     try:
         run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, **options)
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        if is_whole:
+            said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
+            raise UserError(
+                f"model: {config.model.path} could not be looked at: {' '.join([str(error), *said])}"
+            ) from error
         # Nothing is known, and nothing is lost: the run tries it at its start.
         return _unknown(f"trying it failed: {error}")
     return answer

@@ -9,13 +9,13 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from launcher.cluster.head import answers
 from launcher.interruption import STOP_SIGNALS
+from launcher.module_process import module_command
 from sft.config import SftConfig
 from sft.job_config import JobConfig
 from sft.run_folder import RunFolder
@@ -85,9 +85,7 @@ def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -
 @contextmanager
 def _started(run: RunFolder) -> Iterator[tuple["subprocess.Popen[bytes]", IO[str]]]:
     read, write = os.pipe()
-    # As safe from what lies in the working folder as the driver is: no folder is put before those that it has.
-    command = [sys.executable, "-P", "-m", "launcher.cluster.trainer", str(write)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command, environment = module_command("launcher.cluster.trainer", str(write))
     with run.ray_log.open("ab") as log, os.fdopen(read, encoding="utf-8") as lines:
         # Until the process is ready for them; it is a session of its own, which a terminal's Ctrl-C does not reach.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -19,17 +19,18 @@ def run(options: argparse.Namespace) -> int:
     """Prepare, where that is not done yet."""
     from launcher.console import build_console, end_at_once
     from launcher.exit_codes import DONE
+    from sft.training.process import quiet_third_parties
+    from sft.training.run_record import anchor_paths
+
+    quiet_third_parties()
+    config, console = anchor_paths(options.job.sft), build_console()
+    console.print(f"run {config.run.name}, in {config.run.dir}", soft_wrap=True)
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare
     from sft.run_claim import check_run_folder
     from sft.run_folder import RunFolder
     from sft.run_lock import run_lock
-    from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
-    quiet_third_parties()
-    config = anchor_paths(options.job.sft)
-    console = build_console()
     for note in find_layout(config)["notes"]:
         console.print(note, highlight=False, markup=False)
     run = RunFolder(config.run.dir)

@@ -32,9 +32,10 @@ from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
+from sft.training.attempt_end import read_end
 from sft.training.process import quiet_third_parties
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
+from sft.training.watched_run import Limits, collective_timeout, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_spread
 from sft.world import World

@@ -1,13 +1,9 @@
 """One attempt from its first word to its last: another try only where it helps, the hang watch, and why it ended."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, Literal
 
-from sft.atomic_files import read_json, write_json
 from sft.checkpoint.store import CheckpointError
 from sft.config import SftConfig
 from sft.data.staging import fetch_packs
@@ -16,21 +12,18 @@ from sft.errors import TrainingError, UserError
 from sft.run_folder import RunFolder
 from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
+from sft.training.attempt_end import End, how_it_ended, write_end
 from sft.training.curriculum import run_curriculum
-from sft.training.failures import pause_seconds, read_history, record_failure, why_to_give_up
+from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
+from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from sft.training.run_storage import why_unusable
 from sft.training.staging import Fetch
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
-from sft.url_secrets import without_secrets
 from sft.world import World
-
-End = Literal["done", "stopped", "regroup", "wrong input", "failed"]
-
-_ENDED = "ended.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +96,13 @@ def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
     return why
 
 
-def write_end(folder: Path, why: End, message: str) -> None:
-    """Into the attempt's folder: why it ended."""
-    # On a disk that is full there may be no room for it: the next start, or whoever asks, finds that out again.
-    with suppress(OSError):
-        write_json(folder / _ENDED, {"why": why, "message": without_secrets(message)})
-
-
-def read_end(run: RunFolder) -> dict[str, Any]:
-    """Why the last attempt ended, with its message; where that is not written down, what is wrong with the folder."""
-    ended = _read_end(run.attempt(run.latest_attempt()))
-    if ended is not None:
-        return ended
-    return {"why": "failed", "message": why_unusable(run) or describe_end(run.attempt(run.latest_attempt()))}
-
-
-def unended_attempt(run: RunFolder, first_attempt: int) -> Path | None:
-    """The folder of the newest attempt, where it is `first_attempt` or later and has not said why it ended."""
-    number = run.latest_attempt()
-    folder = run.attempt(number)
-    return folder if number >= first_attempt and _read_end(folder) is None else None
-
-
 def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
     """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
     run = RunFolder(config.run.dir)
     wrong_input, reason = None, None
     if world.is_first and attempt.number > limits.first_attempt:
         before = run.attempt(attempt.number - 1)
-        ended = _read_end(before)
+        ended = how_it_ended(before)
         if ended is None:
             text = describe_end(before)
             attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {text}")
@@ -145,8 +116,3 @@ def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limi
             reason = ended["message"]
     raise_on_all_ranks(wrong_input)
     raise_on_all_ranks(reason, TrainingError)
-
-
-def _read_end(folder: Path) -> dict[str, Any] | None:
-    path = folder / _ENDED
-    return read_json(path) if path.is_file() else None

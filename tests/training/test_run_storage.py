@@ -17,8 +17,9 @@ from sft.errors import TrainingError
 from sft.ledger import LedgerWriter, read_ledger
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.attempt_end import read_end
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import Limits, read_end, run_watched
+from sft.training.watched_run import Limits, run_watched
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run

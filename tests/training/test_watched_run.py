@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sft.run_folder import RunFolder
-from sft.training.watched_run import read_end, unended_attempt, write_end
+from sft.training.attempt_end import read_end, unended_attempt, write_end
 
 
 def test_only_an_attempt_of_this_start_that_has_not_said_why_it_ended_is_open(tmp_path: Path) -> None:
