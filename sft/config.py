@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import Affects
-from sft.config_section import BelowOne, Name, Section, Share
+from sft.config_section import BelowOne, Name, Section, Share, given_instead
 
 
 class RunConfig(Section):
@@ -70,15 +70,9 @@ Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("colum
 
 
 Format = Literal[
-    "auto",
-    "instruction",
-    "prompt_completion",
-    "messages",
-    "sharegpt",
-    "super_natural_instructions",
-    "seed_tasks",
+    "auto", "instruction", "prompt_completion", "messages", "sharegpt", "super_natural_instructions", "seed_tasks",
     "tokens",
-]
+]  # fmt: skip
 """Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
 messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
 token ids."""
@@ -114,6 +108,8 @@ class SourceConfig(Section):
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
     csv: CsvConfig | None = None
     """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
+    max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
+    """Only so many lines, rows or list items from its beginning are read. Default: all."""
     task: Task | None = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
@@ -212,7 +208,7 @@ class MixtureConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When a stage ends: exactly one of the three."""
+    """When a stage ends: exactly one of the four."""
 
     epochs: PositiveFloat | None = None
     """As many units as the stage's tasks hold (each at most `cap`), times this."""
@@ -220,6 +216,8 @@ class BudgetConfig(Section):
     """Optimizer updates."""
     supervised_tokens: PositiveInt | None = None
     """Tokens in the loss."""
+    tokens: Annotated[PositiveInt | None, Affects("plan", absent_at=None)] = None
+    """All tokens, prompts included, padding not."""
 
 
 class OptimizerConfig(Section):
@@ -231,6 +229,8 @@ class OptimizerConfig(Section):
     """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
     warmup_ratio: Share = 0.03
     """Part of the stage's steps in which the rate rises from zero."""
+    warmup_steps: Annotated[PositiveInt | None, Affects("numbers", absent_at=None)] = None
+    """The same in steps, instead of `warmup_ratio`, which is then 0."""
     min_lr_ratio: Share = 0.0
     """The last rate as a part of the peak."""
     weight_decay: NonNegativeFloat = 0.0
@@ -241,6 +241,8 @@ class OptimizerConfig(Section):
     """Keeps the division finite."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients with a larger norm are scaled down to it."""
+
+    _steps_for_ratio = given_instead("warmup_steps", of="warmup_ratio", which_is=0.0)
 
 
 class StageConfig(Section):
@@ -319,6 +321,8 @@ class CheckpointConfig(Section):
 
     every_steps: Annotated[PositiveInt | None, Affects("nothing")] = 200
     """A checkpoint after every so many steps. The end of a stage has one in any case."""
+    every_epochs: Annotated[PositiveFloat | None, Affects("nothing")] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     every_minutes: Annotated[PositiveFloat | None, Affects("nothing")] = None
     """And one when the last is older than this."""
     keep_last: Annotated[int, Field(ge=1), Affects("nothing")] = 2
@@ -341,6 +345,8 @@ class EvaluateConfig(Section):
 
     every_steps: PositiveInt | None = None
     """And after every so many steps."""
+    every_epochs: PositiveFloat | None = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     max_examples_per_task: PositiveInt | None = 200
     """Held-out examples measured of each task."""
     sample_answers: Annotated[int, Field(ge=0)] = 0

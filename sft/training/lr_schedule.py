@@ -17,7 +17,7 @@ class LrSchedule:
     def __call__(self, step: int) -> float:
         """The rate of `step`, counted from 0. The first warm-up step already learns; the last step of all does too."""
         config = self.optimizer
-        num_warmup = round(config.warmup_ratio * self.num_steps)
+        num_warmup = config.warmup_steps or round(config.warmup_ratio * self.num_steps)
         if step < num_warmup:
             return config.lr * (step + 1) / (num_warmup + 1)
         if config.schedule == "constant":

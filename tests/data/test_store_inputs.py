@@ -108,7 +108,7 @@ def test_every_field_that_is_left_out_is_marked() -> None:
     assert left_out == {
         *(f"ModelConfig.{name}" for name in ("path", "tokenizer", "dtype", "dropout", "chat_template", "turn_end")),
         *(f"ModelConfig.{name}" for name in ("trust_remote_code", "trust_tokenizer_code")),
-        *(f"SourceConfig.{name}" for name in ("path", "split", "subset", "revision")),
+        *(f"SourceConfig.{name}" for name in ("path", "split", "subset", "revision", "max_records")),
         *(f"DataConfig.{name}" for name in ("near_duplicate_similarity", "max_bad_share", "holdout", "cache_dir")),
         *(f"DataConfig.{name}" for name in ("staging", "staging_dir")),
     }

@@ -23,6 +23,11 @@ def test_it_warms_up_to_the_peak_and_never_rises_again(schedule: str) -> None:
     assert min(found) > 0, "every step learns"
 
 
+@pytest.mark.parametrize("num_warmup", [1, 10, 99])
+def test_a_warm_up_in_steps_is_the_same_as_that_share_of_them(num_warmup: int) -> None:
+    assert rates("cosine", warmup_steps=num_warmup) == rates("cosine", warmup_ratio=num_warmup / 100)
+
+
 def test_cosine_and_linear_end_at_their_least_rate() -> None:
     for schedule in ("cosine", "linear"):
         assert rates(schedule, 1000, min_lr_ratio=0.1)[-1] == pytest.approx(0.2, rel=0.02)

@@ -22,7 +22,7 @@ from sft.ledger import read_ledger
 from sft.run_folder import StageFolder
 from sft.schema import IntArray
 
-SCHEDULE_FIELDS = ("lr", "schedule", "warmup_ratio", "min_lr_ratio")
+SCHEDULE_FIELDS = ("lr", "schedule", "warmup_ratio", "warmup_steps", "min_lr_ratio")
 """What of an optimizer may be another for what is added: they are read as a function of the step, and kept nowhere."""
 
 
@@ -93,8 +93,8 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
     if num_added:
         return [*map(asdict, kept.parts), asdict(PlanPart(num_added, budget, schedule))]
     last = kept.parts[-1]
-    if last.budget != budget:
-        was, now = budget_in_words(last.budget), budget_in_words(budget)
+    was, now = budget_in_words(last.budget), budget_in_words(budget)
+    if was != now:
         raise UserError(
             f"stage {stage.name}: its budget was {was} and is now {now}, which is not more: {kept.drawn.num_steps:,} "
             "steps are planned, and some of them are trained. A stage that has trained may get more only. Set the "
