@@ -106,11 +106,8 @@ class PackPlan:
 
 
 def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
-    """See `PackPlan.parts`. An earlier version knew no `warmup_steps`."""
-    parts = manifest.get("parts", ())
-    return tuple(
-        PlanPart(part["num_packs"], part["budget"], {"warmup_steps": None, **part["schedule"]}) for part in parts
-    )
+    """See `PackPlan.parts`."""
+    return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
 
 
 def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
