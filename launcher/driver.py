@@ -4,7 +4,7 @@ Called again on the same run folder it goes on where the last call ended, howeve
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.text import Text
@@ -27,13 +27,17 @@ from sft.evaluation.tables import heldout_table
 from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.model.weight_values import check_values
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
+from sft.sinks.processes import sinks_fed
+from sft.sinks.table import check_sinks
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import end_of_last_attempt, unended_attempt
 
 DONE, FAILED = 0, 1
+_ALERTS: dict[int, Kind] = {DONE: "finished", FAILED: "failed", STOPPED: "stopped"}
 
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
@@ -55,10 +59,21 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
+    check_sinks(job.sft.logging)
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
     now = names[: names.index(until) + 1]
-    return work_in(RunFolder(job.sft.run.dir), lambda: _train(job, now, console), console)
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console)
+
+
+def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console) -> int:
+    run = RunFolder(job.sft.run.dir)
+    with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
+        before = run.latest_attempt()
+        code = _train(job, names, console)
+        if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
+            post_end(_ALERTS[code], end_of_last_attempt(run).message)
+        return code
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
@@ -80,7 +95,10 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     ]
     request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
     with signals_ask_to_stop(run.stop_file):
-        with RunProgress(stages, run, console) if request.trains else nullcontext():
+        with ExitStack() as shown:
+            if request.trains:
+                shown.enter_context(RunProgress(stages, run, console))
+                shown.enter_context(sinks_fed(job.sft, request.first_attempt))
             outcome = supervise(request, _count(plan), console)
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:

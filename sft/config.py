@@ -21,6 +21,7 @@ from sft.config_effects import (
     AffectsSplit,
     AffectsStore,
 )
+from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_optimizer import OptimizerConfig
 from sft.config_section import BelowOne, Name, Section, Share
 
@@ -339,13 +340,6 @@ class EvaluateConfig(Section):
     """Held-out prompts answered by the first and by the last model, for people to read."""
 
 
-class LoggingConfig(Section):
-    """Where metrics go besides `metrics.jsonl`."""
-
-    tensorboard: AffectsNothing[bool] = True
-    """Event files in the run folder."""
-
-
 class SftConfig(Section):
     """The whole training job, without the machines that it runs on."""
 
@@ -369,6 +363,8 @@ class SftConfig(Section):
     """What is measured on held-out data."""
     logging: LoggingConfig = LoggingConfig()
     """Where metrics go."""
+    alerts: AlertsConfig = AlertsConfig()
+    """What is posted to a webhook."""
 
     def pack_len_tokens(self, stage_index: int) -> int:
         """The length of a stage's packs."""

@@ -19,7 +19,7 @@ from sft.errors import UserError
 from sft.foreign.answers import answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
-from sft.url_secrets import remember_secrets, without_secrets
+from sft.url_secrets import remember_path, remember_secrets, without_secrets
 
 _MISSING = "nothing"
 _MAX_DEPTH = 20
@@ -112,6 +112,8 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         other_sections: names that a misspelt section may also have been meant to be.
     """
     remember_secrets(content)
+    if isinstance(alerts := content.get("alerts"), Mapping):
+        remember_path(alerts.get("url"))
     fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
     needed_here = [name for name, field in fields.items() if field.is_required()]
     if not any(name in content for name in needed_here) and (systems := identify(content)):

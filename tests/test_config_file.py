@@ -138,7 +138,12 @@ FULL: dict[str, Any] = {
         "async": False,
     },
     "evaluate": {"every_steps": 5, "every_epochs": None, "max_examples_per_task": 10, "sample_answers": 2},
-    "logging": {"tensorboard": False},
+    "logging": {
+        "tensorboard": False,
+        "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
+        "mlflow": {"tracking_uri": "https://mlflow.example.org", "experiment": "tuning"},
+    },
+    "alerts": {"url": "$WEBHOOK"},
 }
 
 LEAST: dict[str, Any] = {
@@ -331,7 +336,7 @@ def test_a_misspelt_section_is_one_mistake() -> None:
 
 def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     problem = only_problem(FULL, "logging.zzz=1")
-    assert problem.way_out == "known here: tensorboard"
+    assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.formats.columns import COLUMNS, column_of
-from sft.data.store_recipe import resolve_sources
 from sft.data.reading.sources import decode_block, read_blocks
 from sft.data.record_pipeline import RecordPipeline
+from sft.data.store_recipe import resolve_sources
 from sft.errors import UserError
 from sft.schema import Record, Rejected
 

@@ -60,10 +60,10 @@ _LENGTH = "data.max_len_tokens, train.pack_len_tokens"
 _ROWS = "packs, over all workers: times their number, and fewer where a row was one example there"
 _LENGTHS = "an example may be so long, and a pack holds so many tokens"
 _FULL = "all parameters are trained: no adapters and no quantized weights. A rate for LoRA is about ten times too high"
-_SINKS = "metrics go to metrics.jsonl in the run folder and to TensorBoard"
+_SINKS = "metrics go to metrics.jsonl, and as well to TensorBoard, Weights & Biases, MLflow"
 _ATTENTION = "the attention is chosen by the device and keeps the examples of a pack apart"
 _HOLDOUT = "a part of the prompts, not a number of records; records with one prompt are never on both sides"
-_ADAMW = "AdamW with its states in float32 is what there is"
+_STATES = "`adamw` or `lion`, with states in float32"
 _PACKED = "examples are packed, and kept apart, where the model can"
 _SHARES = "parameters, gradients and optimizer are always split over all workers (ZeRO-3)"
 _TRUNCATION = (
@@ -208,10 +208,10 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "weight_decay": _is(ALL, f"{_OPTIMIZER}.weight_decay"),
     "adam_beta1": _is(ALL, f"{_OPTIMIZER}.betas", v.betas),
     "adam_beta2": _is(ALL, f"{_OPTIMIZER}.betas", v.betas),
-    "adam_epsilon": _is(ALL, f"{_OPTIMIZER}.eps", v.positive(f"{_OPTIMIZER}.eps")),
+    "adam_epsilon": _is(ALL, f"{_OPTIMIZER}.eps", v.epsilon),
     "max_grad_norm": _is(ALL, f"{_OPTIMIZER}.max_grad_norm", v.max_grad_norm),
-    "optim": ForeignKey(LT, "", _ADAMW, v.adamw),
-    "optimizer": ForeignKey(A, _OPTIMIZER, _ADAMW, v.adamw),
+    "optim": _is(LT, f"{_OPTIMIZER}.name", v.optimizer, _STATES),
+    "optimizer": _is(A, f"{_OPTIMIZER}.name", v.optimizer, _STATES),
     "num_epochs": _is(A, "stages.0.budget.epochs", v.positive("stages.0.budget.epochs")),
     "num_train_epochs": _is(LT, "stages.0.budget.epochs", v.positive("stages.0.budget.epochs")),
     "max_steps": _is(ALL, "stages.0.budget.steps", v.count("stages.0.budget.steps")),
@@ -245,10 +245,17 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
         ("logging_steps", "logging_strategy", "logging_first_step"), _needless(ALL, "every step is recorded")
     ),
     "plot_loss": _needless(L, "`sft report` plots it"),
-    "report_to": _differs(LT, "logging.tensorboard", v.report_to, _SINKS),
+    "report_to": _is(LT, "logging", v.report_to, _SINKS),
     "use_tensorboard": _is(A, "logging.tensorboard", v.switch("logging.tensorboard")),
-    **dict.fromkeys(("wandb_project", "wandb_entity", "wandb_watch", "wandb_log_model"), _none(A, _SINKS)),
-    **dict.fromkeys(("mlflow_tracking_uri", "mlflow_experiment_name", "use_mlflow", "use_wandb"), _none(A, _SINKS)),
+    "wandb_project": _is(A, "logging.wandb.project"),
+    "wandb_entity": _is(A, "logging.wandb.entity"),
+    "wandb_watch": _none(A, "gradients of single parameters are not logged"),
+    "wandb_log_model": _none(A, _NO_HUB),
+    "use_wandb": _is(A, "logging.wandb", v.elsewhere, "a section with the project"),
+    "use_mlflow": _is(A, "logging.mlflow", v.elsewhere, "a section"),
+    "mlflow_tracking_uri": _is(A, "logging.mlflow.tracking_uri"),
+    "mlflow_experiment_name": _is(A, "logging.mlflow.experiment"),
+    "project": _is(T, "logging.wandb.project", v.elsewhere, "with `report_to: wandb` there"),
     **dict.fromkeys(("push_to_hub", "hub_strategy"), _none(LT, _NO_HUB)),
     "hub_model_id": _none(ALL, _NO_HUB),
     # where it runs

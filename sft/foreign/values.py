@@ -14,6 +14,8 @@ Convert = Callable[[Any, Theirs], Ours]
 
 NEVER_CLIPS = 1e9
 """For a limit of the gradients' norm of 0, which switches the clipping off elsewhere."""
+_WANDB_PROJECT = "huggingface"
+"""Where transformers' own reporting goes when WANDB_PROJECT is not set."""
 _SCHEDULES = {
     "cosine": "cosine",
     "cosine_with_min_lr": "cosine",
@@ -157,9 +159,19 @@ def betas(value: Any, theirs: Theirs) -> Ours:
     return {} if None in both else {"stages.0.optimizer.betas": both}
 
 
-def adamw(value: Any, theirs: Theirs) -> Ours:
-    """AdamW with states in float32 is what there is."""
-    return None if str(value) in ("adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf") else {}
+def optimizer(value: Any, theirs: Theirs) -> Ours:
+    """AdamW is the default here; states of fewer bits, and other optimizers, are none of ours."""
+    name = str(value)
+    if name in ("lion", "lion_32bit"):
+        return {"stages.0.optimizer.name": "lion"}
+    return None if name in ("adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf") else {}
+
+
+def epsilon(value: Any, theirs: Theirs) -> Ours:
+    """AdamW's; Lion has none."""
+    if {"lion", "lion_32bit"} & {str(theirs.get("optim")), str(theirs.get("optimizer"))}:
+        return None
+    return positive("stages.0.optimizer.eps")(value, theirs)
 
 
 def max_grad_norm(value: Any, theirs: Theirs) -> Ours:
@@ -263,14 +275,19 @@ def run_name(value: Any, theirs: Theirs) -> Ours:
 
 
 def report_to(value: Any, theirs: Theirs) -> Ours:
-    """TensorBoard, or nothing."""
+    """One sink or several, by their names."""
     given = value if isinstance(value, list) else [value]
     names = {str(name).lower() for name in given}
     if names & {"none", "false"}:
         return {"logging.tensorboard": False}
-    if names & {"tensorboard", "all"}:
-        return {"logging.tensorboard": True}
-    return {}
+    ours: dict[str, Any] = {}
+    if "tensorboard" in names:
+        ours["logging.tensorboard"] = True
+    if "wandb" in names:
+        ours["logging.wandb.project"] = str(theirs.get("project") or _WANDB_PROJECT)
+    if "mlflow" in names:
+        ours["logging.mlflow.experiment"] = str(theirs.get("mlflow_experiment_name") or "Default")
+    return ours
 
 
 def last_only(value: Any, theirs: Theirs) -> Ours:

@@ -159,9 +159,8 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
 def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
-    board = inputs.context.folder.tensorboard / stage.name if config.logging.tensorboard else None
     mfu_meter = MfuMeter(config.model.path, attempt.ranks.world)
-    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics, board)
+    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics)
 
 
 def _evaluate(
