@@ -280,8 +280,5 @@ def _is_victim(process: psutil.Process, victim: str) -> bool:
         return False
     if victim != SURVIVED:
         return PROCESSES[victim] in line and (victim != "raylet" or process.name() == "raylet")
-    known = (
-        *(PROCESSES[name] for name in ("worker", "controller", "node's agent")),
-        "ray::RuntimeEnvAgent",
-        "ray::IDLE",
-    )
+    known = [PROCESSES[name] for name in ("worker", "controller", "node's agent")]
+    return line.startswith("ray::") and not line.startswith((*known, "ray::RuntimeEnvAgent", "ray::IDLE"))
