@@ -186,8 +186,9 @@ def completed(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]
             result[key] = _completed_inner(getattr(section, name), result[key])
         elif not field.is_required():
             mark = affects(field)
-            before = mark.absent_at if mark else _NEVER
-            value = field.get_default(call_default_factory=True) if before is _NEVER else before
+            value = mark.absent_at if mark else _NEVER
+            if value is _NEVER:
+                value = field.get_default(call_default_factory=True, validated_data=result)
             result[key] = to_jsonable_python(value, by_alias=True)
     return result
 

@@ -138,6 +138,8 @@ _LIMITS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
+    if field.default_factory_takes_validated_data:
+        return "depends"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return ""

@@ -1,6 +1,7 @@
 """A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every way in reads it here.
 
-The sections about machines are the launcher's affair; plain torchrun uses `cluster.hang_timeout_seconds` alone.
+The sections about machines are the launcher's affair; plain torchrun uses of them `cluster.gpus_per_worker` and
+`cluster.hang_timeout_seconds` alone.
 """
 
 from collections.abc import Sequence
@@ -39,6 +40,11 @@ Workers = Annotated[
     Discriminator(_workers_kind),
 ]
 
+_MOST = 1e9
+
+Quantity = Annotated[float, Field(ge=1 / _MOST, le=_MOST)]
+"""Of something that is measured: with numbers far from all that there is, what follows from them is no number."""
+
 
 class ClusterConfig(Section):
     """The machines of a job, as they are asked of Ray."""
@@ -58,16 +64,16 @@ class ClusterConfig(Section):
     expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4
     """For `sft plan`: the part of the GPUs' arithmetic that the training uses (model FLOPs utilisation). An assumption:
     take it from a run of your own where you have one."""
-    price_per_gpu_hour: AffectsNothing[PositiveFloat | None] = None
+    price_per_gpu_hour: AffectsNothing[Quantity | None] = None
     """For `sft plan`: what a GPU costs in an hour, in any currency."""
-    node_mtbf_hours: AffectsNothing[PositiveFloat | None] = None
+    node_mtbf_hours: AffectsNothing[Quantity | None] = None
     """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says which part of
     the time trains, and how often to save."""
-    storage_gb_per_second: AffectsNothing[PositiveFloat | None] = None
+    storage_gb_per_second: AffectsNothing[Quantity | None] = None
     """For `sft plan`: how fast all nodes together write to the place of the checkpoints, and read; 10⁹ bytes."""
-    network_gb_per_second: AffectsNothing[PositiveFloat | None] = None
+    network_gb_per_second: AffectsNothing[Quantity | None] = None
     """For `sft plan`: how fast a node sends, and receives, over the network between nodes; 10⁹ bytes."""
-    restart_seconds: AffectsNothing[NonNegativeFloat] = 120
+    restart_seconds: AffectsNothing[Annotated[float, Field(ge=0.0, le=_MOST)]] = 120
     """For `sft plan`: from a failure until there are ranks again, in the place of a lost node as well, without reading
     checkpoint and model. An assumption: take it from a run of your own where you have one."""
     preflight: AffectsNothing[bool] = True

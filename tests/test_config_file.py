@@ -17,6 +17,7 @@ from sft.config_rules import RULES, Problem
 from sft.config_yaml import parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.job_config import load_job
+from sft.optimizers import OPTIMIZERS
 
 # Every key that there is stands in it once.
 FULL: dict[str, Any] = {
@@ -51,6 +52,7 @@ FULL: dict[str, Any] = {
                 "format": "instruction",
                 "columns": {"input": "context"},
                 "csv": {"delimiter": ";", "quote": "'"},
+                "max_records": 100,
                 "task": {"column": "category", "default": "other"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
@@ -90,6 +92,7 @@ FULL: dict[str, Any] = {
             },
             "budget": {"epochs": 1.5},
             "optimizer": {
+                "name": "adamw",
                 "lr": 1e-4,
                 "schedule": "linear",
                 "warmup_ratio": 0.1,
@@ -105,9 +108,9 @@ FULL: dict[str, Any] = {
             "name": "narrow",
             "mixture": {"rates": "weights", "weights": {"code": 2, "chat": 1}, "replay": {"broad": 0.25}},
             "budget": {"steps": 10},
-            "optimizer": {"lr": 1e-5},
+            "optimizer": {"lr": 1e-5, "warmup_steps": 2},
         },
-        {"name": "last", "budget": {"supervised_tokens": 10_000}, "optimizer": {"lr": 1e-6}},
+        {"name": "last", "budget": {"supervised_tokens": 10_000, "tokens": None}, "optimizer": {"lr": 1e-6}},
     ],
     "train": {
         "pack_len_tokens": 1024,
@@ -127,6 +130,7 @@ FULL: dict[str, Any] = {
     },
     "checkpoint": {
         "every_steps": 5,
+        "every_epochs": None,
         "every_minutes": 10.0,
         "keep_last": 3,
         "keep_every_steps": 50,
@@ -135,8 +139,13 @@ FULL: dict[str, Any] = {
         "dir": "s3://bucket/run",
         "async": False,
     },
-    "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
-    "logging": {"tensorboard": False},
+    "evaluate": {"every_steps": 5, "every_epochs": None, "max_examples_per_task": 10, "sample_answers": 2},
+    "logging": {
+        "tensorboard": False,
+        "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
+        "mlflow": {"tracking_uri": "https://mlflow.example.org", "experiment": "tuning"},
+    },
+    "alerts": {"url": "$WEBHOOK"},
 }
 
 LEAST: dict[str, Any] = {
@@ -222,13 +231,16 @@ BUDGETS = st.one_of(
     st.fixed_dictionaries({"epochs": st.floats(0.01, 100)}),
     st.fixed_dictionaries({"steps": st.integers(1, 10**9)}),
     st.fixed_dictionaries({"supervised_tokens": st.integers(1, 10**12)}),
+    st.fixed_dictionaries({"tokens": st.integers(1, 10**12)}),
 )
 STAGES = st.fixed_dictionaries(
     {
         "name": NAMES,
         "mixture": RATES,
         "budget": BUDGETS,
-        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES}),
+        "optimizer": st.fixed_dictionaries(
+            {"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES, "name": st.sampled_from([*OPTIMIZERS])}
+        ),
     }
 )
 SOURCES = st.fixed_dictionaries(
@@ -256,6 +268,15 @@ CONFIGS = st.fixed_dictionaries(
 def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
     assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_warm_up_steps_take_the_place_of_the_ratio() -> None:
+    stages = build_config(FULL).stages
+    assert [(s.optimizer.warmup_ratio, s.optimizer.warmup_steps) for s in stages] == [
+        (0.1, None),
+        (0.0, 2),
+        (0.03, None),
+    ]
 
 
 # ---------------------------------------------------------------- misspelt keys
@@ -296,7 +317,7 @@ def all_keys() -> set[Any]:
     [
         ("trian.packs_per_micro_batch=1", "trian", "train"),
         ("train.packs_per_microbatch=1", "train.packs_per_microbatch", "packs_per_micro_batch"),
-        ("stages.1.optimizer.warmup=0.1", "stages.1.optimizer.warmup", "warmup_ratio"),
+        ("stages.1.optimizer.warmup_rato=0.1", "stages.1.optimizer.warmup_rato", "warmup_ratio"),
         ("data.sources.second.colums={}", "data.sources.1.colums", "columns"),
         ("data.sources.first.task.colum=x", "data.sources.0.task.colum", "column"),
         ("data.holdout.shares=0.1", "data.holdout.shares", "share"),
@@ -317,7 +338,7 @@ def test_a_misspelt_section_is_one_mistake() -> None:
 
 def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     problem = only_problem(FULL, "logging.zzz=1")
-    assert problem.way_out == "known here: tensorboard"
+    assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
@@ -345,6 +366,8 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
+        ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "correct"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
@@ -407,7 +430,7 @@ data:
   max_len_tokens: 4096
 stages:
   - {name: broad, mixture: {replay: {later: 0.5}}, budget: {}, optimizer: {lr: 1.0e-4}}
-  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup: 0.1}}
+  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup_rato: 0.1}}
 train: {packs_per_step: 0, pack_len_tokens: 1024}
 checkpont: {keep_last: 1}
 """
@@ -424,7 +447,7 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "model.dtype": "did you mean `bfloat16`?",
         "data.sources.0.task.colum": "did you mean `column`?",
         "data.sources.1.format": "did you mean `messages`?",
-        "stages.1.optimizer.warmup": "did you mean `warmup_ratio`?",
+        "stages.1.optimizer.warmup_rato": "did you mean `warmup_ratio`?",
         "train.packs_per_step": "correct the value",
         "stages.1.name": "give it a name of its own",
         "stages.0.budget": "name one, such as {epochs: 1}",
@@ -467,7 +490,7 @@ def test_each_problem_names_the_line_of_its_field(tmp_path: Path) -> None:
         "stages.0.budget": 10,
         "stages.1.name": 11,
         "stages.1.mixture.temperature": 11,
-        "stages.1.optimizer.warmup": 11,
+        "stages.1.optimizer.warmup_rato": 11,
         "stages.1.budget": 11,
         "train.pack_len_tokens": 12,
         "checkpont": 13,
@@ -555,6 +578,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["stages.2.mixture={rates: equal, weights: {a: 1}}"], ["stages.2.mixture.weights"], "set rates to weights"),
         (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
     ],
+    "settings_are_of_the_optimizer": [
+        (["stages.0.optimizer.name=lion"], ["stages.0.optimizer.eps"], "take it away"),
+        (["stages.1.optimizer.eps=null"], ["stages.1.optimizer.eps"], "it has a default"),
+    ],
     "replay_is_of_earlier_stages": [
         (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "take it away"),
         (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of early, broad, narrow"),
@@ -588,6 +615,14 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
     "extra_settings_change_no_number": [
         (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
+    ],
+    "one_warmup": [
+        (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "take one of the two away"),
+        (["stages.1.optimizer.warmup_steps=10"], ["stages.1.optimizer.warmup_steps"], "warm up for fewer"),
+    ],
+    "epochs_are_those_of_the_budget": [
+        (["checkpoint.every_epochs=0.5"], ["checkpoint.every_epochs"], "give checkpoint.every_steps instead"),
+        (["evaluate.every_epochs=1"], ["evaluate.every_epochs"], "give evaluate.every_steps instead"),
     ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }

@@ -10,7 +10,7 @@ from sft.atomic_files import fingerprint
 from sft.config import CsvConfig, DataConfig, ModelConfig, SourceConfig, TaskTagConfig, TrainConfig
 from sft.config_effects import Affects, AffectsNothing, AffectsStore, store_inputs
 from sft.config_section import Section
-from sft.data.preparation import fingerprint_inputs
+from sft.data.store_recipe import fingerprint_inputs
 from sft.job_config import SlurmConfig
 
 FULL: dict[str, Any] = {

@@ -1,0 +1,234 @@
+"""The process that speaks to Ray: connects or starts it, has Ray Train run the workers, and says how that ended.
+
+The driver starts it (see `trainer_process`), and starts another where Ray is lost. So nothing that Ray does to a
+process that is connected to it, as ending it when the head is gone, is done to the driver, which holds the run. This
+one ends with the driver, and a Ray that it has started ends with it.
+"""
+
+import json
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from launcher.cluster.connection import Session, ray_cluster
+from launcher.cluster.hidden_gpus import runtime_env
+from launcher.cluster.node_watch import forget_reservation, nodes_watched
+from launcher.cluster.ray_watch import RayWatch
+from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
+from launcher.cluster.torch_group import TorchGroupConfig
+from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
+from launcher.cluster.worker import train_worker
+from launcher.interruption import STOP_SIGNALS
+from launcher.plan import plan_job
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.token_store import TokenStore
+from sft.errors import UserError
+from sft.evaluation.generation import choose_prompts, write_sample_answers
+from sft.run_events import EventLog
+from sft.run_folder import RunFolder
+from sft.training.failures import describe_error
+from sft.training.last_words import NODE, describe_end
+from sft.training.process import quiet_third_parties
+from sft.training.watched_run import collective_timeout
+
+_MOST_STARTS = 1000
+"""Of the workers in one call. They count themselves how many have come no further (see `sft.training.failures`); this
+bounds those that end before they can count."""
+
+_NEVER_SECONDS = 1e9
+_LOOK_SECONDS = 1.0
+
+
+class LostError(Exception):
+    """Ray, or what it runs beside the workers, is gone; in words."""
+
+
+Tell = Callable[[Mapping[str, str | None]], None]
+"""Sends a message to the driver; `is` says which: connected, or one of `trainer_process.Kind`."""
+
+
+def run_trainer(request: TrainerRequest, tell: Tell) -> None:
+    """Train, and write the sample answers if the run is then finished; tells the driver how it ended."""
+    try:
+        with ray_cluster(plan_job(request.job)) as session:
+            tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
+            outcome = _work(session, request)
+            tell(outcome)
+            if outcome["is"] == "lost":
+                # To take leave of a Ray that is gone may take minutes. What is left of it ends with this process.
+                os._exit(0)
+    except UserError as error:
+        tell({"is": "wrong input", "text": str(error)})
+
+
+def _work(session: Session, request: TrainerRequest) -> dict[str, str | None]:
+    try:
+        if request.trains:
+            _watched(session, request, _fit)
+        if _samples_are_due(request):
+            _watched(session, request, _answer_samples)
+    except LostError as error:
+        return {"is": "lost", "text": str(error)}
+    except ray.train.WorkerGroupError:
+        run = RunFolder(request.job.sft.run.dir)
+        return {"is": "gave up", "text": describe_end(run.attempt(run.latest_attempt()))}
+    except (ray.exceptions.RayError, ray.train.TrainingFailedError) as error:
+        return {"is": "lost", "text": f"Ray Train's controller was lost: {in_a_sentence(error)}"}
+    return {"is": "finished"}
+
+
+def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerRequest], None]) -> None:
+    """Do it beside the main thread, which sees meanwhile whether Ray is there.
+
+    Raises:
+        LostError: it is not.
+    """
+    _pass_signals_by()
+    run = RunFolder(request.job.sft.run.dir)
+    ended: Future[None] = Future()
+
+    def do() -> None:
+        try:
+            work(request)
+        except BaseException as error:  # it is raised again, in the main thread
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    def tell_of_node(name: str) -> None:
+        if number := run.latest_attempt():
+            text = f"node {name} has left the Ray cluster"
+            EventLog(run.attempt(number), "nodes").add("lost", text, how=NODE, node=name)
+
+    threading.Thread(target=do, name="ray-train", daemon=True).start()
+    watch = RayWatch(session)
+    with nodes_watched(tell_of_node):
+        while not wait([ended], timeout=_LOOK_SECONDS).done:
+            if text := watch.what_is_lost():
+                raise LostError(text)
+        if ended.exception() is not None:
+            # Ray says that an actor is gone before it is seen that its raylet is.
+            time.sleep(_LOOK_SECONDS)
+            if text := watch.what_is_lost(patience_seconds=0):
+                raise LostError(text) from ended.exception()
+        ended.result()
+
+
+def _fit(request: TrainerRequest) -> None:
+    job, cluster = request.job, request.job.cluster
+    gpus = float(cluster.gpus_per_worker)
+    resources = {"CPU": float(cluster.cpus_per_worker), **({"GPU": gpus} if gpus else {})}
+    scaling: dict[str, Any] = {
+        "num_workers": cluster.workers,
+        "use_gpu": gpus > 0,
+        "resources_per_worker": resources,
+        # A group that Ray enlarges by itself loses the steps since its last checkpoint: ours asks for it (see `Loop`).
+        "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
+    }
+    run = RunFolder(job.sft.run.dir)
+    trainer: Any = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            # The driver alone posts alerts, and Ray may show to others what it passes on.
+            "config": job.sft.model_dump(mode="json", by_alias=True, exclude={"alerts"}),
+            "workload": request.workload.as_json(),
+            "num_threads": cluster.cpus_per_worker,
+            "max_workers": cluster.max_workers,
+            "resources_per_worker": resources,
+            "limits": {
+                "first_attempt": request.first_attempt,
+                "max_failures": cluster.max_failures,
+                "hang_timeout_seconds": cluster.hang_timeout_seconds,
+            },
+        },
+        torch_config=TorchGroupConfig(
+            timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())
+        ),
+        scaling_config=ScalingConfig(**scaling),
+        # Ray shows type checkers the RunConfig of its first version.
+        run_config=RunConfig(  # type: ignore[call-arg]
+            name=run.ray.name,
+            storage_path=str(run.path),
+            failure_config=FailureConfig(max_failures=_MOST_STARTS),
+            callbacks=[WorkerRecord(run)],  # type: ignore[list-item]
+            worker_runtime_env=runtime_env(cluster),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.exceptions.RayError:
+        forget_reservation(trainer.train_run_context.run_id)
+        raise
+
+
+def _samples_are_due(request: TrainerRequest) -> bool:
+    run, config = RunFolder(request.job.sft.run.dir), request.job.sft
+    is_finished = run.has_finished(stage.name for stage in config.stages)
+    return is_finished and samples_are_missing(config, run, request.workload)
+
+
+def _answer_samples(request: TrainerRequest) -> None:
+    """On a worker's machine: the driver's may have no GPU."""
+    config, cluster, heldout = request.job.sft, request.job.cluster, request.workload.heldout
+    assert heldout is not None
+    run, store = RunFolder(config.run.dir), TokenStore.open(request.workload.store)
+    prompts = choose_prompts(store, PackPlan.open(heldout), config.evaluate.sample_answers)
+    last = run.stage(len(config.stages) - 1, config.stages[-1].name).model
+    cpus, gpus = cluster.cpus_per_worker, cluster.gpus_per_worker
+    answer = ray.remote(num_cpus=cpus, num_gpus=gpus, runtime_env=runtime_env(cluster))(write_sample_answers)
+    path, device = run.sample_answers.absolute(), "cuda" if gpus else "cpu"
+    try:
+        ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
+    except ray.exceptions.RayError as error:
+        raise LostError(f"the sample answers were not written: {in_a_sentence(error)}") from error
+
+
+def _pass_signals_by() -> None:
+    """The driver is asked to stop, and says so by a file. Ray has handlers of its own, and would end this process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _end_with_the_driver() -> None:
+    """It keeps the other end of standard input open for as long as it lives."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
+    _pass_signals_by()
+    request: TrainerRequest = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
+    quiet_third_parties()
+    lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+
+    def tell(message: Mapping[str, str | None]) -> None:
+        lines.write(json.dumps(message) + "\n")
+        lines.flush()
+
+    try:
+        run_trainer(request, tell)
+    except Exception as error:  # the edge of the process: nothing of it may be lost
+        traceback.print_exc()
+        tell({"is": "lost", "text": describe_error(error)})
+    # Python's own end would find the other thread at its reading, and abort.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
