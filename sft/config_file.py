@@ -12,19 +12,16 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_lines import NO_LINES, Lines, line_of
 from sft.config_names import current_keys, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
-from sft.config_yaml import Document, Place, parse_yaml, write_yaml
+from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.foreign.answers import answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_path, remember_secrets, without_secrets
 
-Lines = Mapping[str, int | None]
-"""Path of a field → the line where it stands in the file; None of what does not come from the file."""
-
-_NO_LINES: Lines = {}
 _MISSING = "nothing"
 _MAX_DEPTH = 20
 _MISSPELT = 0.85
@@ -34,13 +31,13 @@ _MISSPELT = 0.85
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
-    def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = _NO_LINES) -> None:
+    def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = NO_LINES) -> None:
         """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         told = [f"{origin}: {count}"]
         for p in problems:
-            line = _line_of(p.path, lines)
+            line = line_of(p.path, lines)
             where = f"line {line}: {_short(p.path)}" if line else _short(p.path)
             told += [f"  {where}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
         super().__init__("\n".join(told))
@@ -52,45 +49,6 @@ def read_yaml(path: Path) -> Document:
     if not isinstance(document.content, dict):
         raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(document.content)}")
     return document
-
-
-def find_lines(
-    document: Document, content: Mapping[str, Any], given: Mapping[str, str], kind: type[SftConfig]
-) -> Lines:
-    """The lines of the fields, whose items of lists go by number and by name.
-
-    Args:
-        document: as it was read.
-        content: with overrides put in.
-        given: the overrides by path; what they gave stands in no line.
-        kind: what the config is.
-    """
-    lines: dict[str, int | None] = {}
-    for place, line in document.lines.items():
-        place = tuple(current_keys(place, kind))
-        paths = [".".join(map(str, keys)) for keys in (place, _named(place, content))]
-        is_given = any(f"{paths[0]}.".startswith(f"{path}.") for path in given)
-        lines |= dict.fromkeys(paths, None if is_given else line)
-    return lines | dict.fromkeys(given)
-
-
-def _named(place: Place, node: Any) -> list[str | int]:
-    """The place with the names of items in the place of their numbers, where they have one."""
-    keys: list[str | int] = []
-    for key in place:
-        try:
-            node = node[key]
-        except (LookupError, TypeError):  # an override has put something else there
-            node = None
-        keys.append(node.get("name", key) if isinstance(key, int) and isinstance(node, dict) else key)
-    return keys
-
-
-def _line_of(path: str, lines: Lines) -> int | None:
-    """The line of a field, or else of the section that it would be in."""
-    while path and path not in lines:
-        path = path.rpartition(".")[0]
-    return lines.get(path)
 
 
 def read_overrides(
@@ -148,7 +106,7 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
     return quoted
 
 
-def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = _NO_LINES) -> SftConfig:
+def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = NO_LINES) -> SftConfig:
     """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
     content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)

@@ -14,15 +14,14 @@ from sft.config import SftConfig
 from sft.config_effects import AffectsNothing
 from sft.config_file import (
     ConfigError,
-    Lines,
     build_config,
     check_section,
-    find_lines,
     find_problems,
     quote_overrides,
     read_overrides,
     read_yaml,
 )
+from sft.config_lines import Lines, find_lines
 from sft.config_names import renames_of, with_current_names
 from sft.config_rules import Problem
 from sft.config_section import Section

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from sft.atomic_files import fingerprint
 from sft.config import SftConfig
-from sft.config_effects import store_inputs
+from sft.config_effects import Effect, inputs_of, sections_of, store_inputs
 from sft.config_file import build_config
 from sft.config_names import current_keys
 from sft.data.planning.plan_inputs import heldout_inputs, planned_inputs, stage_inputs
@@ -38,6 +38,12 @@ def test_what_was_made_by_a_recorded_config_is_found(name: str) -> None:
     for i, inputs in enumerate(recorded["stages"]):
         assert planned_inputs(config, {"inputs": inputs}, i) == stage_inputs(config, i, STORE)
     assert planned_inputs(config, {"inputs": recorded["heldout"]}) == heldout_inputs(config, STORE)
+
+
+def test_no_two_inputs_of_a_plan_have_one_name() -> None:
+    config = build_config(RECORDED["every field"]["record"])
+    names = [name for section in sections_of(config) for name in inputs_of(section, *get_args(Effect)[1:-1])]
+    assert len(names) == len(set(names))
 
 
 # ---------------------------------------------------------------- what a resume may change
