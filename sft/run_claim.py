@@ -38,6 +38,7 @@ def check_run_folder(run: RunFolder) -> list[str]:
         raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
     if not is_claimed(run) and path.is_dir():
         _refuse_foreign(run)
+    _refuse_wrong_kinds(run)
     return _check_rights(run) if path.is_dir() else []
 
 
@@ -57,6 +58,20 @@ def _refuse_foreign(run: RunFolder) -> None:
             f"run.dir: {path} is not the folder of a run, and holds {', '.join(met[:_MOST_SHOWN])}{more}, which a run "
             "would overwrite. Give another folder, or move these away."
         )
+
+
+def _refuse_wrong_kinds(run: RunFolder) -> None:
+    """No run makes a folder where it has a file, nor a link to nothing."""
+    for path in run.entries():
+        wanted = "a folder" if path in run.folders() else "a file"
+        is_there, is_folder = path.exists(), path.is_dir()
+        if path.is_symlink() and not is_there:
+            found = "a link to nothing"
+        elif is_there and is_folder != (path in run.folders()):
+            found = "a folder" if is_folder else "a file"
+        else:
+            continue
+        raise UserError(f"run.dir: {path} is {found}, and a run has {wanted} of that name. Remove it.")
 
 
 def _is_lock(run: RunFolder, entry: Path) -> bool:

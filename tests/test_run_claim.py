@@ -123,6 +123,25 @@ def test_a_lock_that_is_a_folder_is_said(run: RunFolder) -> None:
             look()
 
 
+@pytest.mark.parametrize("name", ["STOP", "ray.log", "config.yaml", "stages", "evaluations"])
+@pytest.mark.parametrize("kind", ["other", "link to nothing"])
+def test_what_no_run_can_use_is_named_before_it_is_met(run: RunFolder, name: str, kind: str) -> None:
+    claim_run_folder(run)
+    path = run.path / name
+    if kind == "link to nothing":
+        path.symlink_to("nowhere")
+    elif path in run.folders():
+        path.write_text("mine")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=rf"run\.dir: {path} is a (file|folder|link to nothing), and a run has a"):
+        check_run_folder(run)
+    path.rmdir() if path.is_dir() else path.unlink()
+    (run.path.parent / "elsewhere").mkdir()
+    run.tensorboard.symlink_to(run.path.parent / "elsewhere")
+    assert check_run_folder(run) == []
+
+
 def as_nobody(function: Callable[[], object]) -> str:
     """What it says to a user without rights, in a process of its own."""
     reader, writer = os.pipe()

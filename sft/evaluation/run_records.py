@@ -256,8 +256,6 @@ def _read_published(path: Path) -> Any:
         return read_json(path)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is not JSON, so the file is damaged: {error}") from None
 
 
 def _build(record: type[Record], content: Mapping[str, Any]) -> Record:

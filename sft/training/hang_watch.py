@@ -9,7 +9,6 @@ suspended, by Slurm or a person, goes on where it was.
 """
 
 import faulthandler
-import json
 import os
 import sys
 import threading
@@ -131,7 +130,7 @@ class HangWatch:
         for rank in range(self._world.size):
             try:
                 reports[rank] = read_json(self._report_path(rank))
-            except (OSError, json.JSONDecodeError):
+            except (OSError, ValueError):
                 continue
         return reports
 
