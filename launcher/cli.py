@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.overrides = [*options.overrides, *rest]
     verb: Verb = options.verb
     try:
+        _check_working_folder()
         return verb(options)
     except UserError as error:
         say_error(error)
@@ -42,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
         return INTERRUPTED
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("The working folder is gone: it was deleted or moved. Change into one that is there.") from None
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -65,20 +65,23 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
                 return Outcome("gave up", f"{outcome.text}\nIt did not come back in {_COME_BACK_SECONDS:.0f} s.")
             time.sleep(_LOOK_SECONDS)
             continue
+        if request.trains and run.has_finished(stage.name for stage in request.job.sft.stages):
+            request = request._replace(trains=False)  # only the sample answers are left
         lost_at = time.monotonic()
         num_in_a_row = 1 if run.latest_attempt() > latest else num_in_a_row + 1
         _write_down(run, request.first_attempt, outcome.text)
         if not is_named:
             _end_ranks(run, request.first_attempt)
         if 0 <= max_failures < num_in_a_row:
-            text = f"Ray was lost {num_in_a_row} times in a row before a worker had begun (cluster.max_failures: "
-            return Outcome("gave up", f"{text}{max_failures}). The last time: {outcome.text}")
-        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(is_named)}"))
+            when = "before a worker had begun" if request.trains else "before the sample answers were written"
+            text = f"Ray was lost {num_in_a_row} times in a row {when} (cluster.max_failures: {max_failures})"
+            return Outcome("gave up", f"{text}. The last time: {outcome.text}")
+        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(request, is_named)}"))
         time.sleep(pause_after(num_in_a_row))
 
 
-def _what_follows(is_named: bool) -> str:
-    again = "the training goes on at its checkpoint"
+def _what_follows(request: TrainerRequest, is_named: bool) -> str:
+    again = "the training goes on at its checkpoint" if request.trains else "the sample answers are written anew"
     return f"{again} as soon as the cluster answers" if is_named else f"Ray is started again, and {again}"
 
 

@@ -45,7 +45,8 @@ def check_run_folder(run: RunFolder) -> list[str]:
 def _refuse_foreign(run: RunFolder) -> None:
     path = run.path.resolve()
     there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
-    here, home = Path.cwd(), Path.home()
+    # A user of a container may have no home: then it stays `~`.
+    here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
             "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"

@@ -109,6 +109,13 @@ def test_root_home_and_the_working_folder_are_no_run_folders(tmp_path: Path, mon
     check_run_folder(RunFolder(Path()))
 
 
+def test_who_has_no_home_needs_none(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.path.mkdir()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # whom no list of users knows
+    assert check_run_folder(run) == []
+
+
 def test_a_file_is_no_folder(run: RunFolder) -> None:
     run.path.write_text("mine")
     with pytest.raises(UserError, match="is a file, and a folder is needed"):

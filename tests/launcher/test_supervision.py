@@ -72,6 +72,18 @@ def test_it_is_started_again_so_often_and_then_it_is_said_why_not(
     assert told.getvalue().count("the training goes on at its checkpoint") == 1, "it is not said the last time"
 
 
+def test_where_only_sample_answers_are_left_nothing_is_trained_again_and_that_is_said(
+    request_to_train: TrainerRequest, killer: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    write_json(RunFolder(request_to_train.job.sft.run.dir).stage(0, "only").complete, {})
+    told = StringIO()
+    outcome = supervise(request_to_train, "2 CPU workers", FitConsole(file=told, width=500))
+    assert outcome.text.startswith("Ray was lost 2 times in a row before the sample answers were written (cluster.max_")
+    assert "the sample answers are written anew" in told.getvalue()
+    assert len(killer) == 2
+
+
 def test_a_process_that_has_got_the_number_of_a_rank_of_an_earlier_start_is_left_alone(
     request_to_train: TrainerRequest, killer: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,9 +215,7 @@ def test_a_relative_place_of_checkpoints_is_made_absolute(
         assert anchor_paths(SftConfig.model_validate(content)).checkpoint.dir == wanted
 
 
-@pytest.mark.parametrize(
-    "text", [None, "", "run: [", "a: 1", "run: {name: a}\nstages: 3", "stages: [1]", "3"]
-)
+@pytest.mark.parametrize("text", [None, "", "run: [", "a: 1", "run: {name: a}\nstages: 3", "stages: [1]", "3"])
 def test_a_record_that_is_gone_or_damaged_is_said_and_nothing_else_is_taken_for_it(
     content: dict[str, Any], text: str | None
 ) -> None:
