@@ -8,8 +8,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from launcher.block_tasks import spread_over_cluster
 from launcher.preparation import preparation_shown
+from launcher.spreading import spread_over_cluster
 from sft.atomic_files import write_text
 from sft.config import SftConfig
 from sft.data.preparation import BlockPreparer, build_store, locate_store

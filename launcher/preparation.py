@@ -10,8 +10,8 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from launcher.block_tasks import spread_over_cluster
 from launcher.console import styled
+from launcher.spreading import spread_over_cluster
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
 from sft.data.formats.formatting import describe_source

@@ -1,4 +1,6 @@
-"""Preparation on a real Ray cluster: the driver is killed and a node is lost; the store is what one process makes."""
+"""Preparation on a real Ray cluster: the driver is killed, what it speaks to Ray with and a node are lost; the store is
+what one process makes.
+"""
 
 import json
 import os
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from ray.cluster_utils import Cluster
@@ -57,7 +60,7 @@ def config(write_config: WriteConfig, tmp_path: Path) -> Path:
     return config
 
 
-def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_process_makes(
+def test_whatever_is_lost_the_cluster_makes_the_store_that_one_process_makes(
     cluster: Cluster, config: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address}
@@ -78,11 +81,16 @@ def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_proces
     )
     try:
         wait_for_parts(tmp_path, num_there + 4, resumed)
+        (speaker,) = psutil.Process(resumed.pid).children()
+        speaker.kill()
+        wait_for_parts(tmp_path, num_parts(tmp_path) + 4, resumed)
         cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
         output, _ = resumed.communicate(timeout=150)
     finally:
         resumed.kill()
     assert resumed.returncode == 0, output[-3000:]
+    assert "Ray was lost: the process that speaks to Ray was killed by signal 9" in " ".join(output.split())
+    assert "Traceback" not in output
     (made,) = (p.parent for p in (tmp_path / "cache" / "tokens").glob("*/manifest.json"))
 
     content = yaml.safe_load(config.read_text())

@@ -1,4 +1,4 @@
-"""The process that speaks to Ray dies before it has said a word: it is started again, as often as that is worth it."""
+"""A process that speaks to Ray dies before it has said a word: it is started again, as often as that is worth it."""
 
 import threading
 from collections.abc import Iterator
@@ -10,12 +10,20 @@ import pytest
 import yaml
 
 from launcher.console import FitConsole
+from launcher.spreading import spread_over_cluster
 from launcher.supervision import supervise
 from launcher.trainer_process import TrainerRequest
+from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.data.preparation import BlockPreparer
+from sft.data.reading.blocks import Block
+from sft.data.reading.sources import read_blocks
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.run_folder import RunFolder
 from sft.training.workload import Workload
+from tests.conftest import SmallRecords
+
+SPEAKERS = {"launcher.trainer", "launcher.block_process"}
 
 
 @pytest.fixture
@@ -35,6 +43,13 @@ def request_to_train(tmp_path: Path) -> TrainerRequest:
 
 
 @pytest.fixture
+def request_to_prepare(tiny_model_dir: Path, small_records: SmallRecords) -> tuple[BlockPreparer, Block]:
+    source = SourceConfig(name="words", path=str(small_records.instructions), format="instruction")
+    model = ModelConfig(path=str(tiny_model_dir))
+    return BlockPreparer(DataConfig(sources=(source,)), model), next(read_blocks(source))
+
+
+@pytest.fixture
 def killer() -> Iterator[list[int]]:
     """Kills each such process as soon as it is seen; yields their ids."""
     killed: list[int] = []
@@ -43,7 +58,7 @@ def killer() -> Iterator[list[int]]:
     def kill() -> None:
         while not ended.wait(0.05):
             for child in psutil.Process().children():
-                if child.pid not in killed and "launcher.trainer" in child.cmdline():
+                if child.pid not in killed and SPEAKERS.intersection(child.cmdline()):
                     killed.append(child.pid)
                     child.kill()
 
@@ -66,6 +81,20 @@ def test_it_is_started_again_so_often_and_then_it_is_said_why_not(
     assert "the process that speaks to Ray was killed by signal 9" in outcome.text
     assert str(RunFolder(request_to_train.job.sft.run.dir).ray_log) in outcome.text
     assert told.getvalue().count("the training goes on at its checkpoint") == 1, "it is not said the last time"
+
+
+def test_so_is_the_one_that_has_data_prepared(
+    request_to_prepare: tuple[BlockPreparer, Block],
+    killer: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    preparer, block = request_to_prepare
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(UserError, match=r"Ray was lost 4 times in a row .* was killed by signal 9\. The same command"):
+        list(spread_over_cluster(preparer, iter([block])))
+    assert len(killer) == 4
+    assert capfd.readouterr().err.count("the preparation goes on as soon as the cluster answers") == 3
 
 
 def test_a_cluster_that_was_never_there_is_the_users_to_put_right(
