@@ -1,6 +1,4 @@
-"""Preparation on a real Ray cluster: the driver is killed, what it speaks to Ray with and a node are lost; the store is
-what one process makes.
-"""
+"""Preparation on a real Ray: whatever is lost of it, and of what speaks to it, the store is what one process makes."""
 
 import json
 import os
@@ -30,6 +28,10 @@ from sft.data.reading import blocks
 blocks.BLOCK_BYTES = 30_000
 sys.exit(main(["prepare", *sys.argv[1:]]))
 """
+# As a machine with more CPUs does.
+PREPARE_ON_RAY = PREPARE.replace(
+    "sys.exit", "from launcher import spreading\nspreading._LEAST_BLOCKS, spreading._LEAST_CPUS = 1, 1\nsys.exit"
+)
 NUM_BLOCKS = 40
 RECORDS = instruction_records()
 
@@ -60,7 +62,7 @@ def config(write_config: WriteConfig, tmp_path: Path) -> Path:
     return config
 
 
-def test_whatever_is_lost_the_cluster_makes_the_store_that_one_process_makes(
+def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_process_makes(
     cluster: Cluster, config: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": cluster.address}
@@ -81,16 +83,43 @@ def test_whatever_is_lost_the_cluster_makes_the_store_that_one_process_makes(
     )
     try:
         wait_for_parts(tmp_path, num_there + 4, resumed)
-        (speaker,) = psutil.Process(resumed.pid).children()
-        speaker.kill()
-        wait_for_parts(tmp_path, num_parts(tmp_path) + 4, resumed)
         cluster.remove_node(cluster.worker_nodes.copy().pop(), allow_graceful=False)
         output, _ = resumed.communicate(timeout=150)
     finally:
         resumed.kill()
     assert resumed.returncode == 0, output[-3000:]
-    assert "Ray was lost: the process that speaks to Ray was killed by signal 9" in " ".join(output.split())
+    assert_as_alone(config, tmp_path)
+
+
+@pytest.mark.long
+def test_a_ray_that_is_lost_is_started_again_and_nothing_is_missing_or_there_twice(
+    config: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
+    command = [sys.executable, "-c", PREPARE_ON_RAY, str(config)]
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
+    )
+    try:
+        for victim in ("gcs_server", "launcher.block_process"):
+            wait_for_parts(tmp_path, num_parts(tmp_path) + 4, job)
+            (found,) = (
+                process
+                for process in psutil.Process(job.pid).children(recursive=True)
+                if any(word.endswith(victim) for word in process.cmdline())
+            )
+            found.kill()
+        output, _ = job.communicate(timeout=150)
+    finally:
+        job.kill()
+    assert job.returncode == 0, output[-3000:]
+    assert output.count("the preparation goes on with a Ray that is started again") == 2
     assert "Traceback" not in output
+    assert_as_alone(config, tmp_path)
+
+
+def assert_as_alone(config: Path, tmp_path: Path) -> None:
+    """The store is that which one process makes."""
     (made,) = (p.parent for p in (tmp_path / "cache" / "tokens").glob("*/manifest.json"))
 
     content = yaml.safe_load(config.read_text())
