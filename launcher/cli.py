@@ -86,7 +86,7 @@ def _prepare(options: argparse.Namespace) -> int:
         prepare(config, console)
         return 0
 
-    return work_in(RunFolder(config.run.dir), work, console)
+    return work_in(RunFolder(config.run.dir), work, console, is_training=False)
 
 
 def _preflight(options: argparse.Namespace) -> int:

@@ -57,7 +57,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
     now = names[: names.index(until) + 1]
-    return work_in(RunFolder(job.sft.run.dir), lambda: _train(job, now, console), console)
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train(job, now, console), console, is_training=True)
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
