@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -96,26 +97,33 @@ def test_a_ray_that_is_lost_is_started_again_and_nothing_is_missing_or_there_twi
     config: Path, tmp_path: Path
 ) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
-    command = [sys.executable, "-c", PREPARE_ON_RAY, str(config)]
-    job = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=environment
-    )
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-c", PREPARE_ON_RAY, str(config)]
+        job = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
     try:
-        for victim in ("gcs_server", "launcher.block_process"):
+        for num_lost, victim in enumerate(("gcs_server", "launcher.block_process"), 1):
             wait_for_parts(tmp_path, num_parts(tmp_path) + 4, job)
-            (found,) = (
-                process
-                for process in psutil.Process(job.pid).children(recursive=True)
-                if any(word.endswith(victim) for word in process.cmdline())
-            )
-            found.kill()
-        output, _ = job.communicate(timeout=150)
+            kill_below(job.pid, victim)
+            while log.read_text().count("the preparation goes on with a Ray that is started again") < num_lost:
+                assert job.poll() is None, log.read_text()
+                time.sleep(0.1)
+        assert job.wait(150) == 0, log.read_text()
     finally:
         job.kill()
-    assert job.returncode == 0, output[-3000:]
-    assert output.count("the preparation goes on with a Ray that is started again") == 2
-    assert "Traceback" not in output
+        job.wait()
+    assert "Traceback" not in log.read_text()
     assert_as_alone(config, tmp_path)
+
+
+def kill_below(pid: int, name: str) -> None:
+    """The process of this name among the descendants."""
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word.endswith(name) for word in process.cmdline()):
+                process.kill()
+                return
+    raise AssertionError(f"there is no {name}")
 
 
 def assert_as_alone(config: Path, tmp_path: Path) -> None:
