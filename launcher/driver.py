@@ -9,15 +9,15 @@ from contextlib import nullcontext
 from rich.console import Console
 from rich.text import Text
 
-from launcher.console import end_at_once, styled
-from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
+from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from launcher.console import styled
+from launcher.held_run import work_in
+from launcher.interruption import STOPPED, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
-from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -27,15 +27,12 @@ from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.model.weight_values import check_values
 from sft.printable import short_name, shortened
-from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
-from sft.run_lock import run_lock
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import read_end, unended_attempt, write_end
-from sft.training.wishes import forget_old_stop
 
-DONE, FAILED, STOPPED = 0, 1, 3
+DONE, FAILED = 0, 1
 
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
@@ -59,19 +56,8 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
-    run = RunFolder(job.sft.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    try:
-        with run_lock(run.lock, end_at_once, console.print):
-            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file):
-                return _train(job, names[: names.index(until) + 1], console)
-    except InterruptedByWish as wish:
-        if wish.number is None:
-            run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
-        return STOPPED if wish.number is None else 128 + wish.number
+    now = names[: names.index(until) + 1]
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train(job, now, console), console)
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
-from launcher.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from sft.atomic_files import read_json
 from sft.errors import UserError
 from sft.run_events import EventLog

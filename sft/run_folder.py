@@ -11,6 +11,7 @@ RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/st
 RUN_DIR/stages/0-broad/stage.json (last)
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ class StageFolder:
 
     def earlier_models(self) -> list[Path]:
         """The models that the stage had published at its end, each time before it was extended."""
-        return sorted(self.path.glob(f"{self.model.name}-step-*"))
+        paths = self.path.glob(f"{self.model.name}-step-*")
+        return sorted(path for path in paths if re.fullmatch(r"\d{8,}", path.name.rpartition("-")[2]))
 
     @property
     def complete(self) -> Path:
@@ -189,7 +191,7 @@ class RunFolder:
 
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""
-        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers]
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
         folders = [self.stages, self.evaluations, self.tensorboard, self.attempts, self.slurm, self.ray]
         return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
 
@@ -199,8 +201,13 @@ class RunFolder:
 
     def latest_attempt(self) -> int:
         """The number of the newest attempt, 0 before the first."""
-        return max((int(path.name) for path in self.attempts.glob("[0-9]*") if path.is_dir()), default=0)
+        return max((int(path.name) for path in self.attempts.glob("[0-9]*") if _is_attempt(path)), default=0)
 
     def stage(self, index: int, name: str) -> StageFolder:
         """The folder of the stage with this place in the curriculum."""
         return StageFolder(self.stages / f"{index}-{name}")
+
+
+def _is_attempt(path: Path) -> bool:
+    """Whether it is an attempt's folder, and not a copy that a person has made, such as `0001.bak`."""
+    return re.fullmatch(r"\d{4,}", path.name) is not None and path.is_dir()

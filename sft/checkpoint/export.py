@@ -7,16 +7,18 @@ file writes each of its tensors as it comes by, behind a header that was known f
 What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
 from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.model_folder import write_model_folder
-from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec, plan_files
+from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
 from sft.engine.engine import Engine
 from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
@@ -58,17 +60,25 @@ def export_model(
     if any_rank(ranks, world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+    if world.is_first:
+        for left in set(final.parent.glob(f".{final.name}.attempt-*.partial")) - {aside}:
+            shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed: as large as the model
     aside.mkdir(parents=True, exist_ok=True)
     skeleton = build_skeleton(engine.hf_model, dtype)
     sources = _find_sources(engine, skeleton, dtype)
     specs = {name: spec for source in sources for name, spec in source.specs.items()}
-    files = plan_files(specs, MAX_FILE_BYTES)
+    split = split_state_dict_into_shards_factory(
+        specs,
+        get_storage_size=lambda spec: spec.num_bytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=MAX_FILE_BYTES,
+    )
     own = {
         name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, ranks.progress.tell)
-        for i, (name, tensors) in enumerate(files.items())
+        for i, (name, tensors) in enumerate(split.filename_to_tensors.items())
         if i % world.size == world.rank
     }
-    writers = {tensor: writer for name, writer in own.items() for tensor in files[name]}
+    writers = {tensor: writer for name, writer in own.items() for tensor in split.filename_to_tensors[name]}
     for name, values in _tensors(engine, skeleton, sources, set(writers), ranks.progress.tell):
         writers[name].write(name, values)
     ended = Progress()
@@ -81,7 +91,7 @@ def export_model(
     def publish() -> None:
         if not world.is_first:
             return
-        write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, files, specs)
+        write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, split)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)

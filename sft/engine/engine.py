@@ -47,6 +47,8 @@ class Engine(Protocol):
 
     ranks: Ranks
     """All that the model and the steps are split over."""
+    num_begun: int
+    """Micro-batches that it has begun to train on, in all steps: whether a long step goes on."""
 
     def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
         """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.

@@ -35,6 +35,7 @@ class SingleProcessEngine:
         """Load the model whole; there is one rank."""
         self.ranks = ranks or OneRank()
         assert self.ranks.world.size == 1, "one process is one rank"
+        self.num_begun = 0
         attention = attention_for(layout_of(config.train.packing))
         model = load_model(config.model, model_path, getattr(torch, config.model.dtype), attention=attention)
         self._is_random = config.model.dropout == "as_configured"
@@ -62,6 +63,7 @@ class SingleProcessEngine:
         nll = 0.0
         gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         for batch in micro_batches:
+            self.num_begun += 1
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._module(batch).sum()

@@ -48,6 +48,7 @@ class Zero3Engine:
     def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
         self.ranks, world = ranks, ranks.world
+        self.num_begun = 0
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
         assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.engines"
@@ -89,6 +90,7 @@ class Zero3Engine:
         nll = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            self.num_begun += 1
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._engine(batch.to(self.device)).sum()

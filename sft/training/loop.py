@@ -80,7 +80,8 @@ class Loop:
 
     def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
         """Take the step: what was fed, and the result; None where the rule for what is not finite made no update."""
-        self.position.enter("train", step, tuple(self.loader.own_packs(step)))
+        packs = tuple(self.loader.own_packs(step))
+        self.position.enter("train", step, packs, also_counts=lambda: self.engine.num_begun)
         micro_batches = self.loader.micro_batches(step)
         try:
             lr = self.schedule(step)

@@ -14,7 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from launcher.staging import fetch_as_task
+from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.staging import StagingOrder, StagingReport
@@ -55,6 +55,7 @@ def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]
     ray.shutdown()
 
 
+@pytest.mark.long
 def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
 ) -> None:

@@ -344,6 +344,30 @@ def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, An
     return found
 
 
+def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tuple[int, int, int]]]:
+    """By step of a job of one stage, what the hang watch would see at each forward pass in training."""
+    config = SftConfig.model_validate(settings["config"])
+    run = RunFolder(config.run.dir)
+    attempt = begin_attempt(run, ranks)
+    found: dict[int, list[tuple[int, int, int]]] = {}
+
+    def note(*_: Any) -> None:
+        if attempt.position.place == "train":
+            assert attempt.position.step is not None
+            found.setdefault(attempt.position.step, []).append(attempt.position.mark())
+
+    def build(*arguments: Any) -> Engine:
+        engine = Zero3Engine(*arguments)
+        engine._engine.module.register_forward_pre_hook(note)
+        return engine
+
+    workload = Workload.from_json(settings["workload"])
+    context = RunContext(config, workload, attempt, Wishes(run.stop_file), engine="looked at")
+    with mock.patch.dict(ENGINES, {"looked at": build}):
+        assert run_curriculum(context)
+    return found
+
+
 def run_jobs(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
     """Whole jobs, one after the other: (config, its prepared workload)."""
     finished = []

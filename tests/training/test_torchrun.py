@@ -71,6 +71,7 @@ def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config:
     assert not run.path.exists()
 
 
+@pytest.mark.long
 def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_lost(
     config: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

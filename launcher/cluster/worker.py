@@ -16,9 +16,9 @@ import ray.train
 import ray.train.torch
 import torch
 
-from launcher.outlook import Outlook
-from launcher.staging import fetch_as_task
-from launcher.torch_group import group_is_used_by
+from launcher.cluster.outlook import Outlook
+from launcher.cluster.staging import fetch_as_task
+from launcher.cluster.torch_group import group_is_used_by
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.printable import fit_to_print
