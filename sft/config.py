@@ -8,7 +8,7 @@ Nothing here touches the machine, and nothing imports torch or Ray: a laptop can
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import (
     Affects,
@@ -18,12 +18,11 @@ from sft.config_effects import (
     AffectsNothing,
     AffectsNumbers,
     AffectsPlan,
-    AffectsRate,
     AffectsSplit,
     AffectsStore,
 )
 from sft.config_section import BelowOne, Name, Section, Share
-from sft.optimizers import OPTIMIZERS, OptimizerName
+from sft.optimizers import OptimizerConfig
 
 
 class RunConfig(Section):
@@ -232,36 +231,6 @@ class BudgetConfig(Section):
     """Optimizer updates."""
     supervised_tokens: AffectsBudget[PositiveInt | None] = None
     """Tokens in the loss."""
-
-
-def _own_setting(field: str) -> Any:
-    """What the named optimizer has by default; None for a setting that is not its own."""
-    return Field(default_factory=lambda given: OPTIMIZERS[given["name"]].settings.get(field))
-
-
-class OptimizerConfig(Section):
-    """How a stage's parameters are updated."""
-
-    name: AffectsNumbers[OptimizerName] = "adamw"
-    """AdamW, or Lion, which keeps 8 bytes of a parameter instead of 12. Lion wants an `lr` a third to a tenth of
-    AdamW's, and a `weight_decay` that is larger by as much."""
-    lr: AffectsRate[PositiveFloat]
-    """The peak learning rate."""
-    schedule: AffectsRate[Literal["cosine", "linear", "constant"]] = "cosine"
-    """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
-    warmup_ratio: AffectsRate[Share] = 0.03
-    """Part of the stage's steps in which the rate rises from zero."""
-    min_lr_ratio: AffectsRate[Share] = 0.0
-    """The last rate as a part of the peak."""
-    weight_decay: AffectsNumbers[NonNegativeFloat] = 0.0
-    """Decoupled decay; norms and biases are exempt."""
-    betas: AffectsNumbers[tuple[BelowOne, BelowOne]] = _own_setting("betas")
-    """Of AdamW, the decay of the running mean and of the running square; default: [0.9, 0.95]. Of Lion, how the last
-    gradient is weighed in an update and in the running mean; default: [0.9, 0.99]."""
-    eps: AffectsNumbers[PositiveFloat | None] = _own_setting("eps")
-    """Of AdamW: keeps the division finite. Default: 1e-8."""
-    max_grad_norm: AffectsNumbers[PositiveFloat] = 1.0
-    """Gradients with a larger norm are scaled down to it."""
 
 
 class StageConfig(Section):

@@ -5,8 +5,9 @@ imported: by then the rank's device is known.
 import os
 from collections.abc import Callable, Mapping
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
 from sft.engine.engine import Engine
+from sft.optimizers import OptimizerConfig
 from sft.ranks.ranks import Ranks
 
 BuildEngine = Callable[[SftConfig, OptimizerConfig, str, Ranks], Engine]

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from sft.config import OptimizerConfig
 from sft.engine.lion import Lion
-from sft.optimizers import OPTIMIZERS, OptimizerName
+from sft.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerName
 
 Groups = list[dict[str, Any]]
 """Parameters with the same `weight_decay`."""

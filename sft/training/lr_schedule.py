@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from sft.config import OptimizerConfig
 from sft.data.planning.pack_plan import PackPlan
+from sft.optimizers import OptimizerConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sft.config import OptimizerConfig
+from sft.optimizers import OptimizerConfig
 from sft.training.lr_schedule import LrSchedule
 
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.config import OptimizerConfig, StageConfig
+from sft.config import StageConfig
 from sft.config_effects import completed, inputs_of
 from sft.data.planning.budget import Drawn, Packed, budget_in_words
 from sft.data.planning.pack_plan import PackPlan, PlanPart
 from sft.errors import UserError
 from sft.ledger import read_ledger
+from sft.optimizers import OptimizerConfig
 from sft.run_folder import StageFolder
 from sft.schema import IntArray
 
