@@ -18,6 +18,7 @@ from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
+from sft.attempt_record import End, write_end
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -30,7 +31,7 @@ from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import read_end, unended_attempt, write_end
+from sft.training.watched_run import end_of_last_attempt, unended_attempt
 
 DONE, FAILED = 0, 1
 
@@ -100,16 +101,16 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
-            write_end(folder, "failed", outcome.text)  # for who looks at the run later
+            write_end(folder, End("failed", outcome.text))  # for who looks at the run later
         return _say_failed(why_unusable(run) or outcome.text, run, console)
     if not request.trains:
         return DONE
-    ended = read_end(run)
-    if ended["why"] == "wrong input":
-        raise UserError(ended["message"])
-    if ended["why"] == "failed":
-        return _say_failed(ended["message"], run, console)
-    if ended["why"] == "stopped":
+    ended = end_of_last_attempt(run)
+    if ended.why == "wrong input":
+        raise UserError(ended.message)
+    if ended.why == "failed":
+        return _say_failed(ended.message, run, console)
+    if ended.why == "stopped":
         run.stop_file.unlink(missing_ok=True)  # it is obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED

@@ -67,7 +67,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         time.sleep(_PAUSE_SECONDS)
         raise
     group_is_used_by(attempt)
-    _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
+    _redirect_output(attempt.folder.log(world.rank))
     outlook = Outlook(
         world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
     )

@@ -37,7 +37,7 @@ from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import Limits, collective_timeout, read_end, run_watched
+from sft.training.watched_run import Limits, collective_timeout, end_of_last_attempt, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
@@ -97,7 +97,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         if end == "stopped" and world.is_first:
             run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
-        _say(read_end(run)["message"])
+        _say(end_of_last_attempt(run).message)
     return EXIT_CODES[end]
 
 

@@ -1,23 +1,16 @@
-"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
+"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended."""
 
-attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl,hung.json} · ended.json
-    {controller,nodes,driver}.events.jsonl (what Ray knows of its end)
-"""
-
-import os
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from sft.atomic_files import write_json
+from sft.attempt_record import write_began, write_rank
 from sft.errors import TrainingError
 from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
-from sft.run_folder import RunFolder
+from sft.run_folder import AttemptFolder, RunFolder
 from sft.training.position import Position
 from sft.training.run_storage import why_unusable
 from sft.world import World
@@ -32,7 +25,7 @@ class Attempt:
 
     number: int
     ranks: Ranks
-    folder: Path
+    folder: AttemptFolder
     events: EventLog
     position: Position = field(default_factory=Position)
     released: threading.Event = field(default_factory=threading.Event)
@@ -57,8 +50,7 @@ def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
     if number == _NONE:
         raise TrainingError(why_unusable(run) or f"{run.path} could not be written", is_everywhere=True)
     folder = run.attempt(number)
-    # Where a person finds the process of a rank.
-    write_json(folder / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
+    write_rank(folder, world)
     # Whoever looks at the position sees the waiting for other ranks go on, too.
     return Attempt(number, ranks, folder, EventLog(folder, world.rank), Position(progress=ranks.progress))
 
@@ -70,11 +62,11 @@ def _make_folder(run: RunFolder, world: World) -> int:
     number = run.latest_attempt() + 1
     folder = run.attempt(number)
     try:
-        folder.mkdir(parents=True)
-        write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
+        folder.path.mkdir(parents=True)
+        write_began(folder, world.size)
     except OSError:
         with suppress(OSError):
-            folder.rmdir()
+            folder.path.rmdir()
         if why_unusable(run) is None:
             raise
         return _NONE

@@ -143,7 +143,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
 def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int) -> Staging:
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
-    report = inputs.attempt.folder / f"staging-{folder.path.name}-rank-{world.rank:05d}.json"
+    report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
         world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
     )

@@ -73,7 +73,7 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     plan = run.stage(1, "words").packs
     planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
     for rank in range(2):
-        report = json.loads((run.attempt(1) / f"staging-1-words-rank-{rank:05d}.json").read_text())
+        report = json.loads(run.attempt(1).staging_report(run.stage(1, "words"), rank).read_text())
         own = planned.fed_by(World(rank, 2))
         assert (report["is_complete"], report["num_there"]) == (True, 0)
         assert (report["num_fetched"], report["bytes_fetched"]) == (len(own), planned.num_bytes(own))

@@ -32,9 +32,9 @@ class Attempts:
         """An attempt whose ranks met errors (rank, step, error)."""
         self.number += 1
         folder = self.run.attempt(self.number)
-        folder.mkdir(parents=True)
+        folder.path.mkdir(parents=True)
         for rank in range(ranks):
-            write_json(folder / f"rank-{rank:05d}.json", {"pid": 100 + rank, "node": f"n{rank}"})
+            write_json(folder.rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
         if began_at is not None:
             EventLog(folder, 0).add("resumed", "", stage="broad", step=began_at)
         for rank, step, error in errors:

@@ -24,8 +24,8 @@ def config_of(folder: Path, model: Path, records: SmallRecords, packing: str = "
 
 
 def settle(config: SftConfig) -> str:
-    folder = config.run.dir / "attempts" / "0001"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(config.run.dir).attempt(1)
+    folder.path.mkdir(parents=True, exist_ok=True)
     settled = settle_layout(config, OneRank(), EventLog(folder, 0))
     assert settled.train.model_copy(update={"packing": config.train.packing}) == config.train
     said = [event.facts["layout"] for event in read_events(folder)]

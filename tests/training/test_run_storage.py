@@ -20,7 +20,7 @@ from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import Limits, read_end, run_watched
+from sft.training.watched_run import Limits, end_of_last_attempt, run_watched
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run
@@ -110,7 +110,7 @@ def test_a_run_folder_that_is_deleted_is_not_made_again(content: dict[str, Any],
     assert f"in words: the run folder {job.run.path} is gone" in said
     assert "Traceback" not in said
     assert not job.run.path.exists()
-    assert f"the run folder {job.run.path} is gone" in read_end(job.run)["message"]
+    assert f"the run folder {job.run.path} is gone" in end_of_last_attempt(job.run).message
 
 
 def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
@@ -123,7 +123,7 @@ def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
     assert codes == [STOPPED_WITH_WORDS] * 2, said
     assert f"in words: the disk of the run folder {job.run.path} is full" in said
     assert "Traceback" not in said
-    assert "is full" in read_end(job.run)["message"]
+    assert "is full" in end_of_last_attempt(job.run).message
 
     checkpoints = job.run.stage(0, "broad").checkpoints
     [last] = published_steps(checkpoints)[-1:]

@@ -96,11 +96,10 @@ class _Wanted(NamedTuple):
 def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
     """Take away the plans of stages that the config does not have any more, and that never began."""
     used = {folder.path for folder in folders}
-    for path in run.stages.glob("*/"):
-        folder = StageFolder(path)
+    for folder in run.stage_folders():
         ours = {*folder.plans(), folder.balance, folder.balance_plot}
-        if path not in used and set(path.iterdir()) <= ours:
-            shutil.rmtree(path)
+        if folder.path not in used and set(folder.path.iterdir()) <= ours:
+            shutil.rmtree(folder.path)
 
 
 def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
