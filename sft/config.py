@@ -21,8 +21,9 @@ from sft.config_effects import (
     AffectsSplit,
     AffectsStore,
 )
+from sft.config_logging import AlertsConfig, LoggingConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.config_section import BelowOne, Name, Section, Share
-from sft.optimizers import OptimizerConfig
 
 
 class RunConfig(Section):
@@ -81,15 +82,9 @@ Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("colum
 
 
 Format = Literal[
-    "auto",
-    "instruction",
-    "prompt_completion",
-    "messages",
-    "sharegpt",
-    "super_natural_instructions",
-    "seed_tasks",
+    "auto", "instruction", "prompt_completion", "messages", "sharegpt", "super_natural_instructions", "seed_tasks",
     "tokens",
-]
+]  # fmt: skip
 """Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
 messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
 token ids."""
@@ -125,6 +120,8 @@ class SourceConfig(Section):
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
     csv: AffectsStore[CsvConfig | None] = None
     """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
+    max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
+    """Only so many lines, rows or list items from its beginning are read. Default: all."""
     task: AffectsStore[Task | None] = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
@@ -223,7 +220,7 @@ class MixtureConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When a stage ends: exactly one of the three."""
+    """When a stage ends: exactly one of the four."""
 
     epochs: AffectsBudget[PositiveFloat | None] = None
     """As many units as the stage's tasks hold (each at most `cap`), times this."""
@@ -231,6 +228,8 @@ class BudgetConfig(Section):
     """Optimizer updates."""
     supervised_tokens: AffectsBudget[PositiveInt | None] = None
     """Tokens in the loss."""
+    tokens: Annotated[PositiveInt | None, Affects("budget", absent_at=None)] = None
+    """All tokens, prompts included, padding not."""
 
 
 class StageConfig(Section):
@@ -309,6 +308,8 @@ class CheckpointConfig(Section):
 
     every_steps: AffectsNothing[PositiveInt | None] = 200
     """A checkpoint after every so many steps. The end of a stage has one in any case."""
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     every_minutes: AffectsNothing[PositiveFloat | None] = None
     """And one when the last is older than this."""
     keep_last: AffectsNothing[Annotated[int, Field(ge=1)]] = 2
@@ -331,17 +332,12 @@ class EvaluateConfig(Section):
 
     every_steps: AffectsNothing[PositiveInt | None] = None
     """And after every so many steps."""
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
     """Held-out examples measured of each task."""
     sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
     """Held-out prompts answered by the first and by the last model, for people to read."""
-
-
-class LoggingConfig(Section):
-    """Where metrics go besides `metrics.jsonl`."""
-
-    tensorboard: AffectsNothing[bool] = True
-    """Event files in the run folder."""
 
 
 class SftConfig(Section):
@@ -367,6 +363,8 @@ class SftConfig(Section):
     """What is measured on held-out data."""
     logging: LoggingConfig = LoggingConfig()
     """Where metrics go."""
+    alerts: AlertsConfig = AlertsConfig()
+    """What is posted to a webhook."""
 
     def pack_len_tokens(self, stage_index: int) -> int:
         """The length of a stage's packs."""

@@ -8,11 +8,6 @@ number of ranks goes on from a checkpoint. What looks at a whole matrix (Muon, A
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
-
-from sft.config_effects import AffectsNumbers, AffectsRate
-from sft.config_section import BelowOne, Section, Share
-
 OptimizerName = Literal["adamw", "lion"]
 
 MASTER = "master"
@@ -27,7 +22,7 @@ class OptimizerTraits(NamedTuple):
     means: tuple[str, ...]
     """The kinds of state that it keeps besides: each one float32 number of each element."""
     settings: Mapping[str, Any]
-    """Its own fields of `OptimizerConfig`, with their defaults; those of others do not go with it."""
+    """Its own fields of `sft.config.OptimizerConfig`, with their defaults; those of others do not go with it."""
 
 
 OPTIMIZERS: Mapping[OptimizerName, OptimizerTraits] = {
@@ -44,33 +39,3 @@ def state_kinds(name: OptimizerName) -> tuple[str, ...]:
 def state_bytes(name: OptimizerName) -> int:
     """Bytes of a parameter's state."""
     return _FLOAT32_BYTES * len(state_kinds(name))
-
-
-def _own_setting(field: str) -> Any:
-    """What the named optimizer has by default; None for a setting that is not its own."""
-    return Field(default_factory=lambda given: OPTIMIZERS[given["name"]].settings.get(field))
-
-
-class OptimizerConfig(Section):
-    """How a stage's parameters are updated."""
-
-    name: AffectsNumbers[OptimizerName] = "adamw"
-    """AdamW, or Lion, which keeps 8 bytes of a parameter instead of 12. Lion wants an `lr` a third to a tenth of
-    AdamW's, and a `weight_decay` that is larger by as much."""
-    lr: AffectsRate[PositiveFloat]
-    """The peak learning rate."""
-    schedule: AffectsRate[Literal["cosine", "linear", "constant"]] = "cosine"
-    """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
-    warmup_ratio: AffectsRate[Share] = 0.03
-    """Part of the stage's steps in which the rate rises from zero."""
-    min_lr_ratio: AffectsRate[Share] = 0.0
-    """The last rate as a part of the peak."""
-    weight_decay: AffectsNumbers[NonNegativeFloat] = 0.0
-    """Decoupled decay; norms and biases are exempt."""
-    betas: AffectsNumbers[tuple[BelowOne, BelowOne]] = _own_setting("betas")
-    """Of AdamW, the decay of the running mean and of the running square; default: [0.9, 0.95]. Of Lion, how the last
-    gradient is weighed in an update and in the running mean; default: [0.9, 0.99]."""
-    eps: AffectsNumbers[PositiveFloat | None] = _own_setting("eps")
-    """Of AdamW: keeps the division finite. Default: 1e-8."""
-    max_grad_norm: AffectsNumbers[PositiveFloat] = 1.0
-    """Gradients with a larger norm are scaled down to it."""

@@ -1,7 +1,7 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
-    tensorboard/ · driver.lock · ray.log
+    tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
@@ -226,6 +226,19 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def sinks(self) -> Path:
+        """What the sinks of metrics keep: how far each has come, its log, and files of its own."""
+        return self.path / "sinks"
+
+    def sink_state(self, name: str) -> Path:
+        """How far a sink has come."""
+        return self.sinks / f"{name}.json"
+
+    def sink_log(self, name: str) -> Path:
+        """What a sink's process has printed."""
+        return self.sinks / f"{name}.log"
+
+    @property
     def attempts(self) -> Path:
         """One folder of logs for each start of the job."""
         return self.path / "attempts"
@@ -276,7 +289,7 @@ class RunFolder:
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""
         files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
-        folders = [self.stages, self.evaluations, self.tensorboard, self.attempts, self.slurm, self.ray]
+        folders = [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
         return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
 
     def attempt(self, number: int) -> AttemptFolder:

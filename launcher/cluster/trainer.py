@@ -140,7 +140,8 @@ def _fit(request: TrainerRequest) -> None:
     trainer: Any = TorchTrainer(
         train_worker,
         train_loop_config={
-            "config": job.sft.model_dump(mode="json", by_alias=True),
+            # The driver alone posts alerts, and Ray may show to others what it passes on.
+            "config": job.sft.model_dump(mode="json", by_alias=True, exclude={"alerts"}),
             "workload": request.workload.as_json(),
             "num_threads": cluster.cpus_per_worker,
             "max_workers": cluster.max_workers,

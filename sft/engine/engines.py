@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.engine.engine import Engine
-from sft.optimizers import OptimizerConfig
 from sft.ranks.ranks import Ranks
 
 BuildEngine = Callable[[SftConfig, OptimizerConfig, str, Ranks], Engine]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from sft.config_optimizer import OptimizerConfig
 from sft.engine.lion import Lion
-from sft.optimizers import OPTIMIZERS, OptimizerConfig, OptimizerName
+from sft.optimizers import OPTIMIZERS, OptimizerName
 
 Groups = list[dict[str, Any]]
 """Parameters with the same `weight_decay`."""

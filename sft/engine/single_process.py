@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
     NonFiniteError,
@@ -22,7 +23,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.optimizers import MASTER, OptimizerConfig, state_kinds
+from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import OneRank, Ranks
 
 

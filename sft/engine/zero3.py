@@ -19,6 +19,7 @@ from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor
 
 from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
     NonFiniteError,
@@ -34,7 +35,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.optimizers import MASTER, OptimizerConfig, state_kinds
+from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
 
 # On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed

@@ -25,6 +25,7 @@ from sft.errors import TrainingError, UserError
 from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import fit_message
 from sft.ranks.agreement import raise_together
 from sft.ranks.process_group import is_left, process_group
@@ -33,16 +34,20 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
+from sft.sinks.processes import sinks_fed
+from sft.sinks.table import check_sinks
 from sft.training.attempt import begin_attempt
+from sft.training.attempt_end import end_of_last_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import Limits, collective_timeout, end_of_last_attempt, run_watched
+from sft.training.watched_run import Limits, collective_timeout, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 
 EXIT_FAILED, EXIT_WRONG_INPUT = 1, 2
+_ALERTS: dict[str, Kind] = {"done": "finished", "stopped": "stopped", "wrong input": "failed", "failed": "failed"}
 EXIT_CODES = {"done": 0, "failed": EXIT_FAILED, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
 
 
@@ -84,7 +89,9 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
             if world.is_first:
                 for note in check_run_folder(run):
                     _say(note)
+                check_sinks(config.logging)
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
+                post_end = held.enter_context(alerts_posted(config.alerts, run, config.run.name))
                 forget_old_stop(run.stop_file, now_on_file_system(run.path), _say)
                 if not run.latest_attempt():
                     check_values(config.model.path)  # a run that has begun has trained on them
@@ -92,10 +99,14 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, executor=executor)
         attempt = begin_attempt(run, ranks)
+        if world.is_first:
+            held.enter_context(sinks_fed(config, attempt.number))
         limits = Limits(attempt.number, 0, hang_timeout_seconds)
         end = run_watched(RunContext(config, workload, attempt, wishes), limits)
-        if end == "stopped" and world.is_first:
-            run.stop_file.unlink(missing_ok=True)  # it is obeyed
+        if world.is_first:
+            post_end(_ALERTS[end], end_of_last_attempt(run).message)
+            if end == "stopped":
+                run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
         _say(end_of_last_attempt(run).message)
     return EXIT_CODES[end]

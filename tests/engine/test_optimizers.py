@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sft.config_optimizer import OptimizerConfig
 from sft.engine import lion
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
-from sft.optimizers import MASTER, OPTIMIZERS, OptimizerConfig, OptimizerName, state_bytes, state_kinds
+from sft.optimizers import MASTER, OPTIMIZERS, OptimizerName, state_bytes, state_kinds
 
 SHAPES = ((5, 7), (11,), ())
 NUM_STEPS = 4
