@@ -5,16 +5,16 @@ from collections.abc import Callable
 from rich.console import Console
 
 from launcher.console import end_at_once
-from launcher.interruption import InterruptedByWish, ended_on_wish
+from launcher.interruption import EndRequested, ended_on_request
 from sft.atomic_files import now_on_file_system
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from sft.training.wishes import forget_old_stop
+from sft.training.control_signals import remove_stale_stop
 
 
 def work_in(run: RunFolder, work: Callable[[], int], console: Console, is_training: bool) -> int:
-    """Work until that has ended, or is wished to end; returns the exit code.
+    """Work until that has ended, or is asked to end; returns the exit code.
 
     Args:
         run: the folder.
@@ -30,11 +30,11 @@ def work_in(run: RunFolder, work: Callable[[], int], console: Console, is_traini
     try:
         with run_lock(run.lock, end_at_once, console.print):
             if is_training:
-                forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file if is_training else None):
+                remove_stale_stop(run.stop_file, now_on_file_system(run.path), console.print)
+            with ended_on_request(run.stop_file if is_training else None):
                 return work()
-    except InterruptedByWish as wish:
-        if wish.number is None:
+    except EndRequested as request:
+        if request.number is None:
             run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
-        return wish.exit_code
+        console.print(f"Ended by {request}; no step is lost by it. The same command goes on.")
+        return request.exit_code

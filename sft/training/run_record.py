@@ -73,7 +73,7 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
     if not run.config.is_file():
         raise DamagedError(run.config, "it is gone, and says what the run has trained with")
     try:
-        recorded = completed(config, hide_secrets(read_yaml(run.config)))
+        recorded = completed(config, hide_secrets(read_yaml(run.config).content))
         changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
     except UserError:  # which is a ValueError, too
         raise

@@ -23,7 +23,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
-from sft.engine.engine import Engine, StepResult
+from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
@@ -40,7 +40,7 @@ from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume, start_from
 from sft.training.staging import Staging
-from sft.training.step_exchange import StepExchange, Told
+from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
 from sft.world import World
 
@@ -90,7 +90,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
-    attempt.position.enter("probe")
+    attempt.heartbeat.enter("probe")
     try_layout(engine, config)
     staging = _staging(inputs, world, steps, first_step) if config.data.staging == "node_local" else None
     read_staged = staging.read if staging else None
@@ -124,10 +124,10 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
-        wishes=inputs.context.wishes,
+        signals=inputs.context.signals,
         evaluate=evaluate,
         evaluations=evaluations,
-        position=attempt.position,
+        heartbeat=attempt.heartbeat,
     )
     with closing(checkpoints), closing(staging) if staging else nullcontext():
         if not loop.run(first_step):
@@ -136,7 +136,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         staging.finish(engine)
     _evaluate(engine, inputs, folder.path.name, stage.name)
     dtype = getattr(torch, config.model.dtype)
-    attempt.position.enter("export")
+    attempt.heartbeat.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
     export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
     if world.is_first:
@@ -174,12 +174,12 @@ def _evaluate(
     is_there = engine.ranks.world.is_first and (folder / f"{file_name}.json").is_file()
     if not again and any_rank(engine.ranks, is_there):
         return
-    tell = partial(inputs.attempt.position.enter, "evaluate", step)
+    tell = partial(inputs.attempt.heartbeat.enter, "evaluate", step)
     layout = layout_of(inputs.config.train.packing)
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
     if engine.ranks.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 
 
-def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
+def _no_record(*_: object) -> None:
     """The other ranks record nothing."""

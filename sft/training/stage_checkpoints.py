@@ -36,7 +36,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     Raises:
         UserError: there are checkpoints, and none is good; or they are another run's.
     """
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
     reader = open_newest_good(place, attempt.ranks, report, engine.local_spans())
     if reader is None:
@@ -63,7 +63,7 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         UserError: on all ranks: the checkpoint is gone or damaged.
     """
     assert start.checkpoints is not None
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
     try:
         reader = open_newest_good(place, attempt.ranks, report, engine.local_spans(), only=start.step)

@@ -17,7 +17,7 @@ from sft.progress import CHUNK_BYTES
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, save_steps, state_of
 
@@ -63,9 +63,9 @@ class Watched:
     """A rank under a watch that ends it by what `on_end` does."""
 
     def __init__(self, rank: Rank, folder: AttemptFolder, on_end: Callable[[], None]) -> None:
-        self.position = Position()
+        self.heartbeat = Heartbeat()
         self.ended_after: float | None = None
-        rank.progress = self.position.progress
+        rank.progress = self.heartbeat.progress
         folder.rank(rank.world.rank).write_text(json.dumps({"pid": 1, "node": f"n{rank.world.rank}"}))
         started = time.monotonic()
 
@@ -74,11 +74,11 @@ class Watched:
             on_end()
 
         events = EventLog(folder, rank.world.rank)
-        self._watch = HangWatch(self.position, rank.world, folder, events, TIMEOUT_SECONDS, end)
+        self._watch = HangWatch(self.heartbeat, rank.world, folder, events, TIMEOUT_SECONDS, end)
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        self.position.enter(place, stage="broad")
+        self.heartbeat.enter(place, stage="broad")
         self._watch.start()
         try:
             yield

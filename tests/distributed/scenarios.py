@@ -43,11 +43,11 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.run_context import RunContext
-from sft.training.step_exchange import StepExchange, Wished
-from sft.training.wishes import Wishes
+from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -229,7 +229,7 @@ def slow_rank(settings: dict[str, Any], ranks: Ranks) -> list[float]:
     if ranks.world.is_first:
         time.sleep(0.5)
     take_steps(engine, config, loader, 0, 1)
-    return list(exchange(loader.micro_batches(0), Wished()).seconds_per_token)
+    return list(exchange(loader.micro_batches(0), StepDecision()).seconds_per_token)
 
 
 def zero3_memory(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, An
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    context = RunContext(config, workload, begin_attempt(run, ranks), Wishes(run.stop_file), engine="looked at")
+    context = RunContext(config, workload, begin_attempt(run, ranks), ControlSignals(run.stop_file), engine="looked at")
     with mock.patch.dict(ENGINES, {"looked at": build}):
         assert run_curriculum(context)
     look()
@@ -352,9 +352,9 @@ def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tup
     found: dict[int, list[tuple[int, int, int]]] = {}
 
     def note(*_: Any) -> None:
-        if attempt.position.place == "train":
-            assert attempt.position.step is not None
-            found.setdefault(attempt.position.step, []).append(attempt.position.mark())
+        if attempt.heartbeat.place == "train":
+            assert attempt.heartbeat.step is not None
+            found.setdefault(attempt.heartbeat.step, []).append(attempt.heartbeat.mark())
 
     def build(*arguments: Any) -> Engine:
         engine = Zero3Engine(*arguments)
@@ -362,7 +362,7 @@ def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tup
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    context = RunContext(config, workload, attempt, Wishes(run.stop_file), engine="looked at")
+    context = RunContext(config, workload, attempt, ControlSignals(run.stop_file), engine="looked at")
     with mock.patch.dict(ENGINES, {"looked at": build}):
         assert run_curriculum(context)
     return found
@@ -376,7 +376,7 @@ def run_jobs(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
         run = RunFolder(config.run.dir)
         attempt = begin_attempt(run, ranks)
         prepared = Workload.from_json(workload)
-        finished.append(run_curriculum(RunContext(config, prepared, attempt, Wishes(run.stop_file))))
+        finished.append(run_curriculum(RunContext(config, prepared, attempt, ControlSignals(run.stop_file))))
     return finished
 
 

@@ -11,7 +11,7 @@ import yaml
 from launcher.cli import main
 from launcher.console import build_console
 from launcher.held_run import work_in
-from launcher.interruption import InterruptedByWish, ended_on_wish
+from launcher.interruption import EndRequested, ended_on_request
 from sft.run_folder import RunFolder
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
@@ -26,14 +26,14 @@ def test_a_signal_ends_it_when_all_that_was_begun_has_been_left(stop_file: Path 
     left: list[str] = []
 
     def work() -> None:
-        with ended_on_wish(stop_file):
+        with ended_on_request(stop_file):
             try:
                 os.kill(os.getpid(), number)
                 threading.Event().wait(60)
             finally:
                 left.append("in order")
 
-    with pytest.raises(InterruptedByWish) as caught:
+    with pytest.raises(EndRequested) as caught:
         work()
     assert (caught.value.number, str(caught.value), left) == (number, signal.Signals(number).name, ["in order"])
     assert [signal.getsignal(n) for n in SIGNALS] == before
@@ -41,7 +41,7 @@ def test_a_signal_ends_it_when_all_that_was_begun_has_been_left(stop_file: Path 
 
 def test_the_stop_file_ends_it_too(tmp_path: Path) -> None:
     (tmp_path / "STOP").touch()
-    with pytest.raises(InterruptedByWish, match="STOP"), ended_on_wish(tmp_path / "STOP"):
+    with pytest.raises(EndRequested, match="STOP"), ended_on_request(tmp_path / "STOP"):
         threading.Event().wait(60)
 
 
@@ -79,5 +79,5 @@ def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_train
 
 
 def test_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), ended_on_wish(tmp_path / "STOP"):
+    with pytest.raises(KeyboardInterrupt), ended_on_request(tmp_path / "STOP"):
         signal.raise_signal(signal.SIGINT)

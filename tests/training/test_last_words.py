@@ -10,8 +10,8 @@ from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.attempt import Attempt
 from sft.training.failures import record_failure
+from sft.training.heartbeat import Heartbeat
 from sft.training.last_words import GONE, NODE, NOT_KNOWN, RAISED, RAY, describe_end, is_lost
-from sft.training.position import Position
 from sft.world import World
 
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.0.0.2]:31338")
@@ -26,9 +26,9 @@ class Ended:
             write_json(folder.rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
 
     def attempt(self, rank: int) -> Attempt:
-        position = Position(stage="broad")
-        position.enter("train", 7)
-        return Attempt(1, OneRank(World(rank)), self.folder, EventLog(self.folder, rank), position)
+        heartbeat = Heartbeat(stage="broad")
+        heartbeat.enter("train", 7)
+        return Attempt(1, OneRank(World(rank)), self.folder, EventLog(self.folder, rank), heartbeat)
 
     def failed(self, rank: int, error: Exception = LOST_PEER) -> None:
         record_failure(self.attempt(rank), error)

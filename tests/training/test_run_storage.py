@@ -19,10 +19,10 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import end_of_last_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run
 from sft.world import World
@@ -53,7 +53,7 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
     try:
         begun = begin_attempt(run, ranks)
         end = run_watched(
-            RunContext(config, Workload.from_json(workload), begun, Wishes(run.stop_file)), Limits(1, -1, 60)
+            RunContext(config, Workload.from_json(workload), begun, ControlSignals(run.stop_file)), Limits(1, -1, 60)
         )
     except TrainingError as error:
         os.write(2, f"in words: {error}\n".encode())
