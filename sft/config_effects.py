@@ -86,7 +86,7 @@ AffectsMeasured = Annotated[T, Affects("measured")]
 AffectsNothing = Annotated[T, Affects("nothing")]
 
 
-def is_section(field: FieldInfo) -> bool:
+def holds_sections(field: FieldInfo) -> bool:
     """Whether a field holds a section, or several, and nothing else. What it affects is said in there."""
     kinds = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not Ellipsis]
     return all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
@@ -105,7 +105,7 @@ def check_marks(section: type[BaseModel]) -> None:
     """
     for name, field in section.model_fields.items():
         num_marks = sum(isinstance(mark, Affects) for mark in field.metadata)
-        if num_marks != (0 if is_section(field) else 1):
+        if num_marks != (0 if holds_sections(field) else 1):
             raise TypeError(
                 f"{section.__name__}.{name} has {num_marks} marks. A field says once what it affects, such as "
                 "AffectsNothing[int] (see sft.config_effects); a field that is a section leaves that to its fields."
