@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.text import Text
 
-from launcher.console import end_at_once, styled
-from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
+from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from launcher.console import styled
+from launcher.held_run import work_in
+from launcher.interruption import STOPPED, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
-from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import now_on_file_system
+from sft.attempt_record import End, write_end
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -28,17 +29,14 @@ from sft.model.first_look import look_at
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import short_name, shortened
-from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
-from sft.run_lock import run_lock
 from sft.sinks.processes import sinks_fed
 from sft.sinks.table import check_sinks
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import read_end, unended_attempt, write_end
-from sft.training.wishes import forget_old_stop
+from sft.training.watched_run import end_of_last_attempt, unended_attempt
 
-DONE, FAILED, STOPPED = 0, 1, 3
+DONE, FAILED = 0, 1
 _ALERTS: dict[int, Kind] = {DONE: "finished", FAILED: "failed", STOPPED: "stopped"}
 
 _MAX_REASON_CHARS = 4000
@@ -64,23 +62,19 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     check_sinks(job.sft.logging)
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
+    now = names[: names.index(until) + 1]
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_post(job, now, console), console)
+
+
+def _train_and_post(job: JobConfig, names: Sequence[str], console: Console) -> int:
+    """Train, and have it posted what happens to the run, where the config asks for that."""
     run = RunFolder(job.sft.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    try:
-        with run_lock(run.lock, end_at_once, console.print):
-            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file), alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
-                before = run.latest_attempt()
-                code = _train(job, names[: names.index(until) + 1], console)
-                if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
-                    post_end(_ALERTS[code], read_end(run)["message"])
-                return code
-    except InterruptedByWish as wish:
-        if wish.number is None:
-            run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
-        return STOPPED if wish.number is None else 128 + wish.number
+    with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
+        before = run.latest_attempt()
+        code = _train(job, names, console)
+        if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
+            post_end(_ALERTS[code], end_of_last_attempt(run).message)
+    return code
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
@@ -126,16 +120,16 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
-            write_end(folder, "failed", outcome.text)  # for who looks at the run later
+            write_end(folder, End("failed", outcome.text))  # for who looks at the run later
         return _say_failed(why_unusable(run) or outcome.text, run, console)
     if not request.trains:
         return DONE
-    ended = read_end(run)
-    if ended["why"] == "wrong input":
-        raise UserError(ended["message"])
-    if ended["why"] == "failed":
-        return _say_failed(ended["message"], run, console)
-    if ended["why"] == "stopped":
+    ended = end_of_last_attempt(run)
+    if ended.why == "wrong input":
+        raise UserError(ended.message)
+    if ended.why == "failed":
+        return _say_failed(ended.message, run, console)
+    if ended.why == "stopped":
         run.stop_file.unlink(missing_ok=True)  # it is obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED

@@ -19,7 +19,7 @@ from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.printable import shortened
-from sft.run_events import Event, read_events
+from sft.run_events import Event, EventTail
 from sft.run_folder import RunFolder
 
 _POLL_SECONDS = 0.5
@@ -115,20 +115,17 @@ class _Happenings:
     """The events of the attempts from now on that a person should see; of an error that all ranks meet, the first."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._run = run
         self._first = run.latest_attempt() + 1
-        self._shown: set[tuple[int, Event]] = set()
+        self._tail = EventTail(run, self._first)
+        self._seen: list[tuple[int, Event]] = []
 
     def read_new(self) -> list[Event]:
         """Those that were not returned before."""
         fresh = []
-        latest = self._run.latest_attempt()
-        for number in range(max(self._first, latest - 1), latest + 1):
-            for event in read_events(self._run.attempt(number)):
-                key = number, event
-                if key not in self._shown and not self._is_known(number, event):
-                    fresh.append(event)
-                self._shown.add(key)
+        for number, event in self._tail.read_new():
+            if not self._is_known(number, event):
+                fresh.append(event)
+            self._seen.append((number, event))
         return fresh
 
     def _is_known(self, number: int, event: Event) -> bool:
@@ -137,7 +134,7 @@ class _Happenings:
             return number == self._first and not event.facts.get("step")
         if event.kind in ("lost", "released") or (event.kind == "failed" and event.facts.get("of") == "machine"):
             return True  # the next attempt says who was gone
-        return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
+        return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._seen)
 
 
 def _describe(tail: MetricsTail) -> str:

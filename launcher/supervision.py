@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
-from launcher.trainer_process import Connected, Outcome, TrainerRequest, run_process
-from sft.atomic_files import read_json
+from sft.attempt_record import read_ranks
 from sft.errors import UserError
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
@@ -100,10 +100,9 @@ def _end_ranks(run: RunFolder) -> None:
 
 
 def _living_ranks(run: RunFolder) -> Iterator[int]:
-    for path in run.attempt(run.latest_attempt()).glob("rank-?????.json"):
-        about = read_json(path)
-        if about["node"] == socket.gethostname() and _is_ray_process(about["pid"]):
-            yield about["pid"]
+    for process in read_ranks(run.attempt(run.latest_attempt())).values():
+        if process.node == socket.gethostname() and _is_ray_process(process.pid):
+            yield process.pid
 
 
 def _is_ray_process(pid: int) -> bool:

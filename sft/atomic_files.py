@@ -207,7 +207,7 @@ def publish_folder(
         name = path.relative_to(aside).as_posix()
         files[name] = {"num_bytes": path.stat().st_size, "sha256": known.get(name) or hash_file(path)}
         if name not in known:
-            _sync_file(path)
+            sync_file(path)
     write_json(aside / MANIFEST, sign_manifest({**manifest, "files": files}))
     if is_published(final):
         raise FileExistsError(f"{final} is published already")
@@ -231,7 +231,7 @@ def leave_receipt(path: Path, about: Mapping[str, Any] | None = None, tell: Tell
         tell: called again and again.
     """
     # Some file systems tell of a full disk only here, and only where the file was written.
-    _sync_file(path)
+    sync_file(path)
     write_json(path.with_name(path.name + RECEIPT), {**describe_file(path, tell), **(about or {})})
 
 
@@ -268,6 +268,7 @@ def _hash_json(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -149,8 +149,10 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
         return [], adapter.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A list whose items are wrong also counts as too short: that is not the user's mistake.
+    # A list whose items are wrong also counts as too short, and a default that depends on what could not be read is
+    # none: these are not the user's mistakes.
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
+    details = [d for d in details if d["type"] != "default_factory_not_called"]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
     try:
         return problems, adapter.validate_python(_without(value, [_keys(d, value) for d in details]))

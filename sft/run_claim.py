@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sft.atomic_files import read_json
 from sft.errors import UserError
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder
 
 _MOST_SHOWN = 5
 
@@ -69,10 +69,10 @@ def _is_lock(run: RunFolder, entry: Path) -> bool:
 
 def _check_rights(run: RunFolder) -> list[str]:
     """Whose a folder is does not count, if all of it can be written."""
-    stages = [StageFolder(path) for path in run.stages.glob("*/")]
+    stages = run.stage_folders()
     folders = [run.path, run.stages, *(s.path for s in stages)]
     folders += [run.attempts, run.evaluations, run.tensorboard, run.sinks]
-    added_to = [path for stage in stages for path in (stage.ledger, stage.metrics)]
+    added_to = [run.ray_log, *(path for stage in stages for path in (stage.ledger, stage.metrics))]
     replaced = [path for path in run.entries() if not path.is_dir()]
     wrong = [path for path in folders if path.exists() and not os.access(path, os.W_OK | os.X_OK)]
     wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]

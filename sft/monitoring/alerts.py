@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from sft.config_logging import AlertsConfig
+from sft.config_reporting import AlertsConfig
 from sft.errors import UserError
-from sft.run_events import Event, EventLog, read_events
+from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets, remember_path
 
@@ -104,7 +104,7 @@ class _Poster:
     def __init__(self, url: str, run: RunFolder, name: str, look_seconds: float) -> None:
         self._url, self._run, self._name, self._look_seconds = url, run, name, look_seconds
         self._first_attempt = run.latest_attempt() + 1
-        self._seen: set[tuple[int, Event]] = set()
+        self._events = EventTail(run, self._first_attempt)
         self._held_until: dict[str, float] = {}
         self._num_held: dict[str, int] = {}
         self._told = False
@@ -134,15 +134,9 @@ class _Poster:
 
     def _post_events(self) -> None:
         with suppress(OSError):  # the run folder is away; it is read again
-            self._post_new()
-
-    def _post_new(self) -> None:
-        latest = self._run.latest_attempt()
-        for number in range(max(self._first_attempt, latest - 1), latest + 1):
-            for event in read_events(self._run.attempt(number)):
-                if event.kind in _OF_EVENTS and (number, event) not in self._seen:
-                    self._seen.add((number, event))
-                    self._post_event(event.kind, number, event)
+            for attempt, event in self._events.read_new():
+                if event.kind in _OF_EVENTS:
+                    self._post_event(event.kind, attempt, event)
 
     def _post_event(self, kind: Any, attempt: int, event: Event) -> None:
         if time.monotonic() < self._held_until.get(kind, 0.0):

@@ -19,6 +19,7 @@ import yaml
 from filelock import FileLock
 
 from sft.atomic_files import read_json, write_json
+from sft.attempt_record import read_end
 from sft.run_folder import RunFolder
 from sft.sinks.follower import follow
 from sft.sinks.processes import SinkRequest
@@ -86,9 +87,10 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
 def _end(run: RunFolder) -> End:
     """How the training has ended, as the ranks or who started them have written it down."""
     try:
-        why = read_json(run.attempt(run.latest_attempt()) / "ended.json")["why"]
+        ended = read_end(run.attempt(run.latest_attempt()))
     except OSError:
         return "failed"
+    why = ended.why if ended else "failed"
     return "finished" if why == "done" else "stopped" if why == "stopped" else "failed"
 
 

@@ -10,7 +10,6 @@ import pickle
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sft.config import SftConfig
-from sft.config_logging import LoggingConfig
+from sft.config_reporting import LoggingConfig
+from sft.own_process import own_environment, own_module
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.sinks.table import SINKS, wanted_sinks
@@ -110,17 +110,14 @@ class _SinkProcess:
         self._why: str | None = None
         self._ended = False
         self._read, write = os.pipe()
-        # As safe from what lies in the working folder as this process is: no folder is put before those that it has.
-        command = [sys.executable, "-P", "-m", "sft.sinks", str(write)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._log.parent.mkdir(exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
+                own_module("sft.sinks", str(write)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=own_environment(),
                 pass_fds=(write,),
                 start_new_session=True,  # Ctrl-C is not for it
             )

@@ -15,12 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sft.atomic_files import read_json, write_json
+from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import EventLog
+from sft.run_folder import AttemptFolder
 from sft.training.position import Position
 from sft.world import World
 
@@ -37,12 +38,12 @@ class HangWatch:
         self,
         position: Position,
         world: World,
-        folder: Path,
+        folder: AttemptFolder,
         events: EventLog,
         timeout_seconds: float,
         end: Callable[[int], Any] = os._exit,
     ) -> None:
-        """`folder` is that of the attempt; `end` ends the process, which a thread cannot do in another way."""
+        """`end` ends the process, which a thread cannot do in another way."""
         self._position = position
         self._world = world
         self._folder = folder
@@ -93,7 +94,7 @@ class HangWatch:
             "passed": position.num_passed,
             "waits_for": position.progress.waits_for,
         }
-        path = self._report_path(self._world.rank)
+        path = self._folder.hang_report(self._world.rank)
         with self._whatever_the_disk_says():
             write_json(path, report)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
@@ -105,7 +106,7 @@ class HangWatch:
             return False
         with self._whatever_the_disk_says():
             if self._is_first_to_report():
-                text = describe_hang(self._read_reports(), self._read_ranks())
+                text = describe_hang(self._read_reports(), read_ranks(self._folder))
                 self._events.add("hung", text, where=str(position))
                 sys.stderr.write(f"{text}\n")
                 sys.stderr.flush()
@@ -121,45 +122,33 @@ class HangWatch:
 
     def _is_first_to_report(self) -> bool:
         """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
-        return min(self._folder.glob("rank-*.hung.json"), default=None) == self._report_path(self._world.rank)
-
-    def _report_path(self, rank: int) -> Path:
-        return self._folder / f"rank-{rank:05d}.hung.json"
+        return min(self._folder.hang_reports(), default=None) == self._world.rank
 
     def _read_reports(self) -> dict[int, dict[str, Any]]:
         reports = {}
-        for rank in range(self._world.size):
-            try:
-                reports[rank] = read_json(self._report_path(rank))
-            except (OSError, json.JSONDecodeError):
-                continue
+        for rank, path in self._folder.hang_reports().items():
+            with suppress(OSError, json.JSONDecodeError):
+                reports[rank] = read_json(path)
         return reports
 
-    def _read_ranks(self) -> dict[int, dict[str, Any]]:
-        return {rank: read_json(self._folder / f"rank-{rank:05d}.json") for rank in range(self._world.size)}
 
-
-def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: Mapping[int, Mapping[str, Any]]) -> str:
+def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses) -> str:
     """Who holds up the others, in a sentence.
 
     Args:
         reports: of each rank that noticed the hang, where it stands (`where`), how many places it `passed`, and which
             ranks have not done their part of a common work there (`waits_for`).
-        ranks: the node and pid of every rank.
+        ranks: which process every rank is.
     """
     blocked = sorted(rank for rank, report in reports.items() if rank in report["waits_for"])
     if blocked:
-        return f"{_named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
+        return f"{named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
     silent = sorted(ranks.keys() - reports.keys())
     if silent:
-        return f"no sign of life from {_named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
+        return f"no sign of life from {named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
     least, most = (f(r["passed"] for r in reports.values()) for f in (min, max))
     if least == most:
         where = next(iter(reports.values()))["where"]
         return f"all ranks stand at the same place ({where}): a collective does not come back, look at the network"
     behind = sorted(rank for rank, report in reports.items() if report["passed"] == least)
-    return f"{_named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"
-
-
-def _named(found: list[int], ranks: Mapping[int, Mapping[str, Any]]) -> str:
-    return ", ".join(f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" for r in found)
+    return f"{named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"

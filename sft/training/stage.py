@@ -26,7 +26,8 @@ from sft.engine.engine import Engine, StepResult
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
-from sft.run_folder import RunFolder, StageFolder
+from sft.ranks.agreement import any_rank
+from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
@@ -34,12 +35,12 @@ from sft.training.layout import try_layout
 from sft.training.loop import Loop, is_multiple
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
+from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume, start_from
-from sft.training.staging import Fetch, Staging
+from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
-from sft.training.wishes import Wishes
 from sft.world import World
 
 
@@ -47,31 +48,38 @@ from sft.world import World
 class StageInputs:
     """What a stage is run with, besides its engine."""
 
-    config: SftConfig
+    context: RunContext
     index: int
     store: TokenStore
     plan: PackPlan
     heldout: HeldoutSet | None
     tokenizer: Any
-    attempt: Attempt
-    wishes: Wishes
-    fetch: Fetch
+
+    @property
+    def config(self) -> SftConfig:
+        """The run's."""
+        return self.context.config
+
+    @property
+    def attempt(self) -> Attempt:
+        """This start of the job."""
+        return self.context.attempt
 
     @property
     def folder(self) -> StageFolder:
         """The stage's folder in the run folder."""
-        return RunFolder(self.config.run.dir).stage(self.index, self.config.stages[self.index].name)
+        return self.context.folder.stage(self.index, self.config.stages[self.index].name)
 
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
-    config, world, attempt = inputs.config, engine.world, inputs.attempt
+    config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = inputs.plan.steps(world.size, config.train.micro_packs)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
-    about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
+    about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
@@ -113,7 +121,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
-        wishes=inputs.wishes,
+        wishes=inputs.context.wishes,
         evaluate=evaluate,
         evaluate_every_steps=config.evaluate.every_steps,
         position=attempt.position,
@@ -127,7 +135,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     dtype = getattr(torch, config.model.dtype)
     attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.group, attempt.number, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -135,20 +143,20 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
 def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int) -> Staging:
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
-    report = inputs.attempt.folder / f"staging-{folder.path.name}-rank-{world.rank:05d}.json"
+    report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
         world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:
-        staging.start(inputs.fetch)
+        staging.start(inputs.context.fetch)
     return staging
 
 
 def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
-    mfu_meter = MfuMeter(config.model.path, attempt.world)
+    mfu_meter = MfuMeter(config.model.path, attempt.ranks.world)
     return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics)
 
 
@@ -158,14 +166,15 @@ def _evaluate(
     """Measure the model, if the run measures; unless `again`, only where the file is not there."""
     if inputs.heldout is None:
         return
-    folder = RunFolder(inputs.config.run.dir).evaluations
+    folder = inputs.context.folder.evaluations
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    if not again and inputs.attempt.group.any(engine.world.is_first and (folder / f"{file_name}.json").is_file()):
+    is_there = engine.ranks.world.is_first and (folder / f"{file_name}.json").is_file()
+    if not again and any_rank(engine.ranks, is_there):
         return
     tell = partial(inputs.attempt.position.enter, "evaluate", step)
     layout = layout_of(inputs.config.train.packing)
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
-    if engine.world.is_first:
+    if engine.ranks.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 
 

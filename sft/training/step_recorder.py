@@ -56,7 +56,7 @@ class StepRecorder:
         packs = self._loader.steps.step_packs(step)
         num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
         num_supervised = self._loader.num_supervised_tokens(step)
-        peaks = read_peaks(self._attempt.world)
+        peaks = read_peaks(self._attempt.ranks.world)
         metrics = StepMetrics(
             stage=self._stage,
             step=step,

@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launcher.staging import fetch_as_task
+from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.staging import StagingOrder, StagingReport
@@ -80,6 +80,7 @@ def trained(machines: tuple[Cluster, list[Machine]], write_config: WriteConfig) 
     return Trained(RunFolder(config.with_suffix("")), done.stdout, hook.alerts)
 
 
+@pytest.mark.long
 def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     machines: tuple[Cluster, list[Machine]], trained: Trained
 ) -> None:
@@ -89,7 +90,7 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     plan = run.stage(1, "words").packs
     planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
     for rank in range(2):
-        report = json.loads((run.attempt(1) / f"staging-1-words-rank-{rank:05d}.json").read_text())
+        report = json.loads(run.attempt(1).staging_report(run.stage(1, "words"), rank).read_text())
         own = planned.fed_by(World(rank, 2))
         assert (report["is_complete"], report["num_there"]) == (True, 0)
         assert (report["num_fetched"], report["bytes_fetched"]) == (len(own), planned.num_bytes(own))
@@ -99,6 +100,7 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     assert [list(path.iterdir()) for _, disk in machines[1] for path in disk.glob("sft-staging-*")] == [[], []]
 
 
+@pytest.mark.long
 def test_the_driver_sends_steps_and_evaluations_to_tensorboard_and_posts_the_end(trained: Trained) -> None:
     assert [alert["text"] for alert in trained.alerts] == ["staged: finished"]
     run = trained.run

@@ -16,8 +16,8 @@ def test_a_start_that_goes_on_says_where_and_one_that_begins_is_shown_by_its_bar
     tmp_path: Path, step: int, is_said: bool
 ) -> None:
     run, out = RunFolder(tmp_path), io.StringIO()
-    run.attempt(1).mkdir(parents=True)
+    run.attempt(1).path.mkdir(parents=True)
     with RunProgress([], run, FitConsole(file=out, width=100)):
-        run.attempt(2).mkdir()
+        run.attempt(2).path.mkdir()
         EventLog(run.attempt(2), 0).add("resumed", "attempt 2: going on at step 12 of broad", stage="broad", step=step)
     assert ("going on at step 12 of broad" in out.getvalue()) == is_said

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sft.config_file import ConfigError, build_config
-from sft.config_logging import AlertsConfig
+from sft.config_reporting import AlertsConfig
 from sft.errors import UserError
 from sft.monitoring.alerts import alerts_posted
 from sft.run_events import EventLog, read_events
@@ -20,14 +20,14 @@ from tests.webhook import webhook
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
-    run.attempt(1).mkdir(parents=True)
+    run.attempt(1).path.mkdir(parents=True)
     EventLog(run.attempt(1), 0).add("spike", "of an earlier start", stage="broad", step=1)
     return run
 
 
 def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -> None:
     with webhook() as hook, alerts_posted(AlertsConfig(url=hook.url), run, "tuned", look_seconds=0.1) as post_end:
-        run.attempt(2).mkdir()
+        run.attempt(2).path.mkdir()
         ranks = EventLog(run.attempt(2), 0)
         ranks.add("restarted", "attempt 1 ended: rank 3 <node a> was gone")
         ranks.add("resumed", "going on at step 40", stage="broad", step=40)
@@ -49,7 +49,7 @@ def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -
 
 def test_of_many_spikes_one_is_posted(run: RunFolder) -> None:
     with webhook() as hook, alerts_posted(AlertsConfig(url=hook.url), run, "tuned") as post_end:
-        run.attempt(2).mkdir()
+        run.attempt(2).path.mkdir()
         for step in range(20):
             EventLog(run.attempt(2), 0).add("spike", f"step {step}", step=step)
         post_end("stopped", "on request")
@@ -78,7 +78,7 @@ def test_a_webhook_that_is_out_of_order_for_a_moment_is_tried_again(run: RunFold
 
 def test_a_webhook_that_refuses_is_told_of_once_without_its_url(run: RunFolder) -> None:
     with webhook(404, 404) as hook, alerts_posted(AlertsConfig(url=hook.url), run, "tuned") as post_end:
-        run.attempt(2).mkdir()
+        run.attempt(2).path.mkdir()
         post_end("failed", "one")
         post_end("failed", "two")
     assert hook.num_requests == 2, "what it refuses is not sent again"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sft.config_logging import LoggingConfig
+from sft.config_reporting import LoggingConfig
 from sft.errors import UserError
 from sft.run_events import read_events
 from sft.run_folder import RunFolder

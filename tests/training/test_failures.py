@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import write_json
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
@@ -31,15 +32,17 @@ class Attempts:
         """An attempt whose ranks met errors (rank, step, error)."""
         self.number += 1
         folder = self.run.attempt(self.number)
-        folder.mkdir(parents=True)
+        folder.path.mkdir(parents=True)
         for rank in range(ranks):
-            write_json(folder / f"rank-{rank:05d}.json", {"pid": 100 + rank, "node": f"n{rank}"})
+            write_json(folder.rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
         if began_at is not None:
             EventLog(folder, 0).add("resumed", "", stage="broad", step=began_at)
         for rank, step, error in errors:
             position = Position(stage="broad")
             position.enter("train", step, (2 * step + rank,))
-            record_failure(Attempt(self.number, World(rank, ranks), folder, EventLog(folder, rank), position), error)
+            record_failure(
+                Attempt(self.number, OneRank(World(rank, ranks)), folder, EventLog(folder, rank), position), error
+            )
 
     def reason(self, max_failures: int) -> str | None:
         return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
@@ -130,7 +133,7 @@ def test_an_error_behind_the_end_of_the_group_is_not_the_programs(attempts: Atte
         folder = attempts.run.attempt(attempts.number)
         position = Position(stage="broad")
         position.enter("train", 7)
-        attempt = Attempt(attempts.number, World(1, 2), folder, EventLog(folder, 1), position)
+        attempt = Attempt(attempts.number, OneRank(World(1, 2)), folder, EventLog(folder, 1), position)
         attempt.release()
         record_failure(attempt, AssertionError("nothing is set"))
     assert attempts.reason(10) is None

@@ -72,6 +72,7 @@ def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config:
     assert not run.path.exists()
 
 
+@pytest.mark.long
 def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_lost(
     config: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +97,7 @@ def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_
             assert job.wait(90) == 1
             assert run.lock.read_text() == other
             assert not any(is_alive(pid_of(run, attempt=2, rank=rank)) for rank in range(2))
-            assert not run.attempt(3).exists()
+            assert not run.attempt(3).path.exists()
         finally:
             end_all(run, job)
 

@@ -1,31 +1,43 @@
-"""The sections of the config that say who is told of a run: where its metrics go, and its alerts."""
+"""The sections of the config that say what is measured of the model, and who is told of the run."""
 
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 from pydantic_core import PydanticCustomError
 
+from sft.config_effects import AffectsMeasured, AffectsNothing
 from sft.config_section import Section
+
+
+class EvaluateConfig(Section):
+    """What is measured on held-out data, before the first stage and after each."""
+
+    every_steps: AffectsNothing[PositiveInt | None] = None
+    """And after every so many steps."""
+    max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
+    """Held-out examples measured of each task."""
+    sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
+    """Held-out prompts answered by the first and by the last model, for people to read."""
 
 
 class WandbConfig(Section):
     """A run of Weights & Biases. The login is that of the driver's machine: WANDB_API_KEY, or `wandb login`."""
 
-    project: Annotated[str, Field(min_length=1)]
+    project: AffectsNothing[Annotated[str, Field(min_length=1)]]
     """The project there; the run has the name of this one."""
-    entity: str | None = None
+    entity: AffectsNothing[str | None] = None
     """The user or team. Default: W&B's own."""
-    tags: tuple[str, ...] = ()
+    tags: AffectsNothing[tuple[str, ...]] = ()
     """Words to find the run by."""
 
 
 class MlflowConfig(Section):
     """A run of MLflow."""
 
-    tracking_uri: str | None = None
+    tracking_uri: AffectsNothing[str | None] = None
     """The URL of a tracking server, or a folder (such as `file:///shared/mlruns`). Default: MLFLOW_TRACKING_URI."""
-    experiment: str = "Default"
+    experiment: AffectsNothing[str] = "Default"
     """Made where it is not there; the run has the name of this one."""
 
     @property
@@ -38,18 +50,18 @@ class MlflowConfig(Section):
 class LoggingConfig(Section):
     """Where metrics go besides `metrics.jsonl`."""
 
-    tensorboard: bool = True
+    tensorboard: AffectsNothing[bool] = True
     """Event files in the run folder."""
-    wandb: WandbConfig | None = None
+    wandb: AffectsNothing[WandbConfig | None] = None
     """Weights & Biases. Default: not."""
-    mlflow: MlflowConfig | None = None
+    mlflow: AffectsNothing[MlflowConfig | None] = None
     """MLflow. Default: not."""
 
 
 class AlertsConfig(Section):
     """What happens to the run, posted as JSON: failed, restarted, loss spikes, skipped steps, finished, stopped."""
 
-    url: str | None = None
+    url: AffectsNothing[str | None] = None
     """A webhook, such as those of Slack. `$NAME` takes it from that environment variable of the driver, so that it
     stands in no file. Default: nothing is posted."""
 

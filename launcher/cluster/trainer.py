@@ -21,16 +21,16 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from launcher.cluster import Session, ray_cluster
-from launcher.hidden_gpus import runtime_env
+from launcher.cluster.connection import Session, ray_cluster
+from launcher.cluster.hidden_gpus import runtime_env
+from launcher.cluster.node_watch import forget_reservation, nodes_watched
+from launcher.cluster.ray_watch import RayWatch
+from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
+from launcher.cluster.torch_group import TorchGroupConfig
+from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
+from launcher.cluster.worker import train_worker
 from launcher.interruption import STOP_SIGNALS
-from launcher.node_watch import forget_reservation, nodes_watched
 from launcher.plan import plan_job
-from launcher.ray_watch import RayWatch
-from launcher.ray_words import WorkerRecord, in_a_sentence
-from launcher.torch_group import TorchGroupConfig
-from launcher.trainer_process import TrainerRequest, samples_are_missing
-from launcher.worker import train_worker
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
