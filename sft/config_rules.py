@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sft.config import (
+    BudgetConfig,
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
+    EvaluateConfig,
     FromConfig,
     ModelConfig,
     RunConfig,
@@ -58,9 +60,34 @@ def one_budget(stages: Stages) -> Iterator[Problem]:
         given = {k: v for k, v in stage.budget.model_dump().items() if v is not None}
         if len(given) != 1:
             yield Problem(
-                f"stages.{i}.budget", given or "nothing", "exactly one of epochs, steps, supervised_tokens is needed",
+                f"stages.{i}.budget",
+                given or "nothing",
+                f"exactly one of {', '.join(BudgetConfig.model_fields)} is needed",
                 "name one, such as {epochs: 1}",
-            )  # fmt: skip
+            )
+
+
+def one_warmup(stages: Stages) -> Iterator[Problem]:
+    """The warm-up is so many steps, or a part of them; it ends before the stage does, where that is known here."""
+    for i, stage in enumerate(stages):
+        ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
+        if steps is not None and ratio:
+            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "take one of the two away")
+        if steps is not None and stage.budget.steps is not None and steps >= stage.budget.steps:
+            rule = f"is all of the stage's {stage.budget.steps} steps: the rate never reaches its peak"
+            yield Problem(f"{path}.warmup_steps", steps, rule, "warm up for fewer", (f"stages.{i}.budget",))
+
+
+def epochs_are_those_of_the_budget(
+    stages: Stages, checkpoint: CheckpointConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """An epoch is what a budget counts in, so a stage of so many steps or tokens has none."""
+    other = [(i, stage.name) for i, stage in enumerate(stages) if stage.budget.epochs is None]
+    for section, every in (("checkpoint", checkpoint.every_epochs), ("evaluate", evaluate.every_epochs)):
+        if every is not None and other:
+            rule = f"counts epochs, and the budget of stage {other[0][1]} is not in epochs"
+            about = (f"stages.{other[0][0]}.budget",)
+            yield Problem(f"{section}.every_epochs", every, rule, f"give {section}.every_steps instead", about)
 
 
 def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
@@ -235,6 +262,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
+    (one_warmup, ("stages",)),
+    (epochs_are_those_of_the_budget, ("stages", "checkpoint", "evaluate")),
     (rates_have_their_numbers, ("stages",)),
     (settings_are_of_the_optimizer, ("stages",)),
     (replay_is_of_earlier_stages, ("stages", "from")),

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
-from sft.config_reporting import AlertsConfig
+from sft.config_logging import AlertsConfig
 from sft.errors import UserError
 from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder

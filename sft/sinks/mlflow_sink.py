@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.sinks.sink import End, Point, Purpose
 from sft.url_secrets import without_secrets
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sft.config import SftConfig
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.own_process import own_environment, own_module
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder

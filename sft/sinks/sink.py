@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 
 End = Literal["finished", "stopped", "failed"]
 """How the training ended, or that it was not told: `failed`."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.errors import UserError
 from sft.sinks.sink import Sink
 

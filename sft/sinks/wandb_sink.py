@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import wandb
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.sinks.sink import End, Point, Purpose
 
 

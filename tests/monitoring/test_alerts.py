@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sft.config_file import ConfigError, build_config
-from sft.config_reporting import AlertsConfig
+from sft.config_logging import AlertsConfig
 from sft.errors import UserError
 from sft.monitoring.alerts import alerts_posted
 from sft.run_events import EventLog, read_events

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.run_folder import RunFolder
 from sft.sinks.follower import follow
 from sft.sinks.run_reader import RunReader

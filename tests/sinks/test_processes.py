@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sft.config_reporting import LoggingConfig
+from sft.config_logging import LoggingConfig
 from sft.errors import UserError
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -85,7 +85,7 @@ def test_a_sink_that_does_not_come_to_its_end_is_not_waited_for(tmp_path: Path) 
         (pid,) = sink_pids()
         os.kill(pid, signal.SIGSTOP)
         started = time.monotonic()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
     assert sink_pids() == []
     (text,) = events(run)
     assert "the rest was not sent soon enough after the training's end" in text

@@ -66,6 +66,14 @@ class PackPlan:
         inputs: dict[str, Any] = self.manifest["inputs"]
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
 
+    @property
+    def epochs(self) -> float | None:
+        """That a stage trains; None where its budget counts something else."""
+        asked: float | None = self.manifest["inputs"]["budget"]["epochs"]
+        if asked is None or not self.manifest["ends_early"]:
+            return asked
+        return asked * float(self.manifest["num_units"] / self.manifest["num_units_wanted"])
+
     def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
         return steps_of(self.manifest, world_size, micro_packs)

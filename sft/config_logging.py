@@ -1,24 +1,13 @@
-"""The sections of the config that say what is measured of the model, and who is told of the run."""
+"""The sections of the config that say who is told of a run: where its metrics go, and its alerts."""
 
 import re
 from typing import Annotated
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from sft.config_effects import AffectsMeasured, AffectsNothing
+from sft.config_effects import AffectsNothing
 from sft.config_section import Section
-
-
-class EvaluateConfig(Section):
-    """What is measured on held-out data, before the first stage and after each."""
-
-    every_steps: AffectsNothing[PositiveInt | None] = None
-    """And after every so many steps."""
-    max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
-    """Held-out examples measured of each task."""
-    sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
-    """Held-out prompts answered by the first and by the last model, for people to read."""
 
 
 class WandbConfig(Section):
