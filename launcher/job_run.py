@@ -80,7 +80,8 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
             write_end(folder, End("failed", outcome.text))  # for who looks at the run later
-        return _say_failed(why_unusable(run) or outcome.text, run, console)
+        is_trained = run.has_finished(stage.name for stage in request.job.sft.stages)
+        return _say_failed(why_unusable(run) or outcome.text, run, console, is_trained)
     if not request.trains:
         return DONE
     ended = end_of_last_attempt(run)
@@ -95,8 +96,9 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     return DONE
 
 
-def _say_failed(why: str, run: RunFolder, console: Console) -> int:
-    console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
+def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = False) -> int:
+    what = "All is trained, but the sample answers are not written" if is_trained else "The training cannot go on"
+    console.print(styled("[red]{}:[/] {}", what, shortened(why, _MAX_REASON_CHARS)))
     for what, path in (("The workers' logs", run.attempts), ("Ray's log", run.ray_log)):
         if path.exists():
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

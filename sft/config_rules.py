@@ -4,8 +4,10 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
@@ -205,7 +207,28 @@ def paths_hold_no_variables(
 
     `data.staging_dir` alone is meant to differ from node to node.
     """
-    paths = {
+    for path, value in _paths(run, model, data, checkpoint).items():
+        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
+            rule = f"holds {found[0]}, which is not expanded here"
+            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
+            yield Problem(path, str(value), rule, way_out)
+
+
+def homes_are_known(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> Iterator[Problem]:
+    """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
+    for path, value in _paths(run, model, data, checkpoint).items():
+        first = str(value or "").partition("/")[0]
+        if first.startswith("~") and os.path.expanduser(first) == first:
+            rule = "begins with the home folder of a user, which is not known here"
+            yield Problem(path, str(value), rule, "set HOME, or write the path out")
+
+
+def _paths(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> dict[str, Path | str | None]:
+    return {
         "run.dir": run.dir,
         "model.path": model.path,
         "model.tokenizer": model.tokenizer,
@@ -214,11 +237,6 @@ def paths_hold_no_variables(
         "data.cache_dir": data.cache_dir,
         "checkpoint.dir": checkpoint.dir,
     }
-    for path, value in paths.items():
-        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
-            rule = f"holds {found[0]}, which is not expanded here"
-            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
-            yield Problem(path, str(value), rule, way_out)
 
 
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
@@ -274,6 +292,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
+    (homes_are_known, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),

@@ -216,7 +216,7 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
-PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path)
+PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path and path[0] != "~")
 SHARES = st.floats(0, 1)
 RATES = st.one_of(
     st.just({"rates": "natural"}),
@@ -552,6 +552,14 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["model.path=${SCRATCH}/m", "model.tokenizer=$T", "from="], ["model.path", "model.tokenizer"], "write it out"),
         (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
         (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
+    ],
+    "homes_are_known": [
+        (["run.dir=~nobody-of-here/run"], ["run.dir"], "set HOME"),
+        (
+            ["model.path=~nobody-of-here", "from=", "checkpoint.dir=~nobody-of-here/x"],
+            ["model.path", "checkpoint.dir"],
+            "set",
+        ),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],

@@ -1,6 +1,7 @@
 """The command `sft`: one answer on stdout, or one message on stderr and exit code 2, never a traceback."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -282,3 +283,24 @@ main(["train", {str(config)!r}, "run.dir={tmp_path}/run"])
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == (f"run small, in {tmp_path}/run|[]|True", "")
+
+
+def test_a_working_folder_that_is_gone_is_said(sft, config: Path, tmp_path: Path, monkeypatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for verb in ("plan", "prepare"):
+        code, out, err = sft(verb, config)
+        assert (code, out) == (2, "")
+        assert err.startswith("The working folder is gone")
+
+
+@pytest.mark.parametrize("override", ["run.dir=~nobody-of-here/x", "data.cache_dir=~/x", "model.path=~nobody-of-here"])
+def test_a_home_that_is_not_known_is_said_with_the_path(sft, config: Path, override: str, monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    code, _out, err = sft("plan", config, "--offline", "data.cache_dir=cache", override)
+    assert code == 2
+    assert "begins with the home folder of a user, which is not known here" in err
+    assert override.partition("=")[0] in err

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sft.atomic_files import publish_folder, read_manifest, written_aside
+from sft.atomic_files import DamagedError, publish_folder, read_manifest, written_aside
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray, Pack
@@ -48,8 +48,16 @@ class PackPlan:
 
     @classmethod
     def open(cls, path: Path) -> "PackPlan":
-        """Map the arrays of the plan that is published at `path`."""
-        return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        """Map the arrays of the plan that is published at `path`.
+
+        Raises:
+            DamagedError: a file is missing or cut off.
+        """
+        manifest = read_manifest(path)
+        try:
+            return cls(path, manifest, *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        except (ValueError, EOFError, FileNotFoundError) as error:
+            raise DamagedError(path, str(error)) from error
 
     def __len__(self) -> int:
         """Number of packs."""
