@@ -6,7 +6,6 @@ counts through all stages: the first of the second stage follows the last of the
 
 import heapq
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from operator import attrgetter
@@ -43,9 +42,15 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
 
 
 def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """What an evaluation is shown by."""
-    by_task = {f"eval/{task}/loss": scores["loss"] for task, scores in evaluation["tasks"].items()}
-    return _known({"eval/loss": evaluation["loss"], **by_task})
+    """What an evaluation is shown by: each of its metrics, of all and by task."""
+    metrics = list(evaluation.get("metrics", ["loss"]))
+    of_all = {f"eval/{metric}": evaluation[metric] for metric in metrics}
+    by_task = {
+        f"eval/{task}/{metric}": numbers.get(metric)
+        for task, numbers in evaluation["tasks"].items()
+        for metric in metrics
+    }
+    return _known({**of_all, **by_task})
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -59,7 +64,6 @@ class RunReader:
         """`stages`: the names of the run's. `replaces`: see `Sink`. `state`: empty at first."""
         self._run = run
         self._folders = [run.stage(index, name) for index, name in enumerate(stages)]
-        self._names = list(stages)
         self._replaces = replaces
         self.state: dict[str, Any] = {"stages": {}, "evaluations": {}, **state}
         self._looked_at: dict[str, int] = {}
@@ -80,8 +84,8 @@ class RunReader:
             raise
 
     def _read_steps(self) -> Iterator[Point]:
-        for index, (name, folder) in enumerate(zip(self._names, self._folders, strict=True)):
-            come = self.state["stages"].setdefault(name, {"offset": 0, "step": -1})
+        for index, folder in enumerate(self._folders):
+            come = self.state["stages"].setdefault(folder.name, {"offset": 0, "step": -1})
             try:
                 with folder.metrics.open("rb") as file:
                     file.seek(come["offset"])
@@ -97,35 +101,26 @@ class RunReader:
                 if not is_again or self._replaces:
                     come["step"] = metrics.step
                     step = first_step + metrics.step + 1
-                    yield Point(name, step, metrics.time, step_values(metrics, index), is_again)
+                    yield Point(folder.name, step, metrics.time, step_values(metrics, index), is_again)
 
     def _read_evaluations(self) -> Iterator[Point]:
         seen = self.state["evaluations"]
-        for path in sorted(self._run.evaluations.glob("[!.]*.json")):
+        for path, stage, num_done in self._run.all_evaluations():
             changed = path.stat().st_mtime_ns
             if self._looked_at.get(path.name) == changed:
                 continue
             self._looked_at[path.name] = changed
-            if (found := self._moment(path.stem)) is None:
+            if stage is not None and stage not in self._folders:
                 continue
-            index, num_done = found
-            # By the moment: a stage's last file is renamed where the stage is extended.
-            key = f"{self._folders[index].path.name}-{num_done}"
+            index = self._folders.index(stage) if stage is not None else 0
+            step = self._first_step(index)
+            if stage is not None:
+                step += self._num_steps(index) if num_done is None else num_done
+            # By the step: a stage's last file is renamed where the stage is extended.
+            key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed
-                values = evaluation_values(read_json(path))
-                yield Point(self._names[index], self._first_step(index) + num_done, changed / 1e9, values)
-
-    def _moment(self, stem: str) -> tuple[int, int] | None:
-        """The stage that a file of this name is of, and after how many steps of it."""
-        if stem == "base":
-            return 0, 0
-        for index, folder in enumerate(self._folders):
-            if stem == folder.path.name:
-                return index, self._num_steps(index)
-            if within := re.fullmatch(rf"{re.escape(folder.path.name)}-step-(\d{{8}})", stem):
-                return index, int(within[1])
-        return None
+                yield Point(self._folders[index].name, step, changed / 1e9, evaluation_values(read_json(path)))
 
     def _first_step(self, index: int) -> int:
         return sum(self._num_steps(earlier) for earlier in range(index))

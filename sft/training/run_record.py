@@ -43,9 +43,14 @@ def anchor_paths(config: SftConfig) -> SftConfig:
     checkpoint = config.checkpoint
     if checkpoint.dir is not None and "://" not in checkpoint.dir:
         checkpoint = checkpoint.model_copy(update={"dir": str(Path(checkpoint.dir).expanduser().absolute())})
+    logging = config.logging
+    if logging.mlflow and logging.mlflow.folder is not None:
+        folder = str(Path(logging.mlflow.folder).expanduser().absolute())
+        logging = logging.model_copy(update={"mlflow": logging.mlflow.model_copy(update={"tracking_uri": folder})})
     return config.model_copy(
         update={
             "checkpoint": checkpoint,
+            "logging": logging,
             "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
             "model": model.model_copy(update=paths),
             "data": data.model_copy(update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}),

@@ -5,11 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sft.attempt_record import End, Why, write_end
 from sft.config import SftConfig
 from sft.config_file import build_config
 from sft.evaluation.heldout import write_evaluation
 from sft.metrics import StepMetrics, append_metrics
-from sft.run_folder import AttemptFolder, RunFolder
+from sft.run_folder import RunFolder
 from sft.training.run_record import write_run_record
 
 NUM_STEPS = {"broad": 6, "words": 4}
@@ -64,11 +65,9 @@ def evaluate(run: RunFolder, file_name: str, loss: float, at: float = 1.7e9) -> 
     os.utime(run.evaluations / f"{file_name}.json", (at, at))
 
 
-def begin_attempt(run: RunFolder, number: int) -> AttemptFolder:
-    folder = run.attempt(number)
-    folder.path.mkdir(parents=True)
-    return folder
+def begin_attempt(run: RunFolder, number: int) -> None:
+    run.attempt(number).path.mkdir(parents=True)
 
 
-def end_attempt(run: RunFolder, number: int, why: str) -> None:
-    run.attempt(number).ended.write_text(json.dumps({"why": why, "message": ""}))
+def end_attempt(run: RunFolder, number: int, why: Why) -> None:
+    write_end(run.attempt(number), End(why))

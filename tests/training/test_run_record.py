@@ -206,6 +206,25 @@ def test_no_secret_of_a_url_is_written_down(content: dict[str, Any]) -> None:
     assert "sesame" not in text
 
 
+def test_a_relative_folder_of_mlflow_is_made_absolute(
+    content: dict[str, Any], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, wanted in (
+        ("mlruns", str(tmp_path / "mlruns")),
+        ("file:./mlruns", str(tmp_path / "mlruns")),
+        ("file:///shared/mlruns", "/shared/mlruns"),
+        ("https://example.org", "https://example.org"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("databricks", "databricks"),
+        (None, None),
+    ):
+        content["logging"] = {"mlflow": {"tracking_uri": given}}
+        anchored = anchor_paths(SftConfig.model_validate(content)).logging.mlflow
+        assert anchored is not None
+        assert anchored.tracking_uri == wanted
+
+
 def test_a_relative_place_of_checkpoints_is_made_absolute(
     content: dict[str, Any], monkeypatch: Any, tmp_path: Path
 ) -> None:
