@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from launcher.console import build_console, end_at_once, fit_for_json, let_streams_take_any_text, say_error
+from launcher.console import build_console, fit_for_json, let_streams_take_any_text, say_error
 from sft.config_arguments import add_config_arguments
 from sft.errors import UserError
 
@@ -69,11 +69,10 @@ def _prepare(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
+    from launcher.held_run import work_in
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare
-    from sft.run_claim import check_run_folder
     from sft.run_folder import RunFolder
-    from sft.run_lock import run_lock
     from sft.training.process import quiet_third_parties
     from sft.training.run_record import anchor_paths
 
@@ -82,12 +81,12 @@ def _prepare(options: argparse.Namespace) -> int:
     console = build_console()
     for note in find_layout(config)["notes"]:
         console.print(note, highlight=False, markup=False)
-    run = RunFolder(config.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    with run_lock(run.lock, end_at_once, console.print):
+
+    def work() -> int:
         prepare(config, console)
-    return 0
+        return 0
+
+    return work_in(RunFolder(config.run.dir), work, console)
 
 
 def _preflight(options: argparse.Namespace) -> int:
@@ -95,13 +94,19 @@ def _preflight(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
+    from launcher.interruption import InterruptedByWish, ended_on_wish
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
     from sft.training.process import quiet_third_parties
     from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    preflight = check(job._replace(sft=anchor_paths(job.sft)))
+    try:
+        with ended_on_wish(None):  # it leaves marks in folders, and takes them away
+            preflight = check(job._replace(sft=anchor_paths(job.sft)))
+    except InterruptedByWish as wish:
+        say_error(f"Ended by {wish}.")
+        return wish.exit_code
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:
@@ -113,7 +118,7 @@ def _train(options: argparse.Namespace) -> int:
     from sft.job_config import load_job
 
     if options.expect_source is not None:
-        from launcher.submission import check_source
+        from launcher.submission.portable_job import check_source
 
         check_source(options.expect_source)
 
@@ -128,7 +133,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _submit_slurm(options: argparse.Namespace) -> int:
-    from launcher.slurm import submit
+    from launcher.submission.slurm import submit
     from sft.job_config import load_job
 
     job = load_job(options.config, options.overrides)
@@ -141,18 +146,18 @@ def _submit_ray(options: argparse.Namespace) -> int:
 
     # Everything that is wrong with the config is said before the slow imports.
     job = load_job(options.config, options.overrides)
-    from launcher.submission import render_config
+    from launcher.submission.portable_job import render_config
 
     config = render_config(job, str(options.config))
     if options.kuberay and options.package is not None:
         raise UserError("--kuberay: the pods run the program in their image; build it from your package instead.")
     if options.kuberay:
-        from launcher.kuberay import render_manifest
         from launcher.plan import plan_job
+        from launcher.submission.kuberay import render_manifest
 
         sys.stdout.write(render_manifest(job, plan_job(job), config, str(options.config)))
         return 0
-    from launcher import ray_jobs
+    from launcher.submission import ray_jobs
 
     request = ray_jobs.plan_request(job, config, options.package)
     if options.dry_run:

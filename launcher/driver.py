@@ -4,20 +4,20 @@ Called again on the same run folder it goes on where the last call ended, howeve
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.text import Text
 
-from launcher.console import end_at_once, styled
-from launcher.interruption import InterruptedByWish, ended_on_wish, signals_ask_to_stop
+from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from launcher.console import styled
+from launcher.held_run import work_in
+from launcher.interruption import STOPPED, signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preflight.start import pass_preflight
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
-from launcher.trainer_process import Outcome, TrainerRequest, samples_are_missing
-from sft.atomic_files import now_on_file_system
 from sft.attempt_record import End, write_end
 from sft.config import SftConfig
 from sft.errors import UserError
@@ -28,16 +28,17 @@ from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.model.first_look import look_at
 from sft.model.weight_values import check_values
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import short_name, shortened
-from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
-from sft.run_lock import run_lock
+from sft.sinks.processes import sinks_fed
+from sft.sinks.table import check_sinks
 from sft.training.run_record import anchor_paths, is_extended
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import end_of_last_attempt, unended_attempt
-from sft.training.wishes import forget_old_stop
 
-DONE, FAILED, STOPPED = 0, 1, 3
+DONE, FAILED = 0, 1
+_ALERTS: dict[int, Kind] = {DONE: "finished", FAILED: "failed", STOPPED: "stopped"}
 
 _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
@@ -59,21 +60,21 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
+    check_sinks(job.sft.logging)
     for note in look_at(job.sft.model, job.sft.train.packing, job.sft.data.max_len_tokens).notes:
         console.print(note, highlight=False, markup=False)
+    now = names[: names.index(until) + 1]
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console)
+
+
+def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console) -> int:
     run = RunFolder(job.sft.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    try:
-        with run_lock(run.lock, end_at_once, console.print):
-            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file):
-                return _train(job, names[: names.index(until) + 1], console)
-    except InterruptedByWish as wish:
-        if wish.number is None:
-            run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
-        return STOPPED if wish.number is None else 128 + wish.number
+    with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
+        before = run.latest_attempt()
+        code = _train(job, names, console)
+        if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
+            post_end(_ALERTS[code], end_of_last_attempt(run).message)
+        return code
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
@@ -95,7 +96,10 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     ]
     request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
     with signals_ask_to_stop(run.stop_file):
-        with RunProgress(stages, run, console) if request.trains else nullcontext():
+        with ExitStack() as shown:
+            if request.trains:
+                shown.enter_context(RunProgress(stages, run, console))
+                shown.enter_context(sinks_fed(job.sft, request.first_attempt))
             outcome = supervise(request, _count(plan), console)
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:

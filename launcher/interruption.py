@@ -18,6 +18,9 @@ from sft.training.wishes import SIGNALS, ask_by_signal
 STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
 """They are the driver's: who runs it may send them to all of its processes."""
 
+STOPPED = 3
+"""The exit code of what was stopped by the file; of a signal it is what shells give to one who was killed by it."""
+
 _LOOK_SECONDS = 1.0
 
 Handler = Callable[[int, FrameType | None], None]
@@ -29,11 +32,15 @@ class InterruptedByWish(Exception):
     def __init__(self, number: int | None) -> None:
         super().__init__("STOP" if number is None else signal.Signals(number).name)
         self.number = number
+        self.exit_code = STOPPED if number is None else 128 + number
 
 
 @contextmanager
-def ended_on_wish(stop_file: Path) -> Iterator[None]:
+def ended_on_wish(stop_file: Path | None) -> Iterator[None]:
     """Interrupt what the main thread does in here as Ctrl-C would, when it is wished. Enter it in the main thread.
+
+    Args:
+        stop_file: None where only signals count.
 
     Raises:
         InterruptedByWish: when all that is in here has been left in order.
@@ -48,7 +55,7 @@ def ended_on_wish(stop_file: Path) -> Iterator[None]:
 
     def look() -> None:
         # While ranks train the handler is another.
-        while signal.getsignal(signal.SIGTERM) is not interrupt or not stop_file.exists():
+        while signal.getsignal(signal.SIGTERM) is not interrupt or stop_file is None or not stop_file.exists():
             if over.wait(_LOOK_SECONDS):
                 return
         wishes.append(None)

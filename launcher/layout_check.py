@@ -6,9 +6,8 @@ token stores, by the model's config, the sizes and times of its files and the ve
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model.weight_files import finder, weight_files
 from sft.model_sizes import ImpossibleSizesError
+from sft.own_process import own_environment, own_module
 from sft.sizing.model_config import read_model_config
 
 _TIMEOUT_SECONDS = 120
@@ -41,14 +41,29 @@ def find_layout(config: SftConfig) -> dict[str, Any]:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    model, asked = config.model, [config.train.packing, config.data.max_len_tokens]
-    kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
-    answer: dict[str, Any] = read_json(kept) if kept.is_file() else _ask(config)
-    if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
-        write_json(kept, answer)
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+    }
+    kept = _kept(config, [content, asked, versions, _files(config)])
+    if (answer := _read(kept)) is None:
+        answer = _ask(asked)
+        if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
+            with suppress(OSError):  # a plan needs no right to write, and no room
+                write_json(kept, answer)
     if "error" in answer:
         raise UserError(answer["error"])
     return answer
+
+
+def _read(kept: Path) -> dict[str, Any] | None:
+    """What was found before; None where nothing is, or nothing that can be read."""
+    try:
+        answer = read_json(kept)
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _kept(config: SftConfig, known_by: list[Any]) -> Path:
@@ -68,15 +83,10 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(config: SftConfig) -> dict[str, Any]:
-    asked = {
-        "model": config.model.model_dump(mode="json"),
-        "packing": config.train.packing,
-        "max_len_tokens": config.data.max_len_tokens,
-    }
-    command = [sys.executable, "-m", "sft.model.first_look"]
+def _ask(asked: dict[str, Any]) -> dict[str, Any]:
+    command = own_module("sft.model.first_look")
     # Nothing is downloaded to plan.
-    options: dict[str, Any] = {"env": {**os.environ, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
+    options: dict[str, Any] = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
     try:
         run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, **options)
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from launcher.block_tasks import spread_over_cluster
+from launcher.cluster.block_tasks import prepare_on_cluster
 from launcher.console import styled
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
@@ -75,7 +75,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
         UserError: the data or the mixture cannot be used.
     """
     with preparation_shown(console) as report:
-        prepared = prepare_workload(config, report, spread_over_cluster)
+        prepared = prepare_workload(config, report, prepare_on_cluster)
     workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
-from launcher.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from sft.attempt_record import read_ranks
 from sft.errors import UserError
 from sft.run_events import EventLog

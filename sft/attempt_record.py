@@ -28,7 +28,7 @@ class RankProcess:
         return f"node {self.node}, pid {self.pid}"
 
 
-Ranks = Mapping[int, RankProcess]
+RankProcesses = Mapping[int, RankProcess]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ def read_rank(folder: AttemptFolder, rank: int) -> RankProcess | None:
     return from_json(RankProcess, read_json(path)) if path.is_file() else None
 
 
-def read_ranks(folder: AttemptFolder) -> Ranks:
+def read_ranks(folder: AttemptFolder) -> RankProcesses:
     """Which process each rank was that has begun."""
     return {rank: from_json(RankProcess, read_json(path)) for rank, path in folder.ranks().items()}
 
 
-def named(found: Iterable[int], ranks: Ranks) -> str:
+def named(found: Iterable[int], ranks: RankProcesses) -> str:
     """These ranks, each with its process where that is known."""
     return ", ".join(f"rank {r} ({ranks[r]})" if r in ranks else f"rank {r}" for r in sorted(found))
 

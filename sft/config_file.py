@@ -16,7 +16,7 @@ from sft.config_rules import RULES, Problem
 from sft.config_yaml import parse_yaml
 from sft.errors import UserError
 from sft.small_files import read_small_text
-from sft.url_secrets import remember_secrets, without_secrets
+from sft.url_secrets import remember_path, remember_secrets, without_secrets
 
 _MISSING = "nothing"
 _MAX_DEPTH = 20
@@ -107,6 +107,8 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         other_sections: names that a misspelt section may also have been meant to be.
     """
     remember_secrets(content)
+    if isinstance(alerts := content.get("alerts"), Mapping):
+        remember_path(alerts.get("url"))
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
     fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
@@ -147,8 +149,10 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
         return [], adapter.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A list whose items are wrong also counts as too short: that is not the user's mistake.
+    # A list whose items are wrong also counts as too short, and a default that depends on what could not be read is
+    # none: these are not the user's mistakes.
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
+    details = [d for d in details if d["type"] != "default_factory_not_called"]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
     try:
         return problems, adapter.validate_python(_without(value, [_keys(d, value) for d in details]))

@@ -19,6 +19,7 @@ from sft.config import (
     TrainConfig,
 )
 from sft.deepspeed_extra import refused
+from sft.optimizers import OPTIMIZERS
 
 
 class Problem(NamedTuple):
@@ -78,6 +79,21 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
         if mixture.weights and mixture.tasks is not None:
             rule = "`weights` names the tasks already"
             yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
+
+
+def settings_are_of_the_optimizer(stages: Stages) -> Iterator[Problem]:
+    """A setting that the named optimizer does not have would change nothing."""
+    for i, stage in enumerate(stages):
+        name = stage.optimizer.name
+        for field in sorted({field for traits in OPTIMIZERS.values() for field in traits.settings}):
+            path, value = f"stages.{i}.optimizer.{field}", getattr(stage.optimizer, field)
+            about = (f"stages.{i}.optimizer.name",)
+            if field in OPTIMIZERS[name].settings and value is None:
+                yield Problem(path, "nothing", f"`name: {name}` needs it", "take it away: it has a default", about)
+            elif field not in OPTIMIZERS[name].settings and value is not None:
+                of = " or ".join(other for other, traits in OPTIMIZERS.items() if field in traits.settings)
+                rule = f"goes with `name: {of}`, but the optimizer is `{name}`"
+                yield Problem(path, value, rule, "take it away", about)
 
 
 def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Iterator[Problem]:
@@ -220,6 +236,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
     (rates_have_their_numbers, ("stages",)),
+    (settings_are_of_the_optimizer, ("stages",)),
     (replay_is_of_earlier_stages, ("stages", "from")),
     (examples_fit_a_pack, ("stages", "data", "train")),
     (held_out_tasks_are_not_trained, ("stages", "data")),

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from sft.config_effects import check_marks
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -12,11 +14,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, and with no room for a key that it does not know."""
+    """A part of the config: immutable, with no room for a key that it does not know or that affects who knows what."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises: TypeError: a field does not say what it affects."""
+        super().__pydantic_init_subclass__(**kwargs)
+        check_marks(cls)
 
     @field_validator(
         *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False

@@ -7,6 +7,7 @@ over by readers, and cut off by whoever appends next.
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
@@ -58,15 +59,15 @@ class LineTail:
                 offset += len(file.readline()) - 1  # behind the line that is cut there
         return cls(path, offset)
 
-    def read_new(self) -> list[bytes]:
-        """Whole lines that were added since."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self.offset)
-                lines = [line for line in file if line.endswith(b"\n")]
-        except FileNotFoundError:
-            return []
-        self.offset += sum(map(len, lines))
+    def read_new(self, most_bytes: float = math.inf) -> list[bytes]:
+        """Whole lines that were added since; no more when they have so many bytes."""
+        lines: list[bytes] = []
+        last = self.offset + most_bytes
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self.offset)
+            while self.offset < last and (line := file.readline()).endswith(b"\n"):
+                lines.append(line)
+                self.offset += len(line)
         return lines
 
 

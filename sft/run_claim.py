@@ -70,8 +70,9 @@ def _is_lock(run: RunFolder, entry: Path) -> bool:
 def _check_rights(run: RunFolder) -> list[str]:
     """Whose a folder is does not count, if all of it can be written."""
     stages = run.stage_folders()
-    folders = [run.path, run.stages, *(s.path for s in stages), run.attempts, run.evaluations, run.tensorboard]
-    added_to = [path for stage in stages for path in (stage.ledger, stage.metrics)]
+    folders = [run.path, run.stages, *(s.path for s in stages)]
+    folders += [run.attempts, run.evaluations, run.tensorboard, run.sinks]
+    added_to = [run.ray_log, *(path for stage in stages for path in (stage.ledger, stage.metrics))]
     replaced = [path for path in run.entries() if not path.is_dir()]
     wrong = [path for path in folders if path.exists() and not os.access(path, os.W_OK | os.X_OK)]
     wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]

@@ -1,7 +1,7 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
-    tensorboard/ · driver.lock · ray.log
+    tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
@@ -21,6 +21,8 @@ from typing import NamedTuple
 from sft.json_lines import whole_lines
 
 _STAGE = re.compile(r"\d+-.+")
+_ATTEMPT = re.compile(r"\d{4,}")
+"""No copy that a person has made, such as `0001.bak`."""
 _AFTER_STEPS = re.compile(r"(.+)-step-(\d{8})")
 _BASE = "base"
 
@@ -90,7 +92,8 @@ class StageFolder:
 
     def earlier_models(self) -> list[Path]:
         """The models that the stage had published at its end, each time before it was extended."""
-        return sorted(self.path.glob(f"{self.model.name}-step-*"))
+        paths = self.path.glob(f"{self.model.name}-step-*")
+        return sorted(path for path in paths if re.fullmatch(r"\d{8,}", path.name.rpartition("-")[2]))
 
     @property
     def complete(self) -> Path:
@@ -223,6 +226,19 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def sinks(self) -> Path:
+        """What the sinks of metrics keep: how far each has come, its log, and files of its own."""
+        return self.path / "sinks"
+
+    def sink_state(self, name: str) -> Path:
+        """How far a sink has come."""
+        return self.sinks / f"{name}.json"
+
+    def sink_log(self, name: str) -> Path:
+        """What a sink's process has printed."""
+        return self.sinks / f"{name}.log"
+
+    @property
     def attempts(self) -> Path:
         """One folder of logs for each start of the job."""
         return self.path / "attempts"
@@ -272,8 +288,8 @@ class RunFolder:
 
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""
-        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers]
-        folders = [self.stages, self.evaluations, self.tensorboard, self.attempts, self.slurm, self.ray]
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
+        folders = [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
         return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
 
     def attempt(self, number: int) -> AttemptFolder:
@@ -286,7 +302,8 @@ class RunFolder:
 
     def all_attempts(self) -> list[AttemptFolder]:
         """The folders of all attempts, the oldest first."""
-        folders = [AttemptFolder(path) for path in self.attempts.glob("[0-9]*") if path.is_dir()]
+        found = [path for path in self.attempts.glob("[0-9]*") if _ATTEMPT.fullmatch(path.name) and path.is_dir()]
+        folders = [AttemptFolder(path) for path in found]
         return sorted(folders, key=lambda folder: folder.number)
 
     def evaluation(self, stage: StageFolder | None = None, num_steps: int | None = None) -> Path:

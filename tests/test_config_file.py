@@ -15,6 +15,7 @@ from sft.config import SftConfig
 from sft.config_file import ConfigError, build_config, dump_config, quote_overrides, read_overrides, read_yaml
 from sft.config_rules import RULES, Problem
 from sft.errors import UserError
+from sft.optimizers import OPTIMIZERS
 
 # Every key that there is stands in it once.
 FULL: dict[str, Any] = {
@@ -88,6 +89,7 @@ FULL: dict[str, Any] = {
             },
             "budget": {"epochs": 1.5},
             "optimizer": {
+                "name": "adamw",
                 "lr": 1e-4,
                 "schedule": "linear",
                 "warmup_ratio": 0.1,
@@ -134,7 +136,12 @@ FULL: dict[str, Any] = {
         "async": False,
     },
     "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
-    "logging": {"tensorboard": False},
+    "logging": {
+        "tensorboard": False,
+        "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
+        "mlflow": {"tracking_uri": "https://mlflow.example.org", "experiment": "tuning"},
+    },
+    "alerts": {"url": "$WEBHOOK"},
 }
 
 LEAST: dict[str, Any] = {
@@ -226,7 +233,9 @@ STAGES = st.fixed_dictionaries(
         "name": NAMES,
         "mixture": RATES,
         "budget": BUDGETS,
-        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES}),
+        "optimizer": st.fixed_dictionaries(
+            {"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES, "name": st.sampled_from([*OPTIMIZERS])}
+        ),
     }
 )
 SOURCES = st.fixed_dictionaries(
@@ -315,7 +324,7 @@ def test_a_misspelt_section_is_one_mistake() -> None:
 
 def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     problem = only_problem(FULL, "logging.zzz=1")
-    assert problem.way_out == "known here: tensorboard"
+    assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
@@ -337,6 +346,8 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
+        ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "correct"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
@@ -496,6 +507,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["stages.2.mixture={temperature: 2}"], ["stages.2.mixture.temperature"], "set rates to temperature"),
         (["stages.2.mixture={rates: equal, weights: {a: 1}}"], ["stages.2.mixture.weights"], "set rates to weights"),
         (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
+    ],
+    "settings_are_of_the_optimizer": [
+        (["stages.0.optimizer.name=lion"], ["stages.0.optimizer.eps"], "take it away"),
+        (["stages.1.optimizer.eps=null"], ["stages.1.optimizer.eps"], "it has a default"),
     ],
     "replay_is_of_earlier_stages": [
         (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "take it away"),

@@ -20,6 +20,7 @@ THEIRS = {
     "manifest.json": '{"name": "my page"}',
     "STOP": "",
     "report.html": "<p>",
+    "ray.log": "of another Ray",
 }
 
 

@@ -59,7 +59,7 @@ class TokenEvaluator:
 
     def measure(self) -> Sums:
         """See `Evaluator`."""
-        store, plan, world = self.heldout.store, self.heldout.plan, self.engine.world
+        store, plan, world = self.heldout.store, self.heldout.plan, self.engine.ranks.world
         steps = StepPlan(len(plan), world.size, world.size, 1)
         loader = StepLoader(store, plan, steps, world.rank, layout=self.layout)
         measures = [measure for _, measure in TOKEN_METRICS.values()]
@@ -74,7 +74,7 @@ class TokenEvaluator:
                     counts = np.stack([store.num_supervised[ids], np.ones(len(ids))], 1)
                     rows = torch.cat([measured, torch.from_numpy(counts)], 1)
                     sums.index_add_(0, torch.from_numpy(store.task_ids[ids].astype(np.int64)), rows)
-        totals = self.engine.all_reduce_sum(sums).tolist()
+        totals = self.engine.ranks.sum(sums).tolist()
         return {
             task: {**dict(zip(TOKEN_METRICS, row, strict=False)), LOSS.over: int(row[-2]), "num_examples": int(row[-1])}
             for task, row in zip(store.tasks, totals, strict=True)

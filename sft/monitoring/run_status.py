@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from pydantic import ValidationError
 
 from sft.atomic_files import MANIFEST, is_published, now_on_file_system, read_json
 from sft.attempt_record import read_end, read_num_ranks, read_rank
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
+from sft.config_file import read_yaml
 from sft.errors import UserError
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, EventTail
@@ -99,10 +100,14 @@ class RunWatcher:
         if not run.config.is_file():
             raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
         self._run = run
-        config: Any = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        self._name = str(config["run"]["name"])
-        self._checkpoint = CheckpointConfig.model_validate(config["checkpoint"])
-        names = [str(stage["name"]) for stage in config["stages"]]
+        config = read_yaml(run.config)
+        try:
+            self._name = str(config["run"]["name"])
+            # Another version may have written it, with other fields.
+            self._checkpoint = CheckpointConfig(dir=config["checkpoint"].get("dir"))
+            names = [str(stage["name"]) for stage in config["stages"]]
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise UserError(f"{run.config} is not the config of a run, or damaged ({type(error).__name__})") from error
         self._folders = {name: run.stage(index, name) for index, name in enumerate(names)}
         self._tails = {name: MetricsTail(folder.metrics) for name, folder in self._folders.items()}
         self._events: dict[int, list[Event]] = defaultdict(list)

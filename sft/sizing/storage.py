@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sft.config import SftConfig
-from sft.sizing.memory import OPTIMIZER_BYTES
+from sft.optimizers import state_bytes
 from sft.sizing.model_shape import ModelShape
 
 
@@ -12,7 +12,7 @@ class Storage(NamedTuple):
     """Bytes, and how often they are there."""
 
     checkpoint: int
-    """One: float32 copy and AdamW's two means of every parameter."""
+    """One: the float32 copy of every parameter, and what the optimizer keeps; of several optimizers, the most."""
     num_checkpoints: int
     """At one time: the newest of each stage, those that are kept for good, and the one that is being written."""
     model: int
@@ -45,7 +45,7 @@ def plan_storage(
             earlier += _num_kept(config, steps, config.checkpoint.keep_last)
     model_bytes = 2 if config.model.dtype == "bfloat16" else 4
     return Storage(
-        OPTIMIZER_BYTES * shape.num_parameters,
+        max(state_bytes(stage.optimizer.name) for stage in config.stages) * shape.num_parameters,
         num_checkpoints,
         model_bytes * shape.num_held,
         len(config.stages),

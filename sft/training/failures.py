@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch.distributed as dist
-
+from sft.ranks.process_group import GROUP_ERRORS
 from sft.run_events import Event, read_events
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
@@ -51,8 +50,7 @@ class Failure:
 
 def follows_from_a_loss(error: BaseException) -> bool:
     """Whether another rank, or the group itself, is gone: whoever meets this error is not to blame."""
-    is_of_the_group = isinstance(error, dist.DistError | ConnectionError | TimeoutError)
-    return is_of_the_group or _has_any(error, _OF_THE_GROUP)
+    return isinstance(error, GROUP_ERRORS) or _has_any(error, _OF_THE_GROUP)
 
 
 def is_of_the_machine(error: BaseException) -> bool:

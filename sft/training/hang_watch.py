@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from sft.atomic_files import read_json, write_json
-from sft.attempt_record import Ranks, named, read_ranks
+from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
 from sft.training.position import Position
@@ -132,7 +132,7 @@ class HangWatch:
         return reports
 
 
-def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: Ranks) -> str:
+def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses) -> str:
     """Who holds up the others, in a sentence.
 
     Args:

@@ -8,7 +8,7 @@ ended, each rank that is still there says so. Who is silent after all that is go
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sft.attempt_record import Ranks, named, read_ranks
+from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import NO_RANK, Event, read_events
 from sft.run_folder import AttemptFolder
 
@@ -73,19 +73,19 @@ def _gone_ranks(events: Sequence[Event], reported: Iterable[int]) -> list[Event]
     return [event for event in _of_how(events, GONE) if event.facts["rank"] not in spoke]
 
 
-def _gone(events: Sequence[Event], ranks: Ranks, reported: Iterable[int]) -> str | None:
+def _gone(events: Sequence[Event], ranks: RankProcesses, reported: Iterable[int]) -> str | None:
     told: dict[str, list[int]] = {}
     for event in _gone_ranks(events, reported):
         told.setdefault(event.text, []).append(event.facts["rank"])
     return "; ".join(f"{named(of_text, ranks)} was gone: {text}" for text, of_text in told.items()) or None
 
 
-def _raised(events: Sequence[Event], ranks: Ranks) -> str | None:
+def _raised(events: Sequence[Event], ranks: RankProcesses) -> str | None:
     found = [event for event in _of_how(events, RAISED) if not event.facts["follows"]]
     return f"{named([found[0].facts['rank']], ranks)}: {found[0].text}" if found else None
 
 
-def _lost_node(events: Sequence[Event], ranks: Ranks) -> str | None:
+def _lost_node(events: Sequence[Event], ranks: RankProcesses) -> str | None:
     for event in _of_how(events, NODE):
         there = [rank for rank, about in ranks.items() if about.node == event.facts["node"]]
         if there:
@@ -93,7 +93,7 @@ def _lost_node(events: Sequence[Event], ranks: Ranks) -> str | None:
     return None
 
 
-def _silent(events: Sequence[Event], ranks: Ranks, reported: Iterable[int]) -> str | None:
+def _silent(events: Sequence[Event], ranks: RankProcesses, reported: Iterable[int]) -> str | None:
     heard = {e.rank for e in events if e.kind in ("failed", "released")}.union(reported) - {NO_RANK}
     silent = sorted(ranks.keys() - heard)
     if not silent or not heard:

@@ -80,7 +80,8 @@ class Loop:
 
     def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
         """Take the step: what was fed, and the result; None where the rule for what is not finite made no update."""
-        self.position.enter("train", step, tuple(self.loader.own_packs(step)))
+        packs = tuple(self.loader.own_packs(step))
+        self.position.enter("train", step, packs, also_counts=lambda: self.engine.num_begun)
         micro_batches = self.loader.micro_batches(step)
         try:
             lr = self.schedule(step)
@@ -104,7 +105,7 @@ class Loop:
 
     def _wish(self, num_done: int, saved_at: float) -> Wished:
         """What all ranks shall do after this step; the first rank decides."""
-        if not self.engine.world.is_first:
+        if not self.engine.ranks.world.is_first:
             return Wished()
         minutes = self.checkpoint.every_minutes
         save = is_multiple(num_done, self.checkpoint.every_steps)

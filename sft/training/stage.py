@@ -27,7 +27,8 @@ from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
 from sft.evaluation.scores import evaluate
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
-from sft.run_folder import RunFolder, StageFolder
+from sft.ranks.agreement import any_rank
+from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
@@ -35,12 +36,12 @@ from sft.training.layout import try_layout
 from sft.training.loop import Loop, is_multiple
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
+from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume, start_from
-from sft.training.staging import Fetch, Staging
+from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange, Told
 from sft.training.step_recorder import StepRecorder
-from sft.training.wishes import Wishes
 from sft.world import World
 
 
@@ -48,31 +49,38 @@ from sft.world import World
 class StageInputs:
     """What a stage is run with, besides its engine."""
 
-    config: SftConfig
+    context: RunContext
     index: int
     store: TokenStore
     plan: PackPlan
     heldout: HeldoutSet | None
     tokenizer: Any
-    attempt: Attempt
-    wishes: Wishes
-    fetch: Fetch
+
+    @property
+    def config(self) -> SftConfig:
+        """The run's."""
+        return self.context.config
+
+    @property
+    def attempt(self) -> Attempt:
+        """This start of the job."""
+        return self.context.attempt
 
     @property
     def folder(self) -> StageFolder:
         """The stage's folder in the run folder."""
-        return RunFolder(self.config.run.dir).stage(self.index, self.config.stages[self.index].name)
+        return self.context.folder.stage(self.index, self.config.stages[self.index].name)
 
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
-    config, world, attempt = inputs.config, engine.world, inputs.attempt
+    config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = inputs.plan.steps(world.size, config.train.micro_packs)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
-    about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
+    about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
@@ -111,7 +119,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
-        wishes=inputs.wishes,
+        wishes=inputs.context.wishes,
         evaluate=partial(_evaluate, engine, inputs, folder, again=True),
         evaluate_every_steps=config.evaluate.every_steps,
         position=attempt.position,
@@ -125,7 +133,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     dtype = getattr(torch, config.model.dtype)
     attempt.position.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.group, attempt.number, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -139,16 +147,15 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:
-        staging.start(inputs.fetch)
+        staging.start(inputs.context.fetch)
     return staging
 
 
 def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
-    board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, attempt.world)
-    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, attempt.ranks.world)
+    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics)
 
 
 def _evaluate(
@@ -161,14 +168,14 @@ def _evaluate(
     heldout = inputs.heldout
     if heldout is None:
         return
-    path = RunFolder(inputs.config.run.dir).evaluation(folder, num_steps)
+    path = inputs.context.folder.evaluation(folder, num_steps)
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    if not again and inputs.attempt.group.any(engine.world.is_first and path.is_file()):
+    if not again and any_rank(engine.ranks, engine.ranks.world.is_first and path.is_file()):
         return
     tell = partial(inputs.attempt.position.enter, "evaluate", num_steps)
     evaluators = [TokenEvaluator(engine, heldout, tell, layout_of(inputs.config.train.packing))]
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
-    if engine.world.is_first:
+    if engine.ranks.world.is_first:
         write_json(path, evaluation.as_json())
 
 

@@ -46,14 +46,14 @@ class StepExchange:
 
     def __call__(self, micro_batches: Sequence[Batch], wished: Wished) -> Told:
         """Tell what this rank has fed in the step. `wished` counts on the first rank; the others pass an empty one."""
-        world = self._engine.world
+        world = self._engine.ranks.world
         fed = [pack for batch in micro_batches for pack in batch.fed]
         pace = [0] * world.size
         pace[world.rank] = round(self._clock.take() * _PICOSECONDS)
         lengths = [batch.cu_seqlens.diff().long() for batch in micro_batches if batch.example_ids]
         squares = sum(int(of_batch.square().sum()) for of_batch in lengths)
         own = [*wished, squares, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
-        stop, save, regroup, squares, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
+        stop, save, regroup, squares, *rest = self._engine.ranks.sum(torch.tensor(own, dtype=torch.int64)).tolist()
         paces, slots = rest[: world.size], rest[world.size :]
         seconds_per_token = tuple(picoseconds / _PICOSECONDS for picoseconds in paces)
         return Told(Wished(bool(stop), bool(save), bool(regroup)), seconds_per_token, squares, tuple(slots))

@@ -6,23 +6,17 @@ from datetime import timedelta
 
 from sft.attempt_record import End, Why, read_end, write_end
 from sft.checkpoint.store import CheckpointError
-from sft.config import SftConfig
-from sft.data.staging import fetch_packs
-from sft.engine.start import start_engine
 from sft.errors import TrainingError, UserError
+from sft.ranks.agreement import raise_together
 from sft.run_folder import AttemptFolder, RunFolder
-from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import Attempt
 from sft.training.curriculum import run_curriculum
 from sft.training.failures import pause_seconds, read_history, record_failure, why_to_give_up
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
-from sft.training.staging import Fetch
-from sft.training.wishes import Wishes
-from sft.training.workload import Workload
-from sft.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +34,18 @@ class Limits:
     hang_timeout_seconds: float
 
 
-def run_watched(
-    config: SftConfig,
-    world: World,
-    workload: Workload,
-    attempt: Attempt,
-    wishes: Wishes,
-    limits: Limits,
-    fetch: Fetch = fetch_packs,
-) -> Why:
+def run_watched(context: RunContext, limits: Limits) -> Why:
     """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
 
     Raises:
         Exception: what another start may heal, or what only this rank knows of; it is on record.
     """
+    attempt, world = context.attempt, context.attempt.ranks.world
     watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
     try:
-        _learn_from_the_past(config, world, attempt, limits)
+        _learn_from_the_past(context, limits)
         watch.start()
-        finished = run_curriculum(config, world, workload, attempt, wishes, start_engine, fetch)
+        finished = run_curriculum(context)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: Why = "wrong input" if isinstance(error, UserError) else "failed"
@@ -72,7 +59,7 @@ def run_watched(
         raise
     except BaseException as error:
         is_of_storage = isinstance(error, OSError | CheckpointError)
-        why_not = why_unusable(RunFolder(config.run.dir)) if is_of_storage else None
+        why_not = why_unusable(context.folder) if is_of_storage else None
         if why_not is None:
             record_failure(attempt, error)
             raise
@@ -108,11 +95,11 @@ def unended_attempt(run: RunFolder, first_attempt: int) -> AttemptFolder | None:
     return folder if number >= first_attempt and read_end(folder) is None else None
 
 
-def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
+def _learn_from_the_past(context: RunContext, limits: Limits) -> None:
     """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
-    run = RunFolder(config.run.dir)
+    attempt, run = context.attempt, context.folder
     wrong_input, reason = None, None
-    if world.is_first and attempt.number > limits.first_attempt:
+    if attempt.ranks.world.is_first and attempt.number > limits.first_attempt:
         before = run.attempt(attempt.number - 1)
         ended = read_end(before)
         if ended is None:
@@ -126,5 +113,5 @@ def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limi
             wrong_input = ended.message
         elif ended.why == "failed":
             reason = ended.message
-    raise_on_all_ranks(wrong_input)
-    raise_on_all_ranks(reason, TrainingError)
+    raise_together(attempt.ranks, wrong_input)
+    raise_together(attempt.ranks, reason, TrainingError)

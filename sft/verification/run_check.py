@@ -109,7 +109,7 @@ def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings
             name, content = inputs["store"], inputs["data"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # said when its files are checked
-        # The name is the fingerprint of what the store is made from (see `sft.data.preparation.locate_store`).
+        # The name is the fingerprint of what the store is made from (see `sft.data.store_recipe`).
         if fingerprint(content) != name:
             findings.add(Kind.FILES, f"{folder.packs}: the data that it names is not that of the store {name}")
         stores[folder.packs] = store_path(config.data.cache_dir, name)

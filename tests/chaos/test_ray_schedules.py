@@ -36,7 +36,7 @@ PROCESSES = {
     "controller": "ray::TrainController",
     "raylet": "raylet",
     "control store": "gcs_server",
-    "process that speaks to Ray": "launcher.trainer",
+    "process that speaks to Ray": "launcher.cluster.trainer",
 }
 """victim: what its command line holds. Beside them a helper: any other actor of Ray Train."""
 SURVIVED = "helper"

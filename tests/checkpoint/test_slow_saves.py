@@ -65,7 +65,7 @@ class Watched:
     def __init__(self, rank: Rank, folder: AttemptFolder, on_end: Callable[[], None]) -> None:
         self.position = Position()
         self.ended_after: float | None = None
-        rank.group = type(rank.group)(rank.world, rank.all_reduce_max, self.position.progress)
+        rank.progress = self.position.progress
         folder.rank(rank.world.rank).write_text(json.dumps({"pid": 1, "node": f"n{rank.world.rank}"}))
         started = time.monotonic()
 

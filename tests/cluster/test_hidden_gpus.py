@@ -6,7 +6,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from launcher.hidden_gpus import runtime_env
+from launcher.cluster.hidden_gpus import runtime_env
 from sft.job_config import ClusterConfig
 
 

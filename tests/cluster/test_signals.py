@@ -10,7 +10,7 @@ PREPARES = """
 import os, signal
 from pathlib import Path
 import ray
-from launcher.cluster import ray_session
+from launcher.cluster.connection import ray_session
 from launcher.interruption import InterruptedByWish, ended_on_wish
 
 def end(pid):

@@ -13,8 +13,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launcher.staging import fetch_as_task
+from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.staging import StagingOrder, StagingReport
@@ -25,6 +26,7 @@ from sft.world import World
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import ROOT, SFT, environment, wait_until
 from tests.data.planned import Planned, nodes_of, publish_planned
+from tests.webhook import webhook
 
 
 class Machine(NamedTuple):
@@ -55,7 +57,8 @@ def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]
     ray.shutdown()
 
 
-def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
+@pytest.mark.long
+def test_each_node_has_the_packs_of_its_worker_on_its_disk_and_who_follows_is_told_of_all_while_it_trains(
     machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
 ) -> None:
     config = write_config("staged")
@@ -64,8 +67,10 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     command = [*SFT, "train", str(config), "data.staging=node_local"]
     command += ["cluster.cpus_per_worker=2", "cluster.preflight=false", "stages.broad.budget.steps=1"]
     command += ["checkpoint.every_steps=50", "evaluate.max_examples_per_task=1"]
-    variables = {**environment(), "RAY_ADDRESS": machines[0].address}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
+    command += ["logging.tensorboard=true", "alerts.url=$WEBHOOK"]
+    with webhook() as hook:
+        variables = {**environment(), "RAY_ADDRESS": machines[0].address, "WEBHOOK": hook.url}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert f"on the Ray cluster at {machines[0].address}" in done.stdout.replace("\n", " ")
     (store,) = filter(is_published, (config.parent / "cache/tokens").iterdir())
@@ -80,6 +85,17 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     assert said["num_staged"] + said["num_direct"] == len(planned.plan)
     assert said["num_staged"] > 0
     assert [list(path.iterdir()) for _, disk in machines[1] for path in disk.glob("sft-staging-*")] == [[], []]
+    assert [alert["text"] for alert in hook.alerts] == ["staged: finished"]
+    board = EventAccumulator(str(run.tensorboard / "words"))
+    board.Reload()
+    lines = [json.loads(line) for line in run.stage(1, "words").metrics.read_text().splitlines()]
+    # The first step of the second stage follows the last of the first.
+    assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [
+        (2 + line["step"], pytest.approx(line["loss"])) for line in lines
+    ]
+    evaluated = json.loads((run.evaluations / "1-words.json").read_text())
+    (heldout,) = board.Scalars("eval/loss")
+    assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(evaluated["loss"]))
 
 
 class Worker:

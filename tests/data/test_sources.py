@@ -19,7 +19,7 @@ from sft.config import SourceConfig
 from sft.data.reading import blocks
 from sft.data.reading.sources import content_hash, decode_block, read_blocks, read_records
 from sft.errors import UserError
-from sft.schema import Place, Record, Rejected
+from sft.schema import Record, RecordLocation, Rejected
 
 TEXT_ROWS = [
     {"question": "What is 6 × 7?", "context": "", "answer": "42", "kind": "1"},
@@ -176,7 +176,7 @@ def test_blocks_of_lines_are_the_file(tmp_path_factory, lines, end, line_end, nu
     numbered = enumerate(content.split(b"\n"), start=1)
     expected = {number: line for number, line in numbered if line.strip()}
     rows = [row for block in cut for row in decode_block(block)]
-    assert [row.where for row in rows] == [Place(str(path), number) for number in expected]
+    assert [row.where for row in rows] == [RecordLocation(str(path), number) for number in expected]
     assert [row.index + 1 for row in rows] == list(expected)
     too_long = [number for number, line in expected.items() if len(line) > 60]
     assert [row.where.number for row in rows if "at most 60 are read" in getattr(row, "reason", "")] == too_long
@@ -296,7 +296,7 @@ def test_rows_of_a_json_list_that_are_no_objects_are_rejected(tmp_path):
     path.write_text('[{"a": 1}, null, {"a": 2}]', encoding="utf-8")
     first, rejected, last = read(path)
     assert (first.fields, last.fields) == ({"a": 1}, {"a": 2})
-    place = Place(str(path), 2, is_line=False)
+    place = RecordLocation(str(path), 2, is_line=False)
     assert rejected == Rejected("here", 1, place, "the record is null, not an object with fields")
 
 

@@ -19,6 +19,7 @@ from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
 from sft.evaluation.scores import LOSS, Sums
 from sft.model.attention import attention_of
 from sft.model.loss import TokenMeasure
+from sft.ranks.ranks import OneRank, Ranks
 from sft.training.workload import prepare_workload
 from sft.world import World
 from tests.conftest import SmallRecords
@@ -30,13 +31,10 @@ class OneOf:
     """The engine of one rank among several; what it has is not added up."""
 
     engine: SingleProcessEngine
-    world: World
+    ranks: Ranks
 
     def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
         return self.engine.segment_sums(batch, measures)
-
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        return values
 
 
 def alone(model: Any, heldout: HeldoutSet) -> Sums:
@@ -72,7 +70,7 @@ def test_it_is_what_each_example_has_alone_for_any_number_of_ranks(
     assert 0.05 < num_hits / num_tokens < 0.95
     assert len(expected) > 1
     for size in (1, 3):
-        ranks = [OneOf(engine, World(rank, size)) for rank in range(size)]
+        ranks = [OneOf(engine, OneRank(World(rank, size))) for rank in range(size)]
         found = [TokenEvaluator(cast(Engine, rank), heldout).measure() for rank in ranks]
         assert {task for sums in found for task in sums} == expected.keys()
         for task, numbers in expected.items():

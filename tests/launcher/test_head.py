@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from launcher.cluster import ray_session
-from launcher.head import answers, answers_within
+from launcher.cluster.connection import ray_session
+from launcher.cluster.head import answers, answers_within
 from sft.errors import UserError
 
 

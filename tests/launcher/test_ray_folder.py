@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher import ray_folder
-from launcher.ray_folder import choose_ray_folder
+from launcher.cluster import ray_folder
+from launcher.cluster.ray_folder import choose_ray_folder
 from sft.errors import UserError
 
 

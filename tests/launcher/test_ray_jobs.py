@@ -19,8 +19,8 @@ import yaml
 from ray.job_submission import JobSubmissionClient
 
 from launcher.cli import main
-from launcher.ray_job_log import follow
-from launcher.shipped_package import read_package
+from launcher.submission.ray_job_log import follow
+from launcher.submission.shipped_package import read_package
 from sft.checkpoint.local_place import published_steps
 from sft.errors import UserError
 from sft.job_config import load_job

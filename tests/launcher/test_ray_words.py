@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 from ray.train import ControllerError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from launcher.ray_words import WorkerRecord, in_a_sentence
+from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from sft.atomic_files import write_json
 from sft.run_folder import RunFolder
 from sft.training.last_words import describe_end

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from launcher.cli import main
 from launcher.plan import JobPlan, plan_job
-from launcher.slurm import TEMPLATE, find_problems, limit_seconds, render_script
+from launcher.submission.slurm import TEMPLATE, find_problems, limit_seconds, render_script
 from sft.job_config import SlurmConfig, load_job
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock

@@ -9,9 +9,9 @@ import psutil
 import pytest
 import yaml
 
+from launcher.cluster.trainer_process import TrainerRequest
 from launcher.console import FitConsole
 from launcher.supervision import supervise
-from launcher.trainer_process import TrainerRequest
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.run_folder import RunFolder
@@ -43,7 +43,7 @@ def killer() -> Iterator[list[int]]:
     def kill() -> None:
         while not ended.wait(0.05):
             for child in psutil.Process().children():
-                if child.pid not in killed and "launcher.trainer" in child.cmdline():
+                if child.pid not in killed and "launcher.cluster.trainer" in child.cmdline():
                     killed.append(child.pid)
                     child.kill()
 

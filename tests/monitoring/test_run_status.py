@@ -101,6 +101,29 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         RunWatcher(RunFolder(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "config", ["", "a: 1", "a: [", "run: {name: a}\nstages: 3\ncheckpoint: {}", "run: 1", '"{"', "checkpoint: []"]
+)
+def test_a_config_that_is_none_of_a_run_is_said(run: RunFolder, config: str) -> None:
+    run.config.write_text(config)
+    with pytest.raises(UserError, match=str(run.config)):
+        RunWatcher(run)
+
+
+def test_a_config_of_another_version_is_read(run: RunFolder) -> None:
+    content = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({**content, "checkpoint": {"dir": None, "of_another_version": 1}}))
+    assert RunWatcher(run).read().state == "not started"
+
+
+def test_what_a_person_has_copied_beside_the_attempts_is_none(run: RunFolder) -> None:
+    begin(run, 1, "stopped")
+    for name in ("0001.bak", "0002-old", "12"):
+        (run.attempts / name).mkdir()
+    status = RunWatcher(run).read()
+    assert (status.state, status.attempt) == ("stopped", 1)
+
+
 def test_what_is_shown_is_text_and_no_markup(run: RunFolder) -> None:
     begin(run, 1, "failed", "no [dim]room[/]\nat \\[a]")
     begin(run, 2, "failed", "no [dim]room[/]\nat \\[a]")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import write_json
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
@@ -39,7 +40,9 @@ class Attempts:
         for rank, step, error in errors:
             position = Position(stage="broad")
             position.enter("train", step, (2 * step + rank,))
-            record_failure(Attempt(self.number, World(rank, ranks), folder, EventLog(folder, rank), position), error)
+            record_failure(
+                Attempt(self.number, OneRank(World(rank, ranks)), folder, EventLog(folder, rank), position), error
+            )
 
     def reason(self, max_failures: int) -> str | None:
         return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
@@ -130,7 +133,7 @@ def test_an_error_behind_the_end_of_the_group_is_not_the_programs(attempts: Atte
         folder = attempts.run.attempt(attempts.number)
         position = Position(stage="broad")
         position.enter("train", 7)
-        attempt = Attempt(attempts.number, World(1, 2), folder, EventLog(folder, 1), position)
+        attempt = Attempt(attempts.number, OneRank(World(1, 2)), folder, EventLog(folder, 1), position)
         attempt.release()
         record_failure(attempt, AssertionError("nothing is set"))
     assert attempts.reason(10) is None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import write_json
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.attempt import Attempt
@@ -27,7 +28,7 @@ class Ended:
     def attempt(self, rank: int) -> Attempt:
         position = Position(stage="broad")
         position.enter("train", 7)
-        return Attempt(1, World(rank), self.folder, EventLog(self.folder, rank), position)
+        return Attempt(1, OneRank(World(rank)), self.folder, EventLog(self.folder, rank), position)
 
     def failed(self, rank: int, error: Exception = LOST_PEER) -> None:
         record_failure(self.attempt(rank), error)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from sft.config import CheckpointConfig, SftConfig
-from sft.config_effects import Affects, completed
+from sft.config_effects import Affects, AffectsNothing, completed
 from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -116,7 +116,7 @@ def test_what_the_record_lacks_counts_by_what_was_done_then(content: dict[str, A
 
     class Later(Section):
         mode: Annotated[str, Affects("numbers", absent_at="slow")] = "fast"
-        kept: int = 3
+        kept: AffectsNothing[int] = 3
 
     assert completed(Later(), {"kept": 4}) == {"kept": 4, "mode": "slow"}
 

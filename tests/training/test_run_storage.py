@@ -15,8 +15,10 @@ from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_st
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.ledger import LedgerWriter, read_ledger
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, end_of_last_attempt, run_watched
 from sft.training.wishes import Wishes
@@ -34,7 +36,8 @@ STEP = 3
 
 def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | None], fault: str | None) -> int:
     """One attempt of a rank; the fault strikes the first one when it writes down a step."""
-    config, world = SftConfig.model_validate(content), World(rank, size, rank, local_size=size)
+    config = SftConfig.model_validate(content)
+    ranks = TorchRanks(World(rank, size, rank, local_size=size))
     run = RunFolder(config.run.dir)
     append = LedgerWriter.append
 
@@ -47,8 +50,10 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
 
     LedgerWriter.append = append_or_lose  # type: ignore[method-assign]
     try:
-        begun = begin_attempt(run, world)
-        end = run_watched(config, world, Workload.from_json(workload), begun, Wishes(run.stop_file), Limits(1, -1, 60))
+        begun = begin_attempt(run, ranks)
+        end = run_watched(
+            RunContext(config, Workload.from_json(workload), begun, Wishes(run.stop_file)), Limits(1, -1, 60)
+        )
     except TrainingError as error:
         os.write(2, f"in words: {error}\n".encode())
         return STOPPED_WITH_WORDS

@@ -43,5 +43,5 @@ def _describe(found: Overlap, store: TokenStore, holdout: HoldoutConfig, held_ou
         "num_held_out": int(np.count_nonzero(held_out)),
         "num_held_out_touched": int(np.count_nonzero(found.held_out)),
         "by_task": [{"training": t, "held_out": h, "num_training_touched": n} for (t, h), n in by_task],
-        "pairs": [{"training": str(store.place(t)), "held_out": str(store.place(h))} for t, h in found.pairs],
+        "pairs": [{"training": str(store.location(t)), "held_out": str(store.location(h))} for t, h in found.pairs],
     }

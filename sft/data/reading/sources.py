@@ -19,7 +19,7 @@ from sft.data.reading.json_files import cut_json, decode_lines
 from sft.data.reading.locations import SourceFile, find_files, is_on_hub
 from sft.data.reading.tables import cut_arrow, cut_hub, cut_parquet, decode_rows, load_hub
 from sft.errors import UserError
-from sft.schema import Place, Record, Rejected
+from sft.schema import Record, RecordLocation, Rejected
 from sft.url_secrets import without_secrets
 
 _READERS: dict[str, Callable[[SourceFile], Iterator[Piece]]] = {
@@ -116,7 +116,7 @@ def _number_blocks(source: SourceConfig, pieces: Iterator[tuple[str, Piece, floa
     for file, piece, done in pieces:
         # A block of blank lines would be a task for nothing; its lines count nevertheless.
         if not isinstance(piece.content, bytes) or (piece.content and not piece.content.isspace()):
-            where = Place(file, piece.first, piece.is_line)
+            where = RecordLocation(file, piece.first, piece.is_line)
             yield Block(source.name, number, index, where, piece.content, done)
             number += 1
         index += piece.num_places

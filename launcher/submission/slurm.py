@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher.plan import JobPlan, plan_job
-from launcher.submission import render_config
+from launcher.submission.portable_job import render_config
 from sft.atomic_files import now_on_file_system, write_text
 from sft.config_file import ConfigError
 from sft.config_rules import Problem

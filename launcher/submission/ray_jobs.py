@@ -20,9 +20,9 @@ import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
-from launcher.ray_job_log import follow
-from launcher.shipped_package import read_package
-from launcher.submission import ENVIRONMENT, train_command
+from launcher.submission.portable_job import ENVIRONMENT, train_command
+from launcher.submission.ray_job_log import follow
+from launcher.submission.shipped_package import read_package
 from sft.errors import UserError
 from sft.job_config import JobConfig
 

@@ -9,15 +9,15 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
-from launcher.head import answers
+from launcher.cluster.head import answers
 from launcher.interruption import STOP_SIGNALS
 from sft.config import SftConfig
 from sft.job_config import JobConfig
+from sft.own_process import own_environment, own_module
 from sft.run_folder import RunFolder
 from sft.training.workload import Workload
 
@@ -41,7 +41,7 @@ class TrainerRequest(NamedTuple):
 
 
 class Connected(NamedTuple):
-    """It has reached Ray, or started it; see `launcher.cluster.Session`."""
+    """It has reached Ray, or started it; see `launcher.cluster.connection.Session`."""
 
     where: str
     address: str
@@ -85,19 +85,16 @@ def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -
 @contextmanager
 def _started(run: RunFolder) -> Iterator[tuple["subprocess.Popen[bytes]", IO[str]]]:
     read, write = os.pipe()
-    # As safe from what lies in the working folder as the driver is: no folder is put before those that it has.
-    command = [sys.executable, "-P", "-m", "launcher.trainer", str(write)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with run.ray_log.open("ab") as log, os.fdopen(read, encoding="utf-8") as lines:
         # Until the process is ready for them; it is a session of its own, which a terminal's Ctrl-C does not reach.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             process = subprocess.Popen(
-                command,
+                own_module("launcher.cluster.trainer", str(write)),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=environment,
+                env=own_environment(),
                 pass_fds=(write,),
                 start_new_session=True,
             )

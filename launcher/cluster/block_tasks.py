@@ -13,12 +13,12 @@ from typing import Any
 
 import ray
 
-from launcher.cluster import ray_session
+from launcher.cluster.connection import ray_session
 from sft.config import DataConfig, ModelConfig
-from sft.data.preparation import BlockPreparer, PreparedBlock, spread_over_threads, whole_blocks
+from sft.data.block_preparer import BlockPreparer, PreparedBlock, prepare_in_threads, whole_blocks
 from sft.data.reading.blocks import Block
 from sft.errors import UserError
-from sft.schema import Place
+from sft.schema import RecordLocation
 
 _BLOCKS_PER_CPU = 2
 """Under way at a time: one that is worked on, and one that waits, so that no CPU does."""
@@ -32,7 +32,7 @@ _LEAST_BLOCKS, _LEAST_CPUS = 32, 4
 """On one machine with less to do, or less to do it with, threads are done before Ray's processes have started."""
 
 
-def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
+def prepare_on_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """Prepare the blocks on the cluster of `RAY_ADDRESS`; without one, on this machine's CPUs where there are many.
 
     Raises:
@@ -42,17 +42,17 @@ def spread_over_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Gen
     num_cpus = os.cpu_count() or 1
     first = list(islice(blocks, 1 if is_named else _LEAST_BLOCKS))
     if not first or (not is_named and (len(first) < _LEAST_BLOCKS or num_cpus < _LEAST_CPUS)):
-        yield from spread_over_threads(preparer, chain(first, blocks))
+        yield from prepare_in_threads(preparer, chain(first, blocks))
         return
     with ray_session(num_cpus, 0, _OBJECT_STORE_BYTES):
-        yield from _spread_over_ray(preparer, chain(first, blocks))
+        yield from _prepare_on_ray(preparer, chain(first, blocks))
 
 
-def _spread_over_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
+def _prepare_on_ray(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     prepare = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES, scheduling_strategy="SPREAD")(_prepare)
     shared = ray.put((preparer.data.model_dump_json(), preparer.model.model_dump_json()))
     num_cpus = int(ray.cluster_resources().get("CPU", 1))
-    under_way: deque[tuple[Place, Any]] = deque()
+    under_way: deque[tuple[RecordLocation, Any]] = deque()
 
     def add(num_blocks: int) -> None:
         under_way.extend((block.where, prepare.remote(shared, block)) for block in islice(blocks, num_blocks))

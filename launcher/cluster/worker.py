@@ -16,15 +16,17 @@ import ray.train
 import ray.train.torch
 import torch
 
-from launcher.outlook import Outlook
-from launcher.staging import fetch_as_task
-from launcher.torch_group import group_is_used_by
+from launcher.cluster.outlook import Outlook
+from launcher.cluster.staging import fetch_as_task
+from launcher.cluster.torch_group import group_is_used_by
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.printable import fit_to_print
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload
@@ -57,7 +59,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)
     try:
-        attempt = begin_attempt(run, world)
+        attempt = begin_attempt(run, TorchRanks(world))
     except TrainingError:
         return  # the driver sees for itself what is wrong with the run folder, in which nothing can be written
     except OSError:
@@ -71,7 +73,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
     try:
-        run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]), fetch_as_task)
+        run_watched(RunContext(config, workload, attempt, wishes, fetch_as_task), Limits(**settings["limits"]))
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
         sys.stderr.write(fit_to_print(traceback.format_exc()))

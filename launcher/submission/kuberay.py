@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from launcher.plan import JobPlan
-from launcher.submission import ENVIRONMENT, train_command
+from launcher.submission.portable_job import ENVIRONMENT, train_command
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
 from sft.errors import UserError

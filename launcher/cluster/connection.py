@@ -17,9 +17,9 @@ import ray._private.ray_constants
 import ray._private.worker
 
 import launcher
-from launcher.head import answers_within
+from launcher.cluster.head import answers_within
+from launcher.cluster.ray_folder import choose_ray_folder
 from launcher.plan import JobPlan
-from launcher.ray_folder import choose_ray_folder
 from sft.errors import UserError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2

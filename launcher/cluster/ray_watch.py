@@ -3,8 +3,8 @@
 import os
 import time
 
-from launcher.cluster import RECONNECT_VARIABLE, Session, lost_process
-from launcher.head import answers
+from launcher.cluster.connection import RECONNECT_VARIABLE, Session, lost_process
+from launcher.cluster.head import answers
 
 _RECONNECT_SECONDS = 60.0
 """Ray's own default of how long it waits for a silent head."""

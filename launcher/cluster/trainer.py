@@ -21,16 +21,16 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from launcher.cluster import Session, ray_cluster
-from launcher.hidden_gpus import runtime_env
+from launcher.cluster.connection import Session, ray_cluster
+from launcher.cluster.hidden_gpus import runtime_env
+from launcher.cluster.node_watch import forget_reservation, nodes_watched
+from launcher.cluster.ray_watch import RayWatch
+from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
+from launcher.cluster.torch_group import TorchGroupConfig
+from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
+from launcher.cluster.worker import train_worker
 from launcher.interruption import STOP_SIGNALS
-from launcher.node_watch import forget_reservation, nodes_watched
 from launcher.plan import plan_job
-from launcher.ray_watch import RayWatch
-from launcher.ray_words import WorkerRecord, in_a_sentence
-from launcher.torch_group import TorchGroupConfig
-from launcher.trainer_process import TrainerRequest, samples_are_missing
-from launcher.worker import train_worker
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
@@ -140,7 +140,8 @@ def _fit(request: TrainerRequest) -> None:
     trainer: Any = TorchTrainer(
         train_worker,
         train_loop_config={
-            "config": job.sft.model_dump(mode="json", by_alias=True),
+            # The driver alone posts alerts, and Ray may show to others what it passes on.
+            "config": job.sft.model_dump(mode="json", by_alias=True, exclude={"alerts"}),
             "workload": request.workload.as_json(),
             "num_threads": cluster.cpus_per_worker,
             "max_workers": cluster.max_workers,
