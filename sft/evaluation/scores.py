@@ -34,7 +34,10 @@ class Metric:
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 
 Sums = Mapping[str, Mapping[str, float]]
-"""Task → each metric added up over what it is a mean of, and each count, `num_examples` among them, by name."""
+"""Task → each metric added up over what it is a mean of, and each count, by name.
+
+`num_examples` is among the counts. Who measures on fewer of them counts those by a name of their own.
+"""
 
 
 class Evaluator(Protocol):
@@ -82,9 +85,10 @@ class Evaluation:
 
     def mean(self, metric: str, unseen: bool) -> float:
         """A metric over the tasks of one kind; NaN where there is none."""
-        over = self.metrics[metric].over if metric in self.metrics else ""
-        numbers = [task.numbers for task in self.tasks.values() if task.unseen == unseen and task.numbers.get(over)]
-        return sum(n[metric] * n[over] for n in numbers) / sum(n[over] for n in numbers) if numbers else math.nan
+        measured = [task.numbers for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers]
+        counts = [numbers[self.metrics[metric].over] for numbers in measured]
+        values = [numbers[metric] * count for numbers, count in zip(measured, counts, strict=True)]
+        return sum(values) / sum(counts) if sum(counts) else math.nan
 
     def values(self) -> dict[str, float]:
         """Every metric: `loss` of all tasks, `TASK/loss` of each."""

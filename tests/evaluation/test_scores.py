@@ -52,6 +52,8 @@ def test_evaluators_are_joined_and_every_metric_is_a_mean_over_what_it_was_measu
         "sums/exact_match": pytest.approx(math.nan, nan_ok=True),
     }
     assert (found.mean("loss", unseen=True), found.mean("loss", unseen=False)) == (1.0, 3.0)
+    assert found.mean("exact_match", unseen=False) == 0.25
+    assert math.isnan(found.mean("rouge", unseen=False))
     assert math.isnan(found.mean("exact_match", unseen=True))
 
 
