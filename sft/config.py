@@ -8,7 +8,7 @@ Nothing here touches the machine, and nothing imports torch or Ray: a laptop can
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import (
     Affects,
@@ -18,13 +18,12 @@ from sft.config_effects import (
     AffectsNothing,
     AffectsNumbers,
     AffectsPlan,
-    AffectsRate,
     AffectsSplit,
     AffectsStore,
 )
 from sft.config_logging import AlertsConfig, LoggingConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.config_section import BelowOne, Name, Section, Share
-from sft.optimizers import OPTIMIZERS, OptimizerName
 
 
 class RunConfig(Section):
@@ -83,15 +82,9 @@ Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("colum
 
 
 Format = Literal[
-    "auto",
-    "instruction",
-    "prompt_completion",
-    "messages",
-    "sharegpt",
-    "super_natural_instructions",
-    "seed_tasks",
+    "auto", "instruction", "prompt_completion", "messages", "sharegpt", "super_natural_instructions", "seed_tasks",
     "tokens",
-]
+]  # fmt: skip
 """Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
 messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
 token ids."""
@@ -127,6 +120,8 @@ class SourceConfig(Section):
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
     csv: AffectsStore[CsvConfig | None] = None
     """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
+    max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
+    """Only so many lines, rows or list items from its beginning are read. Default: all."""
     task: AffectsStore[Task | None] = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
@@ -225,7 +220,7 @@ class MixtureConfig(Section):
 
 
 class BudgetConfig(Section):
-    """When a stage ends: exactly one of the three."""
+    """When a stage ends: exactly one of the four."""
 
     epochs: AffectsBudget[PositiveFloat | None] = None
     """As many units as the stage's tasks hold (each at most `cap`), times this."""
@@ -233,36 +228,8 @@ class BudgetConfig(Section):
     """Optimizer updates."""
     supervised_tokens: AffectsBudget[PositiveInt | None] = None
     """Tokens in the loss."""
-
-
-def _own_setting(field: str) -> Any:
-    """What the named optimizer has by default; None for a setting that is not its own."""
-    return Field(default_factory=lambda given: OPTIMIZERS[given["name"]].settings.get(field))
-
-
-class OptimizerConfig(Section):
-    """How a stage's parameters are updated."""
-
-    name: AffectsNumbers[OptimizerName] = "adamw"
-    """AdamW, or Lion, which keeps 8 bytes of a parameter instead of 12. Lion wants an `lr` a third to a tenth of
-    AdamW's, and a `weight_decay` that is larger by as much."""
-    lr: AffectsRate[PositiveFloat]
-    """The peak learning rate."""
-    schedule: AffectsRate[Literal["cosine", "linear", "constant"]] = "cosine"
-    """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
-    warmup_ratio: AffectsRate[Share] = 0.03
-    """Part of the stage's steps in which the rate rises from zero."""
-    min_lr_ratio: AffectsRate[Share] = 0.0
-    """The last rate as a part of the peak."""
-    weight_decay: AffectsNumbers[NonNegativeFloat] = 0.0
-    """Decoupled decay; norms and biases are exempt."""
-    betas: AffectsNumbers[tuple[BelowOne, BelowOne]] = _own_setting("betas")
-    """Of AdamW, the decay of the running mean and of the running square; default: [0.9, 0.95]. Of Lion, how the last
-    gradient is weighed in an update and in the running mean; default: [0.9, 0.99]."""
-    eps: AffectsNumbers[PositiveFloat | None] = _own_setting("eps")
-    """Of AdamW: keeps the division finite. Default: 1e-8."""
-    max_grad_norm: AffectsNumbers[PositiveFloat] = 1.0
-    """Gradients with a larger norm are scaled down to it."""
+    tokens: Annotated[PositiveInt | None, Affects("budget", absent_at=None)] = None
+    """All tokens, prompts included, padding not."""
 
 
 class StageConfig(Section):
@@ -341,6 +308,8 @@ class CheckpointConfig(Section):
 
     every_steps: AffectsNothing[PositiveInt | None] = 200
     """A checkpoint after every so many steps. The end of a stage has one in any case."""
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     every_minutes: AffectsNothing[PositiveFloat | None] = None
     """And one when the last is older than this."""
     keep_last: AffectsNothing[Annotated[int, Field(ge=1)]] = 2
@@ -363,6 +332,8 @@ class EvaluateConfig(Section):
 
     every_steps: AffectsNothing[PositiveInt | None] = None
     """And after every so many steps."""
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
     max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
     """Held-out examples measured of each task."""
     sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0

@@ -5,6 +5,7 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from sft.config import SftConfig
 from sft.config_rules import RULES, Problem
 from sft.config_yaml import parse_yaml
 from sft.errors import UserError
+from sft.foreign.answers import answer, identify
+from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_path, remember_secrets, without_secrets
 
 _MISSING = "nothing"
 _MAX_DEPTH = 20
+_MISSPELT = 0.85
+"""So much alike, and a key is the other one, misspelt."""
 
 
 class ConfigError(UserError):
@@ -109,12 +114,16 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
     remember_secrets(content)
     if isinstance(alerts := content.get("alerts"), Mapping):
         remember_path(alerts.get("url"))
+    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
+    needed_here = [name for name, field in fields.items() if field.is_required()]
+    if not any(name in content for name in needed_here) and (systems := identify(content)):
+        whose = f"is written for {' or '.join(SYSTEMS[system] for system in systems)}, not for this program"
+        return [Problem("the whole of it", ", ".join(content), whose, "`sft convert FILE` makes a config of it")]
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
-    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
     for key in content:
         if key not in fields:
-            problems.append(_unknown_key([key], content[key], [*fields, *other_sections]))
+            problems.append(_unknown_key([key], content[key], [*fields, *other_sections], content))
     for name, field in fields.items():
         if name not in content:
             if field.is_required():
@@ -215,7 +224,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
     where = ".".join([path, *map(str, keys)])
     match detail["type"]:
         case "extra_forbidden":
-            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]))
+            beside = reduce(lambda node, key: node[key], keys[:-1], value)
+            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]), beside)
         case "missing" if isinstance(given, list):
             return Problem(where, given, f"item {detail['loc'][-1] + 1} is missing", "make the list longer")
         case "missing":
@@ -229,7 +239,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             return Problem(where, given, rule, "choose such a name")
         case "model_type":
             known = ", ".join(_keys_at(adapter, keys))
-            return Problem(where, given, "must be a mapping of fields", f"give it fields ({known}), or take it away")
+            rule = KEYS[where].note if isinstance(given, str) and where in KEYS else "must be a mapping of fields"
+            return Problem(where, given, rule, f"give it fields ({known}), or take it away")
         case "string_type" | "path_type" if not isinstance(given, dict | list):
             kind, way_out = _taken_for(given)
             return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
@@ -263,9 +274,13 @@ _WORDING = (
 )
 
 
-def _unknown_key(keys: Sequence[Any], value: Any, known: Sequence[str]) -> Problem:
+def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapping[str, Any]) -> Problem:
+    """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
     path = ".".join(map(str, keys))
-    close = difflib.get_close_matches(str(keys[-1]), known, n=1)
+    close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
+    if not close and (foreign := answer(keys, value, beside)):
+        return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)
+    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
     meant = ".".join([*map(str, keys[:-1]), close[0]])

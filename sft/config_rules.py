@@ -4,14 +4,18 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
+    BudgetConfig,
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
+    EvaluateConfig,
     FromConfig,
     ModelConfig,
     RunConfig,
@@ -58,9 +62,34 @@ def one_budget(stages: Stages) -> Iterator[Problem]:
         given = {k: v for k, v in stage.budget.model_dump().items() if v is not None}
         if len(given) != 1:
             yield Problem(
-                f"stages.{i}.budget", given or "nothing", "exactly one of epochs, steps, supervised_tokens is needed",
+                f"stages.{i}.budget",
+                given or "nothing",
+                f"exactly one of {', '.join(BudgetConfig.model_fields)} is needed",
                 "name one, such as {epochs: 1}",
-            )  # fmt: skip
+            )
+
+
+def one_warmup(stages: Stages) -> Iterator[Problem]:
+    """The warm-up is so many steps, or a part of them; it ends before the stage does, where that is known here."""
+    for i, stage in enumerate(stages):
+        ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
+        if steps is not None and ratio:
+            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "take one of the two away")
+        if steps is not None and stage.budget.steps is not None and steps >= stage.budget.steps:
+            rule = f"is all of the stage's {stage.budget.steps} steps: the rate never reaches its peak"
+            yield Problem(f"{path}.warmup_steps", steps, rule, "warm up for fewer", (f"stages.{i}.budget",))
+
+
+def epochs_are_those_of_the_budget(
+    stages: Stages, checkpoint: CheckpointConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """An epoch is what a budget counts in, so a stage of so many steps or tokens has none."""
+    other = [(i, stage.name) for i, stage in enumerate(stages) if stage.budget.epochs is None]
+    for section, every in (("checkpoint", checkpoint.every_epochs), ("evaluate", evaluate.every_epochs)):
+        if every is not None and other:
+            rule = f"counts epochs, and the budget of stage {other[0][1]} is not in epochs"
+            about = (f"stages.{other[0][0]}.budget",)
+            yield Problem(f"{section}.every_epochs", every, rule, f"give {section}.every_steps instead", about)
 
 
 def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
@@ -178,7 +207,28 @@ def paths_hold_no_variables(
 
     `data.staging_dir` alone is meant to differ from node to node.
     """
-    paths = {
+    for path, value in _paths(run, model, data, checkpoint).items():
+        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
+            rule = f"holds {found[0]}, which is not expanded here"
+            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
+            yield Problem(path, str(value), rule, way_out)
+
+
+def homes_are_known(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> Iterator[Problem]:
+    """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
+    for path, value in _paths(run, model, data, checkpoint).items():
+        first = str(value or "").partition("/")[0]
+        if first.startswith("~") and os.path.expanduser(first) == first:
+            rule = "begins with the home folder of a user, which is not known here"
+            yield Problem(path, str(value), rule, "set HOME, or write the path out")
+
+
+def _paths(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> dict[str, Path | str | None]:
+    return {
         "run.dir": run.dir,
         "model.path": model.path,
         "model.tokenizer": model.tokenizer,
@@ -187,11 +237,6 @@ def paths_hold_no_variables(
         "data.cache_dir": data.cache_dir,
         "checkpoint.dir": checkpoint.dir,
     }
-    for path, value in paths.items():
-        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
-            rule = f"holds {found[0]}, which is not expanded here"
-            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
-            yield Problem(path, str(value), rule, way_out)
 
 
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
@@ -235,6 +280,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
+    (one_warmup, ("stages",)),
+    (epochs_are_those_of_the_budget, ("stages", "checkpoint", "evaluate")),
     (rates_have_their_numbers, ("stages",)),
     (settings_are_of_the_optimizer, ("stages",)),
     (replay_is_of_earlier_stages, ("stages", "from")),
@@ -245,6 +292,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
     (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
+    (homes_are_known, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sft.config_effects import check_marks
@@ -34,3 +34,12 @@ class Section(BaseModel):
         if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
             raise PydanticCustomError("blank", "is empty")
         return value
+
+
+def given_instead(field: str, of: str, which_is: Any) -> Any:
+    """A validator for a section: where `field` is given, `of` is `which_is` by default."""
+
+    def fill(given: Any) -> Any:
+        return {of: which_is, **given} if isinstance(given, dict) and given.get(field) is not None else given
+
+    return model_validator(mode="before")(fill)

@@ -7,6 +7,7 @@ What is found is filled into the config. So the run stands for itself: its recor
 replay the other run's stages when that run is gone.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(Path(given["run"]).expanduser().absolute())
+    run = RunFolder(Path(os.path.expanduser(given["run"])).absolute())
     if not is_claimed(run) or not run.config.is_file():
         raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
     try:

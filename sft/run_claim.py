@@ -38,13 +38,15 @@ def check_run_folder(run: RunFolder) -> list[str]:
         raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
     if not is_claimed(run) and path.is_dir():
         _refuse_foreign(run)
+    _refuse_wrong_kinds(run)
     return _check_rights(run) if path.is_dir() else []
 
 
 def _refuse_foreign(run: RunFolder) -> None:
     path = run.path.resolve()
     there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
-    here, home = Path.cwd(), Path.home()
+    # A user of a container may have no home: then it stays `~`.
+    here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
             "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"
@@ -57,6 +59,20 @@ def _refuse_foreign(run: RunFolder) -> None:
             f"run.dir: {path} is not the folder of a run, and holds {', '.join(met[:_MOST_SHOWN])}{more}, which a run "
             "would overwrite. Give another folder, or move these away."
         )
+
+
+def _refuse_wrong_kinds(run: RunFolder) -> None:
+    """No run makes a folder where it has a file, nor a link to nothing."""
+    for path in run.entries():
+        wanted = "a folder" if path in run.folders() else "a file"
+        is_there, is_folder = path.exists(), path.is_dir()
+        if path.is_symlink() and not is_there:
+            found = "a link to nothing"
+        elif is_there and is_folder != (path in run.folders()):
+            found = "a folder" if is_folder else "a file"
+        else:
+            continue
+        raise UserError(f"run.dir: {path} is {found}, and a run has {wanted} of that name. Remove it.")
 
 
 def _is_lock(run: RunFolder, entry: Path) -> bool:

@@ -50,6 +50,7 @@ FULL: dict[str, Any] = {
                 "format": "instruction",
                 "columns": {"input": "context"},
                 "csv": {"delimiter": ";", "quote": "'"},
+                "max_records": 100,
                 "task": {"column": "category", "default": "other"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
@@ -105,9 +106,9 @@ FULL: dict[str, Any] = {
             "name": "narrow",
             "mixture": {"rates": "weights", "weights": {"code": 2, "chat": 1}, "replay": {"broad": 0.25}},
             "budget": {"steps": 10},
-            "optimizer": {"lr": 1e-5},
+            "optimizer": {"lr": 1e-5, "warmup_steps": 2},
         },
-        {"name": "last", "budget": {"supervised_tokens": 10_000}, "optimizer": {"lr": 1e-6}},
+        {"name": "last", "budget": {"supervised_tokens": 10_000, "tokens": None}, "optimizer": {"lr": 1e-6}},
     ],
     "train": {
         "pack_len_tokens": 1024,
@@ -127,6 +128,7 @@ FULL: dict[str, Any] = {
     },
     "checkpoint": {
         "every_steps": 5,
+        "every_epochs": None,
         "every_minutes": 10.0,
         "keep_last": 3,
         "keep_every_steps": 50,
@@ -135,7 +137,7 @@ FULL: dict[str, Any] = {
         "dir": "s3://bucket/run",
         "async": False,
     },
-    "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
+    "evaluate": {"every_steps": 5, "every_epochs": None, "max_examples_per_task": 10, "sample_answers": 2},
     "logging": {
         "tensorboard": False,
         "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
@@ -214,7 +216,7 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
-PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path)
+PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path and path[0] != "~")
 SHARES = st.floats(0, 1)
 RATES = st.one_of(
     st.just({"rates": "natural"}),
@@ -227,6 +229,7 @@ BUDGETS = st.one_of(
     st.fixed_dictionaries({"epochs": st.floats(0.01, 100)}),
     st.fixed_dictionaries({"steps": st.integers(1, 10**9)}),
     st.fixed_dictionaries({"supervised_tokens": st.integers(1, 10**12)}),
+    st.fixed_dictionaries({"tokens": st.integers(1, 10**12)}),
 )
 STAGES = st.fixed_dictionaries(
     {
@@ -263,6 +266,15 @@ CONFIGS = st.fixed_dictionaries(
 def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
     assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_warm_up_steps_take_the_place_of_the_ratio() -> None:
+    stages = build_config(FULL).stages
+    assert [(s.optimizer.warmup_ratio, s.optimizer.warmup_steps) for s in stages] == [
+        (0.1, None),
+        (0.0, 2),
+        (0.03, None),
+    ]
 
 
 # ---------------------------------------------------------------- misspelt keys
@@ -303,7 +315,7 @@ def all_keys() -> set[Any]:
     [
         ("trian.micro_packs=1", "trian", "train"),
         ("train.micro_pack=1", "train.micro_pack", "micro_packs"),
-        ("stages.1.optimizer.warmup=0.1", "stages.1.optimizer.warmup", "warmup_ratio"),
+        ("stages.1.optimizer.warmup_rato=0.1", "stages.1.optimizer.warmup_rato", "warmup_ratio"),
         ("data.sources.second.colums={}", "data.sources.1.colums", "columns"),
         ("data.sources.first.task.colum=x", "data.sources.0.task.colum", "column"),
         ("data.holdout.shares=0.1", "data.holdout.shares", "share"),
@@ -410,7 +422,7 @@ data:
   max_len_tokens: 4096
 stages:
   - {name: broad, mixture: {replay: {later: 0.5}}, budget: {}, optimizer: {lr: 1.0e-4}}
-  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup: 0.1}}
+  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup_rato: 0.1}}
 train: {packs_per_step: 0, pack_len_tokens: 1024}
 checkpont: {keep_last: 1}
 """
@@ -427,7 +439,7 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "model.dtype": "did you mean `bfloat16`?",
         "data.sources.0.task.colum": "did you mean `column`?",
         "data.sources.1.format": "did you mean `messages`?",
-        "stages.1.optimizer.warmup": "did you mean `warmup_ratio`?",
+        "stages.1.optimizer.warmup_rato": "did you mean `warmup_ratio`?",
         "train.packs_per_step": "correct the value",
         "stages.1.name": "give it a name of its own",
         "stages.0.budget": "name one, such as {epochs: 1}",
@@ -541,10 +553,26 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
         (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
     ],
+    "homes_are_known": [
+        (["run.dir=~nobody-of-here/run"], ["run.dir"], "set HOME"),
+        (
+            ["model.path=~nobody-of-here", "from=", "checkpoint.dir=~nobody-of-here/x"],
+            ["model.path", "checkpoint.dir"],
+            "set",
+        ),
+    ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
     "extra_settings_change_no_number": [
         (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
+    ],
+    "one_warmup": [
+        (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "take one of the two away"),
+        (["stages.1.optimizer.warmup_steps=10"], ["stages.1.optimizer.warmup_steps"], "warm up for fewer"),
+    ],
+    "epochs_are_those_of_the_budget": [
+        (["checkpoint.every_epochs=0.5"], ["checkpoint.every_epochs"], "give checkpoint.every_steps instead"),
+        (["evaluate.every_epochs=1"], ["evaluate.every_epochs"], "give evaluate.every_steps instead"),
     ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
 }

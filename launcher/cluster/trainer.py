@@ -54,6 +54,10 @@ class LostError(Exception):
     """Ray, or what it runs beside the workers, is gone; in words."""
 
 
+class AnswersError(Exception):
+    """The sample answers cannot be written, and another try would not change that; in words."""
+
+
 Tell = Callable[[Mapping[str, str | None]], None]
 """Sends a message to the driver; `is` says which: connected, or one of `trainer_process.Kind`."""
 
@@ -80,6 +84,8 @@ def _work(session: Session, request: TrainerRequest) -> dict[str, str | None]:
             _watched(session, request, _answer_samples)
     except LostError as error:
         return {"is": "lost", "text": str(error)}
+    except AnswersError as error:
+        return {"is": "gave up", "text": str(error)}
     except ray.train.WorkerGroupError:
         run = RunFolder(request.job.sft.run.dir)
         return {"is": "gave up", "text": describe_end(run.attempt(run.latest_attempt()))}
@@ -190,6 +196,11 @@ def _answer_samples(request: TrainerRequest) -> None:
     path, device = run.sample_answers.absolute(), "cuda" if gpus else "cpu"
     try:
         ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
+    except ray.exceptions.RayTaskError as error:
+        raise AnswersError(
+            f"{describe_error(error.cause).rstrip('.')}. A worker loads a whole model for them. Without them "
+            "(evaluate.sample_answers=0) the same command ends well."
+        ) from error
     except ray.exceptions.RayError as error:
         raise LostError(f"the sample answers were not written: {in_a_sentence(error)}") from error
 

@@ -5,7 +5,8 @@ imported: by then the rank's device is known.
 import os
 from collections.abc import Callable, Mapping
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.engine.engine import Engine
 from sft.ranks.ranks import Ranks
 

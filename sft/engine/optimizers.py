@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from sft.config import OptimizerConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.engine.lion import Lion
 from sft.optimizers import OPTIMIZERS, OptimizerName
 

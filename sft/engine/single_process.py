@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
     NonFiniteError,

@@ -18,7 +18,8 @@ from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
     NonFiniteError,

@@ -10,7 +10,6 @@ once, as the model that exists now was trained:
     steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,8 +192,6 @@ def _read_published(path: Path) -> Any:
         return read_json(path)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is not JSON, so the file is damaged: {error}") from None
 
 
 def _mapping(content: Any) -> Mapping[str, Any]:

@@ -141,8 +141,12 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
     if failures is not None:
         stages = tuple(
-            stage._replace(intervals=compare_intervals(failures, config.checkpoint, stage.step_seconds, stage.seconds))
-            for stage in stages
+            stage._replace(
+                intervals=compare_intervals(
+                    failures, config.checkpoint, stage.step_seconds, stage.seconds, given.budget.epochs
+                )
+            )
+            for stage, given in zip(stages, config.stages, strict=True)
         )
     model = Model(shape.family, shape.num_parameters, shape.parts)
     return Forecast(model, stages, workers, storage, failures, tuple(findings))

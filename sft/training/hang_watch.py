@@ -9,7 +9,6 @@ suspended, by Slurm or a person, goes on where it was.
 """
 
 import faulthandler
-import json
 import os
 import sys
 import threading
@@ -127,7 +126,7 @@ class HangWatch:
     def _read_reports(self) -> dict[int, dict[str, Any]]:
         reports = {}
         for rank, path in self._folder.hang_reports().items():
-            with suppress(OSError, json.JSONDecodeError):
+            with suppress(OSError, ValueError):
                 reports[rank] = read_json(path)
         return reports
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sft.cadence import Cadence
 from sft.checkpoint.store import CheckpointStore
-from sft.config import CheckpointConfig
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
@@ -30,21 +30,22 @@ The result is None where there was no update.
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a stage's loop. `evaluate` is called after each `evaluate_every_steps`, by all ranks, unless the run
-    is to stop: then it is made up on resume."""
+    """The parts of a stage's loop. `evaluate` is called where one is due, by all ranks, unless the run is to stop: then
+    it is made up on resume."""
 
     engine: Engine
     loader: StepLoader
     schedule: StageSchedule
     skip: SkipRule
     checkpoints: CheckpointStore
-    checkpoint: CheckpointConfig
+    saves: Cadence
+    save_every_minutes: float | None
     checkpoint_manifest: dict[str, Any]
     exchange: StepExchange
     record: Record
     wishes: Wishes
     evaluate: Callable[[int], None]
-    evaluate_every_steps: int | None
+    evaluations: Cadence
     position: Position
 
     def run(self, first_step: int) -> bool:
@@ -70,7 +71,7 @@ class Loop:
                 # Whoever asked does not wait for an evaluation. One that is due is made up on resume.
                 self._finish_saving(num_done)
                 return False
-            if is_multiple(num_done, self.evaluate_every_steps) and not is_last:
+            if self.evaluations.is_due(num_done) and not is_last:
                 self.evaluate(num_done)
             if regroup and not is_last:
                 self._finish_saving(num_done)
@@ -107,13 +108,8 @@ class Loop:
         """What all ranks shall do after this step; the first rank decides."""
         if not self.engine.ranks.world.is_first:
             return Wished()
-        minutes = self.checkpoint.every_minutes
-        save = is_multiple(num_done, self.checkpoint.every_steps)
+        minutes = self.save_every_minutes
+        save = self.saves.is_due(num_done)
         save = save or (minutes is not None and time.monotonic() - saved_at > 60 * minutes)
         save = self.wishes.to_save() or save
         return Wished(self.wishes.to_stop(), save, save and self.wishes.to_grow())
-
-
-def is_multiple(num_done: int, every: int | None) -> bool:
-    """Whether after so many steps something is due that comes after every so many."""
-    return every is not None and num_done > 0 and num_done % every == 0

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel
 
-from sft.atomic_files import write_json, write_text
+from sft.atomic_files import DamagedError, write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import Affects, Effect, affects, completed
+from sft.config_file import read_yaml
 from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
 from sft.run_claim import check_run_folder
@@ -67,10 +68,17 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
         UserError: data, model, seed, or a stage that has trained differ; the message shows how.
     """
     run = RunFolder(config.run.dir)
-    if not run.config.is_file() or not run.has_trained():
+    if not run.has_trained():
         return None
-    recorded = completed(config, hide_secrets(yaml.safe_load(run.config.read_text(encoding="utf-8"))))
-    changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    if not run.config.is_file():
+        raise DamagedError(run.config, "it is gone, and says what the run has trained with")
+    try:
+        recorded = completed(config, hide_secrets(read_yaml(run.config)))
+        changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    except UserError:  # which is a ValueError, too
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(run.config, f"it is no config of a run ({type(error).__name__}: {error})") from error
     if config.from_ and recorded["from"] and config.from_.manifest_sha256 == recorded["from"].get("manifest_sha256"):
         # The same model, which lies elsewhere: its stage was extended since, or its run has moved.
         changed = [difference for difference in changed if difference.path != "model.path"]
@@ -164,4 +172,10 @@ def _compare(value: Any, before: Any, now: Any, where: str, mark: Affects | None
         for i, parts in enumerate(zip(value, before, now, strict=True)):
             yield from _compare(*parts, f"{where}.{i}", mark)
     elif before != now:
-        yield Difference(where, before, now, mark.first if mark else "store")
+        yield Difference(where, _names(before), _names(now), mark.first if mark else "store")
+
+
+def _names(value: Any) -> Any:
+    """Of a list of sections that have names, these: the sections as a whole would be shown without what differs."""
+    is_named = isinstance(value, list) and all(isinstance(item, Mapping) and "name" in item for item in value)
+    return [item["name"] for item in value] if is_named else value

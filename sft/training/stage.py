@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sft.atomic_files import write_json
+from sft.cadence import Cadence
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
@@ -33,7 +34,7 @@ from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
-from sft.training.loop import Loop, is_multiple
+from sft.training.loop import Loop
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.run_context import RunContext
@@ -105,7 +106,8 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, None)
-    if is_multiple(first_step, config.evaluate.every_steps) and first_step < steps.num_steps:
+    evaluations = Cadence.of(config.evaluate, steps.num_steps, inputs.plan.epochs)
+    if evaluations.is_due(first_step) and first_step < steps.num_steps:
         # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
         _evaluate(engine, inputs, folder, first_step)
     checkpoints = open_store(place, config.checkpoint, attempt, ledger)
@@ -115,13 +117,14 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         schedule=schedule,
         skip=skip,
         checkpoints=checkpoints,
-        checkpoint=config.checkpoint,
+        saves=Cadence.of(config.checkpoint, steps.num_steps, inputs.plan.epochs),
+        save_every_minutes=config.checkpoint.every_minutes,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
         wishes=inputs.context.wishes,
         evaluate=partial(_evaluate, engine, inputs, folder, again=True),
-        evaluate_every_steps=config.evaluate.every_steps,
+        evaluations=evaluations,
         position=attempt.position,
     )
     with closing(checkpoints), closing(staging) if staging else nullcontext():

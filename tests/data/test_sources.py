@@ -158,6 +158,20 @@ def test_wherever_a_file_is_cut_its_records_places_and_indices_are_the_same(tmp_
     assert 0 <= shares[0] <= shares[-1] == 1
 
 
+@pytest.mark.parametrize("name", [name for name in WRITERS if name.count(".") == 1])
+@given(num_rows=st.integers(1, 30), most=st.integers(1, 40), num_bytes=st.integers(1, 600))
+def test_the_first_records_are_those_of_the_whole(tmp_path_factory, name, num_rows, most, num_bytes):
+    path = tmp_path_factory.mktemp("first") / name
+    WRITERS[name](path, [{"a": f"row {i}", "b": "x" * i, "Ä": "y"} for i in range(num_rows)])
+    whole, first = read(path), source_of(path).model_copy(update={"max_records": most})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", num_bytes)
+        cut = list(read_blocks(first))
+    assert [record for block in cut for record in decode_block(block)] == whole[:most]
+    assert cut[-1].done == 1
+    assert content_hash(first) == content_hash(source_of(path))
+
+
 @given(
     lines=st.lists(st.sampled_from([b'{"a": 1}', b"", b" ", b"{", b'{"b": "\xff"}', b'{"c": "' + b"x" * 90 + b'"}'])),
     end=st.sampled_from([b"", b"\n", b"\r\n", b"\n\n"]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sft.config import OptimizerConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.engine import lion
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.optimizers import MASTER, OPTIMIZERS, OptimizerName, state_bytes, state_kinds

@@ -213,3 +213,23 @@ def test_a_relative_place_of_checkpoints_is_made_absolute(
     for given, wanted in (("saved", str(tmp_path / "saved")), ("s3://bucket/x", "s3://bucket/x"), (None, None)):
         content["checkpoint"]["dir"] = given
         assert anchor_paths(SftConfig.model_validate(content)).checkpoint.dir == wanted
+
+
+@pytest.mark.parametrize("text", [None, "", "run: [", "a: 1", "run: {name: a}\nstages: 3", "stages: [1]", "3"])
+def test_a_record_that_is_gone_or_damaged_is_said_and_nothing_else_is_taken_for_it(
+    content: dict[str, Any], text: str | None
+) -> None:
+    config = SftConfig.model_validate(content)
+    path = RunFolder(config.run.dir).config
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(UserError, match=str(path)):
+        check_run(config)
+
+
+def test_of_a_source_that_is_added_the_names_are_shown(content: dict[str, Any]) -> None:
+    content["data"]["sources"].append({"name": "more", "path": "a/data"})
+    with pytest.raises(UserError, match=r"data\.sources: was \['words'\], now \['words', 'more'\]"):
+        check_run(SftConfig.model_validate(content))

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.config import OptimizerConfig, StageConfig
+from sft.config import StageConfig
 from sft.config_effects import completed, inputs_of
+from sft.config_optimizer import OptimizerConfig
 from sft.data.planning.budget import Drawn, Packed, budget_in_words
 from sft.data.planning.pack_plan import PackPlan, PlanPart
 from sft.errors import UserError
@@ -84,7 +85,7 @@ def kept_of(folder: StageFolder, stage: StageConfig, plan: PackPlan, recorded: M
     """
     whole = PlanPart(len(plan), plan.manifest["inputs"]["budget"], recorded["optimizer"])
     parts = tuple(
-        PlanPart(part.num_packs, completed(stage.budget, part.budget), schedule_of(stage.optimizer, part.schedule))
+        PlanPart(part.num_packs, part.budget, schedule_of(stage.optimizer, part.schedule))
         for part in plan.parts or (whole,)
     )
     if len(parts) > 1:
@@ -104,8 +105,8 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
     if num_added:
         return [*map(asdict, kept.parts), asdict(PlanPart(num_added, budget, schedule))]
     last = kept.parts[-1]
-    if last.budget != budget:
-        was, now = budget_in_words(last.budget), budget_in_words(budget)
+    was, now = budget_in_words(last.budget), budget_in_words(budget)
+    if was != now:
         raise UserError(
             f"stage {stage.name}: its budget was {was} and is now {now}, which is not more: {kept.drawn.num_steps:,} "
             "steps are planned, and some of them are trained. A stage that has trained may get more only. Set the "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sft.atomic_files import publish_folder, read_manifest, written_aside
+from sft.atomic_files import DamagedError, publish_folder, read_manifest, written_aside
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray, Pack
@@ -48,8 +48,16 @@ class PackPlan:
 
     @classmethod
     def open(cls, path: Path) -> "PackPlan":
-        """Map the arrays of the plan that is published at `path`."""
-        return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        """Map the arrays of the plan that is published at `path`.
+
+        Raises:
+            DamagedError: a file is missing or cut off.
+        """
+        manifest = read_manifest(path)
+        try:
+            return cls(path, manifest, *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        except (ValueError, EOFError, FileNotFoundError) as error:
+            raise DamagedError(path, str(error)) from error
 
     def __len__(self) -> int:
         """Number of packs."""
@@ -65,6 +73,14 @@ class PackPlan:
         """What a stage's plan was made from before any extension: its checkpoints know it by this."""
         inputs: dict[str, Any] = self.manifest["inputs"]
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
+
+    @property
+    def epochs(self) -> float | None:
+        """That a stage trains; None where its budget counts something else."""
+        asked: float | None = self.manifest["inputs"]["budget"]["epochs"]
+        if asked is None or not self.manifest["ends_early"]:
+            return asked
+        return asked * float(self.manifest["num_units"] / self.manifest["num_units_wanted"])
 
     def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
         """The steps of a stage's plan."""

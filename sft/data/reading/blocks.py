@@ -68,3 +68,5 @@ class Block:
     """Text is lines where the place is a line, else one JSON value."""
     done: float
     """The share of the source, from 0 to 1, that is read up to the end of this block."""
+    num_wanted: int | None = None
+    """Only so many of its lines or records are read; None: all."""
