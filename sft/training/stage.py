@@ -179,6 +179,7 @@ def _evaluate(
     evaluators = [TokenEvaluator(engine, heldout, tell, layout_of(inputs.config.train.packing))]
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
+        # From here on it is known: tables, the report and the sinks read this file.
         write_json(path, evaluation.as_json())
 
 
