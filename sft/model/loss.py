@@ -62,7 +62,7 @@ class NllHead(nn.Module):
         self.scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
     def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None, measure: TokenMeasure = token_nll) -> Tensor:
-        """The nll of each target: (S,) float32, or what `measure` gives. Of no target, too, it depends on every parameter.
+        """The nll of each target: (S,) float32, or what `measure` gives. Of none, too, it depends on every parameter.
 
         Without `targets_S`, it is the output layer in whose place it stands, for the model's own forward.
         """
