@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.console import build_console, fit_for_json, let_streams_take_any_text, say_error
+from launcher.verbs import convert, init
 from sft.config_arguments import add_config_arguments
 from sft.errors import UserError
 
@@ -231,6 +232,9 @@ def _inspect(options: argparse.Namespace) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sft", description="Instruction tuning, from data to model.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for module in (init, convert):
+        name = module.__name__.rpartition(".")[2]
+        module.add_arguments(_add_verb(verbs, name, module.run, module.SUMMARY))
     for name, verb, text in (
         ("plan", _plan, "what the job will ask for, need and cost; starts nothing, and needs neither torch nor a GPU"),
         ("prepare", _prepare, "tokenize and mix the data; done once, found again by its content"),
