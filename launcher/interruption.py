@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from launcher.exit_codes import STOPPED
 from sft.training.wishes import SIGNALS, ask_by_signal
 
 STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
 """They are the driver's: who runs it may send them to all of its processes."""
-
-STOPPED = 3
-"""The exit code of what was stopped by the file; of a signal it is what shells give to one who was killed by it."""
 
 _LOOK_SECONDS = 1.0
 
@@ -32,6 +30,7 @@ class InterruptedByWish(Exception):
     def __init__(self, number: int | None) -> None:
         super().__init__("STOP" if number is None else signal.Signals(number).name)
         self.number = number
+        # Of a signal it is what shells give to one who was killed by it.
         self.exit_code = STOPPED if number is None else 128 + number
 
 

@@ -1,7 +1,8 @@
 """How a job's examples will be laid before its model, or why it cannot be trained: said before a machine is held.
 
-The model is looked at in a process of its own, for `sft plan` does without torch. What was found is kept beside the
-token stores, by the model's config, the sizes and times of its files and the versions of what computes.
+The model is looked at in a process of its own: `sft plan` does without torch, and `sft train` without holding it for as
+long as it trains. What was found is kept beside the token stores, by the model's config, the sizes and times of its
+files and the versions of what computes.
 """
 
 import hashlib
@@ -24,34 +25,48 @@ _TIMEOUT_SECONDS = 120
 _COMPUTES = ("torch", "transformers")
 
 
-def find_layout(config: SftConfig) -> dict[str, Any]:
+def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     """`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
+
+    Args:
+        config: the job's.
+        is_whole: whether all of the model has to be here, but for weights on the Hub, as for a training. Else what is
+            here is looked at, and nothing is fetched.
 
     Raises:
         UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
     """
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+        "is_whole": is_whole,
+    }
     try:
         content, _folder = read_model_config(config.model.path)
     except ImpossibleSizesError:
         raise
     except UserError:
+        if is_whole:
+            return _refused_or(_ask(asked))
         # Said elsewhere: with the model's size, or where it is loaded.
         return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    asked = {
-        "model": config.model.model_dump(mode="json"),
-        "packing": config.train.packing,
-        "max_len_tokens": config.data.max_len_tokens,
-    }
     kept = _kept(config, [content, asked, versions, _files(config)])
     if (answer := _read(kept)) is None:
         answer = _ask(asked)
-        if answer.get("is_lasting", answer.get("layout") is not None) and kept.parents[1].is_dir():
+        # What was fetched in vain may be there another time.
+        may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
+        if may_keep and kept.parents[1].is_dir():
             with suppress(OSError):  # a plan needs no right to write, and no room
                 write_json(kept, answer)
+    return _refused_or(answer)
+
+
+def _refused_or(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer
@@ -85,12 +100,18 @@ def _files(config: SftConfig) -> list[Any]:
 
 def _ask(asked: dict[str, Any]) -> dict[str, Any]:
     command = own_module("sft.model.first_look")
-    # Nothing is downloaded to plan.
-    options: dict[str, Any] = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
+    options: dict[str, Any] = {"env": own_environment()}
+    if not asked["is_whole"]:
+        options = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
     try:
         run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, **options)
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        if asked["is_whole"]:
+            said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
+            raise UserError(
+                f"model: {asked['model']['path']} could not be looked at: {' '.join([str(error), *said])}"
+            ) from error
         # Nothing is known, and nothing is lost: the run tries it at its start.
         return _unknown(f"trying it failed: {error}")
     return answer

@@ -20,9 +20,9 @@ from sft.attempt_record import read_ranks
 from sft.errors import UserError
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
-from sft.training.failures import pause_after
+from sft.training.attempt_end import unended_attempt
 from sft.training.last_words import RAY
-from sft.training.watched_run import unended_attempt
+from sft.training.restarts import pause_after
 
 _COME_BACK_SECONDS = 60.0
 _LOOK_SECONDS = 3.0

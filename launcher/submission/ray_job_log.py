@@ -11,8 +11,7 @@ import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from launcher.console import fit_log, say_error
-
-SUCCEEDED, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
+from launcher.exit_codes import DONE, FAILED, STOPPED, WRONG_INPUT
 
 _SILENCE_SECONDS = 60.0
 """After that the connection is made anew: a machine that vanished says nothing either."""
@@ -77,7 +76,7 @@ class _Follower:
 
 def _exit_code(details: JobDetails) -> int:
     if details.status == JobStatus.SUCCEEDED:
-        return SUCCEEDED
+        return DONE
     if details.status == JobStatus.STOPPED:
         sys.stderr.write("Stopped on request. Submitted again, the job goes on.\n")
         return STOPPED

@@ -20,13 +20,12 @@ import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
+from launcher.exit_codes import DONE, INTERRUPTED
 from launcher.submission.portable_job import ENVIRONMENT, train_command
 from launcher.submission.ray_job_log import follow
 from launcher.submission.shipped_package import read_package
 from sft.errors import UserError
 from sft.job_config import JobConfig
-
-SUBMITTED, INTERRUPTED = 0, 130
 
 _CONFIG = "config.yaml"
 _RUN_DIR = "sft_run_dir"
@@ -97,7 +96,7 @@ def submit(request: Request, name: str, address: str | None, is_followed: bool) 
             f"  its state       sft status {shlex.quote(request.metadata[_RUN_DIR])}, where this folder is seen\n"
         )
         try:
-            return follow(client, job_id) if is_followed else SUBMITTED
+            return follow(client, job_id) if is_followed else DONE
         except KeyboardInterrupt:
             sys.stderr.write(f"\nNo longer followed. Job {job_id} goes on.\n")
             return INTERRUPTED

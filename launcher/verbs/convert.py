@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert, and say what could not be."""
     from launcher.console import build_console, say_error
+    from launcher.exit_codes import DONE
     from launcher.new_config import Questions, check_is_new, write_config
     from sft.config_file import read_yaml
     from sft.errors import UserError
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output:
         write_config(options.output, text)
         say_error(f"{options.output} is written. Read it, then: sft plan {options.output}")
-    return 0
+    return DONE
 
 
 def _mean_tokens(content: Mapping[str, Any]) -> float | None:

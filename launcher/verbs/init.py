@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask, look, recommend, write."""
     from launcher.console import build_console
+    from launcher.exit_codes import DONE
     from launcher.new_config import Questions, check_is_new, write_config
     from sft.errors import UserError
     from sft.first_config.commented import write_commented
@@ -84,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     ]
     write_config(path, write_commented(content, header))
     console.print(f"{path} is written. Read it, then: sft plan {path}", soft_wrap=True)
-    return 0
+    return DONE
 
 
 def _tokenizer(model: str, options: argparse.Namespace, console: Any) -> "ModelConfig | None":

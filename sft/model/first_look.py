@@ -1,8 +1,8 @@
 """All that can be said of a model before a machine is held for it: how examples are laid, what is noted, or why not.
 
 `python -m sft.model.first_look` says it of what is on this machine, in a process of its own, for programs without
-torch: it reads `{"model": …, "packing": …, "max_len_tokens": …}` and writes `{"layout": …, "reason": …, "notes": […]}`,
-or `{"error": …, "is_lasting": …}`, a line of JSON.
+torch: it reads `{"model": …, "packing": …, "max_len_tokens": …, "is_whole": …}` and writes `{"layout": …, "reason": …,
+"notes": […]}`, or `{"error": …, "is_lasting": …}`, a line of JSON.
 """
 
 import json
@@ -54,7 +54,7 @@ def _main() -> None:
     if local.exists():
         model = model.model_copy(update={"path": str(local)})
     try:
-        look = look_at(model, asked["packing"], asked["max_len_tokens"], is_whole=False)
+        look = look_at(model, asked["packing"], asked["max_len_tokens"], asked["is_whole"])
         answer: dict[str, Any] = look._asdict()
     except UserError as error:
         # A package can be installed.

@@ -37,10 +37,11 @@ from sft.run_lock import run_lock
 from sft.sinks.processes import sinks_fed
 from sft.sinks.table import check_sinks
 from sft.training.attempt import begin_attempt
+from sft.training.attempt_end import end_of_last_attempt
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
 from sft.training.run_record import anchor_paths
-from sft.training.watched_run import Limits, collective_timeout, end_of_last_attempt, run_watched
+from sft.training.watched_run import Limits, collective_timeout, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World

@@ -8,13 +8,13 @@ from sft.attempt_record import End, Why, read_end, write_end
 from sft.checkpoint.store import CheckpointError
 from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
-from sft.run_folder import AttemptFolder, RunFolder
 from sft.training.attempt import Attempt
 from sft.training.curriculum import run_curriculum
-from sft.training.failures import pause_seconds, read_history, record_failure, why_to_give_up
+from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
 from sft.training.loop import RegroupError
+from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 
@@ -80,19 +80,6 @@ def _end(attempt: Attempt, is_mine: bool, why: Why, message: str = "") -> Why:
     if is_mine and attempt.folder.path.is_dir():
         write_end(attempt.folder, End(why, message))
     return why
-
-
-def end_of_last_attempt(run: RunFolder) -> End:
-    """Why the last attempt ended; where that is not written down, what is wrong with the folder."""
-    folder = run.attempt(run.latest_attempt())
-    return read_end(folder) or End("failed", why_unusable(run) or describe_end(folder))
-
-
-def unended_attempt(run: RunFolder, first_attempt: int) -> AttemptFolder | None:
-    """The folder of the newest attempt, where it is `first_attempt` or later and has not said why it ended."""
-    number = run.latest_attempt()
-    folder = run.attempt(number)
-    return folder if number >= first_attempt and read_end(folder) is None else None
 
 
 def _learn_from_the_past(context: RunContext, limits: Limits) -> None:

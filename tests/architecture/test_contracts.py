@@ -21,6 +21,7 @@ def test_the_contracts_hold(root):
     [
         ("sft.config_file, launcher.plan", HEAVY),
         ("launcher.cli", (*HEAVY, "transformers", "datasets")),
+        ("launcher.driver", ("torch", "deepspeed", "transformers", "datasets")),
     ],
 )
 def test_importing_brings_in_nothing_heavy(root, modules, absent):

@@ -1,6 +1,8 @@
 """The command `sft`: one answer on stdout, or one message on stderr and exit code 2, never a traceback."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +10,15 @@ from typing import NamedTuple
 
 import pytest
 
+import launcher.verbs
 from launcher.cli import main
+from launcher.command_line import build_parser, parse
 from launcher.plan import plan_job
+from launcher.verbs import VERBS, find_verb
+from sft import __version__
 from sft.job_config import load_job
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = """
 run: {name: small, dir: runs/small}
@@ -164,7 +172,7 @@ def test_a_file_that_is_not_there_is_a_message(sft, tmp_path: Path) -> None:
     assert err == f"{tmp_path / 'none.yaml'}: the config cannot be read: No such file or directory\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("plan",), ("plane", "c.yaml"), ("plan", "c.yaml", "--jsom")])
+@pytest.mark.parametrize("arguments", [("plan",), ("plane", "c.yaml"), ("plan", "c.yaml", "--jsom")])
 def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tuple[str, ...]) -> None:
     code, out, err = sft(*arguments)
     assert (code, out) == (2, "")
@@ -179,6 +187,12 @@ def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tupl
         (("submit", "slurm"), "the following arguments are required: CONFIG\n"),
         (("train", "c.yaml", "--unitl=a"), "usage: sft train"),
         (("verify",), "the following arguments are required: RUN_DIR\n"),
+        (("plane",), "there is no verb 'plane'; did you mean plan? There are init, convert, plan, "),
+        (("submit", "slrm"), "there is no place 'slrm'; did you mean slurm? There are slurm, ray."),
+        (("train", "c.yaml", "--unitl=a"), "there is no option --unitl; did you mean --until?"),
+        (("train", "c.yaml", "--run.dir=a"), "--run.dir: a field is given without dashes, such as run.dir=a\n"),
+        (("train", "c.yaml", "--run.dir", "a"), "--run.dir: a field is given without dashes, such as run.dir=VALUE\n"),
+        (("status", "runs/a", "runs/b"), "'runs/b' is one argument too many"),
     ],
 )
 def test_what_is_missing_or_unknown_is_said_with_the_usage_of_the_verb(
@@ -187,13 +201,48 @@ def test_what_is_missing_or_unknown_is_said_with_the_usage_of_the_verb(
     assert said in sft(*arguments).err
 
 
-@pytest.mark.parametrize("verb", ["plan", "prepare", "inspect", "preflight", "train", "status", "report", "verify"])
-def test_every_verb_says_what_it_does_and_its_exit_codes(sft, verb: str) -> None:
-    code, out, err = sft(verb, "--help")
+def test_alone_the_command_lists_its_verbs_and_a_group_its_own(sft) -> None:
+    code, out, err = sft()
+    assert (code, out) == (2, "")
+    assert [verb for verb in VERBS if f"\n  {verb} " not in err] == []
+    assert sft("--help").out == err
+    code, _, err = sft("submit")
+    assert code == 2
+    assert "submit ray" in err
+    assert "submit slurm" in err
+    assert "verify" not in err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_says_what_it_does_its_exit_codes_and_examples_that_can_be_parsed(sft, verb: str) -> None:
+    code, out, err = sft(*verb.split(), "--help")
     assert (code, err) == (0, "")
     for words in (f"usage: sft {verb} [-h]", "Exit codes: 0 done, 1 failed, 2 wrong config or input"):
         assert words in out
     assert "--expect-source" not in out, "it is for programs"
+    examples = find_verb(verb).EXAMPLES.splitlines()
+    for example in examples:
+        before, called, words = re.split("[#|>]", example)[0].partition(f"sft {verb} ")
+        assert called, example
+        assert before in ("", "RAY_ADDRESS=HEAD_NODE:6379 ")
+        assert parse(build_parser(), [*verb.split(), *shlex.split(words)]).run is find_verb(verb).run
+        assert example in out
+
+
+def test_every_module_of_the_verbs_is_one() -> None:
+    modules = {path.stem for path in Path(launcher.verbs.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {find_verb(verb).__name__.rpartition(".")[2] for verb in VERBS} == modules
+
+
+def test_the_version_is_said(sft) -> None:
+    assert sft("--version") == Answer(0, f"sft {__version__}\n", "")
+
+
+@pytest.mark.parametrize("module", ["sft", "launcher", "launcher.cli"])
+def test_the_command_is_also_a_module(module: str) -> None:
+    command = [sys.executable, "-m", module, "--version"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, f"sft {__version__}\n", "")
 
 
 def test_overrides_of_one_call_are_none_of_the_next(sft, config: Path) -> None:
@@ -209,7 +258,27 @@ def test_planning_imports_neither_torch_nor_ray(config: Path) -> None:
         f"assert launcher.cli.main(['plan', {str(config)!r}]) == 0\n"
         f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)"
     )
-    root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, "")
     assert "broad" in run.stdout
+
+
+def test_training_says_its_first_word_before_anything_slow_is_imported(config: Path, tmp_path: Path) -> None:
+    heavy = ("torch", "ray", "deepspeed", "transformers", "datasets", "matplotlib")
+    code = f"""
+import os, sys, time
+from launcher.cli import main
+
+class FirstWord:
+    def write(self, text):
+        seconds, found = time.process_time(), [name for name in {heavy} if name in sys.modules]
+        os.write(1, f"{{text.strip()}}|{{found}}|{{seconds < 2}}".encode())
+        os._exit(0)
+
+    isatty = flush = lambda self: False
+
+sys.stdout = FirstWord()
+main(["train", {str(config)!r}, "run.dir={tmp_path}/run"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == (f"run small, in {tmp_path}/run|[]|True", "")

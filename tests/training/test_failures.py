@@ -9,15 +9,10 @@ from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
-from sft.training.failures import (
-    is_of_the_machine,
-    pause_seconds,
-    read_history,
-    record_failure,
-    why_to_give_up,
-)
+from sft.training.failures import is_of_the_machine, record_failure
 from sft.training.last_words import GONE
 from sft.training.position import Position
+from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from sft.world import World
 
 

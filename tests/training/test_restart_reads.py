@@ -6,8 +6,8 @@ import pytest
 
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
-from sft.training.failures import pause_seconds, read_history, why_to_give_up
 from sft.training.last_words import describe_end
+from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from tests.checkpoint.counting import Cost, counted
 
 RANKS = (4, 16, 64)

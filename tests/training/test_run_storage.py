@@ -18,9 +18,10 @@ from sft.ledger import LedgerWriter, read_ledger
 from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.attempt_end import end_of_last_attempt
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
-from sft.training.watched_run import Limits, end_of_last_attempt, run_watched
+from sft.training.watched_run import Limits, run_watched
 from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run

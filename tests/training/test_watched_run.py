@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sft.attempt_record import End, write_end
 from sft.run_folder import RunFolder
-from sft.training.watched_run import end_of_last_attempt, unended_attempt
+from sft.training.attempt_end import end_of_last_attempt, unended_attempt
 
 
 def test_only_an_attempt_of_this_start_that_has_not_said_why_it_ended_is_open(tmp_path: Path) -> None:

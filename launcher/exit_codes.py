@@ -1,0 +1,6 @@
+"""With what the command `sft` ends."""
+
+DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
+INTERRUPTED = 130
+
+IN_WORDS = "Exit codes: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."

@@ -1,0 +1,129 @@
+"""What `sft train` does once nothing speaks against it: prepares, has the workers train, and shows what came out."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from rich.console import Console
+from rich.text import Text
+
+from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from launcher.console import styled
+from launcher.exit_codes import DONE, FAILED, STOPPED
+from launcher.interruption import signals_ask_to_stop
+from launcher.plan import JobPlan, plan_job
+from launcher.preparation import prepare
+from launcher.progress import RunProgress, StageProgress
+from launcher.supervision import supervise
+from sft.attempt_record import End, write_end
+from sft.config import SftConfig
+from sft.errors import UserError
+from sft.evaluation.report import write_report
+from sft.evaluation.run_records import read_run
+from sft.evaluation.tables import heldout_table
+from sft.job_config import JobConfig
+from sft.printable import short_name, shortened
+from sft.run_folder import RunFolder
+from sft.sinks.processes import sinks_fed
+from sft.training.attempt_end import end_of_last_attempt, unended_attempt
+from sft.training.run_storage import why_unusable
+
+_MAX_REASON_CHARS = 4000
+_MAX_SAMPLE_CHARS = 600
+
+
+def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
+    """Prepare and train the stages that are not finished; returns the exit code.
+
+    Args:
+        job: the whole job.
+        names: the stages to train now, the first ones.
+        console: where it is shown.
+
+    Raises:
+        UserError: config or data cannot be used.
+    """
+    run = RunFolder(job.sft.run.dir)
+    workload, _store, plans = prepare(job.sft, console)
+    job = job._replace(sft=_first_stages(job.sft, len(names)))
+    is_finished = run.has_finished(names)  # only now: a stage that gets more budget is not
+    if is_finished and not samples_are_missing(job.sft, run, workload):
+        console.print("Every stage is finished; nothing is left to train.")
+        return _show_result(job, run, console)
+    stages = [
+        StageProgress(name, int(stage_plan.manifest["num_steps"]), run.stage(i, name).metrics)
+        for i, (name, stage_plan) in enumerate(zip(names, plans, strict=False))
+    ]
+    request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
+    with signals_ask_to_stop(run.stop_file):
+        with ExitStack() as shown:
+            if request.trains:
+                shown.enter_context(RunProgress(stages, run, console))
+                shown.enter_context(sinks_fed(job.sft, request.first_attempt))
+            outcome = supervise(request, _count(plan_job(job)), console)
+        exit_code = _say_end(outcome, request, run, console)
+    if exit_code != DONE:
+        if why_unusable(run) is None:
+            write_report(run)
+        return exit_code
+    return _show_result(job, run, console)
+
+
+def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
+    """The config of the run as far as it is trained now: the sample answers are those of its last model."""
+    if num_stages == len(config.stages):
+        return config
+    evaluate = config.evaluate.model_copy(update={"sample_answers": 0})
+    return config.model_copy(update={"stages": config.stages[:num_stages], "evaluate": evaluate})
+
+
+def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
+    if outcome.kind == "gave up":
+        if (folder := unended_attempt(run, request.first_attempt)) is not None:
+            write_end(folder, End("failed", outcome.text))  # for who looks at the run later
+        return _say_failed(why_unusable(run) or outcome.text, run, console)
+    if not request.trains:
+        return DONE
+    ended = end_of_last_attempt(run)
+    if ended.why == "wrong input":
+        raise UserError(ended.message)
+    if ended.why == "failed":
+        return _say_failed(ended.message, run, console)
+    if ended.why == "stopped":
+        run.stop_file.unlink(missing_ok=True)  # it is obeyed
+        console.print("Stopped on request, with a checkpoint. The same command goes on.")
+        return STOPPED
+    return DONE
+
+
+def _say_failed(why: str, run: RunFolder, console: Console) -> int:
+    console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
+    for what, path in (("The workers' logs", run.attempts), ("Ray's log", run.ray_log)):
+        if path.exists():
+            console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+    return FAILED
+
+
+def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
+    report = write_report(run)
+    records = read_run(run)
+    if records.evaluations:
+        console.print(heldout_table(records.evaluations))
+    # The shortest, for a console; the report shows them all.
+    for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
+        console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")
+        for title, text in (
+            ("prompt", sample.prompt),
+            ("reference", sample.reference),
+            ("before", sample.before),
+            ("after", sample.after),
+        ):
+            console.print(styled("[bold]{:>9}[/]  ", title), end="")
+            console.print(shortened(text, _MAX_SAMPLE_CHARS))
+    last = job.sft.stages[-1].name
+    console.print(f"model   {run.stage(len(job.sft.stages) - 1, last).model}", highlight=False, soft_wrap=True)
+    console.print(f"report  {report}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _count(plan: JobPlan) -> str:
+    return f"{plan.workers} workers ({plan.gpus} GPUs)" if plan.gpus else f"{plan.workers} CPU workers"

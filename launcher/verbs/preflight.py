@@ -1,0 +1,43 @@
+"""`sft preflight`: looks at the nodes of a job before it is started."""
+
+import argparse
+import json
+import sys
+
+from sft.config_arguments import add_config_arguments
+
+SUMMARY = "look at every node of the cluster and say all that is wrong; exit code 2 if so"
+EXAMPLES = """\
+RAY_ADDRESS=HEAD_NODE:6379 sft preflight my.yaml
+sft preflight my.yaml --json     # of this machine alone, where RAY_ADDRESS names no cluster"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its own and those of a config."""
+    add_config_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, and show what was seen."""
+    from launcher.console import build_console, fit_for_json, say_error
+    from launcher.exit_codes import DONE, WRONG_INPUT
+    from launcher.interruption import InterruptedByWish, ended_on_wish
+    from launcher.preflight.checks import check
+    from launcher.preflight.table import as_json, show
+    from sft.training.process import quiet_third_parties
+    from sft.training.run_record import anchor_paths
+
+    quiet_third_parties()
+    job = options.job
+    try:
+        with ended_on_wish(None):  # it leaves marks in folders, and takes them away
+            preflight = check(job._replace(sft=anchor_paths(job.sft)))
+    except InterruptedByWish as wish:
+        say_error(f"Ended by {wish}.")
+        return wish.exit_code
+    if options.json:
+        sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
+    else:
+        show(preflight, build_console())
+    return WRONG_INPUT if preflight.errors else DONE

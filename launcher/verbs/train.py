@@ -1,0 +1,40 @@
+"""`sft train`: prepares, trains every stage, and reports."""
+
+import argparse
+
+from sft.config_arguments import add_config_arguments
+
+SUMMARY = "prepare, train every stage, export and report; the same command resumes"
+EXAMPLES = """\
+sft train configs/quickstart.yaml
+sft train my.yaml cluster.workers=2 run.dir=runs/two     # with other settings
+sft train my.yaml --until broad                          # up to the end of the stage `broad`"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its own and those of a config."""
+    add_config_arguments(parser)
+    parser.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
+    # For `sft submit ray`. It is checked before the config is read, which may be one for another program.
+    parser.add_argument("--expect-source", metavar="HASH", type=_same_source, help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Say which run it is, and train."""
+    from launcher.console import build_console
+    from sft.training.process import quiet_third_parties
+    from sft.training.run_record import anchor_paths
+
+    quiet_third_parties()
+    job, console = options.job._replace(sft=anchor_paths(options.job.sft)), build_console()
+    console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
+    from launcher.driver import train
+
+    return train(job, console, options.until)
+
+
+def _same_source(expected: str) -> str:
+    from launcher.submission.portable_job import check_source
+
+    check_source(expected)
+    return expected

@@ -1,0 +1,23 @@
+"""`sft verify`: proves what a run has trained, and that its files are whole."""
+
+import argparse
+
+from launcher.run_argument import add_run_argument
+
+SUMMARY = "hashes all files again and proves that each pack was trained once; exit code 1 if not"
+EXAMPLES = "sft verify runs/quickstart"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run."""
+    add_run_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify, and show what was found."""
+    from launcher.console import build_console
+    from launcher.exit_codes import DONE, FAILED
+    from launcher.verification import verify
+    from sft.run_folder import RunFolder
+
+    return DONE if verify(RunFolder(options.run_dir), build_console()) else FAILED
