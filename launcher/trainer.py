@@ -37,6 +37,7 @@ from sft.errors import UserError
 from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
+from sft.run_lock import Held, read_holder
 from sft.training.failures import describe_error
 from sft.training.last_words import NODE, describe_end
 from sft.training.process import quiet_third_parties
@@ -52,6 +53,10 @@ _LOOK_SECONDS = 1.0
 
 class LostError(Exception):
     """Ray, or what it runs beside the workers, is gone; in words."""
+
+
+class TakenOverError(Exception):
+    """Another driver has the run now: the one that this process works for was suspended, and its lock lapsed."""
 
 
 class AnswersError(Exception):
@@ -72,6 +77,10 @@ def run_trainer(request: TrainerRequest, tell: Tell) -> None:
             if outcome["is"] == "lost":
                 # To take leave of a Ray that is gone may take minutes. What is left of it ends with this process.
                 os._exit(0)
+    except TakenOverError:
+        # The driver finds it out when it wakes, ends at once, and this process with it. Told something, it would first
+        # write into an attempt of the other's.
+        threading.Event().wait()
     except UserError as error:
         tell({"is": "wrong input", "text": str(error)})
 
@@ -99,9 +108,11 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
 
     Raises:
         LostError: it is not.
+        TakenOverError: see there.
     """
     _pass_signals_by()
     run = RunFolder(request.job.sft.run.dir)
+    driver = read_holder(run.lock)
     ended: Future[None] = Future()
 
     def do() -> None:
@@ -123,12 +134,23 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
         while not wait([ended], timeout=_LOOK_SECONDS).done:
             if text := watch.what_is_lost():
                 raise LostError(text)
+            if _is_taken_over(run, driver):
+                raise TakenOverError
         if ended.exception() is not None:
             # Ray says that an actor is gone before it is seen that its raylet is.
             time.sleep(_LOOK_SECONDS)
             if text := watch.what_is_lost(patience_seconds=0):
                 raise LostError(text) from ended.exception()
         ended.result()
+
+
+def _is_taken_over(run: RunFolder, driver: Held | None) -> bool:
+    """Whether another than the driver of this process holds the run's lock."""
+    try:
+        now = read_holder(run.lock)
+    except (OSError, UserError):
+        return False
+    return now is not None and driver is not None and now.who != driver.who
 
 
 def _fit(request: TrainerRequest) -> None:
