@@ -9,13 +9,14 @@ import json
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -55,10 +56,6 @@ class LostError(Exception):
     """Ray, or what it runs beside the workers, is gone; in words."""
 
 
-class TakenOverError(Exception):
-    """Another driver has the run now: the one that this process works for was suspended, and its lock lapsed."""
-
-
 class AnswersError(Exception):
     """The sample answers cannot be written, and another try would not change that; in words."""
 
@@ -77,10 +74,6 @@ def run_trainer(request: TrainerRequest, tell: Tell) -> None:
             if outcome["is"] == "lost":
                 # To take leave of a Ray that is gone may take minutes. What is left of it ends with this process.
                 os._exit(0)
-    except TakenOverError:
-        # The driver finds it out when it wakes, ends at once, and this process with it. Told something, it would first
-        # write into an attempt of the other's.
-        threading.Event().wait()
     except UserError as error:
         tell({"is": "wrong input", "text": str(error)})
 
@@ -108,7 +101,6 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
 
     Raises:
         LostError: it is not.
-        TakenOverError: see there.
     """
     _pass_signals_by()
     run = RunFolder(request.job.sft.run.dir)
@@ -135,7 +127,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
             if text := watch.what_is_lost():
                 raise LostError(text)
             if _is_taken_over(run, driver):
-                raise TakenOverError
+                _leave_to_another()
         if ended.exception() is not None:
             # Ray says that an actor is gone before it is seen that its raylet is.
             time.sleep(_LOOK_SECONDS)
@@ -145,12 +137,23 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
 
 
 def _is_taken_over(run: RunFolder, driver: Held | None) -> bool:
-    """Whether another than the driver of this process holds the run's lock."""
+    """Whether another than the driver of this process, which was suspended, holds the run's lock."""
     try:
         now = read_holder(run.lock)
     except (OSError, UserError):
         return False
     return now is not None and driver is not None and now.who != driver.who
+
+
+def _leave_to_another() -> NoReturn:
+    """End at once, and the ranks with this process.
+
+    The driver finds out by itself when it wakes, and ends. Told of a loss, it would first write that into the other's
+    attempt: so what it listens to stays open until then.
+    """
+    listens = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+    subprocess.Popen(listens, pass_fds=(int(sys.argv[1]),), start_new_session=True)
+    os._exit(0)
 
 
 def _fit(request: TrainerRequest) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import psutil
 import pytest
 
 from sft.run_folder import RunFolder
@@ -24,6 +25,8 @@ def test_the_ranks_of_a_driver_that_is_suspended_end_when_its_lock_is_anothers(w
             other = {**json.loads(run.lock.read_text()), "node": "another", "pid": 7, "nonce": "another"}
             run.lock.write_text(json.dumps(other))
             wait_until(lambda: not any(map(is_alive, ranks)), 60, "the ranks train on")
+            (trainer,) = psutil.Process(driver.pid).children()
+            wait_until(lambda: trainer.status() == psutil.STATUS_ZOMBIE, 60, "who speaks to Ray is there")
             assert run.latest_attempt() == 1
             os.kill(driver.pid, signal.SIGCONT)
             assert driver.wait(60) == 1
