@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sft.atomic_files import write_text
+from sft.errors import UserError
 from sft.evaluation import plots
 from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
@@ -59,9 +60,13 @@ def write_report(run: RunFolder) -> Path:
     """Write the page into the run folder.
 
     Raises:
-        UserError: there is no such run folder, or a published file in it is damaged.
+        UserError: there is no such run folder, a published file in it is damaged, or the page cannot be written.
     """
-    write_text(run.report, render_report(run))
+    page = render_report(run)
+    try:
+        write_text(run.report, page)
+    except OSError as error:
+        raise UserError(f"{run.report} cannot be written: {error.strerror}. `sft report` makes it later.") from error
     return run.report
 
 

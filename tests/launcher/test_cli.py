@@ -313,3 +313,10 @@ def test_a_home_that_is_not_known_is_said_with_the_path(sft, config: Path, overr
     assert code == 2
     assert "begins with the home folder of a user, which is not known here" in err
     assert override.partition("=")[0] in err
+
+
+@pytest.mark.parametrize("seconds", ["1e300", "1e9", "1e-9", ".inf"])
+def test_a_timeout_that_torch_cannot_take_or_that_always_strikes_is_refused(sft, config: Path, seconds: str) -> None:
+    code, _out, err = sft("plan", config, "--offline", f"cluster.hang_timeout_seconds={seconds}")
+    assert code == 2
+    assert "cluster.hang_timeout_seconds" in err
