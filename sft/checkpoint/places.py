@@ -79,7 +79,7 @@ class Place(Protocol):
         ...
 
     def quarantine(self, step: int) -> str:
-        """Rename a damaged checkpoint, so that it stays for a person and nobody takes it for a good one; where it is."""
+        """Rename a damaged checkpoint: it stays for a person, and nobody takes it for a good one; where it is."""
         ...
 
     def damaged(self) -> list[str]:
