@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
             options.job = load_job(options.config, options.overrides)
+            sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
         run: Callable[..., int] = options.run
         return run(options)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A command that works in a run folder: the folder is looked at and held, and signals and the file STOP are obeyed."""
+"""A command that works in a run folder: the folder is looked at and held, signals and, if it is meant, STOP obeyed."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,14 @@ from sft.run_lock import run_lock
 from sft.training.control_signals import remove_stale_stop
 
 
-def work_in(run: RunFolder, work: Callable[[], int], console: Console) -> int:
+def work_in(run: RunFolder, work: Callable[[], int], console: Console, is_training: bool) -> int:
     """Work until that has ended, or is asked to end; returns the exit code.
+
+    Args:
+        run: the folder.
+        work: returns the exit code.
+        console: where it is told.
+        is_training: whether the file STOP is meant for this; else it is left as it is.
 
     Raises:
         UserError: the folder is not a run's, cannot be written, or another job works in it.
@@ -23,8 +29,9 @@ def work_in(run: RunFolder, work: Callable[[], int], console: Console) -> int:
         console.print(note, highlight=False, markup=False)
     try:
         with run_lock(run.lock, end_at_once, console.print):
-            remove_stale_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_request(run.stop_file):
+            if is_training:
+                remove_stale_stop(run.stop_file, now_on_file_system(run.path), console.print)
+            with ended_on_request(run.stop_file if is_training else None):
                 return work()
     except EndRequested as request:
         if request.number is None:

@@ -96,6 +96,14 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
         yield
 
 
+def pass_signals_by() -> None:
+    """In a process that speaks to Ray: who has started it is asked to stop. Ray has handlers of its own, and would end
+    this process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
 @contextmanager
 def _taken_by(handler: Handler, numbers: Iterable[int]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number in numbers}

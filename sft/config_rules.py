@@ -265,9 +265,11 @@ def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
 
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
-    if model.dropout == "as_configured" and train.micro_packs > 1:
+    if model.dropout == "as_configured" and train.packs_per_micro_batch > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
-        yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+        yield Problem(
+            "train.packs_per_micro_batch", train.packs_per_micro_batch, rule, "set it to 1", ("model.dropout",)
+        )
 
 
 def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:

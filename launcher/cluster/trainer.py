@@ -8,7 +8,6 @@ one ends with the driver, and a Ray that it has started ends with it.
 import json
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -29,7 +28,7 @@ from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
 from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
 from launcher.cluster.worker import train_worker
-from launcher.interruption import STOP_SIGNALS
+from launcher.interruption import pass_signals_by
 from launcher.plan import plan_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -100,7 +99,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
     Raises:
         LostError: it is not.
     """
-    _pass_signals_by()
+    pass_signals_by()  # the driver says by a file that a stop is wished
     run = RunFolder(request.job.sft.run.dir)
     ended: Future[None] = Future()
 
@@ -205,13 +204,6 @@ def _answer_samples(request: TrainerRequest) -> None:
         raise LostError(f"the sample answers were not written: {in_a_sentence(error)}") from error
 
 
-def _pass_signals_by() -> None:
-    """The driver is asked to stop, and says so by a file. Ray has handlers of its own, and would end this process."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-
 def _end_with_the_driver() -> None:
     """It keeps the other end of standard input open for as long as it lives."""
     sys.stdin.buffer.read()
@@ -220,7 +212,7 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
-    _pass_signals_by()
+    pass_signals_by()  # the driver says by a file that a stop is wished
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()

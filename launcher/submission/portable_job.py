@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import launcher
 from launcher.preflight.node_facts import source_hash
 from sft.config import SftConfig
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
+from sft.config_yaml import write_yaml
 from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
 from sft.job_config import JobConfig
@@ -40,9 +39,9 @@ def render_config(job: JobConfig, origin: str) -> str:
     """
     problems = [*_relative_paths(job.sft), *_secrets(job.sft)]
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, job.lines)
     content = job.sft.model_dump(mode="json", by_alias=True) | {"cluster": job.cluster.model_dump(mode="json")}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return write_yaml(content)
 
 
 def train_command(job: JobConfig, config: str, is_shipped: bool) -> list[str]:

@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> int:
         prepare(config, console)
         return DONE
 
-    return work_in(RunFolder(config.run.dir), work, console)
+    return work_in(RunFolder(config.run.dir), work, console, is_training=False)

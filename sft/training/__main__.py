@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
         config = anchor_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
-            for note in notes:
+            for note in (*job.notes, *notes):
                 _say(note)
         return _run(config, world, job.cluster.hang_timeout_seconds)
     except (UserError, TrainingError) as error:

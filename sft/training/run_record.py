@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel
 
 from sft.atomic_files import DamagedError, write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import Affects, Effect, affects, completed
 from sft.config_file import read_yaml
+from sft.config_yaml import write_yaml
 from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
 from sft.run_claim import check_run_folder
@@ -73,7 +73,7 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
     if not run.config.is_file():
         raise DamagedError(run.config, "it is gone, and says what the run has trained with")
     try:
-        recorded = completed(config, hide_secrets(read_yaml(run.config)))
+        recorded = completed(config, hide_secrets(read_yaml(run.config).content))
         changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
     except UserError:  # which is a ValueError, too
         raise
@@ -124,7 +124,7 @@ def write_run_record(config: SftConfig) -> None:
     """Write the resolved config."""
     run = RunFolder(config.run.dir)
     shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
-    write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    write_text(run.config, write_yaml(shown))
 
 
 class Difference(NamedTuple):

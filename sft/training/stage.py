@@ -76,7 +76,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
     config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
-    steps = inputs.plan.steps(world.size, config.train.micro_packs)
+    steps = inputs.plan.steps(world.size, config.train.packs_per_micro_batch)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)

@@ -42,7 +42,7 @@ class StepExchange:
         """`steps` says how many packs a rank feeds at most."""
         self._engine = engine
         self._clock = LayerClock(engine.hf_model)
-        self._slots_per_rank = steps.micro_batches_per_step * steps.micro_packs
+        self._slots_per_rank = steps.micro_batches_per_step * steps.packs_per_micro_batch
 
     def __call__(self, micro_batches: Sequence[Batch], decision: StepDecision) -> StepSummary:
         """Tell what this rank has fed in the step. The first rank's `decision` counts; others pass an empty one."""

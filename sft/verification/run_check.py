@@ -63,7 +63,7 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     """
     if not run.config.is_file():
         raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
-    config = build_config(read_yaml(run.config), str(run.config))
+    config = build_config(read_yaml(run.config).content, str(run.config))
     findings = Findings()
     # All stages say how far they are before the hashing, which takes long, while a run under way goes on.
     stages = [_look(config, run.stage(i, stage.name), stage.name, findings) for i, stage in enumerate(config.stages)]

@@ -54,9 +54,9 @@ from sft.world import World
 Build = Callable[[SftConfig], Engine]
 
 
-def build_loader(settings: dict[str, Any], world: World, micro_packs: int = 1) -> StepLoader:
+def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 1) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
-    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, micro_packs)
+    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, packs_per_micro_batch)
     config = SftConfig.model_validate(settings["config"])
     seed = 5 if config.model.dropout == "as_configured" else None
     store, layout = TokenStore.open(Path(settings["store"])), layout_of(config.train.packing)
@@ -89,16 +89,16 @@ def gradients(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     The last one also keeps no activations.
     """
     results = []
-    for micro_packs in settings["micro_packs"]:
+    for packs_per_micro_batch in settings["packs_per_micro_batch"]:
         content = copy.deepcopy(settings["config"])
-        content["train"]["activation_checkpointing"] = micro_packs == settings["micro_packs"][-1]
+        content["train"]["activation_checkpointing"] = packs_per_micro_batch == settings["packs_per_micro_batch"][-1]
         config = SftConfig.model_validate(content)
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
-        loader = build_loader(settings, ranks.world, micro_packs)
+        loader = build_loader(settings, ranks.world, packs_per_micro_batch)
         [(loss, grad_norm)] = take_steps(engine, config, loader, 0, 1)
         # AdamW's first moment after one step is (1 - beta1) times the gradient.
         gradient = whole_state(engine, "exp_avg") / (1 - config.stages[0].optimizer.betas[0])
-        path = Path(settings["folder"]) / f"gradient-{ranks.world.size}-{micro_packs}.pt"
+        path = Path(settings["folder"]) / f"gradient-{ranks.world.size}-{packs_per_micro_batch}.pt"
         if ranks.world.is_first:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step

@@ -28,7 +28,7 @@ data: {sources: [{name: only, path: owner/data, format: messages}]}
 stages:
   - {name: broad, budget: {epochs: 2}, optimizer: {lr: 1.0e-5}}
   - {name: narrow, budget: {supervised_tokens: 1500000}, optimizer: {lr: 1.0e-5}, pack_len_tokens: 4096}
-train: {packs_per_step: 10, micro_packs: 2}
+train: {packs_per_step: 10, packs_per_micro_batch: 2}
 cluster: {workers: [2, 4], gpus_per_worker: 1, cpus_per_worker: 3}
 """
 
@@ -58,6 +58,15 @@ def sft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Answer(code, *capsys.readouterr())
 
     return run
+
+
+def test_a_former_name_of_a_field_is_read_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(CONFIG.replace("packs_per_micro_batch", "micro_packs"))
+    assert main(["plan", str(path), "--offline", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert f"{path}: train.micro_packs is called `packs_per_micro_batch` now" in printed.err
 
 
 def test_the_plan_is_printed(sft, config: Path) -> None:

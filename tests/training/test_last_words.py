@@ -96,6 +96,8 @@ def test_what_follows_from_a_dead_process_is_not_told_for_it(ended: Ended) -> No
 
 def test_a_lost_ray_explains_everything(ended: Ended) -> None:
     ended.failed(0)
+    ended.failed(2, ValueError("nothing was where Ray had been"))
+    ended.ray_says("its process was killed or has crashed", GONE, rank=1)
     EventLog(ended.folder, "driver").add("lost", "Ray's raylet on this machine was killed by signal 9", how=RAY)
     assert ended.why == "Ray's raylet on this machine was killed by signal 9"
 

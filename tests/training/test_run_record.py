@@ -41,7 +41,7 @@ def content(tmp_path: Path) -> dict[str, Any]:
     [
         ("train", "non_finite", "skip"),
         ("train", "max_skipped_steps", 3),
-        ("train", "micro_packs", 2),
+        ("train", "packs_per_micro_batch", 2),
         ("checkpoint", "every_steps", 7),
         ("checkpoint", "keep_stage_ends", False),
         ("checkpoint", "async", False),

@@ -82,9 +82,9 @@ class PackPlan:
             return asked
         return asked * float(self.manifest["num_units"] / self.manifest["num_units_wanted"])
 
-    def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+    def steps(self, world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        return steps_of(self.manifest, world_size, micro_packs)
+        return steps_of(self.manifest, world_size, packs_per_micro_batch)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -118,10 +118,12 @@ def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
     return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
 
 
-def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+def steps_of(manifest: Mapping[str, Any], world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
     """The steps of the plan of a stage with this manifest."""
     ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
-    return StepPlan(manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
+    return StepPlan(
+        manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, packs_per_micro_batch, tuple(ends)
+    )
 
 
 def publish_plan(
