@@ -101,7 +101,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
     Raises:
         LostError: it is not.
     """
-    pass_signals_by()  # the driver says by a file that a stop is wished
+    pass_signals_by()  # the driver asks for a stop by a file
     run = RunFolder(request.job.sft.run.dir)
     driver = read_holder(run.lock)
     ended: Future[None] = Future()
@@ -237,7 +237,7 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
-    pass_signals_by()  # the driver says by a file that a stop is wished
+    pass_signals_by()  # the driver asks for a stop by a file
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()

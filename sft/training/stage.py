@@ -39,7 +39,7 @@ from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
-from sft.training.stage_checkpoints import open_store, resume, start_from
+from sft.training.stage_checkpoints import open_saver, resume, start_from
 from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
@@ -110,7 +110,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     if evaluations.is_due(first_step) and first_step < steps.num_steps:
         # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
         _evaluate(engine, inputs, folder, first_step)
-    checkpoints = open_store(place, config.checkpoint, attempt, ledger)
+    checkpoints = open_saver(place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
         loader=loader,

@@ -21,7 +21,7 @@ from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
@@ -125,7 +125,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     loader = build_loader(settings, ranks.world)
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
-    checkpoints = CheckpointStore(
+    checkpoints = CheckpointSaver(
         LocalPlace(folder / "checkpoints"),
         ranks,
         attempt=1,
