@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_place import stage_location, stage_place
 from sft.config import CheckpointConfig, ModelConfig
@@ -31,7 +32,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(Path(given["run"]).expanduser().absolute())
+    run = RunFolder(local_path(given["run"]))
     if not is_claimed(run) or not run.config.is_file():
         raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
     try:

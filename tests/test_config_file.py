@@ -520,11 +520,13 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
         (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two characters"),
     ],
-    "paths_hold_no_variables": [
-        (["run.dir=$HOME/run"], ["run.dir"], 'the shell expands it: run.dir="$HOME/run"'),
-        (["model.path=${SCRATCH}/m", "model.tokenizer=$T", "from="], ["model.path", "model.tokenizer"], "write it out"),
-        (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
-        (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
+    "urls_hold_no_variables": [
+        (
+            ["data.sources.1.path=s3://$B/x.jsonl"],
+            ["data.sources.1.path"],
+            "where the shell expands it: data.sources.1",
+        ),
+        (["checkpoint.dir=s3://${B}/x"], ["checkpoint.dir"], "write it out"),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],

@@ -24,12 +24,12 @@ def run(options: argparse.Namespace) -> int:
     from launcher.exit_codes import DONE, WRONG_INPUT
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
+    from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
     job = options.job
-    preflight = check(job._replace(sft=anchor_paths(job.sft)))
+    preflight = check(job._replace(sft=absolute_paths(job.sft)))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:

@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
@@ -34,7 +35,6 @@ from sft.training.agreement import raise_on_all_ranks
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import read_end
 from sft.training.process import quiet_third_parties
-from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, run_watched
 from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_spread
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
         _refuse_shared_store()
         _refuse_too_many_ranks(world)
         job = load_job(options.config, options.overrides)
-        config = anchor_paths(job.sft)
+        config = absolute_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
             for note in notes:
