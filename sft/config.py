@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import Affects
-from sft.config_section import BelowOne, Name, Section, Share
+from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
 class RunConfig(Section):
@@ -53,7 +53,7 @@ class TaskColumn(Section):
 
     column: str
     """The column's name."""
-    default: Name | None = None
+    default: TaskName | None = None
     """The task of records where the column is missing, null or blank. Default: such a record is bad."""
 
 
@@ -66,7 +66,7 @@ def _task_kind(value: Any) -> str:
 
 
 # Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
-Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
+Task = Annotated[Annotated[TaskName, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
 
 
 Format = Literal[

@@ -331,9 +331,9 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        ("train.micro_packs=two", "train.micro_packs", "must be a valid integer", "correct"),
+        ("train.micro_packs=two", "train.micro_packs", "must be a valid integer", "write a whole number, such as 8"),
         ("train.micro_packs=0", "train.micro_packs", "must be greater than 0", "correct"),
-        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "correct"),
+        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
@@ -354,17 +354,17 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
         ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
-        ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "correct"),
+        ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "write a list, such as [one]"),
         ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
         ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be text", "in quotes"),
-        ("data.sources.0.task=a b", "data.sources.0.task", "letters, digits", "choose such a name"),
+        ('data.sources.0.task=" a"', "data.sources.0.task", "one line, without spaces around it", "choose such a name"),
         ("data.sources.0.columns.input=3", "data.sources.0.columns.input", "must be text", "in quotes"),
         ("stages.0.optimizer.betas=[0.9]", "stages.0.optimizer.betas", "item 2 is missing", "longer"),
         ("stages.0.optimizer.betas=[1, 1, 1]", "stages.0.optimizer.betas", "at most 2 items, not 3", "correct"),
         ("stages.1.mixture.weights.code=0", "stages.1.mixture.weights.code", "must be greater than 0", "correct"),
         ("train=", "train", "must be a mapping of fields", "packs_per_step"),
         ("stages.2=[]", "stages.2", "must be a mapping of fields", "budget"),
-        ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "correct"),
+        ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "write a mapping, such as {one: 1, two: 2}"),
         ("stages.2={name: last, budget: {steps: 1}}", "stages.2.optimizer", "is needed", "add `stages.2.optimizer`"),
     ],
 )
@@ -735,3 +735,11 @@ def test_any_text_is_a_mapping_or_a_user_error(text: str) -> None:
     except UserError:
         return
     assert changed["a"] == 1
+
+
+def test_the_name_of_a_task_may_have_spaces_wherever_it_is_given() -> None:
+    named = ["data.sources.0.task=word problems", "stages.1.mixture.weights.word problems=2"]
+    config = build_config(override(FULL, [*named, "data.holdout.tasks=[old jokes]"]))
+    assert config.data.sources[0].task == "word problems"
+    assert config.stages[1].mixture.weights["word problems"] == 2
+    assert config.data.holdout.tasks == ("old jokes",)
