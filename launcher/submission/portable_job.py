@@ -94,7 +94,8 @@ def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
 
 
 def _is_absolute(path: str) -> bool:
-    return "://" in path or path.startswith(("/", "~"))
+    """`~` and variables are those of the node on which `sft train` runs."""
+    return "://" in path or path.startswith(("/", "~", "$"))
 
 
 def _secrets(config: SftConfig) -> Iterator[Problem]:
