@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from launcher.cluster.block_tasks import prepare_on_cluster
+from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.console import styled
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
