@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from launcher.command_line import build_parser, parse
+from launcher.completion import complete
 from launcher.console import let_streams_take_any_text, say_error
 from launcher.exit_codes import INTERRUPTED, WRONG_INPUT
 from sft.errors import UserError
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see `launcher.exit_codes`)."""
     let_streams_take_any_text()
     try:
-        options = parse(build_parser(), arguments)
+        parser = build_parser()
+        complete(parser)
+        options = parse(parser, arguments)
         _check_working_folder()
         if "config" in options:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)

@@ -24,7 +24,7 @@ from sft.config_effects import (
 from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
-from sft.config_section import BelowOne, Name, Section, Share
+from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
 class RunConfig(Section):
@@ -66,7 +66,7 @@ class TaskColumn(Section):
 
     column: AffectsStore[str]
     """The column's name."""
-    default: AffectsStore[Name | None] = None
+    default: AffectsStore[TaskName | None] = None
     """The task of records where the column is missing, null or blank. Default: such a record is bad."""
 
 
@@ -79,7 +79,7 @@ def _task_kind(value: Any) -> str:
 
 
 # Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
-Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
+Task = Annotated[Annotated[TaskName, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
 
 
 Format = Literal[

@@ -15,6 +15,7 @@ from sft.config import SftConfig
 from sft.config_lines import NO_LINES, Lines, line_of
 from sft.config_names import current_keys, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
+from sft.config_section import TASK_NAME
 from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.foreign.answers import answer, identify
@@ -232,6 +233,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
         case "literal_error":
             allowed = str(detail["ctx"]["expected"]).replace("'", "")
             return Problem(where, given, f"must be {allowed}", _did_you_mean(given, allowed))
+        case "string_pattern_mismatch" if detail["ctx"]["pattern"] == TASK_NAME:
+            return Problem(where, given, "must be one line, without spaces around it", "choose such a name")
         case "string_pattern_mismatch":
             rule = "may hold letters, digits, dots, dashes and underscores only"
             return Problem(where, given, rule, "choose such a name")
@@ -248,7 +251,25 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             rule = str(detail["msg"])
             for pydantic_text, ours in _WORDING:
                 rule = rule.replace(pydantic_text, ours)
-            return Problem(where, given, rule[:1].lower() + rule[1:], "correct the value")
+            expected, _, what = detail["type"].partition("_")
+            form = _FORMS.get(expected) if what in _WRONG_FORM else None
+            if expected == "tuple" and not isinstance(given, dict | None):
+                form = f"a list, such as [{given}]"
+            way_out = f"write {form}" if form else "correct the value"
+            return Problem(where, given, rule[:1].lower() + rule[1:], way_out)
+
+
+_WRONG_FORM = {"type", "parsing", "from_float", "parsing_size"}
+_FORMS = {
+    "int": "a whole number, such as 8",
+    "float": "a number, such as 0.5 or 1.0e-5",
+    "bool": "true or false",
+    "tuple": "a list, such as [1, 2]",
+    "dict": "a mapping, such as {one: 1, two: 2}",
+    "string": 'a text, such as "one"',
+    "path": "a path, such as runs/one",
+}
+"""What pydantic calls a type → an example of it in YAML."""
 
 
 def _taken_for(given: Any) -> tuple[str, str]:

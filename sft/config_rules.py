@@ -200,18 +200,15 @@ def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
             yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "write two characters that differ")
 
 
-def paths_hold_no_variables(
-    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
-) -> Iterator[Problem]:
-    """A variable may be another one on each machine, so a config that names one would not say what was run.
-
-    `data.staging_dir` alone is meant to differ from node to node.
-    """
-    for path, value in _paths(run, model, data, checkpoint).items():
-        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
-            rule = f"holds {found[0]}, which is not expanded here"
+def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> Iterator[Problem]:
+    """Variables are expanded in local paths (see `sft.absolute_paths`)."""
+    urls = {f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)}
+    for path, value in {**urls, "checkpoint.dir": checkpoint.dir or ""}.items():
+        found = re.search(r"\$(\w+|\{[^}]*\})", value)
+        if found and "://" in value:
+            rule = f"holds {found[0]}, which is not expanded in a URL"
             way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
-            yield Problem(path, str(value), rule, way_out)
+            yield Problem(path, value, rule, way_out)
 
 
 def homes_are_known(
@@ -293,8 +290,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
-    (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
     (homes_are_known, ("run", "model", "data", "checkpoint")),
+    (urls_hold_no_variables, ("data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),

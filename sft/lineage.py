@@ -7,13 +7,13 @@ What is found is filled into the config. So the run stands for itself: its recor
 replay the other run's stages when that run is gone.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_place import stage_location, stage_place
 from sft.config import CheckpointConfig, ModelConfig, SftConfig
@@ -33,7 +33,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(Path(os.path.expanduser(given["run"])).absolute())
+    run = RunFolder(local_path(given["run"]))
     if not is_claimed(run) or not run.config.is_file():
         raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
     try:

@@ -360,14 +360,14 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        ("train.packs_per_micro_batch=two", "train.packs_per_micro_batch", "must be a valid integer", "correct"),
+        ("train.packs_per_micro_batch=two", "train.packs_per_micro_batch", "must be a valid integer", "such as 8"),
         ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be greater than 0", "correct"),
-        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "correct"),
+        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
         ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
-        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "correct"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "such as 0.5"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
@@ -385,17 +385,17 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
         ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
-        ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "correct"),
+        ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "write a list, such as [one]"),
         ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
         ("data.sources.0.task.column=3", "data.sources.0.task.column", "must be text", "in quotes"),
-        ("data.sources.0.task=a b", "data.sources.0.task", "letters, digits", "choose such a name"),
+        ('data.sources.0.task=" a"', "data.sources.0.task", "one line, without spaces around it", "choose such a name"),
         ("data.sources.0.columns.input=3", "data.sources.0.columns.input", "must be text", "in quotes"),
         ("stages.0.optimizer.betas=[0.9]", "stages.0.optimizer.betas", "item 2 is missing", "longer"),
         ("stages.0.optimizer.betas=[1, 1, 1]", "stages.0.optimizer.betas", "at most 2 items, not 3", "correct"),
         ("stages.1.mixture.weights.code=0", "stages.1.mixture.weights.code", "must be greater than 0", "correct"),
         ("train=", "train", "must be a mapping of fields", "packs_per_step"),
         ("stages.2=[]", "stages.2", "must be a mapping of fields", "budget"),
-        ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "correct"),
+        ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "write a mapping, such as {one: 1, two: 2}"),
         ("stages.2={name: last, budget: {steps: 1}}", "stages.2.optimizer", "is needed", "add `stages.2.optimizer`"),
     ],
 )
@@ -605,11 +605,13 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
         (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two characters"),
     ],
-    "paths_hold_no_variables": [
-        (["run.dir=$HOME/run"], ["run.dir"], 'the shell expands it: run.dir="$HOME/run"'),
-        (["model.path=${SCRATCH}/m", "model.tokenizer=$T", "from="], ["model.path", "model.tokenizer"], "write it out"),
-        (["data.sources.1.path=/a/$X.jsonl", "data.cache_dir=$C"], ["data.sources.1.path", "data.cache_dir"], "write"),
-        (["checkpoint.dir=s3://$B/x", "model.chat_template=$T"], ["model.chat_template", "checkpoint.dir"], "write"),
+    "urls_hold_no_variables": [
+        (
+            ["data.sources.1.path=s3://$B/x.jsonl"],
+            ["data.sources.1.path"],
+            "where the shell expands it: data.sources.1",
+        ),
+        (["checkpoint.dir=s3://${B}/x"], ["checkpoint.dir"], "write it out"),
     ],
     "homes_are_known": [
         (["run.dir=~nobody-of-here/run"], ["run.dir"], "set HOME"),
@@ -910,3 +912,11 @@ def test_any_text_is_a_mapping_or_a_user_error(text: str) -> None:
     except UserError:
         return
     assert changed["a"] == 1
+
+
+def test_the_name_of_a_task_may_have_spaces_wherever_it_is_given() -> None:
+    named = ["data.sources.0.task=word problems", "stages.1.mixture.weights.word problems=2"]
+    config = build_config(override(FULL, [*named, "data.holdout.tasks=[old jokes]"]))
+    assert config.data.sources[0].task == "word problems"
+    assert config.stages[1].mixture.weights["word problems"] == 2
+    assert config.data.holdout.tasks == ("old jokes",)

@@ -76,6 +76,8 @@ def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:
     yield "data.cache_dir", str(config.data.cache_dir)
     if config.checkpoint.dir is not None:
         yield "checkpoint.dir", config.checkpoint.dir
+    if config.logging.mlflow and config.logging.mlflow.folder is not None:
+        yield "logging.mlflow.tracking_uri", config.logging.mlflow.folder
 
 
 def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
@@ -92,13 +94,14 @@ def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
 
 
 def _is_absolute(path: str) -> bool:
-    return "://" in path or path.startswith(("/", "~"))
+    """`~` and variables are those of the node on which `sft train` runs."""
+    return "://" in path or path.startswith(("/", "~", "$"))
 
 
 def _secrets(config: SftConfig) -> Iterator[Problem]:
     for field, value in _texts(config.model_dump(mode="json", by_alias=True)):
         if (shown := without_secrets(value)) != value:
-            rule = "holds a password or a query (not shown), and others can read what is submitted"
+            rule = "holds a password, a query or a webhook (not shown), and others can read what is submitted"
             way_out = "leave it out; put the secret into the environment of the nodes"
             yield Problem(field, shown, rule, way_out)
 

@@ -25,14 +25,14 @@ def run(options: argparse.Namespace) -> int:
     from launcher.interruption import EndRequested, ended_on_request
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
+    from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
     job = options.job
     try:
         with ended_on_request(None):  # it leaves marks in folders, and takes them away
-            preflight = check(job._replace(sft=anchor_paths(job.sft)))
+            preflight = check(job._replace(sft=absolute_paths(job.sft)))
     except EndRequested as request:
         say_error(f"Ended by {request}.")
         return request.exit_code

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import torch
 
+from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
@@ -41,7 +42,6 @@ from sft.training.attempt_end import end_of_last_attempt
 from sft.training.control_signals import ControlSignals, remove_stale_stop
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
-from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, run_watched
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
         _refuse_shared_store()
         job = load_job(options.config, options.overrides)
         world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
-        config = anchor_paths(job.sft)
+        config = absolute_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
             for note in (*job.notes, *notes):

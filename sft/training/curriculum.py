@@ -100,7 +100,7 @@ def _fetch_weights(model_path: str, attempt: Attempt) -> None:
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
     """What this node does not see of what it needs, in words."""
     unseen = [str(path) for path in (workload.store, *workload.plans) if not is_published(path)]
-    # A local model is absolute here (see `anchor_paths`); anything else is of the Hub.
+    # A local model is absolute here (see `absolute_paths`); anything else is of the Hub.
     unseen += [path for path in (config.model.path,) if Path(path).is_absolute() and not Path(path).is_dir()]
     if not unseen:
         return None

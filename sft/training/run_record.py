@@ -4,11 +4,9 @@ What may change between two starts of a run is how it is run (machines, checkpoi
 which has trained, not what was computed.
 """
 
-import glob
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
@@ -26,31 +24,6 @@ from sft.url_secrets import hide_secrets
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 """What computes beside this program."""
-
-
-def anchor_paths(config: SftConfig) -> SftConfig:
-    """The config with its local paths absolute: workers run in folders of their own. Hub ids stay as they are."""
-
-    def anchored(path: str) -> str:
-        local = Path(path).expanduser()
-        is_pattern = glob.has_magic(path) and "://" not in path
-        return str(local.absolute()) if is_pattern or local.exists() else path
-
-    model, data = config.model, config.data
-    sources = tuple(s.model_copy(update={"path": anchored(s.path)}) for s in data.sources)
-    paths = {"path": anchored(model.path)}
-    paths |= {k: anchored(v) for k in ("tokenizer", "chat_template") if (v := getattr(model, k)) is not None}
-    checkpoint = config.checkpoint
-    if checkpoint.dir is not None and "://" not in checkpoint.dir:
-        checkpoint = checkpoint.model_copy(update={"dir": str(Path(checkpoint.dir).expanduser().absolute())})
-    return config.model_copy(
-        update={
-            "checkpoint": checkpoint,
-            "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
-            "model": model.model_copy(update=paths),
-            "data": data.model_copy(update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}),
-        }
-    )
 
 
 def check_run(config: SftConfig) -> Mapping[str, Any] | None:

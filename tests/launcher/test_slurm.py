@@ -140,10 +140,15 @@ def test_what_is_queued_stays_as_it_is_when_the_file_is_changed(
     capsys.readouterr()
 
 
-def test_a_secret_in_a_url_is_not_queued(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["submit", "slurm", str(config), "data.sources.only.path=https://me:canary@host/data.jsonl"]) == 2
+@pytest.mark.parametrize(
+    "secret", ["data.sources.only.path=https://me:canary@host/data.jsonl", "alerts.url=https://hooks.host/T0/canary"]
+)
+def test_a_secret_in_a_url_is_not_queued(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    assert main(["submit", "slurm", str(config), secret]) == 2
     message = capsys.readouterr().err
-    assert "holds a password or a query (not shown)" in message
+    assert "holds a password, a query or a webhook (not shown)" in message
     assert "canary" not in message
     assert list(tmp_path.iterdir()) == [config]
 
