@@ -226,7 +226,7 @@ def build_config(case: Case, folder: Path) -> SftConfig:
             "train": {
                 "pack_len_tokens": case.pack_len,
                 "packs_per_step": case.workers * case.micro * case.accumulation,
-                "micro_packs": case.micro,
+                "packs_per_micro_batch": case.micro,
                 "activation_checkpointing": case.checkpointing,
             },
             "deepspeed": {

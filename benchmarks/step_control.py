@@ -51,7 +51,7 @@ from sft.training.attempt import Attempt
 from sft.training.lr_schedule import LrSchedule, StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.process import quiet_third_parties
-from sft.training.step_exchange import StepExchange, Wished
+from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.step_recorder import StepRecorder
 from sft.world import World
 
@@ -165,12 +165,12 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         batches = loader.micro_batches(step)
         num_supervised, lr = loader.num_supervised_tokens(step), schedule(step)
         result = timed_together("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
-        told = timed_together("exchange", lambda b=batches: exchange(b, Wished()))
-        alone = torch.zeros(4 + world.size + len(told.slots), dtype=torch.int64)
+        summary = timed_together("exchange", lambda b=batches: exchange(b, StepDecision()))
+        alone = torch.zeros(4 + world.size + len(summary.slots), dtype=torch.int64)
         timed_together("all-reduce", lambda v=alone: ranks.sum(v))
         timed_together("agree", lambda: wait_for_all(ranks, lambda _: False, Progress()))
         if record is not None:
-            keep = (step, result, told, 1.0, 0.0)
+            keep = (step, result, summary, 1.0, 0.0)
             timed("record", lambda keep=keep: record(*keep))
     return {part: values[1:] for part, values in found.items()}
 

@@ -14,8 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
+from launcher.narrow_tables import fitted
 from sft.printable import fit_message, fit_to_print
 from sft.url_secrets import hide_secrets
 
@@ -41,7 +43,10 @@ class FitConsole(Console):
         return super().render_str(text if options.get("markup") else fit_to_print(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        """What is laid out; whatever came here another way is made fit too."""
+        """What is laid out; whatever came here another way is made fit too, and a wide table is made to fit."""
+        options = options or self.options
+        if isinstance(renderable, Table) and renderable.show_header:
+            renderable = fitted(renderable, self, options)
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else fit_to_print(text), style, control)
 

@@ -43,7 +43,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     for note in find_layout(job.sft, is_whole=True)["notes"]:
         console.print(note, highlight=False, markup=False)
     now = names[: names.index(until) + 1]
-    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console)
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console, is_training=True)
 
 
 def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console) -> int:

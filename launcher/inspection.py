@@ -8,7 +8,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from launcher.cluster.block_tasks import prepare_on_cluster
+from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.preparation import preparation_shown
 from sft.atomic_files import write_text
 from sft.config import SftConfig

@@ -19,7 +19,8 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
-from sft.evaluation.tables import heldout_table
+from sft.evaluation.scores import metrics_of
+from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
@@ -80,7 +81,8 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
             write_end(folder, End("failed", outcome.text))  # for who looks at the run later
-        return _say_failed(why_unusable(run) or outcome.text, run, console)
+        is_trained = run.has_finished(stage.name for stage in request.job.sft.stages)
+        return _say_failed(why_unusable(run) or outcome.text, run, console, is_trained)
     if not request.trains:
         return DONE
     ended = end_of_last_attempt(run)
@@ -95,8 +97,9 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     return DONE
 
 
-def _say_failed(why: str, run: RunFolder, console: Console) -> int:
-    console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
+def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = False) -> int:
+    what = "All is trained, but the sample answers are not written" if is_trained else "The training cannot go on"
+    console.print(styled("[red]{}:[/] {}", what, shortened(why, _MAX_REASON_CHARS)))
     for what, path in (("The workers' logs", run.attempts), ("Ray's log", run.ray_log)):
         if path.exists():
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
@@ -106,8 +109,8 @@ def _say_failed(why: str, run: RunFolder, console: Console) -> int:
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
     report = write_report(run)
     records = read_run(run)
-    if records.evaluations:
-        console.print(heldout_table(records.evaluations))
+    for metric in metrics_of(records.evaluations):
+        console.print(score_table(records.evaluations, metric))
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
         console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")

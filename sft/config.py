@@ -22,8 +22,9 @@ from sft.config_effects import (
     AffectsStore,
 )
 from sft.config_logging import AlertsConfig, LoggingConfig
+from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
-from sft.config_section import BelowOne, Name, Section, Share
+from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
 class RunConfig(Section):
@@ -65,7 +66,7 @@ class TaskColumn(Section):
 
     column: AffectsStore[str]
     """The column's name."""
-    default: AffectsStore[Name | None] = None
+    default: AffectsStore[TaskName | None] = None
     """The task of records where the column is missing, null or blank. Default: such a record is bad."""
 
 
@@ -78,7 +79,7 @@ def _task_kind(value: Any) -> str:
 
 
 # Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
-Task = Annotated[Annotated[Name, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
+Task = Annotated[Annotated[TaskName, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
 
 
 Format = Literal[
@@ -135,10 +136,10 @@ class HoldoutConfig(Section):
     """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
     sources: AffectsSplit[tuple[str, ...]] = ()
     """Sources never trained on, such as the test set of a benchmark."""
-    overlap: AffectsSplit[Literal["ignore", "report", "remove"]] = "report"
-    """Training examples that share a run of text with a held-out one are counted, or counted and not trained on."""
-    overlap_len_tokens: AffectsSplit[PositiveInt] = 13
-    """How long such a run is, in tokens, which are compared without their case and white space."""
+    decontaminate: AffectsSplit[Annotated[Literal["ignore", "report", "remove"], Was("overlap")]] = "report"
+    """Training examples that share an n-gram with a held-out one are counted, or counted and not trained on."""
+    ngram_tokens: AffectsSplit[Annotated[PositiveInt, Was("overlap_len_tokens")]] = 13
+    """The length of such an n-gram in tokens, which are compared without their case and white space."""
 
 
 class TaskTagConfig(Section):
@@ -273,7 +274,7 @@ class TrainConfig(Section):
     """Slots of a pack: examples are laid end to end up to this length."""
     packs_per_step: AffectsPlan[PositiveInt] = 32
     """Packs in one optimizer update over all workers; it never depends on how many there are."""
-    micro_packs: AffectsNothing[PositiveInt] = 1
+    packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
     """Packs in one forward and backward pass of a worker."""
     packing: AffectsNumbers[Literal["auto", "packed", "one_example"]] = "auto"
     """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with

@@ -13,6 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from sft.config_names import first_name, former_names
+
 Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "nothing"]
 
 
@@ -84,7 +86,7 @@ AffectsMeasured = Annotated[T, Affects("measured")]
 AffectsNothing = Annotated[T, Affects("nothing")]
 
 
-def is_section(field: FieldInfo) -> bool:
+def holds_sections(field: FieldInfo) -> bool:
     """Whether a field holds a section, or several, and nothing else. What it affects is said in there."""
     kinds = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not Ellipsis]
     return all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
@@ -103,7 +105,7 @@ def check_marks(section: type[BaseModel]) -> None:
     """
     for name, field in section.model_fields.items():
         num_marks = sum(isinstance(mark, Affects) for mark in field.metadata)
-        if num_marks != (0 if is_section(field) else 1):
+        if num_marks != (0 if holds_sections(field) else 1):
             raise TypeError(
                 f"{section.__name__}.{name} has {num_marks} marks. A field says once what it affects, such as "
                 "AffectsNothing[int] (see sft.config_effects); a field that is a section leaves that to its fields."
@@ -111,14 +113,17 @@ def check_marks(section: type[BaseModel]) -> None:
 
 
 def store_inputs(section: BaseModel) -> dict[str, Any]:
-    """All fields of a section, and of those in it, that change the token store, as plain values."""
+    """All fields of a section, and of those in it, that change the token store, as plain values.
+
+    They keep the names that they had at first, so that a store is found again after a field was renamed.
+    """
     plain = section.model_dump(mode="json")
     inputs = {}
     for name, field in type(section).model_fields.items():
         value, mark = getattr(section, name), affects(field)
         inner = _inner(value, plain[name])
         if mark.is_in_store(value, section) if mark else inner:
-            inputs[name] = inner
+            inputs[first_name(name, field)] = inner
     return inputs
 
 
@@ -137,7 +142,7 @@ def as_written(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any
 
     What cannot be told from the config alone stays as it was recorded: contents, and what was found in them.
     """
-    marks = {name: affects(field) for name, field in type(section).model_fields.items()}
+    marks = {first_name(name, field): affects(field) for name, field in type(section).model_fields.items()}
     told = {name for name, mark in marks.items() if mark and not mark.by_content and not mark.held_by_plan}
     kept = {name: value for name, value in recorded.items() if name not in told}
     return kept | {name: value for name, value in store_inputs(section).items() if name in told}
@@ -174,6 +179,9 @@ def completed(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]
     result = dict(recorded)
     for name, field in type(section).model_fields.items():
         key = field.alias or name
+        for former in former_names(field):
+            if former in result and key not in result:
+                result[key] = result.pop(former)
         if key in result:
             result[key] = _completed_inner(getattr(section, name), result[key])
         elif not field.is_required():

@@ -9,12 +9,14 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_lines import NO_LINES, Lines, line_of
+from sft.config_names import current_keys, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
-from sft.config_yaml import parse_yaml
+from sft.config_section import TASK_NAME
+from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.foreign.answers import answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
@@ -30,26 +32,35 @@ _MISSPELT = 0.85
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
-    def __init__(self, origin: str, problems: Sequence[Problem]) -> None:
-        """`origin` is the file, or whatever else the config came from."""
+    def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = NO_LINES) -> None:
+        """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = [f"{origin}: {count}"]
+        told = [f"{origin}: {count}"]
         for p in problems:
-            lines += [f"  {_short(p.path)}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
-        super().__init__("\n".join(lines))
+            line = line_of(p.path, lines)
+            where = f"line {line}: {_short(p.path)}" if line else _short(p.path)
+            told += [f"  {where}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+        super().__init__("\n".join(told))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file, read without constructing objects."""
-    content = parse_yaml(read_small_text(path, "the config"), str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
-    return content
+    document = parse_yaml(read_small_text(path, "the config"), str(path))
+    if not isinstance(document.content, dict):
+        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(document.content)}")
+    return document
 
 
-def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read_overrides(
+    content: Mapping[str, Any], assignments: Iterable[str], kind: type[SftConfig] = SftConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
+
+    Args:
+        content: with the names of now for its keys.
+        assignments: may name fields as they were called before.
+        kind: what the config is.
 
     Returns:
         The config, and for the path of each place that was changed its assignment.
@@ -58,12 +69,12 @@ def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tu
     given = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        keys = path.split(".")
+        keys = [str(key) for key in current_keys(path.split("."), kind)]
         if not equals or not all(keys):
             raise UserError(
                 f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
             )
-        value = parse_yaml(text, _shown(assignment), is_field=True)
+        value = parse_yaml(text, _shown(assignment), is_field=True).content
         try:
             given[_put(result, keys, value)] = assignment
         except UserError as error:
@@ -96,11 +107,12 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
     return quoted
 
 
-def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfig:
+def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = NO_LINES) -> SftConfig:
     """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, lines)
     return SftConfig.model_validate(content)
 
 
@@ -171,20 +183,7 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML: every field with its value, readable by `build_config`."""
-    content = config.model_dump(mode="json", by_alias=True)
-    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which would fold the line breaks of Unicode into spaces."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quoted = '"' if any(char in text for char in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return write_yaml(config.model_dump(mode="json", by_alias=True))
 
 
 def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
@@ -234,6 +233,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
         case "literal_error":
             allowed = str(detail["ctx"]["expected"]).replace("'", "")
             return Problem(where, given, f"must be {allowed}", _did_you_mean(given, allowed))
+        case "string_pattern_mismatch" if detail["ctx"]["pattern"] == TASK_NAME:
+            return Problem(where, given, "must be one line, without spaces around it", "choose such a name")
         case "string_pattern_mismatch":
             rule = "may hold letters, digits, dots, dashes and underscores only"
             return Problem(where, given, rule, "choose such a name")
@@ -250,7 +251,25 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             rule = str(detail["msg"])
             for pydantic_text, ours in _WORDING:
                 rule = rule.replace(pydantic_text, ours)
-            return Problem(where, given, rule[:1].lower() + rule[1:], "correct the value")
+            expected, _, what = detail["type"].partition("_")
+            form = _FORMS.get(expected) if what in _WRONG_FORM else None
+            if expected == "tuple" and not isinstance(given, dict | None):
+                form = f"a list, such as [{given}]"
+            way_out = f"write {form}" if form else "correct the value"
+            return Problem(where, given, rule[:1].lower() + rule[1:], way_out)
+
+
+_WRONG_FORM = {"type", "parsing", "from_float", "parsing_size"}
+_FORMS = {
+    "int": "a whole number, such as 8",
+    "float": "a number, such as 0.5 or 1.0e-5",
+    "bool": "true or false",
+    "tuple": "a list, such as [1, 2]",
+    "dict": "a mapping, such as {one: 1, two: 2}",
+    "string": 'a text, such as "one"',
+    "path": "a path, such as runs/one",
+}
+"""What pydantic calls a type → an example of it in YAML."""
 
 
 def _taken_for(given: Any) -> tuple[str, str]:
@@ -258,7 +277,7 @@ def _taken_for(given: Any) -> tuple[str, str]:
     if given is None:
         return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
     if isinstance(given, bool):
-        return "true or false, as it does yes, no, on and off", 'put it in quotes, such as "no"'
+        return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):
         return "a number", f'put it in quotes, such as "{given}"'
     return "a date", f'put it in quotes, such as "{given}"'
@@ -277,6 +296,9 @@ _WORDING = (
 def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapping[str, Any]) -> Problem:
     """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
     path = ".".join(map(str, keys))
+    if renames := list(renames_of(path, SftConfig)):
+        rule = f"is the former name of `{renames[-1].name}`, which is given, too"
+        return Problem(path, value, rule, "take one of the two away")
     close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
     if not close and (foreign := answer(keys, value, beside)):
         return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)

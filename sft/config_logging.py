@@ -1,8 +1,9 @@
 """The sections of the config that say who is told of a run: where its metrics go, and its alerts."""
 
 import re
+from typing import Annotated
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from sft.config_effects import AffectsNothing
@@ -12,7 +13,7 @@ from sft.config_section import Section
 class WandbConfig(Section):
     """A run of Weights & Biases. The login is that of the driver's machine: WANDB_API_KEY, or `wandb login`."""
 
-    project: AffectsNothing[str]
+    project: AffectsNothing[Annotated[str, Field(min_length=1)]]
     """The project there; the run has the name of this one."""
     entity: AffectsNothing[str | None] = None
     """The user or team. Default: W&B's own."""
@@ -27,6 +28,12 @@ class MlflowConfig(Section):
     """The URL of a tracking server, or a folder (such as `file:///shared/mlruns`). Default: MLFLOW_TRACKING_URI."""
     experiment: AffectsNothing[str] = "Default"
     """Made where it is not there; the run has the name of this one."""
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that the runs are written to, where it is one, and not a server or a database."""
+        path = (self.tracking_uri or "").removeprefix("file://").removeprefix("file:")
+        return path if path and "://" not in path and not path.startswith("databricks") else None
 
 
 class LoggingConfig(Section):

@@ -4,8 +4,10 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
@@ -198,14 +200,32 @@ def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
             yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "write two characters that differ")
 
 
-def paths_hold_no_variables(
+def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> Iterator[Problem]:
+    """Variables are expanded in local paths (see `sft.absolute_paths`)."""
+    urls = {f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)}
+    for path, value in {**urls, "checkpoint.dir": checkpoint.dir or ""}.items():
+        found = re.search(r"\$(\w+|\{[^}]*\})", value)
+        if found and "://" in value:
+            rule = f"holds {found[0]}, which is not expanded in a URL"
+            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
+            yield Problem(path, value, rule, way_out)
+
+
+def homes_are_known(
     run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
 ) -> Iterator[Problem]:
-    """A variable may be another one on each machine, so a config that names one would not say what was run.
+    """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
+    for path, value in _paths(run, model, data, checkpoint).items():
+        first = str(value or "").partition("/")[0]
+        if first.startswith("~") and os.path.expanduser(first) == first:
+            rule = "begins with the home folder of a user, which is not known here"
+            yield Problem(path, str(value), rule, "set HOME, or write the path out")
 
-    `data.staging_dir` alone is meant to differ from node to node.
-    """
-    paths = {
+
+def _paths(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> dict[str, Path | str | None]:
+    return {
         "run.dir": run.dir,
         "model.path": model.path,
         "model.tokenizer": model.tokenizer,
@@ -214,11 +234,6 @@ def paths_hold_no_variables(
         "data.cache_dir": data.cache_dir,
         "checkpoint.dir": checkpoint.dir,
     }
-    for path, value in paths.items():
-        if found := re.search(r"\$(\w+|\{[^}]*\})", str(value or "")):
-            rule = f"holds {found[0]}, which is not expanded here"
-            way_out = f'write it out, or give it on the command line, where the shell expands it: {path}="{value}"'
-            yield Problem(path, str(value), rule, way_out)
 
 
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
@@ -247,9 +262,11 @@ def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
 
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
-    if model.dropout == "as_configured" and train.micro_packs > 1:
+    if model.dropout == "as_configured" and train.packs_per_micro_batch > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
-        yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+        yield Problem(
+            "train.packs_per_micro_batch", train.packs_per_micro_batch, rule, "set it to 1", ("model.dropout",)
+        )
 
 
 def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
@@ -273,7 +290,8 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
-    (paths_hold_no_variables, ("run", "model", "data", "checkpoint")),
+    (homes_are_known, ("run", "model", "data", "checkpoint")),
+    (urls_hold_no_variables, ("data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),

@@ -11,6 +11,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """Part of the names of files, of which file systems allow 255 characters."""
+TASK_NAME = r"^\S([^\r\n]*\S)?$"
+TaskName = Annotated[str, Field(pattern=TASK_NAME, max_length=100)]
+"""As it stands in data and in tables; with spaces, if it has some."""
 
 
 class Section(BaseModel):

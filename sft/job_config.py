@@ -21,6 +21,8 @@ from sft.config_file import (
     read_overrides,
     read_yaml,
 )
+from sft.config_lines import Lines, find_lines
+from sft.config_names import renames_of, with_current_names
 from sft.config_rules import Problem
 from sft.config_section import Section
 from sft.lineage import with_start
@@ -54,8 +56,9 @@ class ClusterConfig(Section):
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: AffectsNothing[Annotated[int, Field(ge=-1)]] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
-    hang_timeout_seconds: AffectsNothing[PositiveFloat] = 900.0
-    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
+    hang_timeout_seconds: AffectsNothing[Annotated[float, Field(ge=1.0, le=1e6)]] = 900.0
+    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again. At
+    the most 11 days, since torch passes some of its timeouts as milliseconds of 32 bits."""
     gpu: AffectsNothing[GpuKind | None] = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
     expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4
@@ -158,6 +161,19 @@ class KubernetesConfig(Section):
     """Names of Secrets whose keys become environment variables of all pods, such as HF_TOKEN."""
 
 
+class JobFile(SftConfig):
+    """All sections that a config may have."""
+
+    cluster: ClusterConfig = ClusterConfig()
+    """The machines."""
+    slurm: SlurmConfig = SlurmConfig()
+    """What `sft submit slurm` asks for."""
+    ray: RayConfig = RayConfig()
+    """How `sft submit ray` runs the job."""
+    kubernetes: AffectsNothing[KubernetesConfig | None] = None
+    """The pods of `sft submit ray --kuberay`."""
+
+
 class JobConfig(NamedTuple):
     """A whole job. `kubernetes` is None where the config has no such section."""
 
@@ -166,6 +182,10 @@ class JobConfig(NamedTuple):
     slurm: SlurmConfig
     ray: RayConfig
     kubernetes: KubernetesConfig | None
+    lines: Lines
+    """Where the fields stand in the file, for messages."""
+    notes: tuple[str, ...]
+    """What is to be said about the config, although nothing is wrong with it."""
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -174,7 +194,12 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
-    content, given = read_overrides(read_yaml(path), overrides)
+    document = read_yaml(path)
+    content, renames = with_current_names(document.content, JobFile)
+    content, given = read_overrides(content, overrides, JobFile)
+    content, of_values = with_current_names(content, JobFile)
+    renames += [*of_values, *(rename for text in overrides for rename in renames_of(text.partition("=")[0], JobFile))]
+    lines = find_lines(document, content, given, JobFile)
     content = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
@@ -185,15 +210,14 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
-        raise ConfigError(str(path), quote_overrides(problems, given))
-    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
+        raise ConfigError(str(path), quote_overrides(problems, given), lines)
+    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes, lines, tuple(map(str, renames)))
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
-    "cluster": (TypeAdapter(ClusterConfig), {}),
-    "slurm": (TypeAdapter(SlurmConfig), {}),
-    "ray": (TypeAdapter(RayConfig), {}),
-    "kubernetes": (TypeAdapter(KubernetesConfig | None), None),
+    name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
+    for name, field in JobFile.model_fields.items()
+    if name not in SftConfig.model_fields
 }
 """What a config has beside the sections of `SftConfig`, and what each is where it is not given."""
 

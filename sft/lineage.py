@@ -13,9 +13,11 @@ from typing import Any
 
 import yaml
 
+from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_place import stage_location, stage_place
-from sft.config import CheckpointConfig, ModelConfig
+from sft.config import CheckpointConfig, ModelConfig, SftConfig
+from sft.config_names import with_current_names
 from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_claim import is_claimed
@@ -31,7 +33,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(Path(given["run"]).expanduser().absolute())
+    run = RunFolder(local_path(given["run"]))
     if not is_claimed(run) or not run.config.is_file():
         raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
     try:
@@ -43,7 +45,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    other = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    other, _ = with_current_names(yaml.safe_load(run.config.read_text(encoding="utf-8")), SftConfig)
     names = [stage["name"] for stage in other["stages"]]
     if given["stage"] not in names:
         raise UserError(f"from.stage: {run.path} has no stage {given['stage']!r}. It has: {', '.join(names)}.")

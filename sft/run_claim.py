@@ -38,13 +38,15 @@ def check_run_folder(run: RunFolder) -> list[str]:
         raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
     if not is_claimed(run) and path.is_dir():
         _refuse_foreign(run)
+    _refuse_wrong_kinds(run)
     return _check_rights(run) if path.is_dir() else []
 
 
 def _refuse_foreign(run: RunFolder) -> None:
     path = run.path.resolve()
     there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
-    here, home = Path.cwd(), Path.home()
+    # A user of a container may have no home: then it stays `~`.
+    here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
             "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"
@@ -57,6 +59,20 @@ def _refuse_foreign(run: RunFolder) -> None:
             f"run.dir: {path} is not the folder of a run, and holds {', '.join(met[:_MOST_SHOWN])}{more}, which a run "
             "would overwrite. Give another folder, or move these away."
         )
+
+
+def _refuse_wrong_kinds(run: RunFolder) -> None:
+    """No run makes a folder where it has a file, nor a link to nothing."""
+    for path in run.entries():
+        wanted = "a folder" if path in run.folders() else "a file"
+        is_there, is_folder = path.exists(), path.is_dir()
+        if path.is_symlink() and not is_there:
+            found = "a link to nothing"
+        elif is_there and is_folder != (path in run.folders()):
+            found = "a folder" if is_folder else "a file"
+        else:
+            continue
+        raise UserError(f"run.dir: {path} is {found}, and a run has {wanted} of that name. Remove it.")
 
 
 def _is_lock(run: RunFolder, entry: Path) -> bool:
@@ -78,15 +94,23 @@ def _check_rights(run: RunFolder) -> list[str]:
     wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]
     wrong += [path for path in replaced if path.exists() and not _may_replace(path)]
     if wrong:
-        owner = _owner(wrong[0])
-        raise UserError(
-            f"run.dir: {wrong[0]} belongs to {owner} and cannot be written. Go on as {owner}, have the "
-            "right to write given to you for all of the folder, or give run.dir a folder of your own."
-        )
+        raise UserError(_why_not_written(wrong[0]))
     about = run.path.stat()
     if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
         return [f"note: everybody on this machine may change the files in {run.path}, the models too (chmod o-w)"]
     return []
+
+
+def _why_not_written(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"run.dir: {path} cannot be written: its file system is read-only. Give run.dir a folder that can."
+    if path.stat().st_uid == os.geteuid():
+        return f"run.dir: {path} is yours and cannot be written: its rights say so (chmod -R u+rwX {path})."
+    owner = _owner(path)
+    return (
+        f"run.dir: {path} belongs to {owner} and cannot be written. Go on as {owner}, have the right to write given "
+        "to you for all of the folder, or give run.dir a folder of your own."
+    )
 
 
 def _may_replace(path: Path) -> bool:

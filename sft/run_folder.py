@@ -207,7 +207,7 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """Held-out loss by task: `base.json`, then one file for each stage."""
+        """What was measured on held-out examples: `base.json`, then one file for each stage."""
         return self.path / "evaluations"
 
     @property
@@ -289,8 +289,11 @@ class RunFolder:
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""
         files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
-        folders = [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
-        return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
+        return [*files, *self.folders(), self.lock, self.planning_lock, self.stop_file]
+
+    def folders(self) -> list[Path]:
+        """Those of the entries that are folders."""
+        return [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
 
     def attempt(self, number: int) -> AttemptFolder:
         """The folder of one start of the job: its logs, and why it ended."""

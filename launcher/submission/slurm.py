@@ -20,6 +20,7 @@ from rich.console import Console
 
 from launcher.plan import JobPlan, plan_job
 from launcher.submission.portable_job import render_config
+from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system, write_text
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
@@ -27,7 +28,7 @@ from sft.errors import UserError
 from sft.job_config import JobConfig, SlurmConfig
 from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
-from sft.training.run_record import anchor_paths, claim_run_folder
+from sft.training.run_record import claim_run_folder
 
 TEMPLATE = Path(__file__).with_name("ray_cluster.sbatch")
 
@@ -62,10 +63,10 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         UserError: Slurm refuses the request or could never meet it, there is no Slurm here, the run is under way, its
             folder cannot be written, the config holds a secret, or something that Slurm would read otherwise.
     """
-    job = job._replace(sft=anchor_paths(job.sft))
+    job = job._replace(sft=absolute_paths(job.sft))
     run = RunFolder(job.sft.run.dir)
     if problems := list(find_problems(job)):
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, job.lines)
     config_text = render_config(job, origin)
     # Of this content: what an earlier job reads stays as it is.
     digest = hashlib.blake2b(config_text.encode(), digest_size=4).hexdigest()

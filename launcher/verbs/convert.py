@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--gpus: {options.gpus} is less than 1")
     if options.output:
         check_is_new(options.output, options.force, Questions(build_console(), without=False))
-    theirs = read_yaml(options.file)
+    theirs = read_yaml(options.file).content
     system = options.system or choose_system(theirs)
     converted = convert(theirs, system, options.gpus, _mean_tokens)
     header = [f"Made by `sft convert` from {options.file}, a config of {SYSTEMS[system]}."]

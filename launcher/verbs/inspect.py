@@ -35,13 +35,13 @@ def run(options: argparse.Namespace) -> int:
     from launcher import inspection
     from launcher.console import build_console
     from launcher.exit_codes import DONE, FAILED
+    from sft.absolute_paths import absolute_paths
     from sft.errors import UserError
     from sft.inspection.selection import Wanted
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    config, console = anchor_paths(options.job.sft), build_console()
+    config, console = absolute_paths(options.job.sft), build_console()
     wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
     if options.check and wanted != Wanted():
         raise UserError(f"--check looks at every row of the store; leave out {wanted.as_text()}.")

@@ -28,9 +28,10 @@ def run(options: argparse.Namespace) -> int:
     from launcher.layout_check import find_layout
     from launcher.plan import forecast_job, layout_note, plan_as_json, plan_job
     from launcher.plan_table import plan_table
+    from sft.absolute_paths import absolute_paths
     from sft.sizing.hub_config import fetch_config
 
-    job = options.job
+    job = options.job._replace(sft=absolute_paths(options.job.sft))
     fetched = None if options.offline else fetch_config(job.sft.model.path)
     plan, forecast = plan_job(job), forecast_job(job)
     layout = find_layout(job.sft)

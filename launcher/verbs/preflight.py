@@ -22,20 +22,20 @@ def run(options: argparse.Namespace) -> int:
     """Look, and show what was seen."""
     from launcher.console import build_console, fit_for_json, say_error
     from launcher.exit_codes import DONE, WRONG_INPUT
-    from launcher.interruption import InterruptedByWish, ended_on_wish
+    from launcher.interruption import EndRequested, ended_on_request
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
+    from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
     job = options.job
     try:
-        with ended_on_wish(None):  # it leaves marks in folders, and takes them away
-            preflight = check(job._replace(sft=anchor_paths(job.sft)))
-    except InterruptedByWish as wish:
-        say_error(f"Ended by {wish}.")
-        return wish.exit_code
+        with ended_on_request(None):  # it leaves marks in folders, and takes them away
+            preflight = check(job._replace(sft=absolute_paths(job.sft)))
+    except EndRequested as request:
+        say_error(f"Ended by {request}.")
+        return request.exit_code
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:

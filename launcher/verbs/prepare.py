@@ -19,11 +19,11 @@ def run(options: argparse.Namespace) -> int:
     """Prepare, where that is not done yet."""
     from launcher.console import build_console
     from launcher.exit_codes import DONE
+    from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    config, console = anchor_paths(options.job.sft), build_console()
+    config, console = absolute_paths(options.job.sft), build_console()
     console.print(f"run {config.run.name}, in {config.run.dir}", soft_wrap=True)
     from launcher.held_run import work_in
     from launcher.layout_check import find_layout
@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> int:
         prepare(config, console)
         return DONE
 
-    return work_in(RunFolder(config.run.dir), work, console)
+    return work_in(RunFolder(config.run.dir), work, console, is_training=False)

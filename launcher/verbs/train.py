@@ -22,11 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Say which run it is, and train."""
     from launcher.console import build_console
+    from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
-    from sft.training.run_record import anchor_paths
 
     quiet_third_parties()
-    job, console = options.job._replace(sft=anchor_paths(options.job.sft)), build_console()
+    job, console = options.job._replace(sft=absolute_paths(options.job.sft)), build_console()
     console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
     from launcher.driver import train
 

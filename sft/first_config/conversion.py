@@ -194,7 +194,7 @@ def _set_step(
     packs = max(workers, round(packs / workers) * workers)
     content["train"] |= {
         "packs_per_step": Said(packs, why),
-        "micro_packs": Said(min(batch, packs // workers), "at one time"),
+        "packs_per_micro_batch": Said(min(batch, packs // workers), "at one time"),
     }
 
 

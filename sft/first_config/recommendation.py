@@ -13,7 +13,7 @@ from sft.first_config.commented import Said, without_comments
 from sft.first_config.model_survey import ModelFacts
 from sft.first_config.source_survey import Survey
 from sft.sizing.advice import advise
-from sft.sizing.fit import GIB, Job, largest_micro_packs
+from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.gpus import GPUS, GpuKind
 
 _RATES = ((3e8, 1e-4), (3e9, 2e-5), (2e10, 5e-6))
@@ -88,7 +88,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
                 },
             }
         ],
-        "train": {"pack_len_tokens": pack_len, "packs_per_step": packs, "micro_packs": 1},
+        "train": {"pack_len_tokens": pack_len, "packs_per_step": packs, "packs_per_micro_batch": 1},
         "checkpoint": {"every_epochs": Said(0.5, "and at the end of the stage")},
         "evaluate": {
             "every_epochs": Said(0.5, "besides before and after the stage"),
@@ -231,14 +231,16 @@ def _memory(content: Mapping[str, Any], facts: ModelFacts, machine: Machine) -> 
     kept = job.having("train", activation_checkpointing=False)
     keeps = kept.num_bytes <= capacity
     job = kept if keeps else job.having("train", activation_checkpointing=True)
-    packs = min(_MOST_MICRO_PACKS, largest_micro_packs(job, capacity))
-    needed = f"{job.having('train', micro_packs=max(1, packs)).num_bytes / GIB:.0f} of {capacity / GIB:.0f} GiB"
+    packs = min(_MOST_MICRO_PACKS, largest_packs_per_micro_batch(job, capacity))
+    needed = (
+        f"{job.having('train', packs_per_micro_batch=max(1, packs)).num_bytes / GIB:.0f} of {capacity / GIB:.0f} GiB"
+    )
     why = f"{needed} a GPU, by estimate"
     if not packs:
         ways = ", ".join(change.setting for change in advise(job, capacity))
         why = f"DOES NOT FIT: {needed} a GPU, by estimate. What helps: {ways or 'a smaller model'}; see `sft plan`"
     return {
-        "micro_packs": Said(max(1, packs), why),
+        "packs_per_micro_batch": Said(max(1, packs), why),
         "activation_checkpointing": Said(not keeps, "" if keeps else "less memory for a third more arithmetic"),
     }
 

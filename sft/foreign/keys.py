@@ -188,13 +188,13 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "shuffle_merged_datasets": _needless(A, "the order is always shuffled"),
     "shuffle_dataset": _needless(T, "the order is always shuffled"),
     # the step
-    "micro_batch_size": _is(A, "train.packs_per_step, train.micro_packs", v.rows_per_step, _ROWS),
-    "per_device_train_batch_size": _is(LT, "train.packs_per_step, train.micro_packs", v.rows_per_step, _ROWS),
+    "micro_batch_size": _is(A, "train.packs_per_step, train.packs_per_micro_batch", v.rows_per_step, _ROWS),
+    "per_device_train_batch_size": _is(LT, "train.packs_per_step, train.packs_per_micro_batch", v.rows_per_step, _ROWS),
     "gradient_accumulation_steps": _is(ALL, "train.packs_per_step", v.rows_per_step, _ROWS),
     "batch_size": _is(A, "train.packs_per_step", v.count("train.packs_per_step"), _ROWS),
     "eval_batch_size": _needless(A, "as in training"),
     "per_device_eval_batch_size": _needless(LT, "as in training"),
-    "auto_find_batch_size": _none(ALL, "`sft plan` says what fits: train.micro_packs"),
+    "auto_find_batch_size": _none(ALL, "`sft plan` says what fits: train.packs_per_micro_batch"),
     "gradient_checkpointing": _is(ALL, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),
     "activation_checkpointing": _is(LT, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),
     "disable_gradient_checkpointing": _is(

@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
+from sft.absolute_paths import near_it
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import RAISED_BY_CODE, load_tokenizer, loading_reason
 from sft.errors import UserError
@@ -142,7 +143,9 @@ def check_model_folder(path: str, is_whole: bool = True) -> None:
         return
     if not folder.is_dir():
         if path.startswith((".", "/", "~")) or path.count("/") != 1:
-            raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
+            raise UserError(
+                f"model: there is no folder {folder}{near_it(folder)}. Correct model.path, or name a Hub id."
+            )
         return
     there = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
     if (folder / "adapter_config.json").is_file():

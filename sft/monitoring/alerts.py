@@ -31,7 +31,7 @@ _OF_EVENTS: tuple[Kind, ...] = ("restarted", "spike", "skipped")
 _OFTEN_SECONDS = {"spike": 600.0, "skipped": 600.0}
 """Of these, which come in numbers where a training goes wrong, one alert in so long a time; it counts the others."""
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
 _TRIES = 3
 _END_SECONDS = 5.0
@@ -60,7 +60,13 @@ def webhook(alerts: AlertsConfig) -> str | None:
 
 
 @contextmanager
-def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str, end_seconds: float = _END_SECONDS) -> Iterator[End]:
+def alerts_posted(
+    alerts: AlertsConfig,
+    run: RunFolder,
+    name: str,
+    look_seconds: float = _LOOK_SECONDS,
+    end_seconds: float = _END_SECONDS,
+) -> Iterator[End]:
     """While it is open, events of the run's new attempts are posted. What it yields posts the end.
 
     An exception that leaves it is posted as a failure, or where somebody has interrupted the process as a stop.
@@ -69,6 +75,7 @@ def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str, end_seconds: 
         alerts: where to; nothing is posted where no URL is given.
         run: the events are read from its folder.
         name: the run's.
+        look_seconds: between two looks for events.
         end_seconds: that the last alerts may take when it is closed.
 
     Raises:
@@ -78,7 +85,7 @@ def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str, end_seconds: 
     if url is None:
         yield lambda kind, text: None
         return
-    poster = _Poster(url, run, name)
+    poster = _Poster(url, run, name, look_seconds)
     try:
         yield poster.add
     except BaseException as error:
@@ -94,10 +101,10 @@ def alerts_posted(alerts: AlertsConfig, run: RunFolder, name: str, end_seconds: 
 class _Poster:
     """The thread that looks for events and posts."""
 
-    def __init__(self, url: str, run: RunFolder, name: str) -> None:
-        self._url, self._run, self._name = url, run, name
+    def __init__(self, url: str, run: RunFolder, name: str, look_seconds: float) -> None:
+        self._url, self._run, self._name, self._look_seconds = url, run, name, look_seconds
         self._first_attempt = run.latest_attempt() + 1
-        self._tail = EventTail(run, self._first_attempt)
+        self._events = EventTail(run, self._first_attempt)
         self._held_until: dict[str, float] = {}
         self._num_held: dict[str, int] = {}
         self._told = False
@@ -115,7 +122,7 @@ class _Poster:
     def _work(self) -> None:
         while True:
             try:
-                end = self._ends.get(timeout=_LOOK_SECONDS)
+                end = self._ends.get(timeout=self._look_seconds)
             except queue.Empty:
                 self._post_events()
                 continue
@@ -127,12 +134,9 @@ class _Poster:
 
     def _post_events(self) -> None:
         with suppress(OSError):  # the run folder is away; it is read again
-            self._post_new()
-
-    def _post_new(self) -> None:
-        for number, event in self._tail.read_new():
-            if event.kind in _OF_EVENTS:
-                self._post_event(event.kind, number, event)
+            for attempt, event in self._events.read_new():
+                if event.kind in _OF_EVENTS:
+                    self._post_event(event.kind, attempt, event)
 
     def _post_event(self, kind: Any, attempt: int, event: Event) -> None:
         if time.monotonic() < self._held_until.get(kind, 0.0):

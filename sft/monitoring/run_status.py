@@ -100,7 +100,7 @@ class RunWatcher:
         if not run.config.is_file():
             raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
         self._run = run
-        config = read_yaml(run.config)
+        config: Any = read_yaml(run.config).content
         try:
             self._name = str(config["run"]["name"])
             # Another version may have written it, with other fields.

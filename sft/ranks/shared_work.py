@@ -1,4 +1,4 @@
-"""Slow work of all ranks, such as reading and writing: how they wait for each other without being taken for hanging.
+"""Slow work of all ranks, such as reading and writing: how they wait for each other, and a hang is still seen.
 
 In a collective nobody sees whether the others work or hang. So who waits for reading or writing meets the others again
 and again, in short collectives that say how far each is:
@@ -6,7 +6,7 @@ and again, in short collectives that say how far each is:
     work in a thread, counted ──▶ round: who is done, and each one's count ──▶ all done? ──▶ no: the next round
 
 A rank that is not done is alive if its own count has changed; one that is done, if that of any other has. So a rank
-that is blocked is not hidden by others that go on, and nobody is taken for hanging because another one is slow.
+that is blocked is not hidden by others that go on, and a slow rank makes no other rank look blocked.
 """
 
 from collections.abc import Callable

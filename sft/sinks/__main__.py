@@ -64,7 +64,7 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
     path = run.sink_state(request.sink)
     tell(beat="")
     # The sink of a driver that was killed a moment ago may still be at its end.
-    with FileLock(path.with_suffix(".lock"), timeout=2 * request.end_seconds):
+    with FileLock(path.with_suffix(".lock"), timeout=3 * request.end_seconds):
         kind = load()
         destination = kind.destination(request.logging)
         known = read_json(path) if path.is_file() else {}
@@ -86,8 +86,11 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
 
 def _end(run: RunFolder) -> End:
     """How the training has ended, as the ranks or who started them have written it down."""
-    ended = read_end(run.attempt(run.latest_attempt()))
-    why = ended.why if ended is not None else "failed"
+    try:
+        ended = read_end(run.attempt(run.latest_attempt()))
+    except OSError:
+        return "failed"
+    why = ended.why if ended else "failed"
     return "finished" if why == "done" else "stopped" if why == "stopped" else "failed"
 
 
@@ -96,8 +99,8 @@ def _wait_for_the_end(ended: threading.Event, end_seconds: float) -> None:
     while os.read(0, 1):
         pass
     ended.set()
-    # Where nobody is left who would end it.
-    time.sleep(end_seconds)
+    # Where nobody is left who would end it before.
+    time.sleep(2 * end_seconds)
     os._exit(1)
 
 

@@ -165,6 +165,7 @@ class _SinkProcess:
             self._told.flush()
         self._kill()
         code = self._process.wait()
+        os.close(self._read)
         if self._why is None and code != 0:
             self._why = f"its process was ended by signal {-code}" if code < 0 else f"exit code {code}"
         if self._why is not None:

@@ -6,13 +6,14 @@ counts through all stages: the first of the second stage follows the last of the
 
 import heapq
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from operator import attrgetter
 from typing import Any
 
 from sft.atomic_files import MANIFEST, read_json
+from sft.evaluation.scores import Evaluation, read_evaluation
+from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
@@ -42,10 +43,9 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
     return _known(values)
 
 
-def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
+def evaluation_values(evaluation: Evaluation) -> dict[str, float]:
     """What an evaluation is shown by."""
-    by_task = {f"eval/{task}/loss": scores["loss"] for task, scores in evaluation["tasks"].items()}
-    return _known({"eval/loss": evaluation["loss"], **by_task})
+    return _known({f"eval/{name}": value for name, value in evaluation.values().items()})
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -59,7 +59,6 @@ class RunReader:
         """`stages`: the names of the run's. `replaces`: see `Sink`. `state`: empty at first."""
         self._run = run
         self._folders = [run.stage(index, name) for index, name in enumerate(stages)]
-        self._names = list(stages)
         self._replaces = replaces
         self.state: dict[str, Any] = {"stages": {}, "evaluations": {}, **state}
         self._looked_at: dict[str, int] = {}
@@ -80,52 +79,36 @@ class RunReader:
             raise
 
     def _read_steps(self) -> Iterator[Point]:
-        for index, (name, folder) in enumerate(zip(self._names, self._folders, strict=True)):
-            come = self.state["stages"].setdefault(name, {"offset": 0, "step": -1})
-            try:
-                with folder.metrics.open("rb") as file:
-                    file.seek(come["offset"])
-                    added = file.read(_READ_BYTES)
-            except FileNotFoundError:
-                return  # no later stage has trained
-            whole = added[: added.rfind(b"\n") + 1]
-            come["offset"] += len(whole)
-            read = [read_metrics_line(line) for line in whole.splitlines()]
+        for index, folder in enumerate(self._folders):
+            come = self.state["stages"].setdefault(folder.name, {"offset": 0, "step": -1})
+            tail = LineTail(folder.metrics, come["offset"])
+            read = [read_metrics_line(line) for line in tail.read_new(_READ_BYTES)]
+            come["offset"] = tail.offset
             first_step = self._first_step(index) if read else 0
             for metrics in filter(None, read):
                 is_again = metrics.step <= come["step"]
                 if not is_again or self._replaces:
                     come["step"] = metrics.step
                     step = first_step + metrics.step + 1
-                    yield Point(name, step, metrics.time, step_values(metrics, index), is_again)
+                    yield Point(folder.name, step, metrics.time, step_values(metrics, index), is_again)
 
     def _read_evaluations(self) -> Iterator[Point]:
         seen = self.state["evaluations"]
-        for path in sorted(self._run.evaluations.glob("[!.]*.json")):
+        for path, stage, num_steps in self._run.all_evaluations():
             changed = path.stat().st_mtime_ns
-            if self._looked_at.get(path.name) == changed:
+            if self._looked_at.get(path.name) == changed or (stage is not None and stage not in self._folders):
                 continue
             self._looked_at[path.name] = changed
-            if (found := self._moment(path.stem)) is None:
-                continue
-            index, num_done = found
-            # By the moment: a stage's last file is renamed where the stage is extended.
-            key = f"{self._folders[index].path.name}-{num_done}"
+            index = self._folders.index(stage) if stage else 0
+            step = self._first_step(index)
+            if stage is not None:
+                step += self._num_steps(index) if num_steps is None else num_steps
+            # By the step: a stage's last file is renamed where the stage is extended.
+            key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed
-                values = evaluation_values(read_json(path))
-                yield Point(self._names[index], self._first_step(index) + num_done, changed / 1e9, values)
-
-    def _moment(self, stem: str) -> tuple[int, int] | None:
-        """The stage that a file of this name is of, and after how many steps of it."""
-        if stem == "base":
-            return 0, 0
-        for index, folder in enumerate(self._folders):
-            if stem == folder.path.name:
-                return index, self._num_steps(index)
-            if within := re.fullmatch(rf"{re.escape(folder.path.name)}-step-(\d{{8}})", stem):
-                return index, int(within[1])
-        return None
+                values = evaluation_values(read_evaluation(read_json(path), index, num_steps))
+                yield Point(self._folders[index].name, step, changed / 1e9, values)
 
     def _first_step(self, index: int) -> int:
         return sum(self._num_steps(earlier) for earlier in range(index))

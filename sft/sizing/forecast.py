@@ -8,7 +8,7 @@ from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
 from sft.sizing.communication import Communication, step_communication
-from sft.sizing.fit import GIB, Job, largest_micro_packs, with_allowances
+from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
 from sft.sizing.goodput import FailureCosts
 from sft.sizing.gpus import GPUS, GpuKind
@@ -91,7 +91,7 @@ class WorkerForecast(NamedTuple):
     host: HostMemory
     capacity: int | None
     """What the GPU has; None where its kind is not given."""
-    largest_micro_packs: int | None
+    largest_packs_per_micro_batch: int | None
     changes: tuple[Change, ...]
     """What to change where it does not fit."""
 
@@ -164,7 +164,7 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.micro_packs)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.packs_per_micro_batch)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         communication = step_communication(shape, setting, traffic, hardware.nodes)
@@ -224,7 +224,7 @@ def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, har
         return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
     capacity = round(GPUS[hardware.gpu].memory_gib * GIB)
     job = Job(config, shape, largest, num_workers)
-    most, changes = largest_micro_packs(job, capacity), tuple(advise(job, capacity))
+    most, changes = largest_packs_per_micro_batch(job, capacity), tuple(advise(job, capacity))
     return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
 
 

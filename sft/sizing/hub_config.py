@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from sft.absolute_paths import may_be_hub_id
 from sft.own_process import own_environment, own_module
 from sft.url_secrets import remember_secrets, without_secrets
 
@@ -42,7 +43,7 @@ def fetch_config(path: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | 
         What was fetched, or why not, in words. None where it was here already, the environment says that the Hub is
         not to be asked (HF_HUB_OFFLINE), or `path` cannot be of the Hub.
     """
-    if constants.HF_HUB_OFFLINE or Path(path).expanduser().exists():
+    if constants.HF_HUB_OFFLINE or not may_be_hub_id(path, "model"):
         return None
     try:
         if isinstance(try_to_load_from_cache(path, _CONFIG), str):

@@ -59,7 +59,7 @@ class Setting(NamedTuple):
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
         """That of a stage of the config with so many workers."""
         train = config.train
-        packs = min(train.micro_packs, math.ceil(train.packs_per_step / num_workers))
+        packs = min(train.packs_per_micro_batch, math.ceil(train.packs_per_step / num_workers))
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),

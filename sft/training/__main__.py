@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import torch
 
+from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
@@ -38,11 +39,10 @@ from sft.sinks.processes import sinks_fed
 from sft.sinks.table import check_sinks
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import end_of_last_attempt
+from sft.training.control_signals import ControlSignals, remove_stale_stop
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
-from sft.training.run_record import anchor_paths
 from sft.training.watched_run import Limits, collective_timeout, run_watched
-from sft.training.wishes import Wishes, forget_old_stop
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 
@@ -62,10 +62,10 @@ def main(arguments: list[str]) -> int:
         _refuse_shared_store()
         job = load_job(options.config, options.overrides)
         world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
-        config = anchor_paths(job.sft)
+        config = absolute_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
-            for note in notes:
+            for note in (*job.notes, *notes):
                 _say(note)
         return _run(config, world, job.cluster.hang_timeout_seconds)
     except (UserError, TrainingError) as error:
@@ -79,8 +79,8 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if world.on_gpu:
         torch.cuda.set_device(world.device)
     run = RunFolder(config.run.dir)
-    wishes = Wishes(run.stop_file)
-    wishes.listen()
+    signals = ControlSignals(run.stop_file)
+    signals.listen()
     # No rank prepares data while the others hold their GPUs and wait.
     executor = refuse_to_prepare if world.size > 1 else prepare_in_threads
     ranks = TorchRanks(world)
@@ -92,7 +92,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
                 check_sinks(config.logging)
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
                 post_end = held.enter_context(alerts_posted(config.alerts, run, config.run.name))
-                forget_old_stop(run.stop_file, now_on_file_system(run.path), _say)
+                remove_stale_stop(run.stop_file, now_on_file_system(run.path), _say)
                 if not run.latest_attempt():
                     check_values(config.model.path)  # a run that has begun has trained on them
         # Behind the lock: this writes plans and config.yaml.
@@ -102,7 +102,7 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         if world.is_first:
             held.enter_context(sinks_fed(config, attempt.number))
         limits = Limits(attempt.number, 0, hang_timeout_seconds)
-        end = run_watched(RunContext(config, workload, attempt, wishes), limits)
+        end = run_watched(RunContext(config, workload, attempt, signals), limits)
         if world.is_first:
             post_end(_ALERTS[end], end_of_last_attempt(run).message)
             if end == "stopped":

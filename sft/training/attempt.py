@@ -11,7 +11,7 @@ from sft.errors import TrainingError
 from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder, RunFolder
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.training.run_storage import why_unusable
 from sft.world import World
 
@@ -27,14 +27,14 @@ class Attempt:
     ranks: Ranks
     folder: AttemptFolder
     events: EventLog
-    position: Position = field(default_factory=Position)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     released: threading.Event = field(default_factory=threading.Event)
     """Set before the group of this rank is taken down: what fails from then on is no fault of the program."""
 
     def release(self) -> None:
         """Say that this rank is alive, and that its group will now be taken down; from any thread."""
         self.released.set()
-        self.events.add("released", f"{self.position}: the group is ended")
+        self.events.add("released", f"{self.heartbeat}: the group is ended")
 
 
 def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
@@ -51,8 +51,8 @@ def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
         raise TrainingError(why_unusable(run) or f"{run.path} could not be written", is_everywhere=True)
     folder = run.attempt(number)
     write_rank(folder, world)
-    # Whoever looks at the position sees the waiting for other ranks go on, too.
-    return Attempt(number, ranks, folder, EventLog(folder, world.rank), Position(progress=ranks.progress))
+    # Whoever looks at the heartbeat sees that the waiting for other ranks goes on, too.
+    return Attempt(number, ranks, folder, EventLog(folder, world.rank), Heartbeat(progress=ranks.progress))
 
 
 def _make_folder(run: RunFolder, world: World) -> int:

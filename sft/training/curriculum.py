@@ -53,7 +53,7 @@ def run_curriculum(context: RunContext) -> bool:
             if world.is_first:
                 run.sample_answers.unlink(missing_ok=True)  # of a model that is not the last any more
             _fetch_weights(model_path, attempt)
-            attempt.position.enter("load", stage=stage.name, also_counts=num_collectives)
+            attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
             engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks)
             leave_waiting_to_the_watch()
@@ -73,7 +73,7 @@ def run_curriculum(context: RunContext) -> bool:
 
 def _delete_checkpoints(config: SftConfig, folder: StageFolder, attempt: Attempt) -> None:
     """The first rank deletes a finished stage's checkpoints; the others wait as long as that goes on."""
-    attempt.position.enter("delete checkpoints")
+    attempt.heartbeat.enter("delete checkpoints")
     place = stage_place(config.checkpoint, folder) if attempt.ranks.world.is_first else None
 
     def delete() -> None:
@@ -87,7 +87,7 @@ def _fetch_weights(model_path: str, attempt: Attempt) -> None:
     """Have a model of the Hub on every node: one rank of each fetches it, the others wait as long as that goes on."""
     if Path(model_path).expanduser().is_dir():
         return
-    attempt.position.enter("download")
+    attempt.heartbeat.enter("download")
     fetched = Progress()
 
     def fetch() -> None:
@@ -100,7 +100,7 @@ def _fetch_weights(model_path: str, attempt: Attempt) -> None:
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
     """What this node does not see of what it needs, in words."""
     unseen = [str(path) for path in (workload.store, *workload.plans) if not is_published(path)]
-    # A local model is absolute here (see `anchor_paths`); anything else is of the Hub.
+    # A local model is absolute here (see `absolute_paths`); anything else is of the Hub.
     unseen += [path for path in (config.model.path,) if Path(path).is_absolute() and not Path(path).is_dir()]
     if not unseen:
         return None

@@ -41,14 +41,14 @@ def describe_error(error: BaseException) -> str:
 
 def record_failure(attempt: Attempt, error: BaseException) -> None:
     """Write down which error this rank met, and where."""
-    position, what = attempt.position, describe_error(error)
+    heartbeat, what = attempt.heartbeat, describe_error(error)
     is_released = attempt.released.is_set()
     kind = "machine" if is_released or is_of_the_machine(error) else "program"
     # Of the same error, sizes, addresses and process ids may differ.
     alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
-    place = {"stage": position.stage, "step": position.step, "place": position.place}
+    place = {"stage": heartbeat.stage, "step": heartbeat.step, "place": heartbeat.place}
     follows = is_released or follows_from_a_loss(error)
-    attempt.events.add("failed", f"{position}: {what}", of=kind, follows=follows, error=alike, **place)
+    attempt.events.add("failed", f"{heartbeat}: {what}", of=kind, follows=follows, error=alike, **place)
 
 
 def _has_any(error: BaseException, texts: Sequence[str]) -> bool:

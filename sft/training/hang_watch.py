@@ -9,7 +9,6 @@ suspended, by Slurm or a person, goes on where it was.
 """
 
 import faulthandler
-import json
 import os
 import sys
 import threading
@@ -22,7 +21,7 @@ from sft.atomic_files import read_json, write_json
 from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 EXIT_HUNG = 4
@@ -32,11 +31,11 @@ _LONGEST_GRACE_SECONDS = 10.0
 
 
 class HangWatch:
-    """Watches one rank's position from a thread."""
+    """Watches one rank's heartbeat from a thread."""
 
     def __init__(
         self,
-        position: Position,
+        heartbeat: Heartbeat,
         world: World,
         folder: AttemptFolder,
         events: EventLog,
@@ -44,7 +43,7 @@ class HangWatch:
         end: Callable[[int], Any] = os._exit,
     ) -> None:
         """`end` ends the process, which a thread cannot do in another way."""
-        self._position = position
+        self._heartbeat = heartbeat
         self._world = world
         self._folder = folder
         self._events = events
@@ -64,13 +63,13 @@ class HangWatch:
 
     def _watch(self) -> None:
         pause = min(self._timeout / 4, 5.0)
-        mark, idle_seconds, looked_at = self._position.mark(), 0.0, time.monotonic()
+        mark, idle_seconds, looked_at = self._heartbeat.mark(), 0.0, time.monotonic()
         while not self._stopped.wait(pause):
             # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything. This
             # writes the stacks, and does not end the process: it counts the time of a suspension, too.
             faulthandler.dump_traceback_later(2 * self._timeout, file=2)
             before, looked_at = looked_at, time.monotonic()
-            if (now := self._position.mark()) != mark:
+            if (now := self._heartbeat.mark()) != mark:
                 mark, idle_seconds = now, 0.0
                 continue
             # A pause that was much longer than asked for is time that this process did not have.
@@ -83,31 +82,31 @@ class HangWatch:
 
     def _is_still_there(self, mark: tuple[int, int, int]) -> bool:
         """Report the hang, unless the rank goes on before all have reported theirs."""
-        position = self._position
-        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {position}. Where the threads of this rank are:\n")
+        heartbeat = self._heartbeat
+        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {heartbeat}. Where the threads of this rank are:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
         report = {
             "node": self._world.node,
             "pid": os.getpid(),
-            "where": str(position),
-            "passed": position.num_passed,
-            "waits_for": position.progress.waits_for,
+            "where": str(heartbeat),
+            "passed": heartbeat.num_passed,
+            "waits_for": heartbeat.progress.waits_for,
         }
         path = self._folder.hang_report(self._world.rank)
         with self._whatever_the_disk_says():
             write_json(path, report)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
-        if self._stopped.is_set() or position.mark() != mark:
+        if self._stopped.is_set() or heartbeat.mark() != mark:
             with self._whatever_the_disk_says():
                 path.unlink(missing_ok=True)
-            sys.stderr.write(f"It goes on, at {position}.\n")
+            sys.stderr.write(f"It goes on, at {heartbeat}.\n")
             sys.stderr.flush()
             return False
         with self._whatever_the_disk_says():
             if self._is_first_to_report():
                 text = describe_hang(self._read_reports(), read_ranks(self._folder))
-                self._events.add("hung", text, where=str(position))
+                self._events.add("hung", text, where=str(heartbeat))
                 sys.stderr.write(f"{text}\n")
                 sys.stderr.flush()
         return True
@@ -127,7 +126,7 @@ class HangWatch:
     def _read_reports(self) -> dict[int, dict[str, Any]]:
         reports = {}
         for rank, path in self._folder.hang_reports().items():
-            with suppress(OSError, json.JSONDecodeError):
+            with suppress(OSError, ValueError):
                 reports[rank] = read_json(path)
         return reports
 

@@ -6,8 +6,8 @@ from sft.config import SftConfig
 from sft.data.staging import fetch_packs
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.staging import Fetch
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 
 
@@ -20,7 +20,7 @@ class RunContext:
     """Where the prepared data is."""
     attempt: Attempt
     """This start of the job, with the ranks."""
-    wishes: Wishes
+    signals: ControlSignals
     """Asked for between steps."""
     fetch: Fetch = fetch_packs
     """Brings packs to this node's disk, where `data.staging` asks for it."""

@@ -4,19 +4,18 @@ What may change between two starts of a run is how it is run (machines, checkpoi
 which has trained, not what was computed.
 """
 
-import glob
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel
 
-from sft.atomic_files import write_json, write_text
+from sft.atomic_files import DamagedError, write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import Affects, Effect, affects, completed
+from sft.config_file import read_yaml
+from sft.config_yaml import write_yaml
 from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
 from sft.run_claim import check_run_folder
@@ -25,31 +24,6 @@ from sft.url_secrets import hide_secrets
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 """What computes beside this program."""
-
-
-def anchor_paths(config: SftConfig) -> SftConfig:
-    """The config with its local paths absolute: workers run in folders of their own. Hub ids stay as they are."""
-
-    def anchored(path: str) -> str:
-        local = Path(path).expanduser()
-        is_pattern = glob.has_magic(path) and "://" not in path
-        return str(local.absolute()) if is_pattern or local.exists() else path
-
-    model, data = config.model, config.data
-    sources = tuple(s.model_copy(update={"path": anchored(s.path)}) for s in data.sources)
-    paths = {"path": anchored(model.path)}
-    paths |= {k: anchored(v) for k in ("tokenizer", "chat_template") if (v := getattr(model, k)) is not None}
-    checkpoint = config.checkpoint
-    if checkpoint.dir is not None and "://" not in checkpoint.dir:
-        checkpoint = checkpoint.model_copy(update={"dir": str(Path(checkpoint.dir).expanduser().absolute())})
-    return config.model_copy(
-        update={
-            "checkpoint": checkpoint,
-            "run": config.run.model_copy(update={"dir": config.run.dir.expanduser().absolute()}),
-            "model": model.model_copy(update=paths),
-            "data": data.model_copy(update={"sources": sources, "cache_dir": data.cache_dir.expanduser().absolute()}),
-        }
-    )
 
 
 def check_run(config: SftConfig) -> Mapping[str, Any] | None:
@@ -67,10 +41,17 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
         UserError: data, model, seed, or a stage that has trained differ; the message shows how.
     """
     run = RunFolder(config.run.dir)
-    if not run.config.is_file() or not run.has_trained():
+    if not run.has_trained():
         return None
-    recorded = completed(config, hide_secrets(yaml.safe_load(run.config.read_text(encoding="utf-8"))))
-    changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    if not run.config.is_file():
+        raise DamagedError(run.config, "it is gone, and says what the run has trained with")
+    try:
+        recorded = completed(config, hide_secrets(read_yaml(run.config).content))
+        changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    except UserError:  # which is a ValueError, too
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(run.config, f"it is no config of a run ({type(error).__name__}: {error})") from error
     if config.from_ and recorded["from"] and config.from_.manifest_sha256 == recorded["from"].get("manifest_sha256"):
         # The same model, which lies elsewhere: its stage was extended since, or its run has moved.
         changed = [difference for difference in changed if difference.path != "model.path"]
@@ -116,7 +97,7 @@ def write_run_record(config: SftConfig) -> None:
     """Write the resolved config."""
     run = RunFolder(config.run.dir)
     shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
-    write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    write_text(run.config, write_yaml(shown))
 
 
 class Difference(NamedTuple):
@@ -164,4 +145,10 @@ def _compare(value: Any, before: Any, now: Any, where: str, mark: Affects | None
         for i, parts in enumerate(zip(value, before, now, strict=True)):
             yield from _compare(*parts, f"{where}.{i}", mark)
     elif before != now:
-        yield Difference(where, before, now, mark.first if mark else "store")
+        yield Difference(where, _names(before), _names(now), mark.first if mark else "store")
+
+
+def _names(value: Any) -> Any:
+    """Of a list of sections that have names, these: the sections as a whole would be shown without what differs."""
+    is_named = isinstance(value, list) and all(isinstance(item, Mapping) and "name" in item for item in value)
+    return [item["name"] for item in value] if is_named else value

@@ -11,7 +11,7 @@ from sft.checkpoint.open_place import open_place
 from sft.checkpoint.places import Place
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
@@ -36,7 +36,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     Raises:
         UserError: there are checkpoints, and none is good; or they are another run's.
     """
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
     reader = open_newest_good(place, attempt.ranks, report, engine.local_spans())
     if reader is None:
@@ -63,7 +63,7 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         UserError: on all ranks: the checkpoint is gone or damaged.
     """
     assert start.checkpoints is not None
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
     try:
         reader = open_newest_good(place, attempt.ranks, report, engine.local_spans(), only=start.step)
@@ -79,11 +79,11 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         engine.load_local_state(_in_step(attempt.ranks, read), 0)
 
 
-def open_store(
+def open_saver(
     place: Place, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
-) -> CheckpointStore:
+) -> CheckpointSaver:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
-    return CheckpointStore(
+    return CheckpointSaver(
         place,
         attempt.ranks,
         attempt.number,

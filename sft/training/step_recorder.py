@@ -14,7 +14,7 @@ from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.peak_memory import read_peaks
-from sft.training.step_exchange import Told
+from sft.training.step_exchange import StepSummary
 
 
 class StepRecorder:
@@ -41,16 +41,20 @@ class StepRecorder:
         self._spikes = SpikeDetector()
         file.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
+    def __call__(
+        self, step: int, result: StepResult | None, summary: StepSummary, seconds: float, stall_seconds: float
+    ) -> None:
         """Record one step; one without an update is in the ledger alone."""
-        world_size = len(told.seconds_per_token)
-        entry = entry_from_slots(step, self._attempt.number, world_size, told.slots, result is not None)
+        world_size = len(summary.seconds_per_token)
+        entry = entry_from_slots(step, self._attempt.number, world_size, summary.slots, result is not None)
         self._ledger.append(entry)
         if result is not None:
-            self._record_metrics(step, result, told, seconds, stall_seconds)
+            self._record_metrics(step, result, summary, seconds, stall_seconds)
 
-    def _record_metrics(self, step: int, result: StepResult, told: Told, seconds: float, stall_seconds: float) -> None:
-        paces = told.seconds_per_token
+    def _record_metrics(
+        self, step: int, result: StepResult, summary: StepSummary, seconds: float, stall_seconds: float
+    ) -> None:
+        paces = summary.seconds_per_token
         slowest = max(range(len(paces)), key=paces.__getitem__)
         median = statistics.median(paces)
         packs = self._loader.steps.step_packs(step)
@@ -71,7 +75,7 @@ class StepRecorder:
             peak_memory_gib=peaks.of_training,
             peak_resident_gib=peaks.resident,
             peak_reserved_gib=peaks.reserved,
-            mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
+            mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, summary.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
             attempt=self._attempt.number,

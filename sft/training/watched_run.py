@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sft.attempt_record import End, Why, read_end, write_end
-from sft.checkpoint.store import CheckpointError
+from sft.checkpoint.saver import CheckpointError
 from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
 from sft.training.attempt import Attempt
@@ -13,7 +13,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
-from sft.training.loop import RegroupError
+from sft.training.loop import ResizeError
 from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
@@ -41,7 +41,7 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
         Exception: what another start may heal, or what only this rank knows of; it is on record.
     """
     attempt, world = context.attempt, context.attempt.ranks.world
-    watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
+    watch = HangWatch(attempt.heartbeat, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
     try:
         _learn_from_the_past(context, limits)
         watch.start()
@@ -54,7 +54,7 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
             _end(attempt, True, why, str(error))
             raise
         return _end(attempt, world.is_first, why, str(error))
-    except RegroupError:
+    except ResizeError:
         _end(attempt, world.is_first, "regroup")
         raise
     except BaseException as error:

@@ -6,9 +6,9 @@ from sft.config import SftConfig
 from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 from tests.chaos.faults import install
@@ -33,6 +33,6 @@ def run_attempt(
     run, ranks = RunFolder(config.run.dir), TorchRanks(World(rank, size, rank, local_size=size))
     attempt = begin_attempt(run, ranks)
     limits = Limits(1, -1, hang_timeout_seconds)
-    context = RunContext(config, Workload.from_json(workload), attempt, Wishes(run.stop_file))
+    context = RunContext(config, Workload.from_json(workload), attempt, ControlSignals(run.stop_file))
     end = run_watched(context, limits)
     return DONE if end == "done" else ENDED

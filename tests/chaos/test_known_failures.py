@@ -19,9 +19,9 @@ from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, StageFolder
 from sft.schema import IntArray, Pack
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.run_context import RunContext
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from tests.chaos.faults import Fault, Schedule
 from tests.chaos.job import NUM_STEPS, Job
@@ -142,9 +142,9 @@ def test_trained_batches_are_skipped_one_by_one(epochs: Job, monkeypatch: pytest
         return read_pack(plan, pack_id, store)
 
     def train() -> bool:
-        attempt, wishes = begin_attempt(run, OneRank()), Wishes(run.stop_file)
+        attempt, signals = begin_attempt(run, OneRank()), ControlSignals(run.stop_file)
         workload = Workload.from_json(epochs.workload)
-        return run_curriculum(RunContext(config, workload, attempt, wishes, engine="single_process"))
+        return run_curriculum(RunContext(config, workload, attempt, signals, engine="single_process"))
 
     monkeypatch.setattr(PackPlan, "read_pack", spied)
     assert not train()

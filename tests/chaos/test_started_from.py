@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from sft.absolute_paths import absolute_paths
 from sft.atomic_files import hash_file, read_json
 from sft.config import SftConfig
 from sft.config_file import ConfigError
@@ -14,7 +15,6 @@ from sft.errors import UserError
 from sft.evaluation.report import render_report
 from sft.job_config import load_job
 from sft.run_folder import RunFolder
-from sft.training.run_record import anchor_paths
 from sft.training.workload import prepare_workload
 from sft.verification.run_check import verify_run
 from tests.chaos.faults import Fault, Schedule
@@ -48,7 +48,7 @@ def config_from(job: Job, name: str, start: dict[str, Any], **sections: Any) -> 
     content |= {"run": {"name": name, "dir": str(job.folder / name)}, "stages": [LATE], "from": start, **sections}
     path = job.folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))
-    return anchor_paths(load_job(path).sft)
+    return absolute_paths(load_job(path).sft)
 
 
 def test_it_is_as_good_as_a_stage_behind_from_a_model_and_from_a_checkpoint(job: Job, undisturbed: RunFolder) -> None:

@@ -57,12 +57,17 @@ def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]
     ray.shutdown()
 
 
-@pytest.mark.long
-def test_each_node_has_the_packs_of_its_worker_on_its_disk_and_who_follows_is_told_of_all_while_it_trains(
-    machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
-) -> None:
+class Trained(NamedTuple):
+    """A job that `sft train` has trained on two nodes, and what it has posted."""
+
+    run: RunFolder
+    said: str
+    alerts: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def trained(machines: tuple[Cluster, list[Machine]], write_config: WriteConfig) -> Trained:
     config = write_config("staged")
-    run = RunFolder(config.with_suffix(""))
     # Two CPUs a worker: no node has room for both. The nodes' addresses would not pass for those of real machines.
     command = [*SFT, "train", str(config), "data.staging=node_local"]
     command += ["cluster.cpus_per_worker=2", "cluster.preflight=false", "stages.broad.budget.steps=1"]
@@ -72,8 +77,16 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_and_who_follows_is_to
         variables = {**environment(), "RAY_ADDRESS": machines[0].address, "WEBHOOK": hook.url}
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert f"on the Ray cluster at {machines[0].address}" in done.stdout.replace("\n", " ")
-    (store,) = filter(is_published, (config.parent / "cache/tokens").iterdir())
+    return Trained(RunFolder(config.with_suffix("")), done.stdout, hook.alerts)
+
+
+@pytest.mark.long
+def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
+    machines: tuple[Cluster, list[Machine]], trained: Trained
+) -> None:
+    run = trained.run
+    assert f"on the Ray cluster at {machines[0].address}" in trained.said.replace("\n", " ")
+    (store,) = filter(is_published, (run.path.parent / "cache/tokens").iterdir())
     plan = run.stage(1, "words").packs
     planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
     for rank in range(2):
@@ -85,7 +98,12 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_and_who_follows_is_to
     assert said["num_staged"] + said["num_direct"] == len(planned.plan)
     assert said["num_staged"] > 0
     assert [list(path.iterdir()) for _, disk in machines[1] for path in disk.glob("sft-staging-*")] == [[], []]
-    assert [alert["text"] for alert in hook.alerts] == ["staged: finished"]
+
+
+@pytest.mark.long
+def test_the_driver_sends_steps_and_evaluations_to_tensorboard_and_posts_the_end(trained: Trained) -> None:
+    assert [alert["text"] for alert in trained.alerts] == ["staged: finished"]
+    run = trained.run
     board = EventAccumulator(str(run.tensorboard / "words"))
     board.Reload()
     lines = [json.loads(line) for line in run.stage(1, "words").metrics.read_text().splitlines()]
@@ -93,9 +111,9 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_and_who_follows_is_to
     assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [
         (2 + line["step"], pytest.approx(line["loss"])) for line in lines
     ]
-    evaluated = json.loads((run.evaluations / "1-words.json").read_text())
     (heldout,) = board.Scalars("eval/loss")
-    assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(evaluated["loss"]))
+    measured = json.loads((run.evaluations / "1-words.json").read_text())["loss"]
+    assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(measured))
 
 
 class Worker:

@@ -56,6 +56,12 @@ QUESTION_AND_ANSWER = {"prompt": "question", "completion": "answer"}
         ("query response type", "prompt_completion", {"prompt": "query", "completion": "response"}),
         ("problem solution level", "prompt_completion", {"prompt": "problem", "completion": "solution"}),
         ("system_prompt question answer", "prompt_completion", {**QUESTION_AND_ANSWER, "system": "system_prompt"}),
+        (
+            "Instruction Input Output",
+            "instruction",
+            {"instruction": "Instruction", "input": "Input", "output": "Output"},
+        ),
+        ("QUESTION Answer", "prompt_completion", {"prompt": "QUESTION", "completion": "Answer"}),
     ],
 )
 def test_known_names_are_found(fields, form, columns):
@@ -219,3 +225,16 @@ def test_what_was_found_is_said_in_one_line():
     found = resolve_source(source(), record(instruction="a", context="b", response="c"))
     assert describe_source(found) == "format instruction (input ← context, output ← response)"
     assert describe_source(source("messages")) == "format messages"
+
+
+def test_two_columns_that_differ_in_capitals_alone_are_asked_about():
+    said = refusal({"instruction": "a", "Input": "b", "input": "c", "output": "d"})
+    assert "it is not certain how the columns instruction, Input, input, output are meant" in said
+    assert "format: instruction\n" in f"{said}\n"
+    assert "format: instruction, columns: {input: Input}" in said
+    found = {"instruction": "a", "Input": "b", "input": "c", "output": "d"}
+    assert resolved(found, "instruction") == ("instruction", {}), "what is written is not asked about"
+
+
+def test_messages_in_capitals_are_found_too():
+    assert resolved({"Messages": ROLES}) == ("messages", {"messages": "Messages"})

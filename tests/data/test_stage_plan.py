@@ -327,7 +327,9 @@ def test_a_plan_is_found_again_and_not_made_again(store, tmp_path):
     before = read_files(tmp_path)
     # What does not change the packs does not count: the learning rate, the parts of a step, the run's name.
     stages[0] = {"optimizer": {"lr": 1.0, "schedule": "linear"}}
-    again = config_of(tmp_path, *stages, train={"micro_packs": 2}, run={"name": "other", "dir": str(tmp_path)})
+    again = config_of(
+        tmp_path, *stages, train={"packs_per_micro_batch": 2}, run={"name": "other", "dir": str(tmp_path)}
+    )
     plan_stages(again, store)
     plan_heldout(again, store)
     assert read_files(tmp_path) == before

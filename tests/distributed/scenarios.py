@@ -21,7 +21,7 @@ from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
@@ -34,6 +34,7 @@ from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.model.loss import token_nll
 from sft.optimizers import state_kinds
 from sft.progress import Progress
 from sft.ranks.agreement import all_texts, any_rank, raise_together
@@ -43,20 +44,20 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.run_context import RunContext
-from sft.training.step_exchange import StepExchange, Wished
-from sft.training.wishes import Wishes
+from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.workload import Workload
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
 
 
-def build_loader(settings: dict[str, Any], world: World, micro_packs: int = 1) -> StepLoader:
+def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 1) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
-    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, micro_packs)
+    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, packs_per_micro_batch)
     config = SftConfig.model_validate(settings["config"])
     seed = 5 if config.model.dropout == "as_configured" else None
     store, layout = TokenStore.open(Path(settings["store"])), layout_of(config.train.packing)
@@ -89,16 +90,16 @@ def gradients(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     The last one also keeps no activations.
     """
     results = []
-    for micro_packs in settings["micro_packs"]:
+    for packs_per_micro_batch in settings["packs_per_micro_batch"]:
         content = copy.deepcopy(settings["config"])
-        content["train"]["activation_checkpointing"] = micro_packs == settings["micro_packs"][-1]
+        content["train"]["activation_checkpointing"] = packs_per_micro_batch == settings["packs_per_micro_batch"][-1]
         config = SftConfig.model_validate(content)
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
-        loader = build_loader(settings, ranks.world, micro_packs)
+        loader = build_loader(settings, ranks.world, packs_per_micro_batch)
         [(loss, grad_norm)] = take_steps(engine, config, loader, 0, 1)
         # AdamW's first moment after one step is (1 - beta1) times the gradient.
         gradient = whole_state(engine, "exp_avg") / (1 - config.stages[0].optimizer.betas[0])
-        path = Path(settings["folder"]) / f"gradient-{ranks.world.size}-{micro_packs}.pt"
+        path = Path(settings["folder"]) / f"gradient-{ranks.world.size}-{packs_per_micro_batch}.pt"
         if ranks.world.is_first:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step
@@ -124,7 +125,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     loader = build_loader(settings, ranks.world)
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
-    checkpoints = CheckpointStore(
+    checkpoints = CheckpointSaver(
         LocalPlace(folder / "checkpoints"),
         ranks,
         attempt=1,
@@ -140,7 +141,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     dtype = getattr(torch, config.model.dtype)
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, 1)
     batch = loader.micro_batches(0)[0]
-    nll = engine.segment_nll(batch)
+    nll = engine.segment_sums(batch, [token_nll]).flatten()
     copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
     num_copied = sum(copy.numel() for copy in copies if copy is not None)
     state = {kind: whole_state(engine, kind) for kind in state_kinds(config.stages[0].optimizer.name)}
@@ -229,7 +230,7 @@ def slow_rank(settings: dict[str, Any], ranks: Ranks) -> list[float]:
     if ranks.world.is_first:
         time.sleep(0.5)
     take_steps(engine, config, loader, 0, 1)
-    return list(exchange(loader.micro_batches(0), Wished()).seconds_per_token)
+    return list(exchange(loader.micro_batches(0), StepDecision()).seconds_per_token)
 
 
 def zero3_memory(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
@@ -337,7 +338,7 @@ def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, An
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    context = RunContext(config, workload, begin_attempt(run, ranks), Wishes(run.stop_file), engine="looked at")
+    context = RunContext(config, workload, begin_attempt(run, ranks), ControlSignals(run.stop_file), engine="looked at")
     with mock.patch.dict(ENGINES, {"looked at": build}):
         assert run_curriculum(context)
     look()
@@ -352,9 +353,9 @@ def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tup
     found: dict[int, list[tuple[int, int, int]]] = {}
 
     def note(*_: Any) -> None:
-        if attempt.position.place == "train":
-            assert attempt.position.step is not None
-            found.setdefault(attempt.position.step, []).append(attempt.position.mark())
+        if attempt.heartbeat.place == "train":
+            assert attempt.heartbeat.step is not None
+            found.setdefault(attempt.heartbeat.step, []).append(attempt.heartbeat.mark())
 
     def build(*arguments: Any) -> Engine:
         engine = Zero3Engine(*arguments)
@@ -362,7 +363,7 @@ def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tup
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    context = RunContext(config, workload, attempt, Wishes(run.stop_file), engine="looked at")
+    context = RunContext(config, workload, attempt, ControlSignals(run.stop_file), engine="looked at")
     with mock.patch.dict(ENGINES, {"looked at": build}):
         assert run_curriculum(context)
     return found
@@ -376,7 +377,7 @@ def run_jobs(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
         run = RunFolder(config.run.dir)
         attempt = begin_attempt(run, ranks)
         prepared = Workload.from_json(workload)
-        finished.append(run_curriculum(RunContext(config, prepared, attempt, Wishes(run.stop_file))))
+        finished.append(run_curriculum(RunContext(config, prepared, attempt, ControlSignals(run.stop_file))))
     return finished
 
 

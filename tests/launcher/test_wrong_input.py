@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from transformers import AutoTokenizer
 
 from launcher.cli import main
 from sft.run_lock import run_lock
@@ -21,8 +20,14 @@ ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any], Path], None]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, so that a model is looked at once, which takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> dict[str, Any]:
+def content(tiny_model_dir: Path, small_records: SmallRecords, cache: Path, tmp_path: Path) -> dict[str, Any]:
     shutil.copy(small_records.instructions, tmp_path / "words.jsonl")
     source = {
         "name": "words",
@@ -33,7 +38,7 @@ def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -
     return {
         "run": {"name": "wrong", "dir": str(tmp_path / "run")},
         "model": {"path": str(tiny_model_dir), "dtype": "float32"},
-        "data": {"sources": [source], "cache_dir": str(tmp_path / "cache"), "max_len_tokens": 256},
+        "data": {"sources": [source], "cache_dir": str(cache), "max_len_tokens": 256},
         "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
         "train": {"pack_len_tokens": 256, "packs_per_step": 2},
     }
@@ -69,30 +74,15 @@ def model_without_weights(content: dict[str, Any], folder: Path) -> None:
     content["model"]["path"] = str(folder / "model")
 
 
-def other_tokenizer(content: dict[str, Any], folder: Path) -> None:
-    path = folder / "larger"
-    tokenizer = AutoTokenizer.from_pretrained(content["model"]["path"])
-    tokenizer.add_tokens(["[more]"])
-    tokenizer.save_pretrained(path)
-    content["model"]["tokenizer"] = str(path)
+def only_a_long_record(content: dict[str, Any], folder: Path) -> None:
+    long = {"instruction": "Count.", "output": "one two three " * 200, "task": "count"}
+    (folder / "words.jsonl").write_text(json.dumps(long))
 
 
 def template_that_ignores_answers(content: dict[str, Any], folder: Path) -> None:
     text = "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}<|im_end|>{% endfor %}"
     (folder / "template.jinja").write_text(text)
     content["model"]["chat_template"] = str(folder / "template.jinja")
-
-
-def template_without_end(content: dict[str, Any], folder: Path) -> None:
-    loops = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-    (folder / "endless.jinja").write_text(loops)
-    content["model"]["chat_template"] = str(folder / "endless.jinja")
-
-
-def cut_off_weights(content: dict[str, Any], folder: Path) -> None:
-    shutil.copytree(content["model"]["path"], folder / "model")
-    content["model"]["path"] = str(folder / "model")
-    os.truncate(folder / "model" / "model.safetensors", 9_000)
 
 
 def weights_that_are_no_numbers(content: dict[str, Any], folder: Path) -> None:
@@ -132,9 +122,6 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
             id="no template derivable",
         ),
         pytest.param(
-            template_without_end, ["endless.jinja", "was stopped", "model.chat_template"], id="template without end"
-        ),
-        pytest.param(
             put("stages.0.mixture", {"rates": "weights", "weights": {"copi": 1}}),
             ["stages.0.mixture.weights", "no task 'copi'", "Did you mean 'copy'"],
             id="unknown task in a mixture",
@@ -142,21 +129,13 @@ ALIEN = json.dumps({"question": "Who?", "answer": "You."})
         pytest.param(
             put("data.holdout.tasks", ["sorting"]), ["no task 'sorting'", "'sort'"], id="unknown held-out task"
         ),
-        pytest.param(
-            put("data.max_len_tokens", 4), ["No example is left", "120", "max_len_tokens"], id="every example too long"
-        ),
+        pytest.param(only_a_long_record, ["No example is left", "1", "max_len_tokens"], id="every example too long"),
         pytest.param(
             put("train.pack_len_tokens", 64),
             ["train.pack_len_tokens: 64", "data.max_len_tokens: 256"],
             id="pack length shorter than examples",
         ),
-        pytest.param(
-            other_tokenizer,
-            ["the last of them '[more]' with the id", "but the model has", "embeddings"],
-            id="tokenizer of another model",
-        ),
         pytest.param(model_without_weights, ["has no weights", "config.json"], id="model folder without weights"),
-        pytest.param(cut_off_weights, ["model.safetensors is cut off or damaged"], id="weights that are cut off"),
         pytest.param(weights_that_are_no_numbers, ["NaN or infinite", ": 1 of "], id="a weight that is no number"),
         pytest.param(
             put("stages.0.name", "a" * 300), ["stages.0.name", "must have at most 100 characters"], id="very long name"
@@ -193,12 +172,12 @@ def test_a_run_with_another_config_is_refused_only_once_it_has_trained(
 
 
 def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
-    content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    content: dict[str, Any], cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = written(content, tmp_path)
     assert main(["prepare", str(config)]) == 0
     (tmp_path / "run" / "stages" / "0-only" / "metrics.jsonl").write_text("")
-    stores = sorted((tmp_path / "cache" / "tokens").iterdir())
+    stores = sorted((cache / "tokens").iterdir())
     # What is measured, and where the same data lies, may change.
     shutil.copy(tmp_path / "words.jsonl", tmp_path / "moved.jsonl")
     moved = [f"data.sources.words.path={tmp_path / 'moved.jsonl'}", "evaluate.max_examples_per_task=3"]
@@ -208,7 +187,7 @@ def test_changed_data_is_refused_with_the_difference_before_it_is_prepared(
     assert main(["prepare", str(config)]) == 2
     message = capfd.readouterr().err
     assert "data.sources.words.content: planned" in message
-    assert sorted((tmp_path / "cache" / "tokens").iterdir()) == stores
+    assert sorted((cache / "tokens").iterdir()) == stores
 
 
 MACHINES: dict[str, Any] = {
@@ -228,6 +207,7 @@ def rank_of_torchrun(config: Path, *overrides: str) -> "subprocess.CompletedProc
 
 def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
     """Under torchrun a job with all of the sections about machines is read as everywhere."""
+    content["data"]["cache_dir"] = str(tmp_path / "empty")
     done = rank_of_torchrun(written(content | MACHINES, tmp_path))
     assert done.returncode == 2
     assert "Run `sft prepare` first" in done.stderr

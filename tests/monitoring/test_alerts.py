@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -> None:
-    with webhook() as hook, alerts_posted(AlertsConfig(url=hook.url), run, "tuned") as post_end:
+    with webhook() as hook, alerts_posted(AlertsConfig(url=hook.url), run, "tuned", look_seconds=0.1) as post_end:
         run.attempt(2).path.mkdir()
         ranks = EventLog(run.attempt(2), 0)
         ranks.add("restarted", "attempt 1 ended: rank 3 <node a> was gone")

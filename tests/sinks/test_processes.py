@@ -68,13 +68,13 @@ def test_a_sink_that_cannot_begin_is_told_of_once_and_its_log_says_more(
 def test_a_sink_that_hangs_is_ended(tmp_path: Path) -> None:
     config, run = planned_run(tmp_path / "run")
     begin_attempt(run, 1)
-    with sinks_fed(config, first_attempt=1, silent_seconds=1):
+    with sinks_fed(config, first_attempt=1, silent_seconds=3):
         (pid,) = sink_pids()
         os.kill(pid, signal.SIGSTOP)
         text = wait_for_event(run)
         assert sink_pids() == []
     assert text.startswith("TensorBoard gets no more metrics until the next start, which sends what is missing: ")
-    assert "no sign of life for 1 s" in text
+    assert "no sign of life for 3 s" in text
     assert events(run) == [text]
 
 

@@ -61,7 +61,7 @@ def test_a_step_has_the_names_that_people_look_for_and_only_what_is_known(run: R
 def test_an_evaluation_stands_behind_the_steps_that_were_done(run: RunFolder) -> None:
     for file_name in ("base", "0-broad-step-00000003", "0-broad", "1-words-step-00000002"):
         evaluate(run, file_name, 3.0)
-    (run.evaluations / "1-other.json").write_text("{}")
+    (run.evaluations / "1-other.json").write_text("{}")  # a stage that is not in the config any more
     points = reader(run).read()
     assert sorted((p.step, p.stage) for p in points) == [(0, "broad"), (3, "broad"), (6, "broad"), (8, "words")]
     assert points[0].values == {"eval/loss": 3.5, "eval/qa/loss": 3.0, "eval/../maths & code/loss": 4.0}

@@ -61,7 +61,7 @@ def test_packs_steps_and_tokens_are_those_of_the_plan(prepared: tuple[Path, Toke
         ("data.sources.0.name=other", "sources: planned", 0),
         ("data.sources.0.path=elsewhere.jsonl", "", 2),
         ("data.near_duplicate_similarity=0.5", "", 2),
-        ("train.micro_packs=3", "", 2),
+        ("train.packs_per_micro_batch=3", "", 2),
         ("cluster.workers=4", "", 2),
     ],
 )

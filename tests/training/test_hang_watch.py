@@ -15,7 +15,7 @@ from sft.attempt_record import RankProcess, read_ranks, write_rank
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import EXIT_HUNG, HangWatch, describe_hang
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 ROOT = Path(__file__).parents[2]
@@ -27,15 +27,15 @@ from sft.attempt_record import write_rank
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 rank, size, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), AttemptFolder(Path(sys.argv[4]))
-world, position = World(rank, size, 0, f"n{rank}"), Position()
+world, heartbeat = World(rank, size, 0, f"n{rank}"), Heartbeat()
 write_rank(folder, world)
-HangWatch(position, world, folder, EventLog(folder, rank), 1.0).start()
+HangWatch(heartbeat, world, folder, EventLog(folder, rank), 1.0).start()
 for step in range(last):
-    position.enter("train", step, stage="broad")
+    heartbeat.enter("train", step, stage="broad")
     time.sleep(0.05)
 (folder.path / f"{rank}.waits").touch()
 def wait_for_the_others(): time.sleep(60)
@@ -95,16 +95,16 @@ from pathlib import Path
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 folder = AttemptFolder(Path(sys.argv[1]))
-position = Position()
-HangWatch(position, World(), folder, EventLog(folder, 0), 1.0).start()
-position.enter("train", 1, stage="broad")
+heartbeat = Heartbeat()
+HangWatch(heartbeat, World(), folder, EventLog(folder, 0), 1.0).start()
+heartbeat.enter("train", 1, stage="broad")
 print("stands", flush=True)
 sys.stdin.readline()  # as if it waited for another rank, which is suspended, too
-position.enter("train", 2)
+heartbeat.enter("train", 2)
 sys.stdin.readline()
 """
 
@@ -136,14 +136,14 @@ def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) 
 def test_a_rank_that_goes_on_while_the_others_report_is_not_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    position, ended, folder = Position(), threading.Event(), AttemptFolder(tmp_path)
-    watch = HangWatch(position, World(), folder, EventLog(folder, 0), 0.8, lambda code: ended.set())
+    heartbeat, ended, folder = Heartbeat(), threading.Event(), AttemptFolder(tmp_path)
+    watch = HangWatch(heartbeat, World(), folder, EventLog(folder, 0), 0.8, lambda code: ended.set())
     report = folder.hang_report(0)
-    position.enter("train", 1, stage="broad")
+    heartbeat.enter("train", 1, stage="broad")
     watch.start()
     try:
         wait_until(report.exists)
-        position.enter("train", 2)
+        heartbeat.enter("train", 2)
         wait_until(lambda: not report.exists())
         assert not ended.is_set()
         write_rank(folder, World())

@@ -19,10 +19,10 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import end_of_last_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run
 from sft.world import World
@@ -53,7 +53,7 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
     try:
         begun = begin_attempt(run, ranks)
         end = run_watched(
-            RunContext(config, Workload.from_json(workload), begun, Wishes(run.stop_file)), Limits(1, -1, 60)
+            RunContext(config, Workload.from_json(workload), begun, ControlSignals(run.stop_file)), Limits(1, -1, 60)
         )
     except TrainingError as error:
         os.write(2, f"in words: {error}\n".encode())
@@ -141,7 +141,7 @@ def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Pa
     place, numel = LocalPlace(small_disk / "checkpoints"), 400_000
 
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(small_disk / "checkpoints"), max_failed_saves=2)
+        saver = rank.saver(LocalPlace(small_disk / "checkpoints"), max_failed_saves=2)
         for step in (1, 2, 3):
             if rank.world.is_first and step == 2:
                 # Room for a part of one rank's file.
@@ -149,15 +149,15 @@ def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Pa
             if rank.world.is_first and step == 3:
                 (small_disk / "hog").unlink()
             rank.agree(True)
-            store.save(step, state_of(step, rank.world, numel), {"num_updates": step - 1})
-            assert store.finish() == (step != 2)
+            saver.save(step, state_of(step, rank.world, numel), {"num_updates": step - 1})
+            assert saver.finish() == (step != 2)
             if step == 2:
                 rank.agree(True)
                 assert published_steps(small_disk / "checkpoints") == [1]
                 assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["step-00000001"]
                 assert any("No space left on device" in line for line in rank.reports)
                 rank.agree(True)
-        store.close()
+        saver.close()
 
     run_ranks(2, main)
     assert place.steps() == [1, 3]

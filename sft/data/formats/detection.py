@@ -1,9 +1,9 @@
 """Which format a source has, and which columns hold what: given in the config, or found from the first records.
 
-A format fits a record when its required columns are there, by their own names or by an alias, and a list of turns has
-the format's keys. It is taken when it is the only one that fits and, of formats with one question and one answer, when
-no other column is left that may be a part of them: context that is left out without a word would be wrong data.
-Everything else is asked, with the lines that can be written in the config.
+A format fits a record when its required columns are there, by their own names or by an alias, in capitals or not, and a
+list of turns has the format's keys. It is taken when it is the only one that fits and, of formats with one question and
+one answer, when no other column is left that may be a part of them: context that is left out without a word would be
+wrong data. Everything else is asked, with the lines that can be written in the config.
 """
 
 from collections.abc import Iterator, Mapping
@@ -119,8 +119,12 @@ def _fits(form: Format, given: Mapping[str, str], fields: JsonObject) -> Iterato
         return
     choices: list[list[str | None]] = []
     for name, column in known.items():
+        # Of two columns whose names differ in capitals alone, either may be meant: that is asked.
         found: list[str | None] = [
-            spelled for spelled in (name, *column.aliases) if spelled in fields and spelled not in given.values()
+            there
+            for spelled in (name, *column.aliases)
+            for there in fields
+            if there.casefold() == spelled.casefold() and there not in given.values()
         ]
         if name in given:
             found = [given[name]]
@@ -133,8 +137,9 @@ def _fits(form: Format, given: Mapping[str, str], fields: JsonObject) -> Iterato
     for combination in product(*choices):
         columns = {name: chosen for name, chosen in zip(known, combination, strict=True) if chosen is not None}
         if _holds_the_format(form, columns, fields):
-            meant = SINGLE_TURN_NAMES - settled - set(columns.values()) if form in SINGLE_TURN else ()
-            yield Fit(form, columns, tuple(column for column in fields if column in meant))
+            read = {chosen.casefold() for chosen in columns.values()}
+            meant = SINGLE_TURN_NAMES - settled - read if form in SINGLE_TURN else ()
+            yield Fit(form, columns, tuple(column for column in fields if column.casefold() in meant))
 
 
 def _holds_the_format(form: Format, columns: Mapping[str, str], fields: JsonObject) -> bool:

@@ -5,7 +5,6 @@ URL never holds its password or its query. Which records a file holds is not loo
 """
 
 import bz2
-import difflib
 import glob
 import gzip
 import io
@@ -24,6 +23,8 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
+from sft.absolute_paths import RECORD_ENDINGS as ENDINGS
+from sft.absolute_paths import may_be_hub_id, near_it
 from sft.config import SourceConfig
 from sft.data.reading import blocks
 from sft.data.reading.contents import HEAD_BYTES, find_compression, why_no_records
@@ -33,7 +34,6 @@ from sft.data.reading.layout import Kind, choose_files
 from sft.errors import UserError
 from sft.url_secrets import without_secrets
 
-ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
@@ -150,12 +150,8 @@ def split_endings(name: str) -> tuple[str, str]:
 
 
 def is_on_hub(source: SourceConfig) -> bool:
-    """Whether the path is the id of a data set on the Hub: `owner/name`, and nothing of that name is here."""
-    return (
-        re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", source.path) is not None
-        and split_endings(source.path)[0] not in ENDINGS
-        and not os.path.exists(source.path)
-    )
+    """Whether the path is the id of a data set on the Hub, `owner/name`."""
+    return "/" in source.path and may_be_hub_id(source.path, "dataset")
 
 
 class _Found(NamedTuple):
@@ -228,7 +224,7 @@ def _find_local(source: SourceConfig) -> _Found:
         found = match_files(str(path))
         kind, root = "pattern", Path(fixed_part(str(path)))
         if not found:
-            raise _missing(source, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else [])
+            raise _missing(source, near_it(path))
     # A link to nothing is found too, and said to be unreadable when it is read.
     files = [SourceFile(source.name, n, n, os.path.getsize(n) if os.path.exists(n) else None) for n in found]
     return _Found(kind, {os.path.relpath(file.path, root): file for file in files})
@@ -258,7 +254,7 @@ def _find_remote(source: SourceConfig) -> _Found:
             raise _unreadable(source.name, shown, error.__cause__) from None
         found = {}
     if not found:
-        raise _missing(source, [])
+        raise _missing(source, "")
     # Hidden is what lies below a hidden folder that the path itself does not name.
     start = len(root[: is_pattern.start()].rpartition("/")[0] if is_pattern else root)
     files = {
@@ -277,10 +273,8 @@ def _find_remote(source: SourceConfig) -> _Found:
     return _Found(kind, files)
 
 
-def _missing(source: SourceConfig, beside: list[str]) -> UserError:
+def _missing(source: SourceConfig, hint: str) -> UserError:
     shown = without_secrets(source.path)
-    close = difflib.get_close_matches(Path(shown).name, beside, n=3)
-    hint = f"; near it: {', '.join(close)}" if close else ""
     what = "file that matches" if glob.has_magic(shown) else "file"
     return UserError(f"source {source.name}: there is no {what} {shown}{hint}. Correct data.sources' path.")
 

@@ -19,6 +19,7 @@ import jinja2
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from sft.absolute_paths import near_it
 from sft.config import ModelConfig
 from sft.data.rendering.bounded_template import compile_template
 from sft.data.rendering.turn_form import derive_turn_form, template_turn
@@ -67,7 +68,10 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         trusted, field = model.trust_tokenizer_code, "trust_tokenizer_code"
     folder = Path(path).expanduser()
     if not folder.is_dir() and (path.startswith((".", "/", "~")) or path.count("/") > 1):
-        raise UserError(f"model: there is no folder {folder}. Correct model.path, or name a Hub id.")
+        field = "path" if model.tokenizer is None else "tokenizer"
+        raise UserError(
+            f"model: there is no folder {folder}{near_it(folder)}. Correct model.{field}, or name a Hub id."
+        )
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             str(folder) if folder.is_dir() else path, trust_remote_code=trusted
