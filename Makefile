@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster models chaos lint types clean
+.PHONY: help install quickstart test test-cluster models chaos docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -40,13 +40,17 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster tests/training $(ARGS)
 
 models: install ## try every family of models of the installed transformers, and its export; ARGS=--pin writes docs/MODELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py --all-families --timeout 1800 $(ARGS)
 
 chaos: install ## kill, stop and damage runs, and Ray, by 60 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
+
+docs: install ## write docs/CONFIG.md and configs/schema.json from the config's fields
+	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md
+	@$(BIN)/sft config-schema > configs/schema.json
 
 lint: install ## check style, format and which module may import which
 	@$(BIN)/ruff check

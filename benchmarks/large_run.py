@@ -30,6 +30,7 @@ import psutil
 import yaml
 
 from sft.atomic_files import fingerprint, publish_folder, write_json, written_aside
+from sft.attempt_record import write_began
 from sft.checkpoint.places import step_name
 from sft.ledger import LedgerEntry, LedgerWriter
 from sft.metrics import StepMetrics
@@ -200,11 +201,11 @@ def make_steps(options: argparse.Namespace, run: RunFolder, stage: StageFolder, 
 
 def begin_attempt(options: argparse.Namespace, run: RunFolder, attempt: int, first: int, end: int) -> None:
     folder = run.attempt(attempt)
-    folder.mkdir(parents=True)
-    write_json(folder / "began.json", {"time": 1e9 + first, "world_size": options.ranks})
+    folder.path.mkdir(parents=True)
+    write_began(folder, options.ranks)
     for rank in range(options.ranks):
-        (folder / f"rank-{rank:05d}.json").write_text(json.dumps({"pid": 1000 + rank, "node": f"node-{rank // 8}"}))
-        (folder / f"rank-{rank:05d}.log").write_text("")
+        folder.rank(rank).write_text(json.dumps({"pid": 1000 + rank, "node": f"node-{rank // 8}"}))
+        folder.log(rank).write_text("")
     if attempt > 1:
         EventLog(folder, 0).add("restarted", f"attempt {attempt - 1} ended: rank 7 was gone")
     EventLog(folder, 0).add("resumed", f"attempt {attempt}", stage="only", step=first)

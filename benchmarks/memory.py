@@ -226,7 +226,7 @@ def build_config(case: Case, folder: Path) -> SftConfig:
             "train": {
                 "pack_len_tokens": case.pack_len,
                 "packs_per_step": case.workers * case.micro * case.accumulation,
-                "micro_packs": case.micro,
+                "packs_per_micro_batch": case.micro,
                 "activation_checkpointing": case.checkpointing,
             },
             "deepspeed": {
@@ -274,11 +274,12 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
 def train(case: Case, folder: Path, model: str, world: World, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
     from sft.data.collate import collate  # noqa: PLC0415
-    from sft.engine.start import start_engine  # noqa: PLC0415
+    from sft.engine.engines import ENGINES  # noqa: PLC0415
+    from sft.ranks.torch_ranks import TorchRanks  # noqa: PLC0415
 
     config = build_config(case, folder)
     shape = model_shape(json.loads((folder / model / "config.json").read_text()))
-    engine = start_engine(config, config.stages[0].optimizer, str(folder / model), world)
+    engine = ENGINES["zero3"](config, config.stages[0].optimizer, str(folder / model), TorchRanks(world))
     from deepspeed.comm import comm  # noqa: PLC0415  (when the engine has imported it for the device)
 
     counted = {"gathered": 0.0, "reduced": 0.0}

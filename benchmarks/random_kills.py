@@ -12,7 +12,6 @@ not M · exp(R / M).
 """
 
 import argparse
-import json
 import math
 import os
 import random
@@ -26,6 +25,7 @@ from typing import Any
 from recovery import build_config, metrics, prepare, start_training, wait_for
 
 from sft.atomic_files import MANIFEST
+from sft.attempt_record import read_ranks
 from sft.run_folder import RunFolder
 from sft.sizing.goodput import FailureCosts, TimeShares, best_interval, share_time
 
@@ -67,7 +67,7 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[RunFolder, list[fl
         for attempt in range(1, options.kills + 1):
             back = wait_for(run, lambda line, attempt=attempt: line["attempt"] == attempt)
             time.sleep(max(0.0, back + rng.expovariate(1 / options.mean_seconds) - time.time()))
-            victim = json.loads((run.attempt(attempt) / "rank-00001.json").read_text())["pid"]
+            victim = read_ranks(run.attempt(attempt))[1].pid
             os.kill(victim, signal.SIGKILL)
             kills.append(time.time())
         wait_for(run, lambda line: line["attempt"] == options.kills + 1)

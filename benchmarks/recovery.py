@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 from in_turn import spread
 
+from sft.attempt_record import read_ranks
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
 
@@ -60,7 +61,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             cold_start = wait_for(run, lambda m: True) - started
             # Behind a published checkpoint.
             wait_for(run, lambda m: m["step"] >= EVERY_STEPS + 5)
-            victim = json.loads((run.attempt(1) / "rank-00001.json").read_text())["pid"]
+            victim = read_ranks(run.attempt(1))[1].pid
             killed = time.time()
             os.kill(victim, signal.SIGKILL)
             recovery = wait_for(run, lambda m: m["attempt"] == 2) - killed

@@ -16,11 +16,11 @@ from pathlib import Path
 from in_turn import spread
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.inference import choose_turn_end, generation_stops
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
+from sft.errors import RecordError
 from sft.schema import Conversation, Message, Place, ToolCall
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string", "description": "a city"}}}

@@ -9,7 +9,7 @@ count who else waits for the two cores; wall time does.
     exchange    `sft.training.step_exchange`, on every rank: one all-reduce, and what is made of it
     all-reduce  the same vector alone: what the exchange cannot be without
     record      `sft.training.step_recorder`, on the first rank: ledger, metrics
-    agree       what a save asks all ranks twice (`sft.checkpoint.rank_group`): who is done, a number for each rank
+    agree       what a save asks all ranks twice (`sft.ranks.shared_work`): who is done, a number for each rank
     step        `Engine.train_step`, for comparison
     fit         ms = a + b · ranks, by least squares over the medians
 """
@@ -43,13 +43,15 @@ from sft.data.token_store import TokenStore
 from sft.engine.zero3 import Zero3Engine
 from sft.ledger import LedgerWriter
 from sft.progress import Progress
+from sft.ranks.shared_work import wait_for_all
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_events import EventLog
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.lr_schedule import LrSchedule, StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.process import quiet_third_parties
-from sft.training.step_exchange import StepExchange, Wished
+from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.step_recorder import StepRecorder
 from sft.world import World
 
@@ -132,14 +134,14 @@ def run_rank(rank: int, num_ranks: int, num_steps: int, folder: Path, own: Path)
 
 
 def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, list[tuple[float, float]]]:
-    config = config_of(world, num_steps, model, own)
-    engine = Zero3Engine(config, config.stages[0].optimizer, str(model), world)
+    config, ranks = config_of(world, num_steps, model, own), TorchRanks(world)
+    engine = Zero3Engine(config, config.stages[0].optimizer, str(model), ranks)
     store, plan = data_of(world.size * num_steps)
     steps = StepPlan(len(plan), world.size, world.size, 1)
     loader = StepLoader(store, plan, steps, world.rank)
     schedule = StageSchedule((LrSchedule(config.stages[0].optimizer, num_steps),))
     exchange = StepExchange(engine, steps)
-    attempt = Attempt(1, world, own, EventLog(own, world.rank))
+    attempt = Attempt(1, ranks, own, EventLog(own, world.rank))
     record = None
     if world.is_first:
         ledger = LedgerWriter(own / "ledger.jsonl", 1)
@@ -163,12 +165,12 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         batches = loader.micro_batches(step)
         num_supervised, lr = loader.num_supervised_tokens(step), schedule(step)
         result = timed_together("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
-        told = timed_together("exchange", lambda b=batches: exchange(b, Wished()))
-        alone = torch.zeros(4 + world.size + len(told.slots), dtype=torch.int64)
-        timed_together("all-reduce", lambda v=alone: engine.all_reduce_sum(v))
-        timed_together("agree", lambda: attempt.group.wait_for_all(lambda _: False, Progress()))
+        summary = timed_together("exchange", lambda b=batches: exchange(b, StepDecision()))
+        alone = torch.zeros(4 + world.size + len(summary.slots), dtype=torch.int64)
+        timed_together("all-reduce", lambda v=alone: ranks.sum(v))
+        timed_together("agree", lambda: wait_for_all(ranks, lambda _: False, Progress()))
         if record is not None:
-            keep = (step, result, told, 1.0, 0.0)
+            keep = (step, result, summary, 1.0, 0.0)
             timed("record", lambda keep=keep: record(*keep))
     return {part: values[1:] for part, values in found.items()}
 

@@ -78,7 +78,7 @@ def build_config(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "train": {
             "pack_len_tokens": options.pack_len,
             "packs_per_step": options.ranks * options.micro,
-            "micro_packs": options.micro,
+            "packs_per_micro_batch": options.micro,
             "activation_checkpointing": False,
         },
         "checkpoint": {"every_steps": None},

@@ -5,6 +5,7 @@ A mistake of the user is one message on stderr and exit code 2, never a tracebac
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from launcher.command_line import build_parser, parse
 from launcher.completion import complete
@@ -20,10 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = build_parser()
         complete(parser)
         options = parse(parser, arguments)
+        _check_working_folder()
         if "config" in options:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
             options.job = load_job(options.config, options.overrides)
+            sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
         run: Callable[..., int] = options.run
         return run(options)
     except UserError as error:
@@ -32,6 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
         return INTERRUPTED
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("The working folder is gone: it was deleted or moved. Change into one that is there.") from None
 
 
 if __name__ == "__main__":

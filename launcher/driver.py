@@ -8,20 +8,20 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from launcher.console import end_at_once
-from launcher.exit_codes import STOPPED
-from launcher.interruption import InterruptedByWish, ended_on_wish
+from launcher.exit_codes import DONE, FAILED, STOPPED
+from launcher.held_run import work_in
 from launcher.layout_check import find_layout
 from launcher.preflight.start import pass_preflight
-from sft.atomic_files import now_on_file_system
 from sft.errors import UserError
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
-from sft.run_claim import check_run_folder
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.run_folder import RunFolder
-from sft.run_lock import run_lock
+from sft.sinks.table import check_sinks
+from sft.training.attempt_end import end_of_last_attempt
 from sft.training.run_record import is_extended
-from sft.training.wishes import forget_old_stop
+
+_ALERTS: dict[int, Kind] = {DONE: "finished", FAILED: "failed", STOPPED: "stopped"}
 
 
 def train(job: JobConfig, console: Console, until: str | None = None) -> int:
@@ -39,21 +39,21 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
+    check_sinks(job.sft.logging)
     for note in find_layout(job.sft, is_whole=True)["notes"]:
         console.print(note, highlight=False, markup=False)
+    now = names[: names.index(until) + 1]
+    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console, is_training=True)
+
+
+def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console) -> int:
     run = RunFolder(job.sft.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    try:
-        with run_lock(run.lock, end_at_once, console.print):
-            forget_old_stop(run.stop_file, now_on_file_system(run.path), console.print)
-            with ended_on_wish(run.stop_file):
-                return _train(job, names[: names.index(until) + 1], console)
-    except InterruptedByWish as wish:
-        if wish.number is None:
-            run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {wish}; no step is lost by it. The same command goes on.")
-        return STOPPED if wish.number is None else 128 + wish.number
+    with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
+        before = run.latest_attempt()
+        code = _train(job, names, console)
+        if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
+            post_end(_ALERTS[code], end_of_last_attempt(run).message)
+        return code
 
 
 def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:

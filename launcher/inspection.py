@@ -8,12 +8,14 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from launcher.cluster.block_tasks import spread_over_cluster
+from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.preparation import preparation_shown
 from sft.atomic_files import write_text
 from sft.config import SftConfig
-from sft.data.preparation import BlockPreparer, build_store, locate_store
+from sft.data.block_preparer import BlockPreparer
+from sft.data.preparation import build_store
 from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.inspection.check_result import CheckResult, InvariantResult
@@ -34,9 +36,9 @@ def open_store(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPr
     Raises:
         UserError: the data cannot be used.
     """
-    located = locate_store(config.data, config.model)
+    recipe = StoreRecipe.of(config.data, config.model)
     with preparation_shown(console) as report:
-        return build_store(located, report, spread_over_cluster), located.preparer
+        return build_store(recipe, report, prepare_on_cluster), recipe.preparer
 
 
 def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: Console) -> None:
@@ -128,6 +130,6 @@ def _print_violations(results: Sequence[InvariantResult], store: TokenStore, con
 
 def _place(store: TokenStore, row: int) -> str:
     try:
-        return str(store.place(row))
+        return str(store.location(row))
     except IndexError:  # what is checked may be broken
         return "its file is not known"

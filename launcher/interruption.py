@@ -1,6 +1,6 @@
 """How `sft train` obeys signals and the file STOP: while ranks train by a stop with a checkpoint, else at once.
 
-Before ranks train, and behind them, nothing is lost by an end at once. `ended_on_wish` is open all the time;
+Before ranks train, and behind them, nothing is lost by an end at once. `ended_on_request` is open all the time;
 `signals_ask_to_stop` is open inside of it while ranks train, who look for the file themselves.
 """
 
@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sft.training.wishes import SIGNALS, ask_by_signal
+from launcher.exit_codes import STOPPED
+from sft.training.control_signals import SIGNALS, request_stop
 
 STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
 """They are the driver's: who runs it may send them to all of its processes."""
@@ -23,35 +24,40 @@ _LOOK_SECONDS = 1.0
 Handler = Callable[[int, FrameType | None], None]
 
 
-class InterruptedByWish(Exception):
+class EndRequested(Exception):
     """`number` is the signal's; None: the stop file is there."""
 
     def __init__(self, number: int | None) -> None:
         super().__init__("STOP" if number is None else signal.Signals(number).name)
         self.number = number
+        # Of a signal it is what shells give to one who was killed by it.
+        self.exit_code = STOPPED if number is None else 128 + number
 
 
 @contextmanager
-def ended_on_wish(stop_file: Path) -> Iterator[None]:
-    """Interrupt what the main thread does in here as Ctrl-C would, when it is wished. Enter it in the main thread.
+def ended_on_request(stop_file: Path | None) -> Iterator[None]:
+    """Interrupt what the main thread does in here as Ctrl-C would, when it is asked for. Enter it in the main thread.
+
+    Args:
+        stop_file: None where only signals count.
 
     Raises:
-        InterruptedByWish: when all that is in here has been left in order.
+        EndRequested: when all that is in here has been left in order.
     """
-    wishes: list[int | None] = []
+    requests: list[int | None] = []
     over = threading.Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        wishes.append(number)
+        requests.append(number)
         # Not an exception of our own: Ray's calls give way to this one.
         raise KeyboardInterrupt
 
     def look() -> None:
         # While ranks train the handler is another.
-        while signal.getsignal(signal.SIGTERM) is not interrupt or not stop_file.exists():
+        while signal.getsignal(signal.SIGTERM) is not interrupt or stop_file is None or not stop_file.exists():
             if over.wait(_LOOK_SECONDS):
                 return
-        wishes.append(None)
+        requests.append(None)
         os.kill(os.getpid(), signal.SIGTERM)
 
     looking = threading.Thread(target=look, name="stop-file", daemon=True)
@@ -64,9 +70,9 @@ def ended_on_wish(stop_file: Path) -> Iterator[None]:
                 over.set()
                 looking.join()
     except KeyboardInterrupt:
-        if not wishes:
+        if not requests:
             raise
-        raise InterruptedByWish(wishes[0]) from None
+        raise EndRequested(requests[0]) from None
 
 
 @contextmanager
@@ -78,7 +84,7 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         try:
-            ask_by_signal(stop_file)
+            request_stop(stop_file)
         except OSError as error:
             sys.stderr.write(f"{stop_file} cannot be made: {error.strerror}. Nobody is asked to stop.\n")
             return
@@ -88,6 +94,14 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
 
     with _taken_by(ask, STOP_SIGNALS):
         yield
+
+
+def pass_signals_by() -> None:
+    """In a process that speaks to Ray: who has started it is asked to stop. Ray has handlers of its own, and would end
+    this process."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What `sft train` does once nothing speaks against it: prepares, has the workers train, and shows what came out."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +14,7 @@ from launcher.plan import JobPlan, plan_job
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
+from sft.attempt_record import End, write_end
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
@@ -22,7 +23,8 @@ from sft.evaluation.tables import heldout_table
 from sft.job_config import JobConfig
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
-from sft.training.attempt_end import read_end, unended_attempt, write_end
+from sft.sinks.processes import sinks_fed
+from sft.training.attempt_end import end_of_last_attempt, unended_attempt
 from sft.training.run_storage import why_unusable
 
 _MAX_REASON_CHARS = 4000
@@ -53,7 +55,10 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
     ]
     request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
     with signals_ask_to_stop(run.stop_file):
-        with RunProgress(stages, run, console) if request.trains else nullcontext():
+        with ExitStack() as shown:
+            if request.trains:
+                shown.enter_context(RunProgress(stages, run, console))
+                shown.enter_context(sinks_fed(job.sft, request.first_attempt))
             outcome = supervise(request, _count(plan_job(job)), console)
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
@@ -74,24 +79,26 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
-            write_end(folder, "failed", outcome.text)  # for who looks at the run later
-        return _say_failed(why_unusable(run) or outcome.text, run, console)
+            write_end(folder, End("failed", outcome.text))  # for who looks at the run later
+        is_trained = run.has_finished(stage.name for stage in request.job.sft.stages)
+        return _say_failed(why_unusable(run) or outcome.text, run, console, is_trained)
     if not request.trains:
         return DONE
-    ended = read_end(run)
-    if ended["why"] == "wrong input":
-        raise UserError(ended["message"])
-    if ended["why"] == "failed":
-        return _say_failed(ended["message"], run, console)
-    if ended["why"] == "stopped":
+    ended = end_of_last_attempt(run)
+    if ended.why == "wrong input":
+        raise UserError(ended.message)
+    if ended.why == "failed":
+        return _say_failed(ended.message, run, console)
+    if ended.why == "stopped":
         run.stop_file.unlink(missing_ok=True)  # it is obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE
 
 
-def _say_failed(why: str, run: RunFolder, console: Console) -> int:
-    console.print(styled("[red]The training cannot go on:[/] {}", shortened(why, _MAX_REASON_CHARS)))
+def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = False) -> int:
+    what = "All is trained, but the sample answers are not written" if is_trained else "The training cannot go on"
+    console.print(styled("[red]{}:[/] {}", what, shortened(why, _MAX_REASON_CHARS)))
     for what, path in (("The workers' logs", run.attempts), ("Ray's log", run.ray_log)):
         if path.exists():
             console.print(f"{what}: {path}", highlight=False, soft_wrap=True)

@@ -8,16 +8,17 @@ files and the versions of what computes.
 import hashlib
 import json
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from launcher.module_process import module_command
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model.weight_files import finder, weight_files
 from sft.model_sizes import ImpossibleSizesError
+from sft.own_process import own_environment, own_module
 from sft.sizing.model_config import read_model_config
 
 _TIMEOUT_SECONDS = 120
@@ -35,28 +36,33 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     Raises:
         UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
     """
+    asked = {
+        "model": config.model.model_dump(mode="json"),
+        "packing": config.train.packing,
+        "max_len_tokens": config.data.max_len_tokens,
+        "is_whole": is_whole,
+    }
     try:
         content, _folder = read_model_config(config.model.path)
     except ImpossibleSizesError:
         raise
     except UserError:
         if is_whole:
-            return _refused_or(_ask(config, is_whole))
+            return _refused_or(_ask(asked))
         # Said elsewhere: with the model's size, or where it is loaded.
         return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
         return _unknown(f"{error.name} is not installed here")
-    model, asked = config.model, [config.train.packing, config.data.max_len_tokens, *(["whole"] if is_whole else [])]
-    kept = _kept(config, [content, model.model_dump(mode="json"), asked, versions, _files(config)])
-    if kept.is_file():
-        return _refused_or(read_json(kept))
-    answer = _ask(config, is_whole)
-    # What was fetched in vain may be there another time.
-    may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
-    if may_keep and kept.parents[1].is_dir():
-        write_json(kept, answer)
+    kept = _kept(config, [content, asked, versions, _files(config)])
+    if (answer := _read(kept)) is None:
+        answer = _ask(asked)
+        # What was fetched in vain may be there another time.
+        may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
+        if may_keep and kept.parents[1].is_dir():
+            with suppress(OSError):  # a plan needs no right to write, and no room
+                write_json(kept, answer)
     return _refused_or(answer)
 
 
@@ -64,6 +70,15 @@ def _refused_or(answer: dict[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer
+
+
+def _read(kept: Path) -> dict[str, Any] | None:
+    """What was found before; None where nothing is, or nothing that can be read."""
+    try:
+        answer = read_json(kept)
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 def _kept(config: SftConfig, known_by: list[Any]) -> Path:
@@ -83,25 +98,19 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(config: SftConfig, is_whole: bool) -> dict[str, Any]:
-    asked = {
-        "model": config.model.model_dump(mode="json"),
-        "packing": config.train.packing,
-        "max_len_tokens": config.data.max_len_tokens,
-        "is_whole": is_whole,
-    }
-    command, environment = module_command("sft.model.first_look")
-    options: dict[str, Any] = {"env": environment}
-    if not is_whole:
-        options = {"env": {**environment, "HF_HUB_OFFLINE": "1"}, "timeout": _TIMEOUT_SECONDS}
+def _ask(asked: dict[str, Any]) -> dict[str, Any]:
+    command = own_module("sft.model.first_look")
+    options: dict[str, Any] = {"env": own_environment()}
+    if not asked["is_whole"]:
+        options = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
     try:
         run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, **options)
         answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
-        if is_whole:
+        if asked["is_whole"]:
             said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
             raise UserError(
-                f"model: {config.model.path} could not be looked at: {' '.join([str(error), *said])}"
+                f"model: {asked['model']['path']} could not be looked at: {' '.join([str(error), *said])}"
             ) from error
         # Nothing is known, and nothing is lost: the run tries it at its start.
         return _unknown(f"trying it failed: {error}")

@@ -53,8 +53,8 @@ def plan_job(job: JobConfig) -> JobPlan:
     workers = cluster.max_workers
     stages = []
     for i, stage in enumerate(job.sft.stages):
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, train.micro_packs)
-        num_slots = steps.micro_batches_per_step * train.micro_packs * workers
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, train.packs_per_micro_batch)
+        num_slots = steps.micro_batches_per_step * train.packs_per_micro_batch * workers
         length = job.sft.pack_len_tokens(i)
         stages.append(
             StageRequest(

@@ -138,9 +138,10 @@ def _change_table(worker: WorkerForecast) -> Table:
 
 def _fit_line(worker: WorkerForecast) -> str:
     room = f"{_gib(worker.num_bytes)} of {_gib(worker.capacity or 0)}"
-    largest = f"largest micro_packs: {worker.largest_micro_packs}"
+    packs = worker.largest_packs_per_micro_batch
+    largest = f"largest packs_per_micro_batch: {packs}"
     if not worker.fits:
-        return f"does not fit {_workers(worker)}: {room}; {largest if worker.largest_micro_packs else 'no pack does'}"
+        return f"does not fit {_workers(worker)}: {room}; {largest if packs else 'no pack does'}"
     return f"fits {_workers(worker)}: {room}; {largest}"
 
 

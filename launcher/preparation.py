@@ -10,7 +10,7 @@ from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from launcher.cluster.block_tasks import spread_over_cluster
+from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.console import styled
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
@@ -75,7 +75,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
         UserError: the data or the mixture cannot be used.
     """
     with preparation_shown(console) as report:
-        prepared = prepare_workload(config, report, spread_over_cluster)
+        prepared = prepare_workload(config, report, prepare_on_cluster)
     workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
@@ -146,7 +146,7 @@ def _show_overlap(run: RunFolder, console: Console) -> None:
     console.print(
         f"overlap: {found['num_training_touched']:,} of {found['num_training']:,} training examples share a run of "
         f"{found['overlap_len_tokens']} tokens with {found['num_held_out_touched']:,} of {found['num_held_out']:,} "
-        f"held-out ones, and {'are not trained on' if found['removed'] else 'are trained on (data.holdout.overlap)'}",
+        f"held-out ones, and are {'not trained on' if found['removed'] else 'trained on (data.holdout.decontaminate)'}",
         highlight=False,
     )
     if found["num_training_touched"]:

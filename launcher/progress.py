@@ -19,13 +19,16 @@ from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.printable import shortened
-from sft.run_events import Event, read_events
+from sft.run_events import NO_RANK, Event, EventTail
 from sft.run_folder import RunFolder
+from sft.training.last_words import describe_end
 
 _POLL_SECONDS = 0.5
 _EVENTS_EVERY_SECONDS = 2.0
 _PLAIN_EVERY_SECONDS = 15.0
 _MAX_EVENT_CHARS = 4000
+_PATIENCE_SECONDS = 30.0
+"""From a loss until it is said that nothing follows: within it, the next attempt says who was gone."""
 _COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
 
 
@@ -114,22 +117,38 @@ class RunProgress:
 class _Happenings:
     """The events of the attempts from now on that a person should see; of an error that all ranks meet, the first."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._run = run
+        self._patience_seconds = patience_seconds
         self._first = run.latest_attempt() + 1
-        self._shown: set[tuple[int, Event]] = set()
+        self._tail = EventTail(run, self._first)
+        self._seen: list[tuple[int, Event]] = []
+        self._loss: tuple[int, float] | None = None
+        """The attempt that lost something, and when that was seen; None once it is told of."""
 
     def read_new(self) -> list[Event]:
         """Those that were not returned before."""
         fresh = []
-        latest = self._run.latest_attempt()
-        for number in range(max(self._first, latest - 1), latest + 1):
-            for event in read_events(self._run.attempt(number)):
-                key = number, event
-                if key not in self._shown and not self._is_known(number, event):
-                    fresh.append(event)
-                self._shown.add(key)
-        return fresh
+        for number, event in self._tail.read_new():
+            if not self._is_known(number, event):
+                fresh.append(event)
+            elif event.kind == "lost":
+                self._loss = number, time.monotonic()
+            self._seen.append((number, event))
+        return fresh + self._nothing_follows()
+
+    def _nothing_follows(self) -> list[Event]:
+        """A loss after which no attempt begins: there may be no room for it, as long as nobody makes some."""
+        if self._loss is None or time.monotonic() - self._loss[1] < self._patience_seconds:
+            return []
+        (number, _), self._loss = self._loss, None
+        if self._run.latest_attempt() > number:
+            return []
+        text = (
+            f"attempt {number}: {describe_end(self._run.attempt(number))}. No other has begun since then: where the "
+            "cluster has no room for the workers, they wait until there is some."
+        )
+        return [Event("lost", text, NO_RANK, time.time())]
 
     def _is_known(self, number: int, event: Event) -> bool:
         if event.kind == "resumed":
@@ -137,7 +156,7 @@ class _Happenings:
             return number == self._first and not event.facts.get("step")
         if event.kind in ("lost", "released") or (event.kind == "failed" and event.facts.get("of") == "machine"):
             return True  # the next attempt says who was gone
-        return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._shown)
+        return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._seen)
 
 
 def _describe(tail: MetricsTail) -> str:

@@ -10,13 +10,14 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
-from sft.atomic_files import read_json
+from sft.attempt_record import read_ranks
 from sft.errors import UserError
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
@@ -64,20 +65,23 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
                 return Outcome("gave up", f"{outcome.text}\nIt did not come back in {_COME_BACK_SECONDS:.0f} s.")
             time.sleep(_LOOK_SECONDS)
             continue
+        if request.trains and run.has_finished(stage.name for stage in request.job.sft.stages):
+            request = request._replace(trains=False)  # only the sample answers are left
         lost_at = time.monotonic()
         num_in_a_row = 1 if run.latest_attempt() > latest else num_in_a_row + 1
         _write_down(run, request.first_attempt, outcome.text)
         if not is_named:
-            _end_ranks(run)
+            _end_ranks(run, request.first_attempt)
         if 0 <= max_failures < num_in_a_row:
-            text = f"Ray was lost {num_in_a_row} times in a row before a worker had begun (cluster.max_failures: "
-            return Outcome("gave up", f"{text}{max_failures}). The last time: {outcome.text}")
-        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(is_named)}"))
+            when = "before a worker had begun" if request.trains else "before the sample answers were written"
+            text = f"Ray was lost {num_in_a_row} times in a row {when} (cluster.max_failures: {max_failures})"
+            return Outcome("gave up", f"{text}. The last time: {outcome.text}")
+        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(request, is_named)}"))
         time.sleep(pause_after(num_in_a_row))
 
 
-def _what_follows(is_named: bool) -> str:
-    again = "the training goes on at its checkpoint"
+def _what_follows(request: TrainerRequest, is_named: bool) -> str:
+    again = "the training goes on at its checkpoint" if request.trains else "the sample answers are written anew"
     return f"{again} as soon as the cluster answers" if is_named else f"Ray is started again, and {again}"
 
 
@@ -87,23 +91,26 @@ def _write_down(run: RunFolder, first_attempt: int, text: str) -> None:
         EventLog(folder, "driver").add("lost", text, how=RAY)
 
 
-def _end_ranks(run: RunFolder) -> None:
+def _end_ranks(run: RunFolder, first_attempt: int) -> None:
     """Wait for the end of the ranks that a Ray of our own had started here; one that does not end is killed.
 
-    A rank that is left, as one that was stopped, would hold its memory, and could train beside the next ones.
+    A rank that is left, as one that was stopped, would hold its memory, and could train beside the next ones. Those of
+    an earlier start are gone for long: what has their numbers now may be a process of another job's Ray.
     """
+    if run.latest_attempt() < first_attempt:
+        return
     deadline = time.monotonic() + _RANKS_END_SECONDS
     while left := list(_living_ranks(run)):
         for pid in left if time.monotonic() > deadline else ():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
 
 
 def _living_ranks(run: RunFolder) -> Iterator[int]:
-    for path in run.attempt(run.latest_attempt()).glob("rank-?????.json"):
-        about = read_json(path)
-        if about["node"] == socket.gethostname() and _is_ray_process(about["pid"]):
-            yield about["pid"]
+    for process in read_ranks(run.attempt(run.latest_attempt())).values():
+        if process.node == socket.gethostname() and _is_ray_process(process.pid):
+            yield process.pid
 
 
 def _is_ray_process(pid: int) -> bool:

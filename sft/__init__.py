@@ -8,4 +8,4 @@ import time
 __version__ = "0.1.0"
 
 STARTED = time.monotonic()
-"""When this process began, nearly: what was wished of a run before was not wished of this process."""
+"""When this process began, nearly: a stop that was asked for before it was not meant for this process."""

@@ -36,7 +36,7 @@ def local_path(path: str) -> Path:
     unset = [name for found in _VARIABLE.finditer(path) if (name := found[1] or found[2]) not in os.environ]
     if unset:
         raise UserError(f"{path}: ${unset[0]} is not set here. Set it, or write the path out.")
-    return Path(os.path.expandvars(path)).expanduser().absolute()
+    return Path(os.path.expanduser(os.path.expandvars(path))).absolute()
 
 
 def near_it(path: Path) -> str:
@@ -68,7 +68,8 @@ def absolute_paths(config: SftConfig) -> SftConfig:
     Raises:
         UserError: with all paths that hold a variable which is not set, or look like an id of the Hub and are none.
     """
-    model, data, checkpoint = config.model, config.data, config.checkpoint
+    model, data, checkpoint, logging = config.model, config.data, config.checkpoint, config.logging
+    mlflow = logging.mlflow
     given: dict[str, tuple[str, Kind | None]] = {
         "run.dir": (str(config.run.dir), None),
         "model.path": (model.path, "model"),
@@ -77,6 +78,7 @@ def absolute_paths(config: SftConfig) -> SftConfig:
         **{f"data.sources.{source.name}.path": (source.path, "dataset") for source in data.sources},
         "data.cache_dir": (str(data.cache_dir), None),
         "checkpoint.dir": (checkpoint.dir or "", None),
+        "logging.mlflow.tracking_uri": ((mlflow and mlflow.folder) or "", None),
     }
     found: dict[str, str] = {}
     problems = []
@@ -99,6 +101,9 @@ def absolute_paths(config: SftConfig) -> SftConfig:
             "model": changed(model, "model", ("path", "tokenizer", "chat_template")),
             "data": data.model_copy(update={"sources": sources, "cache_dir": Path(found["data.cache_dir"])}),
             "checkpoint": changed(checkpoint, "checkpoint", ("dir",)),
+            "logging": logging.model_copy(
+                update={"mlflow": mlflow and changed(mlflow, "logging.mlflow", ("tracking_uri",))}
+            ),
         }
     )
 

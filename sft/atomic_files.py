@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sft.errors import UserError
 from sft.progress import CHUNK_BYTES, Tell
 
 MANIFEST = "manifest.json"
@@ -28,11 +29,11 @@ _OWN_HASH = "manifest_sha256"
 _MOST_THREADS = 4
 
 
-class DamagedError(ValueError):
-    """What was published is not what is there now: `reason` says in words what is wrong at `path`."""
+class DamagedError(UserError):
+    """What was written is not what is there now: `reason` says in words what is wrong at `path`."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(f"{path}: {reason}. This is damage: bring it back from a backup.")
         self.path = path
         self.reason = reason
 
@@ -87,8 +88,16 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(path, f"it is not JSON ({error})") from error
 
 
 def hash_file(path: Path, tell: Tell = lambda: None) -> str:
@@ -130,10 +139,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DamagedError: the manifest is not as it was written.
     """
     path = folder / MANIFEST
-    try:
-        manifest = read_json(path)
-    except ValueError as error:
-        raise DamagedError(path, f"it is not JSON ({error})") from error
+    manifest = read_json(path)
     keys = manifest.keys() if isinstance(manifest, dict) else set()
     if missing := {"files", _OWN_HASH} - keys:
         raise DamagedError(path, f"it has no {' and no '.join(sorted(missing))}")
@@ -207,7 +213,7 @@ def publish_folder(
         name = path.relative_to(aside).as_posix()
         files[name] = {"num_bytes": path.stat().st_size, "sha256": known.get(name) or hash_file(path)}
         if name not in known:
-            _sync_file(path)
+            sync_file(path)
     write_json(aside / MANIFEST, sign_manifest({**manifest, "files": files}))
     if is_published(final):
         raise FileExistsError(f"{final} is published already")
@@ -231,7 +237,7 @@ def leave_receipt(path: Path, about: Mapping[str, Any] | None = None, tell: Tell
         tell: called again and again.
     """
     # Some file systems tell of a full disk only here, and only where the file was written.
-    _sync_file(path)
+    sync_file(path)
     write_json(path.with_name(path.name + RECEIPT), {**describe_file(path, tell), **(about or {})})
 
 
@@ -268,6 +274,7 @@ def _hash_json(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _sync_file(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Bring a file's content to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import yaml
-from yaml.constructor import ConstructorError
+from ruamel.yaml.composer import Composer, ComposerError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 MAX_NODES = 50_000
 """Values of a document, with its aliases written out."""
@@ -12,36 +12,34 @@ _MAX_NUMBER_CHARS = {"tag:yaml.org,2002:int": 20, "tag:yaml.org,2002:float": 400
 """A longer one is no number that anybody means; it takes time to read, and no float is so large."""
 
 
-class BoundedLoader(yaml.SafeLoader):
-    """YAML's safe loader, with a limit on what aliases make of a text."""
+class BoundedComposer(Composer):
+    """Makes nodes of a text, with a limit on what aliases make of it."""
 
-    def __init__(self, stream: Any) -> None:
-        super().__init__(stream)
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False  # an anchor may stand for something else from some line on
         self._sizes: dict[int, int] = {}
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, parent: Node | None, index: Any) -> Node:
         """The next node, when it and all that is in it is counted."""
-        node = super().compose_node(parent, index)
-        if node is not None and id(node) not in self._sizes:
+        node: Node = super().compose_node(parent, index)
+        if id(node) not in self._sizes:
             self._sizes[id(node)] = size = 1 + sum(self._size_of(inner, node) for inner in _inner_nodes(node))
             if size > MAX_NODES:
-                problem = f"with its aliases written out it has more than {MAX_NODES:,} values"
-                raise ConstructorError(None, None, problem, node.start_mark)
+                raise ComposerError(
+                    None, None, f"with its aliases written out it has more than {MAX_NODES:,} values", node.start_mark
+                )
+            if isinstance(node, ScalarNode) and len(node.value) > _MAX_NUMBER_CHARS.get(str(node.tag), len(node.value)):
+                raise ComposerError(None, None, f"a number of {len(node.value):,} digits", node.start_mark)
         return node
 
-    def _size_of(self, inner: yaml.Node, outer: yaml.Node) -> int:
+    def _size_of(self, inner: Node, outer: Node) -> int:
         if id(inner) not in self._sizes:  # it is not finished: `outer` lies in it
-            raise ConstructorError(None, None, "an alias stands for what it is in", outer.start_mark)
+            raise ComposerError(None, None, "an alias stands for what it is in", outer.start_mark)
         return self._sizes[id(inner)]
 
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        """The text of a scalar; of a number only if it is not too long."""
-        if len(node.value) > _MAX_NUMBER_CHARS.get(node.tag, len(node.value)):
-            raise ConstructorError(None, None, f"a number of {len(node.value):,} digits", node.start_mark)
-        return super().construct_scalar(node)
 
-
-def _inner_nodes(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
+def _inner_nodes(node: Node) -> list[Node]:
+    if isinstance(node, MappingNode):
         return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+    return list(node.value) if isinstance(node, SequenceNode) else []

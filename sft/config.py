@@ -1,27 +1,40 @@
 """What a run is: the sections of the YAML file as frozen models. The docstring under a field is its help text.
 
-Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. A field that is
-no input of the token store, or that may be another when a run goes on, says so with a mark of `sft.config_effects`.
+Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. Each field says
+with a mark of `sft.config_effects` what it affects.
 Nothing here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
 """
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
-from sft.config_effects import Affects
+from sft.config_effects import (
+    Affects,
+    AffectsBudget,
+    AffectsCheckpoints,
+    AffectsMeasured,
+    AffectsNothing,
+    AffectsNumbers,
+    AffectsPlan,
+    AffectsSplit,
+    AffectsStore,
+)
+from sft.config_logging import AlertsConfig, LoggingConfig
+from sft.config_names import Was
+from sft.config_optimizer import OptimizerConfig
 from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
 class RunConfig(Section):
     """The run's name, folder and seed."""
 
-    name: Annotated[Name, Affects("nothing")]
+    name: AffectsNothing[Name]
     """Shown in the progress bar and the report."""
-    dir: Annotated[Path, Affects("nothing")]
+    dir: AffectsNothing[Path]
     """The run folder: plan, checkpoints, models, report. The same folder resumes the same run."""
-    seed: int = 17
+    seed: AffectsSplit[int] = 17
     """Every random decision is derived from it, by name."""
 
 
@@ -32,28 +45,28 @@ class ModelConfig(Section):
     """A Hugging Face folder or Hub id of a causal language model in safetensors."""
     tokenizer: Annotated[str | None, Affects("store", by_content=True)] = None
     """A folder or Hub id of the tokenizer, where it is not the model's."""
-    dtype: Annotated[Literal["bfloat16", "float32"], Affects("numbers")] = "bfloat16"
+    dtype: AffectsNumbers[Literal["bfloat16", "float32"]] = "bfloat16"
     """What the model computes in. The optimizer's copy is float32 in both."""
     chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
-    dropout: Annotated[Literal["none", "as_configured"], Affects("numbers")] = "none"
+    dropout: AffectsNumbers[Literal["none", "as_configured"]] = "none"
     """Whether the dropout and the noise that stand in the model's config are used in training. Drawn anew for each pack
     of each step, whatever the number of workers."""
     turn_end: Annotated[str | None, Affects("store", by_content=True)] = None
     """For a template that does not end its answers: the control token to put behind each answer that is learned, or
     `auto`: the model's own end of generation. A template that ends them is left as it is."""
-    trust_remote_code: Annotated[bool, Affects("nothing")] = False
+    trust_remote_code: AffectsNothing[bool] = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
-    trust_tokenizer_code: Annotated[bool, Affects("nothing")] = False
+    trust_tokenizer_code: AffectsNothing[bool] = False
     """Whether code that comes with `tokenizer` may run."""
 
 
 class TaskColumn(Section):
     """The task of a record is what one of its columns holds: a text, a whole number, or the first of a list."""
 
-    column: str
+    column: AffectsStore[str]
     """The column's name."""
-    default: TaskName | None = None
+    default: AffectsStore[TaskName | None] = None
     """The task of records where the column is missing, null or blank. Default: such a record is bad."""
 
 
@@ -70,15 +83,9 @@ Task = Annotated[Annotated[TaskName, Tag("name")] | Annotated[TaskColumn, Tag("c
 
 
 Format = Literal[
-    "auto",
-    "instruction",
-    "prompt_completion",
-    "messages",
-    "sharegpt",
-    "super_natural_instructions",
-    "seed_tasks",
+    "auto", "instruction", "prompt_completion", "messages", "sharegpt", "super_natural_instructions", "seed_tasks",
     "tokens",
-]
+]  # fmt: skip
 """Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
 messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
 token ids."""
@@ -87,60 +94,62 @@ token ids."""
 class CsvConfig(Section):
     """How the rows of CSV and TSV files are written."""
 
-    delimiter: Annotated[str, BeforeValidator(_as_tab)] | None = None
+    delimiter: AffectsStore[Annotated[str, BeforeValidator(_as_tab)] | None] = None
     """The character between cells. Default: a comma, in .tsv files a tab (`\\t`)."""
-    quote: str = '"'
+    quote: AffectsStore[str] = '"'
     """The character around cells that hold line ends or delimiters, doubled inside them; empty where there is none."""
 
 
 class SourceConfig(Section):
     """One place that records come from."""
 
-    name: Name
+    name: AffectsStore[Name]
     """Names the source in tables and messages; the task of its records where `task` is not given."""
-    path: Annotated[str, Affects("store", by_content=True)]
+    path: Annotated[str, Affects("store", by_content=True, held_by_plan=True)]
     """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of
     files, a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
-    split: Annotated[str | None, Affects("store", by_content=True)] = None
+    split: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
     """The split to read of a data set that has several, on the Hub or in a folder here; `all` for every file. Default:
     `train`, and all of it where nothing in it names a split."""
-    subset: Annotated[str | None, Affects("store", by_content=True)] = None
+    subset: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
     """The configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
-    revision: Annotated[str | None, Affects("store", by_content=True)] = None
+    revision: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
     """The commit or tag to read of a data set on the Hub."""
-    format: Format = "auto"
+    format: Annotated[Format, Affects("store", held_by_plan=True)] = "auto"
     """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
-    columns: dict[str, str] = {}
+    columns: Annotated[dict[str, str], Affects("store", held_by_plan=True)] = {}
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
-    csv: CsvConfig | None = None
+    csv: AffectsStore[CsvConfig | None] = None
     """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
-    task: Task | None = None
+    max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
+    """Only so many lines, rows or list items from its beginning are read. Default: all."""
+    task: AffectsStore[Task | None] = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
 
 class HoldoutConfig(Section):
     """What is kept out of training, to measure on."""
 
-    share: BelowOne = 0.02
+    share: AffectsSplit[BelowOne] = 0.02
     """Part of all prompts; a small task may have none. Records with the same prompt are never on both sides."""
-    tasks: tuple[str, ...] = ()
+    tasks: AffectsSplit[tuple[str, ...]] = ()
     """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
-    sources: tuple[str, ...] = ()
+    sources: AffectsSplit[tuple[str, ...]] = ()
     """Sources never trained on, such as the test set of a benchmark."""
-    overlap: Literal["ignore", "report", "remove"] = "report"
-    """Training examples that share a run of text with a held-out one are counted, or counted and not trained on."""
-    overlap_len_tokens: PositiveInt = 13
-    """How long such a run is, in tokens, which are compared without their case and white space."""
+    decontaminate: AffectsSplit[Annotated[Literal["ignore", "report", "remove"], Was("overlap")]] = "report"
+    """Training examples that share an n-gram with a held-out one are counted, or counted and not trained on."""
+    ngram_tokens: AffectsSplit[Annotated[PositiveInt, Was("overlap_len_tokens")]] = 13
+    """The length of such an n-gram in tokens, which are compared without their case and white space."""
 
 
 class TaskTagConfig(Section):
     """A line in the prompt that says, in natural language, which task it is."""
 
-    text: str = "Task type: {task}"
+    text: AffectsStore[str] = "Task type: {task}"
     """`{task}` stands for the task's name, with spaces for underscores."""
-    texts: dict[str, str] = {}
+    texts: AffectsStore[dict[str, str]] = {}
     """Task → what stands for its name instead."""
-    dropout: Share = 0.1
+    dropout: AffectsStore[Share] = 0.1
     """Part of the prompts that go without, so that the model does not depend on it."""
 
 
@@ -149,40 +158,40 @@ class DataConfig(Section):
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Read in this order."""
-    max_len_tokens: PositiveInt = 2048
+    max_len_tokens: AffectsStore[PositiveInt] = 2048
     """The longest example, prompt and answer together."""
-    overlong: Literal["drop", "truncate", "error"] = "drop"
+    overlong: AffectsStore[Literal["drop", "truncate", "error"]] = "drop"
     """What happens to a longer one. `truncate` leaves out the last turns, or else the end of the longest prompt text,
     never a part of an answer; where that is not enough, the example is dropped. Dropped ones are counted by task. With
     `error` it is a bad record."""
-    bad_records: Literal["stop", "quarantine"] = "stop"
+    bad_records: AffectsStore[Literal["stop", "quarantine"]] = "stop"
     """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
-    max_bad_share: Annotated[Share, Affects("nothing")] = 0.05
+    max_bad_share: AffectsNothing[Share] = 0.05
     """With `quarantine`: where more of a source's records are bad than this, the preparation stops after all."""
-    duplicates: Literal["keep", "remove", "remove_near"] = "remove"
+    duplicates: AffectsStore[Literal["keep", "remove", "remove_near"]] = "remove"
     """Of examples that are equal but for case and white space the first is kept; `remove_near` also looks for
     examples that are equal for the most part (MinHash)."""
     near_duplicate_similarity: Annotated[
         float, Field(gt=0.0, le=1.0), Affects("store", only_with=("duplicates", "remove_near"))
     ] = 0.8
     """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
-    turns: Literal["strict", "repair"] = "strict"
+    turns: AffectsStore[Literal["strict", "repair"]] = "strict"
     """A conversation whose turns are out of order is a bad record, or user turns that follow each other are made one
     and those behind the last answer are left out; such records are counted."""
-    train_on: Literal["all_assistant", "last_assistant"] = "all_assistant"
+    train_on: AffectsStore[Literal["all_assistant", "last_assistant"]] = "all_assistant"
     """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
-    train_on_thoughts: bool = True
+    train_on_thoughts: AffectsStore[bool] = True
     """Whether the thoughts of an answer that is learned are learned, too; else they are read only, up to their end."""
-    task_tag: TaskTagConfig | None = None
+    task_tag: AffectsStore[TaskTagConfig | None] = None
     """A line in the prompt that names the task. Default: none."""
-    holdout: Annotated[HoldoutConfig, Affects("plan")] = HoldoutConfig()
+    holdout: HoldoutConfig = HoldoutConfig()
     """What is kept out of training."""
-    cache_dir: Annotated[Path, Affects("nothing")] = Path("~/.cache/sft")
+    cache_dir: AffectsNothing[Path] = Path("~/.cache/sft")
     """Where token stores are kept. They are found again by their content, whatever the run is."""
-    staging: Annotated[Literal["direct", "node_local"], Affects("nothing")] = "direct"
+    staging: AffectsNothing[Literal["direct", "node_local"]] = "direct"
     """Workers read their packs from the token store, or each node brings those of its workers to its own disk while it
     trains, and they are read from there once they are there."""
-    staging_dir: Annotated[str | None, Affects("nothing")] = None
+    staging_dir: AffectsNothing[str | None] = None
     """For `staging: node_local`: a folder on each node's own disk. `~` and variables such as `$SLURM_TMPDIR` are those
     of the node. Default: its temporary folder."""
 
@@ -190,63 +199,44 @@ class DataConfig(Section):
 class MixtureConfig(Section):
     """How much of each task a stage trains on."""
 
-    rates: Literal["natural", "equal", "temperature", "weights"] = "natural"
+    rates: AffectsPlan[Literal["natural", "equal", "temperature", "weights"]] = "natural"
     """A task's share follows its size, is the same for all, lies between (size^(1/temperature)), or is given."""
-    temperature: Annotated[float, Field(ge=1.0)] | None = None
+    temperature: AffectsPlan[Annotated[float, Field(ge=1.0)] | None] = None
     """For `rates: temperature`. 1 is natural; the higher, the closer to equal."""
-    weights: dict[str, PositiveFloat] = {}
+    weights: AffectsPlan[dict[str, PositiveFloat]] = {}
     """For `rates: weights`: task → weight; they need not add up to 1. Only these tasks are trained."""
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    tasks: AffectsPlan[Annotated[tuple[str, ...], Field(min_length=1)] | None] = None
     """The tasks of this stage. Default: all that are not held out."""
-    unit: Literal["supervised_tokens", "examples"] = "supervised_tokens"
+    unit: AffectsPlan[Literal["supervised_tokens", "examples"]] = "supervised_tokens"
     """What shares, caps and epochs are counted in."""
-    cap: PositiveInt | None = None
+    cap: AffectsPlan[PositiveInt | None] = None
     """A task counts for at most this many units when rates are made (FLAN's rate cap)."""
-    min_share: BelowOne | None = None
+    min_share: AffectsPlan[BelowOne | None] = None
     """No rate of the stage's own tasks is smaller than this; what it takes more, the others give. A task that
     `max_epochs_per_task` limits may still end up below."""
-    max_epochs_per_task: PositiveFloat | None = None
+    max_epochs_per_task: AffectsPlan[PositiveFloat | None] = None
     """A task is repeated at most this often; what it may not take goes to the others."""
-    replay: dict[str, Share] = {}
+    replay: AffectsPlan[dict[str, Share]] = {}
     """Earlier stage → the share of this stage that is drawn as that stage drew it."""
 
 
 class BudgetConfig(Section):
-    """When a stage ends: exactly one of the three."""
+    """When a stage ends: exactly one of the four."""
 
-    epochs: PositiveFloat | None = None
+    epochs: AffectsBudget[PositiveFloat | None] = None
     """As many units as the stage's tasks hold (each at most `cap`), times this."""
-    steps: PositiveInt | None = None
+    steps: AffectsBudget[PositiveInt | None] = None
     """Optimizer updates."""
-    supervised_tokens: PositiveInt | None = None
+    supervised_tokens: AffectsBudget[PositiveInt | None] = None
     """Tokens in the loss."""
-
-
-class OptimizerConfig(Section):
-    """AdamW and its learning rate."""
-
-    lr: PositiveFloat
-    """The peak learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """From the peak down to `min_lr_ratio`, or constant after the warm-up."""
-    warmup_ratio: Share = 0.03
-    """Part of the stage's steps in which the rate rises from zero."""
-    min_lr_ratio: Share = 0.0
-    """The last rate as a part of the peak."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled decay; norms and biases are exempt."""
-    betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
-    """Decay of the running mean and of the running square."""
-    eps: PositiveFloat = 1e-8
-    """Keeps the division finite."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Gradients with a larger norm are scaled down to it."""
+    tokens: Annotated[PositiveInt | None, Affects("budget", absent_at=None)] = None
+    """All tokens, prompts included, padding not."""
 
 
 class StageConfig(Section):
     """One stage of the curriculum; it starts from the model of the one before."""
 
-    name: Name
+    name: Annotated[Name, Affects("plan", by_content=True)]
     """Names the stage's folder."""
     mixture: MixtureConfig = MixtureConfig()
     """What it trains on."""
@@ -254,104 +244,101 @@ class StageConfig(Section):
     """When it ends."""
     optimizer: OptimizerConfig
     """How it learns."""
-    pack_len_tokens: PositiveInt | None = None
+    pack_len_tokens: AffectsPlan[PositiveInt | None] = None
     """Default: that of `train`."""
 
 
 class FromConfig(Section):
     """A stage of another run whose model this run begins with. Its stages, and those before it, can be replayed."""
 
-    run: Annotated[Path, Affects("nothing")]
+    run: AffectsNothing[Path]
     """The other run's folder."""
-    stage: Name
+    stage: AffectsNumbers[Name]
     """The stage of it."""
-    step: PositiveInt | None = None
+    step: AffectsNumbers[PositiveInt | None] = None
     """After so many steps of the stage: the model then, or a checkpoint. Default: the model at its end."""
-    model: Annotated[str | None, Affects("nothing")] = None
+    model: AffectsNothing[str | None] = None
     """Filled in: what is loaded; with `checkpoints`, the model whose parameters are replaced."""
-    checkpoints: Annotated[str | None, Affects("nothing")] = None
+    checkpoints: AffectsNothing[str | None] = None
     """Filled in: where the checkpoint is, if it is one."""
-    manifest_sha256: str | None = None
+    manifest_sha256: AffectsNumbers[str | None] = None
     """Filled in: which model or checkpoint it is, wherever it lies."""
-    mixtures: Annotated[dict[str, MixtureConfig], Affects("nothing")] = {}
+    mixtures: Annotated[dict[str, MixtureConfig], Affects("plan", by_content=True, held_by_plan=True)] = {}
     """Filled in: stage → its mixture, of those that can be replayed. A plan is held to those that it replays."""
 
 
 class TrainConfig(Section):
     """The shape of a step."""
 
-    pack_len_tokens: PositiveInt = 2048
+    pack_len_tokens: AffectsPlan[PositiveInt] = 2048
     """Slots of a pack: examples are laid end to end up to this length."""
-    packs_per_step: PositiveInt = 32
+    packs_per_step: AffectsPlan[PositiveInt] = 32
     """Packs in one optimizer update over all workers; it never depends on how many there are."""
-    micro_packs: Annotated[PositiveInt, Affects("nothing")] = 1
+    packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
     """Packs in one forward and backward pass of a worker."""
-    packing: Literal["auto", "packed", "one_example"] = "auto"
+    packing: AffectsNumbers[Literal["auto", "packed", "one_example"]] = "auto"
     """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with
     padding behind it. `auto` packs where the model is found to keep examples apart."""
-    activation_checkpointing: Annotated[bool, Affects("nothing")] = True
+    activation_checkpointing: AffectsNothing[bool] = True
     """Activations are computed again in the backward pass instead of being kept."""
-    logits_chunk_tokens: Annotated[PositiveInt, Affects("nothing")] = 1024
+    logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
     """Supervised positions whose logits exist at one time."""
-    non_finite: Annotated[Literal["stop", "skip"], Affects("nothing")] = "stop"
+    non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
     """What happens before the update where a loss or a gradient is not finite: the run stops and names step and packs,
     or the step makes no update, is counted, and stands in the ledger as skipped."""
-    max_skipped_steps: Annotated[PositiveInt, Affects("nothing")] = 10
+    max_skipped_steps: AffectsNothing[PositiveInt] = 10
     """With `skip`: so many in a row stop the run after all."""
 
 
 class DeepSpeedConfig(Section):
     """ZeRO-3's own settings."""
 
-    offload_optimizer: Literal["none", "cpu"] = "none"
+    offload_optimizer: AffectsNothing[Literal["none", "cpu"]] = "none"
     """Where the optimizer's state lives."""
-    offload_parameters: Literal["none", "cpu"] = "none"
+    offload_parameters: AffectsNothing[Literal["none", "cpu"]] = "none"
     """Where the parameters' shards live."""
-    hpz_partition_size: PositiveInt = 1
+    hpz_partition_size: AffectsNothing[PositiveInt] = 1
     """So many workers, such as those of a node, keep a copy of all parameters among them, from which the backward pass
     gathers what would else come from other nodes (ZeRO++'s hpZ). 1: no copy."""
-    extra: dict[str, Any] = {}
+    extra: AffectsNothing[dict[str, Any]] = {}
     """Merged into DeepSpeed's config: what changes only speed and memory (see `sft.deepspeed_extra`)."""
 
 
 class CheckpointConfig(Section):
     """How often the state is saved, and how many of the saved are kept."""
 
-    every_steps: Annotated[PositiveInt | None, Affects("nothing")] = 200
+    every_steps: AffectsNothing[PositiveInt | None] = 200
     """A checkpoint after every so many steps. The end of a stage has one in any case."""
-    every_minutes: Annotated[PositiveFloat | None, Affects("nothing")] = None
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
+    every_minutes: AffectsNothing[PositiveFloat | None] = None
     """And one when the last is older than this."""
-    keep_last: Annotated[int, Field(ge=1), Affects("nothing")] = 2
+    keep_last: AffectsNothing[Annotated[int, Field(ge=1)]] = 2
     """Older ones are deleted after a newer one is published."""
-    keep_every_steps: Annotated[PositiveInt | None, Affects("nothing")] = None
+    keep_every_steps: AffectsNothing[PositiveInt | None] = None
     """Checkpoints after multiples of so many steps are never deleted."""
-    keep_stage_ends: Annotated[bool, Affects("nothing")] = True
+    keep_stage_ends: AffectsNothing[bool] = True
     """Whether a finished stage keeps its last checkpoint beside its model."""
-    max_failed_saves: Annotated[PositiveInt, Affects("nothing")] = 3
+    max_failed_saves: AffectsNothing[PositiveInt] = 3
     """Saves that may fail in a row, each tried several times, before the training stops."""
-    dir: str | None = None  # without a mark: at another place there are none, and training would start over
+    dir: AffectsCheckpoints[str | None] = None  # at another place there are none: training would start over
     """Where checkpoints are kept: a folder, or a URL that fsspec knows (such as `s3://bucket/run`). Default: the run
     folder."""
-    async_: Annotated[bool, Affects("nothing")] = Field(default=True, alias="async")
+    async_: AffectsNothing[bool] = Field(default=True, alias="async")
     """Written by a thread while training goes on."""
 
 
 class EvaluateConfig(Section):
     """What is measured on held-out data, before the first stage and after each."""
 
-    every_steps: PositiveInt | None = None
+    every_steps: AffectsNothing[PositiveInt | None] = None
     """And after every so many steps."""
-    max_examples_per_task: PositiveInt | None = 200
+    every_epochs: AffectsNothing[PositiveFloat | None] = None
+    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
+    max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
     """Held-out examples measured of each task."""
-    sample_answers: Annotated[int, Field(ge=0)] = 0
+    sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
     """Held-out prompts answered by the first and by the last model, for people to read."""
-
-
-class LoggingConfig(Section):
-    """Where metrics go besides `metrics.jsonl`."""
-
-    tensorboard: bool = True
-    """Event files in the run folder."""
 
 
 class SftConfig(Section):
@@ -361,7 +348,7 @@ class SftConfig(Section):
     """The run's name, folder and seed."""
     model: ModelConfig
     """The model to start from. With `from`, what is not given is that run's."""
-    from_: FromConfig | None = Field(default=None, alias="from")
+    from_: AffectsNumbers[FromConfig | None] = Field(default=None, alias="from")
     """A stage of another run to start from. Default: the model as it is."""
     data: DataConfig
     """Where the records come from and what becomes of them."""
@@ -369,14 +356,16 @@ class SftConfig(Section):
     """Trained in this order."""
     train: TrainConfig = TrainConfig()
     """The shape of a step."""
-    deepspeed: Annotated[DeepSpeedConfig, Affects("nothing")] = DeepSpeedConfig()
+    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
     """ZeRO-3's own settings."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How often the state is saved."""
-    evaluate: Annotated[EvaluateConfig, Affects("nothing")] = EvaluateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     """What is measured on held-out data."""
-    logging: Annotated[LoggingConfig, Affects("nothing")] = LoggingConfig()
+    logging: LoggingConfig = LoggingConfig()
     """Where metrics go."""
+    alerts: AlertsConfig = AlertsConfig()
+    """What is posted to a webhook."""
 
     def pack_len_tokens(self, stage_index: int) -> int:
         """The length of a stage's packs."""

@@ -1,24 +1,42 @@
-"""What a field of the config changes, said at the field: `Annotated[Path, Affects("nothing")]`.
+"""What a field of the config affects, said at the field: `overlong: AffectsStore[Literal["drop", "error"]] = "drop"`.
 
-A field without such a mark changes everything: one that is new, and that nobody has thought of here, makes another
-token store rather than finding one that was made without it. Only what changes nothing may be another when a run that
-has trained goes on.
-
-    store      the examples themselves, and so all that is made from them
-    plan       which examples are trained in which step, and so the numbers
-    numbers    what is computed in a step
-    nothing    how and where it is done
+Every field has one such mark, but for a field that is a section: the fields in it have theirs. `sft.config_section`
+refuses a section with a field that has none. From the marks come the fingerprint of the token store, the inputs of the
+plans, what may be another when a run that has trained goes on, and the tables of docs/CONFIG.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-Effect = Literal["store", "plan", "numbers", "nothing"]
+from sft.config_names import first_name, former_names
+
+Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "nothing"]
+
+
+class Meaning(NamedTuple):
+    """What an effect is, and whether a field that has it may be another when a run that has trained goes on."""
+
+    text: str
+    on_resume: str
+
+
+EFFECTS: Final[Mapping[Effect, Meaning]] = {
+    "store": Meaning("the examples, and so all that is made from them", "no"),
+    "split": Meaning("which examples are held out or drawn, and so all plans", "no"),
+    "plan": Meaning("which examples are trained in which step", "no"),
+    "budget": Meaning("when a stage ends", "more, for the last stage that has begun"),
+    "rate": Meaning("the learning rate of a step", "for what more budget adds"),
+    "numbers": Meaning("what a step computes", "no"),
+    "checkpoints": Meaning("from which checkpoints the run goes on", "no"),
+    "measured": Meaning("which held-out examples are measured", "yes"),
+    "nothing": Meaning("how and where the run is done, and not what comes out", "yes"),
+}
+"""Each effect includes those that follow from it: another store is another plan, and another plan other numbers."""
 
 
 class _Never:
@@ -30,11 +48,14 @@ _NEVER: Final = _Never()
 
 @dataclass(frozen=True, slots=True)
 class Affects:
-    """The first of what a field changes; all that follows changes with it."""
+    """The first of what a field changes; what follows from it changes, too."""
 
     first: Effect
     by_content: bool = False
-    """It names what is read: the content that it leads to counts, not the name. Who reads it puts in a hash of it."""
+    """It names what is read or made: what is found there counts, and not the name. Who looks there puts that into the
+    inputs."""
+    held_by_plan: bool = False
+    """What it leads to is in the inputs of the plans, so that it may be written in another way on a resume."""
     absent_at: Any = _NEVER
     """With this value, all is as it was before the field existed. A field that is added with it leaves what was made
     before as it is; without, everything is made again. It is not the default, which may change. Where the default is
@@ -42,28 +63,67 @@ class Affects:
     only_with: tuple[str, Any] | None = None
     """Another field of the section and its value: with others, this one is not read."""
 
-    def is_input(self, value: Any, section: BaseModel) -> bool:
-        """Whether the value of a field with this mark is one of the inputs by which what is made is told apart."""
+    @property
+    def may_change(self) -> bool:
+        """Whether a run that has trained goes on with another value."""
+        return self.held_by_plan or EFFECTS[self.first].on_resume == "yes"
+
+    def is_in_store(self, value: Any, section: BaseModel) -> bool:
+        """Whether the value of a field with this mark is one of the inputs by which token stores are told apart."""
         is_read = self.only_with is None or getattr(section, self.only_with[0]) == self.only_with[1]
-        return is_read and not self.by_content and (self.absent_at is _NEVER or value != self.absent_at)
+        return self.first == "store" and is_read and not self.by_content and value != self.absent_at
 
 
-_EVERYTHING = Affects("store")
+T = TypeVar("T")
+AffectsStore = Annotated[T, Affects("store")]
+AffectsSplit = Annotated[T, Affects("split")]
+AffectsPlan = Annotated[T, Affects("plan")]
+AffectsBudget = Annotated[T, Affects("budget")]
+AffectsRate = Annotated[T, Affects("rate")]
+AffectsNumbers = Annotated[T, Affects("numbers")]
+AffectsCheckpoints = Annotated[T, Affects("checkpoints")]
+AffectsMeasured = Annotated[T, Affects("measured")]
+AffectsNothing = Annotated[T, Affects("nothing")]
 
 
-def affects(field: FieldInfo) -> Affects:
-    """The mark of a field."""
-    return next((mark for mark in field.metadata if isinstance(mark, Affects)), _EVERYTHING)
+def holds_sections(field: FieldInfo) -> bool:
+    """Whether a field holds a section, or several, and nothing else. What it affects is said in there."""
+    kinds = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not Ellipsis]
+    return all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+
+
+def affects(field: FieldInfo) -> Affects | None:
+    """The mark of a field; None of one that is a section."""
+    return next((mark for mark in field.metadata if isinstance(mark, Affects)), None)
+
+
+def check_marks(section: type[BaseModel]) -> None:
+    """Hold a section to its marks.
+
+    Raises:
+        TypeError: a field does not say what it affects, or says it although its own fields do.
+    """
+    for name, field in section.model_fields.items():
+        num_marks = sum(isinstance(mark, Affects) for mark in field.metadata)
+        if num_marks != (0 if holds_sections(field) else 1):
+            raise TypeError(
+                f"{section.__name__}.{name} has {num_marks} marks. A field says once what it affects, such as "
+                "AffectsNothing[int] (see sft.config_effects); a field that is a section leaves that to its fields."
+            )
 
 
 def store_inputs(section: BaseModel) -> dict[str, Any]:
-    """All fields of a section, and of those in it, that change the token store, as plain values."""
+    """All fields of a section, and of those in it, that change the token store, as plain values.
+
+    They keep the names that they had at first, so that a store is found again after a field was renamed.
+    """
     plain = section.model_dump(mode="json")
     inputs = {}
     for name, field in type(section).model_fields.items():
         value, mark = getattr(section, name), affects(field)
-        if mark.first == "store" and mark.is_input(value, section):
-            inputs[name] = _inner(value, plain[name])
+        inner = _inner(value, plain[name])
+        if mark.is_in_store(value, section) if mark else inner:
+            inputs[first_name(name, field)] = inner
     return inputs
 
 
@@ -77,21 +137,58 @@ def _inner(value: Any, plain: Any) -> Any:
     return plain
 
 
+def as_written(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of a store that were recorded, with what of them the section says now.
+
+    What cannot be told from the config alone stays as it was recorded: contents, and what was found in them.
+    """
+    marks = {first_name(name, field): affects(field) for name, field in type(section).model_fields.items()}
+    told = {name for name, mark in marks.items() if mark and not mark.by_content and not mark.held_by_plan}
+    kept = {name: value for name, value in recorded.items() if name not in told}
+    return kept | {name: value for name, value in store_inputs(section).items() if name in told}
+
+
+def inputs_of(section: BaseModel, *effects: Effect) -> dict[str, Any]:
+    """The fields of a section that have one of these effects, and the sections in it that have such, as plain values.
+
+    Not those that count by what they lead to.
+    """
+    plain = section.model_dump(mode="json")
+    inputs = {}
+    for name, field in type(section).model_fields.items():
+        value, mark = getattr(section, name), affects(field)
+        if mark is not None and mark.first in effects and not mark.by_content:
+            inputs[name] = plain[name]
+        elif mark is None and isinstance(value, BaseModel) and (inner := inputs_of(value, *effects)):
+            inputs[name] = inner
+    return inputs
+
+
+def sections_of(section: BaseModel) -> Iterator[BaseModel]:
+    """The sections that a section holds one by one, such as `data` of the config, but not `stages`."""
+    return (value for _, value in section if isinstance(value, BaseModel))
+
+
 def completed(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What was recorded of a section, with the fields that the version which wrote it did not have.
+    """What was recorded of a section, as this version would have: by the names of now, and with its new fields.
 
     Args:
         section: the section as it is now; its fields count, and not their values.
-        recorded: as plain values, by the names that the file has.
+        recorded: as plain values, by the names that the file had.
     """
     result = dict(recorded)
     for name, field in type(section).model_fields.items():
         key = field.alias or name
+        for former in former_names(field):
+            if former in result and key not in result:
+                result[key] = result.pop(former)
         if key in result:
             result[key] = _completed_inner(getattr(section, name), result[key])
         elif not field.is_required():
-            before = affects(field).absent_at
-            value = field.get_default(call_default_factory=True) if before is _NEVER else before
+            mark = affects(field)
+            value = mark.absent_at if mark else _NEVER
+            if value is _NEVER:
+                value = field.get_default(call_default_factory=True, validated_data=result)
             result[key] = to_jsonable_python(value, by_alias=True)
     return result
 

@@ -5,47 +5,62 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_lines import NO_LINES, Lines, line_of
+from sft.config_names import current_keys, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
-from sft.config_yaml import parse_yaml
+from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
+from sft.foreign.answers import answer, identify
+from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
-from sft.url_secrets import remember_secrets, without_secrets
+from sft.url_secrets import remember_path, remember_secrets, without_secrets
 
 _MISSING = "nothing"
 _MAX_DEPTH = 20
+_MISSPELT = 0.85
+"""So much alike, and a key is the other one, misspelt."""
 
 
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
-    def __init__(self, origin: str, problems: Sequence[Problem]) -> None:
-        """`origin` is the file, or whatever else the config came from."""
+    def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = NO_LINES) -> None:
+        """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        lines = [f"{origin}: {count}"]
+        told = [f"{origin}: {count}"]
         for p in problems:
-            lines += [f"  {_short(p.path)}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
-        super().__init__("\n".join(lines))
+            line = line_of(p.path, lines)
+            where = f"line {line}: {_short(p.path)}" if line else _short(p.path)
+            told += [f"  {where}: {_shown(p.value)}", f"      {p.rule}", f"      → {p.way_out}"]
+        super().__init__("\n".join(told))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file, read without constructing objects."""
-    content = parse_yaml(read_small_text(path, "the config"), str(path))
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(content)}")
-    return content
+    document = parse_yaml(read_small_text(path, "the config"), str(path))
+    if not isinstance(document.content, dict):
+        raise UserError(f"{path}: the config must be a mapping of sections, but it is {_shown(document.content)}")
+    return document
 
 
-def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+def read_overrides(
+    content: Mapping[str, Any], assignments: Iterable[str], kind: type[SftConfig] = SftConfig
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
+
+    Args:
+        content: with the names of now for its keys.
+        assignments: may name fields as they were called before.
+        kind: what the config is.
 
     Returns:
         The config, and for the path of each place that was changed its assignment.
@@ -54,12 +69,12 @@ def read_overrides(content: Mapping[str, Any], assignments: Iterable[str]) -> tu
     given = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        keys = path.split(".")
+        keys = [str(key) for key in current_keys(path.split("."), kind)]
         if not equals or not all(keys):
             raise UserError(
                 f"{_shown(assignment)}: an override is section.field=value, such as train.packs_per_step=16"
             )
-        value = parse_yaml(text, _shown(assignment), is_field=True)
+        value = parse_yaml(text, _shown(assignment), is_field=True).content
         try:
             given[_put(result, keys, value)] = assignment
         except UserError as error:
@@ -92,11 +107,12 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
     return quoted
 
 
-def build_config(content: Mapping[str, Any], origin: str = "config") -> SftConfig:
+def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = NO_LINES) -> SftConfig:
     """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, lines)
     return SftConfig.model_validate(content)
 
 
@@ -108,12 +124,18 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         other_sections: names that a misspelt section may also have been meant to be.
     """
     remember_secrets(content)
+    if isinstance(alerts := content.get("alerts"), Mapping):
+        remember_path(alerts.get("url"))
+    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
+    needed_here = [name for name, field in fields.items() if field.is_required()]
+    if not any(name in content for name in needed_here) and (systems := identify(content)):
+        whose = f"is written for {' or '.join(SYSTEMS[system] for system in systems)}, not for this program"
+        return [Problem("the whole of it", ", ".join(content), whose, "`sft convert FILE` makes a config of it")]
     problems: list[Problem] = []
     sections: dict[str, Any] = {}
-    fields = {field.alias or name: field for name, field in SftConfig.model_fields.items()}
     for key in content:
         if key not in fields:
-            problems.append(_unknown_key([key], content[key], [*fields, *other_sections]))
+            problems.append(_unknown_key([key], content[key], [*fields, *other_sections], content))
     for name, field in fields.items():
         if name not in content:
             if field.is_required():
@@ -148,8 +170,10 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
         return [], adapter.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A list whose items are wrong also counts as too short: that is not the user's mistake.
+    # A list whose items are wrong also counts as too short, and a default that depends on what could not be read is
+    # none: these are not the user's mistakes.
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
+    details = [d for d in details if d["type"] != "default_factory_not_called"]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
     try:
         return problems, adapter.validate_python(_without(value, [_keys(d, value) for d in details]))
@@ -159,20 +183,7 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
 
 def dump_config(config: BaseModel) -> str:
     """The resolved config as YAML: every field with its value, readable by `build_config`."""
-    content = config.model_dump(mode="json", by_alias=True)
-    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
-
-
-class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which would fold the line breaks of Unicode into spaces."""
-
-
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    quoted = '"' if any(char in text for char in "\x85\u2028\u2029") else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
-
-
-_Dumper.add_representer(str, _represent_text)
+    return write_yaml(config.model_dump(mode="json", by_alias=True))
 
 
 def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
@@ -212,7 +223,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
     where = ".".join([path, *map(str, keys)])
     match detail["type"]:
         case "extra_forbidden":
-            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]))
+            beside = reduce(lambda node, key: node[key], keys[:-1], value)
+            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]), beside)
         case "missing" if isinstance(given, list):
             return Problem(where, given, f"item {detail['loc'][-1] + 1} is missing", "make the list longer")
         case "missing":
@@ -228,7 +240,8 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             return Problem(where, given, rule, "choose such a name")
         case "model_type":
             known = ", ".join(_keys_at(adapter, keys))
-            return Problem(where, given, "must be a mapping of fields", f"give it fields ({known}), or take it away")
+            rule = KEYS[where].note if isinstance(given, str) and where in KEYS else "must be a mapping of fields"
+            return Problem(where, given, rule, f"give it fields ({known}), or take it away")
         case "string_type" | "path_type" if not isinstance(given, dict | list):
             kind, way_out = _taken_for(given)
             return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
@@ -264,7 +277,7 @@ def _taken_for(given: Any) -> tuple[str, str]:
     if given is None:
         return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
     if isinstance(given, bool):
-        return "true or false, as it does yes, no, on and off", 'put it in quotes, such as "no"'
+        return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):
         return "a number", f'put it in quotes, such as "{given}"'
     return "a date", f'put it in quotes, such as "{given}"'
@@ -280,9 +293,16 @@ _WORDING = (
 )
 
 
-def _unknown_key(keys: Sequence[Any], value: Any, known: Sequence[str]) -> Problem:
+def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapping[str, Any]) -> Problem:
+    """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
     path = ".".join(map(str, keys))
-    close = difflib.get_close_matches(str(keys[-1]), known, n=1)
+    if renames := list(renames_of(path, SftConfig)):
+        rule = f"is the former name of `{renames[-1].name}`, which is given, too"
+        return Problem(path, value, rule, "take one of the two away")
+    close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
+    if not close and (foreign := answer(keys, value, beside)):
+        return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)
+    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
     meant = ".".join([*map(str, keys[:-1]), close[0]])

@@ -4,14 +4,18 @@ A rule is a pure function over whole sections. It runs when its sections are rea
 others, so that one run of the command reports everything.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
+    BudgetConfig,
     CheckpointConfig,
     DataConfig,
     DeepSpeedConfig,
+    EvaluateConfig,
     FromConfig,
     ModelConfig,
     RunConfig,
@@ -19,6 +23,7 @@ from sft.config import (
     TrainConfig,
 )
 from sft.deepspeed_extra import refused
+from sft.optimizers import OPTIMIZERS
 
 
 class Problem(NamedTuple):
@@ -57,9 +62,34 @@ def one_budget(stages: Stages) -> Iterator[Problem]:
         given = {k: v for k, v in stage.budget.model_dump().items() if v is not None}
         if len(given) != 1:
             yield Problem(
-                f"stages.{i}.budget", given or "nothing", "exactly one of epochs, steps, supervised_tokens is needed",
+                f"stages.{i}.budget",
+                given or "nothing",
+                f"exactly one of {', '.join(BudgetConfig.model_fields)} is needed",
                 "name one, such as {epochs: 1}",
-            )  # fmt: skip
+            )
+
+
+def one_warmup(stages: Stages) -> Iterator[Problem]:
+    """The warm-up is so many steps, or a part of them; it ends before the stage does, where that is known here."""
+    for i, stage in enumerate(stages):
+        ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
+        if steps is not None and ratio:
+            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "take one of the two away")
+        if steps is not None and stage.budget.steps is not None and steps >= stage.budget.steps:
+            rule = f"is all of the stage's {stage.budget.steps} steps: the rate never reaches its peak"
+            yield Problem(f"{path}.warmup_steps", steps, rule, "warm up for fewer", (f"stages.{i}.budget",))
+
+
+def epochs_are_those_of_the_budget(
+    stages: Stages, checkpoint: CheckpointConfig, evaluate: EvaluateConfig
+) -> Iterator[Problem]:
+    """An epoch is what a budget counts in, so a stage of so many steps or tokens has none."""
+    other = [(i, stage.name) for i, stage in enumerate(stages) if stage.budget.epochs is None]
+    for section, every in (("checkpoint", checkpoint.every_epochs), ("evaluate", evaluate.every_epochs)):
+        if every is not None and other:
+            rule = f"counts epochs, and the budget of stage {other[0][1]} is not in epochs"
+            about = (f"stages.{other[0][0]}.budget",)
+            yield Problem(f"{section}.every_epochs", every, rule, f"give {section}.every_steps instead", about)
 
 
 def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
@@ -78,6 +108,21 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
         if mixture.weights and mixture.tasks is not None:
             rule = "`weights` names the tasks already"
             yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
+
+
+def settings_are_of_the_optimizer(stages: Stages) -> Iterator[Problem]:
+    """A setting that the named optimizer does not have would change nothing."""
+    for i, stage in enumerate(stages):
+        name = stage.optimizer.name
+        for field in sorted({field for traits in OPTIMIZERS.values() for field in traits.settings}):
+            path, value = f"stages.{i}.optimizer.{field}", getattr(stage.optimizer, field)
+            about = (f"stages.{i}.optimizer.name",)
+            if field in OPTIMIZERS[name].settings and value is None:
+                yield Problem(path, "nothing", f"`name: {name}` needs it", "take it away: it has a default", about)
+            elif field not in OPTIMIZERS[name].settings and value is not None:
+                of = " or ".join(other for other, traits in OPTIMIZERS.items() if field in traits.settings)
+                rule = f"goes with `name: {of}`, but the optimizer is `{name}`"
+                yield Problem(path, value, rule, "take it away", about)
 
 
 def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Iterator[Problem]:
@@ -166,6 +211,31 @@ def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> It
             yield Problem(path, value, rule, way_out)
 
 
+def homes_are_known(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> Iterator[Problem]:
+    """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
+    for path, value in _paths(run, model, data, checkpoint).items():
+        first = str(value or "").partition("/")[0]
+        if first.startswith("~") and os.path.expanduser(first) == first:
+            rule = "begins with the home folder of a user, which is not known here"
+            yield Problem(path, str(value), rule, "set HOME, or write the path out")
+
+
+def _paths(
+    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
+) -> dict[str, Path | str | None]:
+    return {
+        "run.dir": run.dir,
+        "model.path": model.path,
+        "model.tokenizer": model.tokenizer,
+        "model.chat_template": model.chat_template,
+        **{f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)},
+        "data.cache_dir": data.cache_dir,
+        "checkpoint.dir": checkpoint.dir,
+    }
+
+
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
     """They are loaded from folders and from the Hub; a URL may hold a password, and would be shown as a folder."""
     for field in ("path", "tokenizer", "chat_template"):
@@ -192,9 +262,11 @@ def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
 
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
-    if model.dropout == "as_configured" and train.micro_packs > 1:
+    if model.dropout == "as_configured" and train.packs_per_micro_batch > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
-        yield Problem("train.micro_packs", train.micro_packs, rule, "set it to 1", ("model.dropout",))
+        yield Problem(
+            "train.packs_per_micro_batch", train.packs_per_micro_batch, rule, "set it to 1", ("model.dropout",)
+        )
 
 
 def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
@@ -207,7 +279,10 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
     (one_budget, ("stages",)),
+    (one_warmup, ("stages",)),
+    (epochs_are_those_of_the_budget, ("stages", "checkpoint", "evaluate")),
     (rates_have_their_numbers, ("stages",)),
+    (settings_are_of_the_optimizer, ("stages",)),
     (replay_is_of_earlier_stages, ("stages", "from")),
     (examples_fit_a_pack, ("stages", "data", "train")),
     (held_out_tasks_are_not_trained, ("stages", "data")),
@@ -216,6 +291,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
     (urls_hold_no_variables, ("data", "checkpoint")),
+    (homes_are_known, ("run", "model", "data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),

@@ -2,8 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from sft.config_effects import check_marks
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -15,11 +17,17 @@ TaskName = Annotated[str, Field(pattern=TASK_NAME, max_length=100)]
 
 
 class Section(BaseModel):
-    """A part of the config: immutable, and with no room for a key that it does not know."""
+    """A part of the config: immutable, with no room for a key that it does not know or that affects who knows what."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises: TypeError: a field does not say what it affects."""
+        super().__pydantic_init_subclass__(**kwargs)
+        check_marks(cls)
 
     @field_validator(
         *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False
@@ -29,3 +37,12 @@ class Section(BaseModel):
         if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
             raise PydanticCustomError("blank", "is empty")
         return value
+
+
+def given_instead(field: str, of: str, which_is: Any) -> Any:
+    """A validator for a section: where `field` is given, `of` is `which_is` by default."""
+
+    def fill(given: Any) -> Any:
+        return {of: which_is, **given} if isinstance(given, dict) and given.get(field) is not None else given
+
+    return model_validator(mode="before")(fill)

@@ -1,12 +1,19 @@
-"""Reads YAML as people mean it: where YAML would take it for something else, it is said so, or read as it is meant."""
+"""Reads YAML 1.2 as people mean it, with the line of each value, and writes it so that every reader reads the same."""
 
 import re
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from sft.bounded_yaml import BoundedLoader
+from sft.bounded_yaml import BoundedComposer
 from sft.errors import UserError
+
+Place = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
@@ -16,8 +23,16 @@ _WITH_TEXT = {"path", "dir", "cache_dir", "staging_dir", "tokenizer", "chat_temp
 _BEHIND_HASH = "what is behind the # is a comment to YAML: put the whole value in quotes"
 
 
-def parse_yaml(text: str, origin: str, is_field: bool = False) -> Any:
-    """The value, made of mappings, lists and scalars, none of which is in two places.
+class Document(NamedTuple):
+    """What a text holds: mappings, lists and scalars, none of which is in two places."""
+
+    content: Any
+    lines: Mapping[Place, int]
+    """The line of each key and of each item of a list; the first line is 1."""
+
+
+def parse_yaml(text: str, origin: str, is_field: bool = False) -> Document:
+    """What a text in YAML 1.2 holds.
 
     Args:
         text: what is read.
@@ -25,23 +40,88 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Any:
         is_field: the text is the value of one field, where a comment makes no sense.
 
     Raises:
-        UserError: it cannot be read, or would not be read as it is meant.
+        UserError: it cannot be read, or would not be read as it is meant: a key that stands twice, of which one would
+            be lost unseen; a key that is no text, such as `2024:`; a number with a zero in front; a path that a ` #`
+            cuts off.
     """
+    reader = YAML(typ="safe", pure=True)
+    reader.Composer = _Composer
     try:
-        if is_field and text.strip() and _is_cut_off(yaml.compose(text, _Loader)):
+        node = reader.compose(text)
+        if is_field and text.strip() and _is_cut_off(node):
             raise _TrapError(None, None, _BEHIND_HASH)
+        if node is None:
+            return Document(None, {})
         # Copied, because an anchor and its aliases are one object, and a change of one would change all.
-        return _copy(yaml.load(text, _Loader))
-    except _TrapError as error:
-        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark and not is_field else ""
-        raise UserError(f"{origin}:{line} {error.problem}") from None
+        content = _copy(reader.constructor.construct_document(node))
+        return Document(content, dict(_lines(node)))
     except RecursionError:
         raise UserError(f"{origin}: this is not YAML: it is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
+    except (YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
+        mark = getattr(error, "problem_mark", None)
         # Of a field there is one line to look at; where in it says nothing more.
-        problem = (error.problem if is_field and isinstance(error, yaml.MarkedYAMLError) else None) or str(error)
-        what = "the value" if is_field else "this"
-        raise UserError(f"{origin}: {what} is not YAML: {' '.join(problem.split())}") from None
+        line = f" line {mark.line + 1}:" if mark and not is_field else ""
+        problem = (error.problem if isinstance(error, MarkedYAMLError) else None) or str(error)
+        what = "" if isinstance(error, _TrapError) else f" {'the value' if is_field else 'this'} is not YAML:"
+        raise UserError(f"{origin}:{line}{what} {' '.join(str(problem).split())}") from None
+
+
+def write_yaml(content: Any) -> str:
+    """The text that every version of YAML reads as this content. Keys stay in their order."""
+    return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+class _TrapError(MarkedYAMLError):
+    """It is YAML, but most likely not what was meant."""
+
+
+class _Composer(BoundedComposer):
+    """Refuses what YAML would take for something else than was meant."""
+
+    def compose_mapping_node(self, anchor: Any) -> MappingNode:
+        """A mapping whose keys are texts, each once."""
+        node: MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                raise _trap(key, "a key is a text, and no list or mapping")
+            if key.value in seen:
+                raise _trap(key, f"{key.value!r} is there twice")
+            seen.add(key.value)
+            if kind := _KINDS.get(str(key.tag).removeprefix(_TAG)):
+                raise _trap(key, f'the key {key.value} is {kind} to YAML: write "{key.value}", in quotes')
+            if key.value in _WITH_TEXT and _is_cut_off(value, key):
+                raise _trap(value, _BEHIND_HASH)
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> ScalarNode:
+        """A scalar; of a number every version of YAML reads the same."""
+        node: ScalarNode = super().compose_scalar_node(anchor)
+        digits = node.value.replace("_", "")
+        if node.tag == f"{_TAG}int" and re.fullmatch(r"[-+]?0[0-9]+", digits):
+            of_old = int(digits, 8) if not set("89") & set(digits) else "a text"
+            raise _trap(
+                node,
+                f"{node.value} is {of_old} to YAML 1.1 and {int(digits)} to YAML 1.2: write the number that is "
+                f'meant without a 0 in front, or "{node.value}" if it is text',
+            )
+        return node
+
+
+def _trap(node: Node, message: str) -> _TrapError:
+    return _TrapError(None, None, message, node.start_mark)
+
+
+def _is_cut_off(node: Node | None, key: Node | None = None) -> bool:
+    """Whether a comment that begins like a word follows a plain scalar, or stands in its place behind the key."""
+    if node is None:
+        return True  # nothing but a comment
+    if not isinstance(node, ScalarNode) or node.style is not None:
+        return False
+    is_empty = key is not None and not node.value
+    mark = key.end_mark if key is not None and is_empty else node.end_mark
+    behind = mark.buffer[mark.pointer : mark.pointer + 99]
+    return re.match(r"[ \t]*:[ \t]+#[^\s#]" if is_empty else r"[ \t]+#[^\s#]", behind) is not None
 
 
 def _copy(node: Any) -> Any:
@@ -50,61 +130,29 @@ def _copy(node: Any) -> Any:
     return [_copy(value) for value in node] if isinstance(node, list) else node
 
 
-class _TrapError(yaml.constructor.ConstructorError):
-    """It is YAML, but most likely not what was meant."""
+def _lines(node: Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
+    """The lines in a node that was constructed, so that what was merged into a mapping is in it."""
+    if isinstance(node, MappingNode):
+        parts: list[tuple[Any, Node, Node]] = [(key.value, key, value) for key, value in node.value]
+    else:
+        parts = [(i, item, item) for i, item in enumerate(node.value)] if isinstance(node, SequenceNode) else []
+    for key, at, value in parts:
+        if isinstance(key, str | int):
+            yield (*place, key), at.start_mark.line + 1
+            yield from _lines(value, (*place, key))
 
 
-class _Loader(BoundedLoader):
-    """YAML's safe loader, without its traps.
-
-    Errors are: a key that stands twice, of which the first would be lost unseen; a key that is no text, such as `no:`;
-    a number with a zero in front; a path that a ` #` cuts off. As in YAML 1.2, 5e8 is a number, and 12:30 a text.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys are texts, each once."""
-        seen = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise _trap(node, f"{key.value!r} is there twice")
-            seen.add(key.value)
-            if kind := _KINDS.get(key.tag.removeprefix(_TAG)):
-                raise _trap(key, f'the key {key.value} is {kind} to YAML: write "{key.value}", in quotes')
-            if key.value in _WITH_TEXT and _is_cut_off(value):
-                raise _trap(value, _BEHIND_HASH)
-        return super().construct_mapping(node, deep)
-
-    def construct_number(self, node: yaml.ScalarNode) -> Any:
-        """A number, or the text where YAML would count to the base of 60."""
-        text = str(self.construct_scalar(node))
-        if ":" in text:
-            return text
-        if re.fullmatch(r"[-+]?0[0-7_]+", text):
-            raise _trap(
-                node,
-                f"{text} is {int(text.replace('_', ''), 8)} to YAML 1.1 and {int(text.replace('_', ''))} to YAML 1.2: "
-                f'write the number that is meant without a 0 in front, or "{text}" if it is text',
-            )
-        return self.construct_yaml_int(node) if node.tag == f"{_TAG}int" else self.construct_yaml_float(node)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what one version of YAML takes for text and another does not, and the line breaks of Unicode."""
 
 
-_Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
-_Loader.add_constructor(f"{_TAG}float", _Loader.construct_number)
-_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789"))
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_number = _NUMBER_OF_1_2.fullmatch(text) or any(char in text for char in "\x85\u2028\u2029")
+    return dumper.represent_scalar(f"{_TAG}str", text, style='"' if is_number else None)
 
 
-def _trap(node: yaml.Node, message: str) -> _TrapError:
-    return _TrapError(None, None, message, node.start_mark)
-
-
-def _is_cut_off(node: yaml.Node | None) -> bool:
-    """Whether a comment that begins like a word follows a plain scalar, or stands in its place."""
-    if node is None:
-        return True  # nothing but a comment
-    mark = node.end_mark
-    behind = mark.buffer[mark.pointer : mark.pointer + 99] if mark.buffer else ""
-    is_plain = isinstance(node, yaml.ScalarNode) and node.style is None
-    return is_plain and re.match(r"[ \t]+#[^\s#]", behind) is not None
+_NUMBER_OF_1_2 = re.compile(
+    r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9_]+([eE][-+]?[0-9]+)?|0o[0-7_]+"
+)
+"""YAML 1.1, in which texts are written, reads some of them as text."""
+_Dumper.add_representer(str, _represent_text)

@@ -66,7 +66,7 @@ class Refusal(NamedTuple):
 
 
 _BATCH = ("a step is split by this program, the same for every number of workers", "set train.packs_per_step")
-_ADAMW = ("a checkpoint holds what AdamW keeps, and the rate follows from the step", "set `optimizer` of a stage")
+_STATE = ("a checkpoint holds what the stage's optimizer keeps, and no more", "set `optimizer` of a stage")
 _DTYPE = ("masters and gradients are float32, so that no number depends on the number of workers", "set model.dtype")
 _SUM = ("gradients are summed in float32 and divided by the step's supervised tokens, for every split", "take it away")
 _CHECKPOINT = ("DeepSpeed's own checkpoints are not used", "set what you want in the section `checkpoint`")
@@ -79,7 +79,7 @@ _MICS = ("a part of each parameter lies on each worker, as checkpoints expect", 
 _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), _BATCH),
     **dict.fromkeys(("gradient_accumulation_steps", "managed_gradient_accumulation"), _BATCH),
-    **dict.fromkeys(("optimizer", "scheduler", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"), _ADAMW),
+    **dict.fromkeys(("optimizer", "scheduler", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer"), _STATE),
     "gradient_clipping": ("the limit belongs to a stage", "set max_grad_norm in `optimizer` of a stage"),
     **dict.fromkeys(("amp", "bf16", "data_types", "fp16", "torch_autocast"), _DTYPE),
     **dict.fromkeys(("communication_data_type", "seq_parallel_communication_data_type", "sparse_gradients"), _SUM),

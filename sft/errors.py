@@ -17,3 +17,7 @@ class TrainingError(Exception):
         """`is_everywhere`: see `UserError`."""
         super().__init__(message)
         self.is_everywhere = is_everywhere
+
+
+class RecordError(ValueError):
+    """This record cannot be used; the text is the reason."""

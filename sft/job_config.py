@@ -1,6 +1,7 @@
 """A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every way in reads it here.
 
-The sections about machines are the launcher's affair; plain torchrun uses `cluster.hang_timeout_seconds` alone.
+The sections about machines are the launcher's affair; plain torchrun uses of them `cluster.gpus_per_worker` and
+`cluster.hang_timeout_seconds` alone.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
 from sft.config import SftConfig
+from sft.config_effects import AffectsNothing
 from sft.config_file import (
     ConfigError,
     build_config,
@@ -19,6 +21,8 @@ from sft.config_file import (
     read_overrides,
     read_yaml,
 )
+from sft.config_lines import Lines, find_lines
+from sft.config_names import renames_of, with_current_names
 from sft.config_rules import Problem
 from sft.config_section import Section
 from sft.lineage import with_start
@@ -35,38 +39,43 @@ Workers = Annotated[
     Discriminator(_workers_kind),
 ]
 
+_MOST = 1e9
+
+Quantity = Annotated[float, Field(ge=1 / _MOST, le=_MOST)]
+"""Of something that is measured: with numbers far from all that there is, what follows from them is no number."""
+
 
 class ClusterConfig(Section):
     """The machines of a job, as they are asked of Ray."""
 
-    workers: Workers = 1
+    workers: AffectsNothing[Workers] = 1
     """Training processes, or `[least, most]`: the job starts with as many as there is room for."""
-    gpus_per_worker: NonNegativeFloat = 0
+    gpus_per_worker: AffectsNothing[NonNegativeFloat] = 0
     """0 trains on CPUs. A worker uses one GPU."""
-    cpus_per_worker: PositiveInt = 1
+    cpus_per_worker: AffectsNothing[PositiveInt] = 1
     """CPUs reserved for each worker, and threads it uses."""
-    max_failures: Annotated[int, Field(ge=-1)] = 3
+    max_failures: AffectsNothing[Annotated[int, Field(ge=-1)]] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
-    hang_timeout_seconds: PositiveFloat = 900.0
+    hang_timeout_seconds: AffectsNothing[PositiveFloat] = 900.0
     """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
-    gpu: GpuKind | None = None
+    gpu: AffectsNothing[GpuKind | None] = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
-    expected_mfu: Annotated[float, Field(gt=0.0, le=1.0)] = 0.4
+    expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4
     """For `sft plan`: the part of the GPUs' arithmetic that the training uses (model FLOPs utilisation). An assumption:
     take it from a run of your own where you have one."""
-    price_per_gpu_hour: PositiveFloat | None = None
+    price_per_gpu_hour: AffectsNothing[Quantity | None] = None
     """For `sft plan`: what a GPU costs in an hour, in any currency."""
-    node_mtbf_hours: PositiveFloat | None = None
+    node_mtbf_hours: AffectsNothing[Quantity | None] = None
     """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says which part of
     the time trains, and how often to save."""
-    storage_gb_per_second: PositiveFloat | None = None
+    storage_gb_per_second: AffectsNothing[Quantity | None] = None
     """For `sft plan`: how fast all nodes together write to the place of the checkpoints, and read; 10⁹ bytes."""
-    network_gb_per_second: PositiveFloat | None = None
+    network_gb_per_second: AffectsNothing[Quantity | None] = None
     """For `sft plan`: how fast a node sends, and receives, over the network between nodes; 10⁹ bytes."""
-    restart_seconds: NonNegativeFloat = 120
+    restart_seconds: AffectsNothing[Annotated[float, Field(ge=0.0, le=_MOST)]] = 120
     """For `sft plan`: from a failure until there are ranks again, in the place of a lost node as well, without reading
     checkpoint and model. An assumption: take it from a run of your own where you have one."""
-    preflight: bool = True
+    preflight: AffectsNothing[bool] = True
     """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
 
     @property
@@ -83,40 +92,40 @@ class ClusterConfig(Section):
 class SlurmConfig(Section):
     """What `sft submit slurm` asks of Slurm for the machines of `cluster`, and what its script does first."""
 
-    workers_per_node: PositiveInt = 1
+    workers_per_node: AffectsNothing[PositiveInt] = 1
     """`cluster.workers` is a multiple of it: whole nodes are asked for."""
-    time_limit_minutes: PositiveInt | None = None
+    time_limit_minutes: AffectsNothing[PositiveInt | None] = None
     """When it is up, the job is queued again and goes on. Default: the partition's."""
-    signal_before_end_seconds: Annotated[int, Field(ge=1, le=65535)] = 300
+    signal_before_end_seconds: AffectsNothing[Annotated[int, Field(ge=1, le=65535)]] = 300
     """The job is told so long before the time limit: time for the step under way and a save."""
-    memory_gib_per_node: PositiveInt | None = None
+    memory_gib_per_node: AffectsNothing[PositiveInt | None] = None
     """Default: Slurm's own; all of the node's if `exclusive`."""
-    exclusive: bool = False
+    exclusive: AffectsNothing[bool] = False
     """Whether the nodes are for this job alone."""
-    partition: str | None = None
+    partition: AffectsNothing[str | None] = None
     """Default: Slurm's own."""
-    account: str | None = None
+    account: AffectsNothing[str | None] = None
     """Who is charged. Default: Slurm's own."""
-    qos: str | None = None
+    qos: AffectsNothing[str | None] = None
     """The quality of service. Default: Slurm's own."""
-    constraint: str | None = None
+    constraint: AffectsNothing[str | None] = None
     """Features that the nodes must have, such as `a100&nvlink`."""
-    options: tuple[str, ...] = ()
+    options: AffectsNothing[tuple[str, ...]] = ()
     """More options of sbatch, as they are, such as `--reservation=spring`."""
-    setup: str = ""
+    setup: AffectsNothing[str] = ""
     """Shell lines that come first, such as `module load cuda` or `source env/bin/activate`."""
-    container: tuple[str, ...] = ()
+    container: AffectsNothing[tuple[str, ...]] = ()
     """Words between srun and what it runs: its options (`--container-image=…`) or a command (`apptainer exec …`)."""
-    jobs: Literal["one", "stages"] = "one"
+    jobs: AffectsNothing[Literal["one", "stages"]] = "one"
     """One job for all stages, or one for each, which waits for the one before."""
 
 
 class RayConfig(Section):
     """How `sft submit ray` has a Ray cluster run `sft train`."""
 
-    python: str = "python"
+    python: AffectsNothing[str] = "python"
     """The Python of the cluster's nodes: a name on the PATH that Ray was started with, or a path."""
-    driver_resources: dict[str, PositiveFloat] = {}
+    driver_resources: AffectsNothing[dict[str, PositiveFloat]] = {}
     """What is reserved for `sft train` itself, such as `{CPU: 1}`, which may be on any node. Default: nothing, and it
     runs on the head node, whose loss ends the job in any case."""
 
@@ -124,31 +133,44 @@ class RayConfig(Section):
 class KubernetesConfig(Section):
     """The pods of `sft submit ray --kuberay`: a head, and those with the workers of `cluster`."""
 
-    image: str
+    image: AffectsNothing[str]
     """What all pods run: Ray, this package and what it needs. A digest (`registry/sft@sha256:…`) pins it."""
-    volumes: dict[str, Annotated[str, Field(pattern="^/")]]
+    volumes: AffectsNothing[dict[str, Annotated[str, Field(pattern="^/")]]]
     """PersistentVolumeClaim → where it is mounted in every pod. `run.dir` and `data.cache_dir` lie on them, so they
     have to allow ReadWriteMany."""
-    memory_gib_per_pod: PositiveInt
+    memory_gib_per_pod: AffectsNothing[PositiveInt]
     """Of a pod with workers."""
-    workers_per_pod: PositiveInt = 1
+    workers_per_pod: AffectsNothing[PositiveInt] = 1
     """`cluster.workers` is a multiple of it."""
-    shm_gib_per_pod: Annotated[int, Field(ge=2)] = 8
+    shm_gib_per_pod: AffectsNothing[Annotated[int, Field(ge=2)]] = 8
     """The size of /dev/shm, which NCCL and Ray use. It counts as memory of the pod."""
-    head_cpus: PositiveInt = 4
+    head_cpus: AffectsNothing[PositiveInt] = 4
     """Of the head pod, where the data is prepared and no worker runs."""
-    head_memory_gib: PositiveInt = 16
+    head_memory_gib: AffectsNothing[PositiveInt] = 16
     """Of the head pod."""
-    retries: Annotated[int, Field(ge=0)] = 3
+    retries: AffectsNothing[Annotated[int, Field(ge=0)]] = 3
     """New Ray clusters on which the run may go on after one has failed."""
-    namespace: str | None = None
+    namespace: AffectsNothing[str | None] = None
     """Default: kubectl's."""
-    service_account: str | None = None
+    service_account: AffectsNothing[str | None] = None
     """Of all pods. Default: the namespace's."""
-    node_selector: dict[str, str] = {}
+    node_selector: AffectsNothing[dict[str, str]] = {}
     """Labels of the nodes that the pods with workers may be on."""
-    secrets: tuple[str, ...] = ()
+    secrets: AffectsNothing[tuple[str, ...]] = ()
     """Names of Secrets whose keys become environment variables of all pods, such as HF_TOKEN."""
+
+
+class JobFile(SftConfig):
+    """All sections that a config may have."""
+
+    cluster: ClusterConfig = ClusterConfig()
+    """The machines."""
+    slurm: SlurmConfig = SlurmConfig()
+    """What `sft submit slurm` asks for."""
+    ray: RayConfig = RayConfig()
+    """How `sft submit ray` runs the job."""
+    kubernetes: AffectsNothing[KubernetesConfig | None] = None
+    """The pods of `sft submit ray --kuberay`."""
 
 
 class JobConfig(NamedTuple):
@@ -159,6 +181,10 @@ class JobConfig(NamedTuple):
     slurm: SlurmConfig
     ray: RayConfig
     kubernetes: KubernetesConfig | None
+    lines: Lines
+    """Where the fields stand in the file, for messages."""
+    notes: tuple[str, ...]
+    """What is to be said about the config, although nothing is wrong with it."""
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
@@ -167,7 +193,12 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
     """
-    content, given = read_overrides(read_yaml(path), overrides)
+    document = read_yaml(path)
+    content, renames = with_current_names(document.content, JobFile)
+    content, given = read_overrides(content, overrides, JobFile)
+    content, of_values = with_current_names(content, JobFile)
+    renames += [*of_values, *(rename for text in overrides for rename in renames_of(text.partition("=")[0], JobFile))]
+    lines = find_lines(document, content, given, JobFile)
     content = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
@@ -178,15 +209,14 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
-        raise ConfigError(str(path), quote_overrides(problems, given))
-    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes)
+        raise ConfigError(str(path), quote_overrides(problems, given), lines)
+    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes, lines, tuple(map(str, renames)))
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
-    "cluster": (TypeAdapter(ClusterConfig), {}),
-    "slurm": (TypeAdapter(SlurmConfig), {}),
-    "ray": (TypeAdapter(RayConfig), {}),
-    "kubernetes": (TypeAdapter(KubernetesConfig | None), None),
+    name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
+    for name, field in JobFile.model_fields.items()
+    if name not in SftConfig.model_fields
 }
 """What a config has beside the sections of `SftConfig`, and what each is where it is not given."""
 

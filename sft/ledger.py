@@ -9,9 +9,7 @@ fed which. A line is never changed: what is rolled back stays for people to see,
 
 import hashlib
 import json
-import os
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sft.atomic_files import sync_folder
+from sft.atomic_files import sync_file, sync_folder
+from sft.json_lines import append_line, whole_lines
 from sft.schema import Pack
 
 Fed = Sequence[tuple[int, int]]
 """(pack id, `pack_digest`) of each pack that a rank has fed, in that order."""
 
 _DIGEST_RANGE = 2**63
-_TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,40 +114,27 @@ def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[
 
 
 class LedgerWriter:
-    """Appends to the ledger of a stage. `sync` may be called by another thread than `append`.
-
-    The file is closed when the writer is no longer used.
-    """
+    """Appends to the ledger of a stage. `sync` may be called by another thread than `append`."""
 
     def __init__(self, path: Path, attempt: int) -> None:
-        """Open the file for an attempt; call `resume` before the first `append`."""
+        """Of an attempt; call `resume` before the first `append`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._attempt = attempt
-        self._file = path.open("ab")
-        weakref.finalize(self, self._file.close)
 
     def resume(self, step: int) -> None:
-        """Say that this attempt trains from `step` on, also where it is the first and begins at 0.
-
-        A last line that a killed process left unfinished is cut off: no checkpoint ever covered it.
-        """
-        self._file.truncate(_end_of_last_line(self._path))
-        self._append({"resumed_at": step, "attempt": self._attempt})
+        """Say that this attempt trains from `step` on, also where it is the first and begins at 0."""
+        append_line(self._path, {"resumed_at": step, "attempt": self._attempt})
         self.sync()
         sync_folder(self._path.parent)  # the file may be new
 
     def append(self, entry: LedgerEntry) -> None:
         """Add a step. When this returns the line is with the OS: a kill of the process does not lose it."""
-        self._append({**asdict(entry), "packs": list(entry.packs)})
+        append_line(self._path, {**asdict(entry), "packs": list(entry.packs)})
 
     def sync(self) -> None:
         """Bring all that was appended to the disk; call it before a checkpoint of these steps is published."""
-        os.fsync(self._file.fileno())
-
-    def _append(self, content: dict[str, Any]) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
+        sync_file(self._path)
 
 
 def read_ledger(path: Path) -> Ledger:
@@ -163,7 +148,7 @@ def read_ledger(path: Path) -> Ledger:
     repeated: list[LedgerEntry] = []
     problems: list[str] = []
     num_resumes, attempt = 0, None
-    for number, line in enumerate(_whole_lines(path), start=1):
+    for number, line in enumerate(whole_lines(path), start=1):
         try:
             content = json.loads(line)
             if "resumed_at" in content:
@@ -182,26 +167,6 @@ def read_ledger(path: Path) -> Ledger:
             repeated.append(effective[entry.step])
         effective[entry.step] = entry
     return Ledger(effective, tuple(rolled_back), tuple(repeated), num_resumes, tuple(problems))
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    """One at a time: of a long run with many ranks they have hundreds of megabytes."""
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
-
-
-def _end_of_last_line(path: Path) -> int:
-    """Where the last whole line ends; only the end of the file is read."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - _TAIL_BYTES)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-    return 0
 
 
 def _read_entry(content: dict[str, Any]) -> LedgerEntry:

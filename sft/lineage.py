@@ -16,7 +16,8 @@ import yaml
 from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_place import stage_location, stage_place
-from sft.config import CheckpointConfig, ModelConfig
+from sft.config import CheckpointConfig, ModelConfig, SftConfig
+from sft.config_names import with_current_names
 from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_claim import is_claimed
@@ -44,7 +45,7 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filled(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
-    other = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    other, _ = with_current_names(yaml.safe_load(run.config.read_text(encoding="utf-8")), SftConfig)
     names = [stage["name"] for stage in other["stages"]]
     if given["stage"] not in names:
         raise UserError(f"from.stage: {run.path} has no stage {given['stage']!r}. It has: {', '.join(names)}.")

@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sft.json_lines import append_line, from_json
+
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
@@ -57,20 +59,13 @@ class StepMetrics:
 
 
 def append_metrics(path: Path, metrics: StepMetrics) -> None:
-    """Add a line to the file. A line that a killed process left unfinished is ended first."""
-    line = json.dumps(asdict(metrics)) + "\n"
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                line = "\n" + line
-        file.write(line.encode())
+    """Add a line to the file."""
+    append_line(path, asdict(metrics))
 
 
-def read_metrics_line(line: bytes | str) -> StepMetrics | None:
-    """The record of a line, of whichever version; None for what a killed process left of one."""
+def read_metrics_line(line: bytes) -> StepMetrics | None:
+    """The record of a line, of whichever version; None where it is damaged."""
     try:
-        content = json.loads(line)
-        return StepMetrics(**{name: content[name] for name in StepMetrics.__dataclass_fields__ if name in content})
+        return from_json(StepMetrics, json.loads(line))
     except (ValueError, TypeError):
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sft.atomic_files import read_json
 from sft.errors import UserError
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder
 
 _MOST_SHOWN = 5
 
@@ -38,13 +38,15 @@ def check_run_folder(run: RunFolder) -> list[str]:
         raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
     if not is_claimed(run) and path.is_dir():
         _refuse_foreign(run)
+    _refuse_wrong_kinds(run)
     return _check_rights(run) if path.is_dir() else []
 
 
 def _refuse_foreign(run: RunFolder) -> None:
     path = run.path.resolve()
     there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
-    here, home = Path.cwd(), Path.home()
+    # A user of a container may have no home: then it stays `~`.
+    here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
             "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"
@@ -59,6 +61,20 @@ def _refuse_foreign(run: RunFolder) -> None:
         )
 
 
+def _refuse_wrong_kinds(run: RunFolder) -> None:
+    """No run makes a folder where it has a file, nor a link to nothing."""
+    for path in run.entries():
+        wanted = "a folder" if path in run.folders() else "a file"
+        is_there, is_folder = path.exists(), path.is_dir()
+        if path.is_symlink() and not is_there:
+            found = "a link to nothing"
+        elif is_there and is_folder != (path in run.folders()):
+            found = "a folder" if is_folder else "a file"
+        else:
+            continue
+        raise UserError(f"run.dir: {path} is {found}, and a run has {wanted} of that name. Remove it.")
+
+
 def _is_lock(run: RunFolder, entry: Path) -> bool:
     """Whether it is the lock of a job, which is there before all else; a job that is just beginning writes it."""
     if entry.name != run.lock.name or not entry.is_file():
@@ -69,9 +85,10 @@ def _is_lock(run: RunFolder, entry: Path) -> bool:
 
 def _check_rights(run: RunFolder) -> list[str]:
     """Whose a folder is does not count, if all of it can be written."""
-    stages = [StageFolder(path) for path in run.stages.glob("*/")]
-    folders = [run.path, run.stages, *(s.path for s in stages), run.attempts, run.evaluations, run.tensorboard]
-    added_to = [path for stage in stages for path in (stage.ledger, stage.metrics)]
+    stages = run.stage_folders()
+    folders = [run.path, run.stages, *(s.path for s in stages)]
+    folders += [run.attempts, run.evaluations, run.tensorboard, run.sinks]
+    added_to = [run.ray_log, *(path for stage in stages for path in (stage.ledger, stage.metrics))]
     replaced = [path for path in run.entries() if not path.is_dir()]
     wrong = [path for path in folders if path.exists() and not os.access(path, os.W_OK | os.X_OK)]
     wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]

@@ -2,17 +2,20 @@
 
 One file a writer and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
 to one file, so a network's file system mixes nothing up. Besides the ranks, those who start and watch them write: under
-Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost).
+Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost); and `sinks` and `alerts`.
 """
 
 import json
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sft.json_lines import LineTail, append_line, from_json, whole_lines
+from sft.run_folder import AttemptFolder, RunFolder
 from sft.url_secrets import hide_secrets
 
 Kind = Literal[
@@ -28,12 +31,13 @@ Kind = Literal[
     "notice",
     "staging",
     "layout",
+    "sink",
 ]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, by whoever starts the ranks.
 `released`: a rank was alive when its group was ended. `checkpoint`: what went wrong with one. `skipped`: a step without
 an update. `spike`: a loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave,
-or did not. `layout`: how examples are laid before the model."""
+or did not. `layout`: how examples are laid before the model. `sink`: where metrics or alerts go, or why no more do."""
 
 NO_RANK = -1
 """Of an event that is no rank's."""
@@ -55,34 +59,50 @@ class Event:
 class EventLog:
     """Writes the events of one writer in one attempt. A line is in the file when `add` returns."""
 
-    def __init__(self, folder: Path, writer: int | str) -> None:
-        """`folder` is that of the attempt, `writer` a rank or another's name."""
-        self._path = event_file(folder, writer)
+    def __init__(self, folder: AttemptFolder, writer: int | str) -> None:
+        """`writer` is a rank or another's name."""
+        self._path = folder.events(writer)
         self._rank = writer if isinstance(writer, int) else NO_RANK
 
     def add(self, kind: Kind, text: str, **facts: Any) -> None:
         """Write one event; what cannot be written is lost, as it must not stop the training."""
-        event = {"kind": kind, "text": text, "rank": self._rank, "time": time.time(), "facts": facts}
-        line = json.dumps(hide_secrets(event))
+        event = hide_secrets(asdict(Event(kind, text, self._rank, time.time(), facts)))
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_line(self._path, event)
         except OSError:
-            sys.stderr.write(f"{line}\n")  # into the rank's log, the last place that is left
+            sys.stderr.write(f"{json.dumps(event)}\n")  # into the rank's log, the last place that is left
 
 
-def event_file(folder: Path, writer: int | str) -> Path:
-    """Where a writer's events of an attempt lie."""
-    return folder / f"{f'rank-{writer:05d}' if isinstance(writer, int) else writer}.events.jsonl"
+class EventTail:
+    """The events of a run, as often as `read_new` is called: each time those that were added."""
+
+    def __init__(self, run: RunFolder, first_attempt: int = 1) -> None:
+        """Of this attempt, and of those that follow."""
+        self._run = run
+        self._next = first_attempt
+        self._tails: dict[Path, LineTail] = {}
+
+    def read_new(self) -> list[tuple[int, Event]]:
+        """Each with its attempt, in the order of the attempts and of their time."""
+        added, latest = [], self._run.latest_attempt()
+        for number in range(self._next, latest + 1):
+            files = self._run.attempt(number).all_events()
+            tails = [self._tails.setdefault(path, LineTail(path)) for path in files]
+            added += [(number, event) for event in _in_order(line for tail in tails for line in tail.read_new())]
+        # The attempt before the newest may still be written to, by those who learn of its end.
+        self._next = max(self._next, latest - 1)
+        return added
 
 
-def read_events(folder: Path) -> list[Event]:
-    """All events of an attempt, in the order of their time; the cut-off line of a killed process is passed over."""
+def read_events(folder: AttemptFolder) -> list[Event]:
+    """All events of an attempt, in the order of their time."""
+    return _in_order(line for path in folder.all_events() for line in whole_lines(path))
+
+
+def _in_order(lines: Iterable[bytes]) -> list[Event]:
+    """Damaged lines are passed over."""
     events = []
-    for path in folder.glob("*.events.jsonl"):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                events.append(Event(**json.loads(line)))
-            except (ValueError, TypeError):
-                continue
+    for line in lines:
+        with suppress(ValueError, TypeError):
+            events.append(from_json(Event, json.loads(line)))
     return sorted(events, key=lambda event: event.time)

@@ -1,7 +1,7 @@
 """Where everything of a run lies. The only place that knows a path inside the run folder.
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
-    tensorboard/ · driver.lock · ray.log
+    tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
@@ -11,9 +11,20 @@ RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/st
 RUN_DIR/stages/0-broad/stage.json (last)
 """
 
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from sft.json_lines import whole_lines
+
+_STAGE = re.compile(r"\d+-.+")
+_ATTEMPT = re.compile(r"\d{4,}")
+"""No copy that a person has made, such as `0001.bak`."""
+_AFTER_STEPS = re.compile(r"(.+)-step-(\d{8})")
+_BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,16 @@ class StageFolder:
     """The folder of one stage."""
 
     path: Path
+
+    @property
+    def index(self) -> int:
+        """The stage's place in the curriculum."""
+        return int(self.path.name.partition("-")[0])
+
+    @property
+    def name(self) -> str:
+        """The stage's name in the config."""
+        return self.path.name.partition("-")[2]
 
     @property
     def packs(self) -> Path:
@@ -71,7 +92,8 @@ class StageFolder:
 
     def earlier_models(self) -> list[Path]:
         """The models that the stage had published at its end, each time before it was extended."""
-        return sorted(self.path.glob(f"{self.model.name}-step-*"))
+        paths = self.path.glob(f"{self.model.name}-step-*")
+        return sorted(path for path in paths if re.fullmatch(r"\d{8,}", path.name.rpartition("-")[2]))
 
     @property
     def complete(self) -> Path:
@@ -81,11 +103,75 @@ class StageFolder:
     def has_trained(self) -> bool:
         """Whether any step was fed; before that, everything may be planned anew."""
         # A step that made no update has no metrics, and an attempt that began none has a ledger.
-        return self.metrics.is_file() or (self.ledger.is_file() and b'"packs"' in self.ledger.read_bytes())
+        if self.metrics.is_file():
+            return True
+        return self.ledger.is_file() and any(b'"packs"' in line for line in whole_lines(self.ledger))
 
     def ended_after(self, num_steps: int, path: Path) -> Path:
         """Where `path`, of what was published at the stage's end, is kept when the stage is extended."""
         return path.with_name(f"{path.stem}-step-{num_steps:08d}{path.suffix}")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFolder:
+    """The folder of one start of the job. What its files say is for `sft.attempt_record` and `sft.run_events`."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """The attempt's, from 1."""
+        return int(self.path.name)
+
+    @property
+    def began(self) -> Path:
+        """When it began, and with how many ranks."""
+        return self.path / "began.json"
+
+    @property
+    def ended(self) -> Path:
+        """Why it ended; not there after a crash."""
+        return self.path / "ended.json"
+
+    def rank(self, rank: int) -> Path:
+        """Which process on which node a rank is."""
+        return self.path / f"rank-{rank:05d}.json"
+
+    def ranks(self) -> dict[int, Path]:
+        """These files of all ranks that have begun."""
+        return {int(path.name[5:10]): path for path in self.path.glob("rank-?????.json")}
+
+    def hang_report(self, rank: int) -> Path:
+        """Where a rank stands that sees no progress."""
+        return self.path / f"rank-{rank:05d}.hung.json"
+
+    def hang_reports(self) -> dict[int, Path]:
+        """These files of all ranks that have written one."""
+        return {int(path.name[5:10]): path for path in self.path.glob("rank-?????.hung.json")}
+
+    def log(self, rank: int) -> Path:
+        """What a rank has printed."""
+        return self.path / f"rank-{rank:05d}.log"
+
+    def events(self, writer: int | str) -> Path:
+        """The events of a rank, or of another writer by its name."""
+        return self.path / f"{f'rank-{writer:05d}' if isinstance(writer, int) else writer}.events.jsonl"
+
+    def all_events(self) -> list[Path]:
+        """The files of all writers."""
+        return sorted(self.path.glob("*.events.jsonl"))
+
+    def staging_report(self, stage: StageFolder, rank: int) -> Path:
+        """What the node of this rank, the first there, has copied to its disk."""
+        return self.path / f"staging-{stage.path.name}-rank-{rank:05d}.json"
+
+
+class EvaluationFile(NamedTuple):
+    """Of which model it is: that after so many steps of a stage, or at the stage's end (None), or the first (None)."""
+
+    path: Path
+    stage: StageFolder | None
+    num_steps: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +226,19 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def sinks(self) -> Path:
+        """What the sinks of metrics keep: how far each has come, its log, and files of its own."""
+        return self.path / "sinks"
+
+    def sink_state(self, name: str) -> Path:
+        """How far a sink has come."""
+        return self.sinks / f"{name}.json"
+
+    def sink_log(self, name: str) -> Path:
+        """What a sink's process has printed."""
+        return self.sinks / f"{name}.log"
+
+    @property
     def attempts(self) -> Path:
         """One folder of logs for each start of the job."""
         return self.path / "attempts"
@@ -181,7 +280,7 @@ class RunFolder:
 
     def has_trained(self) -> bool:
         """Whether any step of any stage was trained here; before that, everything may be planned anew."""
-        return any(StageFolder(path).has_trained() for path in self.stages.glob("*/"))
+        return any(folder.has_trained() for folder in self.stage_folders())
 
     def has_finished(self, names: Iterable[str]) -> bool:
         """Whether each of these stages, the first of the curriculum in their order, is finished."""
@@ -189,18 +288,49 @@ class RunFolder:
 
     def entries(self) -> list[Path]:
         """All that a run may write into its folder itself."""
-        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers]
-        folders = [self.stages, self.evaluations, self.tensorboard, self.attempts, self.slurm, self.ray]
-        return [*files, *folders, self.lock, self.planning_lock, self.stop_file]
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
+        return [*files, *self.folders(), self.lock, self.planning_lock, self.stop_file]
 
-    def attempt(self, number: int) -> Path:
+    def folders(self) -> list[Path]:
+        """Those of the entries that are folders."""
+        return [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
+
+    def attempt(self, number: int) -> AttemptFolder:
         """The folder of one start of the job: its logs, and why it ended."""
-        return self.attempts / f"{number:04d}"
+        return AttemptFolder(self.attempts / f"{number:04d}")
 
     def latest_attempt(self) -> int:
         """The number of the newest attempt, 0 before the first."""
-        return max((int(path.name) for path in self.attempts.glob("[0-9]*") if path.is_dir()), default=0)
+        return max((folder.number for folder in self.all_attempts()), default=0)
+
+    def all_attempts(self) -> list[AttemptFolder]:
+        """The folders of all attempts, the oldest first."""
+        found = [path for path in self.attempts.glob("[0-9]*") if _ATTEMPT.fullmatch(path.name) and path.is_dir()]
+        folders = [AttemptFolder(path) for path in found]
+        return sorted(folders, key=lambda folder: folder.number)
+
+    def evaluation(self, stage: StageFolder | None = None, num_steps: int | None = None) -> Path:
+        """What was measured of the first model, or at the end of a stage, or after so many of its steps."""
+        path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
+        return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
+
+    def all_evaluations(self) -> list[EvaluationFile]:
+        """That of the first model, then by stage and step; a stage's own comes after those within it."""
+        found = []
+        for path in sorted(self.evaluations.glob("*.json")):
+            within = _AFTER_STEPS.fullmatch(path.stem)
+            name = within[1] if within else path.stem
+            if _STAGE.fullmatch(name):
+                found.append(EvaluationFile(path, StageFolder(self.stages / name), int(within[2]) if within else None))
+        found.sort(key=lambda file: (file.stage.index if file.stage else -1, file.num_steps or math.inf))
+        base = self.evaluation()
+        return [EvaluationFile(base, None, None), *found] if base.is_file() else found
 
     def stage(self, index: int, name: str) -> StageFolder:
         """The folder of the stage with this place in the curriculum."""
         return StageFolder(self.stages / f"{index}-{name}")
+
+    def stage_folders(self) -> list[StageFolder]:
+        """The folders of all stages that there are, in the order of the curriculum."""
+        found = [StageFolder(path) for path in self.stages.glob("*/") if _STAGE.fullmatch(path.name)]
+        return sorted(found, key=lambda folder: (folder.index, folder.name))

@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Place(NamedTuple):
+class RecordLocation(NamedTuple):
     """Where a person can look a record up."""
 
     file: str
@@ -46,7 +46,7 @@ class Record:
     source: str
     index: int
     """Of the row in its source, from 0. Instances of one row share it."""
-    where: Place
+    where: RecordLocation
     fields: JsonObject
 
 
@@ -87,7 +87,7 @@ class Conversation:
     task: str
     source: str
     index: int
-    where: Place
+    where: RecordLocation
     tools: tuple[JsonObject, ...] = ()
     """JSON schemas of the tools that the assistant may call."""
     is_repaired: bool = field(default=False, compare=False)
@@ -128,7 +128,7 @@ class TokenizedRecord:
     task: str
     source: str
     index: int
-    where: Place
+    where: RecordLocation
 
 
 LeftOutKind = Literal["bad", "too long", "duplicate", "near duplicate"]
@@ -140,7 +140,7 @@ class Rejected:
 
     source: str
     index: int
-    where: Place
+    where: RecordLocation
     reason: str
     kind: LeftOutKind = "bad"
     task: str | None = None

@@ -25,14 +25,14 @@ class StepPlan:
         num_packs: packs of the whole stage; the last step of a part may hold fewer than the others.
         packs_per_step: packs that one optimizer update sees over all ranks.
         world_size: number of data-parallel ranks.
-        micro_packs: packs that one forward and backward pass holds on a rank.
+        packs_per_micro_batch: packs that one forward and backward pass holds on a rank.
         earlier_ends: the packs up to the end of each part but the last.
     """
 
     num_packs: int
     packs_per_step: int
     world_size: int
-    micro_packs: int
+    packs_per_micro_batch: int
     earlier_ends: tuple[int, ...] = ()
 
     @property
@@ -49,7 +49,7 @@ class StepPlan:
     def micro_batches_per_step(self) -> int:
         """Forward and backward passes of each rank in each step (gradient accumulation)."""
         packs_per_rank = -(-self.packs_per_step // self.world_size)
-        return -(-packs_per_rank // self.micro_packs)
+        return -(-packs_per_rank // self.packs_per_micro_batch)
 
     def step_packs(self, step: int) -> range:
         """The packs of `step` over all ranks: of no world size."""
@@ -76,7 +76,7 @@ class StepPlan:
         return [range(start, stop) for start, stop in zip((0, *ends), ends, strict=False)]
 
     def rank_packs(self, step: int, rank: int) -> list[list[int]]:
-        """The packs that `rank` feeds in `step`, as (micro_batches_per_step, micro_packs) pack ids.
+        """The packs that `rank` feeds in `step`, as (micro_batches_per_step, packs_per_micro_batch) pack ids.
 
         Slots without a pack hold `EMPTY_PACK`; they come last. A short last step of the stage has more of them.
         """
@@ -85,6 +85,6 @@ class StepPlan:
         share, extra = divmod(len(packs), self.world_size)
         start = rank * share + min(rank, extra)
         mine = list(packs[start : start + share + (rank < extra)])
-        num_slots = self.micro_batches_per_step * self.micro_packs
+        num_slots = self.micro_batches_per_step * self.packs_per_micro_batch
         mine += [EMPTY_PACK] * (num_slots - len(mine))
-        return [mine[i : i + self.micro_packs] for i in range(0, num_slots, self.micro_packs)]
+        return [mine[i : i + self.packs_per_micro_batch] for i in range(0, num_slots, self.packs_per_micro_batch)]

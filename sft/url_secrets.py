@@ -45,6 +45,13 @@ def hide_secrets(value: Any) -> Any:
     return [hide_secrets(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def remember_path(url: Any) -> None:
+    """Remember what stands behind the host of a webhook's URL: who knows it may post."""
+    if isinstance(url, str):
+        path = url.partition("://")[2].partition("/")[2]
+        _known.update(secret for secret in (path, path.partition("?")[0]) if len(secret) >= _MIN_SECRET_CHARS)
+
+
 def remember_secrets(value: Any) -> None:
     """Remember what is secret in the URLs that stand in plain values."""
     if isinstance(value, str) and "://" in value:

@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 _LONGEST_FIRST = {
     "Ray": ("tests/cluster/", "tests/launcher/test_ray_jobs.py", "tests/chaos/test_ray_schedules.py"),
     "chaos": ("tests/chaos/",),
-    "distributed": ("tests/distributed/", "tests/training/test_agreement.py"),
+    "distributed": ("tests/distributed/", "tests/ranks/"),
     "torchrun": ("tests/training/test_torchrun.py",),
 }
 """Group → how the ids of its tests begin."""

@@ -14,7 +14,10 @@ from pydantic import TypeAdapter
 from sft.config import SftConfig
 from sft.config_file import ConfigError, build_config, dump_config, quote_overrides, read_overrides, read_yaml
 from sft.config_rules import RULES, Problem
+from sft.config_yaml import parse_yaml, write_yaml
 from sft.errors import UserError
+from sft.job_config import load_job
+from sft.optimizers import OPTIMIZERS
 
 # Every key that there is stands in it once.
 FULL: dict[str, Any] = {
@@ -49,6 +52,7 @@ FULL: dict[str, Any] = {
                 "format": "instruction",
                 "columns": {"input": "context"},
                 "csv": {"delimiter": ";", "quote": "'"},
+                "max_records": 100,
                 "task": {"column": "category", "default": "other"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
@@ -67,8 +71,8 @@ FULL: dict[str, Any] = {
             "share": 0.1,
             "tasks": ["held"],
             "sources": ["second"],
-            "overlap": "remove",
-            "overlap_len_tokens": 20,
+            "decontaminate": "remove",
+            "ngram_tokens": 20,
         },
         "cache_dir": "cache",
         "staging": "node_local",
@@ -88,6 +92,7 @@ FULL: dict[str, Any] = {
             },
             "budget": {"epochs": 1.5},
             "optimizer": {
+                "name": "adamw",
                 "lr": 1e-4,
                 "schedule": "linear",
                 "warmup_ratio": 0.1,
@@ -103,14 +108,14 @@ FULL: dict[str, Any] = {
             "name": "narrow",
             "mixture": {"rates": "weights", "weights": {"code": 2, "chat": 1}, "replay": {"broad": 0.25}},
             "budget": {"steps": 10},
-            "optimizer": {"lr": 1e-5},
+            "optimizer": {"lr": 1e-5, "warmup_steps": 2},
         },
-        {"name": "last", "budget": {"supervised_tokens": 10_000}, "optimizer": {"lr": 1e-6}},
+        {"name": "last", "budget": {"supervised_tokens": 10_000, "tokens": None}, "optimizer": {"lr": 1e-6}},
     ],
     "train": {
         "pack_len_tokens": 1024,
         "packs_per_step": 8,
-        "micro_packs": 2,
+        "packs_per_micro_batch": 2,
         "packing": "one_example",
         "activation_checkpointing": False,
         "logits_chunk_tokens": 512,
@@ -125,6 +130,7 @@ FULL: dict[str, Any] = {
     },
     "checkpoint": {
         "every_steps": 5,
+        "every_epochs": None,
         "every_minutes": 10.0,
         "keep_last": 3,
         "keep_every_steps": 50,
@@ -133,8 +139,13 @@ FULL: dict[str, Any] = {
         "dir": "s3://bucket/run",
         "async": False,
     },
-    "evaluate": {"every_steps": 5, "max_examples_per_task": 10, "sample_answers": 2},
-    "logging": {"tensorboard": False},
+    "evaluate": {"every_steps": 5, "every_epochs": None, "max_examples_per_task": 10, "sample_answers": 2},
+    "logging": {
+        "tensorboard": False,
+        "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
+        "mlflow": {"tracking_uri": "https://mlflow.example.org", "experiment": "tuning"},
+    },
+    "alerts": {"url": "$WEBHOOK"},
 }
 
 LEAST: dict[str, Any] = {
@@ -207,7 +218,7 @@ def test_a_config_reads_back_equal(content: dict[str, Any]) -> None:
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,6}", fullmatch=True)
-PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path)
+PLACES = st.text(max_size=8).filter(lambda path: path.strip() and "$" not in path and path[0] != "~")
 SHARES = st.floats(0, 1)
 RATES = st.one_of(
     st.just({"rates": "natural"}),
@@ -220,13 +231,16 @@ BUDGETS = st.one_of(
     st.fixed_dictionaries({"epochs": st.floats(0.01, 100)}),
     st.fixed_dictionaries({"steps": st.integers(1, 10**9)}),
     st.fixed_dictionaries({"supervised_tokens": st.integers(1, 10**12)}),
+    st.fixed_dictionaries({"tokens": st.integers(1, 10**12)}),
 )
 STAGES = st.fixed_dictionaries(
     {
         "name": NAMES,
         "mixture": RATES,
         "budget": BUDGETS,
-        "optimizer": st.fixed_dictionaries({"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES}),
+        "optimizer": st.fixed_dictionaries(
+            {"lr": st.floats(1e-9, 1)}, optional={"warmup_ratio": SHARES, "name": st.sampled_from([*OPTIMIZERS])}
+        ),
     }
 )
 SOURCES = st.fixed_dictionaries(
@@ -254,6 +268,15 @@ CONFIGS = st.fixed_dictionaries(
 def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
     assert build_config(yaml.safe_load(dump_config(config))) == config
+
+
+def test_warm_up_steps_take_the_place_of_the_ratio() -> None:
+    stages = build_config(FULL).stages
+    assert [(s.optimizer.warmup_ratio, s.optimizer.warmup_steps) for s in stages] == [
+        (0.1, None),
+        (0.0, 2),
+        (0.03, None),
+    ]
 
 
 # ---------------------------------------------------------------- misspelt keys
@@ -292,9 +315,9 @@ def all_keys() -> set[Any]:
 @pytest.mark.parametrize(
     ("assignment", "path", "meant"),
     [
-        ("trian.micro_packs=1", "trian", "train"),
-        ("train.micro_pack=1", "train.micro_pack", "micro_packs"),
-        ("stages.1.optimizer.warmup=0.1", "stages.1.optimizer.warmup", "warmup_ratio"),
+        ("trian.packs_per_micro_batch=1", "trian", "train"),
+        ("train.packs_per_microbatch=1", "train.packs_per_microbatch", "packs_per_micro_batch"),
+        ("stages.1.optimizer.warmup_rato=0.1", "stages.1.optimizer.warmup_rato", "warmup_ratio"),
         ("data.sources.second.colums={}", "data.sources.1.colums", "columns"),
         ("data.sources.first.task.colum=x", "data.sources.0.task.colum", "column"),
         ("data.holdout.shares=0.1", "data.holdout.shares", "share"),
@@ -315,14 +338,20 @@ def test_a_misspelt_section_is_one_mistake() -> None:
 
 def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     problem = only_problem(FULL, "logging.zzz=1")
-    assert problem.way_out == "known here: tensorboard"
+    assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
     content = deepcopy(FULL)
-    content["train"]["micro.packs"] = 1
+    content["train"]["packs_per.micro_batch"] = 1
     (problem,) = problems_of(content)
-    assert problem == ("train.micro.packs", 1, "is not a known key", "did you mean `micro_packs`?", problem.also_about)
+    assert problem == (
+        "train.packs_per.micro_batch",
+        1,
+        "is not a known key",
+        "did you mean `packs_per_micro_batch`?",
+        problem.also_about,
+    )
 
 
 # ---------------------------------------------------------------- wrong values
@@ -331,12 +360,19 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        ("train.micro_packs=two", "train.micro_packs", "must be a valid integer", "write a whole number, such as 8"),
-        ("train.micro_packs=0", "train.micro_packs", "must be greater than 0", "correct"),
+        (
+            "train.packs_per_micro_batch=two",
+            "train.packs_per_micro_batch",
+            "must be a valid integer",
+            "write a whole number, such as 8",
+        ),
+        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be greater than 0", "correct"),
         ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
+        ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "correct"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
@@ -350,7 +386,7 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("run.name=2024", "run.name", "takes it for a number", 'such as "2024"'),
         ("run.name=1.10", "run.name", "takes it for a number", "in quotes"),
         ("run.name=2024-01-31", "run.name", "takes it for a date", 'such as "2024-01-31"'),
-        ("data.sources.0.task=no", "data.sources.0.task", "takes it for true or false, as it does yes, no", '"no"'),
+        ("data.sources.0.task=true", "data.sources.0.task", "takes it for true or false", '"true"'),
         ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
         ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
@@ -399,7 +435,7 @@ data:
   max_len_tokens: 4096
 stages:
   - {name: broad, mixture: {replay: {later: 0.5}}, budget: {}, optimizer: {lr: 1.0e-4}}
-  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup: 0.1}}
+  - {name: broad, mixture: {temperature: 2}, budget: {steps: 1, epochs: 1}, optimizer: {lr: 1.0e-4, warmup_rato: 0.1}}
 train: {packs_per_step: 0, pack_len_tokens: 1024}
 checkpont: {keep_last: 1}
 """
@@ -409,14 +445,14 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
     path = tmp_path / "many.yaml"
     path.write_text(MANY)
     with pytest.raises(ConfigError) as caught:
-        build_config(read_yaml(path), str(path))
+        build_config(read_yaml(path).content, str(path))
     expected = {
         "checkpont": "did you mean `checkpoint`?",
         "run.sead": "did you mean `seed`?",
         "model.dtype": "did you mean `bfloat16`?",
         "data.sources.0.task.colum": "did you mean `column`?",
         "data.sources.1.format": "did you mean `messages`?",
-        "stages.1.optimizer.warmup": "did you mean `warmup_ratio`?",
+        "stages.1.optimizer.warmup_rato": "did you mean `warmup_ratio`?",
         "train.packs_per_step": "correct the value",
         "stages.1.name": "give it a name of its own",
         "stages.0.budget": "name one, such as {epochs: 1}",
@@ -437,9 +473,59 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
     ]
 
 
+def test_each_problem_names_the_line_of_its_field(tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(MANY + "cluster:\n  workers: [3, 2]\n  wrokers: 1\n")
+    with pytest.raises(ConfigError) as caught:
+        load_job(path, ["stages.1.budget.steps=2", "train.packs_per_step=-1", "evaluate={every_steps: no}"])
+    lines = str(caught.value).splitlines()
+    heads = [line.strip() for line in lines[1::3]]
+    told = {
+        head.partition(": ")[2].partition(":")[0]: int(head[5:].partition(":")[0])
+        for head in heads
+        if head[:5] == "line "
+    }
+    assert told == {
+        "run.sead": 2,
+        "model.dtype": 3,
+        "data.sources.0.task.colum": 6,
+        "data.sources.1.name": 7,
+        "data.sources.1.format": 7,
+        "stages.0.mixture.replay.later": 10,
+        "stages.0.budget": 10,
+        "stages.1.name": 11,
+        "stages.1.mixture.temperature": 11,
+        "stages.1.optimizer.warmup_rato": 11,
+        "stages.1.budget": 11,
+        "train.pack_len_tokens": 12,
+        "checkpont": 13,
+        "cluster.workers": 15,
+        "cluster.wrokers": 16,
+    }
+    assert {head.partition(":")[0] for head in heads if head[:5] != "line "} == {
+        "train.packs_per_step",
+        "evaluate.every_steps",
+    }
+
+
+def test_what_is_missing_is_asked_for_at_its_section(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("run:\n  name: a\nmodel: {path: m}\nstages:\n  - name: one\n    budget: {steps: 1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_job(path)
+    heads = str(caught.value).splitlines()[1::3]
+    assert heads == ["  line 1: run.dir: nothing", "  data: nothing", "  line 5: stages.0.optimizer: nothing"]
+
+
 def test_rules_between_sections_are_checked_beside_a_misspelt_key() -> None:
-    content = override(LEAST, ["data.max_len_tokens=4096", "data.trian_on=last_assistant", "train.micro_pack=1"])
-    assert {p.path for p in problems_of(content)} == {"data.trian_on", "train.micro_pack", "train.pack_len_tokens"}
+    content = override(
+        LEAST, ["data.max_len_tokens=4096", "data.trian_on=last_assistant", "train.packs_per_microbatch=1"]
+    )
+    assert {p.path for p in problems_of(content)} == {
+        "data.trian_on",
+        "train.packs_per_microbatch",
+        "train.pack_len_tokens",
+    }
 
 
 @pytest.mark.parametrize(
@@ -497,6 +583,10 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["stages.2.mixture={rates: equal, weights: {a: 1}}"], ["stages.2.mixture.weights"], "set rates to weights"),
         (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
     ],
+    "settings_are_of_the_optimizer": [
+        (["stages.0.optimizer.name=lion"], ["stages.0.optimizer.eps"], "take it away"),
+        (["stages.1.optimizer.eps=null"], ["stages.1.optimizer.eps"], "it has a default"),
+    ],
     "replay_is_of_earlier_stages": [
         (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "take it away"),
         (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of early, broad, narrow"),
@@ -528,12 +618,28 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         ),
         (["checkpoint.dir=s3://${B}/x"], ["checkpoint.dir"], "write it out"),
     ],
+    "homes_are_known": [
+        (["run.dir=~nobody-of-here/run"], ["run.dir"], "set HOME"),
+        (
+            ["model.path=~nobody-of-here", "from=", "checkpoint.dir=~nobody-of-here/x"],
+            ["model.path", "checkpoint.dir"],
+            "set",
+        ),
+    ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
     "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
     "extra_settings_change_no_number": [
         (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
     ],
-    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.micro_packs"], "set it to 1")],
+    "one_warmup": [
+        (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "take one of the two away"),
+        (["stages.1.optimizer.warmup_steps=10"], ["stages.1.optimizer.warmup_steps"], "warm up for fewer"),
+    ],
+    "epochs_are_those_of_the_budget": [
+        (["checkpoint.every_epochs=0.5"], ["checkpoint.every_epochs"], "give checkpoint.every_steps instead"),
+        (["evaluate.every_epochs=1"], ["evaluate.every_epochs"], "give evaluate.every_steps instead"),
+    ],
+    "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }
 
 
@@ -565,7 +671,7 @@ def test_a_rule_is_broken_alone(name: str, assignments: list[str], paths: list[s
 @pytest.mark.parametrize(
     ("assignment", "place", "value"),
     [
-        ("train.micro_packs=4", ("train", "micro_packs"), 4),
+        ("train.packs_per_micro_batch=4", ("train", "packs_per_micro_batch"), 4),
         ("stages.1.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
         ("stages.narrow.budget.steps=7", ("stages", 1, "budget", "steps"), 7),
         ("data.sources.second.path=a=b", ("data", "sources", 1, "path"), "a=b"),
@@ -592,14 +698,19 @@ def test_an_override_changes_its_place_and_nothing_else(assignment: str, place: 
 
 
 def test_a_later_override_wins_and_sees_what_an_earlier_one_made() -> None:
-    assignments = ["train.micro_packs=4", "train.micro_packs=5", "stages.2.name=end", "stages.end.budget.epochs=1"]
+    assignments = [
+        "train.packs_per_micro_batch=4",
+        "train.packs_per_micro_batch=5",
+        "stages.2.name=end",
+        "stages.end.budget.epochs=1",
+    ]
     changed = override(FULL, assignments)
-    assert changed["train"]["micro_packs"] == 5
+    assert changed["train"]["packs_per_micro_batch"] == 5
     assert changed["stages"][2]["budget"]["epochs"] == 1
 
 
 def test_an_override_fills_a_section_that_is_empty_or_absent() -> None:
-    assert override({"train": None}, ["train.micro_packs=2"]) == {"train": {"micro_packs": 2}}
+    assert override({"train": None}, ["train.packs_per_step=2"]) == {"train": {"packs_per_step": 2}}
     assert override({}, ["data.holdout.share=0"]) == {"data": {"holdout": {"share": 0}}}
 
 
@@ -611,14 +722,14 @@ def test_a_name_comes_before_a_number() -> None:
 def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("a: &shared {lr: 1}\nb: *shared\nc: {<<: *shared, eps: 2}\n")
-    changed = override(read_yaml(path), ["a.lr=5"])
+    changed = override(read_yaml(path).content, ["a.lr=5"])
     assert changed == {"a": {"lr": 5}, "b": {"lr": 1}, "c": {"lr": 1, "eps": 2}}
 
 
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("train.micro_packs", "an override is section.field=value"),
+        ("train.packs_per_step", "an override is section.field=value"),
         ("=4", "an override is section.field=value"),
         ("--verbose", "an override is section.field=value"),
         ("stages.brod.name=x", "there is no 'brod'; give a number below 3, or one of: broad, narrow, last"),
@@ -628,12 +739,12 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
         ("data.holdout.tasks.5=x", "there is no '5'"),
         ("run.name.first=x", "'full' is a value, not a section, so it has no 'first'"),
         ("run.name.first.second=x", "'full' is a value, not a section, so it has no 'first'"),
-        ("train.micro_packs=[1", "the value is not YAML"),
+        ("train.packs_per_step=[1", "the value is not YAML"),
         ("run.name=2024-13-45", "the value is not YAML: month must be in 1..12"),
         ("run.name==", "the value is not YAML"),
-        ("train={micro_packs: 1, micro_packs: 2}", "'micro_packs' is there twice"),
+        ("train={packs_per_step: 1, packs_per_step: 2}", "'packs_per_step' is there twice"),
         ("run.seed=010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2: write the number that is meant"),
-        ("stages.1.mixture.weights={no: 1}", 'the key no is true or false to YAML: write "no", in quotes'),
+        ("stages.1.mixture.weights={true: 1}", 'the key true is true or false to YAML: write "true", in quotes'),
         ("stages.1.mixture.weights={2024: 1}", 'the key 2024 is a number to YAML: write "2024", in quotes'),
         ("data.sources.0.path=my data #2.jsonl", "what is behind the # is a comment to YAML"),
         ("data.sources.0.path=#2.jsonl", "what is behind the # is a comment to YAML"),
@@ -651,7 +762,7 @@ def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> Non
     [
         ("stages.narrow.optimizer.lr=fast", "stages.1.optimizer.lr"),
         ("stages.narrow.optimizer={lr: fast}", "stages.1.optimizer.lr"),
-        ("trian.micro_packs=2", "trian"),
+        ("trian.packs_per_step=2", "trian"),
         ("data.max_len_tokens=999999", "train.pack_len_tokens"),
     ],
 )
@@ -662,6 +773,57 @@ def test_a_problem_of_an_override_quotes_it(assignment: str, path: str) -> None:
     assert rules[path].endswith(f", in {assignment!r}") == is_of_it
 
 
+# ---------------------------------------------------------------- former names
+
+FORMER = {
+    "train.packs_per_micro_batch": "micro_packs",
+    "data.holdout.decontaminate": "overlap",
+    "data.holdout.ngram_tokens": "overlap_len_tokens",
+}
+
+
+def write_full(path: Path, changes: dict[str, Any]) -> Path:
+    content = override(FULL, ["from=", "cluster.workers=2"])
+    for place, value in changes.items():
+        *parents, key = place.split(".")
+        at(content, tuple(parents))[key] = value
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("place", FORMER)
+def test_a_former_name_is_read_in_a_file_and_an_override_with_a_note_that_names_the_new_one(
+    place: str, tmp_path: Path
+) -> None:
+    section, _, name = place.rpartition(".")
+    former, value = f"{section}.{FORMER[place]}", at(FULL, tuple(place.split(".")))
+    known = write_full(tmp_path / "now.yaml", {})
+    text = known.read_text()
+    assert f" {name}:" in text
+    (tmp_path / "then.yaml").write_text(text.replace(f" {name}:", f" {FORMER[place]}:"))
+    now, then = load_job(known), load_job(tmp_path / "then.yaml")
+    assert (then.sft, then.lines) == (now.sft, now.lines)
+    assert now.notes == ()
+    assert then.notes == (f"{former} is called `{name}` now; the old name is still read",)
+    record = dump_config(now.sft).replace(f" {name}:", f" {FORMER[place]}:")
+    assert build_config(yaml.safe_load(record)) == now.sft
+    given = load_job(known, [f"{former}={value}"])
+    assert (given.sft, given.notes) == (now.sft, then.notes)
+    whole = load_job(known, [f"{section}={{{FORMER[place]}: {value}}}"])
+    assert at(whole.sft.model_dump(), tuple(place.split("."))) == value
+    assert whole.notes == then.notes
+    with pytest.raises(ConfigError, match=f"{place}: ") as caught:
+        load_job(tmp_path / "then.yaml", [f"{former}=-1"])
+    assert f"in '{former}=-1'" in str(caught.value)
+
+
+def test_an_override_by_a_former_name_wins_and_both_in_one_file_are_refused(tmp_path: Path) -> None:
+    assert load_job(write_full(tmp_path / "a.yaml", {}), ["train.micro_packs=7"]).sft.train.packs_per_micro_batch == 7
+    both = write_full(tmp_path / "b.yaml", {"train.micro_packs": 7})
+    with pytest.raises(ConfigError, match=r"train.micro_packs: 7\n.*is the former name of `packs_per_micro_batch`"):
+        load_job(both)
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -669,15 +831,17 @@ def test_a_problem_of_an_override_quotes_it(assignment: str, path: str) -> None:
     ("text", "words"),
     [
         (b"a: [1", "this is not YAML"),
-        (b"a: b: c", "this is not YAML"),
+        (b"a: b: c", "line 1: this is not YAML: mapping values are not allowed here"),
         (b"\tb: c", "this is not YAML"),
         (b"a: 2024-13-45", "this is not YAML: month must be in 1..12"),
         (b"a: !!python/object/apply:os.getcwd []", "this is not YAML"),
-        (b"train: {}\nrun: {}\ntrain: {}", "'train' is there twice"),
+        (b"train: {}\nrun: {}\ntrain: {}", "line 3: 'train' is there twice"),
         (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
         (b"a: &a [*a]", "this is not YAML"),
         (b"run: {seed: 0017}", "0017 is 15 to YAML 1.1 and 17 to YAML 1.2"),
-        (b"a:\n  no: 1", 'line 2: the key no is true or false to YAML: write "no", in quotes'),
+        (b"run: {seed: 08}", "08 is a text to YAML 1.1 and 8 to YAML 1.2"),
+        (b"a:\n  true: 1", 'line 2: the key true is true or false to YAML: write "true", in quotes'),
+        (b"? [1, 2]\n: 1", "line 1: a key is a text, and no list or mapping"),
         (b"a:\n  2024-01-31: 1", "the key 2024-01-31 is a date to YAML"),
         (b"a:\n  ~: 1", "the key ~ is nothing to YAML"),
         (
@@ -703,6 +867,24 @@ def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: bytes, words:
     assert words in str(caught.value)
 
 
+@settings(deadline=None)
+@given(
+    st.text(max_size=9)
+    | st.text("0123456789.eEoxbn_+-:~", max_size=9)
+    | st.from_regex(r"[0-9]e[0-9]|0o?[0-9]+|[yY]es|off", fullmatch=True)
+)
+def test_a_written_text_is_read_by_every_version_of_yaml(text: str) -> None:
+    written = write_yaml({"a": text, "b": [text]})
+    assert parse_yaml(written, "").content == yaml.safe_load(written) == {"a": text, "b": [text]}
+
+
+def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("a: 1e-5\nb: 5E8\nc: 0o17\nd: no\ne: on\nf: 1_000\nno: y\ng: .5\n")
+    expected = {"a": 1e-5, "b": 5e8, "c": 15, "d": "no", "e": "on", "f": 1000, "no": "y", "g": 0.5}
+    assert read_yaml(path).content == expected
+
+
 def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     lines = [
@@ -715,7 +897,7 @@ def test_what_is_meant_as_text_is_text(tmp_path: Path) -> None:
     ]
     path.write_text("\n".join(lines))
     expected = {"path": "data/#1/x#y.jsonl", "b": "12:30", "c": "190:20:30.5", "no": "010", "dir": "a #1", "text": "a"}
-    assert read_yaml(path) == expected
+    assert read_yaml(path).content == expected
     assert override({"a": ""}, ["a='x #1'"]) == {"a": "x #1"}
     assert override({"a": ""}, ["a=x#1"]) == {"a": "x#1"}
 

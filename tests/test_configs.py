@@ -10,7 +10,7 @@ from sft.config_file import build_config, dump_config
 from sft.job_config import JobConfig, load_job
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
-NAMES = sorted(path.name for path in FOLDER.iterdir())
+NAMES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 
 
 @pytest.fixture(params=NAMES)

@@ -67,7 +67,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         ({"torch_autocast": {"enabled": True}}, "torch_autocast", "set model.dtype"),
         ({"gradient_clipping": 1.0}, "gradient_clipping", "max_grad_norm"),
         ({"train_batch_size": 32}, "train_batch_size", "packs_per_step"),
-        ({"optimizer": {"type": "Muon"}}, "optimizer", "what AdamW keeps"),
+        ({"optimizer": {"type": "Muon"}}, "optimizer", "what the stage's optimizer keeps"),
         ({"checkpoint": {"load_universal": True}}, "checkpoint", "DeepSpeed's own checkpoints"),
         ({"wandb": {"enabled": True}}, "wandb", "see `logging`"),
         ({"compression_training": {}}, "compression_training", "is not known to leave the numbers"),

@@ -20,6 +20,7 @@ THEIRS = {
     "manifest.json": '{"name": "my page"}',
     "STOP": "",
     "report.html": "<p>",
+    "ray.log": "of another Ray",
 }
 
 
@@ -108,6 +109,13 @@ def test_root_home_and_the_working_folder_are_no_run_folders(tmp_path: Path, mon
     check_run_folder(RunFolder(Path()))
 
 
+def test_who_has_no_home_needs_none(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.path.mkdir()
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # whom no list of users knows
+    assert check_run_folder(run) == []
+
+
 def test_a_file_is_no_folder(run: RunFolder) -> None:
     run.path.write_text("mine")
     with pytest.raises(UserError, match="is a file, and a folder is needed"):
@@ -120,6 +128,25 @@ def test_a_lock_that_is_a_folder_is_said(run: RunFolder) -> None:
     for look in (lambda: run_lock(run.lock, pytest.fail).__enter__(), lambda: read_holder(run.lock)):
         with pytest.raises(UserError, match=r"driver\.lock is a folder, and no job has made it.*Remove it"):
             look()
+
+
+@pytest.mark.parametrize("name", ["STOP", "ray.log", "config.yaml", "stages", "evaluations"])
+@pytest.mark.parametrize("kind", ["other", "link to nothing"])
+def test_what_no_run_can_use_is_named_before_it_is_met(run: RunFolder, name: str, kind: str) -> None:
+    claim_run_folder(run)
+    path = run.path / name
+    if kind == "link to nothing":
+        path.symlink_to("nowhere")
+    elif path in run.folders():
+        path.write_text("mine")
+    else:
+        path.mkdir()
+    with pytest.raises(UserError, match=rf"run\.dir: {path} is a (file|folder|link to nothing), and a run has a"):
+        check_run_folder(run)
+    path.rmdir() if path.is_dir() else path.unlink()
+    (run.path.parent / "elsewhere").mkdir()
+    run.tensorboard.symlink_to(run.path.parent / "elsewhere")
+    assert check_run_folder(run) == []
 
 
 def as_nobody(function: Callable[[], object]) -> str:

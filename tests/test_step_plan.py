@@ -10,7 +10,7 @@ PLANS = st.builds(
     num_packs=st.integers(1, 200),
     packs_per_step=st.integers(1, 70),
     world_size=st.integers(1, 70),
-    micro_packs=st.integers(1, 9),
+    packs_per_micro_batch=st.integers(1, 9),
 )
 
 
@@ -41,8 +41,8 @@ def test_the_ranks_partition_every_step_in_order(plan: StepPlan) -> None:
 
 @settings(deadline=None)
 @given(PLANS, st.integers(1, 70), st.integers(1, 9))
-def test_no_step_depends_on_the_world_size(plan: StepPlan, world_size: int, micro_packs: int) -> None:
-    other = StepPlan(plan.num_packs, plan.packs_per_step, world_size, micro_packs)
+def test_no_step_depends_on_the_world_size(plan: StepPlan, world_size: int, packs_per_micro_batch: int) -> None:
+    other = StepPlan(plan.num_packs, plan.packs_per_step, world_size, packs_per_micro_batch)
     assert plan.num_steps == other.num_steps
     for step in range(plan.num_steps):
         mine = [pack for micro_batches in fed(plan, step) for pack in real(micro_batches)]
@@ -56,7 +56,7 @@ def test_all_ranks_run_the_same_number_of_equal_micro_batches(plan: StepPlan) ->
     for step in range(plan.num_steps):
         for micro_batches in fed(plan, step):
             assert len(micro_batches) == plan.micro_batches_per_step
-            assert {len(micro_batch) for micro_batch in micro_batches} == {plan.micro_packs}
+            assert {len(micro_batch) for micro_batch in micro_batches} == {plan.packs_per_micro_batch}
 
 
 @settings(deadline=None)
@@ -71,7 +71,7 @@ def test_ranks_have_equal_shares_to_within_one_pack(plan: StepPlan) -> None:
 @settings(deadline=None)
 @given(PLANS)
 def test_empty_packs_come_last_and_only_where_needed(plan: StepPlan) -> None:
-    slots_a_pass = plan.world_size * plan.micro_packs
+    slots_a_pass = plan.world_size * plan.packs_per_micro_batch
     # One pass fewer could not hold the packs of a full step.
     assert (plan.micro_batches_per_step - 1) * slots_a_pass < plan.packs_per_step
     assert plan.micro_batches_per_step * slots_a_pass >= plan.packs_per_step
@@ -82,5 +82,5 @@ def test_empty_packs_come_last_and_only_where_needed(plan: StepPlan) -> None:
 
 
 def test_the_example_of_the_module_is_true() -> None:
-    plan = StepPlan(num_packs=6, packs_per_step=6, world_size=4, micro_packs=1)
+    plan = StepPlan(num_packs=6, packs_per_step=6, world_size=4, packs_per_micro_batch=1)
     assert fed(plan, 0) == [[[0], [1]], [[2], [3]], [[4], [EMPTY_PACK]], [[5], [EMPTY_PACK]]]

@@ -97,7 +97,7 @@ def test_no_plan_shows_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 def test_the_run_folder_does_not_hold_it_and_is_the_same_run_with_another_password(tmp_path: Path) -> None:
     config: SftConfig = build_config(content(tmp_path))
     run = RunFolder(config.run.dir)
-    run.attempt(1).mkdir(parents=True)
+    run.attempt(1).path.mkdir(parents=True)
     write_run_record(config)
     EventLog(run.attempt(1), 0).add("checkpoint", f"KEYID:{SECRET}@bucket is gone", where=SECRET)
     held = "".join(p.read_text() for p in run.path.rglob("*") if p.is_file())

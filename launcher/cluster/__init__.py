@@ -1,7 +1,7 @@
 """All that speaks to Ray while a job is prepared or trained: the connection, the workers, and what is seen of them.
 
     driver ──request──▶ trainer (a process of its own): connection ──▶ worker, on each node: sft.training
-                                                  ray_watch, node_watch, outlook: what is gone, and what will come
+                                                  ray_watch, node_watch, capacity_watch: what is gone, what will come
 
 Nothing above this package knows Ray, but for `launcher.preflight.probes` and the client of Ray's Jobs API in
 `launcher.submission`.

@@ -8,7 +8,6 @@ one ends with the driver, and a Ray that it has started ends with it.
 import json
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -29,7 +28,7 @@ from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
 from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
 from launcher.cluster.worker import train_worker
-from launcher.interruption import STOP_SIGNALS
+from launcher.interruption import pass_signals_by
 from launcher.plan import plan_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
@@ -52,6 +51,10 @@ _LOOK_SECONDS = 1.0
 
 class LostError(Exception):
     """Ray, or what it runs beside the workers, is gone; in words."""
+
+
+class AnswersError(Exception):
+    """The sample answers cannot be written, and another try would not change that; in words."""
 
 
 Tell = Callable[[Mapping[str, str | None]], None]
@@ -80,6 +83,8 @@ def _work(session: Session, request: TrainerRequest) -> dict[str, str | None]:
             _watched(session, request, _answer_samples)
     except LostError as error:
         return {"is": "lost", "text": str(error)}
+    except AnswersError as error:
+        return {"is": "gave up", "text": str(error)}
     except ray.train.WorkerGroupError:
         run = RunFolder(request.job.sft.run.dir)
         return {"is": "gave up", "text": describe_end(run.attempt(run.latest_attempt()))}
@@ -94,7 +99,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
     Raises:
         LostError: it is not.
     """
-    _pass_signals_by()
+    pass_signals_by()  # the driver says by a file that a stop is wished
     run = RunFolder(request.job.sft.run.dir)
     ended: Future[None] = Future()
 
@@ -140,7 +145,8 @@ def _fit(request: TrainerRequest) -> None:
     trainer: Any = TorchTrainer(
         train_worker,
         train_loop_config={
-            "config": job.sft.model_dump(mode="json", by_alias=True),
+            # The driver alone posts alerts, and Ray may show to others what it passes on.
+            "config": job.sft.model_dump(mode="json", by_alias=True, exclude={"alerts"}),
             "workload": request.workload.as_json(),
             "num_threads": cluster.cpus_per_worker,
             "max_workers": cluster.max_workers,
@@ -189,15 +195,13 @@ def _answer_samples(request: TrainerRequest) -> None:
     path, device = run.sample_answers.absolute(), "cuda" if gpus else "cpu"
     try:
         ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
+    except ray.exceptions.RayTaskError as error:
+        raise AnswersError(
+            f"{describe_error(error.cause).rstrip('.')}. A worker loads a whole model for them. Without them "
+            "(evaluate.sample_answers=0) the same command ends well."
+        ) from error
     except ray.exceptions.RayError as error:
         raise LostError(f"the sample answers were not written: {in_a_sentence(error)}") from error
-
-
-def _pass_signals_by() -> None:
-    """The driver is asked to stop, and says so by a file. Ray has handlers of its own, and would end this process."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, frame: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _end_with_the_driver() -> None:
@@ -208,7 +212,7 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
-    _pass_signals_by()
+    pass_signals_by()  # the driver says by a file that a stop is wished
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()

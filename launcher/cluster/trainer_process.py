@@ -7,15 +7,13 @@ the process ends. What it tells comes as a line of JSON each. What Ray and it pr
 import json
 import os
 import pickle
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from launcher.cluster.head import answers
-from launcher.interruption import STOP_SIGNALS
-from launcher.module_process import module_command
+from launcher.cluster.ray_process import how_it_ended, start_ray_process
 from sft.config import SftConfig
 from sft.job_config import JobConfig
 from sft.run_folder import RunFolder
@@ -70,8 +68,7 @@ def run_process(request: TrainerRequest, on_connected: Callable[[Connected], Non
                 return Outcome(kind, **message)
             connected = Connected(**message)
             on_connected(connected)
-        code = process.wait()
-    how = f"was killed by signal {-code}" if code < 0 else f"has ended with exit code {code}"
+        how = how_it_ended(process.wait())
     if connected is not None and os.environ.get("RAY_ADDRESS") and not answers(connected.address):
         return Outcome("lost", f"the head of {connected.where} is gone: nothing answers at {connected.address}")
     return Outcome("lost", f"the process that speaks to Ray {how} (its log: {run.ray_log})")
@@ -85,22 +82,10 @@ def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -
 @contextmanager
 def _started(run: RunFolder) -> Iterator[tuple["subprocess.Popen[bytes]", IO[str]]]:
     read, write = os.pipe()
-    command, environment = module_command("launcher.cluster.trainer", str(write))
     with run.ray_log.open("ab") as log, os.fdopen(read, encoding="utf-8") as lines:
-        # Until the process is ready for them; it is a session of its own, which a terminal's Ctrl-C does not reach.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                pass_fds=(write,),
-                start_new_session=True,
-            )
+            process = start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(write)
         try:
             yield process, lines

@@ -16,17 +16,19 @@ import ray.train
 import ray.train.torch
 import torch
 
-from launcher.cluster.outlook import Outlook
+from launcher.cluster.capacity_watch import CapacityWatch
 from launcher.cluster.staging import fetch_as_task
 from launcher.cluster.torch_group import group_is_used_by
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.printable import fit_to_print
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -57,7 +59,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["num_threads"])
     run = RunFolder(config.run.dir)
     try:
-        attempt = begin_attempt(run, world)
+        attempt = begin_attempt(run, TorchRanks(world))
     except TrainingError:
         return  # the driver sees for itself what is wrong with the run folder, in which nothing can be written
     except OSError:
@@ -65,13 +67,13 @@ def train_worker(settings: dict[str, Any]) -> None:
         time.sleep(_PAUSE_SECONDS)
         raise
     group_is_used_by(attempt)
-    _redirect_output(attempt.folder / f"rank-{world.rank:05d}.log")
-    outlook = Outlook(
+    _redirect_output(attempt.folder.log(world.rank))
+    capacity = CapacityWatch(
         world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
     )
-    wishes = Wishes(run.stop_file, outlook.has_notice, outlook.has_room)
+    signals = ControlSignals(run.stop_file, capacity.has_notice, capacity.has_room)
     try:
-        run_watched(config, world, workload, attempt, wishes, Limits(**settings["limits"]), fetch_as_task)
+        run_watched(RunContext(config, workload, attempt, signals, fetch_as_task), Limits(**settings["limits"]))
     except BaseException:
         # The traceback is Ray's to pass on; the log has it beside what was printed before.
         sys.stderr.write(fit_to_print(traceback.format_exc()))

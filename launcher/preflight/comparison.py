@@ -42,7 +42,7 @@ def compare_sources(sources: Mapping[str, str]) -> list[Finding]:
 
 
 def compare_versions(versions: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Whether all have the same packages."""
+    """Whether all have the same packages, and import them."""
     packages = dict.fromkeys(package for installed in versions.values() for package in installed)
     return [
         finding

@@ -1,6 +1,7 @@
 """What is looked at on one node, without Ray: versions, files, limits, environment, GPUs."""
 
 import hashlib
+import importlib.util
 import os
 import platform
 import re
@@ -8,7 +9,7 @@ import resource
 import shutil
 import socket
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,11 +130,22 @@ def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            # What stands behind the + names the build; a driver without GPUs may have another one.
-            found[package] = version(package).partition("+")[0]
+            installed = distribution(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+            continue
+        # What stands behind the + names the build; a driver without GPUs may have another one.
+        found[package] = installed.version.partition("+")[0] + _shadow(package, installed)
     return found
+
+
+def _shadow(package: str, installed: Distribution) -> str:
+    """Whether an import would find something else of that name, as what lies in a folder of PYTHONPATH; in words."""
+    own, spec = Path(str(installed.locate_file(f"{package}/__init__.py"))), importlib.util.find_spec(package)
+    # Of one that is installed as a link to its source, nothing lies beside its record.
+    if spec is None or spec.origin is None or not own.is_file() or own.samefile(spec.origin):
+        return ""
+    return f", shadowed by {Path(spec.origin).parent}"
 
 
 def _identity(file: Path) -> str:

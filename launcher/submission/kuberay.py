@@ -59,7 +59,7 @@ def render_manifest(job: JobConfig, plan: JobPlan, config: str, origin: str) -> 
         )
     problems = [*_folders_outside(job, kubernetes), *_uneven_pods(plan, kubernetes)]
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, job.lines)
     name = _name(job.sft.run.name)
     metadata = {"name": name} | ({"namespace": kubernetes.namespace} if kubernetes.namespace else {})
     config_map = {

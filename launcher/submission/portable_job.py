@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import launcher
 from launcher.preflight.node_facts import source_hash
 from sft.config import SftConfig
 from sft.config_file import ConfigError
 from sft.config_rules import Problem
+from sft.config_yaml import write_yaml
 from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
 from sft.job_config import JobConfig
@@ -40,9 +39,9 @@ def render_config(job: JobConfig, origin: str) -> str:
     """
     problems = [*_relative_paths(job.sft), *_secrets(job.sft)]
     if problems:
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, job.lines)
     content = job.sft.model_dump(mode="json", by_alias=True) | {"cluster": job.cluster.model_dump(mode="json")}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return write_yaml(content)
 
 
 def train_command(job: JobConfig, config: str, is_shipped: bool) -> list[str]:
@@ -77,6 +76,8 @@ def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:
     yield "data.cache_dir", str(config.data.cache_dir)
     if config.checkpoint.dir is not None:
         yield "checkpoint.dir", config.checkpoint.dir
+    if config.logging.mlflow and config.logging.mlflow.folder is not None:
+        yield "logging.mlflow.tracking_uri", config.logging.mlflow.folder
 
 
 def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
@@ -100,7 +101,7 @@ def _is_absolute(path: str) -> bool:
 def _secrets(config: SftConfig) -> Iterator[Problem]:
     for field, value in _texts(config.model_dump(mode="json", by_alias=True)):
         if (shown := without_secrets(value)) != value:
-            rule = "holds a password or a query (not shown), and others can read what is submitted"
+            rule = "holds a password, a query or a webhook (not shown), and others can read what is submitted"
             way_out = "leave it out; put the secret into the environment of the nodes"
             yield Problem(field, shown, rule, way_out)
 

@@ -66,7 +66,7 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
     job = job._replace(sft=absolute_paths(job.sft))
     run = RunFolder(job.sft.run.dir)
     if problems := list(find_problems(job)):
-        raise ConfigError(origin, problems)
+        raise ConfigError(origin, problems, job.lines)
     config_text = render_config(job, origin)
     # Of this content: what an earlier job reads stays as it is.
     digest = hashlib.blake2b(config_text.encode(), digest_size=4).hexdigest()

@@ -21,6 +21,7 @@ VERBS = (
     "status",
     "report",
     "verify",
+    "config-schema",
 )
 """In the order in which they are used. A dash or a space is an underscore in the module's name."""
 

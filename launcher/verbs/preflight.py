@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look, and show what was seen."""
-    from launcher.console import build_console, fit_for_json
+    from launcher.console import build_console, fit_for_json, say_error
     from launcher.exit_codes import DONE, WRONG_INPUT
+    from launcher.interruption import EndRequested, ended_on_request
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
     from sft.absolute_paths import absolute_paths
@@ -29,7 +30,12 @@ def run(options: argparse.Namespace) -> int:
 
     quiet_third_parties()
     job = options.job
-    preflight = check(job._replace(sft=absolute_paths(job.sft)))
+    try:
+        with ended_on_request(None):  # it leaves marks in folders, and takes them away
+            preflight = check(job._replace(sft=absolute_paths(job.sft)))
+    except EndRequested as request:
+        say_error(f"Ended by {request}.")
+        return request.exit_code
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prepare, where that is not done yet."""
-    from launcher.console import build_console, end_at_once
+    from launcher.console import build_console
     from launcher.exit_codes import DONE
     from sft.absolute_paths import absolute_paths
     from sft.training.process import quiet_third_parties
@@ -25,17 +25,16 @@ def run(options: argparse.Namespace) -> int:
     quiet_third_parties()
     config, console = absolute_paths(options.job.sft), build_console()
     console.print(f"run {config.run.name}, in {config.run.dir}", soft_wrap=True)
+    from launcher.held_run import work_in
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare
-    from sft.run_claim import check_run_folder
     from sft.run_folder import RunFolder
-    from sft.run_lock import run_lock
 
     for note in find_layout(config)["notes"]:
         console.print(note, highlight=False, markup=False)
-    run = RunFolder(config.run.dir)
-    for note in check_run_folder(run):
-        console.print(note, highlight=False, markup=False)
-    with run_lock(run.lock, end_at_once, console.print):
+
+    def work() -> int:
         prepare(config, console)
-    return DONE
+        return DONE
+
+    return work_in(RunFolder(config.run.dir), work, console, is_training=False)

@@ -8,6 +8,5 @@ Invariants: a checkpoint is published or absent. A save that fails costs no trai
 read is what was written. Nothing is pickled, so reading a checkpoint runs no code.
 
 `places` says what a place for checkpoints does; `local_place` and `remote_place` are two. `store` saves, `resume`
-opens, `retention` deletes, `rank_file` is the format, `formats` are those of other versions, `rank_group` is how ranks
-wait for each other's reading and writing.
+opens, `retention` deletes, `rank_file` is the format, `formats` are those of other versions.
 """

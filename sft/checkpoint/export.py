@@ -7,21 +7,24 @@ file writes each of its tensors as it comes by, behind a header that was known f
 What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
 """
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
 from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.model_folder import write_model_folder
-from sft.checkpoint.rank_group import RankGroup
-from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec, plan_files
+from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
 from sft.engine.engine import Engine
 from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 from sft.progress import Progress, Tell
+from sft.ranks.agreement import any_rank
+from sft.ranks.shared_work import work_together
 
 MAX_FILE_BYTES = 4 * 1024**3
 
@@ -39,37 +42,44 @@ def export_model(
     tokenizer: Any,
     final: Path,
     dtype: torch.dtype,
-    group: RankGroup,
     attempt: int,
     stop_ids: Sequence[int] = (),
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
 
     Args:
-        engine: holds the parameters.
+        engine: holds the parameters; the progress of its ranks is told of each one, and of each piece of a file.
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
         dtype: what the trained parameters are written in, but those that transformers keeps in float32.
-        group: the ranks; its progress is told of each parameter and each piece of a file.
         attempt: keeps apart what a killed start of the job has left.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
     """
+    ranks, world = engine.ranks, engine.ranks.world
     # The first rank decides for all, who must gather together.
-    if group.any(group.world.is_first and is_published(final)):
+    if any_rank(ranks, world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+    if world.is_first:
+        for left in set(final.parent.glob(f".{final.name}.attempt-*.partial")) - {aside}:
+            shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed: as large as the model
     aside.mkdir(parents=True, exist_ok=True)
     skeleton = build_skeleton(engine.hf_model, dtype)
     sources = _find_sources(engine, skeleton, dtype)
     specs = {name: spec for source in sources for name, spec in source.specs.items()}
-    files = plan_files(specs, MAX_FILE_BYTES)
+    split = split_state_dict_into_shards_factory(
+        specs,
+        get_storage_size=lambda spec: spec.num_bytes,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=MAX_FILE_BYTES,
+    )
     own = {
-        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, group.progress.tell)
-        for i, (name, tensors) in enumerate(files.items())
-        if i % group.world.size == group.world.rank
+        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, ranks.progress.tell)
+        for i, (name, tensors) in enumerate(split.filename_to_tensors.items())
+        if i % world.size == world.rank
     }
-    writers = {tensor: writer for name, writer in own.items() for tensor in files[name]}
-    for name, values in _tensors(engine, skeleton, sources, set(writers), group.progress.tell):
+    writers = {tensor: writer for name, writer in own.items() for tensor in split.filename_to_tensors[name]}
+    for name, values in _tensors(engine, skeleton, sources, set(writers), ranks.progress.tell):
         writers[name].write(name, values)
     ended = Progress()
 
@@ -79,17 +89,17 @@ def export_model(
             leave_receipt(aside / name, tell=ended.tell)
 
     def publish() -> None:
-        if not group.world.is_first:
+        if not world.is_first:
             return
-        write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, files, specs)
+        write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, split)
         manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)
 
     # When all have ended their files, all files are written.
-    group.run(end_own_files, ended)
-    group.run(publish, ended)
+    work_together(ranks, end_own_files, ended)
+    work_together(ranks, publish, ended)
 
 
 def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_Source]:

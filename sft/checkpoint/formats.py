@@ -1,7 +1,8 @@
 """Versions of the format, and what became of it: a manifest says in which one its checkpoint is written, and by whom.
 
     1   no hash of the manifest itself; sizes and spans in the metadata of each file, by key: [elements, first here]
-    2   both in the manifest (see `rank_file`); `num_updates`, `manifest_sha256`; since sft 0.1 also `written_by`
+    2   both in the manifest (see `rank_file`); `num_updates`, `manifest_sha256`; since sft 0.1 also `written_by`, and
+        `optimizer`, without which it was AdamW
 
 The one before the newest is read, too. What is newer, or older than that, is refused in words, and is not damage. So
 that any version can say so, all of them keep `kind`, `format` and `written_by`.
@@ -55,7 +56,7 @@ def read_checkpoint_manifest(folder: Path) -> dict[str, Any]:
             raise DamagedError(folder / MANIFEST, f"it has no {' and no '.join(sorted(missing))}")
         # Every step made an update then.
         manifest = {"num_updates": manifest["step"], **manifest}
-    return manifest
+    return {"optimizer": "adamw", **manifest}
 
 
 def with_spans(manifest: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:

@@ -9,16 +9,16 @@ would save such settings or not. Files of a processor are copied.
 import copy
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import StateDictSplit
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
 
 from sft.atomic_files import write_json
-from sft.checkpoint.safetensors_file import TensorSpec
 from sft.data.rendering.saved_template import saved_template
 from sft.model.weight_files import INDEX, finder
 
@@ -33,10 +33,9 @@ def write_model_folder(
     folder: Path,
     dtype: torch.dtype,
     stop_ids: Sequence[int],
-    files: Mapping[str, Sequence[str]],
-    specs: Mapping[str, TensorSpec],
+    split: StateDictSplit,
 ) -> None:
-    """Write what belongs to the weights of `files` into `folder`.
+    """Write what belongs to the weights of `split` into `folder`.
 
     Args:
         model: the trained model.
@@ -44,8 +43,7 @@ def write_model_folder(
         folder: where the weights are.
         dtype: of the trained parameters.
         stop_ids: the tokens that end an answer in training, the most frequent one first.
-        files: the tensors of each file.
-        specs: what is said of each tensor.
+        split: which file holds which tensor.
     """
     find = finder(model.name_or_path, download=True)
     stopping = _stopping(tokenizer, stop_ids)
@@ -57,10 +55,8 @@ def write_model_folder(
     for name in _COPIED:
         if original := find(name):
             shutil.copyfile(original, folder / name)
-    if len(files) > 1:
-        total = sum(spec.num_bytes for spec in specs.values())
-        weight_map = {tensor: name for name, tensors in files.items() for tensor in tensors}
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    if split.is_sharded:
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
 
 
 def _stopping(tokenizer: Any, stop_ids: Sequence[int]) -> Any:

@@ -60,14 +60,13 @@ def files_to_read(
     Args:
         manifest: the checkpoint's.
         rank: of the reader.
-        world_size: of the reader; a rank of as many reads the file that this rank wrote.
-        parts: the elements that the rank reads of each key. Without them another world size reads all files.
+        world_size: of the reader.
+        parts: the elements that the rank reads of each key. Where they, or those of the files, are not known, a rank
+            reads the file that it wrote where as many ranks did, else all files.
     """
-    own = [name for name in manifest["files"] if Path(name).name == rank_file_name(rank, world_size)]
-    if own:
-        return own
     if parts is None or "spans" not in manifest:
-        return sorted(manifest["files"])
+        own = [name for name in manifest["files"] if Path(name).name == rank_file_name(rank, world_size)]
+        return own or sorted(manifest["files"])
     wanted = {(str(manifest["sizes"][key]), part) for key, part in parts.items() if key in manifest["sizes"]}
     return sorted(
         name

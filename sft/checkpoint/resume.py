@@ -20,9 +20,11 @@ from sft.atomic_files import MANIFEST, DamagedError, check_listed
 from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest, with_spans
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader, files_to_read
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.tries import try_again
 from sft.errors import UserError
+from sft.ranks.agreement import all_texts, any_rank
+from sft.ranks.ranks import Ranks
+from sft.ranks.shared_work import work_together
 from sft.world import World
 
 _POLL_SECONDS = 0.2
@@ -30,7 +32,7 @@ _POLL_SECONDS = 0.2
 
 def open_newest_good(
     place: Place,
-    group: RankGroup,
+    ranks: Ranks,
     report: Callable[[str], None],
     parts: Mapping[str, range] | None = None,
     patience_seconds: float = 30.0,
@@ -40,7 +42,7 @@ def open_newest_good(
 
     Args:
         place: where the checkpoints are.
-        group: the ranks.
+        ranks: all of them go on from it.
         report: takes one line for the log for each damaged checkpoint; of use on one rank.
         parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
             them are checked; without it, all, unless as many ranks wrote the checkpoint.
@@ -56,38 +58,38 @@ def open_newest_good(
     """
     damage: dict[int, str] = {}
     seen = try_again(place.steps, "listing the checkpoints", report) if only is None else [only]
-    while (step := _newest(seen, damage, group)) >= 0:
-        _wait_until_seen(place, step, group, patience_seconds)
-        found = group.run(partial(_open, place, step, group.world, parts, report), place.progress)
-        if others := group.texts(str(found) if isinstance(found, OtherVersionError) else ""):
+    while (step := _newest(seen, damage, ranks)) >= 0:
+        _wait_until_seen(place, step, ranks, patience_seconds)
+        found = work_together(ranks, partial(_open, place, step, ranks.world, parts, report), place.progress)
+        if others := all_texts(ranks, str(found) if isinstance(found, OtherVersionError) else None):
             raise UserError("\n".join(f"{place.where(step)} {text}" for text in others), is_everywhere=True)
-        problems = group.texts(found if isinstance(found, str) else "")
+        problems = all_texts(ranks, found if isinstance(found, str) else None)
         if isinstance(found, CheckpointReader):
             if not problems:
                 if damage:
-                    mine = damage if group.world.is_first else {}
-                    group.run(partial(_set_aside, place, mine, report), place.progress)
+                    mine = damage if ranks.world.is_first else {}
+                    work_together(ranks, partial(_set_aside, place, mine, report), place.progress)
                 return found
             found.close()
         damage[step] = "; ".join(problems)
         report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
-    set_aside = group.texts("\n".join(place.damaged()) if group.world.is_first else "")
+    set_aside = all_texts(ranks, "\n".join(place.damaged()) if ranks.world.is_first else None)
     if damage or set_aside:
         raise UserError(_none_is_good(place, damage, set_aside), is_everywhere=True)
     return None
 
 
-def _newest(seen: list[int], damage: Mapping[int, str], group: RankGroup) -> int:
+def _newest(seen: list[int], damage: Mapping[int, str], ranks: Ranks) -> int:
     """The newest step that any rank sees below those that are damaged; -1 if there is none."""
     limit = min(damage, default=None)
     mine = max((step for step in seen if limit is None or step < limit), default=-1)
-    return int(group.all_reduce_max(torch.tensor([mine])).item())
+    return int(ranks.max(torch.tensor([mine])).item())
 
 
-def _wait_until_seen(place: Place, step: int, group: RankGroup, patience_seconds: float) -> None:
+def _wait_until_seen(place: Place, step: int, ranks: Ranks, patience_seconds: float) -> None:
     """Where any rank sees the checkpoint, give this one time to see it: shared file systems are late."""
     is_here = place.is_published(step)
-    is_anywhere = group.any(is_here)
+    is_anywhere = any_rank(ranks, is_here)
     deadline = time.monotonic() + patience_seconds
     while is_anywhere and not is_here and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

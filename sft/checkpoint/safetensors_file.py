@@ -1,6 +1,6 @@
 """Writes safetensors files whose tensors come one by one, in any order, so that none but the one at hand is in memory.
 
-Format: 8 bytes header length, JSON header, raw tensors; Hugging Face's index where a model has several files.
+Format: 8 bytes header length, JSON header, raw tensors.
 """
 
 import json
@@ -46,21 +46,6 @@ class TensorSpec(NamedTuple):
     def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> "TensorSpec":
         """That of a tensor of torch."""
         return cls(shape, _DTYPE_NAMES[dtype], dtype.itemsize * math.prod(shape))
-
-
-def plan_files(specs: Mapping[str, TensorSpec], max_file_bytes: int) -> dict[str, list[str]]:
-    """The model's files with the tensors of each, in order; a new one where the next would be too large."""
-    groups: list[list[str]] = [[]]
-    num_bytes = 0
-    for name, spec in specs.items():
-        if groups[-1] and num_bytes + spec.num_bytes > max_file_bytes:
-            groups.append([])
-            num_bytes = 0
-        groups[-1].append(name)
-        num_bytes += spec.num_bytes
-    if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
-    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": group for i, group in enumerate(groups, start=1)}
 
 
 class SafetensorsWriter:

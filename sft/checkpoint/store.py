@@ -5,7 +5,7 @@
     settle:    wait for all parts, then for the publishing, in rounds; did any fail?
 
 Threads call no collective. So what a thread has found out is agreed on where all ranks meet anyway: at the next save,
-or at the end. There a save may take as long as it likes, as long as it goes on (see `sft.checkpoint.rank_group`).
+or at the end. There a save may take as long as it likes, as long as it goes on (see `sft.ranks.shared_work`).
 """
 
 import math
@@ -20,10 +20,11 @@ from typing import Any
 from sft.checkpoint.places import Place, SaveKey
 from sft.checkpoint.publishing import Publisher
 from sft.checkpoint.rank_file import rank_file_name, write_rank_file
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
 from sft.engine.engine import Shard
+from sft.ranks.ranks import Ranks
+from sft.ranks.shared_work import wait_for_all
 
 _LOOK_EVERY_SECONDS = 0.1
 
@@ -48,7 +49,7 @@ class CheckpointStore:
     def __init__(
         self,
         place: Place,
-        group: RankGroup,
+        ranks: Ranks,
         attempt: int,
         retention: Retention,
         asynchronous: bool,
@@ -61,7 +62,7 @@ class CheckpointStore:
 
         Args:
             place: where the checkpoints are kept; all ranks see the same.
-            group: the ranks.
+            ranks: those whose state it is.
             attempt: the number of this start of the job, another one at each start.
             retention: which checkpoints are kept.
             asynchronous: whether training goes on while a save is written.
@@ -72,8 +73,8 @@ class CheckpointStore:
             pauses_seconds: between the tries of a write; there is one try more than pauses.
         """
         self._place = place
-        self._group = group
-        self._world = group.world
+        self._ranks = ranks
+        self._world = ranks.world
         self._attempt = attempt
         self._asynchronous = asynchronous
         self._max_failed_saves = max_failed_saves
@@ -81,7 +82,7 @@ class CheckpointStore:
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
-        self._publisher = Publisher(place, group.world.size, retention, report, before_publish, pauses_seconds)
+        self._publisher = Publisher(place, self._world.size, retention, report, before_publish, pauses_seconds)
         self._saving: _Saving | None = None
         self._num_saves = 0
         self._failures: list[str] = []
@@ -156,15 +157,15 @@ class CheckpointStore:
         while not wait([task], _LOOK_EVERY_SECONDS).done and time.monotonic() - changed_at < quiet_seconds:
             if (count := self._place.progress.count) != seen:
                 seen, changed_at = count, time.monotonic()
-                self._group.progress.tell()
+                self._ranks.progress.tell()
 
     def _settle(self) -> None:
         if self._saving is None:
             return
         saving, work = self._saving, self._place.progress
-        failed = self._group.wait_for_all(partial(_look, saving.written), work, saving.give_up.set)
+        failed = wait_for_all(self._ranks, partial(_look, saving.written), work, saving.give_up.set)
         # After giving up, too: the publishing must be over before its files are removed.
-        failed = self._group.wait_for_all(partial(_look, saving.published), work) or failed
+        failed = wait_for_all(self._ranks, partial(_look, saving.published), work) or failed
         self._saving = None
         if not failed:
             self._failures.clear()

@@ -57,7 +57,7 @@ class StepLoader:
 
     @property
     def _max_slots(self) -> int:
-        return self.steps.micro_packs * int(self.plan.manifest["inputs"]["pack_len_tokens"])
+        return self.steps.packs_per_micro_batch * int(self.plan.manifest["inputs"]["pack_len_tokens"])
 
     def _groups(self, step: int, rank: int) -> list[list[int]]:
         """The packs whose examples share batches: all of the rank's, or each by itself."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from sft.data.formats.formatting import RecordError
+from sft.errors import RecordError
 from sft.schema import Conversation, Message
 
 # `</s>` is not among them: in HTML it is ordinary text. It counts where it is the tokenizer's own.

@@ -1,54 +1,36 @@
 """From the config's sources to a published token store: blocks of records go in, parts of the store come out.
 
-The store's name is the fingerprint of all that its content depends on, and of nothing else: the run's folder,
-batch size and world size do not change it. A killed preparation goes on behind the parts it wrote; of two that want
-the same store, the second waits for the first and opens what it made. Where the blocks are prepared is the caller's
-affair: in threads of this process, or on a cluster.
+A killed preparation goes on behind the parts it wrote; of two that want the same store, the second waits for the first
+and opens what it made. Where the blocks are prepared is the caller's affair: in threads of this process, or on a
+cluster.
 """
 
-import gc
 import json
-import os
 import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from sft.atomic_files import fingerprint, is_published, write_bytes, write_text, written_aside
-from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.config_effects import store_inputs
-from sft.data.formats.formatting import resolve_source
+from sft.atomic_files import is_published, write_bytes, write_text, written_aside
+from sft.config import DataConfig, ModelConfig
+from sft.data.block_preparer import BlockPreparer, Executor, PreparedBlock, prepare_in_threads
 from sft.data.reading.blocks import Block
-from sft.data.reading.sources import content_hash, decode_block, read_blocks, read_records
+from sft.data.reading.sources import read_blocks
 from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share, find_left_out
-from sft.data.record_pipeline import RecordPipeline
-from sft.data.store_parts import StorePart, encode_part, open_part, publish_store
-from sft.data.token_store import STORE_VERSION, TokenStore, store_path
+from sft.data.store_parts import StorePart, open_part, publish_store
+from sft.data.store_recipe import StoreRecipe
+from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.schema import Record, Rejected
+from sft.schema import Rejected
 
 REJECTED = "rejected.jsonl"
-
-_MAX_THREADS = 8
-"""Python does its part of a record, a quarter of the time, in one thread at once: more would only wait."""
-
-_TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
-
-_RESOLVE_RECORDS = 1000
-"""So many show which columns a source has."""
-_NOTHING: tuple[Any, ...] = (None, "", [], {})
-"""What shows nothing of a column."""
-_MOST_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,85 +42,14 @@ class Progress:
     done: float
 
 
-class BlockPreparer:
-    """Prepares blocks of records: bytes in, bytes out, on any machine that sees the tokenizer."""
-
-    def __init__(self, data: DataConfig, model: ModelConfig) -> None:
-        """`data` has sources whose formats are explicit.
-
-        Raises:
-            UserError: the tokenizer or the template is unusable.
-        """
-        self.data = data
-        self.model = model
-        self.pipeline = RecordPipeline(data, model)
-
-    def prepare(self, block: Block) -> "PreparedBlock":
-        """The part of the store that the block becomes."""
-        source_id = next(i for i, source in enumerate(self.data.sources) if source.name == block.source)
-        kept, counts = self.pipeline.prepare(decode_block(block), self.data.sources[source_id], source_id)
-        part = encode_part(kept, counts, self.pipeline.tokenizer.token_dtype)
-        return PreparedBlock(block.source, block.number, block.done, part)
-
-
-class PreparedBlock(NamedTuple):
-    """What comes back of a block."""
-
-    source: str
-    number: int
-    done: float
-    part: bytes
-
-
-@contextmanager
-def whole_blocks() -> Iterator[None]:
-    """While it is open, this process prepares blocks at the least cost of each, as other blocks run beside it.
-
-    The tokenizer does a block in one thread: its own threads, waiting for each other's texts, take a fifth more time
-    in all. Python's collector of cycles comes a few times a block, and passes over what was there before: it would look
-    at the same objects again and again while many small ones are made, which is a fifth of Python's work on a record.
-    """
-    setting, thresholds = os.environ.get(_TOKENIZER_THREADS), gc.get_threshold()
-    os.environ[_TOKENIZER_THREADS] = "false"
-    gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-        if setting is None:
-            del os.environ[_TOKENIZER_THREADS]
-        else:
-            os.environ[_TOKENIZER_THREADS] = setting
-
-
 Report = Callable[[Progress], None]
-Spread = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, None, None]]
-"""Prepares blocks somewhere and gives back what they become, in order, with few of them under way at a time."""
-
-
-def spread_over_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
-    """Prepare the blocks in this process."""
-    num_threads = min((os.cpu_count() or 1) + 1, _MAX_THREADS)
-    with ThreadPoolExecutor(num_threads) as threads, whole_blocks():
-        under_way: deque[Future[PreparedBlock]] = deque()
-        try:
-            under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 2 * num_threads))
-            while under_way:
-                prepared = under_way.popleft().result()
-                under_way.extend(threads.submit(preparer.prepare, block) for block in islice(blocks, 1))
-                yield prepared
-        finally:
-            for future in under_way:
-                future.cancel()
 
 
 def prepare_store(
     data: DataConfig,
     model: ModelConfig,
     report: Report = lambda progress: None,
-    spread: Spread = spread_over_threads,
+    executor: Executor = prepare_in_threads,
 ) -> TokenStore:
     """The token store of the config, made if it is not there.
 
@@ -146,36 +57,36 @@ def prepare_store(
         UserError: a source, the tokenizer or the template is unusable, a record is and `bad_records` is stop, or too
             many are.
     """
-    return build_store(locate_store(data, model), report, spread)
+    return build_store(StoreRecipe.of(data, model), report, executor)
 
 
-def build_store(located: "Located", report: Report, spread: Spread) -> TokenStore:
-    """The store at the place that `locate_store` gave, made if it is not there. Raises as `prepare_store` does."""
-    final = located.path
+def build_store(recipe: StoreRecipe, report: Report, executor: Executor) -> TokenStore:
+    """The store of the recipe, made if it is not there. Raises as `prepare_store` does."""
+    final = recipe.path
     if is_published(final):
-        return _open_checked(located)
+        return _open_checked(recipe)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(final.with_name(f".{final.name}.lock")):
             if not is_published(final):
-                _make_store(located, report, spread)
+                _make_store(recipe, report, executor)
     except OSError as error:
         raise UserError(
             f"data.cache_dir: the token store cannot be written to {final.parent}: {error.strerror or error}. "
             "Make room there, or give another folder; what is prepared is kept."
         ) from error
-    return _open_checked(located)
+    return _open_checked(recipe)
 
 
-def _make_store(located: "Located", report: Report, spread: Spread) -> None:
-    building = located.path.with_name(f".{located.path.name}.parts")
+def _make_store(recipe: StoreRecipe, report: Report, executor: Executor) -> None:
+    building = recipe.path.with_name(f".{recipe.path.name}.parts")
     building.mkdir(exist_ok=True)
     # What the tokens say is worked out beside the blocks: of a large vocabulary it takes a second.
     with ThreadPoolExecutor(1) as beside:
-        keys = beside.submit(located.preparer.pipeline.token_keys)
+        keys = beside.submit(recipe.preparer.pipeline.token_keys)
         try:
-            parts = _build_parts(building, located.preparer, report, spread)
-            _publish(parts, located, keys.result())
+            parts = _build_parts(building, recipe.preparer, report, executor)
+            _publish(parts, recipe, keys.result())
         except UnusableDataError:
             # What mends it changes the store's name: nobody would come back for these parts.
             shutil.rmtree(building, ignore_errors=True)
@@ -183,88 +94,14 @@ def _make_store(located: "Located", report: Report, spread: Spread) -> None:
     shutil.rmtree(building)
 
 
-def _open_checked(located: "Located") -> TokenStore:
+def _open_checked(recipe: StoreRecipe) -> TokenStore:
     """The store; the limit of bad records may have been lowered since it was made."""
-    store = TokenStore.open(located.path)
-    check_bad_share(store.manifest, located.preparer.data)
+    store = TokenStore.open(recipe.path)
+    check_bad_share(store.manifest, recipe.preparer.data)
     return store
 
 
-class Located(NamedTuple):
-    """Where the store of a config lies or will lie, what its name is made of, and who can make it."""
-
-    path: Path
-    inputs: dict[str, Any]
-    preparer: BlockPreparer
-
-
-def locate_store(data: DataConfig, model: ModelConfig) -> Located:
-    """The place of the config's store; reads the sources' content, for its hash.
-
-    Raises:
-        UserError: a source, the tokenizer or the template is unusable.
-    """
-    preparer = BlockPreparer(resolve_sources(data), model)
-    inputs = fingerprint_inputs(preparer.data, model, preparer.pipeline.fingerprint)
-    return Located(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
-
-
-def resolve_sources(data: DataConfig) -> DataConfig:
-    """The config with every source's format explicit, as its first records show it.
-
-    Raises:
-        UserError: a source cannot be read, or its format cannot be told.
-    """
-    return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
-
-
-def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
-    """Everything that the content of the store depends on; its fingerprint is the store's name.
-
-    That is every field of the two sections, but for those that `sft.config` marks as changing no example. What the
-    fields of a source lead to stands in it as the content's hash, what those of the model lead to as the tokenizer's.
-    """
-    inputs, of_model = store_inputs(data), store_inputs(model)
-    sources = zip(inputs["sources"], data.sources, strict=True)
-    return {
-        "version": STORE_VERSION,
-        "tokenizer_and_template": tokenizer_fingerprint,
-        **({"model": of_model} if of_model else {}),
-        **inputs,
-        "sources": [{**given, "content": content_hash(source)} for given, source in sources],
-    }
-
-
-def _resolve(source: SourceConfig) -> SourceConfig:
-    """By the fields of the first records together: one alone may lack a column or its content, or be a bad one."""
-    fields: dict[str, Any] = {}
-    first: Record | None = None
-    unread: list[Rejected] = []
-    for record in islice(read_records(source), _RESOLVE_RECORDS):
-        if isinstance(record, Rejected):
-            unread.append(record)
-        elif record.fields:
-            first = first or record
-            fields |= {name: value for name, value in record.fields.items() if fields.get(name) in _NOTHING}
-    if first is not None:
-        return resolve_source(source, replace(first, fields=fields))
-    if source.format == "auto":
-        raise UserError(f"source {source.name}: no record can be read, to tell the format from:{_why_unread(unread)}")
-    return source
-
-
-def _why_unread(unread: list[Rejected]) -> str:
-    """The first reason of each of the first files."""
-    if not unread:
-        return " all that there are have no fields. Needed: objects with columns."
-    firsts = {rejected.where.file: rejected for rejected in reversed(unread)}
-    lines = [f"\n  {rejected.where}: {rejected.reason}" for rejected in reversed(firsts.values())]
-    way_out = "\nText has to be UTF-8: one in Latin-1 or Windows-1252 has to be saved as UTF-8."
-    is_encoding = any("invalid UTF-8" in rejected.reason for rejected in unread)
-    return "".join(lines[:_MOST_FILES]) + (way_out if is_encoding else "")
-
-
-def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread: Spread) -> list[StorePart]:
+def _build_parts(building: Path, preparer: BlockPreparer, report: Report, executor: Executor) -> list[StorePart]:
     """Every block's part, in order; those that are there already are not made again."""
     parts: dict[str, StorePart] = {}
     num_records: Counter[str] = Counter()
@@ -289,7 +126,7 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
                     add(part, block.done)
 
     # Closed even if it is left early: it may hold threads, or a connection to a cluster.
-    with closing(spread(preparer, missing())) as prepared_blocks:
+    with closing(executor(preparer, missing())) as prepared_blocks:
         for prepared in prepared_blocks:
             write_bytes(path(prepared), prepared.part)
             part = StorePart(path(prepared))
@@ -300,8 +137,8 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, spread
     return [parts[name] for name in sorted(parts)]
 
 
-def _publish(parts: list[StorePart], located: Located, token_keys: npt.NDArray[np.uint64]) -> None:
-    final, inputs, preparer = located
+def _publish(parts: list[StorePart], recipe: StoreRecipe, token_keys: npt.NDArray[np.uint64]) -> None:
+    final, inputs, preparer = recipe
     data = preparer.data
     equal_to, duplicates = find_left_out(parts, data)
     rejected = [r for part in parts for r in part.counts.rejected] + duplicates

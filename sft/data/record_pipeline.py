@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
-from sft.data.formats.formatting import RecordError, expand_record, format_record
+from sft.data.formats.formatting import expand_record, format_record
 from sft.data.markers import refuse_special_tokens, strip_markers
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer, template_name
 from sft.data.rendering.inference import Inference, choose_turn_end, generation_stops
@@ -23,6 +23,7 @@ from sft.data.task_tag import add_task_tag, tag_text
 from sft.data.token_keys import token_keys
 from sft.data.tokenization import ExampleTokenizer
 from sft.data.truncation import truncate
+from sft.errors import RecordError
 from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, TokenizedRecord
 
 

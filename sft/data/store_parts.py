@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from sft.atomic_files import publish_folder
-from sft.schema import BoolArray, Example, IntArray, Place, Rejected
+from sft.schema import BoolArray, Example, IntArray, RecordLocation, Rejected
 
 _TOKEN_ARRAYS = ("tokens", "loss_mask")
 _ROW_ARRAYS = ("lengths", "num_supervised", "task_ids", "source_ids", "record_ids", "prompt_hashes")
@@ -32,7 +32,7 @@ class PreparedRecord:
     task: str
     source_id: int
     record_id: int
-    where: Place
+    where: RecordLocation
     prompt_hash: int
     content_hash: int
     signature: npt.NDArray[Any] | None
@@ -103,7 +103,7 @@ class StorePart:
             self.num_rows: IntArray = file.get_tensor("num_rows")
         self.tasks: list[str] = about["tasks"]
         self.files: list[tuple[str, bool]] = [(name, has_lines) for name, has_lines in about["files"]]
-        rejected = tuple(Rejected(s, i, Place(*where), *rest) for s, i, where, *rest in about["rejected"])
+        rejected = tuple(Rejected(s, i, RecordLocation(*where), *rest) for s, i, where, *rest in about["rejected"])
         counted = {name: about[name] for name in about if name.startswith("num_")}
         self.counts = PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected)
 
@@ -132,9 +132,9 @@ def read_all(parts: Sequence[StorePart], name: str) -> npt.NDArray[Any]:
     return np.concatenate([part.read(name) for part in parts])
 
 
-def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tuple[Place, str, int, int]]:
-    """Place, task, source and number in the source of kept records, given by their numbers over all parts."""
-    described: dict[int, tuple[Place, str, int, int]] = {}
+def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tuple[RecordLocation, str, int, int]]:
+    """Location, task, source and number in the source of kept records, given by their numbers over all parts."""
+    described: dict[int, tuple[RecordLocation, str, int, int]] = {}
     first = 0
     for part in parts:
         inside = np.unique(records[(records >= first) & (records < first + len(part.num_rows))])
@@ -142,7 +142,7 @@ def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tupl
             names = (*_PLACE_ARRAYS, "task_ids", "source_ids", "record_ids")
             columns = [part.read_records(name)[inside - first].tolist() for name in names]
             for record, file, number, instance, task, source, index in zip(inside.tolist(), *columns, strict=True):
-                place = Place(part.files[file][0], number, part.files[file][1], instance or None)
+                place = RecordLocation(part.files[file][0], number, part.files[file][1], instance or None)
                 described[record] = (place, part.tasks[task], source, index)
         first += len(part.num_rows)
     return [described[record] for record in records.tolist()]

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from sft.atomic_files import read_manifest
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.errors import UserError
-from sft.schema import BoolArray, Example, IntArray, Place
+from sft.schema import BoolArray, Example, IntArray, RecordLocation
 
 STORE_VERSION = 5
 """Part of every fingerprint: raised when the code makes other examples of the same input."""
@@ -92,8 +92,8 @@ class TokenStore:
     def _readers(self) -> tuple[Stretch, ...]:
         return stretch_reader(self.offsets), stretch_reader(self.tokens), stretch_reader(self.loss_mask)
 
-    def place(self, example_id: int) -> Place:
+    def location(self, example_id: int) -> RecordLocation:
         """Where the example's record can be looked up."""
         file = self.manifest["source_files"][self.file_ids[example_id]]
         instance = int(self.instances[example_id])
-        return Place(file["name"], int(self.line_numbers[example_id]), file["has_lines"], instance or None)
+        return RecordLocation(file["name"], int(self.line_numbers[example_id]), file["has_lines"], instance or None)

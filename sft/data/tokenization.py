@@ -18,10 +18,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sft.atomic_files import fingerprint
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.answer_spans import Span
 from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
+from sft.errors import RecordError
 from sft.schema import Example, IntArray
 
 

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sft.data.collate import Batch
-from sft.world import World
-
-STATE_KINDS = ("master", "exp_avg", "exp_avg_sq")
-"""What is kept of each parameter: its float32 copy, and AdamW's two moments."""
+from sft.ranks.ranks import Ranks
 
 
 class StepResult(NamedTuple):
@@ -48,7 +45,10 @@ class NonFiniteError(RuntimeError):
 class Engine(Protocol):
     """A model with its optimizer, on this rank."""
 
-    world: World
+    ranks: Ranks
+    """All that the model and the steps are split over."""
+    num_begun: int
+    """Micro-batches that it has begun to train on, in all steps: whether a long step goes on."""
 
     def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
         """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.
@@ -70,12 +70,12 @@ class Engine(Protocol):
         """
         ...
 
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all ranks, on the CPU."""
-        ...
-
     def local_state(self) -> dict[str, Shard]:
-        """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies."""
+        """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies.
+
+        The kinds are those of the optimizer (`sft.optimizers`). Which elements a rank has is the engine's own affair,
+        as long as all ranks together have each of them, and a rank has the same of all tensors of one size.
+        """
         ...
 
     def local_spans(self) -> dict[str, range]:
@@ -118,14 +118,3 @@ def run_without_gradient(module: nn.Module, run: Callable[[], Tensor], training:
             return run()
     finally:
         module.train()
-
-
-def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> list[Any]:
-    """AdamW's parameter groups: matrices are decayed; norms and biases, which are vectors, are not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if weight_decay == 0:
-        return [{"params": parameters, "weight_decay": 0.0}]
-    matrices = [p for p in parameters if len(shape_of(p)) > 1]
-    vectors = [p for p in parameters if len(shape_of(p)) <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]

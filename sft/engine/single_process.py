@@ -8,30 +8,35 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
-    STATE_KINDS,
     NonFiniteError,
     ReadState,
     Shard,
     StepResult,
-    decay_groups,
     run_without_gradient,
 )
+from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.world import World
+from sft.optimizers import MASTER, state_kinds
+from sft.ranks.ranks import OneRank, Ranks
 
 
 class SingleProcessEngine:
     """`sft.engine.engine.Engine` in the most obvious way: float32 masters beside the working parameters."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str) -> None:
-        """Load the model whole."""
-        self.world = World()
+    def __init__(
+        self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks | None = None
+    ) -> None:
+        """Load the model whole; there is one rank."""
+        self.ranks = ranks or OneRank()
+        assert self.ranks.world.size == 1, "one process is one rank"
+        self.num_begun = 0
         attention = attention_for(layout_of(config.train.packing))
         model = load_model(config.model, model_path, getattr(torch, config.model.dtype), attention=attention)
         self._is_random = config.model.dropout == "as_configured"
@@ -46,7 +51,8 @@ class SingleProcessEngine:
         names = {p: n for n, p in self._working.items()}
         for group in groups:
             group["params"] = [self._masters[names[p]] for p in group["params"]]
-        self._adamw = torch.optim.AdamW(groups, lr=optimizer.lr, betas=optimizer.betas, eps=optimizer.eps)
+        self._name = optimizer.name
+        self._optimizer = BUILDERS[optimizer.name].plain(groups, optimizer)
 
     @property
     def hf_model(self) -> Any:
@@ -58,6 +64,7 @@ class SingleProcessEngine:
         nll = 0.0
         gradients = {name: torch.zeros_like(master) for name, master in self._masters.items()}
         for batch in micro_batches:
+            self.num_begun += 1
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._module(batch).sum()
@@ -74,9 +81,9 @@ class SingleProcessEngine:
         grad_norm = float(clip_grad_norm_(self._masters.values(), self._max_grad_norm))
         if not math.isfinite(grad_norm):
             raise NonFiniteError(f"the norm of the gradient is {grad_norm}")
-        for group in self._adamw.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self._adamw.step()
+        self._optimizer.step()
         self._copy_masters()
         return StepResult(nll / num_supervised_tokens, grad_norm)
 
@@ -91,29 +98,28 @@ class SingleProcessEngine:
     def _run(self, batch: Batch, by_own_forward: bool, training: bool) -> Tensor:
         return run_without_gradient(self._module, lambda: self._module(batch, by_own_forward), training)
 
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """There is one rank."""
-        return values
-
     def local_state(self) -> dict[str, Shard]:
         """The whole state, flat; see `Engine`."""
         state = {}
         for name, master in self._masters.items():
-            for kind in STATE_KINDS:
-                whole = master.detach() if kind == "master" else self._adamw.state[master][kind]
+            for kind in state_kinds(self._name):
+                whole = master.detach() if kind == MASTER else self._optimizer.state[master][kind]
                 state[f"{name}/{kind}"] = Shard(whole.numel(), 0, whole.flatten())
         return state
 
     def local_spans(self) -> dict[str, range]:
         """All elements; see `Engine`."""
-        return {f"{name}/{kind}": range(m.numel()) for name, m in self._masters.items() for kind in STATE_KINDS}
+        sizes = {name: master.numel() for name, master in self._masters.items()}
+        return {f"{name}/{kind}": range(size) for name, size in sizes.items() for kind in state_kinds(self._name)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Take over a saved state; see `Engine`."""
         for name, master in self._masters.items():
-            loaded = {kind: read(f"{name}/{kind}", 0, master.numel()).view_as(master) for kind in STATE_KINDS}
-            master.data.copy_(loaded.pop("master"))
-            self._adamw.state[master] = {"step": torch.tensor(float(num_updates)), **loaded}
+            state = new_state(self._name, self._optimizer, master.detach(), num_updates)
+            self._optimizer.state[master] = state
+            for kind in state_kinds(self._name):
+                whole = master.data if kind == MASTER else state[kind]
+                whole.copy_(read(f"{name}/{kind}", 0, master.numel()).view_as(master))
         self._copy_masters()
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -127,7 +133,7 @@ class SingleProcessEngine:
 
     def close(self) -> None:
         """Let go of model, masters and optimizer; see `Engine`."""
-        del self._module, self._working, self._masters, self._adamw
+        del self._module, self._working, self._masters, self._optimizer
 
     def _copy_masters(self) -> None:
         for name, parameter in self._working.items():

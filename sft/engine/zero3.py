@@ -14,30 +14,29 @@ from typing import Any, cast
 import deepspeed
 import deepspeed.ops
 import torch
-import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.git_version_info import installed_ops
-from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from torch import Tensor
 
-from sft.config import OptimizerConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
 from sft.engine.engine import (
-    STATE_KINDS,
     NonFiniteError,
     ReadState,
     Shard,
     StepResult,
-    decay_groups,
     run_without_gradient,
 )
+from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, nll_by_segment
-from sft.world import World
+from sft.optimizers import MASTER, state_kinds
+from sft.ranks.ranks import Ranks
 
 # On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed
 # meanwhile; gloo takes the same time for a step.
@@ -47,12 +46,13 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 class Zero3Engine:
     """DeepSpeed's ZeRO-3 engine behind `sft.engine.engine.Engine`."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, world: World) -> None:
+    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
-        self.world = world
+        self.ranks, world = ranks, ranks.world
+        self.num_begun = 0
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
-        assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.start"
+        assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.engines"
         # DeepSpeed takes the number of its device from here and from nowhere else.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
@@ -71,9 +71,12 @@ class Zero3Engine:
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
-        self._engine, *_ = deepspeed.initialize(
-            model=module, optimizer=_build_adamw(groups, optimizer, on_cpu), config=zero_config
-        )
+        self._optimizer = optimizer.name
+        built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)
+        # DeepSpeed warns of an optimizer that it does not list; those of the table are tested here.
+        if type(built) not in ZERO_SUPPORTED_OPTIMIZERS:
+            ZERO_SUPPORTED_OPTIMIZERS.append(type(built))
+        self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
 
     @property
@@ -88,13 +91,14 @@ class Zero3Engine:
         nll = torch.zeros((), dtype=torch.float64, device=self.device)
         for i, batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            self.num_begun += 1
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._engine(batch.to(self.device)).sum()
             # DeepSpeed averages over the ranks; times the world size, that is the sum.
-            self._engine.backward(nll_sum * (self.world.size / num_supervised_tokens), scale_wrt_gas=False)
+            self._engine.backward(nll_sum * (self.ranks.world.size / num_supervised_tokens), scale_wrt_gas=False)
             nll += nll_sum.detach()
-        loss = float(self.all_reduce_sum(nll)) / num_supervised_tokens
+        loss = float(self.ranks.sum(nll)) / num_supervised_tokens
         if not math.isfinite(loss):
             self._drop_gradients()
             raise NonFiniteError(f"the loss is {loss}", self._ranks_where(not math.isfinite(float(nll))))
@@ -112,9 +116,9 @@ class Zero3Engine:
         self._zero._overflow_clean_up(self._zero.loss_scale)
 
     def _ranks_where(self, is_here: bool) -> tuple[int, ...]:
-        found = torch.zeros(self.world.size)
-        found[self.world.rank] = is_here
-        return tuple(self.all_reduce_sum(found).nonzero().flatten().tolist())
+        found = torch.zeros(self.ranks.world.size)
+        found[self.ranks.world.rank] = is_here
+        return tuple(self.ranks.sum(found).nonzero().flatten().tolist())
 
     def segment_nll(self, batch: Batch) -> Tensor:
         """The summed nll of each segment; see `Engine`."""
@@ -127,19 +131,13 @@ class Zero3Engine:
         on_device, training = batch.to(self.device), not by_own_forward and not self._is_random
         return run_without_gradient(self._engine, lambda: self._engine(on_device, by_own_forward), training).cpu()
 
-    def all_reduce_sum(self, values: Tensor) -> Tensor:
-        """The sum over all ranks."""
-        reduced = values.to(self.device, copy=True)
-        dist.all_reduce(reduced)
-        return reduced.cpu()
-
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state; see `Engine`."""
         # DeepSpeed's own functions would bring all that is offloaded to the device.
         state = {}
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-            for kind in STATE_KINDS:
+            for kind in state_kinds(self._optimizer):
                 values = self._part(parameter, kind)[: stop - start]
                 state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values)
         return state
@@ -147,26 +145,24 @@ class Zero3Engine:
     def local_spans(self) -> dict[str, range]:
         """See `Engine`."""
         spans = {name: range(*self._own_range(parameter)) for name, parameter in self._parameters()}
-        return {f"{name}/{kind}": span for name, span in spans.items() for kind in STATE_KINDS}
+        return {f"{name}/{kind}": span for name, span in spans.items() for kind in state_kinds(self._optimizer)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Take over a saved state; see `Engine`."""
         # Before the first update the optimizer has no state that could be filled.
         for flat in self._zero.fp32_partitioned_groups_flat:
-            counted = isinstance(self._zero.optimizer, DeepSpeedCPUAdam | FusedAdam)
-            step = num_updates if counted else torch.tensor(float(num_updates), device=flat.device)
-            moments = {"exp_avg": torch.zeros_like(flat), "exp_avg_sq": torch.zeros_like(flat)}
-            self._zero.optimizer.state[flat] = {"step": step, **moments}
+            state = new_state(self._optimizer, self._zero.optimizer, flat, num_updates)
+            self._zero.optimizer.state[flat] = state
         # Whatever is gathered is given back: it has the values of before.
         self._zero.checkpoint_event_prologue()
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
-            for kind in STATE_KINDS:
+            for kind in state_kinds(self._optimizer):
                 part = self._part(parameter, kind)
                 part[: stop - start].copy_(read(f"{name}/{kind}", start, stop))
                 part[stop - start :].zero_()
             # The first forward pass uses the working copy, which nothing else would bring up to date.
-            parameter.ds_tensor.data.copy_(self._part(parameter, "master"))
+            parameter.ds_tensor.data.copy_(self._part(parameter, MASTER))
         # hpZ's copies, which have the values of before, go; small parameters, whole on every rank, are gathered anew.
         self._zero.checkpoint_event_epilogue()
 
@@ -187,7 +183,7 @@ class Zero3Engine:
         release(self._engine)
         del self._engine, self._zero
         gc.collect()
-        if self.world.on_gpu:
+        if self.ranks.world.on_gpu:
             torch.cuda.empty_cache()
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
@@ -198,26 +194,10 @@ class Zero3Engine:
         """This rank's part of one kind of state, padded: a view of the flat tensor in which the optimizer has it."""
         group, offset, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
         flat = self._zero.fp32_partitioned_groups_flat[group]
-        whole = flat.detach() if kind == "master" else self._zero.optimizer.state[flat][kind]
+        whole = flat.detach() if kind == MASTER else self._zero.optimizer.state[flat][kind]
         return cast(Tensor, whole.narrow(0, offset, size))
 
     def _own_range(self, parameter: Any) -> tuple[int, int]:
         share = parameter.ds_tensor.numel()
-        start = min(self.world.rank * share, parameter.ds_numel)
+        start = min(self.ranks.world.rank * share, parameter.ds_numel)
         return start, min(start + share, parameter.ds_numel)
-
-
-def _build_adamw(groups: list[Any], optimizer: OptimizerConfig, on_cpu: bool) -> torch.optim.Optimizer:
-    """AdamW as one fused kernel: DeepSpeed's where its installation has built it, else torch's own.
-
-    DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
-    """
-    settings: Any = {"lr": optimizer.lr, "betas": optimizer.betas, "eps": optimizer.eps}
-    built: torch.optim.Optimizer
-    if on_cpu and installed_ops.get("cpu_adam"):
-        built = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
-    elif not on_cpu and installed_ops.get("fused_adam"):
-        built = FusedAdam(groups, adam_w_mode=True, **settings)
-    else:
-        built = torch.optim.AdamW(groups, fused=True, **settings)
-    return built

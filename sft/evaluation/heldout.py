@@ -47,7 +47,7 @@ def measure_heldout(
     Returns:
         `{"name", "step", "loss", "tasks": {task: {"loss", "num_supervised_tokens", "num_examples", "unseen"}}}`
     """
-    store, plan, world = heldout.store, heldout.plan, engine.world
+    store, plan, world = heldout.store, heldout.plan, engine.ranks.world
     steps = StepPlan(len(plan), world.size, world.size, 1)
     loader = StepLoader(store, plan, steps, world.rank, layout=layout)
     # Columns: nll, supervised tokens, examples.
@@ -67,7 +67,7 @@ def measure_heldout(
                     1,
                 )
                 sums.index_add_(0, torch.from_numpy(store.task_ids[ids].astype(np.int64)), rows.double())
-    totals = engine.all_reduce_sum(sums)
+    totals = engine.ranks.sum(sums)
     tasks = {
         task: {
             "loss": float(nll / num_supervised),

@@ -10,13 +10,11 @@ once, as the model that exists now was trained:
     steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
 """
 
-import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -24,15 +22,9 @@ from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
 from sft.errors import UserError
-from sft.metrics import StepMetrics
-from sft.run_folder import RunFolder, StageFolder
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
-_STAGE = re.compile(r"(?P<index>\d+)-(?P<name>.+)")
-_STEP = re.compile(r".+-step-(?P<step>\d{8})")
+from sft.json_lines import from_json, whole_lines
+from sft.metrics import StepMetrics, read_metrics_line
+from sft.run_folder import EvaluationFile, RunFolder, StageFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +137,7 @@ def read_run(run: RunFolder) -> RunRecords:
         raise UserError(f"{run.path}: there is no such run folder; give the one named by the config's run.dir")
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else ""
     config = _mapping(yaml.safe_load(config_text)) if config_text else {}
-    evaluations = _read_evaluations(run)
+    evaluations = [_read_evaluation(file) for file in run.all_evaluations()]
     return RunRecords(
         name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),
         config_text=config_text,
@@ -154,7 +146,7 @@ def read_run(run: RunFolder) -> RunRecords:
         stages=tuple(_read_stages(run)),
         evaluations=tuple(e for e in evaluations if e.step is None),
         mid_stage=tuple(e for e in evaluations if e.step is not None),
-        sample_answers=tuple(_build(SampleAnswer, a) for a in _read_published(run.sample_answers) or ()),
+        sample_answers=tuple(from_json(SampleAnswer, a) for a in _read_published(run.sample_answers) or ()),
     )
 
 
@@ -167,22 +159,26 @@ def ordered_tasks(evaluations: Iterable[Evaluation]) -> list[str]:
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
-    matches = [(_STAGE.fullmatch(path.name), path) for path in run.stages.glob("*/")]
-    found = [(int(match["index"]), match["name"], StageFolder(path)) for match, path in matches if match]
     stages, attempt = [], 1
-    for index, name, folder in sorted(found, key=lambda item: item[:2]):
-        stages.append(_read_stage(index, name, folder, attempt))
+    for folder in run.stage_folders():
+        stages.append(_read_stage(folder, attempt))
         attempt = max([attempt, *(step.attempt for step in stages[-1].steps)])
     return stages
 
 
-def _read_stage(index: int, name: str, folder: StageFolder, attempt: int) -> StageRecord:
+def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
     """`attempt` is the one that ended the stage before."""
-    lines, num_unreadable_lines = _read_lines(folder.metrics)
     steps: dict[int, StepMetrics] = {}
+    trained: set[int] = set()
     restarts = []
-    for line in lines:
-        record = _build(StepMetrics, line)
+    num_lines = num_unreadable_lines = 0
+    for line in whole_lines(folder.metrics) if folder.metrics.is_file() else ():
+        record = read_metrics_line(line)
+        if record is None:
+            num_unreadable_lines += 1
+            continue
+        num_lines += 1
+        trained.add(record.step)
         if record.attempt > attempt:
             attempt = record.attempt
             restarts.append(record.step)
@@ -190,36 +186,23 @@ def _read_stage(index: int, name: str, folder: StageFolder, attempt: int) -> Sta
             steps = {step: known for step, known in steps.items() if step < record.step}
         steps[record.step] = record
     return StageRecord(
-        index=index,
-        name=name,
+        index=folder.index,
+        name=folder.name,
         steps=tuple(steps[step] for step in sorted(steps)),
         restarts=tuple(restarts),
-        num_repeated_steps=len(lines) - len({line["step"] for line in lines}),
+        num_repeated_steps=num_lines - len(trained),
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),
         is_complete=folder.complete.is_file(),
     )
 
 
-def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines' JSON objects, and how many lines before the last are none (left by a killed writer)."""
-    texts = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    lines, num_unreadable = [], 0
-    for text in filter(str.strip, texts):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            # Only the last line can be one that is still being written.
-            num_unreadable += text is not texts[-1]
-    return lines, num_unreadable
-
-
 def _read_plan(path: Path) -> PlanRecord | None:
     content = _mapping(_read_published(path))
     if "mixture" not in content:
         return None
-    mixture = tuple(_build(MixtureRow, row) for row in content["mixture"])
-    return _build(PlanRecord, {**content, "mixture": mixture, "extensions": tuple(_extensions(content))})
+    mixture = tuple(from_json(MixtureRow, row) for row in content["mixture"])
+    return from_json(PlanRecord, {**content, "mixture": mixture, "extensions": tuple(_extensions(content))})
 
 
 def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
@@ -229,25 +212,15 @@ def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
             yield Extension(sum(num_steps[:i]), num_steps[i], parts[i].schedule)
 
 
-def _read_evaluations(run: RunFolder) -> list[Evaluation]:
-    """The base's first, then by stage and step; a stage's own comes after those within it."""
-    evaluations = []
-    for path in sorted(run.evaluations.glob("*.json")):
-        match, step = _STAGE.fullmatch(path.stem), _STEP.fullmatch(path.stem)
-        if path.name.startswith(".") or (match is None and path.stem != "base"):
-            continue
-        content = _mapping(_read_published(path))
-        tasks = {name: _build(TaskLoss, task) for name, task in content["tasks"].items()}
-        evaluations.append(
-            Evaluation(
-                name=str(content.get("name", match["name"] if match else "base")),
-                tasks=tasks,
-                loss=math.nan if content["loss"] is None else content["loss"],
-                stage_index=int(match["index"]) if match else None,
-                step=int(step["step"]) if match and step else None,
-            )
-        )
-    return sorted(evaluations, key=lambda e: (e.stage_index or 0, e.stage_index is not None, e.step or math.inf))
+def _read_evaluation(file: EvaluationFile) -> Evaluation:
+    content = _mapping(_read_published(file.path))
+    return Evaluation(
+        name=str(content.get("name", file.stage.name if file.stage else "base")),
+        tasks={name: from_json(TaskLoss, task) for name, task in content["tasks"].items()},
+        loss=math.nan if content["loss"] is None else content["loss"],
+        stage_index=file.stage.index if file.stage else None,
+        step=file.num_steps,
+    )
 
 
 def _read_published(path: Path) -> Any:
@@ -256,16 +229,6 @@ def _read_published(path: Path) -> Any:
         return read_json(path)
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: this is not JSON, so the file is damaged: {error}") from None
-
-
-def _build(record: type[Record], content: Mapping[str, Any]) -> Record:
-    """The record from the fields that it knows; null, in JSON, also stands for what is not a number."""
-    types = {field.name: field.type for field in fields(record)}
-    given = {key: content[key] for key in types if key in content}
-    null = {key: "" if types[key] is str else math.nan for key in given}
-    return record(**{key: null[key] if value is None else value for key, value in given.items()})
 
 
 def _mapping(content: Any) -> Mapping[str, Any]:

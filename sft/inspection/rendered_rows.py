@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from sft.config import DataConfig
-from sft.data.formats.formatting import RecordError, expand_record
-from sft.data.preparation import BlockPreparer
+from sft.data.block_preparer import BlockPreparer
+from sft.data.formats.formatting import expand_record
 from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import RecordPipeline, Rendered
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
+from sft.errors import RecordError
 from sft.schema import Example, Record, TokenizedRecord
 
 RenderedRow = Rendering | RecordError | None

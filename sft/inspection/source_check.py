@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from sft.data.formats.formatting import RecordError
 from sft.data.learned_stops import learned_stop_ids
 from sft.data.rendering.chat_template import TemplateRenderer, control_ids
 from sft.data.rendering.inference import Inference
 from sft.data.rendering.renderer import Rendering
 from sft.data.token_store import TokenStore
+from sft.errors import RecordError
 from sft.inspection.answer_check import AnswerCheck, LearnedRun
 from sft.inspection.check_result import Findings, Invariant
 from sft.inspection.rendered_rows import RenderedRow
@@ -129,7 +129,7 @@ class SourceCheck:
         store = self._store
         try:
             source, task = store.manifest["sources"][store.source_ids[number]], store.tasks[store.task_ids[number]]
-            stored = (source, int(store.record_ids[number]), task, store.place(number))
+            stored = (source, int(store.record_ids[number]), task, store.location(number))
         except IndexError:
             return "its source, task or file is not one that the store names"
         due = (conversation.source, conversation.index, conversation.task, conversation.where)

@@ -81,7 +81,7 @@ class TokenView:
     def read(self, store: TokenStore, row: int) -> ShownExample:
         """An example of a store."""
         task, source = store.tasks[store.task_ids[row]], store.manifest["sources"][store.source_ids[row]]
-        return ShownExample(row, task, source, str(store.place(row)), self.show(store.example(row)))
+        return ShownExample(row, task, source, str(store.location(row)), self.show(store.example(row)))
 
     def token_bytes(self, token_id: int) -> bytes:
         """What the token adds to a text; of a control token its name."""

@@ -3,6 +3,7 @@
 import statistics
 from pathlib import Path
 
+from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 
 _RATE_STEPS = 20
@@ -15,21 +16,12 @@ class MetricsTail:
 
     def __init__(self, path: Path) -> None:
         """The file may not be there yet."""
-        self._path = path
-        self._offset = max(0, path.stat().st_size - _FIRST_BYTES) if path.is_file() else 0
+        self._lines = LineTail(path, _FIRST_BYTES)
         self._recent: list[StepMetrics] = []
 
     def read_new(self) -> bool:
         """Take in whole lines that were added; whether there were any."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                added = file.read()
-        except FileNotFoundError:
-            return False
-        whole = added[: added.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        fresh = [step for line in whole.splitlines() if (step := read_metrics_line(line)) is not None]
+        fresh = [step for line in self._lines.read_new() if (step := read_metrics_line(line)) is not None]
         # The rates are of the attempt that is running.
         self._recent = [s for s in (*self._recent, *fresh) if s.attempt == fresh[-1].attempt] if fresh else self._recent
         self._recent = self._recent[-_RATE_STEPS:]

@@ -2,19 +2,22 @@
 
 import math
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from pydantic import ValidationError
 
 from sft.atomic_files import MANIFEST, is_published, now_on_file_system, read_json
+from sft.attempt_record import read_end, read_num_ranks, read_rank
 from sft.checkpoint.open_place import stage_place
 from sft.config import CheckpointConfig
+from sft.config_file import read_yaml
 from sft.errors import UserError
 from sft.monitoring.metrics_tail import MetricsTail
-from sft.run_events import Event, read_events
+from sft.run_events import Event, EventTail
 from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
 
@@ -97,19 +100,26 @@ class RunWatcher:
         if not run.config.is_file():
             raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
         self._run = run
-        config: Any = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-        self._name = str(config["run"]["name"])
-        self._checkpoint = CheckpointConfig.model_validate(config["checkpoint"])
-        names = [str(stage["name"]) for stage in config["stages"]]
+        config: Any = read_yaml(run.config).content
+        try:
+            self._name = str(config["run"]["name"])
+            # Another version may have written it, with other fields.
+            self._checkpoint = CheckpointConfig(dir=config["checkpoint"].get("dir"))
+            names = [str(stage["name"]) for stage in config["stages"]]
+        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+            raise UserError(f"{run.config} is not the config of a run, or damaged ({type(error).__name__})") from error
         self._folders = {name: run.stage(index, name) for index, name in enumerate(names)}
         self._tails = {name: MetricsTail(folder.metrics) for name, folder in self._folders.items()}
-        self._ended_events: dict[int, list[Event]] = {}
+        self._events: dict[int, list[Event]] = defaultdict(list)
+        self._event_tail = EventTail(run)
 
     def read(self) -> RunStatus:
         """The state now."""
         run, attempt = self._run, self._run.latest_attempt()
         for tail in self._tails.values():
             tail.read_new()
+        for number, event in self._event_tail.read_new():
+            self._events[number].append(event)
         # Of each stage that is planned, what its newest plan says.
         plans = [read_json(f.packs / MANIFEST) if is_published(f.packs) else None for f in self._folders.values()]
         stages, now = self._read_stages(plans), self._now()
@@ -117,22 +127,20 @@ class RunWatcher:
         trained = [(name, tail) for name, tail in self._tails.items() if tail.last is not None]
         current = trained[-1] if trained else None
         last = current[1].last if current else None
-        events = [event for number in range(1, attempt + 1) for event in self._events(number, number < attempt)]
-        kinds = [event.kind for event in events]
-        began = run.attempt(attempt) / "began.json"
+        kinds = Counter[str](event.kind for events in self._events.values() for event in events)
         return RunStatus(
             name=self._name,
             state=state,
             detail=detail,
             attempt=attempt,
-            num_ranks=int(read_json(began)["world_size"]) if began.is_file() else None,
+            num_ranks=read_num_ranks(run.attempt(attempt)),
             stages=stages,
             seconds_left=_whole_time_left(stages, [plan and int(plan["num_tokens"]) for plan in plans]),
             last_step_age_seconds=time.time() - last.time if last else None,
             checkpoint=self._read_checkpoint(now),
             straggler=self._read_straggler(current[1]) if current and state == "running" else None,
             restarts=self._read_restarts(attempt),
-            num_events={kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
+            num_events=dict(kinds),
         )
 
     def _read_stages(self, plans: Sequence[Any]) -> tuple[StageStatus, ...]:
@@ -167,12 +175,11 @@ class RunWatcher:
             return "finished", ""
         if attempt == 0:
             return "not started", "sft train begins it"
-        path = self._run.attempt(attempt) / "ended.json"
-        ended = read_json(path) if path.is_file() else {"why": "", "message": ""}
-        if ended["why"] == "stopped":
+        ended = read_end(self._run.attempt(attempt))
+        if ended is not None and ended.why == "stopped":
             return "stopped", "on request, with a checkpoint; the same command goes on"
-        if ended["why"] in ("failed", "wrong input"):
-            return "failed", str(ended["message"])
+        if ended is not None and ended.why in ("failed", "wrong input"):
+            return "failed", ended.message
         return "dead", "its driver has ended without a word; the same command goes on"
 
     def _now(self) -> float:
@@ -197,13 +204,13 @@ class RunWatcher:
         if found is None or tail.last is None:
             return None
         rank, slowdown = found
-        path = self._run.attempt(tail.last.attempt) / f"rank-{rank:05d}.json"
-        return Straggler(rank, str(read_json(path)["node"]), slowdown) if path.is_file() else None
+        process = read_rank(self._run.attempt(tail.last.attempt), rank)
+        return Straggler(rank, process.node, slowdown) if process is not None else None
 
     def _read_restarts(self, attempt: int) -> tuple[Restart, ...]:
         restarts = []
         for number in range(2, attempt + 1):
-            events = self._events(number, number < attempt)
+            events = self._events[number]
             reasons = [event for event in events if event.kind == "restarted"]
             began = next((event for event in events if event.kind in ("restarted", "resumed")), None)
             why = reasons[0].text.partition("ended: ")[2] if reasons else self._how_it_ended(number - 1)
@@ -211,19 +218,10 @@ class RunWatcher:
         return tuple(restarts)
 
     def _how_it_ended(self, attempt: int) -> str:
-        path = self._run.attempt(attempt) / "ended.json"
-        if not path.is_file():
+        ended = read_end(self._run.attempt(attempt))
+        if ended is None:
             return "the driver was gone"
-        why = str(read_json(path)["why"])
-        return {"stopped": "stopped on request", "regroup": "more workers found room"}.get(why, why)
-
-    def _events(self, attempt: int, is_over: bool) -> list[Event]:
-        if attempt not in self._ended_events:
-            events = read_events(self._run.attempt(attempt))
-            if not is_over:
-                return events
-            self._ended_events[attempt] = events
-        return self._ended_events[attempt]
+        return {"stopped": "stopped on request", "regroup": "more workers found room"}.get(ended.why, ended.why)
 
 
 def _whole_time_left(stages: Sequence[StageStatus], num_tokens: Sequence[int | None]) -> float | None:

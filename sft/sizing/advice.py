@@ -7,7 +7,7 @@ on top of those alone: more GPUs, less speed, other packs, another model.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sft.sizing.fit import GIB, Job, largest_micro_packs
+from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.host_memory import host_memory
 
 _SMALL_CHUNK_TOKENS = 256
@@ -39,9 +39,9 @@ def _cheap_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
     """Each with those before it."""
     job = job.having("train", activation_checkpointing=True)
     yield "train.activation_checkpointing=true", job, "a third more arithmetic"
-    packs = max(1, min(job.config.train.micro_packs, largest_micro_packs(job, capacity)))
-    job = job.having("train", micro_packs=packs)
-    yield f"train.micro_packs={packs}", job, "more traffic between workers"
+    packs = max(1, min(job.config.train.packs_per_micro_batch, largest_packs_per_micro_batch(job, capacity)))
+    job = job.having("train", packs_per_micro_batch=packs)
+    yield f"train.packs_per_micro_batch={packs}", job, "more traffic between workers"
     job = job.having("train", logits_chunk_tokens=min(job.config.train.logits_chunk_tokens, _SMALL_CHUNK_TOKENS))
     yield f"train.logits_chunk_tokens={_SMALL_CHUNK_TOKENS}", job, "smaller products in the head"
 

@@ -53,7 +53,7 @@ def with_allowances(memory: Memory) -> int:
     return CONTEXT_BYTES + round(memory.total * (1 + FRAGMENTATION))
 
 
-def largest_micro_packs(job: Job, capacity: int) -> int:
+def largest_packs_per_micro_batch(job: Job, capacity: int) -> int:
     """The most packs in a micro-batch with which a GPU of `capacity` bytes has room; 0 where one is too many."""
     packs = range(1, job.packs_per_worker + 1)
-    return bisect_right(packs, capacity, key=lambda count: job.having("train", micro_packs=count).num_bytes)
+    return bisect_right(packs, capacity, key=lambda count: job.having("train", packs_per_micro_batch=count).num_bytes)

@@ -8,7 +8,7 @@ from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
 from sft.sizing.communication import Communication, step_communication
-from sft.sizing.fit import GIB, Job, largest_micro_packs, with_allowances
+from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
 from sft.sizing.goodput import FailureCosts
 from sft.sizing.gpus import GPUS, GpuKind
@@ -91,7 +91,7 @@ class WorkerForecast(NamedTuple):
     host: HostMemory
     capacity: int | None
     """What the GPU has; None where its kind is not given."""
-    largest_micro_packs: int | None
+    largest_packs_per_micro_batch: int | None
     changes: tuple[Change, ...]
     """What to change where it does not fit."""
 
@@ -141,8 +141,12 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
     if failures is not None:
         stages = tuple(
-            stage._replace(intervals=compare_intervals(failures, config.checkpoint, stage.step_seconds, stage.seconds))
-            for stage in stages
+            stage._replace(
+                intervals=compare_intervals(
+                    failures, config.checkpoint, stage.step_seconds, stage.seconds, given.budget.epochs
+                )
+            )
+            for stage, given in zip(stages, config.stages, strict=True)
         )
     model = Model(shape.family, shape.num_parameters, shape.parts)
     return Forecast(model, stages, workers, storage, failures, tuple(findings))
@@ -160,7 +164,7 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.micro_packs)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.packs_per_micro_batch)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         communication = step_communication(shape, setting, traffic, hardware.nodes)
@@ -220,7 +224,7 @@ def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, har
         return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
     capacity = round(GPUS[hardware.gpu].memory_gib * GIB)
     job = Job(config, shape, largest, num_workers)
-    most, changes = largest_micro_packs(job, capacity), tuple(advise(job, capacity))
+    most, changes = largest_packs_per_micro_batch(job, capacity), tuple(advise(job, capacity))
     return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
 
 

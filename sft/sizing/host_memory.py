@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sft.sizing.memory import OPTIMIZER_BYTES, offloaded_states, peak_memory, split
+from sft.sizing.memory import offloaded_states, peak_memory, split
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.setting import Setting
 
@@ -48,7 +48,8 @@ class HostMemory(NamedTuple):
 def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
     """The memory that a worker needs on its machine."""
     on_gpu = setting.numbers.on_gpu
-    copy = OPTIMIZER_BYTES * split(shape.num_parameters, setting.num_workers) if setting.copies_checkpoint else 0
+    part = split(shape.num_parameters, setting.num_workers)
+    copy = setting.optimizer_bytes * part if setting.copies_checkpoint else 0
     step = 0 if on_gpu else peak_memory(shape, setting).total
     kernels = CPU_KERNELS_BYTES if setting.numbers.num_bytes == _BFLOAT16_BYTES else 0
     return HostMemory(

@@ -8,7 +8,6 @@ the Hub's library prints stays in it.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from sft.absolute_paths import may_be_hub_id
+from sft.own_process import own_environment, own_module
 from sft.url_secrets import remember_secrets, without_secrets
 
 _CONFIG = "config.json"
@@ -50,9 +50,9 @@ def fetch_config(path: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | 
             return None
     except HFValidationError:
         return None
-    command = [sys.executable, "-m", "sft.sizing.hub_config", path]
+    command = own_module("sft.sizing.hub_config", path)
     # Nothing else is asked of the Hub, and nothing told.
-    alone = {**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    alone = own_environment(HF_HUB_DISABLE_TELEMETRY="1")
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False, env=alone)
         answer = json.loads(run.stdout.splitlines()[-1])

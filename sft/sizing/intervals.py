@@ -54,7 +54,11 @@ def failure_costs(
 
 
 def compare_intervals(
-    costs: FailureCosts, checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None
+    costs: FailureCosts,
+    checkpoint: CheckpointConfig,
+    step_seconds: float | None,
+    stage_seconds: float | None,
+    epochs: float | None = None,
 ) -> tuple[Interval, ...]:
     """The config's interval, where it is known, the best, and others around that.
 
@@ -63,9 +67,11 @@ def compare_intervals(
         checkpoint: the config's.
         step_seconds: of the stage's steps.
         stage_seconds: of all of them.
+        epochs: that they are; None where the stage's budget counts something else.
     """
     best = _in_steps(best_interval(costs), step_seconds)
-    found = [("config", given)] if (given := _given(checkpoint, step_seconds, stage_seconds)) is not None else []
+    given = _given(checkpoint, step_seconds, stage_seconds, epochs)
+    found = [("config", given)] if given is not None else []
     found += [("best", best), *(("other", _in_steps(factor * best, step_seconds)) for factor in _FACTORS)]
     intervals = []
     for name, seconds in found:
@@ -76,8 +82,10 @@ def compare_intervals(
     return tuple(intervals)
 
 
-def _given(checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None) -> float | None:
-    """The config's interval in seconds of training; None where it is in steps of which nobody knows how long they take.
+def _given(
+    checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None, epochs: float | None
+) -> float | None:
+    """The config's interval in seconds of training; None where nobody knows how long its steps or epochs take.
 
     A stage that saves nothing on its way has one interval, itself.
     """
@@ -86,6 +94,10 @@ def _given(checkpoint: CheckpointConfig, step_seconds: float | None, stage_secon
         if step_seconds is None:
             return None
         known.append(checkpoint.every_steps * step_seconds)
+    if checkpoint.every_epochs is not None and epochs is not None:
+        if stage_seconds is None:
+            return None
+        known.append(checkpoint.every_epochs * stage_seconds / epochs)
     known += [stage_seconds] if stage_seconds is not None else []
     return _in_steps(min(known), step_seconds) if known else None
 

@@ -17,8 +17,6 @@ from sft.sizing.reduction import ReduceBucket
 from sft.sizing.setting import Setting
 
 _FLOAT32 = 4
-OPTIMIZER_BYTES = 12
-"""Of a parameter: its float32 copy and AdamW's two means."""
 _LOSS_ARRAYS = 3
 """Float32 arrays of a chunk's logits: where the softmax gets its gradient, that, its result and the one it is given."""
 _FIRST = ("embeddings", "positions")
@@ -77,7 +75,7 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
     if on_gpu and setting.offload_optimizer:
         return States(parameters, 0, 0)
     copies = 2 if setting.offload_optimizer else 1
-    return States(parameters, copies * _FLOAT32 * part, OPTIMIZER_BYTES * part)
+    return States(parameters, copies * _FLOAT32 * part, setting.optimizer_bytes * part)
 
 
 def offloaded_states(shape: ModelShape, setting: Setting) -> States:
@@ -86,7 +84,7 @@ def offloaded_states(shape: ModelShape, setting: Setting) -> States:
     parameters = _parameter_bytes(shape, setting) if setting.offload_parameters else 0
     if not setting.offload_optimizer:
         return States(parameters, 0, 0)
-    return States(parameters, 2 * _FLOAT32 * part, OPTIMIZER_BYTES * part)
+    return States(parameters, 2 * _FLOAT32 * part, setting.optimizer_bytes * part)
 
 
 def _parameter_bytes(shape: ModelShape, setting: Setting) -> int:

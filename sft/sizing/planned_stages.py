@@ -11,6 +11,7 @@ import numpy as np
 
 from sft.atomic_files import DamagedError, is_published
 from sft.config import SftConfig
+from sft.config_effects import as_written
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import differences, planned_inputs, stage_inputs
 from sft.data.token_store import TokenStore, store_path
@@ -81,11 +82,13 @@ def _changed(config: SftConfig, index: int, plan: PackPlan, store: TokenStore) -
     inputs = planned_inputs(config, plan.manifest, index)
     changed = differences(inputs, stage_inputs(config, index, store))
     prepared: Mapping[str, Any] = inputs["data"]
-    now = config.data.model_dump(mode="json")
-    rules = {key: now[key] for key in prepared if key in now and key != "sources"}
-    changed += differences({key: prepared[key] for key in rules}, rules)
-    names = [source["name"] for source in prepared["sources"]]
-    return changed + differences({"sources": names}, {"sources": [source["name"] for source in now["sources"]]})
+    changed += differences(prepared, as_written(config.data, prepared))
+    before, now = prepared["sources"], config.data.sources
+    names = [{"sources": [source["name"] for source in before]}, {"sources": [source.name for source in now]}]
+    if names[0] != names[1]:
+        return changed + differences(*names)
+    sources = [as_written(*pair) for pair in zip(now, before, strict=True)]
+    return changed + differences({"sources": before}, {"sources": sources})
 
 
 def _read_stage(plan: PackPlan, store: TokenStore, rows: RowsOfStage) -> PlannedStage:

@@ -28,8 +28,8 @@ class RowsOfStage(NamedTuple):
 def rows_of_stage(config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int) -> RowsOfStage:
     """What the rows of a stage cost with so many workers."""
     train, by_pack = config.train, config.model.dropout == "as_configured"
-    steps = plan.steps(num_workers, train.micro_packs)
-    max_slots = train.micro_packs * config.pack_len_tokens(index)
+    steps = plan.steps(num_workers, train.packs_per_micro_batch)
+    max_slots = train.packs_per_micro_batch * config.pack_len_tokens(index)
     looked_at = np.unique(np.linspace(0, steps.num_steps - 1, _MOST_STEPS).astype(int))
     batches, slots, tokens = [], 0, 0
     for step in looked_at.tolist():

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Self
 
 from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
+from sft.optimizers import state_bytes
 from sft.sizing.activations import Numbers
 from sft.world import World
 
@@ -44,6 +45,8 @@ class Setting(NamedTuple):
     numbers: Numbers
     activation_checkpointing: bool
     logits_chunk_tokens: int
+    optimizer_bytes: int
+    """Of a parameter: its float32 copy, and what the optimizer keeps."""
     offload_optimizer: bool
     offload_parameters: bool
     copies_checkpoint: bool
@@ -56,13 +59,14 @@ class Setting(NamedTuple):
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
         """That of a stage of the config with so many workers."""
         train = config.train
-        packs = min(train.micro_packs, math.ceil(train.packs_per_step / num_workers))
+        packs = min(train.packs_per_micro_batch, math.ceil(train.packs_per_step / num_workers))
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
             Numbers(2 if config.model.dtype == "bfloat16" else 4, on_gpu),
             train.activation_checkpointing,
             train.logits_chunk_tokens,
+            state_bytes(config.stages[stage_index].optimizer.name),
             config.deepspeed.offload_optimizer == "cpu",
             config.deepspeed.offload_parameters == "cpu",
             config.checkpoint.async_ or on_gpu,

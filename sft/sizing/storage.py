@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sft.config import SftConfig
-from sft.sizing.memory import OPTIMIZER_BYTES
+from sft.cadence import Cadence
+from sft.config import SftConfig, StageConfig
+from sft.optimizers import state_bytes
 from sft.sizing.model_shape import ModelShape
 
 
@@ -12,7 +13,7 @@ class Storage(NamedTuple):
     """Bytes, and how often they are there."""
 
     checkpoint: int
-    """One: float32 copy and AdamW's two means of every parameter."""
+    """One: the float32 copy of every parameter, and what the optimizer keeps; of several optimizers, the most."""
     num_checkpoints: int
     """At one time: the newest of each stage, those that are kept for good, and the one that is being written."""
     model: int
@@ -37,15 +38,15 @@ def plan_storage(
         num_steps: of each stage. Where it is None, or checkpoints are saved by the clock, the newest ones are counted.
         token_store: bytes of the token store, where it is there.
     """
-    num_checkpoints, earlier = 0, 0
-    for steps in num_steps:
+    num_checkpoints, earlier, newest = 0, 0, config.checkpoint.keep_last
+    for stage, steps in zip(config.stages, num_steps, strict=True):
         # An older one is deleted after a newer one is there: until then there is one more.
-        num_checkpoints = max(num_checkpoints, earlier + _num_kept(config, steps, config.checkpoint.keep_last + 1))
+        num_checkpoints = max(num_checkpoints, earlier + _num_kept(config, stage, steps, newest + 1))
         if config.checkpoint.keep_stage_ends:
-            earlier += _num_kept(config, steps, config.checkpoint.keep_last)
+            earlier += _num_kept(config, stage, steps, newest)
     model_bytes = 2 if config.model.dtype == "bfloat16" else 4
     return Storage(
-        OPTIMIZER_BYTES * shape.num_parameters,
+        max(state_bytes(stage.optimizer.name) for stage in config.stages) * shape.num_parameters,
         num_checkpoints,
         model_bytes * shape.num_held,
         len(config.stages),
@@ -53,13 +54,12 @@ def plan_storage(
     )
 
 
-def _num_kept(config: SftConfig, num_steps: int | None, num_newest: int) -> int:
+def _num_kept(config: SftConfig, stage: StageConfig, num_steps: int | None, num_newest: int) -> int:
     """Of one stage at its end: the newest, and older ones that are kept for good."""
     checkpoint = config.checkpoint
     if num_steps is None or checkpoint.every_minutes is not None:
         return num_newest
-    saved = [*range(checkpoint.every_steps, num_steps, checkpoint.every_steps)] if checkpoint.every_steps else []
-    saved.append(num_steps)
+    saved = [*Cadence.of(checkpoint, num_steps, stage.budget.epochs).due_steps(num_steps), num_steps]
     forever = checkpoint.keep_every_steps
     older = [step for step in saved[:-num_newest] if forever and step % forever == 0]
     return len(saved[-num_newest:]) + len(older)

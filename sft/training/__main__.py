@@ -2,8 +2,8 @@
 
 For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
 must have been prepared (`sft prepare CONFIG`). The config is that of `sft train`; of its sections about machines, only
-`cluster.hang_timeout_seconds` is used. The first rank holds the run folder's lock, as the driver does under Ray.
-Each rank takes a GPU where torch sees any; `CUDA_VISIBLE_DEVICES= torchrun …` trains on CPUs.
+`cluster.gpus_per_worker` and `cluster.hang_timeout_seconds` are used. The first rank holds the run folder's lock, as
+the driver does under Ray.
 """
 
 import argparse
@@ -13,34 +13,41 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from dataclasses import replace
 
 import torch
-import torch.distributed as dist
 
 from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
-from sft.data.preparation import spread_over_threads
+from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
 from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
+from sft.monitoring.alerts import Kind, alerts_posted
 from sft.printable import fit_message
+from sft.ranks.agreement import raise_together
+from sft.ranks.process_group import is_left, process_group
+from sft.ranks.ranks import Ranks
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
-from sft.training.agreement import raise_on_all_ranks
+from sft.sinks.processes import sinks_fed
+from sft.sinks.table import check_sinks
 from sft.training.attempt import begin_attempt
-from sft.training.attempt_end import read_end
+from sft.training.attempt_end import end_of_last_attempt
+from sft.training.control_signals import ControlSignals, remove_stale_stop
 from sft.training.process import quiet_third_parties
+from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, collective_timeout, run_watched
-from sft.training.wishes import Wishes, forget_old_stop
-from sft.training.workload import prepare_workload, refuse_to_spread
+from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 
 EXIT_FAILED, EXIT_WRONG_INPUT = 1, 2
+_ALERTS: dict[str, Kind] = {"done": "finished", "stopped": "stopped", "wrong input": "failed", "failed": "failed"}
 EXIT_CODES = {"done": 0, "failed": EXIT_FAILED, "wrong input": EXIT_WRONG_INPUT, "stopped": 3}
 
 
@@ -53,12 +60,12 @@ def main(arguments: list[str]) -> int:
     world = _world()
     try:
         _refuse_shared_store()
-        _refuse_too_many_ranks(world)
         job = load_job(options.config, options.overrides)
+        world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
         config = absolute_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
-            for note in notes:
+            for note in (*job.notes, *notes):
                 _say(note)
         return _run(config, world, job.cluster.hang_timeout_seconds)
     except (UserError, TrainingError) as error:
@@ -72,28 +79,36 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
     if world.on_gpu:
         torch.cuda.set_device(world.device)
     run = RunFolder(config.run.dir)
-    wishes = Wishes(run.stop_file)
-    wishes.listen()
+    signals = ControlSignals(run.stop_file)
+    signals.listen()
     # No rank prepares data while the others hold their GPUs and wait.
-    spread = refuse_to_spread if world.size > 1 else spread_over_threads
-    with _process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
-        with _raised_by_all():
+    executor = refuse_to_prepare if world.size > 1 else prepare_in_threads
+    ranks = TorchRanks(world)
+    with process_group(world, collective_timeout(hang_timeout_seconds)), ExitStack() as held:
+        with _raised_by_all(ranks):
             if world.is_first:
                 for note in check_run_folder(run):
                     _say(note)
+                check_sinks(config.logging)
                 held.enter_context(run_lock(run.lock, _end_at_once, _say))
-                forget_old_stop(run.stop_file, now_on_file_system(run.path), _say)
+                post_end = held.enter_context(alerts_posted(config.alerts, run, config.run.name))
+                remove_stale_stop(run.stop_file, now_on_file_system(run.path), _say)
                 if not run.latest_attempt():
                     check_values(config.model.path)  # a run that has begun has trained on them
         # Behind the lock: this writes plans and config.yaml.
-        with _raised_by_all():
-            workload, _store, _plans = prepare_workload(config, spread=spread)
-        attempt = begin_attempt(run, world)
-        end = run_watched(config, world, workload, attempt, wishes, Limits(attempt.number, 0, hang_timeout_seconds))
-        if end == "stopped" and world.is_first:
-            run.stop_file.unlink(missing_ok=True)  # it is obeyed
+        with _raised_by_all(ranks):
+            workload, _store, _plans = prepare_workload(config, executor=executor)
+        attempt = begin_attempt(run, ranks)
+        if world.is_first:
+            held.enter_context(sinks_fed(config, attempt.number))
+        limits = Limits(attempt.number, 0, hang_timeout_seconds)
+        end = run_watched(RunContext(config, workload, attempt, signals), limits)
+        if world.is_first:
+            post_end(_ALERTS[end], end_of_last_attempt(run).message)
+            if end == "stopped":
+                run.stop_file.unlink(missing_ok=True)  # it is obeyed
     if end in ("wrong input", "failed") and world.is_first:
-        _say(read_end(run)["message"])
+        _say(end_of_last_attempt(run).message)
     return EXIT_CODES[end]
 
 
@@ -114,43 +129,37 @@ def _refuse_shared_store() -> None:
         )
 
 
-def _refuse_too_many_ranks(world: World) -> None:
-    """A rank needs a GPU of its own.
+def with_device(world: World, wants_gpu: bool) -> World:
+    """The rank with what it computes on, as the config says, whatever torch sees.
 
     Raises:
-        UserError: on all ranks of the machine.
+        UserError: on all ranks of the machine: it has no GPU for each of them.
     """
-    num_gpus = torch.cuda.device_count() if world.on_gpu else world.local_size
+    num_gpus = torch.cuda.device_count()
+    if not wants_gpu:
+        if num_gpus and world.is_first:
+            _say(f"Training on CPUs (cluster.gpus_per_worker: 0): {world.node} has {num_gpus} GPUs, which stay free")
+        # Before anything has asked CUDA for them: no library of this process finds one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return world
     if world.local_size > num_gpus:
         raise UserError(
-            f"{world.node}: torchrun starts {world.local_size} ranks, but torch sees {num_gpus} GPUs. Start as many as "
-            "there are GPUs, or set CUDA_VISIBLE_DEVICES= to train on CPUs.",
+            f"{world.node}: torchrun starts {world.local_size} ranks with a GPU each (cluster.gpus_per_worker: 1), but "
+            f"torch sees {num_gpus} GPUs. Start as many as that, or set cluster.gpus_per_worker=0 to train on CPUs.",
             is_everywhere=world.local_rank > 0,  # one rank of the machine says it
         )
+    return replace(world, device=f"cuda:{world.local_rank}")
 
 
 @contextmanager
-def _process_group(world: World, timeout: timedelta) -> Iterator[None]:
-    backend = "nccl" if world.on_gpu else "gloo"
-    if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
-    else:
-        # One rank under plain python; torch's stubs do not name HashStore.
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    yield
-    # Only of a group that is whole: with NCCL this waits for kernels, whose peers never come where a rank has failed.
-    dist.destroy_process_group()
-
-
-@contextmanager
-def _raised_by_all() -> Iterator[None]:
+def _raised_by_all(ranks: Ranks) -> Iterator[None]:
     """A `UserError` of any rank is raised by all; who is done waits here for the others."""
     message = None
     try:
         yield
     except UserError as error:
         message = str(error)
-    raise_on_all_ranks(message)
+    raise_together(ranks, message)
 
 
 def _end_at_once(message: str) -> None:
@@ -166,14 +175,12 @@ def _say(message: str) -> None:
 
 def _world() -> World:
     variable = os.environ.get
-    local_rank = int(variable("LOCAL_RANK", 0))
     return World(
         int(variable("RANK", 0)),
         int(variable("WORLD_SIZE", 1)),
-        local_rank,
+        int(variable("LOCAL_RANK", 0)),
         socket.gethostname(),
         int(variable("LOCAL_WORLD_SIZE", 1)),
-        f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu",
     )
 
 
@@ -184,7 +191,7 @@ def _run_and_exit(arguments: list[str]) -> None:
     except BaseException:  # the edge of the process
         traceback.print_exc()
         code = EXIT_FAILED
-    if dist.is_initialized():
+    if is_left():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,26 +1,17 @@
-"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended.
+"""An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended."""
 
-attempts/0001/ began.json · rank-00000.json (pid, node) · rank-00000.{log,events.jsonl,hung.json} · ended.json
-    {controller,nodes,driver}.events.jsonl (what Ray knows of its end)
-"""
-
-import os
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
-from sft.atomic_files import write_json
-from sft.checkpoint.rank_group import RankGroup
+from sft.attempt_record import write_began, write_rank
 from sft.errors import TrainingError
+from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
-from sft.run_folder import RunFolder
-from sft.training.agreement import all_reduce_max
-from sft.training.position import Position
+from sft.run_folder import AttemptFolder, RunFolder
+from sft.training.heartbeat import Heartbeat
 from sft.training.run_storage import why_unusable
 from sft.world import World
 
@@ -33,44 +24,35 @@ class Attempt:
     """This start of the job, as one rank sees it."""
 
     number: int
-    world: World
-    folder: Path
+    ranks: Ranks
+    folder: AttemptFolder
     events: EventLog
-    position: Position = field(default_factory=Position)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     released: threading.Event = field(default_factory=threading.Event)
     """Set before the group of this rank is taken down: what fails from then on is no fault of the program."""
-
-    @property
-    def group(self) -> RankGroup:
-        """The ranks; waiting for their work counts as progress at this rank's position."""
-        return RankGroup(self.world, all_reduce_max, self.position.progress)
 
     def release(self) -> None:
         """Say that this rank is alive, and that its group will now be taken down; from any thread."""
         self.released.set()
-        self.events.add("released", f"{self.position}: the group is ended")
+        self.events.add("released", f"{self.heartbeat}: the group is ended")
 
 
-def begin_attempt(run: RunFolder, world: World) -> Attempt:
+def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
     """The next attempt, with the same number on all ranks; its folder is made by the first.
 
     Raises:
         TrainingError: on all ranks: the run folder is gone, full, or cannot be written.
         OSError: it cannot be written now.
     """
-    number = torch.zeros(1, dtype=torch.int64)
-    if world.is_first:
-        number[0] = _make_folder(run, world)
-    if dist.is_initialized() and world.size > 1:
-        on_device = number.to(world.device)
-        dist.broadcast(on_device, src=0)
-        number = on_device.cpu()
-    if int(number) == _NONE:
+    world = ranks.world
+    mine = _make_folder(run, world) if world.is_first else _NONE
+    number = int(ranks.max(torch.tensor([mine])).item())
+    if number == _NONE:
         raise TrainingError(why_unusable(run) or f"{run.path} could not be written", is_everywhere=True)
-    folder = run.attempt(int(number))
-    # Where a person finds the process of a rank.
-    write_json(folder / f"rank-{world.rank:05d}.json", {"pid": os.getpid(), "node": world.node})
-    return Attempt(int(number), world, folder, EventLog(folder, world.rank))
+    folder = run.attempt(number)
+    write_rank(folder, world)
+    # Whoever looks at the heartbeat sees that the waiting for other ranks goes on, too.
+    return Attempt(number, ranks, folder, EventLog(folder, world.rank), Heartbeat(progress=ranks.progress))
 
 
 def _make_folder(run: RunFolder, world: World) -> int:
@@ -80,11 +62,11 @@ def _make_folder(run: RunFolder, world: World) -> int:
     number = run.latest_attempt() + 1
     folder = run.attempt(number)
     try:
-        folder.mkdir(parents=True)
-        write_json(folder / "began.json", {"time": time.time(), "world_size": world.size})
+        folder.path.mkdir(parents=True)
+        write_began(folder, world.size)
     except OSError:
         with suppress(OSError):
-            folder.rmdir()
+            folder.path.rmdir()
         if why_unusable(run) is None:
             raise
         return _NONE

@@ -33,7 +33,7 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
             f"{folder.path} is finished and keeps no checkpoint (checkpoint.keep_stage_ends), so its optimizer's state "
             "is gone, and it cannot be extended. Add a stage behind it instead, which starts from its model."
         )
-    measured = run.evaluations / f"{folder.path.name}.json"
+    measured = run.evaluation(folder)
     # The file by which it is finished is the last: what was not renamed before a kill is renamed by the next start.
     for path in (measured, folder.model, folder.complete):
         kept = folder.ended_after(num_steps, path)

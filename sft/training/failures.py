@@ -3,8 +3,7 @@
 import re
 from collections.abc import Sequence
 
-import torch.distributed as dist
-
+from sft.ranks.process_group import GROUP_ERRORS
 from sft.training.attempt import Attempt
 
 _OF_THE_GROUP = (
@@ -26,8 +25,7 @@ _OF_THE_DEVICE = (
 
 def follows_from_a_loss(error: BaseException) -> bool:
     """Whether another rank, or the group itself, is gone: whoever meets this error is not to blame."""
-    is_of_the_group = isinstance(error, dist.DistError | ConnectionError | TimeoutError)
-    return is_of_the_group or _has_any(error, _OF_THE_GROUP)
+    return isinstance(error, GROUP_ERRORS) or _has_any(error, _OF_THE_GROUP)
 
 
 def is_of_the_machine(error: BaseException) -> bool:
@@ -43,14 +41,14 @@ def describe_error(error: BaseException) -> str:
 
 def record_failure(attempt: Attempt, error: BaseException) -> None:
     """Write down which error this rank met, and where."""
-    position, what = attempt.position, describe_error(error)
+    heartbeat, what = attempt.heartbeat, describe_error(error)
     is_released = attempt.released.is_set()
     kind = "machine" if is_released or is_of_the_machine(error) else "program"
     # Of the same error, sizes, addresses and process ids may differ.
     alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
-    place = {"stage": position.stage, "step": position.step, "place": position.place}
+    place = {"stage": heartbeat.stage, "step": heartbeat.step, "place": heartbeat.place}
     follows = is_released or follows_from_a_loss(error)
-    attempt.events.add("failed", f"{position}: {what}", of=kind, follows=follows, error=alike, **place)
+    attempt.events.add("failed", f"{heartbeat}: {what}", of=kind, follows=follows, error=alike, **place)
 
 
 def _has_any(error: BaseException, texts: Sequence[str]) -> bool:

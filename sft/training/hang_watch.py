@@ -9,19 +9,19 @@ suspended, by Slurm or a person, goes on where it was.
 """
 
 import faulthandler
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sft.atomic_files import read_json, write_json
+from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import EventLog
-from sft.training.position import Position
+from sft.run_folder import AttemptFolder
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 EXIT_HUNG = 4
@@ -31,19 +31,19 @@ _LONGEST_GRACE_SECONDS = 10.0
 
 
 class HangWatch:
-    """Watches one rank's position from a thread."""
+    """Watches one rank's heartbeat from a thread."""
 
     def __init__(
         self,
-        position: Position,
+        heartbeat: Heartbeat,
         world: World,
-        folder: Path,
+        folder: AttemptFolder,
         events: EventLog,
         timeout_seconds: float,
         end: Callable[[int], Any] = os._exit,
     ) -> None:
-        """`folder` is that of the attempt; `end` ends the process, which a thread cannot do in another way."""
-        self._position = position
+        """`end` ends the process, which a thread cannot do in another way."""
+        self._heartbeat = heartbeat
         self._world = world
         self._folder = folder
         self._events = events
@@ -63,13 +63,13 @@ class HangWatch:
 
     def _watch(self) -> None:
         pause = min(self._timeout / 4, 5.0)
-        mark, idle_seconds, looked_at = self._position.mark(), 0.0, time.monotonic()
+        mark, idle_seconds, looked_at = self._heartbeat.mark(), 0.0, time.monotonic()
         while not self._stopped.wait(pause):
             # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything. This
             # writes the stacks, and does not end the process: it counts the time of a suspension, too.
             faulthandler.dump_traceback_later(2 * self._timeout, file=2)
             before, looked_at = looked_at, time.monotonic()
-            if (now := self._position.mark()) != mark:
+            if (now := self._heartbeat.mark()) != mark:
                 mark, idle_seconds = now, 0.0
                 continue
             # A pause that was much longer than asked for is time that this process did not have.
@@ -82,31 +82,31 @@ class HangWatch:
 
     def _is_still_there(self, mark: tuple[int, int, int]) -> bool:
         """Report the hang, unless the rank goes on before all have reported theirs."""
-        position = self._position
-        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {position}. Where the threads of this rank are:\n")
+        heartbeat = self._heartbeat
+        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {heartbeat}. Where the threads of this rank are:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
         report = {
             "node": self._world.node,
             "pid": os.getpid(),
-            "where": str(position),
-            "passed": position.num_passed,
-            "waits_for": position.progress.waits_for,
+            "where": str(heartbeat),
+            "passed": heartbeat.num_passed,
+            "waits_for": heartbeat.progress.waits_for,
         }
-        path = self._report_path(self._world.rank)
+        path = self._folder.hang_report(self._world.rank)
         with self._whatever_the_disk_says():
             write_json(path, report)
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
-        if self._stopped.is_set() or position.mark() != mark:
+        if self._stopped.is_set() or heartbeat.mark() != mark:
             with self._whatever_the_disk_says():
                 path.unlink(missing_ok=True)
-            sys.stderr.write(f"It goes on, at {position}.\n")
+            sys.stderr.write(f"It goes on, at {heartbeat}.\n")
             sys.stderr.flush()
             return False
         with self._whatever_the_disk_says():
             if self._is_first_to_report():
-                text = describe_hang(self._read_reports(), self._read_ranks())
-                self._events.add("hung", text, where=str(position))
+                text = describe_hang(self._read_reports(), read_ranks(self._folder))
+                self._events.add("hung", text, where=str(heartbeat))
                 sys.stderr.write(f"{text}\n")
                 sys.stderr.flush()
         return True
@@ -121,45 +121,33 @@ class HangWatch:
 
     def _is_first_to_report(self) -> bool:
         """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
-        return min(self._folder.glob("rank-*.hung.json"), default=None) == self._report_path(self._world.rank)
-
-    def _report_path(self, rank: int) -> Path:
-        return self._folder / f"rank-{rank:05d}.hung.json"
+        return min(self._folder.hang_reports(), default=None) == self._world.rank
 
     def _read_reports(self) -> dict[int, dict[str, Any]]:
         reports = {}
-        for rank in range(self._world.size):
-            try:
-                reports[rank] = read_json(self._report_path(rank))
-            except (OSError, json.JSONDecodeError):
-                continue
+        for rank, path in self._folder.hang_reports().items():
+            with suppress(OSError, ValueError):
+                reports[rank] = read_json(path)
         return reports
 
-    def _read_ranks(self) -> dict[int, dict[str, Any]]:
-        return {rank: read_json(self._folder / f"rank-{rank:05d}.json") for rank in range(self._world.size)}
 
-
-def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: Mapping[int, Mapping[str, Any]]) -> str:
+def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses) -> str:
     """Who holds up the others, in a sentence.
 
     Args:
         reports: of each rank that noticed the hang, where it stands (`where`), how many places it `passed`, and which
             ranks have not done their part of a common work there (`waits_for`).
-        ranks: the node and pid of every rank.
+        ranks: which process every rank is.
     """
     blocked = sorted(rank for rank, report in reports.items() if rank in report["waits_for"])
     if blocked:
-        return f"{_named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
+        return f"{named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
     silent = sorted(ranks.keys() - reports.keys())
     if silent:
-        return f"no sign of life from {_named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
+        return f"no sign of life from {named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
     least, most = (f(r["passed"] for r in reports.values()) for f in (min, max))
     if least == most:
         where = next(iter(reports.values()))["where"]
         return f"all ranks stand at the same place ({where}): a collective does not come back, look at the network"
     behind = sorted(rank for rank, report in reports.items() if report["passed"] == least)
-    return f"{_named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"
-
-
-def _named(found: list[int], ranks: Mapping[int, Mapping[str, Any]]) -> str:
-    return ", ".join(f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" for r in found)
+    return f"{named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"

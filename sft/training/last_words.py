@@ -5,32 +5,23 @@ controller, which sees a rank's process or node die, and the driver, which sees 
 ended, each rank that is still there says so. Who is silent after all that is gone; where nobody could know, it is said.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sft.atomic_files import read_json
+from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import NO_RANK, Event, read_events
+from sft.run_folder import AttemptFolder
 
 GONE, RAISED, RAY, NODE = "gone", "raised", "ray", "node"
 """What an event `lost` says (`how`): the process of `rank` is gone; `rank` raised an error; Ray itself is gone;
 `node` has left the cluster."""
 
-Ranks = Mapping[int, Mapping[str, Any]]
-"""Of each rank its node and pid."""
-
 NOT_KNOWN = "not known: no rank left a word, as when all are killed at once or their machines are lost"
 
 
-def describe_end(folder: Path) -> str:
-    """Why an attempt ended without having finished, in a sentence.
-
-    Args:
-        folder: that of the attempt.
-    """
-    events = read_events(folder)
-    ranks: dict[int, Any] = {int(p.stem.removeprefix("rank-")): read_json(p) for p in folder.glob("rank-?????.json")}
-    reported = {int(path.name[len("rank-") :][:5]) for path in folder.glob("rank-?????.hung.json")}
+def describe_end(folder: AttemptFolder) -> str:
+    """Why an attempt ended without having finished, in a sentence."""
+    events, ranks, reported = read_events(folder), read_ranks(folder), folder.hang_reports().keys()
     found = (
         _lost_ray(events)
         or _gone(events, ranks, reported)
@@ -82,47 +73,38 @@ def _gone_ranks(events: Sequence[Event], reported: Iterable[int]) -> list[Event]
     return [event for event in _of_how(events, GONE) if event.facts["rank"] not in spoke]
 
 
-def _gone(events: Sequence[Event], ranks: Ranks, reported: Iterable[int]) -> str | None:
+def _gone(events: Sequence[Event], ranks: RankProcesses, reported: Iterable[int]) -> str | None:
     told: dict[str, list[int]] = {}
     for event in _gone_ranks(events, reported):
         told.setdefault(event.text, []).append(event.facts["rank"])
-    return "; ".join(f"{_named(of_text, ranks)} was gone: {text}" for text, of_text in told.items()) or None
+    return "; ".join(f"{named(of_text, ranks)} was gone: {text}" for text, of_text in told.items()) or None
 
 
-def _raised(events: Sequence[Event], ranks: Ranks) -> str | None:
+def _raised(events: Sequence[Event], ranks: RankProcesses) -> str | None:
     found = [event for event in _of_how(events, RAISED) if not event.facts["follows"]]
-    return f"{_named([found[0].facts['rank']], ranks)}: {found[0].text}" if found else None
+    return f"{named([found[0].facts['rank']], ranks)}: {found[0].text}" if found else None
 
 
-def _lost_node(events: Sequence[Event], ranks: Ranks) -> str | None:
+def _lost_node(events: Sequence[Event], ranks: RankProcesses) -> str | None:
     for event in _of_how(events, NODE):
-        there = [rank for rank, about in ranks.items() if about["node"] == event.facts["node"]]
+        there = [rank for rank, about in ranks.items() if about.node == event.facts["node"]]
         if there:
-            return f"{_named(there, ranks)} was gone: {event.text}"
+            return f"{named(there, ranks)} was gone: {event.text}"
     return None
 
 
-def _silent(events: Sequence[Event], ranks: Ranks, reported: Iterable[int]) -> str | None:
+def _silent(events: Sequence[Event], ranks: RankProcesses, reported: Iterable[int]) -> str | None:
     heard = {e.rank for e in events if e.kind in ("failed", "released")}.union(reported) - {NO_RANK}
     silent = sorted(ranks.keys() - heard)
     if not silent or not heard:
         return None
     if _of(events, "released"):
-        return f"{_named(silent, ranks)} did not answer any more: stopped, or its machine was lost"
+        return f"{named(silent, ranks)} did not answer any more: stopped, or its machine was lost"
     if len(silent) == 1:
-        return f"{_named(silent, ranks)} was gone: killed, out of memory, or its node was lost"
-    return (
-        f"at least one of {_named(silent, ranks)} was gone, which is not known: killed, out of memory, or a lost node"
-    )
+        return f"{named(silent, ranks)} was gone: killed, out of memory, or its node was lost"
+    return f"at least one of {named(silent, ranks)} was gone, which is not known: killed, out of memory, or a lost node"
 
 
 def _taken_away(events: Sequence[Event]) -> str | None:
     notice = _first(events, "notice")
     return f"the ranks were ended for a node that is taken away ({notice})" if notice else None
-
-
-def _named(found: Iterable[int], ranks: Ranks) -> str:
-    return ", ".join(
-        f"rank {r} (node {ranks[r]['node']}, pid {ranks[r]['pid']})" if r in ranks else f"rank {r}"
-        for r in sorted(found)
-    )

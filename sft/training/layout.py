@@ -4,10 +4,10 @@ The first rank decides, on a tiny model, and writes it down; once the run has tr
 was decided is tried on the real model under its engine before each stage: nothing is trained that is not right.
 """
 
+import json
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
@@ -16,25 +16,23 @@ from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.layout import IN_WORDS, LayoutChoice, choose_layout
 from sft.model.packing_probe import ordinary_token_ids, probe_layout
+from sft.ranks.agreement import raise_together
+from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
-from sft.training.agreement import raise_on_all_ranks
-from sft.world import World
 
 
-def settle_layout(config: SftConfig, world: World, events: EventLog) -> SftConfig:
+def settle_layout(config: SftConfig, ranks: Ranks, events: EventLog) -> SftConfig:
     """The config with `train.packing` settled. All ranks call this together.
 
     Raises:
         UserError: on all ranks: the model is not right in the layout that is asked for, or in any.
     """
-    answer: list[Any] = [_decide(config) if world.is_first else None]
-    if dist.is_initialized() and world.size > 1:
-        dist.broadcast_object_list(answer, src=0)
-    decided = answer[0]
+    is_first = ranks.world.is_first
+    decided: dict[str, Any] = json.loads(ranks.gather(json.dumps(_decide(config)) if is_first else "")[0])
     if "error" in decided:
         raise UserError(decided["error"], is_everywhere=True)
-    if world.is_first and decided != LayoutChoice("packed")._asdict():
+    if is_first and decided != LayoutChoice("packed")._asdict():
         why = f", because {decided['reason']}" if decided["reason"] else ""
         events.add("layout", f"{IN_WORDS[decided['layout']]}{why}", **decided)
     return config.model_copy(update={"train": config.train.model_copy(update={"packing": decided["layout"]})})
@@ -72,4 +70,4 @@ def try_layout(engine: Engine, config: SftConfig) -> None:
             f"model: tried on a few short examples, {type(engine.hf_model).__name__} is not right with its examples "
             f"{IN_WORDS[layout]}: {wrong}. Nothing was trained. Use {instead}."
         )
-    raise_on_all_ranks(message)
+    raise_together(engine.ranks, message)

@@ -5,24 +5,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sft.cadence import Cadence
 from sft.checkpoint.store import CheckpointStore
-from sft.config import CheckpointConfig
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
+from sft.training.control_signals import ControlSignals
+from sft.training.heartbeat import Heartbeat
 from sft.training.lr_schedule import StageSchedule
-from sft.training.position import Position
 from sft.training.skipping import SkipRule
-from sft.training.step_exchange import StepExchange, Told, Wished
-from sft.training.wishes import Wishes
+from sft.training.step_exchange import StepDecision, StepExchange, StepSummary
 
 
-class RegroupError(RuntimeError):
+class ResizeError(RuntimeError):
     """The ranks end, with a checkpoint saved, to start again as a larger group: no failure."""
 
 
-Record = Callable[[int, StepResult | None, Told, float, float], None]
-"""(step, its result, what the ranks told, seconds of the step, seconds the checkpoint before it took from training)
+Record = Callable[[int, StepResult | None, StepSummary, float, float], None]
+"""(step, its result, what all know of it, seconds of the step, seconds the checkpoint before it took from training)
 
 The result is None where there was no update.
 """
@@ -30,28 +30,29 @@ The result is None where there was no update.
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a stage's loop. `evaluate` is called after each `evaluate_every_steps`, by all ranks, unless the run
-    is to stop: then it is made up on resume."""
+    """The parts of a stage's loop. `evaluate` is called where one is due, by all ranks, unless the run is to stop: then
+    it is made up on resume."""
 
     engine: Engine
     loader: StepLoader
     schedule: StageSchedule
     skip: SkipRule
     checkpoints: CheckpointStore
-    checkpoint: CheckpointConfig
+    saves: Cadence
+    save_every_minutes: float | None
     checkpoint_manifest: dict[str, Any]
     exchange: StepExchange
     record: Record
-    wishes: Wishes
+    signals: ControlSignals
     evaluate: Callable[[int], None]
-    evaluate_every_steps: int | None
-    position: Position
+    evaluations: Cadence
+    heartbeat: Heartbeat
 
     def run(self, first_step: int) -> bool:
         """Train from `first_step` to the end; False if it stopped before, on request, with a checkpoint saved.
 
         Raises:
-            RegroupError: the same, to begin again with more ranks.
+            ResizeError: the same, to begin again with more ranks.
         """
         stall_seconds, saved_at = 0.0, time.monotonic()
         for step in range(first_step, self.schedule.num_steps):
@@ -59,10 +60,10 @@ class Loop:
             num_done = step + 1
             is_last = num_done == self.schedule.num_steps
             micro_batches, result = self._train(step)
-            told = self.exchange(micro_batches, self._wish(num_done, saved_at))
-            self.record(step, result, told, time.perf_counter() - started, stall_seconds)
+            summary = self.exchange(micro_batches, self._decide(num_done, saved_at))
+            self.record(step, result, summary, time.perf_counter() - started, stall_seconds)
             stall_seconds = 0.0 if result is not None else stall_seconds
-            stop, is_due, regroup = told.wished
+            stop, is_due, resize = summary.decision
             if is_last or stop or is_due:
                 stall_seconds += self._save(num_done)
                 saved_at = time.monotonic()
@@ -70,17 +71,18 @@ class Loop:
                 # Whoever asked does not wait for an evaluation. One that is due is made up on resume.
                 self._finish_saving(num_done)
                 return False
-            if is_multiple(num_done, self.evaluate_every_steps) and not is_last:
+            if self.evaluations.is_due(num_done) and not is_last:
                 self.evaluate(num_done)
-            if regroup and not is_last:
+            if resize and not is_last:
                 self._finish_saving(num_done)
-                raise RegroupError(f"step {num_done}: there is room for more workers")
+                raise ResizeError(f"step {num_done}: there is room for more workers")
         self._finish_saving(self.schedule.num_steps)
         return True
 
     def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
         """Take the step: what was fed, and the result; None where the rule for what is not finite made no update."""
-        self.position.enter("train", step, tuple(self.loader.own_packs(step)))
+        packs = tuple(self.loader.own_packs(step))
+        self.heartbeat.enter("train", step, packs, also_counts=lambda: self.engine.num_begun)
         micro_batches = self.loader.micro_batches(step)
         try:
             lr = self.schedule(step)
@@ -92,27 +94,22 @@ class Loop:
         return micro_batches, result
 
     def _save(self, num_done: int) -> float:
-        self.position.enter("save", num_done - 1)
+        self.heartbeat.enter("save", num_done - 1)
         manifest = {**self.checkpoint_manifest, "num_updates": num_done - self.skip.num_skipped}
         return self.checkpoints.save(num_done, self.engine.local_state(), manifest)
 
     def _finish_saving(self, num_done: int) -> None:
         """What was trained last must be on disk: a save that failed is tried again, until there were too many."""
-        self.position.enter("finish saving", num_done - 1)
+        self.heartbeat.enter("finish saving", num_done - 1)
         while not self.checkpoints.finish():
             self._save(num_done)
 
-    def _wish(self, num_done: int, saved_at: float) -> Wished:
+    def _decide(self, num_done: int, saved_at: float) -> StepDecision:
         """What all ranks shall do after this step; the first rank decides."""
-        if not self.engine.world.is_first:
-            return Wished()
-        minutes = self.checkpoint.every_minutes
-        save = is_multiple(num_done, self.checkpoint.every_steps)
+        if not self.engine.ranks.world.is_first:
+            return StepDecision()
+        minutes = self.save_every_minutes
+        save = self.saves.is_due(num_done)
         save = save or (minutes is not None and time.monotonic() - saved_at > 60 * minutes)
-        save = self.wishes.to_save() or save
-        return Wished(self.wishes.to_stop(), save, save and self.wishes.to_grow())
-
-
-def is_multiple(num_done: int, every: int | None) -> bool:
-    """Whether after so many steps something is due that comes after every so many."""
-    return every is not None and num_done > 0 and num_done % every == 0
+        save = self.signals.save_requested() or save
+        return StepDecision(self.signals.stop_requested(), save, save and self.signals.resize_requested())

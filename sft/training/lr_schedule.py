@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from sft.config import OptimizerConfig
+from sft.config_optimizer import OptimizerConfig
+from sft.data.planning.extension import schedule_of
 from sft.data.planning.pack_plan import PackPlan
 
 
@@ -17,7 +18,7 @@ class LrSchedule:
     def __call__(self, step: int) -> float:
         """The rate of `step`, counted from 0. The first warm-up step already learns; the last step of all does too."""
         config = self.optimizer
-        num_warmup = round(config.warmup_ratio * self.num_steps)
+        num_warmup = config.warmup_steps or round(config.warmup_ratio * self.num_steps)
         if step < num_warmup:
             return config.lr * (step + 1) / (num_warmup + 1)
         if config.schedule == "constant":
@@ -36,7 +37,8 @@ class StageSchedule:
     @classmethod
     def of(cls, optimizer: OptimizerConfig, plan: PackPlan) -> "StageSchedule":
         """That of a plan; what it says of its parts goes before what the config says now."""
-        rates = [optimizer.model_copy(update=dict(part.schedule)) for part in plan.parts] or [optimizer]
+        schedules = [schedule_of(optimizer, part.schedule) for part in plan.parts]
+        rates = [optimizer.model_copy(update=schedule) for schedule in schedules] or [optimizer]
         return cls(tuple(map(LrSchedule, rates, plan.steps().part_steps)))
 
     @property

@@ -5,26 +5,22 @@ which has trained, not what was computed.
 """
 
 import platform
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
-import yaml
 from pydantic import BaseModel
 
-from sft.atomic_files import write_json, write_text
+from sft.atomic_files import DamagedError, write_json, write_text
 from sft.config import SftConfig
-from sft.config_effects import affects, completed
-from sft.data.planning.extension import SCHEDULE_FIELDS
+from sft.config_effects import Affects, Effect, affects, completed
+from sft.config_file import read_yaml
+from sft.config_yaml import write_yaml
 from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
 from sft.run_claim import check_run_folder
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets
-
-_FOUND_IN_SOURCES = {"path", "split", "subset", "revision", "format", "columns"}
-"""What these lead to is in the fingerprint of the data, to which a stage's plan is held."""
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 """What computes beside this program."""
@@ -33,8 +29,9 @@ PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
 def check_run(config: SftConfig) -> Mapping[str, Any] | None:
     """Refuse a run folder in which another run has trained; what has not trained may be planned anew.
 
-    May be another: what changes nothing (see `sft.config_effects`), the stages that have not begun, and of the last one
-    that has, its budget, with the learning rate of what is added (see `sft.data.planning.extension`).
+    What a field affects (see `sft.config_effects`) says whether it may be another. So may all of the stages that have
+    not begun, and of the last one that has, its budget, with the learning rate of what is added (see
+    `sft.data.planning.extension`).
 
     Returns:
         What the folder's record says of the run, with the fields that an earlier version did not have; None if it
@@ -44,15 +41,22 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
         UserError: data, model, seed, or a stage that has trained differ; the message shows how.
     """
     run = RunFolder(config.run.dir)
-    if not run.config.is_file() or not run.has_trained():
+    if not run.has_trained():
         return None
-    recorded = completed(config, hide_secrets(yaml.safe_load(run.config.read_text(encoding="utf-8"))))
-    changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    if not run.config.is_file():
+        raise DamagedError(run.config, "it is gone, and says what the run has trained with")
+    try:
+        recorded = completed(config, hide_secrets(read_yaml(run.config).content))
+        changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
+    except UserError:  # which is a ValueError, too
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(run.config, f"it is no config of a run ({type(error).__name__}: {error})") from error
     if config.from_ and recorded["from"] and config.from_.manifest_sha256 == recorded["from"].get("manifest_sha256"):
         # The same model, which lies elsewhere: its stage was extended since, or its run has moved.
-        changed = [difference for difference in changed if difference[0] != "model.path"]
+        changed = [difference for difference in changed if difference.path != "model.path"]
     if changed:
-        lines = [f"  {where}: was {shown_value(before)}, now {shown_value(now)}\n" for where, before, now in changed]
+        lines = [f"  {d.path}: was {shown_value(d.before)}, now {shown_value(d.now)}\n" for d in changed]
         raise UserError(
             f"{run.path} holds a run with another config:\n{''.join(lines)}"
             "Set these back to resume it, or give run.dir a new folder to start another. A run may be extended: by "
@@ -93,11 +97,16 @@ def write_run_record(config: SftConfig) -> None:
     """Write the resolved config."""
     run = RunFolder(config.run.dir)
     shown = hide_secrets(config.model_dump(mode="json", by_alias=True))  # others read the run folder
-    write_text(run.config, yaml.safe_dump(shown, sort_keys=False, allow_unicode=True))
+    write_text(run.config, write_yaml(shown))
 
 
-Difference = tuple[str, Any, Any]
-"""(path of a field, its value in the record, its value now)"""
+class Difference(NamedTuple):
+    """A field, its value in the record and its value now."""
+
+    path: str
+    before: Any
+    now: Any
+    effect: Effect = "store"
 
 
 def _stage_differences(run: RunFolder, config: SftConfig, recorded: Sequence[Any]) -> Iterator[Difference]:
@@ -107,38 +116,39 @@ def _stage_differences(run: RunFolder, config: SftConfig, recorded: Sequence[Any
         name = recorded[i]["name"]
         now = config.stages[i] if i < len(config.stages) else None
         if now is None or now.name != name:
-            yield f"stages.{i}", f"{name}, which has trained", None if now is None else now.name
+            yield Difference(f"stages.{i}", f"{name}, which has trained", None if now is None else now.name)
             continue
         found = list(_differences(now, recorded[i], f"stages.{name}"))
-        if i == trained[-1] and any(where.startswith(f"stages.{name}.budget.") for where, _, _ in found):
+        if i == trained[-1] and any(difference.effect == "budget" for difference in found):
             # More is added; whether it is more is seen when it is planned.
-            may = (f"stages.{name}.budget.", *(f"stages.{name}.optimizer.{field}" for field in SCHEDULE_FIELDS))
-            found = [difference for difference in found if not difference[0].startswith(may)]
+            found = [difference for difference in found if difference.effect not in ("budget", "rate")]
         yield from found
 
 
 def _differences(section: BaseModel, recorded: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
-    """What differs of a section but its stages, field by field, of what changes anything."""
+    """What differs of a section but its stages, field by field, of what may not change."""
     now = hide_secrets(section.model_dump(mode="json", by_alias=True))
     for name, field in type(section).model_fields.items():
-        key = field.alias or name
+        key, mark = field.alias or name, affects(field)
         where = f"{path}.{key}".lstrip(".")
-        if where != "stages" and affects(field).first != "nothing" and not _is_found_in_source(where):
-            yield from _compare(getattr(section, name), recorded.get(key), now[key], where)
+        if where != "stages" and not (mark and mark.may_change):
+            yield from _compare(getattr(section, name), recorded.get(key), now[key], where, mark)
     # Of another version, which may have done something by it.
-    yield from ((f"{path}.{key}".lstrip("."), value, None) for key, value in recorded.items() if key not in now)
+    others = [key for key in recorded if key not in now]
+    yield from (Difference(f"{path}.{key}".lstrip("."), recorded[key], None) for key in others)
 
 
-def _compare(value: Any, before: Any, now: Any, where: str) -> Iterator[Difference]:
+def _compare(value: Any, before: Any, now: Any, where: str, mark: Affects | None) -> Iterator[Difference]:
     if isinstance(value, BaseModel) and isinstance(before, Mapping):
         yield from _differences(value, before, where)
     elif isinstance(value, tuple) and isinstance(before, list) and len(value) == len(before):
         for i, parts in enumerate(zip(value, before, now, strict=True)):
-            yield from _compare(*parts, f"{where}.{i}")
+            yield from _compare(*parts, f"{where}.{i}", mark)
     elif before != now:
-        yield where, before, now
+        yield Difference(where, _names(before), _names(now), mark.first if mark else "store")
 
 
-def _is_found_in_source(where: str) -> bool:
-    found = re.fullmatch(r"data\.sources\.\d+\.(\w+)", where)
-    return found is not None and found[1] in _FOUND_IN_SOURCES
+def _names(value: Any) -> Any:
+    """Of a list of sections that have names, these: the sections as a whole would be shown without what differs."""
+    is_named = isinstance(value, list) and all(isinstance(item, Mapping) and "name" in item for item in value)
+    return [item["name"] for item in value] if is_named else value

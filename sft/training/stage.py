@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sft.atomic_files import write_json
+from sft.cadence import Cadence
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_place import stage_place
 from sft.config import SftConfig
@@ -22,24 +23,25 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
-from sft.engine.engine import Engine, StepResult
+from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
-from sft.run_folder import RunFolder, StageFolder
+from sft.ranks.agreement import any_rank
+from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
-from sft.training.loop import Loop, is_multiple
+from sft.training.loop import Loop
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
+from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import open_store, resume, start_from
-from sft.training.staging import Fetch, Staging
-from sft.training.step_exchange import StepExchange, Told
+from sft.training.staging import Staging
+from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
-from sft.training.wishes import Wishes
 from sft.world import World
 
 
@@ -47,31 +49,38 @@ from sft.world import World
 class StageInputs:
     """What a stage is run with, besides its engine."""
 
-    config: SftConfig
+    context: RunContext
     index: int
     store: TokenStore
     plan: PackPlan
     heldout: HeldoutSet | None
     tokenizer: Any
-    attempt: Attempt
-    wishes: Wishes
-    fetch: Fetch
+
+    @property
+    def config(self) -> SftConfig:
+        """The run's."""
+        return self.context.config
+
+    @property
+    def attempt(self) -> Attempt:
+        """This start of the job."""
+        return self.context.attempt
 
     @property
     def folder(self) -> StageFolder:
         """The stage's folder in the run folder."""
-        return RunFolder(self.config.run.dir).stage(self.index, self.config.stages[self.index].name)
+        return self.context.folder.stage(self.index, self.config.stages[self.index].name)
 
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped on request before."""
-    config, world, attempt = inputs.config, engine.world, inputs.attempt
+    config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
-    steps = inputs.plan.steps(world.size, config.train.micro_packs)
+    steps = inputs.plan.steps(world.size, config.train.packs_per_micro_batch)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     place = stage_place(config.checkpoint, folder)
-    about = {"stage": stage.name, "plan": inputs.plan.first_inputs}
+    about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
     first_step, skip.num_skipped = resume(engine, place, attempt, about)
     if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
@@ -81,7 +90,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
-    attempt.position.enter("probe")
+    attempt.heartbeat.enter("probe")
     try_layout(engine, config)
     staging = _staging(inputs, world, steps, first_step) if config.data.staging == "node_local" else None
     read_staged = staging.read if staging else None
@@ -99,7 +108,8 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, "base", "base")
-    if is_multiple(first_step, config.evaluate.every_steps) and first_step < steps.num_steps:
+    evaluations = Cadence.of(config.evaluate, steps.num_steps, inputs.plan.epochs)
+    if evaluations.is_due(first_step) and first_step < steps.num_steps:
         # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
         evaluate(first_step, again=False)
     checkpoints = open_store(place, config.checkpoint, attempt, ledger)
@@ -109,14 +119,15 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         schedule=schedule,
         skip=skip,
         checkpoints=checkpoints,
-        checkpoint=config.checkpoint,
+        saves=Cadence.of(config.checkpoint, steps.num_steps, inputs.plan.epochs),
+        save_every_minutes=config.checkpoint.every_minutes,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
-        wishes=inputs.wishes,
+        signals=inputs.context.signals,
         evaluate=evaluate,
-        evaluate_every_steps=config.evaluate.every_steps,
-        position=attempt.position,
+        evaluations=evaluations,
+        heartbeat=attempt.heartbeat,
     )
     with closing(checkpoints), closing(staging) if staging else nullcontext():
         if not loop.run(first_step):
@@ -125,9 +136,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         staging.finish(engine)
     _evaluate(engine, inputs, folder.path.name, stage.name)
     dtype = getattr(torch, config.model.dtype)
-    attempt.position.enter("export")
+    attempt.heartbeat.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.group, attempt.number, stop_ids)
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
     if world.is_first:
         write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
     return True
@@ -135,22 +146,21 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
 def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int) -> Staging:
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
-    report = inputs.attempt.folder / f"staging-{folder.path.name}-rank-{world.rank:05d}.json"
+    report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
         world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:
-        staging.start(inputs.fetch)
+        staging.start(inputs.context.fetch)
     return staging
 
 
 def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, ledger: LedgerWriter) -> StepRecorder:
     config, folder, attempt = inputs.config, inputs.folder, inputs.attempt
     stage = config.stages[inputs.index]
-    board = RunFolder(config.run.dir).tensorboard / stage.name if config.logging.tensorboard else None
-    mfu_meter = MfuMeter(config.model.path, attempt.world)
-    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics, board)
+    mfu_meter = MfuMeter(config.model.path, attempt.ranks.world)
+    return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics)
 
 
 def _evaluate(
@@ -159,16 +169,17 @@ def _evaluate(
     """Measure the model, if the run measures; unless `again`, only where the file is not there."""
     if inputs.heldout is None:
         return
-    folder = RunFolder(inputs.config.run.dir).evaluations
+    folder = inputs.context.folder.evaluations
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    if not again and inputs.attempt.group.any(engine.world.is_first and (folder / f"{file_name}.json").is_file()):
+    is_there = engine.ranks.world.is_first and (folder / f"{file_name}.json").is_file()
+    if not again and any_rank(engine.ranks, is_there):
         return
-    tell = partial(inputs.attempt.position.enter, "evaluate", step)
+    tell = partial(inputs.attempt.heartbeat.enter, "evaluate", step)
     layout = layout_of(inputs.config.train.packing)
     evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
-    if engine.world.is_first:
+    if engine.ranks.world.is_first:
         write_evaluation(folder, file_name, evaluation)
 
 
-def _no_record(step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
+def _no_record(*_: object) -> None:
     """The other ranks record nothing."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sft.checkpoint.open_place import open_place
 from sft.checkpoint.places import Place
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -17,6 +16,8 @@ from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
 from sft.ledger import LedgerWriter
+from sft.ranks.agreement import meet
+from sft.ranks.ranks import Ranks
 from sft.training.attempt import Attempt
 
 
@@ -35,9 +36,9 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     Raises:
         UserError: there are checkpoints, and none is good; or they are another run's.
     """
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
-    reader = open_newest_good(place, attempt.group, report, engine.local_spans())
+    reader = open_newest_good(place, attempt.ranks, report, engine.local_spans())
     if reader is None:
         return 0, 0
     with reader:
@@ -49,7 +50,7 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
                 is_everywhere=True,
             )
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
-        engine.load_local_state(_in_step(attempt.group, reader.read), num_updates)
+        engine.load_local_state(_in_step(attempt.ranks, reader.read), num_updates)
     return step, step - num_updates
 
 
@@ -62,10 +63,10 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         UserError: on all ranks: the checkpoint is gone or damaged.
     """
     assert start.checkpoints is not None
-    attempt.position.enter("load checkpoint")
+    attempt.heartbeat.enter("load checkpoint")
     place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
     try:
-        reader = open_newest_good(place, attempt.group, report, engine.local_spans(), only=start.step)
+        reader = open_newest_good(place, attempt.ranks, report, engine.local_spans(), only=start.step)
     except UserError as error:
         raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
     assert reader is not None, "there is one, or it is damaged"
@@ -75,7 +76,7 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         return reader.read(key, first, last) if is_parameter else torch.zeros(last - first)
 
     with reader:
-        engine.load_local_state(_in_step(attempt.group, read), 0)
+        engine.load_local_state(_in_step(attempt.ranks, read), 0)
 
 
 def open_store(
@@ -84,7 +85,7 @@ def open_store(
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
     return CheckpointStore(
         place,
-        attempt.group,
+        attempt.ranks,
         attempt.number,
         Retention(config.keep_last, config.keep_every_steps),
         config.async_,
@@ -94,13 +95,13 @@ def open_store(
     )
 
 
-def _in_step(group: RankGroup, read: ReadState) -> ReadState:
+def _in_step(ranks: Ranks, read: ReadState) -> ReadState:
     """All ranks read the same tensors in the same order: none waits longer than another reads one."""
 
     def read_in_step(key: str, start: int, stop: int) -> Tensor:
         values = read(key, start, stop)
-        group.meet()
-        group.progress.tell()
+        meet(ranks)
+        ranks.progress.tell()
         return values
 
     return read_in_step

@@ -69,11 +69,11 @@ class Staging:
     def finish(self, engine: Engine) -> None:
         """After the last step, on all ranks together: say where the packs came from, and leave the disk as it was."""
         counts = torch.tensor([self.num_staged, self.num_direct], dtype=torch.int64)
-        num_staged, num_direct = engine.all_reduce_sum(counts).tolist()
-        if engine.world.is_first:
+        num_staged, num_direct = engine.ranks.sum(counts).tolist()
+        if engine.ranks.world.is_first:
             text = f"{num_staged:,} packs were read from the nodes' own disks, {num_direct:,} from the shared storage"
             self._events.add("staging", text, num_staged=num_staged, num_direct=num_direct)
-        if engine.world.local_rank == 0 and self._packs is not None:
+        if engine.ranks.world.local_rank == 0 and self._packs is not None:
             remove_staged(self._packs.folder)
 
     def _fetch(self, fetch: Fetch) -> None:

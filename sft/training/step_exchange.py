@@ -1,4 +1,4 @@
-"""What the ranks tell each other after a step, in one collective: what they fed, how fast they are, what is wished."""
+"""What the ranks tell each other after a step, in one collective: what they fed, how fast they are, what comes next."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,19 +14,19 @@ from sft.step_plan import StepPlan
 _PICOSECONDS = 1e12
 
 
-class Wished(NamedTuple):
+class StepDecision(NamedTuple):
     """What all ranks do next, as the first one decides."""
 
     stop: bool = False
     save: bool = False
-    regroup: bool = False
+    resize: bool = False
     """Begin again with more ranks."""
 
 
-class Told(NamedTuple):
+class StepSummary(NamedTuple):
     """What every rank knows of the step when it is over."""
 
-    wished: Wished
+    decision: StepDecision
     seconds_per_token: tuple[float, ...]
     """By rank: of one layer's forward pass (see `LayerClock`)."""
     squared_lengths: int
@@ -42,18 +42,18 @@ class StepExchange:
         """`steps` says how many packs a rank feeds at most."""
         self._engine = engine
         self._clock = LayerClock(engine.hf_model)
-        self._slots_per_rank = steps.micro_batches_per_step * steps.micro_packs
+        self._slots_per_rank = steps.micro_batches_per_step * steps.packs_per_micro_batch
 
-    def __call__(self, micro_batches: Sequence[Batch], wished: Wished) -> Told:
-        """Tell what this rank has fed in the step. `wished` counts on the first rank; the others pass an empty one."""
-        world = self._engine.world
+    def __call__(self, micro_batches: Sequence[Batch], decision: StepDecision) -> StepSummary:
+        """Tell what this rank has fed in the step. The first rank's `decision` counts; others pass an empty one."""
+        world = self._engine.ranks.world
         fed = [pack for batch in micro_batches for pack in batch.fed]
         pace = [0] * world.size
         pace[world.rank] = round(self._clock.take() * _PICOSECONDS)
         lengths = [batch.cu_seqlens.diff().long() for batch in micro_batches if batch.example_ids]
         squares = sum(int(of_batch.square().sum()) for of_batch in lengths)
-        own = [*wished, squares, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
-        stop, save, regroup, squares, *rest = self._engine.all_reduce_sum(torch.tensor(own, dtype=torch.int64)).tolist()
+        own = [*decision, squares, *pace, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
+        stop, save, resize, squares, *rest = self._engine.ranks.sum(torch.tensor(own, dtype=torch.int64)).tolist()
         paces, slots = rest[: world.size], rest[world.size :]
         seconds_per_token = tuple(picoseconds / _PICOSECONDS for picoseconds in paces)
-        return Told(Wished(bool(stop), bool(save), bool(regroup)), seconds_per_token, squares, tuple(slots))
+        return StepSummary(StepDecision(bool(stop), bool(save), bool(resize)), seconds_per_token, squares, tuple(slots))

@@ -1,4 +1,4 @@
-"""Writes down each step: ledger, metrics (a JSON line, TensorBoard), loss spikes. Only the first rank has one."""
+"""Writes down each step: ledger, metrics (a JSON line), loss spikes. Only the first rank has one."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from sft.training.loss_spikes import SpikeDetector
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.peak_memory import read_peaks
-from sft.training.step_exchange import Told
+from sft.training.step_exchange import StepSummary
 
 
 class StepRecorder:
@@ -29,9 +29,8 @@ class StepRecorder:
         ledger: LedgerWriter,
         mfu_meter: MfuMeter,
         file: Path,
-        tensorboard: Path | None,
     ) -> None:
-        """`file` takes the metrics' JSON lines, `tensorboard` is the folder of event files."""
+        """`file` takes the metrics' JSON lines, from which the sinks have them (`sft.sinks`)."""
         self._stage = stage
         self._loader = loader
         self._schedule = schedule
@@ -40,30 +39,28 @@ class StepRecorder:
         self._mfu_meter = mfu_meter
         self._file = file
         self._spikes = SpikeDetector()
-        self._board = None
-        if tensorboard is not None:
-            # Imported where it is wanted: it takes a second.
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
-
-            self._board = SummaryWriter(str(tensorboard))
         file.parent.mkdir(parents=True, exist_ok=True)
 
-    def __call__(self, step: int, result: StepResult | None, told: Told, seconds: float, stall_seconds: float) -> None:
+    def __call__(
+        self, step: int, result: StepResult | None, summary: StepSummary, seconds: float, stall_seconds: float
+    ) -> None:
         """Record one step; one without an update is in the ledger alone."""
-        world_size = len(told.seconds_per_token)
-        entry = entry_from_slots(step, self._attempt.number, world_size, told.slots, result is not None)
+        world_size = len(summary.seconds_per_token)
+        entry = entry_from_slots(step, self._attempt.number, world_size, summary.slots, result is not None)
         self._ledger.append(entry)
         if result is not None:
-            self._record_metrics(step, result, told, seconds, stall_seconds)
+            self._record_metrics(step, result, summary, seconds, stall_seconds)
 
-    def _record_metrics(self, step: int, result: StepResult, told: Told, seconds: float, stall_seconds: float) -> None:
-        paces = told.seconds_per_token
+    def _record_metrics(
+        self, step: int, result: StepResult, summary: StepSummary, seconds: float, stall_seconds: float
+    ) -> None:
+        paces = summary.seconds_per_token
         slowest = max(range(len(paces)), key=paces.__getitem__)
         median = statistics.median(paces)
         packs = self._loader.steps.step_packs(step)
         num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
         num_supervised = self._loader.num_supervised_tokens(step)
-        peaks = read_peaks(self._attempt.world)
+        peaks = read_peaks(self._attempt.ranks.world)
         metrics = StepMetrics(
             stage=self._stage,
             step=step,
@@ -78,7 +75,7 @@ class StepRecorder:
             peak_memory_gib=peaks.of_training,
             peak_resident_gib=peaks.resident,
             peak_reserved_gib=peaks.reserved,
-            mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, told.squared_lengths), seconds),
+            mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, summary.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
             attempt=self._attempt.number,
@@ -89,16 +86,3 @@ class StepRecorder:
         if spike is not None:
             text = f"step {step}, packs {packs.start} to {packs.stop - 1}: {spike}"
             self._attempt.events.add("spike", text, stage=self._stage, step=step)
-        if self._board is not None:
-            scalars = {
-                "loss": metrics.loss,
-                "grad_norm": metrics.grad_norm,
-                "lr": metrics.lr,
-                "supervised_tokens_per_second": metrics.supervised_tokens_per_second,
-                "peak_memory_gib": metrics.peak_memory_gib,
-            }
-            of_gpu = {"mfu": metrics.mfu, "peak_reserved_gib": metrics.peak_reserved_gib}
-            scalars |= {name: value for name, value in of_gpu.items() if value is not None}
-            for name, value in scalars.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()

@@ -4,26 +4,19 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sft.attempt_record import End, Why, read_end, write_end
 from sft.checkpoint.store import CheckpointError
-from sft.config import SftConfig
-from sft.data.staging import fetch_packs
-from sft.engine.start import start_engine
 from sft.errors import TrainingError, UserError
-from sft.run_folder import RunFolder
-from sft.training.agreement import raise_on_all_ranks
+from sft.ranks.agreement import raise_together
 from sft.training.attempt import Attempt
-from sft.training.attempt_end import End, how_it_ended, write_end
 from sft.training.curriculum import run_curriculum
 from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
-from sft.training.loop import RegroupError
+from sft.training.loop import ResizeError
 from sft.training.restarts import pause_seconds, read_history, why_to_give_up
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
-from sft.training.staging import Fetch
-from sft.training.wishes import Wishes
-from sft.training.workload import Workload
-from sft.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,39 +34,32 @@ class Limits:
     hang_timeout_seconds: float
 
 
-def run_watched(
-    config: SftConfig,
-    world: World,
-    workload: Workload,
-    attempt: Attempt,
-    wishes: Wishes,
-    limits: Limits,
-    fetch: Fetch = fetch_packs,
-) -> End:
+def run_watched(context: RunContext, limits: Limits) -> Why:
     """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
 
     Raises:
         Exception: what another start may heal, or what only this rank knows of; it is on record.
     """
-    watch = HangWatch(attempt.position, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
+    attempt, world = context.attempt, context.attempt.ranks.world
+    watch = HangWatch(attempt.heartbeat, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
     try:
-        _learn_from_the_past(config, world, attempt, limits)
+        _learn_from_the_past(context, limits)
         watch.start()
-        finished = run_curriculum(config, world, workload, attempt, wishes, start_engine, fetch)
+        finished = run_curriculum(context)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
-        why: End = "wrong input" if isinstance(error, UserError) else "failed"
+        why: Why = "wrong input" if isinstance(error, UserError) else "failed"
         if world.size > 1 and not error.is_everywhere:
             # The others wait for this rank. Its exception ends the group, and the next start finds the reason.
             _end(attempt, True, why, str(error))
             raise
         return _end(attempt, world.is_first, why, str(error))
-    except RegroupError:
+    except ResizeError:
         _end(attempt, world.is_first, "regroup")
         raise
     except BaseException as error:
         is_of_storage = isinstance(error, OSError | CheckpointError)
-        why_not = why_unusable(RunFolder(config.run.dir)) if is_of_storage else None
+        why_not = why_unusable(context.folder) if is_of_storage else None
         if why_not is None:
             record_failure(attempt, error)
             raise
@@ -90,19 +76,19 @@ def collective_timeout(hang_timeout_seconds: float) -> timedelta:
     return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
-def _end(attempt: Attempt, is_mine: bool, why: End, message: str = "") -> End:
-    if is_mine and attempt.folder.is_dir():
-        write_end(attempt.folder, why, message)
+def _end(attempt: Attempt, is_mine: bool, why: Why, message: str = "") -> Why:
+    if is_mine and attempt.folder.path.is_dir():
+        write_end(attempt.folder, End(why, message))
     return why
 
 
-def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limits: Limits) -> None:
+def _learn_from_the_past(context: RunContext, limits: Limits) -> None:
     """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
-    run = RunFolder(config.run.dir)
+    attempt, run = context.attempt, context.folder
     wrong_input, reason = None, None
-    if world.is_first and attempt.number > limits.first_attempt:
+    if attempt.ranks.world.is_first and attempt.number > limits.first_attempt:
         before = run.attempt(attempt.number - 1)
-        ended = how_it_ended(before)
+        ended = read_end(before)
         if ended is None:
             text = describe_end(before)
             attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {text}")
@@ -110,9 +96,9 @@ def _learn_from_the_past(config: SftConfig, world: World, attempt: Attempt, limi
             reason = why_to_give_up(history, limits.max_failures)
             if reason is None:
                 time.sleep(pause_seconds(history))
-        elif ended["why"] == "wrong input":
-            wrong_input = ended["message"]
-        elif ended["why"] == "failed":
-            reason = ended["message"]
-    raise_on_all_ranks(wrong_input)
-    raise_on_all_ranks(reason, TrainingError)
+        elif ended.why == "wrong input":
+            wrong_input = ended.message
+        elif ended.why == "failed":
+            reason = ended.message
+    raise_together(attempt.ranks, wrong_input)
+    raise_together(attempt.ranks, reason, TrainingError)

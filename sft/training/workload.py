@@ -12,19 +12,13 @@ from typing import Any
 from filelock import FileLock
 
 from sft.config import SftConfig
+from sft.data.block_preparer import BlockPreparer, Executor, PreparedBlock, prepare_in_threads
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import check_data
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
-from sft.data.preparation import (
-    BlockPreparer,
-    PreparedBlock,
-    Report,
-    Spread,
-    build_store,
-    locate_store,
-    spread_over_threads,
-)
+from sft.data.preparation import Report, build_store
 from sft.data.reading.blocks import Block
+from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -55,7 +49,7 @@ class Workload:
         return cls(Path(content["store"]), Path(heldout) if heldout else None, tuple(map(Path, content["plans"])))
 
 
-def refuse_to_spread(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
+def refuse_to_prepare(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     """For a rank that others wait for: it uses what is prepared, and prepares nothing.
 
     Raises:
@@ -67,7 +61,7 @@ def refuse_to_spread(preparer: BlockPreparer, blocks: Iterator[Block]) -> Genera
 
 
 def prepare_workload(
-    config: SftConfig, report: Report = lambda progress: None, spread: Spread = spread_over_threads
+    config: SftConfig, report: Report = lambda progress: None, executor: Executor = prepare_in_threads
 ) -> tuple[Workload, TokenStore, list[PackPlan]]:
     """Make what is not there yet.
 
@@ -76,9 +70,9 @@ def prepare_workload(
     """
     recorded = check_run(config)
     run = RunFolder(config.run.dir)
-    located = locate_store(config.data, config.model)
-    check_data(run, run.stage(0, config.stages[0].name).packs, located.inputs)
-    store = build_store(located, report, spread)
+    recipe = StoreRecipe.of(config.data, config.model)
+    check_data(run, run.stage(0, config.stages[0].name).packs, recipe.inputs)
+    store = build_store(recipe, report, executor)
     claim_run_folder(run)
     try:
         planning = FileLock(run.planning_lock).acquire()

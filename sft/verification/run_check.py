@@ -63,7 +63,7 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     """
     if not run.config.is_file():
         raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
-    config = build_config(read_yaml(run.config), str(run.config))
+    config = build_config(read_yaml(run.config).content, str(run.config))
     findings = Findings()
     # All stages say how far they are before the hashing, which takes long, while a run under way goes on.
     stages = [_look(config, run.stage(i, stage.name), stage.name, findings) for i, stage in enumerate(config.stages)]
@@ -109,7 +109,7 @@ def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings
             name, content = inputs["store"], inputs["data"]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # said when its files are checked
-        # The name is the fingerprint of what the store is made from (see `sft.data.preparation.locate_store`).
+        # The name is the fingerprint of what the store is made from (see `sft.data.store_recipe`).
         if fingerprint(content) != name:
             findings.add(Kind.FILES, f"{folder.packs}: the data that it names is not that of the store {name}")
         stores[folder.packs] = store_path(config.data.cache_dir, name)

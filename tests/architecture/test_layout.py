@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGES = ("sft", "launcher")
@@ -17,6 +18,11 @@ TOP_LEVEL = {
 
 def python_files(root: Path, *folders: str) -> Iterator[Path]:
     return (path for folder in folders for path in sorted((root / folder).rglob("*.py")))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def words(name: str) -> set[str]:
@@ -34,7 +40,7 @@ def test_names_say_what_is_inside(root):
     for path in python_files(root, *PACKAGES, "tests"):
         place = path.relative_to(root)
         names[str(place)] = words(str(place.with_suffix("")))
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 names[f"{place}:{node.lineno} class {node.name}"] = words(node.name)
     assert {name: sorted(found & BANNED) for name, found in names.items() if found & BANNED} == {}
@@ -60,3 +66,31 @@ def test_the_top_level_is_fixed(project_files):
 def test_git_ignores_no_source(ignored_files):
     sources = [path for path in ignored_files if path.parts[0] in TOP_LEVEL and path.suffix != ".pyc"]
     assert sources == []
+
+
+def test_files_of_a_run_folder_are_spelled_in_one_module(root):
+    """But for its config and its manifest, which are called like those of other folders."""
+    home = root / "sft/run_folder.py"
+    names = {name for name in spelled(home) if re.search(r"\w{3}.*\.\w", name)} - {"manifest.json", "config.yaml"}
+    assert {"began.json", "rank-\0.json", "metrics.jsonl", "\0.events.jsonl"} <= names
+    a_name = re.compile("|".join(re.escape(name).replace("\0", ".*") for name in names))
+    found = {
+        f"{path.relative_to(root)}: {text}"
+        for path in python_files(root, *PACKAGES)
+        if path != home
+        for text in spelled(path)
+        if a_name.fullmatch(text.rpartition("/")[2])
+    }
+    assert found == set()
+
+
+def spelled(path: Path) -> set[str]:
+    """The texts without white space in a module's code, as names of files are; what is put into one is a NUL."""
+    texts, parts = set(), set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(part) for part in node.values}
+            texts.add("".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            texts.add(node.value)
+    return {text for text in texts if not re.search(r"\s", text)}

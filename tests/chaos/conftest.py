@@ -1,11 +1,11 @@
 """One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the other tests."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from sft.attempt_record import read_num_ranks
 from sft.config import SftConfig
 from sft.run_folder import RunFolder
 from sft.training.workload import prepare_workload
@@ -46,8 +46,7 @@ def tell(request: pytest.FixtureRequest) -> Tell:
     path: Path | None = request.config.getoption("--chaos-table")
 
     def add(run: RunFolder, struck: Sequence[str], equal: str) -> None:
-        attempts = sorted(run.attempts.iterdir())
-        sizes = [json.loads((attempt / "began.json").read_text())["world_size"] for attempt in attempts]
+        sizes = [read_num_ranks(attempt) for attempt in run.all_attempts()]
         if path is not None:
             with path.open("a") as file:
                 file.write(f"| {run.path.name} | {' → '.join(map(str, sizes))} | {'; '.join(struck)} | {equal} |\n")

@@ -110,7 +110,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
     from sft.ledger import LedgerWriter  # noqa: PLC0415
     from sft.training import stage  # noqa: PLC0415
-    from sft.training.position import Position  # noqa: PLC0415
+    from sft.training.heartbeat import Heartbeat  # noqa: PLC0415
 
     def before(owner: Any, name: str, place: str) -> None:
         _wrap(owner, name, lambda call: (strike(place), call())[1])
@@ -118,16 +118,16 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     def after(owner: Any, name: str, place: str) -> None:
         _wrap(owner, name, lambda call: (call(), strike(place))[0])
 
-    enter = Position.enter
+    enter = Heartbeat.enter
     now: list[int | None] = [None]
 
-    def entered(position: Position, place: str, *arguments: Any, **named: Any) -> None:
-        enter(position, place, *arguments, **named)
-        now[0] = position.step if place == "train" else None
+    def entered(heartbeat: Heartbeat, place: str, *arguments: Any, **named: Any) -> None:
+        enter(heartbeat, place, *arguments, **named)
+        now[0] = heartbeat.step if place == "train" else None
         if place in PLACES and place != "export":
             strike(place)
 
-    Position.enter = entered  # type: ignore[method-assign]  # that is the purpose
+    Heartbeat.enter = entered  # type: ignore[method-assign]  # that is the purpose
     after(Zero3Engine, "train_step", "update")
     _wrap_engine(Zero3Engine, strike, lambda: now[0] in spoiled_steps)
     before(LedgerWriter, "append", "ledger")

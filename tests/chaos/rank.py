@@ -3,10 +3,12 @@
 from typing import Any
 
 from sft.config import SftConfig
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
+from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload
 from sft.world import World
 from tests.chaos.faults import install
@@ -28,8 +30,9 @@ def run_attempt(
     """Train with the faults of this rank, and return its exit code."""
     install(faults[rank], spoiled_steps)
     config = SftConfig.model_validate(content)
-    run, world = RunFolder(config.run.dir), World(rank, size, rank, local_size=size)
-    attempt = begin_attempt(run, world)
+    run, ranks = RunFolder(config.run.dir), TorchRanks(World(rank, size, rank, local_size=size))
+    attempt = begin_attempt(run, ranks)
     limits = Limits(1, -1, hang_timeout_seconds)
-    end = run_watched(config, world, Workload.from_json(workload), attempt, Wishes(run.stop_file), limits)
+    context = RunContext(config, Workload.from_json(workload), attempt, ControlSignals(run.stop_file))
+    end = run_watched(context, limits)
     return DONE if end == "done" else ENDED

@@ -14,15 +14,15 @@ from sft.checkpoint.local_place import checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.engine.single_process import SingleProcessEngine
 from sft.ledger import Ledger, read_ledger
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, StageFolder
 from sft.schema import IntArray, Pack
 from sft.training.attempt import begin_attempt
+from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
-from sft.training.wishes import Wishes
+from sft.training.run_context import RunContext
 from sft.training.workload import Workload, prepare_workload
-from sft.world import World
 from tests.chaos.faults import Fault, Schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.test_schedules import losses
@@ -142,12 +142,9 @@ def test_trained_batches_are_skipped_one_by_one(epochs: Job, monkeypatch: pytest
         return read_pack(plan, pack_id, store)
 
     def train() -> bool:
-        attempt = begin_attempt(run, World())
-        wishes = Wishes(run.stop_file)
+        attempt, signals = begin_attempt(run, OneRank()), ControlSignals(run.stop_file)
         workload = Workload.from_json(epochs.workload)
-        return run_curriculum(
-            config, World(), workload, attempt, wishes, lambda c, o, path, w: SingleProcessEngine(c, o, path)
-        )
+        return run_curriculum(RunContext(config, workload, attempt, signals, engine="single_process"))
 
     monkeypatch.setattr(PackPlan, "read_pack", spied)
     assert not train()

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from sft.atomic_files import hash_file
@@ -37,8 +38,10 @@ PROCESSES = {
     "raylet": "raylet",
     "control store": "gcs_server",
     "process that speaks to Ray": "launcher.cluster.trainer",
+    "node's agent": "ray::DashboardAgent",
 }
-"""victim: what its command line holds. Beside them a helper: any other actor of Ray Train."""
+"""victim: what its command line holds; a raylet ends with its agent. Beside them a helper: any other actor of Ray
+Train."""
 SURVIVED = "helper"
 """May be lost without the group being started again."""
 FIRST_STEPS = (6, 90, 170, 250, 330, 400)
@@ -220,7 +223,7 @@ class ClusterJob(RayJob):
     """A cluster of a head without room for a worker, and two nodes with room for one each."""
 
     name = "cluster"
-    victims = ("worker", "controller", SURVIVED, "driver", "node", "head", "process that speaks to Ray")
+    victims = ("worker", "controller", SURVIVED, "driver", "node", "node's agent", "head", "process that speaks to Ray")
     first = ("head", "controller", "node", "process that speaks to Ray", SURVIVED, "driver")
 
     def _start_ray(self) -> None:
@@ -242,9 +245,13 @@ class ClusterJob(RayJob):
         return {"RAY_ADDRESS": self._cluster.address, "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
     def _strike(self, victim: str) -> None:
-        if victim == "node":
-            self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
-            self._cluster.add_node(num_cpus=1)
+        if victim.startswith("node"):
+            node = next(iter(self._cluster.worker_nodes))
+            if victim == "node":
+                self._cluster.remove_node(node, allow_graceful=False)
+            else:
+                self._end_agent(node)
+            self._cluster.add_node(num_cpus=1)  # as whoever runs the cluster does
         elif victim == "driver":
             self._driver.kill()
             self._driver.wait(30)
@@ -258,6 +265,13 @@ class ClusterJob(RayJob):
         else:
             super()._strike(victim)
 
+    def _end_agent(self, node: Node) -> None:
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        (agent,) = (p for p in raylet.children() if _is_victim(p, "node's agent"))
+        agent.kill()
+        raylet.wait(60)
+        self._cluster.remove_node(node)
+
 
 def _is_victim(process: psutil.Process, victim: str) -> bool:
     try:
@@ -266,5 +280,5 @@ def _is_victim(process: psutil.Process, victim: str) -> bool:
         return False
     if victim != SURVIVED:
         return PROCESSES[victim] in line and (victim != "raylet" or process.name() == "raylet")
-    known = (PROCESSES["worker"], PROCESSES["controller"], "ray::IDLE")
-    return line.startswith("ray::") and not line.startswith(known)
+    known = [PROCESSES[name] for name in ("worker", "controller", "node's agent")]
+    return line.startswith("ray::") and not line.startswith((*known, "ray::RuntimeEnvAgent", "ray::IDLE"))

@@ -60,7 +60,7 @@ def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
         skipped = [step for step, entry in ledger.effective.items() if not entry.update]
         assert skipped == [step for step in spoiled if step < NUM_STEPS[stage]]
     assert verify_run(run).findings == ()
-    events = [event.text for path in sorted(run.attempts.iterdir()) for event in read_events(path)]
+    events = [event.text for attempt in run.all_attempts() for event in read_events(attempt)]
     assert any(text.startswith("step 7, rank 0 with packs 84, ") for text in events), events
 
 
@@ -70,7 +70,7 @@ def test_an_error_that_comes_again_stops_the_run_and_names_step_packs_and_rank(j
     assert job.start("poisoned", schedule, 1) != [ENDED, ENDED]
     assert job.start("poisoned", schedule, 2) != [ENDED, ENDED]
     assert job.start("poisoned", schedule, 3) == [ENDED, ENDED], "not tried a third time"
-    ended = json.loads((run.attempt(3) / "ended.json").read_text())
+    ended = json.loads(run.attempt(3).ended.read_text())
     assert ended["why"] == "failed"
     assert "rank 1: stage broad, step 2, train, packs 30, 31, 32, 33, 34, 35: ValueError: chaos" in ended["message"]
 

@@ -23,7 +23,7 @@ def test_packs_from_the_nodes_disks_train_the_same_model_to_the_bit(
         assert found == wanted
         assert losses(run, index, stage) == losses(undisturbed, index, stage)
     assert verify_run(run).findings == ()
-    events = [event for path in sorted(run.attempts.iterdir()) for event in read_events(path)]
+    events = [event for attempt in run.all_attempts() for event in read_events(attempt)]
     said = [event.facts for event in events if event.kind == "staging"]
     assert len(said) == len(NUM_STEPS)
     assert said[-1]["num_staged"] > 0

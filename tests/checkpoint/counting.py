@@ -16,11 +16,11 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
 from sft.engine.engine import Shard
+from sft.progress import Progress
 from sft.world import World
 
 SIZES = {f"weight-{i}/master": 4096 * times for i, times in enumerate((16, 8, 4, 3, 2, 1))}
@@ -151,7 +151,7 @@ def save(place: Place, num_ranks: int, step: int) -> Costs:
     for rank in reversed(range(num_ranks)):
         store = CheckpointStore(
             place,
-            _group(rank, num_ranks),
+            _Echo(rank, num_ranks),
             attempt=1,
             retention=Retention(1),
             asynchronous=False,
@@ -172,7 +172,7 @@ def resume(place: Place, num_ranks: int, of_ranks: int | None = None) -> Costs:
         state = _state(rank, num_ranks)
         parts = {key: range(shard.start, shard.start + len(shard.values)) for key, shard in state.items()}
         with counted(found):
-            reader = open_newest_good(place, _group(rank, num_ranks), print, parts)
+            reader = open_newest_good(place, _Echo(rank, num_ranks), print, parts)
             assert isinstance(reader, CheckpointReader)
             with reader:
                 for key, part in parts.items():
@@ -180,9 +180,20 @@ def resume(place: Place, num_ranks: int, of_ranks: int | None = None) -> Costs:
     return Costs(*found)
 
 
-def _group(rank: int, num_ranks: int) -> RankGroup:
+class _Echo:
     """Ranks of which each is answered by the others with what it says itself: they come one after another."""
-    return RankGroup(World(rank, num_ranks), lambda mine: torch.full_like(mine, int(mine.max())))
+
+    def __init__(self, rank: int, num_ranks: int) -> None:
+        self.world, self.progress = World(rank, num_ranks), Progress()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values * self.world.size
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(values, int(values.max()))
+
+    def gather(self, text: str) -> list[str]:
+        return [text] * self.world.size
 
 
 def _state(rank: int, num_ranks: int) -> dict[str, Shard]:

@@ -9,11 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from sft.checkpoint.export import export_model
-from sft.checkpoint.rank_group import RankGroup
 from sft.config import SftConfig
 from sft.data.collate import Batch
 from sft.engine.single_process import SingleProcessEngine
-from sft.training.agreement import all_reduce_max
 
 
 def run_config(model: Path, dtype: str, packing: str = "packed") -> SftConfig:
@@ -38,8 +36,7 @@ def train_on(batch: Batch, model: Path, dtype: str) -> SingleProcessEngine:
 
 
 def export_to(engine: SingleProcessEngine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
-    alone = RankGroup(engine.world, all_reduce_max)
-    export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), alone, 1, **options)
+    export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), 1, **options)
     return folder
 
 

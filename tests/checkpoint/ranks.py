@@ -1,4 +1,4 @@
-"""Ranks as threads that meet at a barrier, and what they save: for tests of the checkpoint store."""
+"""Ranks as threads that meet at a barrier, and what they save: for tests of what takes several ranks."""
 
 import threading
 from collections.abc import Callable
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
 from sft.engine.engine import Shard
+from sft.progress import Progress
+from sft.ranks.agreement import any_rank
 from sft.world import World
 
 T = TypeVar("T")
@@ -23,23 +24,32 @@ KEYS = ("norm/master", "weight/master", "weight/exp_avg")
 
 
 class Rank:
-    """One of several threads; its collectives wait for all of them, and fail where one has ended with an error."""
+    """`sft.ranks.ranks.Ranks` of one of several threads; a collective fails where a thread has ended with an error."""
 
-    def __init__(self, world: World, barrier: threading.Barrier, slots: list[Tensor | None]) -> None:
+    def __init__(self, world: World, barrier: threading.Barrier, slots: list[Any]) -> None:
         self.world, self._barrier, self._slots = world, barrier, slots
+        self.progress = Progress()
         self.reports: list[str] = []
         self.report: Callable[[str], None] = self.reports.append
-        self.group = RankGroup(world, self.all_reduce_max)
 
-    def all_reduce_max(self, values: Tensor) -> Tensor:
-        self._slots[self.world.rank] = values
+    def sum(self, values: Tensor) -> Tensor:
+        return torch.stack(self._all(values)).sum(0)
+
+    def max(self, values: Tensor) -> Tensor:
+        return torch.stack(self._all(values)).amax(0)
+
+    def gather(self, text: str) -> list[str]:
+        return self._all(text)
+
+    def _all(self, mine: T) -> list[T]:
+        self._slots[self.world.rank] = mine
         self._barrier.wait(30)
-        largest = torch.stack([slot for slot in self._slots if slot is not None]).amax(0)
+        found = list(self._slots)
         self._barrier.wait(30)
-        return largest
+        return found
 
     def agree(self, mine: bool) -> bool:
-        return self.group.any(mine)
+        return any_rank(self, mine)
 
     def leave(self) -> None:
         """As if the process had died: collectives of the others fail."""
@@ -53,10 +63,10 @@ class Rank:
             "pauses_seconds": (0.0, 0.0),
             **changes,
         }
-        return CheckpointStore(place, self.group, attempt, report=self.report, **settings)
+        return CheckpointStore(place, self, attempt, report=self.report, **settings)
 
     def open(self, place: Place, **changes: Any) -> CheckpointReader | None:
-        return open_newest_good(place, self.group, self.report, **changes)
+        return open_newest_good(place, self, self.report, **changes)
 
 
 def run_ranks(size: int, main: Callable[[Rank], T]) -> list[T]:

@@ -205,3 +205,13 @@ def test_a_stop_that_is_known_is_not_named_twice_and_the_tokenizer_stays(
 def test_without_a_generation_config_one_is_written(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
     found, _ = generation_config(tokenizer_dir("chatml"), tmp_path, None, ("<|im_end|>",))
     assert found["eos_token_id"] == [2]  # that of config.json, which is <|im_end|> too
+
+
+def test_what_an_export_that_was_killed_has_left_is_removed_by_the_next(
+    tiny_model_dir: Path, tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
+    left = tmp_path / ".found.attempt-0007.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(bytes(100))
+    export_to(train(tiny_model_dir, "float32"), tokenizer_dir("chatml"), tmp_path / "found", "float32")
+    assert [path.name for path in tmp_path.iterdir()] == ["found"]

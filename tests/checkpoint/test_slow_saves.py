@@ -15,8 +15,9 @@ from sft.checkpoint.places import SaveKey
 from sft.engine.engine import Shard
 from sft.progress import CHUNK_BYTES
 from sft.run_events import EventLog, read_events
+from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, save_steps, state_of
 
@@ -61,11 +62,11 @@ class Blocked(LocalPlace):
 class Watched:
     """A rank under a watch that ends it by what `on_end` does."""
 
-    def __init__(self, rank: Rank, folder: Path, on_end: Callable[[], None]) -> None:
-        self.position = Position()
+    def __init__(self, rank: Rank, folder: AttemptFolder, on_end: Callable[[], None]) -> None:
+        self.heartbeat = Heartbeat()
         self.ended_after: float | None = None
-        rank.group = type(rank.group)(rank.world, rank.all_reduce_max, self.position.progress)
-        (folder / f"rank-{rank.world.rank:05d}.json").write_text(json.dumps({"pid": 1, "node": f"n{rank.world.rank}"}))
+        rank.progress = self.heartbeat.progress
+        folder.rank(rank.world.rank).write_text(json.dumps({"pid": 1, "node": f"n{rank.world.rank}"}))
         started = time.monotonic()
 
         def end(code: int) -> None:
@@ -73,11 +74,11 @@ class Watched:
             on_end()
 
         events = EventLog(folder, rank.world.rank)
-        self._watch = HangWatch(self.position, rank.world, folder, events, TIMEOUT_SECONDS, end)
+        self._watch = HangWatch(self.heartbeat, rank.world, folder, events, TIMEOUT_SECONDS, end)
 
     @contextmanager
     def at(self, place: str) -> Iterator[None]:
-        self.position.enter(place, stage="broad")
+        self.heartbeat.enter(place, stage="broad")
         self._watch.start()
         try:
             yield
@@ -85,9 +86,9 @@ class Watched:
             self._watch.stop()
 
 
-def folders(tmp_path: Path) -> tuple[Path, Path]:
+def folders(tmp_path: Path) -> tuple[Path, AttemptFolder]:
     (tmp_path / "attempt").mkdir()
-    return tmp_path / "checkpoints", tmp_path / "attempt"
+    return tmp_path / "checkpoints", AttemptFolder(tmp_path / "attempt")
 
 
 def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(tmp_path: Path) -> None:

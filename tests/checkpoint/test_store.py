@@ -13,6 +13,7 @@ from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_st
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.retention import Retention
 from sft.engine.engine import Shard
+from sft.world import World
 from tests.checkpoint.ranks import KEYS, Rank, names, range_of, resumed_step, run_ranks, save_steps, state_of, values_of
 
 
@@ -147,3 +148,18 @@ def test_a_rank_opens_the_files_with_its_part_only(tmp_path: Path) -> None:
         assert range_of(rank.world, 40) == range(40)
 
     run_ranks(1, main)
+
+
+def test_which_elements_a_rank_holds_is_for_whoever_saves_and_whoever_reads_to_say(tmp_path: Path) -> None:
+    """Saved with the last part on the first rank; read by as many ranks with the first part there."""
+    place = LocalPlace(tmp_path)
+
+    def save(rank: Rank) -> None:
+        store = rank.store(place)
+        store.save(1, state_of(1, World(rank.world.size - 1 - rank.world.rank, rank.world.size)), {"num_updates": 0})
+        assert store.finish()
+        store.close()
+
+    run_ranks(3, save)
+    assert resumed_step(place, 3)[0] == 1
+    assert resumed_step(place, 2)[0] == 1

@@ -75,7 +75,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, message: str) -> N
 
 
 def pid_of(run: RunFolder, attempt: int, rank: int) -> int:
-    return int(json.loads((run.attempt(attempt) / f"rank-{rank:05d}.json").read_text())["pid"])
+    return int(json.loads(run.attempt(attempt).rank(rank).read_text())["pid"])
 
 
 def is_alive(pid: int) -> bool:

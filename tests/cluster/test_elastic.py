@@ -78,7 +78,7 @@ def wait_for_size(run: RunFolder, size: int, seconds: float = 120) -> None:
 
     def has_trained() -> bool:
         latest = run.latest_attempt()
-        began = run.attempt(latest) / "began.json"
+        began = run.attempt(latest).began
         if not began.is_file() or json.loads(began.read_text())["world_size"] != size:
             return False
         return any(line["attempt"] == latest for line in metrics(run, "words"))

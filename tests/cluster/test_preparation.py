@@ -1,4 +1,4 @@
-"""Preparation on a real Ray cluster: the driver is killed and a node is lost; the store is what one process makes."""
+"""Preparation on a real Ray: whatever is lost of it, and of what speaks to it, the store is what one process makes."""
 
 import json
 import os
@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from ray.cluster_utils import Cluster
@@ -27,6 +29,10 @@ from sft.data.reading import blocks
 blocks.BLOCK_BYTES = 30_000
 sys.exit(main(["prepare", *sys.argv[1:]]))
 """
+# As a machine with more CPUs does.
+PREPARE_ON_RAY = PREPARE.replace(
+    "sys.exit", "from launcher import spreading\nspreading._LEAST_BLOCKS, spreading._LEAST_CPUS = 1, 1\nsys.exit"
+)
 NUM_BLOCKS = 40
 RECORDS = instruction_records()
 
@@ -83,6 +89,45 @@ def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_proces
     finally:
         resumed.kill()
     assert resumed.returncode == 0, output[-3000:]
+    assert_as_alone(config, tmp_path)
+
+
+@pytest.mark.long
+def test_a_ray_that_is_lost_is_started_again_and_nothing_is_missing_or_there_twice(
+    config: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        command = [sys.executable, "-c", PREPARE_ON_RAY, str(config)]
+        job = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
+    try:
+        for num_lost, victim in enumerate(("gcs_server", "launcher.cluster.block_process"), 1):
+            wait_for_parts(tmp_path, num_parts(tmp_path) + 4, job)
+            kill_below(job.pid, victim)
+            while log.read_text().count("the preparation goes on with a Ray that is started again") < num_lost:
+                assert job.poll() is None, log.read_text()
+                time.sleep(0.1)
+        assert job.wait(150) == 0, log.read_text()
+    finally:
+        job.kill()
+        job.wait()
+    assert "Traceback" not in log.read_text()
+    assert_as_alone(config, tmp_path)
+
+
+def kill_below(pid: int, name: str) -> None:
+    """The process of this name among the descendants."""
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if any(word.endswith(name) for word in process.cmdline()):
+                process.kill()
+                return
+    raise AssertionError(f"there is no {name}")
+
+
+def assert_as_alone(config: Path, tmp_path: Path) -> None:
+    """The store is that which one process makes."""
     (made,) = (p.parent for p in (tmp_path / "cache" / "tokens").glob("*/manifest.json"))
 
     content = yaml.safe_load(config.read_text())

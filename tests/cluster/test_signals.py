@@ -11,17 +11,17 @@ import os, signal
 from pathlib import Path
 import ray
 from launcher.cluster.connection import ray_session
-from launcher.interruption import InterruptedByWish, ended_on_wish
+from launcher.interruption import EndRequested, ended_on_request
 
 def end(pid):
     os.kill(pid, signal.SIGTERM)
     signal.pause()
 
 try:
-    with ended_on_wish(Path("STOP")), ray_session(1, 0, 100_000_000):
+    with ended_on_request(Path("STOP")), ray_session(1, 0, 100_000_000):
         ray.get(ray.remote(num_cpus=1)(end).remote(os.getpid()))
-except InterruptedByWish as wish:
-    print("ended by", wish, "and Ray with it:", not ray.is_initialized())
+except EndRequested as request:
+    print("ended by", request, "and Ray with it:", not ray.is_initialized())
 """
 
 

@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
@@ -25,6 +26,7 @@ from sft.world import World
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import ROOT, SFT, environment, wait_until
 from tests.data.planned import Planned, nodes_of, publish_planned
+from tests.webhook import webhook
 
 
 class Machine(NamedTuple):
@@ -55,24 +57,40 @@ def connected(machines: tuple[Cluster, list[Machine]]) -> Iterator[list[Machine]
     ray.shutdown()
 
 
-def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
-    machines: tuple[Cluster, list[Machine]], write_config: WriteConfig, tmp_path: Path
-) -> None:
+class Trained(NamedTuple):
+    """A job that `sft train` has trained on two nodes, and what it has posted."""
+
+    run: RunFolder
+    said: str
+    alerts: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def trained(machines: tuple[Cluster, list[Machine]], write_config: WriteConfig) -> Trained:
     config = write_config("staged")
-    run = RunFolder(config.with_suffix(""))
     # Two CPUs a worker: no node has room for both. The nodes' addresses would not pass for those of real machines.
     command = [*SFT, "train", str(config), "data.staging=node_local"]
     command += ["cluster.cpus_per_worker=2", "cluster.preflight=false", "stages.broad.budget.steps=1"]
     command += ["checkpoint.every_steps=50", "evaluate.max_examples_per_task=1"]
-    variables = {**environment(), "RAY_ADDRESS": machines[0].address}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
+    command += ["logging.tensorboard=true", "alerts.url=$WEBHOOK"]
+    with webhook() as hook:
+        variables = {**environment(), "RAY_ADDRESS": machines[0].address, "WEBHOOK": hook.url}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=variables, check=False)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert f"on the Ray cluster at {machines[0].address}" in done.stdout.replace("\n", " ")
-    (store,) = filter(is_published, (config.parent / "cache/tokens").iterdir())
+    return Trained(RunFolder(config.with_suffix("")), done.stdout, hook.alerts)
+
+
+@pytest.mark.long
+def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
+    machines: tuple[Cluster, list[Machine]], trained: Trained
+) -> None:
+    run = trained.run
+    assert f"on the Ray cluster at {machines[0].address}" in trained.said.replace("\n", " ")
+    (store,) = filter(is_published, (run.path.parent / "cache/tokens").iterdir())
     plan = run.stage(1, "words").packs
     planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
     for rank in range(2):
-        report = json.loads((run.attempt(1) / f"staging-1-words-rank-{rank:05d}.json").read_text())
+        report = json.loads(run.attempt(1).staging_report(run.stage(1, "words"), rank).read_text())
         own = planned.fed_by(World(rank, 2))
         assert (report["is_complete"], report["num_there"]) == (True, 0)
         assert (report["num_fetched"], report["bytes_fetched"]) == (len(own), planned.num_bytes(own))
@@ -80,6 +98,22 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     assert said["num_staged"] + said["num_direct"] == len(planned.plan)
     assert said["num_staged"] > 0
     assert [list(path.iterdir()) for _, disk in machines[1] for path in disk.glob("sft-staging-*")] == [[], []]
+
+
+@pytest.mark.long
+def test_the_driver_sends_steps_and_evaluations_to_tensorboard_and_posts_the_end(trained: Trained) -> None:
+    assert [alert["text"] for alert in trained.alerts] == ["staged: finished"]
+    run = trained.run
+    board = EventAccumulator(str(run.tensorboard / "words"))
+    board.Reload()
+    lines = [json.loads(line) for line in run.stage(1, "words").metrics.read_text().splitlines()]
+    # The first step of the second stage follows the last of the first.
+    assert [(e.step, e.value) for e in board.Scalars("train/loss")] == [
+        (2 + line["step"], pytest.approx(line["loss"])) for line in lines
+    ]
+    (heldout,) = board.Scalars("eval/loss")
+    measured = json.loads((run.evaluations / "1-words.json").read_text())["loss"]
+    assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(measured))
 
 
 class Worker:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from sft.schema import Conversation, JsonObject, Message, Place, ToolCall
+from sft.schema import Conversation, JsonObject, Message, RecordLocation, ToolCall
 
 _REAL = os.environ.get("SFT_REAL_TOKENIZERS")
 REAL_TOKENIZERS = sorted(p for p in Path(_REAL).iterdir() if (p / "tokenizer.json").exists()) if _REAL else []
@@ -121,7 +121,7 @@ def without_tokens(made: Conversation, tokens: re.Pattern[str]) -> Conversation:
 
 
 def conversation(*messages: Message, tools: tuple[JsonObject, ...] = ()) -> Conversation:
-    return Conversation(tuple(messages), "t", "s", 0, Place("s.jsonl", 1), tools)
+    return Conversation(tuple(messages), "t", "s", 0, RecordLocation("s.jsonl", 1), tools)
 
 
 def turns(*contents: str, **fields: Any) -> Conversation:

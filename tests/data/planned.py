@@ -31,7 +31,7 @@ class Planned(NamedTuple):
 
     def order(self, world: World, disk: Path | None, first_step: int = 0) -> StagingOrder:
         """What a node is to have on this disk (None: on its own), where `world` is the place of its first rank."""
-        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, micro_packs=2)
+        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, packs_per_micro_batch=2)
         report = self.store_path.with_name(f"{world.node}.json")
         staging_dir = None if disk is None else str(disk)
         return StagingOrder(

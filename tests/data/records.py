@@ -3,10 +3,11 @@
 import pytest
 
 from sft.config import SourceConfig
-from sft.data.formats.formatting import RecordError, expand_record, format_record
-from sft.schema import Place, Record
+from sft.data.formats.formatting import expand_record, format_record
+from sft.errors import RecordError
+from sft.schema import Record, RecordLocation
 
-PLACE = Place("s.jsonl", 4)
+PLACE = RecordLocation("s.jsonl", 4)
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "rain", "arguments": '{"place": "Oslo"}'}}
 TOOL = {"name": "rain", "description": "Whether it rains.", "parameters": {"type": "object", "properties": {}}}

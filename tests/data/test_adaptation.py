@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import TemplateTraits, adapt, derive_traits
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
+from sft.errors import RecordError
 from sft.schema import Message, ToolCall
 from tests.data.conversations import TOOLS, conversation, conversations, tool_conversations, turns
 

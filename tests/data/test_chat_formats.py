@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data.formats.formatting import RecordError, format_record
+from sft.data.formats.formatting import format_record
+from sft.errors import RecordError
 from sft.schema import Message, ToolCall
 from tests.data.records import CALL, TOOL, VALID, formatted, reason, record, source
 

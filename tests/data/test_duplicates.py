@@ -12,7 +12,7 @@ from sft.data.duplicates import (
     hash_record,
     minhash,
 )
-from sft.schema import Conversation, Example, Message, Place, TokenizedRecord, ToolCall
+from sft.schema import Conversation, Example, Message, RecordLocation, TokenizedRecord, ToolCall
 from tests.data.conversations import conversations
 
 WORDS = ["amber", "basin", "cedar", "delta", "ember", "fjord", "glade", "harbour", "island", "juniper"]
@@ -21,7 +21,7 @@ WEATHER = {"name": "weather", "parameters": {"city": "text", "day": "text"}}
 
 
 def conversation(*messages, tools=(), task="t"):
-    return Conversation(messages, task, "s", 0, Place("s", 1), tools)
+    return Conversation(messages, task, "s", 0, RecordLocation("s", 1), tools)
 
 
 def turns(*contents):
@@ -38,7 +38,7 @@ def content_of(content):
 
 def tokenized(ids, num_learned=1):
     mask = np.arange(len(ids)) >= len(ids) - num_learned
-    return TokenizedRecord(Example(np.array(ids, dtype=np.uint16), mask), "t", "s", 0, Place("s", 1))
+    return TokenizedRecord(Example(np.array(ids, dtype=np.uint16), mask), "t", "s", 0, RecordLocation("s", 1))
 
 
 def call(**arguments):
@@ -66,7 +66,9 @@ def test_the_prompt_of_token_ids_is_what_comes_before_the_first_learned_one():
     assert one == prompt_of(tokenized([1, 2, 9]))
     assert one != prompt_of(tokenized([1, 4, 3]))
     assert prompt_of(tokenized([1, 2], num_learned=0)) != prompt_of(tokenized([1, 3], num_learned=0))
-    wide = TokenizedRecord(Example(np.array([1, 2, 3]), np.array([False, False, True])), "t", "s", 0, Place("s", 1))
+    wide = TokenizedRecord(
+        Example(np.array([1, 2, 3]), np.array([False, False, True])), "t", "s", 0, RecordLocation("s", 1)
+    )
     assert prompt_of(wide) == one
 
 
@@ -74,7 +76,7 @@ def test_the_prompt_of_token_ids_is_what_comes_before_the_first_learned_one():
 def test_white_space_case_and_place_do_not_make_a_record_another(one, space):
     other = Conversation(
         tuple(Message(m.role, f"{space}{m.content.swapcase()}{space}") for m in one.messages),
-        *("another task", "another source", 7, Place("elsewhere", 8)),
+        *("another task", "another source", 7, RecordLocation("elsewhere", 8)),
     )
     lower = Conversation(tuple(Message(m.role, m.content.swapcase().lower()) for m in one.messages), *("t", "s", 0, ""))
     assert content_of(lower) == content_of(other)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data.planning.budget import without_drawn
+from sft.data.planning.extension import is_wanted_still
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
 from sft.errors import UserError
@@ -57,12 +58,14 @@ def assert_begins_as(new, old):
 BUDGETS = st.one_of(
     st.integers(1, 9).map(lambda n: {"steps": n}),
     st.sampled_from([0.3, 1.0, 1.7]).map(lambda n: {"epochs": n}),
-    st.integers(2_000, 20_000).map(lambda n: {"supervised_tokens": n}),
+    st.integers(2_000, 9_000).map(lambda n: {"supervised_tokens": n}),
+    st.integers(4_000, 12_000).map(lambda n: {"tokens": n}),
 )
 LARGER = st.one_of(
     st.integers(20, 45).map(lambda n: {"steps": n}),
     st.sampled_from([5.0, 6.5]).map(lambda n: {"epochs": n}),
     st.integers(40_000, 60_000).map(lambda n: {"supervised_tokens": n}),
+    st.integers(150_000, 200_000).map(lambda n: {"tokens": n}),
 )
 
 
@@ -80,6 +83,8 @@ def test_what_was_planned_stays_and_every_task_goes_on_where_it_ended(tmp_path_f
         assert new.manifest["num_steps"] == then["steps"]
     if "supervised_tokens" in then:
         assert 0 <= new.num_supervised.sum() - then["supervised_tokens"] < store.num_supervised.max()
+    if "tokens" in then:
+        assert 0 <= new.num_tokens.sum() - then["tokens"] < store.lengths.max()
     steps = new.steps(3, 2)
     assert steps.num_steps == new.manifest["num_steps"]
     packs = [pack for step in range(steps.num_steps) for pack in steps.step_packs(step)]
@@ -233,3 +238,14 @@ def test_a_plan_that_lost_its_manifest_is_made_again_but_not_that_of_an_extensio
     (new.path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"packs-2: its manifest.json is gone.*Bring it back from a backup"):
         plan(tmp_path, store, {"steps": 8})
+
+
+def test_a_part_that_an_earlier_version_planned_has_the_warm_up_that_it_had(store, tmp_path):
+    plan(tmp_path, store, {"steps": 3})
+    train(tmp_path, 1)
+    new = plan(tmp_path, store, {"steps": 6}, NEW)
+    for part in new.manifest["parts"]:
+        del part["schedule"]["warmup_steps"], part["budget"]["tokens"]
+    optimizer = config_of(tmp_path, {"optimizer": NEW}).stages[0].optimizer.model_copy(update={"warmup_steps": 3})
+    assert [part.optimizer.warmup_steps for part in StageSchedule.of(optimizer, new).parts] == [None, None]
+    assert is_wanted_still(new, config_of(tmp_path, {"optimizer": NEW}).stages[0])

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data.formats.formatting import RecordError, expand_record, format_record
-from sft.schema import Message, Place, TokenizedRecord
+from sft.data.formats.formatting import expand_record, format_record
+from sft.errors import RecordError
+from sft.schema import Message, RecordLocation, TokenizedRecord
 from tests.data.records import VALID, formatted, reason, record, source
 
 WORDS = ["user", "assistant", "tool", "human", "gpt", "function_call", "role", "content", "from", "value", "text", "{}"]
@@ -225,7 +226,10 @@ def test_a_task_file_is_a_record_for_each_instance_with_the_tasks_own_fields():
         (Message("user", "Add.\n\n4"), Message("assistant", "4")),
     ]
     assert {c.task for c in made} == {"Arithmetic"}
-    assert [c.where for c in made] == [Place("s.jsonl", 4, instance=1), Place("s.jsonl", 4, instance=2)]
+    assert [c.where for c in made] == [
+        RecordLocation("s.jsonl", 4, instance=1),
+        RecordLocation("s.jsonl", 4, instance=2),
+    ]
     assert {c.index for c in made} == {3}
 
 

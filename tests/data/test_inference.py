@@ -6,12 +6,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.rendering.inference import generation_stops
-from sft.errors import UserError
-from sft.schema import Example, Place, Record
+from sft.errors import RecordError, UserError
+from sft.schema import Example, Record, RecordLocation
 
 SOURCE = SourceConfig(name="s", path="s.jsonl", format="prompt_completion", task="t")
 ALPACA = "{% for m in messages %}{{ '### ' + m.role + '\n' + m.content + '\n\n' }}{% endfor %}"
@@ -35,7 +34,7 @@ def folder(tokenizer_dir, tmp_path):
 
 def learned(model, **data):
     pipeline = RecordPipeline(DataConfig(sources=(SOURCE,), **data), model)
-    record = Record("s", 0, Place("s.jsonl", 1), {"prompt": "one", "completion": "river bell"})
+    record = Record("s", 0, RecordLocation("s.jsonl", 1), {"prompt": "one", "completion": "river bell"})
     rendered = pipeline.render(pipeline.format(record, SOURCE))
     (example,) = pipeline.tokenizer.tokenize(rendered.renderings)
     assert isinstance(example, Example)
@@ -76,7 +75,7 @@ CHATML = (
 def notes_of(model, fields):
     source = SourceConfig(name="s", path="s.jsonl", format="messages", task="t")
     pipeline = RecordPipeline(DataConfig(sources=(source,)), model)
-    rendered = pipeline.render(pipeline.format(Record("s", 0, Place("s.jsonl", 1), fields), source))
+    rendered = pipeline.render(pipeline.format(Record("s", 0, RecordLocation("s.jsonl", 1), fields), source))
     return [note for rendering in rendered.renderings for note in rendering.notes]
 
 

@@ -18,12 +18,12 @@ def planned(tmp_path_factory):
     return store, plan
 
 
-@pytest.mark.parametrize("micro_packs", [1, 2, 3])
+@pytest.mark.parametrize("packs_per_micro_batch", [1, 2, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5])
-def test_the_ranks_feed_the_step_and_nothing_else(planned, world_size, micro_packs):
+def test_the_ranks_feed_the_step_and_nothing_else(planned, world_size, packs_per_micro_batch):
     store, plan = planned
     packs_per_step = 5
-    steps = StepPlan(len(plan), packs_per_step, world_size, micro_packs)
+    steps = StepPlan(len(plan), packs_per_step, world_size, packs_per_micro_batch)
     assert len(plan) % packs_per_step, "the last step is to be a shorter one"
     loaders = [StepLoader(store, plan, steps, rank) for rank in range(world_size)]
     for step in range(steps.num_steps):
@@ -54,12 +54,12 @@ def test_the_steps_are_the_plan(planned):
 
 
 @pytest.mark.parametrize("dropout_seed", [None, 5])
-@pytest.mark.parametrize("micro_packs", [1, 2])
+@pytest.mark.parametrize("packs_per_micro_batch", [1, 2])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_one_example_a_row_feeds_what_packs_feed(planned, world_size, micro_packs, dropout_seed):
+def test_one_example_a_row_feeds_what_packs_feed(planned, world_size, packs_per_micro_batch, dropout_seed):
     store, plan = planned
-    steps = StepPlan(len(plan), 5, world_size, micro_packs)
-    max_slots = micro_packs * plan.manifest["inputs"]["pack_len_tokens"]
+    steps = StepPlan(len(plan), 5, world_size, packs_per_micro_batch)
+    max_slots = packs_per_micro_batch * plan.manifest["inputs"]["pack_len_tokens"]
     for step in range(steps.num_steps):
         loaders = [StepLoader(store, plan, steps, rank) for rank in range(world_size)]
         packed = [loader.micro_batches(step) for loader in loaders]

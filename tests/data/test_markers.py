@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data.formats.formatting import RecordError
 from sft.data.markers import END_MARKERS, strip_markers
-from sft.schema import Conversation, Message, Place, ToolCall
+from sft.errors import RecordError
+from sft.schema import Conversation, Message, RecordLocation, ToolCall
 from tests.data.conversations import ANSWERS, CONTENTS
 
 SPECIAL = frozenset({"<|endoftext|>", "<|im_start|>", "<|im_end|>"})
@@ -15,7 +15,7 @@ PLAIN = st.sampled_from(["a", " an answer", "<|", "x < y", "```\ncode\n```", "æ•
 
 
 def conversation(*messages, tools=()):
-    return Conversation(messages, "t", "s", 0, Place("s", 1), tools)
+    return Conversation(messages, "t", "s", 0, RecordLocation("s", 1), tools)
 
 
 def answered(answer):

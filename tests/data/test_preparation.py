@@ -72,7 +72,7 @@ def test_a_store_holds_the_examples_of_its_sources(tmp_path, small_records, mode
         assert store.num_supervised[i] == example.loss_mask.sum()
         assert store.tasks[store.task_ids[i]] == c.task
         assert (store.source_ids[i], store.record_ids[i]) == (source_id, c.index)
-        assert store.place(i) == c.where
+        assert store.location(i) == c.where
         assert store.prompt_hashes[i] == np.uint64(hash_record(c).prompt)
     assert store.tasks == ["copy", "count", "lists", "reverse", "sort"]
     assert store.manifest["sources"] == ["basic", "lists"]
@@ -260,7 +260,7 @@ def test_a_failure_that_passes_leaves_what_is_prepared(tmp_path, small_records, 
         raise UserError("Ray cannot be used")
 
     with pytest.raises(UserError, match="Ray"):
-        prepare_store(data, model, spread=spread_until_the_cluster_is_gone)
+        prepare_store(data, model, executor=spread_until_the_cluster_is_gone)
     (parts,) = (tmp_path / "cache" / "tokens").glob(".*.parts")
     assert len(list(parts.iterdir())) == 3
     counts = count_tokenized(monkeypatch)

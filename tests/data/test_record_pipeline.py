@@ -147,7 +147,7 @@ def test_every_instance_of_a_task_file_is_a_record(prepared):
     store, tokenizer = prepared(source)
     assert learned(store, tokenizer) == [f"answer {n}<|im_end|>" for n in (0, 1, 2, 4)]
     assert store.tasks == ["Naming"]
-    assert [store.place(i).instance for i in range(4)] == [1, 2, 3, 5]
+    assert [store.location(i).instance for i in range(4)] == [1, 2, 3, 5]
     assert (store.manifest["num_read"], store.manifest["num_bad"]) == (5, 1)
 
 
@@ -191,7 +191,7 @@ def test_a_benchmark_that_stands_in_the_training_data_is_held_out(prepared):
     benchmark = pairs(("TWO", "basin"), ("four", "delta"))
     store, _ = prepared(training, benchmark)
     held_out = held_out_examples(store, HoldoutConfig(share=0, sources=("s1",)))
-    assert [str(store.place(i)).rsplit("/", 1)[1] for i in np.flatnonzero(held_out)] == ["0.jsonl:2", "1.jsonl:2"]
+    assert [str(store.location(i)).rsplit("/", 1)[1] for i in np.flatnonzero(held_out)] == ["0.jsonl:2", "1.jsonl:2"]
 
 
 def test_a_bad_first_record_does_not_hide_the_format(prepared):

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import adapt
 from sft.data.rendering.chat_template import REFUSALS, TEMPLATE_DATE, TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.rendering.turn_form import template_turn
 from sft.data.tokenization import ExampleTokenizer
-from sft.errors import UserError
+from sft.errors import RecordError, UserError
 from sft.schema import Message, ToolCall
 from tests.data.conversations import (
     CALLS_WITHOUT_TEXT,

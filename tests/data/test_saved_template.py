@@ -8,13 +8,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import TemplateTraits, adapt
 from sft.data.rendering.chat_template import REFUSALS, TEMPLATE_DATE, TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.rendering.saved_template import saved_template
 from sft.data.rendering.turn_form import template_turn
 from sft.data.tokenization import ExampleTokenizer
+from sft.errors import RecordError
 from sft.schema import Conversation, Message, ToolCall
 from tests.data.conversations import (
     REAL_TOKENIZERS,

@@ -19,7 +19,7 @@ from sft.config import SourceConfig
 from sft.data.reading import blocks
 from sft.data.reading.sources import content_hash, decode_block, read_blocks, read_records
 from sft.errors import UserError
-from sft.schema import Place, Record, Rejected
+from sft.schema import Record, RecordLocation, Rejected
 
 TEXT_ROWS = [
     {"question": "What is 6 × 7?", "context": "", "answer": "42", "kind": "1"},
@@ -158,6 +158,20 @@ def test_wherever_a_file_is_cut_its_records_places_and_indices_are_the_same(tmp_
     assert 0 <= shares[0] <= shares[-1] == 1
 
 
+@pytest.mark.parametrize("name", [name for name in WRITERS if name.count(".") == 1])
+@given(num_rows=st.integers(1, 30), most=st.integers(1, 40), num_bytes=st.integers(1, 600))
+def test_the_first_records_are_those_of_the_whole(tmp_path_factory, name, num_rows, most, num_bytes):
+    path = tmp_path_factory.mktemp("first") / name
+    WRITERS[name](path, [{"a": f"row {i}", "b": "x" * i, "Ä": "y"} for i in range(num_rows)])
+    whole, first = read(path), source_of(path).model_copy(update={"max_records": most})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "BLOCK_BYTES", num_bytes)
+        cut = list(read_blocks(first))
+    assert [record for block in cut for record in decode_block(block)] == whole[:most]
+    assert cut[-1].done == 1
+    assert content_hash(first) == content_hash(source_of(path))
+
+
 @given(
     lines=st.lists(st.sampled_from([b'{"a": 1}', b"", b" ", b"{", b'{"b": "\xff"}', b'{"c": "' + b"x" * 90 + b'"}'])),
     end=st.sampled_from([b"", b"\n", b"\r\n", b"\n\n"]),
@@ -176,7 +190,7 @@ def test_blocks_of_lines_are_the_file(tmp_path_factory, lines, end, line_end, nu
     numbered = enumerate(content.split(b"\n"), start=1)
     expected = {number: line for number, line in numbered if line.strip()}
     rows = [row for block in cut for row in decode_block(block)]
-    assert [row.where for row in rows] == [Place(str(path), number) for number in expected]
+    assert [row.where for row in rows] == [RecordLocation(str(path), number) for number in expected]
     assert [row.index + 1 for row in rows] == list(expected)
     too_long = [number for number, line in expected.items() if len(line) > 60]
     assert [row.where.number for row in rows if "at most 60 are read" in getattr(row, "reason", "")] == too_long
@@ -296,7 +310,7 @@ def test_rows_of_a_json_list_that_are_no_objects_are_rejected(tmp_path):
     path.write_text('[{"a": 1}, null, {"a": 2}]', encoding="utf-8")
     first, rejected, last = read(path)
     assert (first.fields, last.fields) == ({"a": 1}, {"a": 2})
-    place = Place(str(path), 2, is_line=False)
+    place = RecordLocation(str(path), 2, is_line=False)
     assert rejected == Rejected("here", 1, place, "the record is null, not an object with fields")
 
 

@@ -96,10 +96,34 @@ def test_a_budget_of_supervised_tokens_is_met_to_within_one_example(tmp_path_fac
     assert plan.manifest["num_supervised_tokens"] == plan.num_supervised.sum()
 
 
+@settings(max_examples=25)
+@given(st.integers(0, 2**32), st.integers(5000, 90_000), st.sampled_from(["supervised_tokens", "examples"]))
+def test_a_budget_of_all_tokens_is_met_to_within_one_example(tmp_path_factory, seed, budget, unit):
+    store = random_store(seed, FEW)
+    stage = {"mixture": {"rates": "equal", "unit": unit}, "budget": {"tokens": budget}}
+    (plan,) = plan_stages(config_of(tmp_path_factory.mktemp("run"), stage), store)
+    assert 0 <= plan.manifest["num_tokens"] - budget < store.lengths.max()
+    assert plan.manifest["num_tokens"] == plan.num_tokens.sum()
+
+
+@pytest.mark.parametrize("budget", [{"steps": 9}, {"tokens": 50_000}])
+def test_a_plan_knows_its_epochs_only_where_they_were_asked_for(store, tmp_path, budget):
+    (plan,) = plan_stages(config_of(tmp_path, {"budget": budget}), store)
+    assert plan.epochs is None
+
+
+def test_a_stage_that_ends_early_has_fewer_epochs_than_were_asked_for(store, tmp_path):
+    stage = {"mixture": {"max_epochs_per_task": 2, "unit": "examples"}, "budget": {"epochs": 5}}
+    (plan,) = plan_stages(config_of(tmp_path, stage), store)
+    assert plan.manifest["ends_early"]
+    assert plan.epochs == pytest.approx(2, abs=0.01)
+
+
 @pytest.mark.parametrize("epochs", [0.5, 1.0, 2.5])
 def test_a_budget_of_epochs_is_that_many_times_the_stages_tasks(store, tmp_path, epochs):
     stage = {"mixture": {"tasks": ["chat", "code"]}, "budget": {"epochs": epochs}}
     (plan,) = plan_stages(config_of(tmp_path, stage), store)
+    assert plan.epochs == epochs
     rows = rows_of(plan)
     before = sum(rows[task]["num_supervised_tokens_before"] for task in ("chat", "code"))
     assert plan.manifest["num_supervised_tokens"] == pytest.approx(epochs * before, rel=0.02)
@@ -141,7 +165,7 @@ def test_a_stage_says_that_it_ends_before_its_epochs(store, tmp_path):
     assert plan.manifest["num_units"] == plan.manifest["num_units_wanted"] == 2 * there
 
 
-@pytest.mark.parametrize("budget", [{"steps": 1000}, {"supervised_tokens": 10**7}])
+@pytest.mark.parametrize("budget", [{"steps": 1000}, {"supervised_tokens": 10**7}, {"tokens": 10**8}])
 def test_a_budget_that_the_epochs_do_not_allow_is_refused_with_both_numbers(store, tmp_path, budget):
     stage = {"name": "big", "mixture": {"max_epochs_per_task": 2}, "budget": budget}
     with pytest.raises(
@@ -303,7 +327,9 @@ def test_a_plan_is_found_again_and_not_made_again(store, tmp_path):
     before = read_files(tmp_path)
     # What does not change the packs does not count: the learning rate, the parts of a step, the run's name.
     stages[0] = {"optimizer": {"lr": 1.0, "schedule": "linear"}}
-    again = config_of(tmp_path, *stages, train={"micro_packs": 2}, run={"name": "other", "dir": str(tmp_path)})
+    again = config_of(
+        tmp_path, *stages, train={"packs_per_micro_batch": 2}, run={"name": "other", "dir": str(tmp_path)}
+    )
     plan_stages(again, store)
     plan_heldout(again, store)
     assert read_files(tmp_path) == before

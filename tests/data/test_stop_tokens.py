@@ -6,10 +6,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
+from sft.errors import RecordError
 from sft.schema import Example, Message, ToolCall
 from tests.data.conversations import conversation, turns
 

@@ -1,4 +1,4 @@
-"""What the name of a token store is made of: every field of the config but those that are marked."""
+"""What the name of a token store is made of: the fields that say that they affect it."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,10 +7,11 @@ import pytest
 from pydantic import create_model
 
 from sft.atomic_files import fingerprint
-from sft.config import DataConfig, ModelConfig, SourceConfig, TaskTagConfig
-from sft.config_effects import Affects, affects, store_inputs
+from sft.config import CsvConfig, DataConfig, ModelConfig, SourceConfig, TaskTagConfig, TrainConfig
+from sft.config_effects import Affects, AffectsNothing, AffectsStore, store_inputs
 from sft.config_section import Section
-from sft.data.preparation import fingerprint_inputs
+from sft.data.store_recipe import fingerprint_inputs
+from sft.job_config import SlurmConfig
 
 FULL: dict[str, Any] = {
     "max_len_tokens": 9,
@@ -52,23 +53,34 @@ def with_field(section: type[Section], annotation: Any, default: Any) -> type[An
     return create_model(section.__name__, __base__=section, **new)
 
 
+@pytest.mark.parametrize("section", [DataConfig, SourceConfig, TaskTagConfig, ModelConfig, TrainConfig, SlurmConfig])
+def test_a_field_says_once_what_it_affects(section: type[Section]) -> None:
+    with pytest.raises(TypeError, match=r"\.new has 0 marks.*AffectsNothing"):
+        with_field(section, int, 0)
+    with pytest.raises(TypeError, match=r"\.new has 2 marks"):
+        with_field(section, AffectsStore[AffectsNothing[int]], 0)
+    with pytest.raises(TypeError, match=r"\.new has 1 marks.*leaves that to its fields"):
+        with_field(section, AffectsStore[CsvConfig], CsvConfig())
+    with_field(section, CsvConfig, CsvConfig())
+
+
 @pytest.mark.parametrize("where", ["data", "a source", "the task tag", "the model"])
-def test_a_new_field_without_a_mark_is_in_the_fingerprint(where: str, source: dict[str, Any]) -> None:
+def test_a_new_field_is_in_the_fingerprint(where: str, source: dict[str, Any]) -> None:
     def inputs(value: int) -> dict[str, Any]:
         given = {"new": value}
         model: Any = MODEL
         data: Any = DataConfig.model_validate({"sources": [source], "task_tag": {}})
         match where:
             case "data":
-                data = with_field(DataConfig, int, 0).model_validate({"sources": [source]} | given)
+                data = with_field(DataConfig, AffectsStore[int], 0).model_validate({"sources": [source]} | given)
             case "a source":
-                data = data.model_copy(
-                    update={"sources": (with_field(SourceConfig, int, 0).model_validate(source | given),)}
-                )
+                item = with_field(SourceConfig, AffectsStore[int], 0).model_validate(source | given)
+                data = data.model_copy(update={"sources": (item,)})
             case "the task tag":
-                data = data.model_copy(update={"task_tag": with_field(TaskTagConfig, int, 0).model_validate(given)})
+                tag = with_field(TaskTagConfig, AffectsStore[int], 0).model_validate(given)
+                data = data.model_copy(update={"task_tag": tag})
             case _:
-                model = with_field(ModelConfig, int, 0).model_validate({"path": "m"} | given)
+                model = with_field(ModelConfig, AffectsStore[int], 0).model_validate({"path": "m"} | given)
         return fingerprint_inputs(data, model, "tokenizer")
 
     assert fingerprint(inputs(0)) != fingerprint(inputs(1))
@@ -95,20 +107,3 @@ def test_a_mark_says_when_a_field_counts(mark: Affects, counted: dict[int, bool]
     for value, counts in counted.items():
         inputs = store_inputs(data.model_validate({"sources": [source], "new": value}))
         assert ("new" in inputs) == counts
-
-
-def test_every_field_that_is_left_out_is_marked() -> None:
-    """The decisions, in one list: a field that is added to it was thought about."""
-    left_out = {
-        f"{section.__name__}.{name}"
-        for section in (DataConfig, SourceConfig, TaskTagConfig, ModelConfig)
-        for name, field in section.model_fields.items()
-        if affects(field) != Affects("store")
-    }
-    assert left_out == {
-        *(f"ModelConfig.{name}" for name in ("path", "tokenizer", "dtype", "dropout", "chat_template", "turn_end")),
-        *(f"ModelConfig.{name}" for name in ("trust_remote_code", "trust_tokenizer_code")),
-        *(f"SourceConfig.{name}" for name in ("path", "split", "subset", "revision")),
-        *(f"DataConfig.{name}" for name in ("near_duplicate_similarity", "max_bad_share", "holdout", "cache_dir")),
-        *(f"DataConfig.{name}" for name in ("staging", "staging_dir")),
-    }

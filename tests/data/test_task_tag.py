@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sft.config import TaskTagConfig
 from sft.data.task_tag import add_task_tag
-from sft.schema import Conversation, Message, Place
+from sft.schema import Conversation, Message, RecordLocation
 
 ASKED = (Message("user", "q"), Message("assistant", "a"))
 ALWAYS = TaskTagConfig(dropout=0.0)
@@ -18,7 +18,7 @@ KEYS = st.integers(0, 2**64 - 1)
 
 
 def conversation(*messages, task="closed_qa"):
-    return Conversation(messages, task, "s", 0, Place("s", 1))
+    return Conversation(messages, task, "s", 0, RecordLocation("s", 1))
 
 
 def test_the_tag_is_alone_in_a_new_system_turn_or_behind_the_one_that_is_there():

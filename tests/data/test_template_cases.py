@@ -11,7 +11,7 @@ from sft.data.formats.formatting import format_record
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.tokenization import ExampleTokenizer
-from sft.schema import Example, Place, Record
+from sft.schema import Example, Record, RecordLocation
 
 CASES = json.loads((Path(__file__).parent / "template_cases.json").read_text(encoding="utf-8"))
 COLUMNS = {"messages": "messages", "tools": "tools"}
@@ -36,7 +36,7 @@ def test_what_the_model_must_write_is_learned_and_nothing_else(tokenizer_dir, ca
         stop_tokens=frozenset(case.get("stop_tokens", [case["eos_token"]])),
         turn_end=case["eos_token"] if "turn_end" in case else None,
     )
-    renderings = renderer.render(format_record(Record("s", 0, Place("s.jsonl", 1), case["record"]), SOURCE))
+    renderings = renderer.render(format_record(Record("s", 0, RecordLocation("s.jsonl", 1), case["record"]), SOURCE))
     expected = [text.replace("BOS", tokenizer.bos_token or "") for text in case["expected"]]
     assert [marked(rendering.text, rendering.answers) for rendering in renderings] == expected
     for rendering, example in zip(renderings, example_tokenizer.tokenize(renderings), strict=True):

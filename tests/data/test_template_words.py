@@ -3,11 +3,11 @@
 import pytest
 from transformers import AutoTokenizer
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.data.rendering.template_words import depends_on_words, template_literals
 from sft.data.tokenization import ExampleTokenizer
+from sft.errors import RecordError
 from tests.data.conversations import turns
 
 CHATML = (

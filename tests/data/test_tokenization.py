@@ -13,11 +13,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.chat_template import TEMPLATE_DATE, TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer, Rendering
 from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.data.tokenization import ExampleTokenizer
+from sft.errors import RecordError
 from sft.schema import Conversation, Example
 from tests.conftest import TEMPLATES
 from tests.data.conversations import (

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.data.truncation import MIN_PROMPT_CHARS, MIN_PROMPT_PART, truncate
-from sft.schema import Conversation, Message, Place
+from sft.schema import Conversation, Message, RecordLocation
 
 PIECES = st.sampled_from(["word ", "longer-word ", "ä ", "\n\n", "a", "  "])
 TEXTS = st.tuples(PIECES, st.integers(1, 120)).map(lambda pair: pair[0] * pair[1])
@@ -17,7 +17,7 @@ RULES = st.sampled_from(["all_assistant", "last_assistant"])
 
 
 def conversation(*messages):
-    return Conversation(messages, "t", "s", 0, Place("s", 1))
+    return Conversation(messages, "t", "s", 0, RecordLocation("s", 1))
 
 
 @st.composite

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.config import CsvConfig, DataConfig, SourceConfig
-from sft.data.formats.text_fields import RecordError, read_text
-from sft.data.preparation import resolve_sources
+from sft.data.formats.text_fields import read_text
 from sft.data.reading import blocks
 from sft.data.reading.sources import content_hash, read_blocks, read_records
-from sft.errors import UserError
+from sft.data.store_recipe import resolve_sources
+from sft.errors import RecordError, UserError
 from sft.schema import Record
 
 ROWS = [{"prompt": f"{n}?", "completion": "é"} for n in range(3)]

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from sft.ranks.torch_ranks import TorchRanks
 from sft.world import World
 from tests.distributed import scenarios
 from tests.forked_ranks import logs_of, zygote
@@ -22,6 +23,6 @@ def run_ranks(world_size: int, scenario: str, settings: dict[str, Any], longest_
 
 def run_scenario(rank: int, size: int, scenario: str, settings: dict[str, Any], folder: str) -> None:
     """The life of one rank."""
-    result = getattr(scenarios, scenario)(settings, World(rank, size, rank))
+    result = getattr(scenarios, scenario)(settings, TorchRanks(World(rank, size, rank)))
     if rank == 0:
         Path(folder, "result.json").write_text(json.dumps(result))

@@ -19,7 +19,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
-from sft.checkpoint.rank_group import RankGroup
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.store import CheckpointStore
@@ -29,29 +28,35 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine import zero3
-from sft.engine.engine import STATE_KINDS, Engine, NonFiniteError
+from sft.engine.engine import Engine, NonFiniteError
+from sft.engine.engines import ENGINES
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.optimizers import state_kinds
 from sft.progress import Progress
+from sft.ranks.agreement import all_texts, any_rank, raise_together
+from sft.ranks.process_group import leave_waiting_to_the_watch, num_collectives
+from sft.ranks.ranks import Ranks
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.step_plan import StepPlan
-from sft.training.agreement import all_reduce_max, raise_on_all_ranks
 from sft.training.attempt import begin_attempt
-from sft.training.curriculum import _leave_waiting_to_the_watch, _num_collectives, run_curriculum
+from sft.training.control_signals import ControlSignals
+from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
-from sft.training.step_exchange import StepExchange, Wished
-from sft.training.wishes import Wishes
+from sft.training.run_context import RunContext
+from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.workload import Workload
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
 
 
-def build_loader(settings: dict[str, Any], world: World, micro_packs: int = 1) -> StepLoader:
+def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 1) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
-    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, micro_packs)
+    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, packs_per_micro_batch)
     config = SftConfig.model_validate(settings["config"])
     seed = 5 if config.model.dropout == "as_configured" else None
     store, layout = TokenStore.open(Path(settings["store"])), layout_of(config.train.packing)
@@ -74,27 +79,27 @@ def whole_state(engine: Engine, kind: str) -> torch.Tensor:
         if key.endswith(f"/{kind}"):
             whole = torch.zeros(shard.numel, dtype=torch.float64)
             whole[shard.start : shard.start + len(shard.values)] = shard.values.double()
-            parts.append(engine.all_reduce_sum(whole))
+            parts.append(engine.ranks.sum(whole))
     return torch.cat(parts)
 
 
-def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+def gradients(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     """One step for each micro-batch size: its loss, the norm of its gradient, and the gradient in a file.
 
     The last one also keeps no activations.
     """
     results = []
-    for micro_packs in settings["micro_packs"]:
+    for packs_per_micro_batch in settings["packs_per_micro_batch"]:
         content = copy.deepcopy(settings["config"])
-        content["train"]["activation_checkpointing"] = micro_packs == settings["micro_packs"][-1]
+        content["train"]["activation_checkpointing"] = packs_per_micro_batch == settings["packs_per_micro_batch"][-1]
         config = SftConfig.model_validate(content)
-        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-        loader = build_loader(settings, world, micro_packs)
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+        loader = build_loader(settings, ranks.world, packs_per_micro_batch)
         [(loss, grad_norm)] = take_steps(engine, config, loader, 0, 1)
         # AdamW's first moment after one step is (1 - beta1) times the gradient.
         gradient = whole_state(engine, "exp_avg") / (1 - config.stages[0].optimizer.betas[0])
-        path = Path(settings["folder"]) / f"gradient-{world.size}-{micro_packs}.pt"
-        if world.is_first:
+        path = Path(settings["folder"]) / f"gradient-{ranks.world.size}-{packs_per_micro_batch}.pt"
+        if ranks.world.is_first:
             torch.save(gradient, path)
         num_micro = loader.steps.micro_batches_per_step
         results.append({"loss": loss, "grad_norm": grad_norm, "path": str(path), "num_micro_batches": num_micro})
@@ -105,23 +110,23 @@ def gradients(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
     place = LocalPlace(folder)
-    reader = open_newest_good(place, RankGroup(engine.world, all_reduce_max), print, engine.local_spans())
+    reader = open_newest_good(place, engine.ranks, print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
 
 
-def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
+def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """A straight run with a checkpoint in the middle and the model exported at its end."""
     config = SftConfig.model_validate(settings["config"])
     folder = Path(settings["folder"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-    loader = build_loader(settings, world)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    loader = build_loader(settings, ranks.world)
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointStore(
         LocalPlace(folder / "checkpoints"),
-        RankGroup(world, all_reduce_max),
+        ranks,
         attempt=1,
         retention=Retention(keep_last=2),
         asynchronous=True,
@@ -133,25 +138,25 @@ def train_save_export(settings: dict[str, Any], world: World) -> dict[str, Any]:
     assert checkpoints.finish()
     checkpoints.close()
     dtype = getattr(torch, config.model.dtype)
-    export_model(engine, load_tokenizer(config.model), folder / "model", dtype, RankGroup(world, all_reduce_max), 1)
+    export_model(engine, load_tokenizer(config.model), folder / "model", dtype, 1)
     batch = loader.micro_batches(0)[0]
     nll = engine.segment_nll(batch)
     copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
     num_copied = sum(copy.numel() for copy in copies if copy is not None)
-    state = {kind: whole_state(engine, kind) for kind in ("master", "exp_avg", "exp_avg_sq")}
-    if world.is_first:
+    state = {kind: whole_state(engine, kind) for kind in state_kinds(config.stages[0].optimizer.name)}
+    if ranks.world.is_first:
         torch.save(state, folder / "state.pt")
     return {"steps": before + after, "nll": nll.tolist(), "num_copied": num_copied}
 
 
-def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
+def resume(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Load the checkpoint of another run of ranks, and go on to its end."""
     config = SftConfig.model_validate(settings["config"])
     folder = Path(settings["folder"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
     saved_at = settings["saved_at"]
     load(engine, folder / "checkpoints")
-    steps = take_steps(engine, config, build_loader(settings, world), saved_at, settings["num_steps"])
+    steps = take_steps(engine, config, build_loader(settings, ranks.world), saved_at, settings["num_steps"])
     expected = torch.load(folder / "state.pt", weights_only=True)
     differences = {}
     for kind, values in expected.items():
@@ -160,23 +165,38 @@ def resume(settings: dict[str, Any], world: World) -> dict[str, Any]:
     return {"steps": steps, "differences": differences}
 
 
-def one_rank_misses_the_store(settings: dict[str, Any], world: World) -> str:
+def ask_the_others(settings: dict[str, Any], ranks: Ranks) -> list[Any]:
+    """The answers to each collective, and to what is built on them."""
+    rank = ranks.world.rank
+    mine = torch.tensor([rank, 1, 2**60], dtype=torch.int64)
+    text = f"rank {rank} says ü\n\0" * rank
+    return [
+        ranks.sum(mine).tolist(),
+        ranks.max(mine).tolist(),
+        ranks.gather(text),
+        ranks.gather(""),
+        all_texts(ranks, text),
+        any_rank(ranks, rank == 2),
+    ]
+
+
+def one_rank_misses_the_store(settings: dict[str, Any], ranks: Ranks) -> str:
     """The error text that this rank sees when the last one has something to say."""
-    raise_on_all_ranks(None)
+    raise_together(ranks, None)
     try:
-        raise_on_all_ranks(None if world.is_first else "node b sees nothing")
+        raise_together(ranks, None if ranks.world.is_first else "node b sees nothing")
     except UserError as error:
         return str(error)
     return "nothing was raised"
 
 
-def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
+def not_finite(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Steps 1 and 3 of five are not finite, on the last rank alone; and a run that was never given these steps."""
     config = SftConfig.model_validate(settings["config"])
-    loader = build_loader(settings, world)
+    loader = build_loader(settings, ranks.world)
     states, errors = [], []
     for spoiled in ({1: "loss", 3: "gradient"}, {}):
-        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
         now: list[str | None] = [None]
 
         def spoil(module: Any, given: Any, nll: torch.Tensor, now: list[str | None] = now) -> torch.Tensor:
@@ -186,48 +206,48 @@ def not_finite(settings: dict[str, Any], world: World) -> dict[str, Any]:
 
         engine._engine.module.register_forward_hook(spoil)
         for step in range(5) if spoiled else (0, 2, 4):
-            now[0] = spoiled.get(step) if world.rank == world.size - 1 else None
+            now[0] = spoiled.get(step) if ranks.world.rank == ranks.world.size - 1 else None
             try:
                 take_steps(engine, config, loader, step, step + 1)
             except NonFiniteError as error:
                 errors.append([step, str(error), list(error.ranks)])
-        states.append({kind: whole_state(engine, kind) for kind in STATE_KINDS})
+        states.append({kind: whole_state(engine, kind) for kind in state_kinds("adamw")})
         engine.close()
-    equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in STATE_KINDS)
+    equal = all(torch.equal(states[0][kind], states[1][kind]) for kind in state_kinds("adamw"))
     return {"errors": errors, "equal": equal}
 
 
-def slow_rank(settings: dict[str, Any], world: World) -> list[float]:
+def slow_rank(settings: dict[str, Any], ranks: Ranks) -> list[float]:
     """Each rank's pace in a step in which the second computes slowly, and the first comes late to it."""
     config = SftConfig.model_validate(settings["config"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-    loader = build_loader(settings, world)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    loader = build_loader(settings, ranks.world)
     exchange = StepExchange(engine, loader.steps)
     for module in engine.hf_model.modules():
-        if isinstance(module, nn.Linear) and not world.is_first:
+        if isinstance(module, nn.Linear) and not ranks.world.is_first:
             module.register_forward_pre_hook(lambda *_: time.sleep(0.02))
-    if world.is_first:
+    if ranks.world.is_first:
         time.sleep(0.5)
     take_steps(engine, config, loader, 0, 1)
-    return list(exchange(loader.micro_batches(0), Wished()).seconds_per_token)
+    return list(exchange(loader.micro_batches(0), StepDecision()).seconds_per_token)
 
 
-def zero3_memory(settings: dict[str, Any], world: World) -> dict[str, Any]:
+def zero3_memory(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """What a rank holds of the parameters, and what becomes of it with offload."""
     config = SftConfig.model_validate(settings["config"])
-    held = _held_elements(config, settings, world)
+    held = _held_elements(config, settings, ranks)
     offload = config.deepspeed.model_copy(update={"offload_optimizer": "cpu", "offload_parameters": "cpu"})
     engine = Zero3Engine(
-        config.model_copy(update={"deepspeed": offload}), config.stages[0].optimizer, config.model.path, world
+        config.model_copy(update={"deepspeed": offload}), config.stages[0].optimizer, config.model.path, ranks
     )
-    steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
+    steps = take_steps(engine, config, build_loader(settings, ranks.world), 0, 2)
     zero = engine._zero
     state = [parameter.ds_tensor for parameter in engine.hf_model.parameters()] + zero.fp32_partitioned_groups_flat
     asked = [zero.offload_optimizer, zero.offload_param]
     return {"held": held, "steps": steps, "offloaded": asked, "devices": sorted({str(part.device) for part in state})}
 
 
-def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) -> dict[str, Any]:
+def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """The sizes of all parameters, and the most elements of them that any rank had gathered at each time."""
     parameters: list[Any] = []
     held = {"while loading": 0, "loaded": 0, "own parts": 0, "trained": 0, "while exporting": 0}
@@ -247,6 +267,8 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
             note("while exporting")
             super().tell()
 
+    ranks = TorchRanks(ranks.world, NotedProgress())
+
     class NotedGathering(zero3.deepspeed.zero.GatheredParameters):
         def __enter__(self) -> None:
             super().__enter__()
@@ -263,34 +285,34 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], world: World) ->
         return model
 
     with mock.patch.object(zero3, "load_model", noted_load):
-        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-    take_steps(engine, config, build_loader(settings, world), 0, 1)
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    take_steps(engine, config, build_loader(settings, ranks.world), 0, 1)
     note("trained")
     tokenizer, folder = load_tokenizer(config.model), Path(settings["folder"]) / "model"
-    export_model(engine, tokenizer, folder, torch.float32, RankGroup(world, all_reduce_max, NotedProgress()), 1)
-    most = all_reduce_max(torch.tensor(list(held.values()))).tolist()
+    export_model(engine, tokenizer, folder, torch.float32, 1)
+    most = ranks.max(torch.tensor(list(held.values()))).tolist()
     sizes = [parameter.ds_numel for parameter in engine.hf_model.parameters()]
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}
 
 
-def export_families(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+def export_families(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     """Two steps and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
     results = []
     for path, dtype, final in settings["models"]:
         content = copy.deepcopy(settings["config"])
         content["model"] |= {"path": path, "dtype": dtype}
         config = SftConfig.model_validate(content)
-        engine = Zero3Engine(config, config.stages[0].optimizer, path, world)
-        steps = take_steps(engine, config, build_loader(settings, world), 0, 2)
+        engine = Zero3Engine(config, config.stages[0].optimizer, path, ranks)
+        steps = take_steps(engine, config, build_loader(settings, ranks.world), 0, 2)
         tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
-        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), RankGroup(world, all_reduce_max), 1)
+        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), 1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})
         engine.close()
     return results
 
 
-def memory_by_stage(settings: dict[str, Any], world: World) -> list[dict[str, Any]]:
+def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     """At the start of each stage, and at the end of the job: what is left of the last engine; MiB of all tensors."""
     config = SftConfig.model_validate(settings["config"])
     run = RunFolder(config.run.dir)
@@ -315,24 +337,50 @@ def memory_by_stage(settings: dict[str, Any], world: World) -> list[dict[str, An
         return engine
 
     workload = Workload.from_json(settings["workload"])
-    assert run_curriculum(config, world, workload, begin_attempt(run, world), Wishes(run.stop_file), build)
+    context = RunContext(config, workload, begin_attempt(run, ranks), ControlSignals(run.stop_file), engine="looked at")
+    with mock.patch.dict(ENGINES, {"looked at": build}):
+        assert run_curriculum(context)
     look()
     return found
 
 
-def run_jobs(settings: dict[str, Any], world: World) -> list[bool]:
+def marks_of_steps(settings: dict[str, Any], ranks: Ranks) -> dict[int, list[tuple[int, int, int]]]:
+    """By step of a job of one stage, what the hang watch would see at each forward pass in training."""
+    config = SftConfig.model_validate(settings["config"])
+    run = RunFolder(config.run.dir)
+    attempt = begin_attempt(run, ranks)
+    found: dict[int, list[tuple[int, int, int]]] = {}
+
+    def note(*_: Any) -> None:
+        if attempt.heartbeat.place == "train":
+            assert attempt.heartbeat.step is not None
+            found.setdefault(attempt.heartbeat.step, []).append(attempt.heartbeat.mark())
+
+    def build(*arguments: Any) -> Engine:
+        engine = Zero3Engine(*arguments)
+        engine._engine.module.register_forward_pre_hook(note)
+        return engine
+
+    workload = Workload.from_json(settings["workload"])
+    context = RunContext(config, workload, attempt, ControlSignals(run.stop_file), engine="looked at")
+    with mock.patch.dict(ENGINES, {"looked at": build}):
+        assert run_curriculum(context)
+    return found
+
+
+def run_jobs(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
     """Whole jobs, one after the other: (config, its prepared workload)."""
     finished = []
     for content, workload in settings["jobs"]:
         config = SftConfig.model_validate(content)
         run = RunFolder(config.run.dir)
-        attempt = begin_attempt(run, world)
+        attempt = begin_attempt(run, ranks)
         prepared = Workload.from_json(workload)
-        finished.append(run_curriculum(config, world, prepared, attempt, Wishes(run.stop_file), Zero3Engine))
+        finished.append(run_curriculum(RunContext(config, prepared, attempt, ControlSignals(run.stop_file))))
     return finished
 
 
-def beside_a_gpu(settings: dict[str, Any], world: World) -> list[bool]:
+def beside_a_gpu(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
     """Whole jobs on CPUs in a process that torch would let use a GPU, but for which there is none."""
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -340,28 +388,28 @@ def beside_a_gpu(settings: dict[str, Any], world: World) -> list[bool]:
 
     asked = ("current_device", "device_count", "get_device_name", "get_device_properties", "set_device", "_lazy_init")
     with mock.patch.multiple(torch.cuda, is_available=lambda: True, **dict.fromkeys(asked, refuse)):
-        return run_jobs(settings, world)
+        return run_jobs(settings, ranks)
 
 
-def with_settings(settings: dict[str, Any], world: World) -> list[list[list[float]]]:
+def with_settings(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float]]]:
     """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
     found = []
     for extra in settings["extras"]:
         config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
-        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-        found.append(take_steps(engine, config, build_loader(settings, world), 0, 2))
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+        found.append(take_steps(engine, config, build_loader(settings, ranks.world), 0, 2))
         engine.close()
     return found
 
 
-def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, Any]:
+def where_the_state_lies(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Of an engine whose optimizer is offloaded: where a checkpoint finds its state, on an accelerator without memory.
 
     What is moved to that one has no storage.
     """
     config = SftConfig.model_validate(settings["config"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-    take_steps(engine, config, build_loader(settings, world), 0, 1)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    take_steps(engine, config, build_loader(settings, ranks.world), 0, 1)
     zero = engine._zero
     flats = zero.fp32_partitioned_groups_flat
     kept = [*flats, *(zero.optimizer.state[flat][kind] for flat in flats for kind in ("exp_avg", "exp_avg_sq"))]
@@ -373,12 +421,12 @@ def where_the_state_lies(settings: dict[str, Any], world: World) -> dict[str, An
     return {"offloaded": zero.offload_optimizer, "devices": devices, "is_in_place": is_in_place}
 
 
-def waits_after_its_timeout(settings: dict[str, Any], world: World) -> bool:
+def waits_after_its_timeout(settings: dict[str, Any], ranks: Ranks) -> bool:
     """The first rank waits for the second, which comes later than the timeout of the group allows."""
     set_timeout(timedelta(seconds=1))
     if settings["is_left_to_the_watch"]:
-        _leave_waiting_to_the_watch()
-    if not world.is_first:
+        leave_waiting_to_the_watch()
+    if not ranks.world.is_first:
         time.sleep(2.5)
     try:
         dist.all_reduce(torch.zeros(1))
@@ -387,9 +435,9 @@ def waits_after_its_timeout(settings: dict[str, Any], world: World) -> bool:
     return True
 
 
-def collectives_of_loading(settings: dict[str, Any], world: World) -> list[int]:
+def collectives_of_loading(settings: dict[str, Any], ranks: Ranks) -> list[int]:
     """How many collectives were counted before and after a model was loaded, and how many parameters it has."""
     config = SftConfig.model_validate(settings["config"])
-    before = _num_collectives()
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, world)
-    return [before, _num_collectives(), len(list(engine.hf_model.parameters()))]
+    before = num_collectives()
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    return [before, num_collectives(), len(list(engine.hf_model.parameters()))]

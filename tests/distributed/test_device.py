@@ -1,20 +1,30 @@
 """The device is the one that the launcher has given, whatever torch sees."""
 
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
-from sft.training.__main__ import main
+from sft.training.__main__ import main, with_device
 from sft.training.peak_memory import read_peaks, reset_peaks
 from sft.training.workload import prepare_workload
 from sft.world import World
 from tests.conftest import SmallRecords
 from tests.distributed.launch import run_ranks
 from tests.jobs import two_stage_job
+
+SMALL = {
+    "run": {"name": "a", "dir": "a"},
+    "model": {"path": "m"},
+    "data": {"sources": [{"name": "a", "path": "a.jsonl"}]},
+    "stages": [{"name": "s", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+}
 
 
 def test_a_rank_on_cpus_trains_beside_a_gpu_that_it_never_asks_for(
@@ -41,26 +51,40 @@ def test_tests_see_no_gpu() -> None:
 
 
 def test_under_torchrun_a_rank_without_a_gpu_of_its_own_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Two ranks on a machine with one GPU, as torch would see it; and one on a machine without any."""
+    config = tmp_path / "job.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "cluster": {"gpus_per_worker": 1}}))
+    for num_ranks, num_gpus in ((2, 1), (1, 0)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda found=num_gpus: found)
+        for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.setenv(name, str(num_ranks))
+        assert main([str(config)]) == 2
+        said = capfd.readouterr().err
+        assert f"torchrun starts {num_ranks} ranks with a GPU each (cluster.gpus_per_worker: 1), but torch" in said
+        assert f"sees {num_gpus} GPUs" in said
+
+
+def test_under_torchrun_too_the_config_decides_and_not_what_torch_sees(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Two ranks on a machine with one GPU, as torch would see it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    assert main(["no-config.yaml"]) == 2
-    assert "torchrun starts 2 ranks, but torch sees 1 GPUs" in capfd.readouterr().err
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    world = World(3, 4, 3, "here", 4)
+    assert with_device(world, wants_gpu=True) == replace(world, device="cuda:3")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+    assert with_device(world, wants_gpu=False) == world
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "", "no library finds one"
+    assert capfd.readouterr().err == ""
+    with_device(replace(world, rank=0), wants_gpu=False)
+    assert "Training on CPUs (cluster.gpus_per_worker: 0): here has 4 GPUs" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:3"])
 def test_deepspeeds_config_is_that_of_the_device(device: str) -> None:
-    content = {
-        "run": {"name": "a", "dir": "a"},
-        "model": {"path": "m"},
-        "data": {"sources": [{"name": "a", "path": "a.jsonl"}]},
-        "stages": [{"name": "s", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
-        "deepspeed": {"offload_optimizer": "cpu"},
-    }
+    content = {**SMALL, "deepspeed": {"offload_optimizer": "cpu"}}
     world = World(device=device)
     zero = build_zero3_config(SftConfig.model_validate(content), 1.0, world)["zero_optimization"]
     assert world.on_gpu == zero["overlap_comm"] == zero["offload_optimizer"]["pin_memory"] == (device != "cpu")

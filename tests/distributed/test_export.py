@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from sft.checkpoint.export import export_model
-from sft.checkpoint.rank_group import RankGroup
 from sft.config import SftConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.engine.single_process import SingleProcessEngine
-from sft.training.agreement import all_reduce_max
 from sft.world import World
 from tests.checkpoint.test_export import mixed_dtypes, tensors_of
 from tests.distributed.launch import run_ranks
@@ -54,7 +52,7 @@ def test_the_export_is_that_of_the_plain_engine(
     assert result["steps"] == [pytest.approx(step, rel=1e-3) for step in steps]
     assert result["held"] == sorted({key.rpartition("/")[0] for key in engine.local_state()})
     tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": str(tiny_model_dir)}))
-    export_model(engine, tokenizer, tmp_path / "plain", torch.float32, RankGroup(World(), all_reduce_max), 1)
+    export_model(engine, tokenizer, tmp_path / "plain", torch.float32, 1)
     ours, plain, before = tensors_of(Path(final)), tensors_of(tmp_path / "plain"), tensors_of(Path(path))
     assert set(ours) == set(plain)
     for name, tensor in plain.items():

@@ -24,7 +24,7 @@ def oracle_gradient(workload: dict[str, Any]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("world_size", "micro_packs", "num_micro_batches"),
+    ("world_size", "packs_per_micro_batch", "num_micro_batches"),
     [
         pytest.param(1, [6, 1], [1, 6], id="one rank: all at once, and one pack at a time"),
         pytest.param(2, [3, 1, 2], [1, 3, 2], id="two ranks: at once, accumulation 3, micro-batches of 2"),
@@ -37,10 +37,10 @@ def test_every_split_of_a_step_gives_the_same_gradient(
     trajectory: list[list[float]],
     tmp_path: Path,
     world_size: int,
-    micro_packs: list[int],
+    packs_per_micro_batch: list[int],
     num_micro_batches: list[int],
 ) -> None:
-    settings = {**workload, "micro_packs": micro_packs, "folder": str(tmp_path)}
+    settings = {**workload, "packs_per_micro_batch": packs_per_micro_batch, "folder": str(tmp_path)}
     results = run_ranks(world_size, "gradients", settings)
     assert [r["num_micro_batches"] for r in results] == num_micro_batches
     for result in results:

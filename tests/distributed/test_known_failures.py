@@ -72,7 +72,7 @@ def test_one_long_record_makes_one_batch_that_does_not_fit(
     content = {**workload["config"], "run": {"name": "long", "dir": str(tmp_path / "run")}, "data": data}
     config = SftConfig.model_validate({**content, "stages": [{**content["stages"][0], "budget": {"epochs": 2}}]})
     _workload, store, (plan,) = prepare_workload(config)
-    loader = StepLoader(store, plan, StepPlan(len(plan), 6, 1, micro_packs=2), 0)
+    loader = StepLoader(store, plan, StepPlan(len(plan), 6, 1, packs_per_micro_batch=2), 0)
     batches = [batch for step in range(loader.steps.num_steps) for batch in loader.micro_batches(step)]
     assert (store.manifest["num_too_long"], store.manifest["num_shortened"]) == left_out_and_shortened
     assert {i for batch in batches for i in batch.example_ids} == set(range(len(store)))

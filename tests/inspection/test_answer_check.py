@@ -15,7 +15,7 @@ from sft.data.tokenization import ExampleTokenizer
 from sft.inspection.answer_check import AnswerCheck, LearnedRun
 from sft.inspection.check_result import Invariant
 from sft.inspection.template_texts import TemplateTexts
-from sft.schema import Place, Record
+from sft.schema import Record, RecordLocation
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "template_cases.json").read_text(encoding="utf-8"))
 SOURCE = SourceConfig(name="s", path="s.jsonl", format="messages", columns={"messages": "messages", "tools": "tools"})
@@ -34,7 +34,7 @@ class Case:
         renderer = ConversationRenderer(
             template, ExampleTokenizer(tokenizer).special_tokens, stop_tokens=stops, turn_end=end
         )
-        record = Record("s", 0, Place("s.jsonl", 1), case["record"])
+        record = Record("s", 0, RecordLocation("s.jsonl", 1), case["record"])
         self.renderings = renderer.render(format_record(record, SOURCE))
         self.control = renderer.bounds.control
         self._tokenizer, self._texts = tokenizer, TemplateTexts(tokenizer, template.form)

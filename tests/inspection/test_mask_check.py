@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.config import DataConfig, ModelConfig
-from sft.data.preparation import REJECTED, locate_store, prepare_store
+from sft.data.preparation import REJECTED, prepare_store
 from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.store_recipe import StoreRecipe
 from sft.inspection.check_result import Invariant
 from sft.inspection.mask_check import check_store
 from sft.inspection.rendered_rows import render_rows
@@ -75,7 +76,7 @@ class Prepared:
 
     @property
     def preparer(self):
-        return locate_store(self.data, self.model).preparer
+        return StoreRecipe.of(self.data, self.model).preparer
 
     def check(self, store=None, renderings=None):
         store = self.store if store is None else store

@@ -1,6 +1,7 @@
 """The command `sft`: one answer on stdout, or one message on stderr and exit code 2, never a traceback."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ data: {sources: [{name: only, path: owner/data, format: messages}]}
 stages:
   - {name: broad, budget: {epochs: 2}, optimizer: {lr: 1.0e-5}}
   - {name: narrow, budget: {supervised_tokens: 1500000}, optimizer: {lr: 1.0e-5}, pack_len_tokens: 4096}
-train: {packs_per_step: 10, micro_packs: 2}
+train: {packs_per_step: 10, packs_per_micro_batch: 2}
 cluster: {workers: [2, 4], gpus_per_worker: 1, cpus_per_worker: 3}
 """
 
@@ -57,6 +58,15 @@ def sft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
         return Answer(code, *capsys.readouterr())
 
     return run
+
+
+def test_a_former_name_of_a_field_is_read_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(CONFIG.replace("packs_per_micro_batch", "micro_packs"))
+    assert main(["plan", str(path), "--offline", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)
+    assert f"{path}: train.micro_packs is called `packs_per_micro_batch` now" in printed.err
 
 
 def test_the_plan_is_printed(sft, config: Path) -> None:
@@ -287,3 +297,24 @@ main(["train", {str(config)!r}, "run.dir={tmp_path}/run"])
 """
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (run.stdout, run.stderr) == (f"run small, in {tmp_path}/run|[]|True", "")
+
+
+def test_a_working_folder_that_is_gone_is_said(sft, config: Path, tmp_path: Path, monkeypatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for verb in ("plan", "prepare"):
+        code, out, err = sft(verb, config)
+        assert (code, out) == (2, "")
+        assert err.startswith("The working folder is gone")
+
+
+@pytest.mark.parametrize("override", ["run.dir=~nobody-of-here/x", "data.cache_dir=~/x", "model.path=~nobody-of-here"])
+def test_a_home_that_is_not_known_is_said_with_the_path(sft, config: Path, override: str, monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    code, _out, err = sft("plan", config, "--offline", "data.cache_dir=cache", override)
+    assert code == 2
+    assert "begins with the home folder of a user, which is not known here" in err
+    assert override.partition("=")[0] in err

@@ -60,3 +60,34 @@ def test_missing_weights_are_noted_and_what_lies_there_later_is_looked_at(
     (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     assert main(arguments) == 2
     assert "is a pointer of Git LFS" in capsys.readouterr().err
+
+
+def test_what_lies_in_the_working_folder_is_not_taken_for_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    for name in ("sft", "tokenizers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('of others')")
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", str(CONFIG), f"model.path={tmp_path}", "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)["findings"]
+    assert f"model: the weights of {tmp_path} are not on this machine. The training needs them." in notes
+
+
+def test_what_was_found_is_kept_where_it_can_be_and_read_where_it_is_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quantized(tmp_path)
+    layouts = tmp_path / ".cache" / "sft" / "layouts"
+    arguments = ["plan", str(CONFIG), f"model.path={tmp_path}"]
+    layouts.touch()  # so that no folder can be made there
+    assert main(arguments) == 2
+    layouts.unlink()
+    for _ in range(2):
+        assert main(arguments) == 2
+        (kept,) = layouts.iterdir()
+        kept.write_text('{"layout": ')
+    assert main(arguments) == 2
+    assert json.loads(kept.read_text())["is_lasting"] is True
+    assert capsys.readouterr().err.count("are quantized (gptq)") == 4

@@ -63,7 +63,7 @@ def test_everything_is_told_of_a_run(llama: str, capsys: pytest.CaptureFixture[s
     assert worker["memory_total"] == sum(
         sum(part.values()) if name == "states" else part for name, part in worker["memory"].items() if name != "when"
     )
-    assert worker["largest_micro_packs"] == 4
+    assert worker["largest_packs_per_micro_batch"] == 4
     assert found["storage"]["checkpoint"] == 12 * 8_030_261_248
 
 
@@ -71,7 +71,13 @@ def test_the_table_says_the_same(llama: str, capsys: pytest.CaptureFixture[str])
     assert main(["plan", str(CONFIG), llama, "cluster.gpu=h100-80gb"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    words_of_it = ("8.03B parameters", "optimizer, its part", "activations", "fits with 8 workers", "micro_packs: 4")
+    words_of_it = (
+        "8.03B parameters",
+        "optimizer, its part",
+        "activations",
+        "fits with 8 workers",
+        "packs_per_micro_batch: 4",
+    )
     for words in words_of_it:
         assert words in out
     assert max(map(len, out.splitlines())) <= 110

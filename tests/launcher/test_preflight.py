@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
+from launcher.preflight.checks import check
+from sft.config import FromConfig
+from sft.job_config import load_job
 from tests.conftest import SmallRecords
 
 CONFIG = """
@@ -56,6 +59,17 @@ def test_all_that_is_wrong_is_said_at_once_as_a_table_and_as_json(
     assert all(any(text in error for error in errors) for text in texts)
     assert told["all_reduce"] is None
     assert len(told["nodes"]) == 1
+
+
+def test_a_checkpoint_that_the_run_begins_with_is_looked_for(config: Path, tmp_path: Path) -> None:
+    job = load_job(config)
+    start = FromConfig(run=tmp_path / "old", stage="broad", step=9, checkpoints=str(tmp_path / "checkpoints"))
+    job = job._replace(sft=job.sft.model_copy(update={"from_": start}))
+    path = tmp_path / "checkpoints" / "step-00000009"
+    (error,) = check(job).errors
+    assert error.text.endswith(f": from.checkpoints ({path}) is not there")
+    path.mkdir(parents=True)
+    assert check(job).errors == []
 
 
 def test_it_comes_before_anything_is_prepared_unless_it_is_switched_off(

@@ -1,8 +1,10 @@
 """What is looked at on one node, with real files, sockets and all-reduces."""
 
+import importlib
 import os
 import shutil
 import socket
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +68,24 @@ def test_a_package_that_is_not_installed_is_a_version_of_its_own(monkeypatch: py
     versions = look(Request(())).versions
     assert versions["no-such-package"] == "not installed"
     assert versions["numpy"][0].isdigit()
+
+
+def test_another_package_of_the_name_that_would_be_imported_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a folder `datasets` in one of PYTHONPATH; a folder without a package in it is in nobody's way."""
+    (tmp_path / "installed" / "first").mkdir(parents=True)
+    (tmp_path / "installed" / "first" / "__init__.py").touch()
+    record = tmp_path / "installed" / "first-1.2.dist-info"
+    record.mkdir()
+    (record / "METADATA").write_text("Metadata-Version: 2.1\nName: first\nVersion: 1.2+cpu\n")
+    monkeypatch.setattr(node_facts, "PACKAGES", ("first",))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "here"), str(tmp_path / "installed"), *sys.path])
+    (tmp_path / "here" / "first").mkdir(parents=True)
+    assert look(Request(())).versions["first"] == "1.2"
+    (tmp_path / "here" / "first" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert look(Request(())).versions["first"] == f"1.2, shadowed by {tmp_path}/here/first"
 
 
 def test_no_secret_leaves_the_node() -> None:

@@ -68,7 +68,7 @@ def test_the_controller_writes_down_how_the_workers_ended(tmp_path: Path) -> Non
     record: WorkerRecord = pickle.loads(pickle.dumps(WorkerRecord(run)))  # so it travels to the controller
     record.after_exception(None, {0: RuntimeError("no attempt has begun")})
     for rank in range(3):
-        write_json(run.attempt(1) / f"rank-{rank:05d}.json", {"pid": 100 + rank, "node": f"n{rank}"})
+        write_json(run.attempt(1).rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
     record.after_exception(None, {0: RuntimeError("NCCL error: remote process exited"), 2: died(LOST_NODE)})
     assert describe_end(run.attempt(1)) == (
         "rank 2 (node n2, pid 102) was gone: its node was lost (health check failed due to missing too many heartbeats)"
@@ -77,7 +77,7 @@ def test_the_controller_writes_down_how_the_workers_ended(tmp_path: Path) -> Non
 
 def test_a_worker_that_ray_ends_for_want_of_memory_is_the_cause(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    write_json(run.attempt(1) / "rank-00001.json", {"pid": 101, "node": "n1"})
+    write_json(run.attempt(1).rank(1), {"pid": 101, "node": "n1"})
     error = WorkerHealthCheckFailedError("A worker health check failed.", OutOfMemoryError(NO_MEMORY))
     WorkerRecord(run).after_exception(None, {1: error})
     why = describe_end(run.attempt(1))

@@ -140,10 +140,15 @@ def test_what_is_queued_stays_as_it_is_when_the_file_is_changed(
     capsys.readouterr()
 
 
-def test_a_secret_in_a_url_is_not_queued(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["submit", "slurm", str(config), "data.sources.only.path=https://me:canary@host/data.jsonl"]) == 2
+@pytest.mark.parametrize(
+    "secret", ["data.sources.only.path=https://me:canary@host/data.jsonl", "alerts.url=https://hooks.host/T0/canary"]
+)
+def test_a_secret_in_a_url_is_not_queued(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    assert main(["submit", "slurm", str(config), secret]) == 2
     message = capsys.readouterr().err
-    assert "holds a password or a query (not shown)" in message
+    assert "holds a password, a query or a webhook (not shown)" in message
     assert "canary" not in message
     assert list(tmp_path.iterdir()) == [config]
 
@@ -268,7 +273,7 @@ def test_a_mistake_about_slurm_is_one_problem(
     assert main(["plan", str(config), *assignments]) == 2
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == f"{config}: 1 problem"
-    assert lines[0] == f"  {path}"
+    assert re.fullmatch(rf"  (line \d+: )?{re.escape(path)}", lines[0])
     assert rule in lines[1]
 
 

@@ -38,11 +38,11 @@ def run(tmp_path: Path) -> RunFolder:
 
 def begin(run: RunFolder, attempt: int, why: str | None, message: str = "") -> None:
     folder = run.attempt(attempt)
-    folder.mkdir(parents=True)
-    (folder / "began.json").write_text(json.dumps({"time": time.time(), "world_size": 2}))
-    (folder / "rank-00001.json").write_text(json.dumps({"pid": 7, "node": "b"}))
+    folder.path.mkdir(parents=True)
+    folder.began.write_text(json.dumps({"time": time.time(), "world_size": 2}))
+    folder.rank(1).write_text(json.dumps({"pid": 7, "node": "b"}))
     if why is not None:
-        (folder / "ended.json").write_text(json.dumps({"why": why, "message": message}))
+        folder.ended.write_text(json.dumps({"why": why, "message": message}))
 
 
 def test_a_run_that_has_not_begun(run: RunFolder) -> None:
@@ -65,7 +65,7 @@ def test_a_running_one_shows_rates_time_left_restarts_and_the_slow_rank(run: Run
     begin(run, 1, None)
     begin(run, 2, None)
     events = [{"kind": "restarted", "text": "attempt 1 ended: rank 1 was gone", "rank": 0, "time": 1e9, "facts": {}}]
-    (run.attempt(2) / "rank-00000.events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events))
+    run.attempt(2).events(0).write_text("".join(json.dumps(e) + "\n" for e in events))
     watcher = RunWatcher(run)
     for number in range(10):
         append_metrics(run.stage(0, "broad").metrics, step(number, attempt=2, slowest=1, slowdown=1.6))
@@ -101,11 +101,34 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         RunWatcher(RunFolder(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "config", ["", "a: 1", "a: [", "run: {name: a}\nstages: 3\ncheckpoint: {}", "run: 1", '"{"', "checkpoint: []"]
+)
+def test_a_config_that_is_none_of_a_run_is_said(run: RunFolder, config: str) -> None:
+    run.config.write_text(config)
+    with pytest.raises(UserError, match=str(run.config)):
+        RunWatcher(run)
+
+
+def test_a_config_of_another_version_is_read(run: RunFolder) -> None:
+    content = yaml.safe_load(run.config.read_text())
+    run.config.write_text(yaml.safe_dump({**content, "checkpoint": {"dir": None, "of_another_version": 1}}))
+    assert RunWatcher(run).read().state == "not started"
+
+
+def test_what_a_person_has_copied_beside_the_attempts_is_none(run: RunFolder) -> None:
+    begin(run, 1, "stopped")
+    for name in ("0001.bak", "0002-old", "12"):
+        (run.attempts / name).mkdir()
+    status = RunWatcher(run).read()
+    assert (status.state, status.attempt) == ("stopped", 1)
+
+
 def test_what_is_shown_is_text_and_no_markup(run: RunFolder) -> None:
     begin(run, 1, "failed", "no [dim]room[/]\nat \\[a]")
     begin(run, 2, "failed", "no [dim]room[/]\nat \\[a]")
     event = {"kind": "restarted", "text": "attempt 1 ended: [rank1] was gone", "rank": 0, "time": 1e9, "facts": {}}
-    (run.attempt(2) / "rank-00000.events.jsonl").write_text(json.dumps(event) + "\n")
+    run.attempt(2).events(0).write_text(json.dumps(event) + "\n")
     out = io.StringIO()
     FitConsole(file=out, width=110).print(draw(RunWatcher(run).read()))
     shown = [" ".join(line.split()) for line in out.getvalue().splitlines()]

@@ -8,7 +8,7 @@ import pytest
 
 from sft.job_config import JobConfig, load_job
 from sft.sizing.advice import advise
-from sft.sizing.fit import GIB, Job, largest_micro_packs
+from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.forecast import Hardware, forecast
 from sft.sizing.gpus import GPUS, GpuKind
 from sft.sizing.model_shape import model_shape
@@ -36,12 +36,12 @@ def test_every_kind_of_gpu_has_a_row() -> None:
 @pytest.mark.parametrize("gib", [24, 32, 48, 80])
 def test_the_largest_micro_batch_fits_and_the_next_does_not(gib: int) -> None:
     asked = job("train.packs_per_step=512")
-    most = largest_micro_packs(asked, gib * GIB)
+    most = largest_packs_per_micro_batch(asked, gib * GIB)
     for packs, fits in ((most, True), (most + 1, False)):
         if 1 <= packs <= asked.packs_per_worker:
-            assert (asked.having("train", micro_packs=packs).num_bytes <= gib * GIB) == fits
+            assert (asked.having("train", packs_per_micro_batch=packs).num_bytes <= gib * GIB) == fits
     assert most == sum(
-        asked.having("train", micro_packs=packs).num_bytes <= gib * GIB
+        asked.having("train", packs_per_micro_batch=packs).num_bytes <= gib * GIB
         for packs in range(1, asked.packs_per_worker + 1)
     )
 
@@ -53,7 +53,7 @@ def test_nothing_is_advised_where_it_fits() -> None:
 @pytest.mark.parametrize("workers", [1, 2, 8])
 @pytest.mark.parametrize("gib", [16, 24, 40])
 def test_what_is_advised_needs_as_much_as_is_said(gib: int, workers: int) -> None:
-    wasteful = ("train.activation_checkpointing=false", "train.micro_packs=4", "data.max_len_tokens=1024")
+    wasteful = ("train.activation_checkpointing=false", "train.packs_per_micro_batch=4", "data.max_len_tokens=1024")
     asked = job(*wasteful, workers=workers)
     changes = list(advise(asked, gib * GIB))
     assert changes[0].setting == "train.activation_checkpointing=true"

@@ -1,11 +1,16 @@
 """What failures cost follows from sizes and bandwidths; what the network carries is the traffic of the workers."""
 
 import json
+from io import StringIO
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from launcher.plan import forecast_job, workers_per_node
+from launcher.console import FitConsole
+from launcher.plan import forecast_job, plan_job, workers_per_node
+from launcher.plan_table import plan_table
+from sft.errors import UserError
 from sft.job_config import load_job
 from sft.sizing.communication import Communication, step_communication
 from sft.sizing.goodput import best_interval, share_time
@@ -110,3 +115,25 @@ def test_a_step_takes_as_long_as_a_slow_network(tmp_path: Path) -> None:
     hpz = step(5, "deepspeed.hpz_partition_size=8")[1]
     assert hpz is not None
     assert hpz < network
+
+
+def test_whatever_numbers_are_taken_there_is_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    others = [f"model.path={tmp_path}", "cluster.workers=16", "slurm.workers_per_node=8", "cluster.restart_seconds=0"]
+    extremes = [1e-6, 1e9]
+    for mtbf, speed, saving, gpu in product(extremes, extremes, ["true", "false"], ["h100-80gb", "null"]):
+        given = [f"cluster.node_mtbf_hours={mtbf}", f"checkpoint.async={saving}", f"cluster.gpu={gpu}"]
+        given += [f"cluster.{of}_gb_per_second={speed}" for of in ("storage", "network")]
+        job = load_job(CONFIGS / "llama3_8b_1node.yaml", [*given, *others])
+        forecast = forecast_job(job)
+        FitConsole(file=StringIO()).print(plan_table(plan_job(job), forecast))
+        shares = [interval.shares for stage in forecast.stages for interval in stage.intervals]
+        assert shares
+        assert all(sum(share) == pytest.approx(1) for share in shares)
+
+
+@pytest.mark.parametrize("field", ["node_mtbf_hours", "storage_gb_per_second", "network_gb_per_second"])
+@pytest.mark.parametrize("value", ["1e308", "1e-320", ".inf"])
+def test_numbers_with_which_nothing_can_be_reckoned_are_refused(field: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"cluster.{field}"):
+        load_job(CONFIGS / "llama3_8b_1node.yaml", [f"cluster.{field}={value}"])

@@ -57,7 +57,11 @@ def test_packs_steps_and_tokens_are_those_of_the_plan(prepared: tuple[Path, Toke
         ("data.max_len_tokens=128", "max_len_tokens: planned 256, now 128", 0),
         ("data.holdout.share=0.2", "holdout.share: planned 0.05, now 0.2", 0),
         ("run.seed=5", "seed: planned 17, now 5", 0),
-        ("train.micro_packs=3", "", 2),
+        ("data.sources.0.task=other", ".task: planned", 0),
+        ("data.sources.0.name=other", "sources: planned", 0),
+        ("data.sources.0.path=elsewhere.jsonl", "", 2),
+        ("data.near_duplicate_similarity=0.5", "", 2),
+        ("train.packs_per_micro_batch=3", "", 2),
         ("cluster.workers=4", "", 2),
     ],
 )

@@ -7,7 +7,9 @@ import pytest
 
 from sft.checkpoint.retention import Retention, checkpoints_to_delete
 from sft.job_config import load_job
+from sft.sizing.memory import peak_memory
 from sft.sizing.model_shape import model_shape
+from sft.sizing.setting import Setting
 from sft.sizing.storage import plan_storage
 from tests.sizing.models import LLAMA_8B
 
@@ -62,3 +64,8 @@ def test_bytes_are_those_of_a_checkpoint_and_a_model() -> None:
     assert storage.model == 2 * SHAPE.num_parameters
     assert storage.num_checkpoints == 3  # two are kept, and a third is there before the oldest goes
     assert storage.total == 3 * storage.checkpoint + storage.model + 12345
+    with_lion = load_job(CONFIGS / "llama3_8b_1node.yaml", ["stages.0.optimizer={name: lion, lr: 1.0e-6}"]).sft
+    assert plan_storage(with_lion, SHAPE, [None], 12345).checkpoint == 8 * SHAPE.num_parameters
+    settings = [Setting.of(each, 0, num_workers=8, on_gpu=True) for each in (config, with_lion)]
+    saved = peak_memory(SHAPE, settings[0]).total - peak_memory(SHAPE, settings[1]).total
+    assert saved == pytest.approx(4 * SHAPE.num_parameters / 8, abs=8)

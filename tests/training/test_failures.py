@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import write_json
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
 from sft.training.failures import is_of_the_machine, record_failure
+from sft.training.heartbeat import Heartbeat
 from sft.training.last_words import GONE
-from sft.training.position import Position
 from sft.training.restarts import pause_seconds, read_history, why_to_give_up
 from sft.world import World
 
@@ -26,15 +27,17 @@ class Attempts:
         """An attempt whose ranks met errors (rank, step, error)."""
         self.number += 1
         folder = self.run.attempt(self.number)
-        folder.mkdir(parents=True)
+        folder.path.mkdir(parents=True)
         for rank in range(ranks):
-            write_json(folder / f"rank-{rank:05d}.json", {"pid": 100 + rank, "node": f"n{rank}"})
+            write_json(folder.rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
         if began_at is not None:
             EventLog(folder, 0).add("resumed", "", stage="broad", step=began_at)
         for rank, step, error in errors:
-            position = Position(stage="broad")
-            position.enter("train", step, (2 * step + rank,))
-            record_failure(Attempt(self.number, World(rank, ranks), folder, EventLog(folder, rank), position), error)
+            heartbeat = Heartbeat(stage="broad")
+            heartbeat.enter("train", step, (2 * step + rank,))
+            record_failure(
+                Attempt(self.number, OneRank(World(rank, ranks)), folder, EventLog(folder, rank), heartbeat), error
+            )
 
     def reason(self, max_failures: int) -> str | None:
         return why_to_give_up(read_history(self.run, 1, self.number + 1, max_failures), max_failures)
@@ -123,9 +126,9 @@ def test_an_error_behind_the_end_of_the_group_is_not_the_programs(attempts: Atte
     for _ in range(2):
         attempts.add(0)
         folder = attempts.run.attempt(attempts.number)
-        position = Position(stage="broad")
-        position.enter("train", 7)
-        attempt = Attempt(attempts.number, World(1, 2), folder, EventLog(folder, 1), position)
+        heartbeat = Heartbeat(stage="broad")
+        heartbeat.enter("train", 7)
+        attempt = Attempt(attempts.number, OneRank(World(1, 2)), folder, EventLog(folder, 1), heartbeat)
         attempt.release()
         record_failure(attempt, AssertionError("nothing is set"))
     assert attempts.reason(10) is None

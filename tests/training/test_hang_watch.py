@@ -1,6 +1,5 @@
 """Ranks that stand still: real processes, one of them stopped or asleep; the others say which, and end."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,29 +11,33 @@ from pathlib import Path
 
 import pytest
 
+from sft.attempt_record import RankProcess, read_ranks, write_rank
 from sft.run_events import EventLog, read_events
+from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import EXIT_HUNG, HangWatch, describe_hang
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
 ROOT = Path(__file__).parents[2]
 
 RANK = """
-import json, os, sys, time
+import sys, time
 from pathlib import Path
+from sft.attempt_record import write_rank
 from sft.run_events import EventLog
+from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
-rank, size, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-(folder / f"rank-{rank:05d}.json").write_text(json.dumps({"pid": os.getpid(), "node": f"n{rank}"}))
-position = Position()
-HangWatch(position, World(rank, size, 0, f"n{rank}"), folder, EventLog(folder, rank), 1.0).start()
+rank, size, last, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), AttemptFolder(Path(sys.argv[4]))
+world, heartbeat = World(rank, size, 0, f"n{rank}"), Heartbeat()
+write_rank(folder, world)
+HangWatch(heartbeat, world, folder, EventLog(folder, rank), 1.0).start()
 for step in range(last):
-    position.enter("train", step, stage="broad")
+    heartbeat.enter("train", step, stage="broad")
     time.sleep(0.05)
-(folder / f"rank-{rank:05d}.waits").touch()
+(folder.path / f"{rank}.waits").touch()
 def wait_for_the_others(): time.sleep(60)
 wait_for_the_others()
 """
@@ -69,39 +72,39 @@ def test_the_rank_that_is_behind_is_named_and_the_stacks_are_there(tmp_path: Pat
         assert "wait_for_the_others" in error, "the stack says where it stands"
     assert "rank 1 (node n1, pid " in errors[0]
     assert "is behind the others, at stage broad, step 1, train" in errors[0]
-    [event] = [event for event in read_events(tmp_path) if event.kind == "hung"]
+    [event] = [event for event in read_events(AttemptFolder(tmp_path)) if event.kind == "hung"]
     assert event.rank == 0, "one speaks for all"
     assert event.text in errors[0]
 
 
 def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path: Path) -> None:
     for error in run(tmp_path, [2, 2], stopped=1):
-        pid = json.loads((tmp_path / "rank-00001.json").read_text())["pid"]
-        assert f"no sign of life from rank 1 (node n1, pid {pid})" in error
+        assert f"no sign of life from rank 1 ({read_ranks(AttemptFolder(tmp_path))[1]})" in error
 
 
 @pytest.mark.parametrize(("passed", "said"), [([4, 4], "all ranks stand at the same place"), ([5, 4], "rank 1 ")])
 def test_who_is_behind_has_passed_fewer_places(passed: list[int], said: str) -> None:
-    ranks = {rank: {"node": "a", "pid": 1} for rank in range(2)}
+    ranks = {rank: RankProcess(1, "a") for rank in range(2)}
     reports = {rank: {"passed": count, "where": "step 1", "waits_for": ()} for rank, count in enumerate(passed)}
     assert describe_hang(reports, ranks).startswith(said)
 
 
 SUSPENDED = """
-import json, os, sys
+import sys
 from pathlib import Path
 from sft.run_events import EventLog
+from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
-from sft.training.position import Position
+from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
-folder = Path(sys.argv[1])
-position = Position()
-HangWatch(position, World(), folder, EventLog(folder, 0), 1.0).start()
-position.enter("train", 1, stage="broad")
+folder = AttemptFolder(Path(sys.argv[1]))
+heartbeat = Heartbeat()
+HangWatch(heartbeat, World(), folder, EventLog(folder, 0), 1.0).start()
+heartbeat.enter("train", 1, stage="broad")
 print("stands", flush=True)
 sys.stdin.readline()  # as if it waited for another rank, which is suspended, too
-position.enter("train", 2)
+heartbeat.enter("train", 2)
 sys.stdin.readline()
 """
 
@@ -133,21 +136,21 @@ def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) 
 def test_a_rank_that_goes_on_while_the_others_report_is_not_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    position, ended = Position(), threading.Event()
-    watch = HangWatch(position, World(), tmp_path, EventLog(tmp_path, 0), 0.8, lambda code: ended.set())
-    report = tmp_path / "rank-00000.hung.json"
-    position.enter("train", 1, stage="broad")
+    heartbeat, ended, folder = Heartbeat(), threading.Event(), AttemptFolder(tmp_path)
+    watch = HangWatch(heartbeat, World(), folder, EventLog(folder, 0), 0.8, lambda code: ended.set())
+    report = folder.hang_report(0)
+    heartbeat.enter("train", 1, stage="broad")
     watch.start()
     try:
         wait_until(report.exists)
-        position.enter("train", 2)
+        heartbeat.enter("train", 2)
         wait_until(lambda: not report.exists())
         assert not ended.is_set()
-        (tmp_path / "rank-00000.json").write_text(json.dumps({"pid": 1, "node": "n"}))
+        write_rank(folder, World())
         assert ended.wait(30), "it is looked at anew"
     finally:
         watch.stop()
-    [event] = read_events(tmp_path)
+    [event] = read_events(folder)
     assert "step 2" in event.facts["where"]
     assert "It goes on, at stage broad, step 2" in capfd.readouterr().err
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import write_json
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog, read_events
+from sft.run_folder import AttemptFolder
 from sft.training.attempt import Attempt
 from sft.training.failures import record_failure
+from sft.training.heartbeat import Heartbeat
 from sft.training.last_words import GONE, NODE, NOT_KNOWN, RAISED, RAY, describe_end, is_lost
-from sft.training.position import Position
 from sft.world import World
 
 LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by peer [10.0.0.2]:31338")
@@ -18,15 +20,15 @@ LOST_PEER = RuntimeError("[gloo/transport/tcp/pair.cc:538] Connection closed by 
 class Ended:
     """An attempt of some ranks, each on a node of its own; whoever leaves a word does so in this order."""
 
-    def __init__(self, folder: Path, num_ranks: int = 3) -> None:
+    def __init__(self, folder: AttemptFolder, num_ranks: int = 3) -> None:
         self.folder = folder
         for rank in range(num_ranks):
-            write_json(folder / f"rank-{rank:05d}.json", {"pid": 100 + rank, "node": f"n{rank}"})
+            write_json(folder.rank(rank), {"pid": 100 + rank, "node": f"n{rank}"})
 
     def attempt(self, rank: int) -> Attempt:
-        position = Position(stage="broad")
-        position.enter("train", 7)
-        return Attempt(1, World(rank), self.folder, EventLog(self.folder, rank), position)
+        heartbeat = Heartbeat(stage="broad")
+        heartbeat.enter("train", 7)
+        return Attempt(1, OneRank(World(rank)), self.folder, EventLog(self.folder, rank), heartbeat)
 
     def failed(self, rank: int, error: Exception = LOST_PEER) -> None:
         record_failure(self.attempt(rank), error)
@@ -44,7 +46,7 @@ class Ended:
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Ended:
-    return Ended(tmp_path)
+    return Ended(AttemptFolder(tmp_path))
 
 
 def test_the_programs_error_is_told_and_not_the_broken_connections_before_it(ended: Ended) -> None:
@@ -94,6 +96,8 @@ def test_what_follows_from_a_dead_process_is_not_told_for_it(ended: Ended) -> No
 
 def test_a_lost_ray_explains_everything(ended: Ended) -> None:
     ended.failed(0)
+    ended.failed(2, ValueError("nothing was where Ray had been"))
+    ended.ray_says("its process was killed or has crashed", GONE, rank=1)
     EventLog(ended.folder, "driver").add("lost", "Ray's raylet on this machine was killed by signal 9", how=RAY)
     assert ended.why == "Ray's raylet on this machine was killed by signal 9"
 

@@ -8,10 +8,10 @@ from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.errors import UserError
+from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog, read_events
 from sft.run_folder import RunFolder
 from sft.training.layout import settle_layout, try_layout
-from sft.world import World
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 from tests.model.tiny_folders import write_tiny
@@ -24,9 +24,9 @@ def config_of(folder: Path, model: Path, records: SmallRecords, packing: str = "
 
 
 def settle(config: SftConfig) -> str:
-    folder = config.run.dir / "attempts" / "0001"
-    folder.mkdir(parents=True, exist_ok=True)
-    settled = settle_layout(config, World(), EventLog(folder, 0))
+    folder = RunFolder(config.run.dir).attempt(1)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    settled = settle_layout(config, OneRank(), EventLog(folder, 0))
     assert settled.train.model_copy(update={"packing": config.train.packing}) == config.train
     said = [event.facts["layout"] for event in read_events(folder)]
     assert said == ([] if settled.train.packing == "packed" else [settled.train.packing]), "what is usual is not said"

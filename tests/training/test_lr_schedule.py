@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sft.config import OptimizerConfig
+from sft.config_optimizer import OptimizerConfig
 from sft.training.lr_schedule import LrSchedule
 
 
@@ -21,6 +21,11 @@ def test_it_warms_up_to_the_peak_and_never_rises_again(schedule: str) -> None:
     assert found[10] == 2.0
     assert all(later <= earlier for earlier, later in zip(found[10:], found[11:], strict=False))
     assert min(found) > 0, "every step learns"
+
+
+@pytest.mark.parametrize("num_warmup", [1, 10, 99])
+def test_a_warm_up_in_steps_is_the_same_as_that_share_of_them(num_warmup: int) -> None:
+    assert rates("cosine", warmup_steps=num_warmup) == rates("cosine", warmup_ratio=num_warmup / 100)
 
 
 def test_cosine_and_linear_end_at_their_least_rate() -> None:

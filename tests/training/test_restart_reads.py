@@ -17,10 +17,9 @@ def fail_and_start_again(run: RunFolder, num_ranks: int, num_attempts: int) -> C
     """Attempts in which every rank met an error; what the first rank of the next one reads to learn of them."""
     for attempt in range(1, num_attempts + 1):
         folder = run.attempt(attempt)
-        folder.mkdir(parents=True)
+        folder.path.mkdir(parents=True)
         for rank in range(num_ranks):
-            write = (folder / f"rank-{rank:05d}.json").write_text
-            write('{"pid": 1, "node": "a"}')
+            folder.rank(rank).write_text('{"pid": 1, "node": "a"}')
             events = EventLog(folder, rank)
             if rank == 0:
                 events.add("resumed", "begins", stage="only", step=attempt)

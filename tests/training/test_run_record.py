@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from sft.absolute_paths import absolute_paths
 from sft.config import CheckpointConfig, SftConfig
-from sft.config_effects import Affects, completed
+from sft.config_effects import Affects, AffectsNothing, completed
 from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_folder import RunFolder
@@ -42,7 +42,7 @@ def content(tmp_path: Path) -> dict[str, Any]:
     [
         ("train", "non_finite", "skip"),
         ("train", "max_skipped_steps", 3),
-        ("train", "micro_packs", 2),
+        ("train", "packs_per_micro_batch", 2),
         ("checkpoint", "every_steps", 7),
         ("checkpoint", "keep_stage_ends", False),
         ("checkpoint", "async", False),
@@ -117,7 +117,7 @@ def test_what_the_record_lacks_counts_by_what_was_done_then(content: dict[str, A
 
     class Later(Section):
         mode: Annotated[str, Affects("numbers", absent_at="slow")] = "fast"
-        kept: int = 3
+        kept: AffectsNothing[int] = 3
 
     assert completed(Later(), {"kept": 4}) == {"kept": 4, "mode": "slow"}
 
@@ -207,6 +207,25 @@ def test_no_secret_of_a_url_is_written_down(content: dict[str, Any]) -> None:
     assert "sesame" not in text
 
 
+def test_a_relative_folder_of_mlflow_is_made_absolute(
+    content: dict[str, Any], monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, wanted in (
+        ("mlruns", str(tmp_path / "mlruns")),
+        ("file:./mlruns", str(tmp_path / "mlruns")),
+        ("file:///shared/mlruns", "/shared/mlruns"),
+        ("https://example.org", "https://example.org"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("databricks", "databricks"),
+        (None, None),
+    ):
+        content["logging"] = {"mlflow": {"tracking_uri": given}}
+        anchored = absolute_paths(SftConfig.model_validate(content)).logging.mlflow
+        assert anchored is not None
+        assert anchored.tracking_uri == wanted
+
+
 def test_a_relative_place_of_checkpoints_is_made_absolute(
     content: dict[str, Any], monkeypatch: Any, tmp_path: Path
 ) -> None:
@@ -214,3 +233,23 @@ def test_a_relative_place_of_checkpoints_is_made_absolute(
     for given, wanted in (("saved", str(tmp_path / "saved")), ("s3://bucket/x", "s3://bucket/x"), (None, None)):
         content["checkpoint"]["dir"] = given
         assert absolute_paths(SftConfig.model_validate(content)).checkpoint.dir == wanted
+
+
+@pytest.mark.parametrize("text", [None, "", "run: [", "a: 1", "run: {name: a}\nstages: 3", "stages: [1]", "3"])
+def test_a_record_that_is_gone_or_damaged_is_said_and_nothing_else_is_taken_for_it(
+    content: dict[str, Any], text: str | None
+) -> None:
+    config = SftConfig.model_validate(content)
+    path = RunFolder(config.run.dir).config
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(UserError, match=str(path)):
+        check_run(config)
+
+
+def test_of_a_source_that_is_added_the_names_are_shown(content: dict[str, Any]) -> None:
+    content["data"]["sources"].append({"name": "more", "path": "a/data"})
+    with pytest.raises(UserError, match=r"data\.sources: was \['words'\], now \['words', 'more'\]"):
+        check_run(SftConfig.model_validate(content))

@@ -15,12 +15,14 @@ from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_st
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.ledger import LedgerWriter, read_ledger
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
-from sft.training.attempt_end import read_end
+from sft.training.attempt_end import end_of_last_attempt
+from sft.training.control_signals import ControlSignals
+from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, run_watched
-from sft.training.wishes import Wishes
 from sft.training.workload import Workload, prepare_workload
 from sft.verification.run_check import verify_run
 from sft.world import World
@@ -35,7 +37,8 @@ STEP = 3
 
 def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | None], fault: str | None) -> int:
     """One attempt of a rank; the fault strikes the first one when it writes down a step."""
-    config, world = SftConfig.model_validate(content), World(rank, size, rank, local_size=size)
+    config = SftConfig.model_validate(content)
+    ranks = TorchRanks(World(rank, size, rank, local_size=size))
     run = RunFolder(config.run.dir)
     append = LedgerWriter.append
 
@@ -48,8 +51,10 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
 
     LedgerWriter.append = append_or_lose  # type: ignore[method-assign]
     try:
-        begun = begin_attempt(run, world)
-        end = run_watched(config, world, Workload.from_json(workload), begun, Wishes(run.stop_file), Limits(1, -1, 60))
+        begun = begin_attempt(run, ranks)
+        end = run_watched(
+            RunContext(config, Workload.from_json(workload), begun, ControlSignals(run.stop_file)), Limits(1, -1, 60)
+        )
     except TrainingError as error:
         os.write(2, f"in words: {error}\n".encode())
         return STOPPED_WITH_WORDS
@@ -106,7 +111,7 @@ def test_a_run_folder_that_is_deleted_is_not_made_again(content: dict[str, Any],
     assert f"in words: the run folder {job.run.path} is gone" in said
     assert "Traceback" not in said
     assert not job.run.path.exists()
-    assert f"the run folder {job.run.path} is gone" in read_end(job.run)["message"]
+    assert f"the run folder {job.run.path} is gone" in end_of_last_attempt(job.run).message
 
 
 def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
@@ -119,7 +124,7 @@ def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
     assert codes == [STOPPED_WITH_WORDS] * 2, said
     assert f"in words: the disk of the run folder {job.run.path} is full" in said
     assert "Traceback" not in said
-    assert "is full" in read_end(job.run)["message"]
+    assert "is full" in end_of_last_attempt(job.run).message
 
     checkpoints = job.run.stage(0, "broad").checkpoints
     [last] = published_steps(checkpoints)[-1:]

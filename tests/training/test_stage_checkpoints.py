@@ -10,11 +10,11 @@ from sft.checkpoint.local_place import LocalPlace
 from sft.config import SftConfig
 from sft.engine.single_process import SingleProcessEngine
 from sft.errors import UserError
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.run_record import write_run_record
 from sft.training.stage_checkpoints import open_store, resume
-from sft.world import World
 
 ABOUT = {"stage": "broad", "plan": {"store": "a", "seed": 1}}
 
@@ -29,11 +29,9 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
     }
     config = SftConfig.model_validate(content)
     engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
-    for master in engine._masters.values():
-        engine._adamw.state[master] = {"step": torch.tensor(0.0), "exp_avg": torch.zeros_like(master),
-                                       "exp_avg_sq": torch.zeros_like(master)}  # fmt: skip
+    engine.load_local_state(lambda key, start, stop: torch.zeros(stop - start), 0)
     write_run_record(config)
-    return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), World()), config
+    return engine, LocalPlace(tmp_path / "checkpoints"), begin_attempt(RunFolder(config.run.dir), OneRank()), config
 
 
 def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
@@ -56,3 +54,15 @@ def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, A
     with pytest.raises(UserError, match=f"the checkpoint of another run: its {next(iter(other))} differ") as error:
         resume(engine, place, attempt, {**ABOUT, **other})
     assert error.value.is_everywhere
+
+
+def test_a_checkpoint_that_names_no_optimizer_is_adamws(parts: Any) -> None:
+    """As those of the first versions are, which had no other."""
+    engine, place, attempt, config = parts
+    store = open_store(place, config.checkpoint, attempt, None)
+    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
+    assert store.finish()
+    store.close()
+    assert resume(engine, place, attempt, {**ABOUT, "optimizer": "adamw"}) == (8, 0)
+    with pytest.raises(UserError, match="its optimizer differ"):
+        resume(engine, place, attempt, {**ABOUT, "optimizer": "lion"})

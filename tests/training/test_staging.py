@@ -11,6 +11,7 @@ import pytest
 from sft.data.loader import StepLoader
 from sft.data.staging import StagingOrder, StagingReport, fetch_packs
 from sft.run_events import EventLog, read_events
+from sft.run_folder import AttemptFolder
 from sft.training.staging import Staging
 from sft.world import World
 from tests.data.planned import Planned, publish_planned
@@ -25,8 +26,9 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
 
 def stage_on(planned: Planned, disk: Path) -> tuple[Staging, Callable[[], list[str]]]:
     """The staging of a rank of that node, and what it has said so far."""
-    staging = Staging(planned.order(WORLD, disk), planned.store, planned.plan, EventLog(disk, WORLD.rank))
-    return staging, lambda: [event.text for event in read_events(disk)]
+    attempt = AttemptFolder(disk)
+    staging = Staging(planned.order(WORLD, disk), planned.store, planned.plan, EventLog(attempt, WORLD.rank))
+    return staging, lambda: [event.text for event in read_events(attempt)]
 
 
 def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:

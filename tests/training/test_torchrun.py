@@ -20,6 +20,8 @@ from sft.training.workload import prepare_workload
 from tests.cluster.running import ROOT, TORCHRUN, environment, is_alive, pid_of, started, wait_for_step
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
+from tests.sinks.runs import train
+from tests.webhook import webhook
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config:
     assert not run.path.exists()
 
 
+@pytest.mark.long
 def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_lost(
     config: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +98,7 @@ def test_the_lock_is_held_goes_on_to_the_next_group_and_ends_the_job_when_it_is_
             assert job.wait(90) == 1
             assert run.lock.read_text() == other
             assert not any(is_alive(pid_of(run, attempt=2, rank=rank)) for rank in range(2))
-            assert not run.attempt(3).exists()
+            assert not run.attempt(3).path.exists()
         finally:
             end_all(run, job)
 
@@ -116,12 +119,20 @@ job._run_and_exit(sys.argv[1:])
 """
 
 
-def test_a_rank_that_fails_does_not_wait_for_its_group(config: Path) -> None:
+def test_a_rank_that_fails_does_not_wait_for_its_group_and_the_failure_is_posted_once(
+    config: Path, run: RunFolder
+) -> None:
     prepare_workload(load_job(config).sft)
-    command = [sys.executable, "-c", FAILS_WITH_NCCL, str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
+    # As if an earlier start had trained a step, whose metrics the first rank sends.
+    train(run, "broad", range(1))
+    command = [sys.executable, "-c", FAILS_WITH_NCCL, str(config), "alerts.url=$WEBHOOK", "logging.tensorboard=true"]
+    with webhook() as hook:
+        variables = environment() | {"WEBHOOK": hook.url}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=variables)
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: a step has failed") == 1, done.stderr
+    assert [alert["text"] for alert in hook.alerts] == ["job: failed: RuntimeError: a step has failed"]
+    assert json.loads(run.sink_state("tensorboard").read_text())["state"]["stages"]["broad"]["step"] == 0
 
 
 def end_all(run: RunFolder, job: "subprocess.Popen[bytes]") -> None:

@@ -102,7 +102,7 @@ def planned(planned_dir, tmp_path) -> TrainedRun:
     shutil.copytree(planned_dir, folder)
     config = folder / "run" / "config.yaml"
     config.write_text(config.read_text().replace(str(planned_dir), str(folder)))
-    return TrainedRun(RunFolder(folder / "run"), build_config(read_yaml(config)))
+    return TrainedRun(RunFolder(folder / "run"), build_config(read_yaml(config).content))
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from sft.config import Format, SourceConfig, TaskColumn
 from sft.data.formats.columns import COLUMNS, SINGLE_TURN, SINGLE_TURN_NAMES, column_of
-from sft.data.formats.text_fields import RecordError
 from sft.data.formats.tool_calls import parse_json
-from sft.errors import UserError
+from sft.errors import RecordError, UserError
 from sft.schema import JsonObject, Record
 
 

@@ -24,13 +24,14 @@ from sft.data.formats.messages import read_messages, read_prompt_turns
 from sft.data.formats.sharegpt import read_sharegpt
 from sft.data.formats.single_turn import read_instruction, read_natural_instructions, read_prompt, read_seed_task
 from sft.data.formats.task_files import expand_instances
-from sft.data.formats.text_fields import RecordError, check_text
+from sft.data.formats.text_fields import check_text
 from sft.data.formats.token_rows import read_token_row
 from sft.data.formats.tool_calls import read_tools
 from sft.data.formats.turns import holds_turns
+from sft.errors import RecordError
 from sft.schema import THOUGHT_END, THOUGHT_START, Conversation, JsonObject, Message, Record, TokenizedRecord
 
-__all__ = ["RecordError", "check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
+__all__ = ["check_columns", "describe_source", "expand_record", "format_record", "resolve_source"]
 
 _CONVERSATIONS: Mapping[Format, Callable[[JsonObject, Columns, bool], tuple[Message, ...]]] = {
     "messages": read_messages,

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from sft.data.formats.columns import Columns, column_of
-from sft.data.formats.text_fields import RecordError, check_text, kind_of
+from sft.data.formats.text_fields import check_text, kind_of
 from sft.data.formats.tool_calls import read_call
 from sft.data.formats.turns import Turn, build_turn, holds_turns, join_turns, read_role, read_turns
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message, Role, ToolCall
 
 _ROLES: dict[str, Role] = {

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from sft.data.formats.columns import Columns, column_of
-from sft.data.formats.text_fields import RecordError, check_text, kind_of
+from sft.data.formats.text_fields import check_text, kind_of
 from sft.data.formats.tool_calls import parse_json, read_call
 from sft.data.formats.turns import Turn, build_turn, join_turns, read_role, read_turns
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message, Role, ToolCall
 
 _CALL = "function_call"

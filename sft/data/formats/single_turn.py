@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.data.formats.columns import Columns, column_of, optional_column
-from sft.data.formats.text_fields import RecordError, kind_of, read_first_text, read_optional_text, read_text
+from sft.data.formats.text_fields import kind_of, read_first_text, read_optional_text, read_text
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message
 
 

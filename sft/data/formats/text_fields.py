@@ -10,13 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.data.reading.blocks import Unreadable
+from sft.errors import RecordError
 from sft.schema import JsonObject
 
 _CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\n\f\r")
-
-
-class RecordError(ValueError):
-    """This record cannot be used; the text is the reason."""
 
 
 def read_text(fields: JsonObject, column: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sft.data.formats.columns import Columns, column_of
-from sft.data.formats.text_fields import RecordError, kind_of
+from sft.data.formats.text_fields import kind_of
+from sft.errors import RecordError
 from sft.schema import BoolArray, Example, IntArray, JsonObject
 
 IGNORED = -100

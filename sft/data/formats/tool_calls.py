@@ -10,8 +10,9 @@ checked: an answer may well call a tool wrongly, and be marked not to be learned
 from collections.abc import Mapping
 from typing import Any
 
-from sft.data.formats.text_fields import RecordError, check_json, check_text, kind_of
+from sft.data.formats.text_fields import check_json, check_text, kind_of
 from sft.data.reading.json_values import parse_json_text
+from sft.errors import RecordError
 from sft.schema import JsonObject, ToolCall
 
 

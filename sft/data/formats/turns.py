@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.data.formats.columns import Columns, optional_column
-from sft.data.formats.text_fields import RecordError, check_text, kind_of, read_optional_text
+from sft.data.formats.text_fields import check_text, kind_of, read_optional_text
 from sft.data.formats.tool_calls import parse_json
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message, Role, ToolCall
 
 

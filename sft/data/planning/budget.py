@@ -1,4 +1,4 @@
-"""Draws and packs as much as a stage's budget says: so many epochs, supervised tokens, or steps.
+"""Draws and packs as much as a stage's budget says: so many epochs, tokens of either kind, or steps.
 
 Examples vary in length, so how many fill a budget is known only when they are drawn and packed. A draw that falls
 short is made anew, larger; what is drawn too many is cut off at the end. Each is a pure function of its seed.
@@ -130,24 +130,33 @@ def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[
     if drawing.num_units_wanted is not None:
         order = drawing.order(drawing.num_units_wanted)
     elif budget.supervised_tokens:
-        order = _draw_tokens(budget.supervised_tokens, drawing, store)
+        order = _draw_tokens(budget.supervised_tokens, "num_supervised_tokens", drawing, store.num_supervised[:])
+    elif budget.tokens:
+        order = _draw_tokens(budget.tokens, "num_tokens", drawing, store.lengths)
     else:
         assert budget.steps is not None
         return _fill_steps(budget.steps, drawing, packing, store)
     return order, packing.pack(order, store)
 
 
-def _draw_tokens(needed: int, drawing: Drawing, store: TokenStore) -> IntArray:
-    """Draw until the supervised tokens are there; the last example takes the count to the budget or just past it."""
-    drawn = there = int(store.num_supervised[drawing.drawn.example_ids].sum(dtype=np.int64))
+def _draw_tokens(needed: int, kind: str, drawing: Drawing, per_example: IntArray) -> IntArray:
+    """Draw until the tokens are there; the last example takes the count to the budget or just past it.
+
+    Args:
+        needed: so many.
+        kind: the count of `TaskSupply` that they are.
+        drawing: what is drawn from.
+        per_example: (num_examples,), those of each.
+    """
+    drawn = there = int(per_example[drawing.drawn.example_ids].sum(dtype=np.int64))
     if drawn >= needed:
         return np.zeros(0, np.int64)
-    for order in drawing.growing_orders(needed / drawing.mean_per_unit("num_supervised_tokens")):
-        reached = drawn + np.cumsum(store.num_supervised[order], dtype=np.int64)
+    for order in drawing.growing_orders(needed / drawing.mean_per_unit(kind)):
+        reached = drawn + np.cumsum(per_example[order], dtype=np.int64)
         there = int(reached[-1]) if len(reached) else drawn
         if there >= needed:
             return order[: int(np.searchsorted(reached, needed)) + 1]
-    raise _too_few(drawing, needed, there, "supervised tokens")
+    raise _too_few(drawing, needed, there, kind.removeprefix("num_").replace("_", " "))
 
 
 def _fill_steps(num_steps: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:

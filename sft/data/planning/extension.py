@@ -14,16 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.config import OptimizerConfig, StageConfig
+from sft.config import StageConfig
+from sft.config_effects import completed, inputs_of
+from sft.config_optimizer import OptimizerConfig
 from sft.data.planning.budget import Drawn, Packed, budget_in_words
 from sft.data.planning.pack_plan import PackPlan, PlanPart
 from sft.errors import UserError
 from sft.ledger import read_ledger
 from sft.run_folder import StageFolder
 from sft.schema import IntArray
-
-SCHEDULE_FIELDS = ("lr", "schedule", "warmup_ratio", "min_lr_ratio")
-"""What of an optimizer may be another for what is added: they are read as a function of the step, and kept nowhere."""
 
 
 class Kept(NamedTuple):
@@ -55,27 +54,40 @@ class Kept(NamedTuple):
         return whole, Packed(np.arange(len(whole)), np.concatenate([starts, starts[-1] + added.starts[1:]]))
 
 
-def schedule_of(optimizer: OptimizerConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that say the learning rate, of a config or of its record."""
-    fields = optimizer if isinstance(optimizer, Mapping) else optimizer.model_dump(mode="json")
-    return {name: fields[name] for name in SCHEDULE_FIELDS}
+def schedule_of(optimizer: OptimizerConfig, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What gives the learning rate: it may be another for what is added, as it is read as a function of the step.
+
+    Args:
+        optimizer: as it is now.
+        recorded: what was recorded of one; its values are given instead, in the form of now.
+    """
+    now = inputs_of(optimizer, "rate")
+    if recorded is None:
+        return now
+    whole = completed(optimizer, recorded)
+    return {name: whole[name] for name in now}
 
 
 def is_wanted_still(plan: PackPlan, stage: StageConfig) -> bool:
     """Whether the newest part of an extended stage has the learning rate that the config has."""
-    return not plan.parts or plan.parts[-1].schedule == schedule_of(stage.optimizer)
+    optimizer = stage.optimizer
+    return not plan.parts or schedule_of(optimizer, plan.parts[-1].schedule) == schedule_of(optimizer)
 
 
-def kept_of(folder: StageFolder, plan: PackPlan, recorded: Mapping[str, Any]) -> Kept:
+def kept_of(folder: StageFolder, stage: StageConfig, plan: PackPlan, recorded: Mapping[str, Any]) -> Kept:
     """What stays of a stage whose budget is another now.
 
     Args:
         folder: the stage's.
+        stage: as it is now.
         plan: its newest plan.
         recorded: the stage in the run's record, which is of this plan if the stage was never extended.
     """
-    inputs = plan.manifest["inputs"]
-    parts = plan.parts or (PlanPart(len(plan), inputs["budget"], schedule_of(recorded["optimizer"])),)
+    whole = PlanPart(len(plan), plan.manifest["inputs"]["budget"], recorded["optimizer"])
+    parts = tuple(
+        PlanPart(part.num_packs, part.budget, schedule_of(stage.optimizer, part.schedule))
+        for part in plan.parts or (whole,)
+    )
     if len(parts) > 1:
         first_step = sum(plan.steps().part_steps[:-1])
         if max(read_ledger(folder.ledger).effective, default=-1) < first_step:
@@ -93,8 +105,8 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
     if num_added:
         return [*map(asdict, kept.parts), asdict(PlanPart(num_added, budget, schedule))]
     last = kept.parts[-1]
-    if last.budget != budget:
-        was, now = budget_in_words(last.budget), budget_in_words(budget)
+    was, now = budget_in_words(last.budget), budget_in_words(budget)
+    if was != now:
         raise UserError(
             f"stage {stage.name}: its budget was {was} and is now {now}, which is not more: {kept.drawn.num_steps:,} "
             "steps are planned, and some of them are trained. A stage that has trained may get more only. Set the "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sft.atomic_files import publish_folder, read_manifest, written_aside
+from sft.atomic_files import DamagedError, publish_folder, read_manifest, written_aside
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
 from sft.schema import IntArray, Pack
@@ -48,8 +48,16 @@ class PackPlan:
 
     @classmethod
     def open(cls, path: Path) -> "PackPlan":
-        """Map the arrays of the plan that is published at `path`."""
-        return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        """Map the arrays of the plan that is published at `path`.
+
+        Raises:
+            DamagedError: a file is missing or cut off.
+        """
+        manifest = read_manifest(path)
+        try:
+            return cls(path, manifest, *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+        except (ValueError, EOFError, FileNotFoundError) as error:
+            raise DamagedError(path, str(error)) from error
 
     def __len__(self) -> int:
         """Number of packs."""
@@ -66,9 +74,17 @@ class PackPlan:
         inputs: dict[str, Any] = self.manifest["inputs"]
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
 
-    def steps(self, world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+    @property
+    def epochs(self) -> float | None:
+        """That a stage trains; None where its budget counts something else."""
+        asked: float | None = self.manifest["inputs"]["budget"]["epochs"]
+        if asked is None or not self.manifest["ends_early"]:
+            return asked
+        return asked * float(self.manifest["num_units"] / self.manifest["num_units_wanted"])
+
+    def steps(self, world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        return steps_of(self.manifest, world_size, micro_packs)
+        return steps_of(self.manifest, world_size, packs_per_micro_batch)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -102,10 +118,12 @@ def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
     return tuple(PlanPart(**part) for part in manifest.get("parts", ()))
 
 
-def steps_of(manifest: Mapping[str, Any], world_size: int = 1, micro_packs: int = 1) -> StepPlan:
+def steps_of(manifest: Mapping[str, Any], world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
     """The steps of the plan of a stage with this manifest."""
     ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
-    return StepPlan(manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, micro_packs, tuple(ends))
+    return StepPlan(
+        manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, packs_per_micro_batch, tuple(ends)
+    )
 
 
 def publish_plan(

@@ -10,11 +10,14 @@ from typing import Any, NoReturn
 
 from sft.atomic_files import is_published, read_manifest
 from sft.config import SftConfig
-from sft.config_effects import completed
+from sft.config_effects import Effect, completed, inputs_of, sections_of
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.printable import shortened
 from sft.run_folder import RunFolder
+
+_OF_STAGES: tuple[Effect, ...] = ("plan", "budget")
+"""Beside what all plans depend on."""
 
 _MAX_DIFFERENCES = 12
 _MAX_VALUE_CHARS = 60
@@ -22,25 +25,28 @@ _MAX_VALUE_CHARS = 60
 
 def stage_inputs(config: SftConfig, index: int, store: TokenStore) -> dict[str, Any]:
     """All that a stage's plan depends on."""
-    stage = config.stages[index]
-    earlier = config.replayable(index)
+    earlier, stage = config.replayable(index), config.stages[index]
     return {
-        **_data_inputs(config, store),
-        "mixture": stage.mixture.model_dump(mode="json"),
-        "replayed": {k: earlier[k].model_dump(mode="json") for k in earlier if k in stage.mixture.replay},
-        "budget": stage.budget.model_dump(mode="json"),
-        "pack_len_tokens": config.pack_len_tokens(index),
-        "packs_per_step": config.train.packs_per_step,
+        **data_inputs(config, store),
+        **_inputs(config, *_OF_STAGES),
+        **inputs_of(stage, *_OF_STAGES),
+        "replayed": {k: inputs_of(earlier[k], *_OF_STAGES) for k in earlier if k in stage.mixture.replay},
+        "pack_len_tokens": config.pack_len_tokens(index),  # the stage's own, or that of all
     }
 
 
 def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     """All that the plan of the held-out examples depends on; their packs fit every stage."""
     return {
-        **_data_inputs(config, store),
-        "max_examples_per_task": config.evaluate.max_examples_per_task,
+        **data_inputs(config, store),
+        **_inputs(config, "measured"),
         "pack_len_tokens": min(config.pack_len_tokens(i) for i in range(len(config.stages))),
     }
+
+
+def data_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+    """What every plan of a run depends on, that of the held-out examples too."""
+    return {"store": store.path.name, "data": store.manifest["inputs"], **_inputs(config, "split")}
 
 
 def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
@@ -52,14 +58,20 @@ def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None
         index: of the stage; None for the plan of the held-out examples.
     """
     inputs = {**plan["inputs"]}
-    inputs["holdout"] = completed(config.data.holdout, inputs["holdout"])
+    effects: tuple[Effect, ...] = ("split", *(("measured",) if index is None else _OF_STAGES))
+    for section in (*sections_of(config), *(() if index is None else (config.stages[index],))):
+        whole = completed(section, inputs)
+        inputs |= {key: whole[key] for key in inputs_of(section, *effects)}
     if index is not None:
-        stage = config.stages[index]
-        inputs |= {key: completed(getattr(stage, key), inputs[key]) for key in ("mixture", "budget")}
         earlier = config.replayable(index)
         replayed = inputs["replayed"].items()
         inputs["replayed"] = {k: completed(earlier[k], value) if k in earlier else value for k, value in replayed}
     return inputs
+
+
+def _inputs(config: SftConfig, *effects: Effect) -> dict[str, Any]:
+    """The fields with these effects of all sections but the stages."""
+    return {key: value for section in sections_of(config) for key, value in inputs_of(section, *effects).items()}
 
 
 def check_data(run: RunFolder, stage: Path, data: Mapping[str, Any]) -> None:
@@ -101,15 +113,6 @@ def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 def shown_value(value: Any) -> str:
     """As it stands in a message about what differs."""
     return shortened(repr(value), _MAX_VALUE_CHARS)
-
-
-def _data_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
-    return {
-        "store": store.path.name,
-        "data": store.manifest["inputs"],
-        "holdout": config.data.holdout.model_dump(mode="json"),
-        "seed": config.run.seed,
-    }
 
 
 def _leaves(content: Any, path: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ from sft.data.planning.holdout import check_tasks, held_out_examples
 from sft.data.planning.mixture import Rates
 from sft.data.planning.pack_plan import PackPlan, publish_plan
 from sft.data.planning.packing import pack_order
-from sft.data.planning.plan_inputs import heldout_inputs, planned_inputs, refuse, stage_inputs
+from sft.data.planning.plan_inputs import data_inputs, heldout_inputs, planned_inputs, refuse, stage_inputs
 from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
@@ -68,7 +68,8 @@ def plan_stages(
             kept = None
             # One that is not published is made again: it is a function of its inputs.
             if one.folder.has_trained() and is_published(one.folder.packs):
-                kept = kept_of(one.folder, PackPlan.open(one.folder.packs), recorded[one.number])
+                stage, plan = config.stages[one.number], PackPlan.open(one.folder.packs)
+                kept = kept_of(one.folder, stage, plan, recorded[one.number])
             order, packed, manifest = _plan_stage(config, one, store, available, rates[one.number], kept)
             if kept is not None:
                 before_extending(one.folder)
@@ -95,11 +96,10 @@ class _Wanted(NamedTuple):
 def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
     """Take away the plans of stages that the config does not have any more, and that never began."""
     used = {folder.path for folder in folders}
-    for path in run.stages.glob("*/"):
-        folder = StageFolder(path)
+    for folder in run.stage_folders():
         ours = {*folder.plans(), folder.balance, folder.balance_plot}
-        if path not in used and set(path.iterdir()) <= ours:
-            shutil.rmtree(path)
+        if folder.path not in used and set(folder.path.iterdir()) <= ours:
+            shutil.rmtree(folder.path)
 
 
 def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
@@ -138,8 +138,7 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
             return PackPlan.open(path)
         has_trained = run.has_trained()
         # How many are measured, and how they are packed, is no part of what is trained.
-        free = {name: inputs[name] for name in ("max_examples_per_task", "pack_len_tokens")}
-        if has_trained and planned | free != inputs:
+        if has_trained and any(planned[key] != value for key, value in data_inputs(config, store).items()):
             refuse(path, planned, inputs)
         # What was measured before the first step goes with it.
         shutil.rmtree(path if has_trained else run.evaluations)

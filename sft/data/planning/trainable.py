@@ -26,22 +26,22 @@ def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:
         UserError: a held-out task of the config is not in the data.
     """
     held_out = held_out_examples(store, holdout)
-    if holdout.overlap == "ignore" or not held_out.any():
+    if holdout.decontaminate == "ignore" or not held_out.any():
         return Trainable(~held_out, None)
-    found = overlapping_examples(store, held_out, holdout.overlap_len_tokens)
-    examples = ~held_out & ~found.training if holdout.overlap == "remove" else ~held_out
+    found = overlapping_examples(store, held_out, holdout.ngram_tokens)
+    examples = ~held_out & ~found.training if holdout.decontaminate == "remove" else ~held_out
     return Trainable(examples, _describe(found, store, holdout, held_out))
 
 
 def _describe(found: Overlap, store: TokenStore, holdout: HoldoutConfig, held_out: BoolArray) -> dict[str, Any]:
     by_task = sorted(found.counts.items(), key=lambda item: (-item[1], item[0]))
     return {
-        "overlap_len_tokens": holdout.overlap_len_tokens,
-        "removed": holdout.overlap == "remove",
+        "overlap_len_tokens": holdout.ngram_tokens,
+        "removed": holdout.decontaminate == "remove",
         "num_training": int(np.count_nonzero(~held_out)),
         "num_training_touched": int(np.count_nonzero(found.training)),
         "num_held_out": int(np.count_nonzero(held_out)),
         "num_held_out_touched": int(np.count_nonzero(found.held_out)),
         "by_task": [{"training": t, "held_out": h, "num_training_touched": n} for (t, h), n in by_task],
-        "pairs": [{"training": str(store.place(t)), "held_out": str(store.place(h))} for t, h in found.pairs],
+        "pairs": [{"training": str(store.location(t)), "held_out": str(store.location(h))} for t, h in found.pairs],
     }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-from sft.schema import Place
+from sft.schema import RecordLocation
 
 BLOCK_BYTES = 1 << 20
 """Of text in a block, or nearly; at most `MAX_RECORD_BYTES`."""
@@ -62,9 +62,11 @@ class Block:
     """In its source, from 0."""
     first_index: int
     """The index of its first line or record in the source."""
-    where: Place
+    where: RecordLocation
     """The place of its first line or record."""
     content: Content
     """Text is lines where the place is a line, else one JSON value."""
     done: float
     """The share of the source, from 0 to 1, that is read up to the end of this block."""
+    num_wanted: int | None = None
+    """Only so many of its lines or records are read; None: all."""

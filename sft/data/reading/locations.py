@@ -1,7 +1,7 @@
 """Finds the files of a source: one file, a folder, a pattern, or a URL that fsspec knows.
 
-The same path gives the same files in the same order, sorted by path. What a message or a `Place` shows of a URL
-never holds its password or its query. Which records a file holds is not looked at here.
+The same path gives the same files in the same order, sorted by path. What a message or a `RecordLocation` shows of a
+URL never holds its password or its query. Which records a file holds is not looked at here.
 """
 
 import bz2

@@ -19,7 +19,7 @@ from sft.data.reading.json_files import cut_json, decode_lines
 from sft.data.reading.locations import SourceFile, find_files, is_on_hub
 from sft.data.reading.tables import cut_arrow, cut_hub, cut_parquet, decode_rows, load_hub
 from sft.errors import UserError
-from sft.schema import Place, Record, Rejected
+from sft.schema import Record, RecordLocation, Rejected
 from sft.url_secrets import without_secrets
 
 _READERS: dict[str, Callable[[SourceFile], Iterator[Piece]]] = {
@@ -57,6 +57,8 @@ def read_blocks(source: SourceConfig) -> Iterator[Block]:
 def decode_block(block: Block) -> Iterator[Record | Rejected]:
     """Every record of the block, in order, as a `Record` or, where it cannot be read, a `Rejected`."""
     for offset, number, value in _decode(block):
+        if block.num_wanted is not None and offset >= block.num_wanted:
+            return
         index, where = block.first_index + offset, block.where._replace(number=number)
         if isinstance(value, dict):
             yield Record(block.source, index, where, value)
@@ -113,11 +115,18 @@ def _cut_files(source: SourceConfig, files: tuple[SourceFile, ...]) -> Iterator[
 
 def _number_blocks(source: SourceConfig, pieces: Iterator[tuple[str, Piece, float]]) -> Iterator[Block]:
     number = index = 0
+    most = source.max_records
     for file, piece, done in pieces:
+        wanted = None
+        if most is not None:
+            if index >= most:
+                break
+            wanted = most - index if index + piece.num_places > most else None
+            done = max(done, min((index + piece.num_places) / most, 1.0))
         # A block of blank lines would be a task for nothing; its lines count nevertheless.
         if not isinstance(piece.content, bytes) or (piece.content and not piece.content.isspace()):
-            where = Place(file, piece.first, piece.is_line)
-            yield Block(source.name, number, index, where, piece.content, done)
+            where = RecordLocation(file, piece.first, piece.is_line)
+            yield Block(source.name, number, index, where, piece.content, done, wanted)
             number += 1
         index += piece.num_places
     if number == 0:

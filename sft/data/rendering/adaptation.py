@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
-from sft.data.formats.formatting import RecordError
+from sft.errors import RecordError
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 WRITTEN_AS_TEXT = frozenset(

@@ -19,9 +19,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.turn_bounds import MARKS, TurnBounds, find_prompt_end, num_common
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message, ToolCall
 
 Span = tuple[int, int]

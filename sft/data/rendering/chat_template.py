@@ -21,10 +21,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sft.absolute_paths import near_it
 from sft.config import ModelConfig
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.bounded_template import compile_template
 from sft.data.rendering.turn_form import derive_turn_form, template_turn
-from sft.errors import UserError
+from sft.errors import RecordError, UserError
 from sft.schema import JsonObject, Message
 from sft.small_files import read_small_text
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.answer_spans import BEHIND_PROMPT, Answered, Span, shows, squeeze
 from sft.data.rendering.turn_bounds import MARKS
+from sft.errors import RecordError
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _MOST_SHAPES = 2000

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import WRITTEN_AS_TEXT, adapt, derive_traits
 from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.landmarks import Landmarks
 from sft.data.rendering.template_words import depends_on_words, template_literals
 from sft.data.rendering.turn_bounds import any_of, derive_bounds
+from sft.errors import RecordError
 from sft.schema import Conversation, JsonObject, Message
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"

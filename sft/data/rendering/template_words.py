@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from jinja2 import Environment, nodes
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.chat_template import without_generation_marks
 from sft.data.rendering.turn_bounds import MARKS, any_of
 from sft.data.rendering.turn_form import THOUGHT_FIELDS
+from sft.errors import RecordError
 from sft.schema import JsonObject, Message, ToolCall
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from sft.data.formats.formatting import RecordError
 from sft.data.rendering.adaptation import RenderTemplate
+from sft.errors import RecordError
 from sft.schema import Message, ToolCall
 
 MARKS = range(0xE000, 0xF900)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sft.data.formats.formatting import RecordError
+from sft.errors import RecordError
 from sft.schema import THOUGHT_END, THOUGHT_START, JsonObject, Message, ToolCall
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")

@@ -3,14 +3,15 @@
 import pytest
 
 from sft.errors import UserError
-from sft.training.agreement import raise_on_all_ranks
+from sft.ranks.agreement import raise_together
+from sft.ranks.ranks import OneRank
 from tests.distributed.launch import run_ranks
 
 
 def test_one_rank_raises_its_own() -> None:
-    raise_on_all_ranks(None)
+    raise_together(OneRank(), None)
     with pytest.raises(UserError, match="no store here"):
-        raise_on_all_ranks("no store here")
+        raise_together(OneRank(), "no store here")
 
 
 def test_the_error_of_one_rank_is_raised_on_all() -> None:

@@ -1,7 +1,7 @@
-"""What is wished of a run from outside; the loop acts on it between two steps, by the first rank's answer.
+"""What is asked of a run from outside. The loop looks between two steps; the first rank's answer counts for all.
 
-To stop: by a signal, or by a file `STOP` in the run folder. To save: because a node will be taken away. To grow:
-because there is room for more workers.
+To stop: a signal, or the file `STOP` in the run folder. To save: a node will be taken away. To resize: there is room
+for more workers.
 """
 
 import os
@@ -22,14 +22,14 @@ _BY_SIGNAL = 0.0
 """The time of a stop file that a signal has made (Unix time): it can be written where there is no room for a byte."""
 
 
-def ask_by_signal(stop_file: Path) -> None:
+def request_stop(stop_file: Path) -> None:
     """Ask for a stop of this start alone, by a stop file that says so; a person's is left as it is."""
     with suppress(FileExistsError):
         stop_file.touch(exist_ok=False)
         os.utime(stop_file, (_BY_SIGNAL, _BY_SIGNAL))
 
 
-def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> None:
+def remove_stale_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> None:
     """Take away a stop file that does not mean this start of the run.
 
     One that means it is newer than this process. Of a job that is queued again after its nodes were taken, each start
@@ -52,8 +52,8 @@ def forget_old_stop(stop_file: Path, now: float, say: Callable[[str], None]) -> 
         say(f"{stop_file} is older than this start, and removed.")
 
 
-class Wishes:
-    """Asks for them; whoever starts the ranks knows the cluster, and passes what it knows."""
+class ControlSignals:
+    """Looks for them. Whoever starts the ranks knows the cluster, and passes what it knows."""
 
     def __init__(
         self,
@@ -69,19 +69,19 @@ class Wishes:
         self._signalled = False
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGUSR1 as a wish to stop. A second one has its usual effect. In the main thread only."""
+        """Let SIGTERM and SIGUSR1 ask for a stop. A second one has its usual effect. In the main thread only."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
-    def to_stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether to stop after the step under way."""
         return self._signalled or self._stop_file.exists()
 
-    def to_save(self) -> bool:
+    def save_requested(self) -> bool:
         """Whether to save a checkpoint after the step under way, whenever the next one is due."""
         return self._has_notice()
 
-    def to_grow(self) -> bool:
+    def resize_requested(self) -> bool:
         """Whether to begin again, from the checkpoint that is saved now, with more workers."""
         return self._has_room()
 

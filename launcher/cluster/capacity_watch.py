@@ -16,7 +16,7 @@ _RAY_KNOWS_AFTER_SECONDS = 10.0
 """A group that starts again before Ray has counted the new node (see `node_watch`) is no larger."""
 
 
-class Outlook:
+class CapacityWatch:
     """Asked by the training loop between two steps."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where a rank is in its work, for whoever asks: the watch for hangs, the record of a failure."""
+"""What a rank does now, and whether it goes on, for whoever asks: the hang watch, the record of a failure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ def _nothing_else() -> int:
 
 
 @dataclass
-class Position:
+class Heartbeat:
     """Changed by the training thread alone, and read by others.
 
     All ranks go through the same places in the same order, so whoever has passed fewer of them is behind.

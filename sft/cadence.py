@@ -1,0 +1,57 @@
+"""When something is due that comes again and again in a stage: after every so many steps, after every part of an epoch.
+
+An epoch of a stage is the same number of steps as any other of it: all steps, divided by the epochs that they make.
+"""
+
+from typing import NamedTuple, Protocol, Self
+
+
+class Given(Protocol):
+    """A section of the config that says how often."""
+
+    @property
+    def every_steps(self) -> int | None:
+        """Steps between two."""
+
+    @property
+    def every_epochs(self) -> float | None:
+        """Epochs between two."""
+
+
+class Cadence(NamedTuple):
+    """After which steps of a stage something is due; where both are given, after those of either."""
+
+    every_steps: int | None = None
+    steps_between: float | None = None
+    """Of two that are counted in epochs, not rounded; at least 1."""
+
+    @classmethod
+    def of(cls, given: Given, num_steps: int, epochs: float | None) -> Self:
+        """That of a stage.
+
+        Args:
+            given: how often.
+            num_steps: of the stage.
+            epochs: that the stage trains; None where its budget counts something else.
+        """
+        if given.every_epochs is None or epochs is None:
+            return cls(given.every_steps)
+        return cls(given.every_steps, max(1.0, given.every_epochs * num_steps / epochs))
+
+    def is_due(self, num_done: int) -> bool:
+        """Whether it is after so many steps."""
+        if num_done <= 0:
+            return False
+        in_steps = self.every_steps is not None and num_done % self.every_steps == 0
+        return in_steps or (self.steps_between is not None and num_done == self._nearest(num_done))
+
+    def due_steps(self, num_steps: int) -> list[int]:
+        """The steps before the last of a stage after which it is due, in order."""
+        due = set(range(self.every_steps, num_steps, self.every_steps)) if self.every_steps else set()
+        if self.steps_between is not None:
+            due |= {round(i * self.steps_between) for i in range(1, int(num_steps / self.steps_between) + 1)}
+        return sorted(step for step in due if step < num_steps)
+
+    def _nearest(self, num_done: int) -> int:
+        assert self.steps_between is not None
+        return round(max(1, round(num_done / self.steps_between)) * self.steps_between)

@@ -1,0 +1,99 @@
+"""What a token store is made from: its sources with explicit formats, and the fingerprint of all that its content
+depends on, and of nothing else. The run's folder, batch size and world size do not change it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from sft.atomic_files import fingerprint
+from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.config_effects import store_inputs
+from sft.data.block_preparer import BlockPreparer
+from sft.data.formats.formatting import resolve_source
+from sft.data.reading.sources import content_hash, read_records
+from sft.data.token_store import STORE_VERSION, store_path
+from sft.errors import UserError
+from sft.schema import Record, Rejected
+
+_RESOLVE_RECORDS = 1000
+"""So many show which columns a source has."""
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""What shows nothing of a column."""
+_MOST_FILES = 5
+
+
+class StoreRecipe(NamedTuple):
+    """Where the store of a config lies or will lie, what its name is made of, and who can make it."""
+
+    path: Path
+    inputs: Mapping[str, Any]
+    preparer: BlockPreparer
+
+    @classmethod
+    def of(cls, data: DataConfig, model: ModelConfig) -> Self:
+        """The recipe of the config's store; reads the sources' content, for its hash.
+
+        Raises:
+            UserError: a source, the tokenizer or the template is unusable.
+        """
+        preparer = BlockPreparer(resolve_sources(data), model)
+        inputs = fingerprint_inputs(preparer.data, model, preparer.pipeline.fingerprint)
+        return cls(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
+
+
+def resolve_sources(data: DataConfig) -> DataConfig:
+    """The config with every source's format explicit, as its first records show it.
+
+    Raises:
+        UserError: a source cannot be read, or its format cannot be told.
+    """
+    return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
+
+
+def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
+    """Everything that the content of the store depends on; its fingerprint is the store's name.
+
+    That is every field of the two sections, but for those that `sft.config` marks as changing no example. What the
+    fields of a source lead to stands in it as the content's hash, what those of the model lead to as the tokenizer's.
+    """
+    inputs, of_model = store_inputs(data), store_inputs(model)
+    sources = zip(inputs["sources"], data.sources, strict=True)
+    return {
+        "version": STORE_VERSION,
+        "tokenizer_and_template": tokenizer_fingerprint,
+        **({"model": of_model} if of_model else {}),
+        **inputs,
+        "sources": [{**given, "content": content_hash(source)} for given, source in sources],
+    }
+
+
+def _resolve(source: SourceConfig) -> SourceConfig:
+    """By the fields of the first records together: one alone may lack a column or its content, or be a bad one."""
+    fields: dict[str, Any] = {}
+    first: Record | None = None
+    unread: list[Rejected] = []
+    for record in islice(read_records(source), _RESOLVE_RECORDS):
+        if isinstance(record, Rejected):
+            unread.append(record)
+        elif record.fields:
+            first = first or record
+            fields |= {name: value for name, value in record.fields.items() if fields.get(name) in _NOTHING}
+    if first is not None:
+        return resolve_source(source, replace(first, fields=fields))
+    if source.format == "auto":
+        raise UserError(f"source {source.name}: no record can be read, to tell the format from:{_why_unread(unread)}")
+    return source
+
+
+def _why_unread(unread: list[Rejected]) -> str:
+    """The first reason of each of the first files."""
+    if not unread:
+        return " all that there are have no fields. Needed: objects with columns."
+    firsts = {rejected.where.file: rejected for rejected in reversed(unread)}
+    lines = [f"\n  {rejected.where}: {rejected.reason}" for rejected in reversed(firsts.values())]
+    way_out = "\nText has to be UTF-8: one in Latin-1 or Windows-1252 has to be saved as UTF-8."
+    is_encoding = any("invalid UTF-8" in rejected.reason for rejected in unread)
+    return "".join(lines[:_MOST_FILES]) + (way_out if is_encoding else "")

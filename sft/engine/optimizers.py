@@ -1,0 +1,87 @@
+"""How each optimizer of `sft.optimizers` is built: as ZeRO-3 runs it on flat parts, and as the oracle on whole tensors.
+
+Another one is an entry there and one here; `tests/engine/test_optimizers.py` then asks of it what it asks of all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from sft.config_optimizer import OptimizerConfig
+from sft.engine.lion import Lion
+from sft.optimizers import OPTIMIZERS, OptimizerName
+
+Groups = list[dict[str, Any]]
+"""Parameters with the same `weight_decay`."""
+
+
+class Builders(NamedTuple):
+    """Of one optimizer."""
+
+    plain: Callable[[Groups, OptimizerConfig], Optimizer]
+    """In the most obvious way."""
+    fused: Callable[[Groups, OptimizerConfig, bool], Optimizer]
+    """The fastest that is installed; its state lies on the CPU or not."""
+    counted: Callable[[Optimizer, int, torch.device], dict[str, Any]]
+    """What its state says besides tensors after so many updates, on this device."""
+
+
+def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> Groups:
+    """The trained parameters: matrices are decayed; norms and biases, which are vectors, are not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if weight_decay == 0:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    matrices = [p for p in parameters if len(shape_of(p)) > 1]
+    vectors = [p for p in parameters if len(shape_of(p)) <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def new_state(name: OptimizerName, optimizer: Optimizer, parameter: Tensor, num_updates: int) -> dict[str, Any]:
+    """What the optimizer is to have of a parameter after so many updates; its means are to be filled in."""
+    means = {kind: torch.zeros_like(parameter) for kind in OPTIMIZERS[name].means}
+    return {**means, **BUILDERS[name].counted(optimizer, num_updates, parameter.device)}
+
+
+def _fused_adamw(groups: Groups, config: OptimizerConfig, on_cpu: bool) -> Optimizer:
+    """One kernel: DeepSpeed's where its installation has built it, else torch's own.
+
+    DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
+    """
+    # ZeRO-3 has imported DeepSpeed by now, for the rank's device; the oracle never does.
+    from deepspeed.git_version_info import installed_ops  # noqa: PLC0415
+    from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam  # noqa: PLC0415
+
+    settings: Any = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    built: Optimizer
+    if on_cpu and installed_ops.get("cpu_adam"):
+        built = DeepSpeedCPUAdam(groups, adamw_mode=True, **settings)
+    elif not on_cpu and installed_ops.get("fused_adam"):
+        built = FusedAdam(groups, adam_w_mode=True, **settings)
+    else:
+        built = AdamW(groups, fused=True, **settings)
+    return built
+
+
+def _plain_adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    assert config.eps is not None, "see sft.config_rules"
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+
+
+def _count_of_adamw(optimizer: Optimizer, num_updates: int, device: torch.device) -> dict[str, Any]:
+    """torch counts in a tensor, DeepSpeed in a number."""
+    is_of_torch = isinstance(optimizer, AdamW)
+    return {"step": torch.tensor(float(num_updates), device=device) if is_of_torch else num_updates}
+
+
+def _lion(groups: Groups, config: OptimizerConfig, on_cpu: bool = True) -> Optimizer:
+    return Lion(groups, config.lr, config.betas)
+
+
+BUILDERS: Mapping[OptimizerName, Builders] = {
+    "adamw": Builders(_plain_adamw, _fused_adamw, _count_of_adamw),
+    "lion": Builders(_lion, _lion, lambda *_: {}),
+}

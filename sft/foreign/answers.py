@@ -1,0 +1,87 @@
+"""What is said of a key that is another system's: which of ours does it, with the value converted where it can be."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sft.foreign.keys import KEYS, SYSTEMS, System
+
+_ENOUGH = 3
+"""So many keys of another system, and a file is taken to be written for it."""
+
+SOURCE_KEYS: Mapping[str, str] = {
+    "data_files": "path",
+    "file_name": "path",
+    "hf_hub_url": "path",
+    "type": "format",
+    "formatting": "format",
+    "ds_type": "path (its ending says what kind of file it is)",
+    "field_messages": "columns: {messages: …}",
+    "field_human": "columns: {prompt: …}",
+    "field_model": "columns: {completion: …}",
+    "dataset_config": "subset",
+    "num_samples": "max_records",
+    "max_samples": "max_records",
+    "fraction": "stages.0.mixture.weights, by task",
+}
+"""The same for what they say of one data set: their key → the one of a source."""
+
+
+class Answer(NamedTuple):
+    """What is said of one key."""
+
+    rule: str
+    way_out: str
+    ours: tuple[str, ...]
+    """Paths of the fields that do it here."""
+
+
+def answer(path: list[Any], value: Any, beside: Mapping[str, Any]) -> Answer | None:
+    """What is said of a key that is not known here; None where no other system is known to have it.
+
+    Args:
+        path: the keys and indices that lead to it.
+        value: what stands there.
+        beside: the mapping that it stands in.
+    """
+    name = str(path[-1])
+    if path[:2] == ["data", "sources"] and name in SOURCE_KEYS:
+        ours = SOURCE_KEYS[name]
+        return Answer("is what other systems call it", f"here it is `{ours}`", ())
+    key = KEYS.get(name)
+    if key is None:
+        return None
+    rule = (
+        f"is a key of {_joined([SYSTEMS[system] for system in SYSTEMS if system in key.systems])}, not of this program"
+    )
+    found = {_of_stage(place, path): ours for place, ours in (key.convert(value, beside) or {}).items()}
+    places = tuple(_of_stage(place, path) for place in key.ours.split(", ") if place)
+    if found:
+        said = "here it is " + _joined([f"`{place}={_as_yaml(ours)}`" for place, ours in found.items()])
+    elif places:
+        said = "here it is " + _joined([f"`{place}`" for place in places])
+    else:
+        said = "it has no equal here" if key.is_needed else "take it away"
+    return Answer(rule, f"{said}: {key.note}" if key.note else said, tuple(dict.fromkeys((*found, *places))))
+
+
+def identify(content: Mapping[str, Any]) -> list[System]:
+    """The systems that a config may be written for, by its keys; several where they do not tell, none where few do."""
+    score = {system: sum(name in KEYS and system in KEYS[name].systems for name in content) for system in SYSTEMS}
+    best = max(score.values())
+    return [system for system in SYSTEMS if score[system] == best] if best >= _ENOUGH else []
+
+
+def _of_stage(place: str, path: list[Any]) -> str:
+    """In the stage that the key stands in, if it stands in one."""
+    if path[0] == "stages" and len(path) > 2 and place.startswith("stages.0."):
+        return f"stages.{path[1]}.{place.removeprefix('stages.0.')}"
+    return place
+
+
+def _as_yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _joined(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)

@@ -1,0 +1,129 @@
+"""From the files of a run folder to points, each once, however often whoever reads them is started.
+
+Metrics have the names that people of the field look for: `train/loss`, `throughput/mfu`, `eval/TASK/loss`. The step
+counts through all stages: the first of the second stage follows the last of the first.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from operator import attrgetter
+from typing import Any
+
+from sft.atomic_files import MANIFEST, read_json
+from sft.metrics import StepMetrics, read_metrics_line
+from sft.run_folder import RunFolder
+from sft.sinks.sink import Point
+
+_READ_BYTES = 32_768
+"""At a time, of a stage's metrics: a request's worth, some sixty steps."""
+
+
+def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
+    """What a step is shown by."""
+    values = {
+        "train/loss": metrics.loss,
+        "train/grad_norm": metrics.grad_norm,
+        "train/lr": metrics.lr,
+        "train/stage": stage_index,
+        "train/attempt": metrics.attempt,
+        "throughput/tokens_per_second": metrics.tokens_per_second,
+        "throughput/supervised_tokens_per_second": metrics.supervised_tokens_per_second,
+        "throughput/step_seconds": metrics.seconds,
+        "throughput/checkpoint_stall_seconds": metrics.checkpoint_stall_seconds,
+        "throughput/slowest_rank_slowdown": metrics.slowdown,
+        "throughput/mfu": metrics.mfu,
+        "memory/peak_gib": metrics.peak_memory_gib,
+        "memory/peak_resident_gib": metrics.peak_resident_gib,
+        "memory/peak_reserved_gib": metrics.peak_reserved_gib,
+    }
+    return _known(values)
+
+
+def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """What an evaluation is shown by: each of its metrics, of all and by task."""
+    metrics = list(evaluation.get("metrics", ["loss"]))
+    of_all = {f"eval/{metric}": evaluation[metric] for metric in metrics}
+    by_task = {
+        f"eval/{task}/{metric}": numbers.get(metric)
+        for task, numbers in evaluation["tasks"].items()
+        for metric in metrics
+    }
+    return _known({**of_all, **by_task})
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+class RunReader:
+    """Reads what is new. `state` says how far it has come, as plain values; one that is made of it goes on there."""
+
+    def __init__(self, run: RunFolder, stages: Sequence[str], replaces: bool, state: Mapping[str, Any]) -> None:
+        """`stages`: the names of the run's. `replaces`: see `Sink`. `state`: empty at first."""
+        self._run = run
+        self._folders = [run.stage(index, name) for index, name in enumerate(stages)]
+        self._replaces = replaces
+        self.state: dict[str, Any] = {"stages": {}, "evaluations": {}, **state}
+        self._looked_at: dict[str, int] = {}
+
+    def read(self) -> list[Point]:
+        """Some of what is new, in the order of time; nothing where there is nothing.
+
+        Raises:
+            OSError: the run folder cannot be read; the next call reads the same.
+        """
+        before = deepcopy(self.state)
+        try:
+            # Steps keep their order, whatever the clocks of nodes say.
+            return list(heapq.merge(self._read_steps(), self._read_evaluations(), key=attrgetter("time")))
+        except OSError:
+            self.state = before
+            self._looked_at.clear()
+            raise
+
+    def _read_steps(self) -> Iterator[Point]:
+        for index, folder in enumerate(self._folders):
+            come = self.state["stages"].setdefault(folder.name, {"offset": 0, "step": -1})
+            try:
+                with folder.metrics.open("rb") as file:
+                    file.seek(come["offset"])
+                    added = file.read(_READ_BYTES)
+            except FileNotFoundError:
+                return  # no later stage has trained
+            whole = added[: added.rfind(b"\n") + 1]
+            come["offset"] += len(whole)
+            read = [read_metrics_line(line) for line in whole.splitlines()]
+            first_step = self._first_step(index) if read else 0
+            for metrics in filter(None, read):
+                is_again = metrics.step <= come["step"]
+                if not is_again or self._replaces:
+                    come["step"] = metrics.step
+                    step = first_step + metrics.step + 1
+                    yield Point(folder.name, step, metrics.time, step_values(metrics, index), is_again)
+
+    def _read_evaluations(self) -> Iterator[Point]:
+        seen = self.state["evaluations"]
+        for path, stage, num_done in self._run.all_evaluations():
+            changed = path.stat().st_mtime_ns
+            if self._looked_at.get(path.name) == changed:
+                continue
+            self._looked_at[path.name] = changed
+            if stage is not None and stage not in self._folders:
+                continue
+            index = self._folders.index(stage) if stage is not None else 0
+            step = self._first_step(index)
+            if stage is not None:
+                step += self._num_steps(index) if num_done is None else num_done
+            # By the step: a stage's last file is renamed where the stage is extended.
+            key = f"{stage.path.name if stage else 'base'} {step}"
+            if seen.get(key) != changed and (key not in seen or self._replaces):
+                seen[key] = changed
+                yield Point(self._folders[index].name, step, changed / 1e9, evaluation_values(read_json(path)))
+
+    def _first_step(self, index: int) -> int:
+        return sum(self._num_steps(earlier) for earlier in range(index))
+
+    def _num_steps(self, index: int) -> int:
+        return int(read_json(self._folders[index].packs / MANIFEST)["num_steps"])

@@ -1,0 +1,33 @@
+"""What a rank knows of its run, from the first stage to the last."""
+
+from dataclasses import dataclass
+
+from sft.config import SftConfig
+from sft.data.staging import fetch_packs
+from sft.run_folder import RunFolder
+from sft.training.attempt import Attempt
+from sft.training.control_signals import ControlSignals
+from sft.training.staging import Fetch
+from sft.training.workload import Workload
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What whoever starts the ranks gives to each of them."""
+
+    config: SftConfig
+    workload: Workload
+    """Where the prepared data is."""
+    attempt: Attempt
+    """This start of the job, with the ranks."""
+    signals: ControlSignals
+    """Asked for between steps."""
+    fetch: Fetch = fetch_packs
+    """Brings packs to this node's disk, where `data.staging` asks for it."""
+    engine: str = "zero3"
+    """Which of `sft.engine.engines`."""
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.config.run.dir)
