@@ -372,7 +372,7 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
         ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
-        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "correct"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "such as 0.5"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
