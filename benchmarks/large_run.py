@@ -1,4 +1,4 @@
-"""What `sft verify` and `sft status` take on the folder of a long run of many ranks.
+"""What `sft status`, `sft report` and `sft verify` take on the folder of a long run of many ranks.
 
     python benchmarks/large_run.py --ranks 512 --steps 100000
 
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--file-bytes", type=int, default=4096, help="of a rank's file in a checkpoint")
     parser.add_argument("--package", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--folder", type=Path, help="where the run is made, or lies already; default: a temporary one")
-    parser.add_argument("--verbs", nargs="+", default=["status", "verify"])
+    parser.add_argument("--verbs", nargs="+", default=["status", "report", "verify"])
     options = parser.parse_args()
     if options.folder is not None:
         measure_all(options, options.folder)
@@ -144,6 +144,7 @@ def make_run(options: argparse.Namespace, folder: Path) -> None:
         "checkpoint": {"every_steps": 200},
     }
     run.config.write_text(yaml.safe_dump(content))
+    write_json(run.manifest, {"versions": {}})
 
 
 def make_store(options: argparse.Namespace, cache: Path) -> Path:
@@ -177,7 +178,12 @@ def make_plan(options: argparse.Namespace, stage: StageFolder, store: str) -> No
         "num_supervised": np.full(num_packs, options.tokens - 1, np.int64),
     }
     inputs = {"store": store, "data": {"made": "here"}, "packs_per_step": options.ranks}
-    about = {"inputs": inputs, "num_steps": options.steps, "num_tokens": num_packs * options.tokens}
+    about = {
+        "inputs": inputs,
+        "num_steps": options.steps,
+        "num_packs": num_packs,
+        "num_tokens": num_packs * options.tokens,
+    }
     publish_arrays(stage.packs, arrays, about)
 
 

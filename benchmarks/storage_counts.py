@@ -49,7 +49,7 @@ def count(num_ranks: int, folder: Path) -> None:
         CountedStorage.store.clear()
     run = RunFolder(folder / "run")
     learned = fail_and_start_again(run, num_ranks, FAILED_ATTEMPTS)
-    num_files = len(list(run.attempt(FAILED_ATTEMPTS).iterdir()))
+    num_files = len(list(run.attempt(FAILED_ATTEMPTS).path.iterdir()))
     show(f"learn from {FAILED_ATTEMPTS} attempts that failed", num_ranks, num_files, None, learned)
 
 

@@ -19,7 +19,8 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
-from sft.evaluation.tables import heldout_table
+from sft.evaluation.scores import metrics_of
+from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder
@@ -108,8 +109,8 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
     report = write_report(run)
     records = read_run(run)
-    if records.evaluations:
-        console.print(heldout_table(records.evaluations))
+    for metric in metrics_of(records.evaluations):
+        console.print(score_table(records.evaluations, metric))
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
         console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")

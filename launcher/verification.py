@@ -39,8 +39,8 @@ def verify(run: RunFolder, console: Console) -> bool:
             text = f"stage {stage.name} was extended: {parts} steps"
             console.print(text, highlight=False, markup=False)
         _show_skipped(stage, console)
-    for path in verified.set_aside:
-        console.print(f"a damaged checkpoint was set aside: {path}", highlight=False, markup=False, soft_wrap=True)
+    for path in verified.quarantined:
+        console.print(f"a damaged checkpoint was quarantined: {path}", highlight=False, markup=False, soft_wrap=True)
     for findings in verified.findings:
         _show_findings(findings, console)
     console.print(_summary(verified), highlight=False, markup=False)

@@ -36,7 +36,7 @@ def local_path(path: str) -> Path:
     unset = [name for found in _VARIABLE.finditer(path) if (name := found[1] or found[2]) not in os.environ]
     if unset:
         raise UserError(f"{path}: ${unset[0]} is not set here. Set it, or write the path out.")
-    return Path(os.path.expanduser(os.path.expandvars(path))).absolute()
+    return Path(os.path.expandvars(path)).expanduser().absolute()
 
 
 def near_it(path: Path) -> str:
@@ -68,8 +68,7 @@ def absolute_paths(config: SftConfig) -> SftConfig:
     Raises:
         UserError: with all paths that hold a variable which is not set, or look like an id of the Hub and are none.
     """
-    model, data, checkpoint, logging = config.model, config.data, config.checkpoint, config.logging
-    mlflow = logging.mlflow
+    model, data, checkpoint, mlflow = config.model, config.data, config.checkpoint, config.logging.mlflow
     given: dict[str, tuple[str, Kind | None]] = {
         "run.dir": (str(config.run.dir), None),
         "model.path": (model.path, "model"),
@@ -78,7 +77,7 @@ def absolute_paths(config: SftConfig) -> SftConfig:
         **{f"data.sources.{source.name}.path": (source.path, "dataset") for source in data.sources},
         "data.cache_dir": (str(data.cache_dir), None),
         "checkpoint.dir": (checkpoint.dir or "", None),
-        "logging.mlflow.tracking_uri": ((mlflow and mlflow.folder) or "", None),
+        "logging.mlflow.tracking_uri": ((mlflow.folder if mlflow else None) or "", None),
     }
     found: dict[str, str] = {}
     problems = []
@@ -101,7 +100,7 @@ def absolute_paths(config: SftConfig) -> SftConfig:
             "model": changed(model, "model", ("path", "tokenizer", "chat_template")),
             "data": data.model_copy(update={"sources": sources, "cache_dir": Path(found["data.cache_dir"])}),
             "checkpoint": changed(checkpoint, "checkpoint", ("dir",)),
-            "logging": logging.model_copy(
+            "logging": config.logging.model_copy(
                 update={"mlflow": mlflow and changed(mlflow, "logging.mlflow", ("tracking_uri",))}
             ),
         }

@@ -139,7 +139,7 @@ def refused(extra: Mapping[str, Any], under: str = "") -> Iterator[Refusal]:
 def _way_to_correct(value: Any) -> str:
     if value == "auto":
         return "take it away: `auto` is for the Trainer of transformers"
-    return "write it without an exponent" if isinstance(value, str) else "correct it"
+    return "write it without an exponent" if isinstance(value, str) and value[:1].isdigit() else "correct it"
 
 
 def _reason(path: str) -> tuple[str, str]:

@@ -56,8 +56,9 @@ class ClusterConfig(Section):
     """CPUs reserved for each worker, and threads it uses."""
     max_failures: AffectsNothing[Annotated[int, Field(ge=-1)]] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
-    hang_timeout_seconds: AffectsNothing[PositiveFloat] = 900.0
-    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again."""
+    hang_timeout_seconds: AffectsNothing[Annotated[float, Field(ge=1.0, le=1e6)]] = 900.0
+    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again. At
+    the most 11 days, since torch passes some of its timeouts as milliseconds of 32 bits."""
     gpu: AffectsNothing[GpuKind | None] = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
     expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4

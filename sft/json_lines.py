@@ -7,8 +7,9 @@ over by readers, and cut off by whoever appends next.
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,29 +41,33 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 
 
 class LineTail:
-    """The lines of a growing file: those at its end at first, then those that were added."""
+    """The lines of a growing file, as often as `read_new` is called: each time those that were added."""
 
-    def __init__(self, path: Path, first_bytes: int | None = None) -> None:
-        """Of a file that is there already, `first_bytes` are read from behind; None: all of it.
-
-        The file may also come later.
-        """
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """The file may not be there yet. `offset` is where to begin, such as that of another tail."""
         self._path = path
-        self._offset = 0
-        if first_bytes is not None and path.is_file() and (before := path.stat().st_size - first_bytes - 1) > 0:
-            with path.open("rb") as file:
-                file.seek(before)
-                self._offset = before + len(file.readline())  # behind the line that is cut there
+        self.offset = offset
+        """In bytes, behind the last line that was read."""
 
-    def read_new(self) -> list[bytes]:
-        """Whole lines that were added since."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                lines = [line for line in file if line.endswith(b"\n")]
-        except FileNotFoundError:
-            return []
-        self._offset += sum(map(len, lines))
+    @classmethod
+    def near_end(cls, path: Path, num_bytes: int) -> Self:
+        """Begin with the whole lines in the last `num_bytes` that are there."""
+        offset = max(0, path.stat().st_size - num_bytes) if path.is_file() else 0
+        if offset:
+            with path.open("rb") as file:
+                file.seek(offset - 1)
+                offset += len(file.readline()) - 1  # behind the line that is cut there
+        return cls(path, offset)
+
+    def read_new(self, most_bytes: float = math.inf) -> list[bytes]:
+        """Whole lines that were added since; no more when they have so many bytes."""
+        lines: list[bytes] = []
+        last = self.offset + most_bytes
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self.offset)
+            while self.offset < last and (line := file.readline()).endswith(b"\n"):
+                lines.append(line)
+                self.offset += len(line)
         return lines
 
 

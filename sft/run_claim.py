@@ -94,15 +94,23 @@ def _check_rights(run: RunFolder) -> list[str]:
     wrong += [path for path in added_to if path.exists() and not os.access(path, os.W_OK)]
     wrong += [path for path in replaced if path.exists() and not _may_replace(path)]
     if wrong:
-        owner = _owner(wrong[0])
-        raise UserError(
-            f"run.dir: {wrong[0]} belongs to {owner} and cannot be written. Go on as {owner}, have the "
-            "right to write given to you for all of the folder, or give run.dir a folder of your own."
-        )
+        raise UserError(_why_not_written(wrong[0]))
     about = run.path.stat()
     if about.st_mode & stat.S_IWOTH and not about.st_mode & stat.S_ISVTX:
         return [f"note: everybody on this machine may change the files in {run.path}, the models too (chmod o-w)"]
     return []
+
+
+def _why_not_written(path: Path) -> str:
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"run.dir: {path} cannot be written: its file system is read-only. Give run.dir a folder that can."
+    if path.stat().st_uid == os.geteuid():
+        return f"run.dir: {path} is yours and cannot be written: its rights say so (chmod -R u+rwX {path})."
+    owner = _owner(path)
+    return (
+        f"run.dir: {path} belongs to {owner} and cannot be written. Go on as {owner}, have the right to write given "
+        "to you for all of the folder, or give run.dir a folder of your own."
+    )
 
 
 def _may_replace(path: Path) -> bool:

@@ -207,7 +207,7 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """Held-out loss by task: `base.json`, then one file for each stage."""
+        """What was measured on held-out examples: `base.json`, then one file for each stage."""
         return self.path / "evaluations"
 
     @property

@@ -360,12 +360,7 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        (
-            "train.packs_per_micro_batch=two",
-            "train.packs_per_micro_batch",
-            "must be a valid integer",
-            "write a whole number, such as 8",
-        ),
+        ("train.packs_per_micro_batch=two", "train.packs_per_micro_batch", "must be a valid integer", "such as 8"),
         ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be greater than 0", "correct"),
         ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),

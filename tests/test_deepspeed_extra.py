@@ -76,6 +76,11 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         ({"zero_optimization.overlap_comm": True}, "zero_optimization.overlap_comm", "below the part before it"),
         ({"zero_optimization": {"reduce_bucket_size": "auto"}}, "zero_optimization.reduce_bucket_size", "`auto`"),
         ({"zero_optimization": {"reduce_bucket_size": "5e8"}}, "zero_optimization.reduce_bucket_size", "exponent"),
+        (
+            {"zero_optimization": {"leaf_module": {"classes": "Block"}}},
+            "zero_optimization.leaf_module.classes",
+            "must be a list of names; correct it",
+        ),
         ({"zero_optimization": {"reduce_bucket_size": True}}, "zero_optimization.reduce_bucket_size", "whole number"),
         ({"zero_optimization": {"sub_group_size": float("inf")}}, "zero_optimization.sub_group_size", "whole number"),
         ({"zero_optimization": {"overlap_comm": "no"}}, "zero_optimization.overlap_comm", "true or false"),

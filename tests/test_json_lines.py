@@ -35,13 +35,14 @@ def test_from_behind_and_in_pieces_every_line_comes_once_and_whole(tmp_path: Pat
     content = "".join(json.dumps({"n": n, "pad": "x" * rng.randint(0, 90)}) + "\n" for n in range(50)).encode()
     shown = rng.randint(0, len(content))
     path.write_bytes(content[:shown])
-    tail, read = LineTail(path, first_bytes=300), []
+    tail, read = LineTail.near_end(path, 300), []
     while True:
         read += tail.read_new()
         if shown == len(content):
             break
         shown = min(len(content), shown + rng.randint(1, 400))
         path.write_bytes(content[:shown])
+        tail = LineTail(path, tail.offset)  # another that goes on there
     assert read == content.splitlines(keepends=True)[-len(read) :], "whole lines, each once"
     assert len(read) >= 2
 
@@ -50,14 +51,14 @@ def test_of_a_long_file_the_end_is_read_and_no_more(tmp_path: Path) -> None:
     path, costs = tmp_path / "lines.jsonl", list[Cost]()
     path.write_bytes(b'{"n": 1}\n' * 1_000_000 + b'{"n": 2')
     with counted(costs):
-        assert len(LineTail(path, first_bytes=9_007).read_new()) == 1000
+        assert len(LineTail.near_end(path, 9_007).read_new()) == 1000
         append_line(path, {"n": 2})
     assert costs[0].bytes_read < 200_000
-    assert numbers(LineTail(path, first_bytes=9).read_new()) == [2]
+    assert numbers(LineTail.near_end(path, 9).read_new()) == [2]
 
 
 def test_a_file_that_is_not_there_yet_has_no_line_and_then_all(tmp_path: Path) -> None:
-    tail = LineTail(tmp_path / "lines.jsonl", first_bytes=1)
+    tail = LineTail.near_end(tmp_path / "lines.jsonl", 1)
     assert tail.read_new() == []
     append_line(tmp_path / "lines.jsonl", {"n": 0})
     assert numbers(tail.read_new()) == [0]

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from sft.atomic_files import write_json
 from sft.errors import UserError
+from sft.evaluation.report import write_report
 from sft.run_claim import check_run_folder, is_claimed
 from sft.run_folder import RunFolder
 from sft.run_lock import read_holder, run_lock
@@ -193,6 +195,32 @@ def test_whose_a_folder_is_does_not_count_if_all_of_it_can_be_written(
     for path in (run.path, run.manifest):
         os.chown(path, 65534, 65534)
     assert as_nobody(lambda: check_run_folder(run)) == "fine: []"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user, and mount")
+def test_why_a_folder_cannot_be_written_is_what_is_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(Path("exp1"))
+    claim_run_folder(run)
+    for path in (run.path, run.manifest):
+        os.chown(path, 65534, 65534)
+    run.path.chmod(0o555)
+    assert f"{run.path} is yours and cannot be written: its rights say so" in as_nobody(lambda: check_run_folder(run))
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        here = RunFolder(disk / "exp2")
+        claim_run_folder(here)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(UserError, match="cannot be written: its file system is read-only"):
+            check_run_folder(here)
+        with pytest.raises(UserError, match=r"report\.html cannot be written: Read-only file system"):
+            write_report(here)
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_the_manifest_is_the_first_file_and_says_what_computes(run: RunFolder) -> None:

@@ -8,13 +8,14 @@ one ends with the driver, and a Ray that it has started ends with it.
 import json
 import os
 import pickle
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from typing import Any
+from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -36,6 +37,7 @@ from sft.errors import UserError
 from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
+from sft.run_lock import Held, read_holder
 from sft.training.failures import describe_error
 from sft.training.last_words import NODE, describe_end
 from sft.training.process import quiet_third_parties
@@ -99,8 +101,9 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
     Raises:
         LostError: it is not.
     """
-    pass_signals_by()  # the driver says by a file that a stop is wished
+    pass_signals_by()  # the driver asks for a stop by a file
     run = RunFolder(request.job.sft.run.dir)
+    driver = read_holder(run.lock)
     ended: Future[None] = Future()
 
     def do() -> None:
@@ -122,12 +125,34 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
         while not wait([ended], timeout=_LOOK_SECONDS).done:
             if text := watch.what_is_lost():
                 raise LostError(text)
+            if _is_taken_over(run, driver):
+                _leave_to_another()
         if ended.exception() is not None:
             # Ray says that an actor is gone before it is seen that its raylet is.
             time.sleep(_LOOK_SECONDS)
             if text := watch.what_is_lost(patience_seconds=0):
                 raise LostError(text) from ended.exception()
         ended.result()
+
+
+def _is_taken_over(run: RunFolder, driver: Held | None) -> bool:
+    """Whether another than the driver of this process, which was suspended, holds the run's lock."""
+    try:
+        now = read_holder(run.lock)
+    except (OSError, UserError):
+        return False
+    return now is not None and driver is not None and now.who != driver.who
+
+
+def _leave_to_another() -> NoReturn:
+    """End at once, and the ranks with this process.
+
+    The driver finds out by itself when it wakes, and ends. Told of a loss, it would first write that into the other's
+    attempt: so what it listens to stays open until then.
+    """
+    listens = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
+    subprocess.Popen(listens, pass_fds=(int(sys.argv[1]),), start_new_session=True)
+    os._exit(0)
 
 
 def _fit(request: TrainerRequest) -> None:
@@ -212,7 +237,7 @@ def _end_with_the_driver() -> None:
 
 def main() -> None:
     """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
-    pass_signals_by()  # the driver says by a file that a stop is wished
+    pass_signals_by()  # the driver asks for a stop by a file
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()

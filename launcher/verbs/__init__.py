@@ -11,6 +11,8 @@ from importlib import import_module
 from typing import Protocol, cast
 
 VERBS = (
+    "init",
+    "convert",
     "plan",
     "prepare",
     "inspect",

@@ -94,7 +94,7 @@ class LocalPlace:
         checkpoint_path(self._folder, step).rename(going)
         shutil.rmtree(going)
 
-    def set_aside(self, step: int) -> str:
+    def quarantine(self, step: int) -> str:
         """Rename the folder; see `Place`."""
         free = next(path for name in damaged_names(step) if not (path := self._folder / name).exists())
         return str(checkpoint_path(self._folder, step).rename(free))
@@ -108,7 +108,7 @@ class LocalPlace:
         """The checkpoint's own folder, with all of its files; see `Place`."""
         yield checkpoint_path(self._folder, step)
 
-    def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
+    def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
         """Nothing: the files are there; see `Place`."""
 
     def _aside(self, key: SaveKey) -> Path:

@@ -78,19 +78,19 @@ class Place(Protocol):
         """Remove a checkpoint so that it is whole or absent at every moment."""
         ...
 
-    def set_aside(self, step: int) -> str:
-        """Rename a damaged checkpoint, so that it is kept for a person and never taken for a good one; where it is."""
+    def quarantine(self, step: int) -> str:
+        """Rename a damaged checkpoint: it stays for a person, and nobody takes it for a good one; where it is."""
         ...
 
     def damaged(self) -> list[str]:
-        """Where damaged ones were set aside."""
+        """Where those lie that were quarantined."""
         ...
 
     def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> AbstractContextManager[Path]:
-        """A local folder with these files of the checkpoint, of those that are there; `bring` adds others."""
+        """A local folder with these files of the checkpoint, of those that are there; `fetch` adds others."""
         ...
 
-    def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
+    def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
         """Have these files of the checkpoint in the opened folder; what is not there is not brought."""
         ...
 

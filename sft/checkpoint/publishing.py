@@ -16,7 +16,7 @@ _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.05, 1.0
 
 @dataclass(frozen=True)
 class Publisher:
-    """Publishes saves of `world_size` ranks; the fields are those of `CheckpointStore`."""
+    """Publishes saves of `world_size` ranks; the fields are those of `CheckpointSaver`."""
 
     place: Place
     world_size: int

@@ -107,7 +107,7 @@ class RemotePlace:
             self._files.rm_file(self._path(step, MANIFEST))
         self._remove(self._path(step))
 
-    def set_aside(self, step: int) -> str:
+    def quarantine(self, step: int) -> str:
         """Copy all of it under the other name, then remove it; see `Place`."""
         taken = set(self._names(self._root))
         free = next(name for name in damaged_names(step) if name not in taken)
@@ -131,10 +131,10 @@ class RemotePlace:
     def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> Iterator[Path]:
         """A temporary folder, gone at the end; see `Place`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
-            self.bring(step, names, Path(folder))
+            self.fetch(step, names, Path(folder))
             yield Path(folder)
 
-    def bring(self, step: int, names: Iterable[str], folder: Path) -> None:
+    def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
         """Download; see `Place`."""
         for name in names:
             path = folder / name

@@ -5,8 +5,8 @@
                                                                         └▶ of another version: all raise
 
 Invariant: training never starts over silently. Where checkpoints are there, or remains of them, and none is good, all
-ranks raise. Damaged ones are set aside for a person to look at, once a good one is found; what another version of this
-program has written is not damaged, and stays where it is.
+ranks raise. Damaged ones are quarantined for a person to look at, once a good one is found. What another version of
+this program has written is not damaged, and stays where it is.
 """
 
 import time
@@ -68,14 +68,14 @@ def open_newest_good(
             if not problems:
                 if damage:
                     mine = damage if ranks.world.is_first else {}
-                    work_together(ranks, partial(_set_aside, place, mine, report), place.progress)
+                    work_together(ranks, partial(_quarantine, place, mine, report), place.progress)
                 return found
             found.close()
         damage[step] = "; ".join(problems)
         report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
-    set_aside = all_texts(ranks, "\n".join(place.damaged()) if ranks.world.is_first else None)
-    if damage or set_aside:
-        raise UserError(_none_is_good(place, damage, set_aside), is_everywhere=True)
+    quarantined = all_texts(ranks, "\n".join(place.damaged()) if ranks.world.is_first else None)
+    if damage or quarantined:
+        raise UserError(_none_is_good(place, damage, quarantined), is_everywhere=True)
     return None
 
 
@@ -114,7 +114,7 @@ def _open(
         if problem := _wrong_kind(manifest, step):
             return problem
         names = files_to_read(manifest, world.rank, world.size, parts)
-        try_again(lambda: place.bring(step, names, folder), what, report)
+        try_again(lambda: place.fetch(step, names, folder), what, report)
         if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
             return "; ".join(problems)
         manifest = with_spans(manifest, folder, names)
@@ -131,18 +131,18 @@ def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:
     return f"{MANIFEST}: {', '.join(wrong)}" if wrong else ""
 
 
-def _set_aside(place: Place, damage: Mapping[int, str], report: Callable[[str], None]) -> None:
+def _quarantine(place: Place, damage: Mapping[int, str], report: Callable[[str], None]) -> None:
     for step in damage:
         try:
-            report(f"the damaged checkpoint {place.where(step)} is kept as {place.set_aside(step)}")
+            report(f"the damaged checkpoint {place.where(step)} is kept as {place.quarantine(step)}")
         except FileNotFoundError:
             # Only a rank with an old view of the folder has seen it.
             continue
 
 
-def _none_is_good(place: Place, damage: Mapping[int, str], set_aside: list[str]) -> str:
+def _none_is_good(place: Place, damage: Mapping[int, str], quarantined: list[str]) -> str:
     lines = [f"  {place.where(step)}: {what}" for step, what in damage.items()]
-    lines += [f"  {path}: was damaged, and is kept for a person" for text in set_aside for path in text.splitlines()]
+    lines += [f"  {path}: was damaged, and is kept for a person" for text in quarantined for path in text.splitlines()]
     return (
         "This stage has checkpoints, and none is as it was written:\n"
         + "\n".join(lines)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sft.data.collate import Batch
+from sft.model.loss import TokenMeasure
 from sft.ranks.ranks import Ranks
 
 
@@ -58,8 +59,11 @@ class Engine(Protocol):
         """
         ...
 
-    def segment_nll(self, batch: Batch) -> Tensor:
-        """The summed nll of each segment, without a gradient: (num_segments,) float64 on the CPU."""
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
+        """Each measure added up over the supervised tokens of each segment, without a gradient.
+
+        (num_segments, len(measures)), float64 on the CPU.
+        """
         ...
 
     def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:

@@ -22,7 +22,7 @@ from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
-from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment, token_nll
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import OneRank, Ranks
 
@@ -87,16 +87,16 @@ class SingleProcessEngine:
         self._copy_masters()
         return StepResult(nll / num_supervised_tokens, grad_norm)
 
-    def segment_nll(self, batch: Batch) -> Tensor:
-        """The summed nll of each segment; see `Engine`."""
-        return nll_by_segment(self._run(batch, False, False), batch)
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
+        """Each measure by segment; see `Engine`."""
+        return sums_by_segment(self._run(batch, False, False, all_of(measures)), batch)
 
     def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
         """The nll of each supervised token; see `Engine`."""
-        return self._run(batch, by_own_forward, not by_own_forward and not self._is_random)
+        return self._run(batch, by_own_forward, not by_own_forward and not self._is_random, token_nll)
 
-    def _run(self, batch: Batch, by_own_forward: bool, training: bool) -> Tensor:
-        return run_without_gradient(self._module, lambda: self._module(batch, by_own_forward), training)
+    def _run(self, batch: Batch, by_own_forward: bool, training: bool, measure: TokenMeasure) -> Tensor:
+        return run_without_gradient(self._module, lambda: self._module(batch, by_own_forward, measure), training)
 
     def local_state(self) -> dict[str, Shard]:
         """The whole state, flat; see `Engine`."""

@@ -34,7 +34,7 @@ from sft.engine.zero3_release import release
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
-from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
 
@@ -120,11 +120,11 @@ class Zero3Engine:
         found[self.ranks.world.rank] = is_here
         return tuple(self.ranks.sum(found).nonzero().flatten().tolist())
 
-    def segment_nll(self, batch: Batch) -> Tensor:
-        """The summed nll of each segment; see `Engine`."""
-        on_device = batch.to(self.device)
-        nll_S = run_without_gradient(self._engine, lambda: self._engine(on_device), False)
-        return nll_by_segment(nll_S, on_device).cpu()
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
+        """Each measure by segment; see `Engine`."""
+        on_device, measure = batch.to(self.device), all_of(measures)
+        measured_SM = run_without_gradient(self._engine, lambda: self._engine(on_device, False, measure), False)
+        return sums_by_segment(measured_SM, on_device).cpu()
 
     def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
         """The nll of each supervised token; see `Engine`."""

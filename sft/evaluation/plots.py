@@ -17,19 +17,16 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from sft.evaluation.run_records import (
-    Evaluation,
-    PlanRecord,
-    RunRecords,
-    StageRecord,
-    ordered_tasks,
-)
+from sft.evaluation.run_records import PlanRecord, RunRecords, StageRecord
+from sft.evaluation.score_rows import rows_of, title_of
+from sft.evaluation.scores import LOSS, Evaluation, Metric, metrics_of
 from sft.metrics import StepMetrics
 from sft.printable import short_name
 
@@ -38,6 +35,8 @@ Floats = NDArray[np.float64]
 _WIDTH_INCHES = 10.0
 _STAGE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _BEFORE, _RESTART, _INK = "#AEB6BF", "#B3261E", "#333333"
+_TRAINED = "loss"
+"""The metric that is known of every step, too."""
 _MAX_POINTS = 1500
 _MAX_LABEL_CHARS = 36
 LOOK: dict[Any, Any] = {
@@ -62,24 +61,35 @@ LOOK: dict[Any, Any] = {
 
 
 def loss_plot(run: RunRecords) -> str:
-    """Training loss by step, raw and smoothed, with the held-out loss of every evaluation."""
+    """Training loss by step, raw and smoothed, with the held-out loss of every evaluation; below it, other metrics."""
+    others = {n: m for n, m in metrics_of([*run.evaluations, *run.mid_stage]).items() if n != _TRAINED}
+    labels = [LOSS.text, *(metric.title for metric in others.values())]
     with matplotlib.rc_context(LOOK):
-        figure, (axes,) = _timeline(run, ["loss per supervised token"], height_inches=4.0)
+        figure, panels = _timeline(run, labels, height_inches=4.0 + 1.6 * len(others))
         for first, stage in _placed(run):
-            _draw_steps(axes, first, stage, lambda step: step.loss, _colour(stage.index), f"training, {stage.name}")
-        places = {stage.index: (first, first + stage.num_steps) for first, stage in _placed(run)}
-        measured = [(0, e.loss) for e in run.evaluations if e.stage_index is None]
-        for evaluation in (*run.evaluations, *run.mid_stage):
-            if evaluation.stage_index in places:
-                first, end = places[evaluation.stage_index]
-                measured.append((end if evaluation.step is None else first + evaluation.step, evaluation.loss))
-        if measured:
-            xs, ys = zip(*sorted(measured), strict=True)
-            axes.plot(xs, ys, ":D", color="black", linewidth=1.2, markersize=6, markeredgecolor="white",
-                      label="held-out, all tasks", zorder=5)  # fmt: skip
-        _scale_by_range(axes, [step.loss for step in run.steps])
-        _legend(axes, run)
+            _draw_steps(panels[0], first, stage, lambda s: s.loss, _colour(stage.index), f"training, {stage.name}")
+        _draw_scores(panels[0], run, _TRAINED, "held-out, all tasks")
+        for axes, (name, metric) in zip(panels[1:], others.items(), strict=True):
+            _draw_scores(axes, run, name, "")
+            _scale_to(metric, axes.yaxis)
+        _scale_by_range(panels[0], [step.loss for step in run.steps])
+        _legend(panels[0], run)
         return _svg(figure, "loss")
+
+
+def _draw_scores(axes: Axes, run: RunRecords, metric: str, label: str) -> None:
+    """A metric of all tasks, at the place in the run of each evaluation."""
+    places: dict[int | None, tuple[int, int]] = {None: (0, 0)}
+    places |= {stage.index: (first, first + stage.num_steps) for first, stage in _placed(run)}
+    measured = []
+    for evaluation in (*run.evaluations, *run.mid_stage):
+        if evaluation.stage_index in places:
+            first, end = places[evaluation.stage_index]
+            measured.append((end if evaluation.step is None else first + evaluation.step, evaluation.value(metric)))
+    if measured:
+        xs, ys = zip(*sorted(measured), strict=True)
+        axes.plot(xs, ys, ":D", color="black", linewidth=1.2, markersize=6, markeredgecolor="white",
+                  label=label, zorder=5)  # fmt: skip
 
 
 def schedule_plot(run: RunRecords) -> str:
@@ -161,38 +171,35 @@ def mixture_plot(stage_index: int, plan: PlanRecord) -> str:
         return _svg(figure, f"mixture-{stage_index}")
 
 
-def heldout_plot(evaluations: Sequence[Evaluation]) -> str:
-    """Each task's held-out loss, from the base model over the stages; tasks never trained on are shaded."""
-    tasks = ordered_tasks(evaluations)
-    unseen = [any(e.tasks[task].unseen for e in evaluations if task in e.tasks) for task in tasks]
+def score_plot(evaluations: Sequence[Evaluation], metric: str) -> str:
+    """A metric of each task, from the base model over the stages; tasks never trained on are shaded."""
+    rows, metrics = [*rows_of(evaluations, metric)], metrics_of(evaluations)
+    about = metrics[metric]
+    values: Floats = np.array([row.values for row in rows])  # (tasks, evaluations)
+    ys = np.arange(len(rows))
     with matplotlib.rc_context(LOOK):
-        figure, axes = _bars(len(tasks), inches_each=0.27)
-        for y, task in enumerate(tasks):
-            losses = [e.tasks[task].loss for e in evaluations if task in e.tasks]
-            axes.plot([min(losses), max(losses)], [y, y], color="#C9CED3", linewidth=2, zorder=1)
-            if unseen[y]:
+        figure, axes = _bars(len(rows), inches_each=0.27)
+        axes.hlines(ys, np.fmin.reduce(values, 1), np.fmax.reduce(values, 1), color="#C9CED3", linewidth=2, zorder=1)
+        for y, row in enumerate(rows):
+            if row.unseen:
                 axes.axhspan(y - 0.5, y + 0.5, color="#FBF1D5", linewidth=0, zorder=0)
-        for evaluation in evaluations:
-            ys = [y for y, task in enumerate(tasks) if task in evaluation.tasks]
-            losses = [evaluation.tasks[tasks[y]].loss for y in ys]
-            if evaluation.stage_index is None:
-                axes.plot(
-                    losses,
-                    ys,
-                    "o",
-                    color="white",
-                    markeredgecolor=_INK,
-                    markersize=6.5,
-                    label=evaluation.name,
-                )
-            else:
-                axes.plot(losses, ys, "o", color=_colour(evaluation.stage_index), markersize=6.5, zorder=3,
-                          label=f"after {evaluation.name}")  # fmt: skip
-        _name_bars(axes, tasks)
-        axes.set_xlabel("held-out loss per supervised token (lower is better)")
-        extra = [Patch(color="#FBF1D5", label="unseen task: never trained on")] if any(unseen) else []
+        for number, evaluation in enumerate(evaluations):
+            colour, edge = "white", _INK
+            if evaluation.stage_index is not None:
+                colour = edge = _colour(evaluation.stage_index)
+            axes.plot(values[:, number], ys, "o", color=colour, markeredgecolor=edge, markersize=6.5, zorder=2 + number,
+                      label=title_of(evaluation))  # fmt: skip
+        _name_bars(axes, [row.name for row in rows])
+        axes.set_xlabel(f"held-out {about.text} ({about.better} is better)")
+        _scale_to(about, axes.xaxis)
+        extra = [Patch(color="#FBF1D5", label="unseen task: never trained on")] if any(r.unseen for r in rows) else []
         _legend_above(axes, extra)
-        return _svg(figure, "heldout")
+        return _svg(figure, f"heldout-{[*metrics].index(metric)}")
+
+
+def _scale_to(metric: Metric, axis: Axis) -> None:
+    if metric.is_share:
+        axis.set_major_formatter(PercentFormatter(1.0))
 
 
 def _placed(run: RunRecords) -> Iterator[tuple[int, StageRecord]]:

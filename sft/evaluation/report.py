@@ -7,16 +7,19 @@ they are, and they are made here. A run still under way has a page too, which sa
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from sft.atomic_files import write_text
+from sft.errors import UserError
 from sft.evaluation import plots
-from sft.evaluation.run_records import Evaluation, RunRecords, StageRecord, ordered_tasks, read_run
-from sft.evaluation.tables import number, percent, relative_change, short_count
+from sft.evaluation.run_records import RunRecords, StageRecord, read_run
+from sft.evaluation.score_rows import rows_of, title_of, total_of
+from sft.evaluation.scores import LOSS, Evaluation, metrics_of
+from sft.evaluation.tables import change_text, number, percent, short_count, value_text
 from sft.pages import page_environment
 from sft.run_folder import RunFolder
 
@@ -28,15 +31,14 @@ def render_report(run: RunFolder) -> str:
         UserError: there is no such run folder, or a published file in it is damaged.
     """
     records = read_run(run)
-    heldout = _heldout(records.evaluations)
     environment = page_environment("sft.evaluation")
     environment.filters |= {"number": number, "percent": percent, "count": short_count, "duration": _duration}
+    environment.filters |= {"value": value_text, "change": change_text}
     return environment.get_template("report.html.j2").render(
         run=records,
         status=_status(records),
         facts=_facts(records),
-        heldout=heldout,
-        heldout_plot=Markup(plots.heldout_plot(records.evaluations)) if heldout["tasks"] else "",
+        heldout=list(_heldout(records.evaluations)),
         time_plots={
             plot.__name__: Markup(plot(records))
             for plot in (plots.loss_plot, plots.schedule_plot, plots.throughput_plot, plots.memory_plot)
@@ -58,9 +60,13 @@ def write_report(run: RunFolder) -> Path:
     """Write the page into the run folder.
 
     Raises:
-        UserError: there is no such run folder, or a published file in it is damaged.
+        UserError: there is no such run folder, a published file in it is damaged, or the page cannot be written.
     """
-    write_text(run.report, render_report(run))
+    page = render_report(run)
+    try:
+        write_text(run.report, page)
+    except OSError as error:
+        raise UserError(f"{run.report} cannot be written: {error.strerror}. `sft report` makes it later.") from error
     return run.report
 
 
@@ -90,7 +96,10 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
             "trained on",
         ),
     ]
-    facts.append(("held-out loss", *_heldout_fact(run.evaluations)))
+    facts += [
+        (f"held-out {metric.title}", *_score_fact(run.evaluations, name))
+        for name, metric in metrics_of(run.evaluations).items()
+    ] or [(f"held-out {LOSS.title}", "–", "not measured yet")]
     supervised = _median(step.supervised_tokens_per_second for step in run.steps)
     in_all = _median(step.tokens_per_second for step in run.steps)
     remark = f"median; {short_count(in_all)} with the prompts" if math.isfinite(in_all) else ""
@@ -119,44 +128,30 @@ def _short_path(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def _heldout_fact(evaluations: tuple[Evaluation, ...]) -> tuple[str, str]:
-    if not evaluations:
-        return "–", "not measured yet"
+def _score_fact(evaluations: Sequence[Evaluation], metric: str) -> tuple[str, str]:
+    """Of all tasks: the first value and the last, and the change."""
+    total = total_of(evaluations, metric)
+    first, last = (value_text(total.metric, total.values[place], 3) for place in (0, -1))
     if len(evaluations) == 1:
-        return number(evaluations[0].loss, 3), f"{evaluations[0].name}; no other measured yet"
-    first, last = evaluations[0], evaluations[-1]
-    change = relative_change(evaluations)
-    value = f"{number(first.loss, 3)} → {number(last.loss, 3)}"
-    return value, f"{percent(change, signed=True)}, all tasks" if math.isfinite(change) else "base not measured"
+        return last, f"{evaluations[0].name}; no other measured yet"
+    change = change_text(total.metric, total.change)
+    return f"{first} → {last}", f"{change}, all tasks" if math.isfinite(total.change) else "base not measured"
 
 
-def _heldout(evaluations: tuple[Evaluation, ...]) -> dict[str, Any]:
-    """The rows of the table by task, and those that sum them up."""
-    if not evaluations:
-        return {"titles": [], "tasks": [], "totals": []}
-    rows = []
-    for task in ordered_tasks(evaluations):
-        known = [evaluation.tasks.get(task) for evaluation in evaluations]
-        last = next(loss for loss in reversed(known) if loss)
-        losses = [loss.loss if loss else math.nan for loss in known]
-        rows.append((task, last, losses, relative_change(evaluations, task)))
-    totals = []
-    kinds = {last.unseen for _, last, _, _ in rows}
-    for unseen, name in ((False, "trained tasks"), (True, "unseen tasks")):
-        if len(kinds) == 2:
-            losses = [_mean_loss(evaluation, unseen) for evaluation in evaluations]
-            is_known = evaluations[0].stage_index is None and len(evaluations) > 1 and losses[0] > 0
-            totals.append((name, losses, losses[-1] / losses[0] - 1 if is_known else math.nan))
-    totals.append(("all", [evaluation.loss for evaluation in evaluations], relative_change(evaluations)))
-    titles = [e.name if e.stage_index is None else f"after {e.name}" for e in evaluations]
-    return {"titles": titles, "tasks": rows, "totals": totals}
-
-
-def _mean_loss(evaluation: Evaluation, unseen: bool) -> float:
-    """The mean over the supervised tokens of the tasks of one kind."""
-    tasks = [task for task in evaluation.tasks.values() if task.unseen == unseen and task.num_supervised_tokens]
-    num_tokens = sum(task.num_supervised_tokens for task in tasks)
-    return sum(task.loss * task.num_supervised_tokens for task in tasks) / num_tokens if num_tokens else math.nan
+def _heldout(evaluations: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
+    """For each metric, the rows of its table by task and those that sum them up, and its plot."""
+    for name, metric in metrics_of(evaluations).items():
+        rows = [*rows_of(evaluations, name)]
+        has_both_kinds = len({row.unseen for row in rows}) == 2
+        kinds = (False, True, None) if has_both_kinds else (None,)
+        yield {
+            "metric": metric,
+            "counted": "" if metric.over == "num_examples" else metric.over.removeprefix("num_").replace("_", " "),
+            "titles": [title_of(evaluation) for evaluation in evaluations],
+            "rows": rows,
+            "totals": [total_of(evaluations, name, kind) for kind in kinds],
+            "plot": Markup(plots.score_plot(evaluations, name)),
+        }
 
 
 def _throughput(run: RunRecords) -> list[dict[str, Any]]:

@@ -10,8 +10,7 @@ once, as the model that exists now was trained:
     steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,10 @@ from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
 from sft.errors import UserError
+from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
-from sft.run_folder import EvaluationFile, RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +72,6 @@ class StageRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskLoss:
-    """A task's held-out loss; an `unseen` task is never trained on."""
-
-    loss: float
-    num_supervised_tokens: int
-    num_examples: int
-    unseen: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One measurement on held-out data: of the base model, after a stage, or within it (with a step)."""
-
-    name: str
-    tasks: Mapping[str, TaskLoss]
-    loss: float
-    stage_index: int | None = None
-    step: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SampleAnswer:
     """A held-out prompt with the answer of the data, of the first model and of the last."""
 
@@ -137,7 +116,10 @@ def read_run(run: RunFolder) -> RunRecords:
         raise UserError(f"{run.path}: there is no such run folder; give the one named by the config's run.dir")
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else ""
     config = _mapping(yaml.safe_load(config_text)) if config_text else {}
-    evaluations = [_read_evaluation(file) for file in run.all_evaluations()]
+    evaluations = [
+        read_evaluation(_read_published(path), stage.index if stage else None, num_steps)
+        for path, stage, num_steps in run.all_evaluations()
+    ]
     return RunRecords(
         name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),
         config_text=config_text,
@@ -148,14 +130,6 @@ def read_run(run: RunFolder) -> RunRecords:
         mid_stage=tuple(e for e in evaluations if e.step is not None),
         sample_answers=tuple(from_json(SampleAnswer, a) for a in _read_published(run.sample_answers) or ()),
     )
-
-
-def ordered_tasks(evaluations: Iterable[Evaluation]) -> list[str]:
-    """Every task: the trained ones first, then the unseen ones, each with the most tokens first."""
-    last: dict[str, TaskLoss] = {}
-    for evaluation in evaluations:
-        last.update(evaluation.tasks)
-    return sorted(last, key=lambda task: (last[task].unseen, -last[task].num_supervised_tokens, task))
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
@@ -210,17 +184,6 @@ def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
         num_steps = steps_of(manifest).part_steps
         for i in range(1, len(parts)):
             yield Extension(sum(num_steps[:i]), num_steps[i], parts[i].schedule)
-
-
-def _read_evaluation(file: EvaluationFile) -> Evaluation:
-    content = _mapping(_read_published(file.path))
-    return Evaluation(
-        name=str(content.get("name", file.stage.name if file.stage else "base")),
-        tasks={name: from_json(TaskLoss, task) for name, task in content["tasks"].items()},
-        loss=math.nan if content["loss"] is None else content["loss"],
-        stage_index=file.stage.index if file.stage else None,
-        step=file.num_steps,
-    )
 
 
 def _read_published(path: Path) -> Any:

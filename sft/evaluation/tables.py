@@ -12,39 +12,37 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.data.planning.mixture import MixtureRow
-from sft.evaluation.run_records import Evaluation, ordered_tasks
+from sft.evaluation.score_rows import ScoreRow, rows_of, title_of, total_of
+from sft.evaluation.scores import Evaluation, Metric, metrics_of
 from sft.printable import short_name
 
 MAX_TASKS = 30
 _MAX_EVALUATIONS = 4
 
 
-def heldout_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Held-out loss by task: of the base model, after each stage, and the change from the first to the last.
+def score_table(evaluations: Sequence[Evaluation], metric: str) -> Table:
+    """A metric by task: of the base model, after each stage, and the change from the first to the last.
 
     Args:
         evaluations: in the order of training. Of more than four, the first and the last three are shown.
+        metric: one of those that were measured.
     """
     shown = list(evaluations)
     if len(shown) > _MAX_EVALUATIONS:
         shown = [shown[0], *shown[1 - _MAX_EVALUATIONS :]]
-    tasks = ordered_tasks(evaluations)
-    largest = set(sorted(tasks, key=lambda task: -_num_tokens(evaluations, task))[:MAX_TASKS])
-    table = _table("Held-out loss per supervised token", len(tasks))
+    rows = [*rows_of(shown, metric)]
+    largest = sorted(rows, key=lambda row: -row.num_counted)[:MAX_TASKS]
+    table = _table(f"Held-out {metrics_of(evaluations)[metric].text}", len(rows))
     table.add_column("task", max_width=28, no_wrap=True, overflow="ellipsis")
     table.add_column("", style="yellow", no_wrap=True)
     for evaluation in shown:
-        title = evaluation.name if evaluation.stage_index is None else f"after {evaluation.name}"
-        table.add_column(title, justify="right", max_width=20 if len(shown) < 4 else 12, overflow="fold")
+        table.add_column(title_of(evaluation), justify="right", max_width=20 if len(shown) < 4 else 12, overflow="fold")
     table.add_column("change", justify="right", no_wrap=True)
-    for task in tasks:
-        if task in largest:
-            _add_losses(table, shown, task)
+    for row in rows:
+        if row in largest:
+            _add_scores(table, row)
     table.add_section()
-    if shown:
-        _add_losses(table, shown, None)
-    else:
-        table.caption = "Nothing was measured on held-out data yet."
+    _add_scores(table, total_of(shown, metric), "bold")
     if len(shown) < len(evaluations):
         left_out = f"{len(evaluations) - len(shown)} evaluations in between are in the report."
         table.caption = f"{table.caption} {left_out}" if table.caption else left_out
@@ -89,13 +87,6 @@ def _add_mixture(table: Table, name: Text, rows: Sequence[MixtureRow], style: st
     )
 
 
-def relative_change(evaluations: Sequence[Evaluation], task: str | None = None) -> float:
-    """From the base model to the last evaluation, as a part of the base's loss; nan where one is missing."""
-    first, last = (_loss(evaluation, task) for evaluation in (evaluations[0], evaluations[-1]))
-    is_known = evaluations[0].stage_index is None and len(evaluations) > 1 and first > 0
-    return last / first - 1 if is_known else math.nan
-
-
 def number(value: float, num_digits: int) -> str:
     """With so many digits after the point; a dash where there is no number."""
     return f"{value:,.{num_digits}f}" if math.isfinite(value) else "–"
@@ -108,6 +99,16 @@ def percent(part: float, *, signed: bool = False) -> str:
     # A true minus, and no sign on what rounds to nothing.
     text = f"{100 * part:+.1f}%" if signed and abs(part) >= 0.0005 else f"{100 * abs(part):.1f}%"
     return text.replace("-", "−")
+
+
+def value_text(metric: Metric, value: float, num_digits: int = 4) -> str:
+    """A value of the metric; a dash where it was not measured."""
+    return percent(value) if metric.is_share else number(value, num_digits)
+
+
+def change_text(metric: Metric, change: float) -> str:
+    """How much it has changed: a share by points of it, anything else by a part of what it was."""
+    return percent(change, signed=True).replace("%", " pp" if metric.is_share else "%")
 
 
 def short_count(count: float) -> str:
@@ -134,21 +135,8 @@ def _table(title: str, num_tasks: int) -> Table:
     )
 
 
-def _num_tokens(evaluations: Sequence[Evaluation], task: str) -> int:
-    return max(e.tasks[task].num_supervised_tokens for e in evaluations if task in e.tasks)
-
-
-def _loss(evaluation: Evaluation, task: str | None) -> float:
-    if task is None:
-        return evaluation.loss
-    return evaluation.tasks[task].loss if task in evaluation.tasks else math.nan
-
-
-def _add_losses(table: Table, evaluations: Sequence[Evaluation], task: str | None) -> None:
-    unseen = any(name == task and loss.unseen for e in evaluations for name, loss in e.tasks.items())
-    change = relative_change(evaluations, task)
-    colour = "" if not math.isfinite(change) else "green" if change < 0 else "red"
-    losses = [number(_loss(evaluation, task), 4) for evaluation in evaluations]
-    shown_change = Text(percent(change, signed=True), style=colour)
-    name = Text("all" if task is None else short_name(task))
-    table.add_row(name, "unseen" if unseen else "", *losses, shown_change, style="bold" if task is None else "")
+def _add_scores(table: Table, row: ScoreRow, style: str = "") -> None:
+    colour = {True: "green", False: "red", None: ""}[row.is_better]
+    shown_change = Text(change_text(row.metric, row.change), style=colour)
+    values = [value_text(row.metric, value) for value in row.values]
+    table.add_row(Text(short_name(row.name)), "unseen" if row.unseen else "", *values, shown_change, style=style)

@@ -61,7 +61,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
     least = _LEAST_PACK if facts.num_positions is None else min(_LEAST_PACK, facts.num_positions)
     pack_len = max(max_len.value, least)
     epochs = next((epochs for most, epochs in _EPOCHS if num_records < most), 1)
-    packs = _packs_per_step(surveys, num_parameters, pack_len, epochs, machine.num_workers)
+    packs = _packs_per_step(surveys, num_parameters, (max_len.value, pack_len), epochs, machine.num_workers)
     content: dict[str, Any] = {
         "run": {"name": wanted.name, "dir": Said(f"runs/{wanted.name}", "plan, checkpoints, models, report")},
         "model": {
@@ -184,12 +184,16 @@ def _billions(num_parameters: int) -> str:
 
 
 def _packs_per_step(
-    surveys: Sequence[Survey], num_parameters: int | None, pack_len: int, epochs: int, num_workers: int
+    surveys: Sequence[Survey], num_parameters: int | None, lengths: tuple[int, int], epochs: int, num_workers: int
 ) -> Said:
-    """As many slots as models of that size take, and fewer where the data would make too few updates."""
+    """As many slots as models of that size take, and fewer where the data would make too few updates.
+
+    `lengths` are those of the longest example and of a pack.
+    """
+    max_len, pack_len = lengths
     slots = next((slots for most, slots in _SLOTS if num_parameters and num_parameters <= most), _LARGE_SLOTS)
     slots = slots if num_parameters else _SLOTS[1][1]
-    total = sum(survey.num_records * survey.mean_length for survey in surveys if survey.lengths) * epochs
+    total = sum(survey.num_tokens(max_len) for survey in surveys) * epochs
     enough = min(slots, total / _LEAST_UPDATES) if total else slots
     packs = max(1, round(enough / pack_len / num_workers)) * num_workers
     if not total:

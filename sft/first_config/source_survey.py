@@ -49,6 +49,10 @@ class Survey(NamedTuple):
         """Of the examples, in tokens."""
         return sum(self.lengths) / len(self.lengths)
 
+    def num_tokens(self, most: int) -> float:
+        """Of the whole source, by estimate, in examples that are no longer than that; 0 where no length is known."""
+        return sum(length for length in self.lengths if length <= most) * self.num_records / max(1, self.num_looked)
+
 
 def survey_source(source: SourceConfig, model: ModelConfig | None, num_records: int = NUM_LOOKED) -> Survey:
     """Look at the first records of a source.

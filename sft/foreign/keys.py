@@ -90,7 +90,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "float16": _differs(A, "model.dtype", v.float16, "float16 is not there: bfloat16 needs no loss scaling"),
     "float32": _is(A, "model.dtype", v.switch("model.dtype", "float32", None)),
     "dtype": _is(T, "model.dtype", v.dtype, "bfloat16 or float32"),
-    "torch_dtype": _is(LT, "model.dtype", v.dtype, "bfloat16 or float32"),
+    "torch_dtype": _is(T, "model.dtype", v.dtype, "bfloat16 or float32"),
     "chat_template": _is(A, "model.chat_template", v.chat_template, _OWN_TEMPLATE),
     "chat_template_jinja": _is(A, "model.chat_template", v.chat_template, "it is a file here, not a text"),
     "chat_template_path": _is(
@@ -174,19 +174,19 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "group_by_length": _needless(ALL, "packs are full: nothing is grouped"),
     "dataset_prepared_path": _is(A, "data.cache_dir", v.elsewhere, "stores are found again by their content"),
     "tokenized_path": _is(L, "data.cache_dir", v.elsewhere, "stores are found again by their content"),
-    **dict.fromkeys(
-        ("dataset_num_proc", "preprocessing_num_workers", "overwrite_cache", "streaming"), _needless(ALL, _LOADS)
-    ),
-    **dict.fromkeys(
-        ("dataloader_num_workers", "dataloader_pin_memory", "remove_unused_columns"), _needless(ALL, _LOADS)
-    ),
-    **dict.fromkeys(("shuffle_merged_datasets", "shuffle_dataset"), _needless(A | T, "the order is always shuffled")),
+    "dataset_num_proc": _needless(A | T, _LOADS),
+    **dict.fromkeys(("preprocessing_num_workers", "overwrite_cache"), _needless(L, _LOADS)),
+    **dict.fromkeys(("streaming", "dataloader_num_workers", "dataloader_pin_memory"), _needless(ALL, _LOADS)),
+    "remove_unused_columns": _needless(ALL, _LOADS),
+    "shuffle_merged_datasets": _needless(A, "the order is always shuffled"),
+    "shuffle_dataset": _needless(T, "the order is always shuffled"),
     # the step
     "micro_batch_size": _is(A, "train.packs_per_step, train.packs_per_micro_batch", v.rows_per_step, _ROWS),
     "per_device_train_batch_size": _is(LT, "train.packs_per_step, train.packs_per_micro_batch", v.rows_per_step, _ROWS),
     "gradient_accumulation_steps": _is(ALL, "train.packs_per_step", v.rows_per_step, _ROWS),
     "batch_size": _is(A, "train.packs_per_step", v.count("train.packs_per_step"), _ROWS),
-    **dict.fromkeys(("eval_batch_size", "per_device_eval_batch_size"), _needless(ALL, "as in training")),
+    "eval_batch_size": _needless(A, "as in training"),
+    "per_device_eval_batch_size": _needless(LT, "as in training"),
     "auto_find_batch_size": _none(ALL, "`sft plan` says what fits: train.packs_per_micro_batch"),
     "gradient_checkpointing": _is(ALL, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),
     "activation_checkpointing": _is(LT, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),

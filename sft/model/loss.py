@@ -1,4 +1,6 @@
-"""The negative log-likelihood of each supervised token; logits exist for those only, a chunk at a time.
+"""The negative log-likelihood of each supervised token, or what else is measured of it from its logits.
+
+Logits exist for those tokens only, a chunk at a time.
 
 The one shift between a token and its prediction is here: the token at `t + 1` is predicted from the hidden state at
 `t`. As no segment starts with a supervised token, no prediction crosses from one example to the next.
@@ -6,6 +8,7 @@ The one shift between a token and its prediction is here: the token at `t + 1` i
 Shape suffixes: `B` rows (1 where they are packed), `T` tokens, `S` supervised tokens, `H` hidden width, `V` vocabulary.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +22,25 @@ from sft.model.attention import attention_of
 from sft.model.text_path import text_decoder
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+
+
+TokenMeasure = Callable[[Tensor, Tensor], Tensor]
+"""(logits_SV in float32, targets_S) → what is measured of each target: (S,), or (S, M) for several at once."""
+
+
+def token_nll(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+    """The negative log-likelihood, in nats."""
+    return cross_entropy(logits_SV, targets_S, reduction="none")
+
+
+def is_first_choice(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+    """1 where it is the most probable token (of several, that with the lowest id), else 0."""
+    return (logits_SV.argmax(-1) == targets_S).float()
+
+
+def all_of(measures: Sequence[TokenMeasure]) -> TokenMeasure:
+    """All of these at once, each in a column."""
+    return lambda logits_SV, targets_S: torch.stack([measure(logits_SV, targets_S) for measure in measures], 1)
 
 
 class NllHead(nn.Module):
@@ -39,8 +61,8 @@ class NllHead(nn.Module):
         self.softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
         self.scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
-    def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None) -> Tensor:
-        """The nll of each target: (S,) float32. With no target at all it still depends on every parameter.
+    def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None, measure: TokenMeasure = token_nll) -> Tensor:
+        """The nll of each target: (S,) float32, or what `measure` gives. Of none, too, it depends on every parameter.
 
         Without `targets_S`, it is the output layer in whose place it stands, for the model's own forward.
         """
@@ -48,17 +70,17 @@ class NllHead(nn.Module):
             return self._linear(hidden_SH)
         chunks = max(1, -(-len(targets_S) // self.chunk_tokens))
         pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
-        return torch.cat([checkpoint(self._chunk_nll, h, t, use_reentrant=False) for h, t in pieces])
+        return torch.cat([checkpoint(self._measure_chunk, h, t, measure, use_reentrant=False) for h, t in pieces])
 
     def _linear(self, hidden_SH: Tensor) -> Tensor:
         # Some models keep what they add up in float32.
         return linear(hidden_SH.to(self.weight.dtype), self.weight, self.bias)
 
-    def _chunk_nll(self, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
+    def _measure_chunk(self, hidden_SH: Tensor, targets_S: Tensor, measure: TokenMeasure) -> Tensor:
         logits_SV = self._linear(hidden_SH).float() * self.scale
         if self.softcap:
             logits_SV = self.softcap * torch.tanh(logits_SV / self.softcap)
-        return cross_entropy(logits_SV, targets_S, reduction="none")
+        return measure(logits_SV, targets_S)
 
 
 class SupervisedNll(nn.Module):
@@ -78,8 +100,8 @@ class SupervisedNll(nn.Module):
         model.set_output_embeddings(NllHead(output, model.config.get_text_config(), chunk_tokens))
         self.model = model
 
-    def forward(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
-        """The nll of each supervised token, in the order of the rows: (S,) float32.
+    def forward(self, batch: Batch, by_own_forward: bool = False, measure: TokenMeasure = token_nll) -> Tensor:
+        """The nll of each supervised token, or what else is measured, in the order of the rows: (S,) float32.
 
         With `by_own_forward`, all of it is transformers': the plain attention that the model's authors wrote down, and
         the model's own logits. It holds for a row of one segment, and costs all logits of the row.
@@ -89,12 +111,12 @@ class SupervisedNll(nn.Module):
         if by_own_forward:
             with attention_of(self.model, "eager"):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
-            return cross_entropy(logits_BTV[rows, predicted_at].float(), targets_S, reduction="none")
+            return measure(logits_BTV[rows, predicted_at].float(), targets_S)
         hidden_BTH = text_decoder(self.model)(
             input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
         ).last_hidden_state
-        nll_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S)
-        return nll_S
+        measured_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S, measure)
+        return measured_S
 
 
 def _boundaries(batch: Batch) -> dict[str, Any]:
@@ -112,10 +134,11 @@ def _boundaries(batch: Batch) -> dict[str, Any]:
     }
 
 
-def nll_by_segment(nll_S: Tensor, batch: Batch) -> Tensor:
-    """Sums of the nll over each segment: (num_segments,) float64."""
+def sums_by_segment(measured_S: Tensor, batch: Batch) -> Tensor:
+    """The sums over the supervised tokens of each segment: (S, …) → (num_segments, …) float64."""
     rows, supervised_at = batch.loss_mask_BT.nonzero(as_tuple=True)
     in_row = torch.bucketize(supervised_at, batch.cu_seqlens[1:].long(), right=True)
     segments = in_row if batch.layout == "packed" else rows
-    sums = torch.zeros(len(batch.cu_seqlens) - 1, dtype=torch.float64, device=nll_S.device)
-    return sums.index_add_(0, segments, nll_S.detach().double())
+    shape = len(batch.cu_seqlens) - 1, *measured_S.shape[1:]
+    sums = torch.zeros(shape, dtype=torch.float64, device=measured_S.device)
+    return sums.index_add_(0, segments, measured_S.detach().double())

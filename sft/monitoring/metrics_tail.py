@@ -16,7 +16,7 @@ class MetricsTail:
 
     def __init__(self, path: Path) -> None:
         """The file may not be there yet."""
-        self._lines = LineTail(path, _FIRST_BYTES)
+        self._lines = LineTail.near_end(path, _FIRST_BYTES)
         self._recent: list[StepMetrics] = []
 
     def read_new(self) -> bool:

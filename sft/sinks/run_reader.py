@@ -12,6 +12,8 @@ from operator import attrgetter
 from typing import Any
 
 from sft.atomic_files import MANIFEST, read_json
+from sft.evaluation.scores import Evaluation, read_evaluation
+from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
@@ -41,16 +43,9 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
     return _known(values)
 
 
-def evaluation_values(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """What an evaluation is shown by: each of its metrics, of all and by task."""
-    metrics = list(evaluation.get("metrics", ["loss"]))
-    of_all = {f"eval/{metric}": evaluation[metric] for metric in metrics}
-    by_task = {
-        f"eval/{task}/{metric}": numbers.get(metric)
-        for task, numbers in evaluation["tasks"].items()
-        for metric in metrics
-    }
-    return _known({**of_all, **by_task})
+def evaluation_values(evaluation: Evaluation) -> dict[str, float]:
+    """What an evaluation is shown by."""
+    return _known({f"eval/{name}": value for name, value in evaluation.values().items()})
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -86,15 +81,9 @@ class RunReader:
     def _read_steps(self) -> Iterator[Point]:
         for index, folder in enumerate(self._folders):
             come = self.state["stages"].setdefault(folder.name, {"offset": 0, "step": -1})
-            try:
-                with folder.metrics.open("rb") as file:
-                    file.seek(come["offset"])
-                    added = file.read(_READ_BYTES)
-            except FileNotFoundError:
-                return  # no later stage has trained
-            whole = added[: added.rfind(b"\n") + 1]
-            come["offset"] += len(whole)
-            read = [read_metrics_line(line) for line in whole.splitlines()]
+            tail = LineTail(folder.metrics, come["offset"])
+            read = [read_metrics_line(line) for line in tail.read_new(_READ_BYTES)]
+            come["offset"] = tail.offset
             first_step = self._first_step(index) if read else 0
             for metrics in filter(None, read):
                 is_again = metrics.step <= come["step"]
@@ -105,22 +94,21 @@ class RunReader:
 
     def _read_evaluations(self) -> Iterator[Point]:
         seen = self.state["evaluations"]
-        for path, stage, num_done in self._run.all_evaluations():
+        for path, stage, num_steps in self._run.all_evaluations():
             changed = path.stat().st_mtime_ns
-            if self._looked_at.get(path.name) == changed:
+            if self._looked_at.get(path.name) == changed or (stage is not None and stage not in self._folders):
                 continue
             self._looked_at[path.name] = changed
-            if stage is not None and stage not in self._folders:
-                continue
-            index = self._folders.index(stage) if stage is not None else 0
+            index = self._folders.index(stage) if stage else 0
             step = self._first_step(index)
             if stage is not None:
-                step += self._num_steps(index) if num_done is None else num_done
+                step += self._num_steps(index) if num_steps is None else num_steps
             # By the step: a stage's last file is renamed where the stage is extended.
             key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed
-                yield Point(self._folders[index].name, step, changed / 1e9, evaluation_values(read_json(path)))
+                values = evaluation_values(read_evaluation(read_json(path), index, num_steps))
+                yield Point(self._folders[index].name, step, changed / 1e9, values)
 
     def _first_step(self, index: int) -> int:
         return sum(self._num_steps(earlier) for earlier in range(index))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft.cadence import Cadence
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
@@ -37,7 +37,7 @@ class Loop:
     loader: StepLoader
     schedule: StageSchedule
     skip: SkipRule
-    checkpoints: CheckpointStore
+    checkpoints: CheckpointSaver
     saves: Cadence
     save_every_minutes: float | None
     checkpoint_manifest: dict[str, Any]

@@ -24,7 +24,8 @@ from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
-from sft.evaluation.heldout import HeldoutSet, measure_heldout, write_evaluation
+from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
+from sft.evaluation.scores import evaluate
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
 from sft.ranks.agreement import any_rank
@@ -38,7 +39,7 @@ from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
-from sft.training.stage_checkpoints import open_store, resume, start_from
+from sft.training.stage_checkpoints import open_saver, resume, start_from
 from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
@@ -103,16 +104,13 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         ledger = LedgerWriter(folder.ledger, attempt.number)
         ledger.resume(first_step)
 
-    def evaluate(num_done: int, again: bool = True) -> None:
-        _evaluate(engine, inputs, f"{folder.path.name}-step-{num_done:08d}", stage.name, num_done, again)
-
     if inputs.index == 0 and first_step == 0:
-        _evaluate(engine, inputs, "base", "base")
+        _evaluate(engine, inputs, None)
     evaluations = Cadence.of(config.evaluate, steps.num_steps, inputs.plan.epochs)
     if evaluations.is_due(first_step) and first_step < steps.num_steps:
         # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
-        evaluate(first_step, again=False)
-    checkpoints = open_store(place, config.checkpoint, attempt, ledger)
+        _evaluate(engine, inputs, folder, first_step)
+    checkpoints = open_saver(place, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
         loader=loader,
@@ -125,7 +123,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
         signals=inputs.context.signals,
-        evaluate=evaluate,
+        evaluate=partial(_evaluate, engine, inputs, folder, again=True),
         evaluations=evaluations,
         heartbeat=attempt.heartbeat,
     )
@@ -134,7 +132,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
             return False
     if staging:
         staging.finish(engine)
-    _evaluate(engine, inputs, folder.path.name, stage.name)
+    _evaluate(engine, inputs, folder)
     dtype = getattr(torch, config.model.dtype)
     attempt.heartbeat.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
@@ -164,21 +162,25 @@ def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, 
 
 
 def _evaluate(
-    engine: Engine, inputs: StageInputs, file_name: str, name: str, step: int | None = None, again: bool = False
+    engine: Engine, inputs: StageInputs, folder: StageFolder | None, num_steps: int | None = None, again: bool = False
 ) -> None:
-    """Measure the model, if the run measures; unless `again`, only where the file is not there."""
-    if inputs.heldout is None:
+    """Measure the model, if the run measures: before the first stage, at the end of this one, or after `num_steps`.
+
+    Unless `again`, only where it is not on record.
+    """
+    heldout = inputs.heldout
+    if heldout is None:
         return
-    folder = inputs.context.folder.evaluations
+    path = inputs.context.folder.evaluation(folder, num_steps)
     # The first rank decides: on a shared file system the others may see its file later, and not take part.
-    is_there = engine.ranks.world.is_first and (folder / f"{file_name}.json").is_file()
-    if not again and any_rank(engine.ranks, is_there):
+    if not again and any_rank(engine.ranks, engine.ranks.world.is_first and path.is_file()):
         return
-    tell = partial(inputs.attempt.heartbeat.enter, "evaluate", step)
-    layout = layout_of(inputs.config.train.packing)
-    evaluation = measure_heldout(engine, inputs.heldout, name, step, tell, layout)
+    tell = partial(inputs.attempt.heartbeat.enter, "evaluate", num_steps)
+    evaluators = [TokenEvaluator(engine, heldout, tell, layout_of(inputs.config.train.packing))]
+    evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
-        write_evaluation(folder, file_name, evaluation)
+        # From here on it is known: tables, the report and the sinks read this file.
+        write_json(path, evaluation.as_json())
 
 
 def _no_record(*_: object) -> None:

@@ -11,7 +11,7 @@ from sft.checkpoint.open_place import open_place
 from sft.checkpoint.places import Place
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
@@ -79,11 +79,11 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         engine.load_local_state(_in_step(attempt.ranks, read), 0)
 
 
-def open_store(
+def open_saver(
     place: Place, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
-) -> CheckpointStore:
+) -> CheckpointSaver:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
-    return CheckpointStore(
+    return CheckpointSaver(
         place,
         attempt.ranks,
         attempt.number,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sft.attempt_record import End, Why, read_end, write_end
-from sft.checkpoint.store import CheckpointError
+from sft.checkpoint.saver import CheckpointError
 from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
 from sft.training.attempt import Attempt

@@ -53,7 +53,7 @@ def folder_artifact(name: str, path: Path) -> Artifact:
 
 
 def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
-    """A checkpoint, which a run under way may delete or set aside."""
+    """A checkpoint, which a run under way may delete or quarantine."""
     return Artifact(
         name,
         place.where(step),

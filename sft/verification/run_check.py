@@ -37,7 +37,7 @@ class RunVerified:
     """The stage of another run, in words, where it is one."""
     num_stages_planned: int
     files: ArtifactsChecked
-    set_aside: tuple[str, ...]
+    quarantined: tuple[str, ...]
     """Checkpoints that were found damaged in training, and replaced by older ones."""
     findings: tuple[KindFindings, ...]
 
@@ -51,7 +51,7 @@ class _Stage(NamedTuple):
     folder: StageFolder
     place: Place
     steps_saved: tuple[int, ...]
-    set_aside: tuple[str, ...]
+    quarantined: tuple[str, ...]
     state: StageState | None
 
 
@@ -70,10 +70,10 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     stores = _find_stores(config, stages, findings)
     files = check_artifacts(_list_artifacts(run, config, stages, stores), findings, report)
     verified = _check_stages(stages, stores, files, findings, report)
-    set_aside = tuple(path for stage in stages for path in stage.set_aside)
+    quarantined = tuple(path for stage in stages for path in stage.quarantined)
     start = config.from_
     began_with = f"stage {start.stage} of {start.run}, after {start.step} steps of it" if start else None
-    return RunVerified(verified, began_with, len(stages), files, set_aside, findings.results())
+    return RunVerified(verified, began_with, len(stages), files, quarantined, findings.results())
 
 
 def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:
@@ -81,10 +81,10 @@ def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings)
     # Checkpoints before the ledger, which is written first: it must cover each of them.
     place = stage_place(config.checkpoint, folder)
     steps_saved: tuple[int, ...] = ()
-    set_aside: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
     newest = 0
     try:
-        steps_saved, set_aside = tuple(place.steps()), tuple(place.damaged())
+        steps_saved, quarantined = tuple(place.steps()), tuple(place.damaged())
         newest = max((step for step in steps_saved if place.is_published(step)), default=0)
     except OSError as error:
         findings.add(Kind.FILES, f"stage {name}: its checkpoints cannot be listed: {error}")
@@ -97,7 +97,7 @@ def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings)
         text = f"stage {name} was trained, but has no {folder.ledger.name}: nothing shows what was fed"
         findings.add(Kind.LEDGER, text)
     state = StageState(name, is_finished, newest, ledger) if ledger is not None else None
-    return _Stage(folder, place, steps_saved, set_aside, state)
+    return _Stage(folder, place, steps_saved, quarantined, state)
 
 
 def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings) -> dict[Path, Path]:

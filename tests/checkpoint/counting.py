@@ -18,7 +18,7 @@ from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.world import World
@@ -149,7 +149,7 @@ def save(place: Place, num_ranks: int, step: int) -> Costs:
     """A save of all ranks; the first one comes last, publishes, and deletes the checkpoint before."""
     found: list[Cost] = []
     for rank in reversed(range(num_ranks)):
-        store = CheckpointStore(
+        saver = CheckpointSaver(
             place,
             _Echo(rank, num_ranks),
             attempt=1,
@@ -160,8 +160,8 @@ def save(place: Place, num_ranks: int, step: int) -> Costs:
         )
         state = _state(rank, num_ranks)
         with counted(found):
-            store.save(step, state, {"stage": "only"})
-        store.close()
+            saver.save(step, state, {"stage": "only"})
+        saver.close()
     return Costs(found[-1], found[0])
 
 

@@ -13,7 +13,7 @@ from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.ranks.agreement import any_rank
@@ -55,7 +55,7 @@ class Rank:
         """As if the process had died: collectives of the others fail."""
         self._barrier.abort()
 
-    def store(self, place: Place, attempt: int = 1, **changes: Any) -> CheckpointStore:
+    def saver(self, place: Place, attempt: int = 1, **changes: Any) -> CheckpointSaver:
         settings: dict[str, Any] = {
             "retention": Retention(9),
             "asynchronous": True,
@@ -63,7 +63,7 @@ class Rank:
             "pauses_seconds": (0.0, 0.0),
             **changes,
         }
-        return CheckpointStore(place, self, attempt, report=self.report, **settings)
+        return CheckpointSaver(place, self, attempt, report=self.report, **settings)
 
     def open(self, place: Place, **changes: Any) -> CheckpointReader | None:
         return open_newest_good(place, self, self.report, **changes)
@@ -107,11 +107,11 @@ def save_steps(place: Place, size: int, *steps: int, numel: int = 37, **changes:
     """Save each step and publish the last, as a training of `size` ranks does."""
 
     def main(rank: Rank) -> None:
-        store = rank.store(place, **changes)
+        saver = rank.saver(place, **changes)
         for step in steps:
-            store.save(step, state_of(step, rank.world, numel), {"stage": "x", "num_updates": step - 1})
-        assert store.finish()
-        store.close()
+            saver.save(step, state_of(step, rank.world, numel), {"stage": "x", "num_updates": step - 1})
+        assert saver.finish()
+        saver.close()
 
     run_ranks(size, main)
 

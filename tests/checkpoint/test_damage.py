@@ -1,4 +1,4 @@
-"""Damage of any kind is noticed before it is trained on: told, kept aside, and the next older checkpoint is taken."""
+"""Damage of any kind is noticed before it is trained on: told, quarantined, and the next older checkpoint is taken."""
 
 import json
 import random

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sft.checkpoint.local_place import LocalPlace, published_steps
-from sft.checkpoint.store import CheckpointError, CheckpointStore
+from sft.checkpoint.saver import CheckpointError, CheckpointSaver
 from tests.checkpoint.ranks import Rank, names, resumed_step, run_ranks, state_of
 
 
@@ -32,10 +32,10 @@ def test_it_is_tried_again_and_each_failed_try_is_told(tmp_path: Path) -> None:
                 blocked.unlink()
 
         rank.report = report
-        store = rank.store(LocalPlace(tmp_path))
-        store.save(1, state_of(1, rank.world), {})
-        assert store.finish()
-        store.close()
+        saver = rank.saver(LocalPlace(tmp_path))
+        saver.save(1, state_of(1, rank.world), {})
+        assert saver.finish()
+        saver.close()
         first, second = rank.reports
         assert "part of the checkpoint of step 1: try 1 of 3 failed with FileExistsError" in first
         assert "try 2 of 3" in second
@@ -47,14 +47,14 @@ def test_it_is_tried_again_and_each_failed_try_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_training_goes_on_and_the_next_save_succeeds(tmp_path: Path, asynchronous: bool) -> None:
     def main(rank: Rank) -> list[str]:
-        store = rank.store(LocalPlace(tmp_path), asynchronous=asynchronous, max_failed_saves=2)
+        saver = rank.saver(LocalPlace(tmp_path), asynchronous=asynchronous, max_failed_saves=2)
         for step in (1, 2, 3, 4):
             if step in (1, 3) and rank.world.is_first:
                 block(tmp_path, step, step)
             rank.agree(True)
-            store.save(step, state_of(step, rank.world), {"num_updates": step - 1})
-        assert store.finish()
-        store.close()
+            saver.save(step, state_of(step, rank.world), {"num_updates": step - 1})
+        assert saver.finish()
+        saver.close()
         return rank.reports
 
     reports = run_ranks(3, main)
@@ -81,19 +81,19 @@ def test_one_rank_alone_fails_and_all_know(tmp_path: Path) -> None:
 
     def main(rank: Rank) -> None:
         place = LocalPlace(tmp_path) if rank.world.is_first else FailsOnce(tmp_path)
-        store = rank.store(place)
+        saver = rank.saver(place)
         started = time.monotonic()
-        store.save(7, state_of(7, rank.world), {"num_updates": 6})
-        assert not store.finish()
+        saver.save(7, state_of(7, rank.world), {"num_updates": 6})
+        assert not saver.finish()
         assert time.monotonic() - started < 10
         rank.agree(True)
         assert not published_steps(tmp_path)
         assert not list(tmp_path.glob(".step-*")), "what it has left is gone"
         rank.agree(True)
         FailsOnce.full = False
-        store.save(7, state_of(7, rank.world), {"num_updates": 6})
-        assert store.finish(), "the same step again"
-        store.close()
+        saver.save(7, state_of(7, rank.world), {"num_updates": 6})
+        assert saver.finish(), "the same step again"
+        saver.close()
         reason = "another rank could not write" if rank.world.is_first else "No space left on device"
         assert reason in rank.reports[-1]
 
@@ -115,13 +115,13 @@ def test_what_a_failed_save_has_left_is_never_taken_for_the_next_ones(tmp_path: 
             if fails:
                 raise OSError("the ledger is full")
 
-        store = rank.store(LeavesAll(tmp_path), before_publish=fail_first)
-        store.save(1, state_of(9, rank.world), {})
-        assert not store.finish()
+        saver = rank.saver(LeavesAll(tmp_path), before_publish=fail_first)
+        saver.save(1, state_of(9, rank.world), {})
+        assert not saver.finish()
         fails.clear()
-        store.save(1, state_of(1, rank.world), {"num_updates": 0})
-        assert store.finish()
-        store.close()
+        saver.save(1, state_of(1, rank.world), {"num_updates": 0})
+        assert saver.finish()
+        saver.close()
         if rank.world.is_first:
             assert "try 3 of 3 failed with OSError: the ledger is full" in rank.reports[2]
             assert "could not be removed: busy" in rank.reports[3]
@@ -136,15 +136,15 @@ def test_too_many_in_a_row_end_it_on_all_ranks(tmp_path: Path, asynchronous: boo
     folder.write_text("a file where the folder should be")
 
     def main(rank: Rank) -> str:
-        store = rank.store(LocalPlace(folder), asynchronous=asynchronous)
+        saver = rank.saver(LocalPlace(folder), asynchronous=asynchronous)
 
         def train() -> None:
             for step in range(1, 9):
-                store.save(step, state_of(step, rank.world), {})
+                saver.save(step, state_of(step, rank.world), {})
 
         with pytest.raises(CheckpointError) as caught:
             train()
-        store.close()
+        saver.close()
         return str(caught.value)
 
     for text in run_ranks(3, main):
@@ -155,26 +155,26 @@ def test_too_many_in_a_row_end_it_on_all_ranks(tmp_path: Path, asynchronous: boo
 
 def test_an_error_of_the_program_is_not_counted_but_raised(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(tmp_path))
-        store.save(1, state_of(1, rank.world), {"not JSON": {1, 2}})
+        saver = rank.saver(LocalPlace(tmp_path))
+        saver.save(1, state_of(1, rank.world), {"not JSON": {1, 2}})
         with pytest.raises(TypeError):
-            store.finish()
-        store.close()
+            saver.finish()
+        saver.close()
 
     run_ranks(1, main)
 
 
 def test_closing_does_not_wait_for_a_rank_that_is_dead(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        store: CheckpointStore = rank.store(LocalPlace(tmp_path))
+        saver: CheckpointSaver = rank.saver(LocalPlace(tmp_path))
         if rank.world.is_first:
-            store.save(1, state_of(1, rank.world), {})
+            saver.save(1, state_of(1, rank.world), {})
             with pytest.raises(threading.BrokenBarrierError):
-                store.finish()
+                saver.finish()
         else:
             rank.leave()
         started = time.monotonic()
-        store.close()
+        saver.close()
         assert time.monotonic() - started < 10
 
     run_ranks(2, main)
@@ -193,11 +193,11 @@ def test_after_an_error_a_save_under_way_is_published_as_long_as_it_goes_on(tmp_
             super().write_part(*arguments)
 
     def main(rank: Rank) -> None:
-        store = rank.store((LocalPlace if rank.world.is_first else Slow)(tmp_path))
-        store.save(1, state_of(1, rank.world), {"num_updates": 0})
+        saver = rank.saver((LocalPlace if rank.world.is_first else Slow)(tmp_path))
+        saver.save(1, state_of(1, rank.world), {"num_updates": 0})
         if rank.world.is_first:
             all_have_saved.wait(30)
-        store.close()
+        saver.close()
 
     run_ranks(2, main)
     assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
@@ -207,14 +207,14 @@ def test_what_is_deleted_before_the_first_save_is_not_made_again(tmp_path: Path)
     stage = tmp_path / "stage"
 
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(stage / "checkpoints"))
+        saver = rank.saver(LocalPlace(stage / "checkpoints"))
         rank.agree(True)
         if rank.world.is_first:
             shutil.rmtree(stage)
         rank.agree(True)
-        store.save(1, state_of(1, rank.world), {"num_updates": 0})
-        assert not store.finish()
-        store.close()
+        saver.save(1, state_of(1, rank.world), {"num_updates": 0})
+        assert not saver.finish()
+        saver.close()
         assert "FileNotFoundError" in rank.reports[-1]
 
     run_ranks(2, main)
@@ -228,16 +228,16 @@ from sft.checkpoint.local_place import LocalPlace
 from tests.checkpoint.ranks import run_ranks, state_of
 
 def main(rank):
-    store = rank.store(LocalPlace(Path(sys.argv[1])), max_failed_saves=2)
+    saver = rank.saver(LocalPlace(Path(sys.argv[1])), max_failed_saves=2)
     for step in (1, 2, 3):
         if rank.world.is_first:
             # More than that a file cannot hold, as on a full disk.
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000 if step == 2 else -1, -1))
         rank.agree(True)
-        store.save(step, state_of(step, rank.world, 10_000), {"num_updates": step - 1})
-        published = store.finish()
+        saver.save(step, state_of(step, rank.world, 10_000), {"num_updates": step - 1})
+        published = saver.finish()
         assert published == (step != 2), (step, rank.reports)
-    store.close()
+    saver.close()
     assert any("File too large" in line for line in rank.reports), rank.reports
 
 run_ranks(2, main)

@@ -36,10 +36,10 @@ def test_an_upload_without_a_manifest_is_absent_and_cleared_away(remote: StoredB
     save_steps(remote.place, 2, 1)
 
     def main(rank: Rank) -> None:
-        store = rank.store(remote.place)
+        saver = rank.saver(remote.place)
         if not rank.world.is_first:
-            store.save(2, state_of(2, rank.world), {})
-        store.close()
+            saver.save(2, state_of(2, rank.world), {})
+        saver.close()
 
     run_ranks(2, main)
     assert len(remote.files_of(2)) == 2, "a file and its receipt"
@@ -68,14 +68,14 @@ def test_a_network_that_fails_is_a_failed_save(remote: StoredBytes, monkeypatch:
         def fail(*_: object, **__: object) -> None:
             raise NetworkError("no route")
 
-        store = rank.store(remote.place)
+        saver = rank.saver(remote.place)
         with monkeypatch.context() as patched:
             patched.setattr(remote.files, "put_file", fail)
-            store.save(1, state_of(1, rank.world), {"num_updates": 0})
-            assert not store.finish()
-        store.save(1, state_of(1, rank.world), {"num_updates": 0})
-        assert store.finish()
-        store.close()
+            saver.save(1, state_of(1, rank.world), {"num_updates": 0})
+            assert not saver.finish()
+        saver.save(1, state_of(1, rank.world), {"num_updates": 0})
+        assert saver.finish()
+        saver.close()
         assert "NetworkError: no route" in rank.reports[0]
 
     run_ranks(1, main)
@@ -101,14 +101,14 @@ def test_a_publication_whose_answer_is_lost_stays_whole(
         return bool(exists(path))
 
     def main(rank: Rank) -> None:
-        store = rank.store(remote.place)
+        saver = rank.saver(remote.place)
         with monkeypatch.context() as patched:
             patched.setattr(remote.files, "pipe_file", put)
             patched.setattr(remote.files, "exists", look)
-            store.save(1, state_of(1, rank.world), {"num_updates": 0})
-            assert store.finish() == (num_failures < 3), rank.reports
+            saver.save(1, state_of(1, rank.world), {"num_updates": 0})
+            assert saver.finish() == (num_failures < 3), rank.reports
         assert failures == []
-        store.close()
+        saver.close()
         assert f"try {num_failures} of 3 failed with ConnectionError: " in rank.reports[num_failures - 1]
 
     run_ranks(1, main)
@@ -135,7 +135,7 @@ def test_what_another_process_does_is_seen_at_once(in_s3: StoredBytes, monkeypat
     for num_parts in (1, 2):
         other.place.write_part(key, f"rank-{num_parts}", write_something)
         assert in_s3.place.num_parts(key) == len(in_s3.place.receipts(key)) == num_parts
-    other.place.set_aside(3)
+    other.place.quarantine(3)
     assert in_s3.place.steps() == [2]
     assert [path.rpartition("/")[2] for path in in_s3.place.damaged()] == ["damaged-step-00000003"]
 
@@ -189,10 +189,10 @@ def test_keys_that_may_not_write_are_a_failed_save_that_says_so(
     assert resumed_step(limited.place, 1) == (1, [])
 
     def main(rank: Rank) -> str:
-        store = rank.store(limited.place)
-        store.save(2, state_of(2, rank.world), {})
-        assert not store.finish()
-        store.close()
+        saver = rank.saver(limited.place)
+        saver.save(2, state_of(2, rank.world), {})
+        assert not saver.finish()
+        saver.close()
         return rank.reports[-1]
 
     (said,) = run_ranks(1, main)
@@ -205,11 +205,11 @@ def test_keys_that_may_not_delete_cost_space_and_no_more(
     limited = with_settings(in_s3.url, s3_server.make_keys(*OF_OBJECTS[:3]), monkeypatch)
 
     def main(rank: Rank) -> list[str]:
-        store = rank.store(limited.place, retention=Retention(1))
+        saver = rank.saver(limited.place, retention=Retention(1))
         for step in (1, 2):
-            store.save(step, state_of(step, rank.world), {"num_updates": step - 1})
-        assert store.finish()
-        store.close()
+            saver.save(step, state_of(step, rank.world), {"num_updates": step - 1})
+        assert saver.finish()
+        saver.close()
         return rank.reports
 
     ((said,),) = run_ranks(1, main)

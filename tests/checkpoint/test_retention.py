@@ -32,11 +32,11 @@ def test_a_failing_deletion_is_reported_and_does_not_fail_the_save(tmp_path: Pat
 
     def main(rank: Rank) -> None:
         (tmp_path / ".step-00000001.deleted.partial").touch()
-        store = rank.store(LocalPlace(tmp_path), retention=Retention(1))
+        saver = rank.saver(LocalPlace(tmp_path), retention=Retention(1))
         for step in (1, 2):
-            store.save(step, state_of(step, rank.world), {})
-        assert store.finish()
-        store.close()
+            saver.save(step, state_of(step, rank.world), {})
+        assert saver.finish()
+        saver.close()
         reports.extend(rank.reports)
 
     run_ranks(1, main)

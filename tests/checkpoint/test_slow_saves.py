@@ -37,9 +37,9 @@ class Slow(LocalPlace):
         self._work()
         super().write_part(*arguments)
 
-    def bring(self, *arguments: Any) -> None:
+    def fetch(self, *arguments: Any) -> None:
         self._work()
-        super().bring(*arguments)
+        super().fetch(*arguments)
 
     def _work(self) -> None:
         for _ in range(self._num_steps):
@@ -97,7 +97,7 @@ def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(
     def main(rank: Rank) -> None:
         watched = Watched(rank, attempt, rank.leave)
         place = (Slow if rank.world.rank == 1 else LocalPlace)(checkpoints)
-        store = rank.store(place)
+        store = rank.saver(place)
         with watched.at("save"):
             started = time.monotonic()
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
@@ -133,7 +133,7 @@ def test_a_save_that_blocks_is_ended_and_the_rank_is_named(tmp_path: Path) -> No
 
     def main(rank: Rank) -> float | None:
         watched = Watched(rank, attempt, lambda: all_have_ended.wait(30))
-        store = rank.store(blocked if rank.world.rank == 1 else LocalPlace(checkpoints))
+        store = rank.saver(blocked if rank.world.rank == 1 else LocalPlace(checkpoints))
         with watched.at("save"):
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
             assert store.finish(), "the blocked one was let go"
@@ -153,7 +153,7 @@ def test_a_rank_that_blocks_is_not_hidden_by_one_that_goes_on(tmp_path: Path) ->
     def main(rank: Rank) -> float | None:
         place = (LocalPlace(checkpoints), Blocked(checkpoints), Slow(checkpoints, 5 * TIMEOUT_SECONDS))[rank.world.rank]
         watched = Watched(rank, attempt, lambda: place.let_go.set() if isinstance(place, Blocked) else None)
-        store = rank.store(place)
+        store = rank.saver(place)
         with watched.at("save"):
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
             assert store.finish()
@@ -173,7 +173,7 @@ def test_training_that_stands_still_is_not_hidden_by_a_save_beside_it(tmp_path: 
     def main(rank: Rank) -> float | None:
         ended = threading.Event()
         watched = Watched(rank, attempt, ended.set)
-        store = rank.store(Slow(checkpoints, 5 * TIMEOUT_SECONDS))
+        store = rank.saver(Slow(checkpoints, 5 * TIMEOUT_SECONDS))
         store.save(1, state_of(1, rank.world), {"num_updates": 0})
         with watched.at("train"):
             assert ended.wait(30)
@@ -190,7 +190,7 @@ def test_each_chunk_is_told_of_where_it_is_written_hashed_and_moved(store: Store
     values = torch.zeros(numel)
 
     def save(rank: Rank) -> None:
-        checkpoints = rank.store(store.place)
+        checkpoints = rank.saver(store.place)
         checkpoints.save(1, {"weight/master": Shard(numel, 0, values)}, {"num_updates": 0})
         assert checkpoints.finish()
         checkpoints.close()

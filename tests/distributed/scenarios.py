@@ -21,7 +21,7 @@ from sft.checkpoint.export import export_model
 from sft.checkpoint.local_place import LocalPlace
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
-from sft.checkpoint.store import CheckpointStore
+from sft.checkpoint.saver import CheckpointSaver
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
@@ -34,6 +34,7 @@ from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
+from sft.model.loss import token_nll
 from sft.optimizers import state_kinds
 from sft.progress import Progress
 from sft.ranks.agreement import all_texts, any_rank, raise_together
@@ -124,7 +125,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     loader = build_loader(settings, ranks.world)
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
-    checkpoints = CheckpointStore(
+    checkpoints = CheckpointSaver(
         LocalPlace(folder / "checkpoints"),
         ranks,
         attempt=1,
@@ -140,7 +141,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     dtype = getattr(torch, config.model.dtype)
     export_model(engine, load_tokenizer(config.model), folder / "model", dtype, 1)
     batch = loader.micro_batches(0)[0]
-    nll = engine.segment_nll(batch)
+    nll = engine.segment_sums(batch, [token_nll]).flatten()
     copies = [parameter.ds_secondary_tensor for parameter in engine.hf_model.parameters()]
     num_copied = sum(copy.numel() for copy in copies if copy is not None)
     state = {kind: whole_state(engine, kind) for kind in state_kinds(config.stages[0].optimizer.name)}

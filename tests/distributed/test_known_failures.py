@@ -11,7 +11,7 @@ from torch import Tensor
 from sft.config import SftConfig
 from sft.data.loader import StepLoader
 from sft.engine.single_process import SingleProcessEngine
-from sft.model.loss import NllHead
+from sft.model.loss import NllHead, TokenMeasure, token_nll
 from sft.step_plan import StepPlan
 from sft.training.workload import prepare_workload
 from tests.conftest import WORDS, SmallRecords
@@ -78,14 +78,14 @@ def test_one_long_record_makes_one_batch_that_does_not_fit(
     assert {i for batch in batches for i in batch.example_ids} == set(range(len(store)))
     assert max(batch.num_tokens for batch in batches) <= 2 * config.train.pack_len_tokens
 
-    chunks, chunk_nll = list[int](), NllHead._chunk_nll
+    chunks, measure_chunk = list[int](), NllHead._measure_chunk
 
-    def spied(head: NllHead, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
+    def spied(head: NllHead, hidden_SH: Tensor, targets_S: Tensor, measure: TokenMeasure) -> Tensor:
         chunks.append(len(targets_S))
-        return chunk_nll(head, hidden_SH, targets_S)
+        return measure_chunk(head, hidden_SH, targets_S, measure)
 
-    monkeypatch.setattr(NllHead, "_chunk_nll", spied)
+    monkeypatch.setattr(NllHead, "_measure_chunk", spied)
     longest = max(batches, key=lambda batch: batch.num_supervised_tokens)
-    SingleProcessEngine(config, config.stages[0].optimizer, config.model.path).segment_nll(longest)
+    SingleProcessEngine(config, config.stages[0].optimizer, config.model.path).segment_sums(longest, [token_nll])
     assert sum(chunks) == longest.num_supervised_tokens
     assert max(chunks) <= config.train.logits_chunk_tokens

@@ -14,7 +14,7 @@ from rich.table import Table
 from sft.errors import UserError
 from sft.evaluation.report import render_report, write_report
 from sft.evaluation.run_records import read_run
-from sft.evaluation.tables import MAX_TASKS, heldout_table, mixture_table, short_count
+from sft.evaluation.tables import MAX_TASKS, mixture_table, score_table, short_count
 from sft.run_folder import RunFolder
 
 INJECTION = '</pre><script src="https://example.org/x.js">alert(1)</script><img src=x onerror=alert(1)>'
@@ -218,7 +218,7 @@ def test_an_empty_run_folder_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_missing_base_leaves_the_change_open(run: RunFolder) -> None:
     (run.evaluations / "base.json").unlink()
     assert "base not measured" in render_report(run)
-    assert "%" not in shown(heldout_table(read_run(run).evaluations))
+    assert "%" not in shown(score_table(read_run(run).evaluations, "loss"))
 
 
 def test_numbers_that_are_none_are_shown_as_none(tmp_path: Path) -> None:
@@ -253,10 +253,10 @@ def test_console_tables_show_every_task_and_fit(run: RunFolder) -> None:
     records = read_run(run)
     plan = records.stages[0].plan
     assert plan is not None
-    for text in (shown(heldout_table(records.evaluations)), shown(mixture_table("broad", plan.mixture))):
+    for text in (shown(score_table(records.evaluations, "loss")), shown(mixture_table("broad", plan.mixture))):
         assert all(task in text for task in TASKS)
         assert text.rstrip().splitlines()[-1].split()[0] == "all"
-    heldout = shown(heldout_table(records.evaluations))
+    heldout = shown(score_table(records.evaluations, "loss"))
     assert re.search(r"qa +unseen +4\.0000 +3\.0000 +2\.0000 +−50\.0%", heldout)
 
 
@@ -268,7 +268,7 @@ def test_console_tables_of_many_tasks_show_the_largest_and_count_the_rest(run: R
     records = read_run(run)
     plan = records.stages[0].plan
     assert plan is not None
-    for table in (heldout_table(records.evaluations), mixture_table("broad", plan.mixture)):
+    for table in (score_table(records.evaluations, "loss"), mixture_table("broad", plan.mixture)):
         assert table.row_count == MAX_TASKS + 1
         text = shown(table)
         assert "30 more are in the report" in text
@@ -280,7 +280,7 @@ def test_console_tables_of_many_tasks_show_the_largest_and_count_the_rest(run: R
 def test_a_console_table_of_many_stages_fits(run: RunFolder) -> None:
     for index in range(9):
         write_evaluation(run, f"{index}-stage-{index}.json", f"stage-{index}", {"qa": 3.0 - index / 9})
-    text = shown(heldout_table(read_run(run).evaluations))
+    text = shown(score_table(read_run(run).evaluations, "loss"))
     assert "stage-8" in text
     assert "evaluations in between" in text
     assert "…" not in text

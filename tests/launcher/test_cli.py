@@ -202,7 +202,7 @@ def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tupl
         (("submit", "slurm"), "the following arguments are required: CONFIG\n"),
         (("train", "c.yaml", "--unitl=a"), "usage: sft train"),
         (("verify",), "the following arguments are required: RUN_DIR\n"),
-        (("plane",), "there is no verb 'plane'; did you mean plan? There are plan, prepare, "),
+        (("plane",), "there is no verb 'plane'; did you mean plan? There are init, convert, plan, "),
         (("submit", "slrm"), "there is no place 'slrm'; did you mean slurm? There are slurm, ray."),
         (("train", "c.yaml", "--unitl=a"), "there is no option --unitl; did you mean --until?"),
         (("train", "c.yaml", "--run.dir=a"), "--run.dir: a field is given without dashes, such as run.dir=a\n"),
@@ -318,3 +318,10 @@ def test_a_home_that_is_not_known_is_said_with_the_path(sft, config: Path, overr
     assert code == 2
     assert "begins with the home folder of a user, which is not known here" in err
     assert override.partition("=")[0] in err
+
+
+@pytest.mark.parametrize("seconds", ["1e300", "1e9", "1e-9", ".inf"])
+def test_a_timeout_that_torch_cannot_take_or_that_always_strikes_is_refused(sft, config: Path, seconds: str) -> None:
+    code, _out, err = sft("plan", config, "--offline", f"cluster.hang_timeout_seconds={seconds}")
+    assert code == 2
+    assert "cluster.hang_timeout_seconds" in err

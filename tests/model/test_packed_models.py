@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sft.data.collate import collate
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
-from sft.model.loss import SupervisedNll, nll_by_segment
+from sft.model.loss import SupervisedNll, sums_by_segment
 from sft.schema import Pack
 
 VOCAB = 96
@@ -80,7 +80,7 @@ def test_packed_equals_alone(family: str, pack: Pack) -> None:
     batch = collate([pack])
     nll_S = module(batch)
     expected = nll_alone(plain, pack)
-    torch.testing.assert_close(nll_by_segment(nll_S, batch), expected.double(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sums_by_segment(nll_S, batch), expected.double(), rtol=1e-4, atol=1e-4)
     nll_S.sum().backward()
     expected.sum().backward()
     gradients = {name: p.grad for name, p in packed.named_parameters()}
@@ -91,13 +91,13 @@ def test_packed_equals_alone(family: str, pack: Pack) -> None:
 def test_no_segment_sees_another(pack: Pack) -> None:
     """Other tokens in one segment leave the nll of all others as it was, to the bit."""
     module = SupervisedNll(build("llama", PACKED_ATTENTION), chunk_tokens=64)
-    before = nll_by_segment(module(collate([pack])), collate([pack]))
+    before = sums_by_segment(module(collate([pack])), collate([pack]))
     for segment in range(4):
         changed = pack.input_ids.copy()
         part = slice(pack.cu_seqlens[segment], pack.cu_seqlens[segment + 1])
         changed[part] = (changed[part] + 7) % VOCAB
         batch = collate([Pack(0, pack.example_ids, changed, pack.loss_mask, pack.cu_seqlens)])
-        after = nll_by_segment(module(batch), batch)
+        after = sums_by_segment(module(batch), batch)
         assert [i for i in range(4) if after[i] != before[i]] == [segment]
 
 

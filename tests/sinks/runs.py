@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from sft.atomic_files import write_json
 from sft.attempt_record import End, Why, write_end
 from sft.config import SftConfig
 from sft.config_file import build_config
-from sft.evaluation.heldout import write_evaluation
 from sft.metrics import StepMetrics, append_metrics
 from sft.run_folder import RunFolder
 from sft.training.run_record import write_run_record
@@ -61,7 +61,7 @@ def train(run: RunFolder, stage: str, steps: range, attempt: int = 1, loss: floa
 def evaluate(run: RunFolder, file_name: str, loss: float, at: float = 1.7e9) -> None:
     """Write an evaluation with one task of the loss, and one with an awkward name, as if it had been made then."""
     tasks = {"qa": {"loss": loss}, "../maths & code": {"loss": loss + 1}}
-    write_evaluation(run.evaluations, file_name, {"name": "x", "step": None, "loss": loss + 0.5, "tasks": tasks})
+    write_json(run.evaluations / f"{file_name}.json", {"name": "x", "step": None, "loss": loss + 0.5, "tasks": tasks})
     os.utime(run.evaluations / f"{file_name}.json", (at, at))
 
 

@@ -141,7 +141,7 @@ def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Pa
     place, numel = LocalPlace(small_disk / "checkpoints"), 400_000
 
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(small_disk / "checkpoints"), max_failed_saves=2)
+        saver = rank.saver(LocalPlace(small_disk / "checkpoints"), max_failed_saves=2)
         for step in (1, 2, 3):
             if rank.world.is_first and step == 2:
                 # Room for a part of one rank's file.
@@ -149,15 +149,15 @@ def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Pa
             if rank.world.is_first and step == 3:
                 (small_disk / "hog").unlink()
             rank.agree(True)
-            store.save(step, state_of(step, rank.world, numel), {"num_updates": step - 1})
-            assert store.finish() == (step != 2)
+            saver.save(step, state_of(step, rank.world, numel), {"num_updates": step - 1})
+            assert saver.finish() == (step != 2)
             if step == 2:
                 rank.agree(True)
                 assert published_steps(small_disk / "checkpoints") == [1]
                 assert [path.name for path in (small_disk / "checkpoints").iterdir()] == ["step-00000001"]
                 assert any("No space left on device" in line for line in rank.reports)
                 rank.agree(True)
-        store.close()
+        saver.close()
 
     run_ranks(2, main)
     assert place.steps() == [1, 3]

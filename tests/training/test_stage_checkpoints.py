@@ -14,7 +14,7 @@ from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.run_record import write_run_record
-from sft.training.stage_checkpoints import open_store, resume
+from sft.training.stage_checkpoints import open_saver, resume
 
 ABOUT = {"stage": "broad", "plan": {"store": "a", "seed": 1}}
 
@@ -37,20 +37,20 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
 def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
     engine, place, attempt, config = parts
     assert resume(engine, place, attempt, ABOUT) == (0, 0)
-    store = open_store(place, config.checkpoint, attempt, None)
-    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 5})
-    assert store.finish()
-    store.close()
+    saver = open_saver(place, config.checkpoint, attempt, None)
+    saver.save(8, engine.local_state(), {**ABOUT, "num_updates": 5})
+    assert saver.finish()
+    saver.close()
     assert resume(engine, place, attempt, ABOUT) == (8, 3)
 
 
 @pytest.mark.parametrize("other", [{"stage": "words"}, {"plan": {"store": "b", "seed": 1}}])
 def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, Any]) -> None:
     engine, place, attempt, config = parts
-    store = open_store(place, config.checkpoint, attempt, None)
-    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
-    assert store.finish()
-    store.close()
+    saver = open_saver(place, config.checkpoint, attempt, None)
+    saver.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
+    assert saver.finish()
+    saver.close()
     with pytest.raises(UserError, match=f"the checkpoint of another run: its {next(iter(other))} differ") as error:
         resume(engine, place, attempt, {**ABOUT, **other})
     assert error.value.is_everywhere
@@ -59,10 +59,10 @@ def test_the_checkpoint_of_another_run_is_refused(parts: Any, other: dict[str, A
 def test_a_checkpoint_that_names_no_optimizer_is_adamws(parts: Any) -> None:
     """As those of the first versions are, which had no other."""
     engine, place, attempt, config = parts
-    store = open_store(place, config.checkpoint, attempt, None)
-    store.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
-    assert store.finish()
-    store.close()
+    saver = open_saver(place, config.checkpoint, attempt, None)
+    saver.save(8, engine.local_state(), {**ABOUT, "num_updates": 8})
+    assert saver.finish()
+    saver.close()
     assert resume(engine, place, attempt, {**ABOUT, "optimizer": "adamw"}) == (8, 0)
     with pytest.raises(UserError, match="its optimizer differ"):
         resume(engine, place, attempt, {**ABOUT, "optimizer": "lion"})

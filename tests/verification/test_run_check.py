@@ -229,12 +229,12 @@ def test_a_checkpoint_that_goes_while_the_files_are_hashed_is_no_finding(finishe
     assert verified.files.num_files == whole - 2
 
 
-def test_a_checkpoint_that_was_set_aside_is_told(finished):
+def test_a_checkpoint_that_was_quarantined_is_told(finished):
     aside = finished.stage("broad").checkpoints / "damaged-step-00000003"
     (finished.stage("broad").checkpoints / "step-00000003").rename(aside)
     verified = verify_run(finished.run)
     assert texts(verified) == []
-    assert verified.set_aside == (str(aside),)
+    assert verified.quarantined == (str(aside),)
 
 
 def test_checkpoints_in_a_folder_of_their_own_are_looked_at_there(finished, tmp_path):

@@ -43,7 +43,7 @@ class _Saving:
     give_up: Event
 
 
-class CheckpointStore:
+class CheckpointSaver:
     """The checkpoints of one stage, as one rank sees them. `close` it on every way out."""
 
     def __init__(

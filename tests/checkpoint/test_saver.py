@@ -58,10 +58,10 @@ def test_what_is_not_published_is_not_there(tmp_path: Path) -> None:
     """One of two ranks has written: nothing is to be seen, and the next start of the job clears it away."""
 
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(tmp_path))
+        saver = rank.saver(LocalPlace(tmp_path))
         if not rank.world.is_first:
-            store.save(4, state_of(4, rank.world), {})
-        store.close()
+            saver.save(4, state_of(4, rank.world), {})
+        saver.close()
 
     run_ranks(2, main)
     assert published_steps(tmp_path) == []
@@ -89,12 +89,12 @@ def test_a_published_one_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_a_thread_saves_the_state_as_it_was(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(tmp_path))
+        saver = rank.saver(LocalPlace(tmp_path))
         values = torch.zeros(1000)
-        store.save(1, {"weight/master": Shard(1000, 0, values)}, {})
+        saver.save(1, {"weight/master": Shard(1000, 0, values)}, {})
         values += 1  # training goes on
-        assert store.finish()
-        store.close()
+        assert saver.finish()
+        saver.close()
 
     run_ranks(1, main)
     with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
@@ -103,11 +103,11 @@ def test_a_thread_saves_the_state_as_it_was(tmp_path: Path) -> None:
 
 def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        store = rank.store(LocalPlace(tmp_path), asynchronous=False)
-        store.save(1, state_of(1, rank.world), {})
+        saver = rank.saver(LocalPlace(tmp_path), asynchronous=False)
+        saver.save(1, state_of(1, rank.world), {})
         assert is_published(checkpoint_path(tmp_path, 1))
-        assert store.finish()
-        store.close()
+        assert saver.finish()
+        saver.close()
 
     run_ranks(3, main)
 
@@ -155,10 +155,10 @@ def test_which_elements_a_rank_holds_is_for_whoever_saves_and_whoever_reads_to_s
     place = LocalPlace(tmp_path)
 
     def save(rank: Rank) -> None:
-        store = rank.store(place)
-        store.save(1, state_of(1, World(rank.world.size - 1 - rank.world.rank, rank.world.size)), {"num_updates": 0})
-        assert store.finish()
-        store.close()
+        saver = rank.saver(place)
+        saver.save(1, state_of(1, World(rank.world.size - 1 - rank.world.rank, rank.world.size)), {"num_updates": 0})
+        assert saver.finish()
+        saver.close()
 
     run_ranks(3, save)
     assert resumed_step(place, 3)[0] == 1

@@ -1,0 +1,178 @@
+"""`sft init`: writes a config for data and a model, with the reason behind each value."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from launcher.new_config import Questions
+    from sft.config import ModelConfig, SourceConfig
+    from sft.first_config.recommendation import Machine
+    from sft.first_config.source_survey import Survey
+
+SUMMARY = "write a config for your data and a model, with the reason behind each value"
+EXAMPLES = """\
+sft init                                      # asks for what it needs
+sft init data/dolly.jsonl --model models/SmolLM2-135M --gpus 1 --gpu rtx4090 -o dolly.yaml
+sft init chats.jsonl maths.parquet --model Qwen/Qwen2.5-0.5B --gpus 8 --yes
+sft init qa.csv --model models/m --format prompt_completion --columns prompt=text,completion=code --yes"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What can be said instead of being asked."""
+    parser.add_argument("data", nargs="*", metavar="DATA", help="files, folders, URLs, or ids of data sets on the Hub")
+    parser.add_argument("--model", metavar="MODEL", help="a folder, or the id of a model on the Hub")
+    parser.add_argument("--tokenizer", metavar="PATH", help="where it is not the model's")
+    parser.add_argument("--name", metavar="NAME", help="of the run; default: that of the first data file")
+    parser.add_argument("--format", metavar="NAME", help="what the columns mean, where it cannot be told from them")
+    text = "the format's names and what they are called in the data, such as prompt=question,completion=answer"
+    parser.add_argument("--columns", metavar="NAME=COLUMN,…", help=text)
+    parser.add_argument("--task", metavar="COLUMN", help="the column that names the task of a record; `none`: one task")
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of the run, one for each worker; 0: CPUs")
+    parser.add_argument("--gpu", metavar="KIND", help="such as a100-80gb or h100-80gb: what fits is worked out")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the config; default: NAME.yaml")
+    parser.add_argument(
+        "--yes", action="store_true", help="ask nothing: what is not said is found out, or has its default"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite FILE")
+    parser.add_argument("--offline", action="store_true", help="do not fetch the model's config.json from the Hub")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, look, recommend, write."""
+    from launcher.console import build_console
+    from launcher.exit_codes import DONE
+    from launcher.new_config import Questions, check_is_new, write_config
+    from sft.errors import UserError
+    from sft.first_config.commented import write_commented
+    from sft.first_config.model_survey import survey_model
+    from sft.first_config.recommendation import Wanted, recommend
+    from sft.first_config.source_names import unique_names
+    from sft.sizing.hub_config import fetch_config
+    from sft.training.process import quiet_third_parties
+
+    quiet_third_parties()
+    console = build_console()
+    questions = Questions(console, options.yes)
+    data = options.data or questions.ask("Data (files, folders, or ids on the Hub)").split()
+    model = options.model or questions.ask("Model (a folder, or an id on the Hub)")
+    needed = [what for what, given in (("DATA", data), ("--model MODEL", model)) if not given]
+    if needed:
+        raise UserError(f"sft init needs {' and '.join(needed)}: give them, or call it on a terminal, where it asks")
+    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
+        raise UserError(f"--model: there is no {model}: name a folder, or the id of a model on the Hub")
+    names = unique_names(data)
+    name = options.name or questions.ask("Name of the run", names[0])
+    path = options.output or Path(f"{name}.yaml")
+    check_is_new(path, options.force, questions)
+    if not options.offline and (fetched := fetch_config(model)):
+        console.print(fetched, soft_wrap=True)
+    facts = survey_model(model)
+    for note in facts.notes:
+        console.print(f"not known: {note}", soft_wrap=True)
+    tokenizer = _tokenizer(model, options, console)
+    surveys = [
+        _look(one_name, one_path, tokenizer, options, questions, console)
+        for one_name, one_path in zip(names, data, strict=True)
+    ]
+    machine = _machine(options, questions)
+    tasks = {survey.source.name: _task(survey, options.task, questions) for survey in surveys}
+    content = recommend(Wanted(name, model, options.tokenizer, tasks), surveys, facts, machine)
+    header = [
+        "Made by `sft init` from the beginning of the data and the model's config.json: a start, no tuned optimum.",
+        f"sft plan {path}: what it needs. sft prepare {path}: the data. sft inspect {path}: what is learned. "
+        f"sft train {path}: all of it.",
+    ]
+    write_config(path, write_commented(content, header))
+    console.print(f"{path} is written. Read it, then: sft plan {path}", soft_wrap=True)
+    return DONE
+
+
+def _tokenizer(model: str, options: argparse.Namespace, console: Any) -> "ModelConfig | None":
+    """The model's section if its tokenizer is on this machine; examples are measured with it."""
+    from sft.config import ModelConfig
+    from sft.data.rendering.chat_template import load_tokenizer
+    from sft.errors import UserError
+
+    section = ModelConfig(path=model, tokenizer=options.tokenizer)
+    if options.offline and not Path(options.tokenizer or model).expanduser().exists():
+        console.print("not known: how long the examples are, as there is no tokenizer on this machine")
+        return None
+    try:
+        load_tokenizer(section)
+    except UserError as error:
+        console.print(f"not known: how long the examples are, as there is no tokenizer: {error}", soft_wrap=True)
+        return None
+    return section
+
+
+def _look(
+    name: str, path: str, model: "ModelConfig | None", options: argparse.Namespace, questions: "Questions", console: Any
+) -> "Survey":
+    """Look at a source; where its format cannot be told, it is asked for."""
+    from sft.data.formats.detection import describe_source
+    from sft.data.reading.sources import read_records
+    from sft.errors import UserError
+    from sft.first_config.source_survey import survey_source
+
+    source = _source(name, path, options.format or "auto", options.columns)
+    next(iter(read_records(source)))  # that it cannot be read has nothing to do with its format
+    try:
+        survey = survey_source(source, model)
+    except UserError as error:
+        if options.format or not questions.are_asked:
+            raise UserError(f"{error}\nFor `sft init`: --format NAME --columns NAME=COLUMN,…") from error
+        console.print(str(error), soft_wrap=True)
+        form = questions.ask("Format")
+        columns = questions.ask("Columns, such as prompt=question,completion=answer; empty: as the format calls them")
+        survey = survey_source(_source(name, path, form, columns), model)
+    lengths = f", {survey.mean_length:.0f} tokens in the mean" if survey.lengths else ""
+    bad = f", {len(survey.reasons)} of {survey.num_looked:,} cannot be used" if survey.reasons else ""
+    console.print(
+        f"{name}: about {survey.num_records:,} records, {describe_source(survey.source)}{lengths}{bad}", soft_wrap=True
+    )
+    return survey
+
+
+def _source(name: str, path: str, form: str, columns: str | None) -> "SourceConfig":
+    from pydantic import TypeAdapter
+
+    from sft.config import SourceConfig
+    from sft.config_file import ConfigError, check_section
+
+    pairs = [pair.partition("=") for pair in (columns or "").split(",") if pair.strip()]
+    renamed = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    given = {"name": name, "path": path, "format": form, "columns": renamed}
+    problems, source = check_section(TypeAdapter(SourceConfig), given, name)
+    if problems:
+        raise ConfigError("sft init", problems)
+    assert isinstance(source, SourceConfig)
+    return source
+
+
+def _task(survey: "Survey", given: str | None, questions: "Questions") -> str | None:
+    """The column that names the task."""
+    from sft.first_config.source_survey import likely_task
+
+    if given is not None:
+        return None if given == "none" else given
+    likely, columns = likely_task(survey), list(survey.task_columns)
+    if not columns:
+        return None
+    question = f"{survey.source.name}: which column names the task of a record?"
+    answer = questions.ask(question, likely or "none", [*columns, "none"])
+    return None if answer == "none" else answer
+
+
+def _machine(options: argparse.Namespace, questions: "Questions") -> "Machine":
+    from sft.errors import UserError
+    from sft.first_config.recommendation import Machine
+    from sft.sizing.gpus import GPUS
+
+    text = str(options.gpus) if options.gpus is not None else questions.ask("GPUs of the run (0: CPUs)", "0")
+    if not text.isdecimal():
+        raise UserError(f"--gpus: {text} is no number of GPUs; give 0 or more")
+    kind = options.gpu or (questions.ask("Kind of GPU", "other", [*GPUS, "other"]) if int(text) else "other")
+    if kind not in (*GPUS, "other"):
+        raise UserError(f"--gpu: {kind} is not known here. There are {', '.join(GPUS)}; leave it out for another")
+    return Machine(int(text), kind if kind in GPUS else None)

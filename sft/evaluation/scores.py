@@ -1,0 +1,158 @@
+"""What was measured of a model on held-out examples: named metrics by task, and the Protocol of who measures them.
+
+    Evaluator --measure--> sums by task --evaluate--> Evaluation --as_json--> a file --read_evaluation--> Evaluation
+
+Every metric is a mean over something that is counted, so tasks and ranks are joined by adding up. A file says what its
+metrics are: whoever shows it needs to know none of them.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from sft.json_lines import from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a number says, and how it is to be read."""
+
+    title: str
+    """In a word or two."""
+    text: str
+    """The same with what it is a mean over."""
+    better: Literal["lower", "higher"]
+    over: str
+    """The count that it is a mean over, by its name among a task's numbers."""
+    is_share: bool = False
+    """Whether it is a part of one: shown as a percentage, and its changes in points of it."""
+    note: str = ""
+    """What else a reader should know, in a sentence."""
+
+
+LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
+
+Sums = Mapping[str, Mapping[str, float]]
+"""Task → each metric added up over what it is a mean of, and each count, by name.
+
+`num_examples` is among the counts. Who measures on fewer of them counts those by a name of their own.
+"""
+
+
+class Evaluator(Protocol):
+    """Measures a model. It is built with the model, in whatever way that is run, and with what it is measured on.
+
+    There is no more to it, so that a forward pass over packs, answers that are generated and compared, or a server that
+    is asked are all the same to whoever keeps, shows and sends on what comes out.
+    """
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What it measures, by name."""
+        ...
+
+    def measure(self) -> Sums:
+        """Over all ranks, which call this together; each gets the same."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScores:
+    """What was measured of a task; one that is `unseen` is never trained on."""
+
+    numbers: Mapping[str, float]
+    """Its metrics and counts, by name."""
+    unseen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One measurement: of the first model, after a stage, or within it (with a step)."""
+
+    name: str
+    metrics: Mapping[str, Metric]
+    totals: Mapping[str, float]
+    """Each metric over the examples of all tasks."""
+    tasks: Mapping[str, TaskScores]
+    stage_index: int | None = None
+    step: int | None = None
+
+    def value(self, metric: str, task: str | None = None) -> float:
+        """A metric of a task, or of all; NaN where it was not measured."""
+        numbers = self.totals if task is None else self.tasks[task].numbers if task in self.tasks else {}
+        return numbers.get(metric, math.nan)
+
+    def mean(self, metric: str, unseen: bool) -> float:
+        """A metric over the tasks of one kind; NaN where there is none."""
+        measured = [task.numbers for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers]
+        counts = [numbers[self.metrics[metric].over] for numbers in measured]
+        values = [numbers[metric] * count for numbers, count in zip(measured, counts, strict=True)]
+        return sum(values) / sum(counts) if sum(counts) else math.nan
+
+    def values(self) -> dict[str, float]:
+        """Every metric: `loss` of all tasks, `TASK/loss` of each."""
+        by_task = {f"{task}/{m}": self.value(m, task) for task in self.tasks for m in self.metrics}
+        return {**self.totals, **by_task}
+
+    def as_json(self) -> dict[str, Any]:
+        """What is written to its file; which stage it is of, the file's name says."""
+        return {
+            "name": self.name,
+            "step": self.step,
+            **self.totals,
+            "tasks": {name: {**task.numbers, "unseen": task.unseen} for name, task in self.tasks.items()},
+            "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
+        }
+
+
+def evaluate(
+    evaluators: Iterable[Evaluator], name: str, unseen_tasks: Sequence[str], step: int | None = None
+) -> Evaluation:
+    """What all of the evaluators measure; all ranks call this together.
+
+    Args:
+        evaluators: each of other metrics.
+        name: of the model.
+        unseen_tasks: which training never sees.
+        step: after which it is measured, within a stage.
+    """
+    metrics: dict[str, Metric] = {}
+    sums: dict[str, dict[str, float]] = {}
+    for evaluator in evaluators:
+        metrics |= evaluator.metrics
+        for task, added in evaluator.measure().items():
+            sums.setdefault(task, {}).update(added)
+    totals = {metric: _mean(metrics[metric], metric, sums.values()) for metric in metrics}
+    tasks = {}
+    for task, added in sums.items():
+        means = {metric: _mean(metrics[metric], metric, [added]) for metric in metrics if metric in added}
+        tasks[task] = TaskScores({**added, **means}, task in unseen_tasks)
+    return Evaluation(name, metrics, totals, tasks, step=step)
+
+
+def _mean(about: Metric, metric: str, sums: Iterable[Mapping[str, float]]) -> float:
+    """Over the tasks that it was measured of; NaN where there is nothing."""
+    measured = [(added[metric], added[about.over]) for added in sums if metric in added]
+    count = sum(over for _, over in measured)
+    return sum(value for value, _ in measured) / count if count else math.nan
+
+
+def read_evaluation(content: Mapping[str, Any], stage_index: int | None, step: int | None) -> Evaluation:
+    """From the content of a file, of whichever version: the first ones measured the loss, and did not say so."""
+    metrics = {name: from_json(Metric, about) for name, about in content.get("metrics", {}).items()} or {"loss": LOSS}
+    tasks = {
+        name: TaskScores({key: _number(n) for key, n in task.items() if key != "unseen"}, bool(task.get("unseen")))
+        for name, task in content["tasks"].items()
+    }
+    totals = {name: _number(content[name]) for name in metrics if name in content}
+    return Evaluation(str(content["name"]), metrics, totals, tasks, stage_index, step)
+
+
+def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
+    """What was measured in any of them."""
+    return {name: metric for evaluation in evaluations for name, metric in evaluation.metrics.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,36 @@
+"""A driver is suspended while its ranks train on, and a job on another node takes over: never do both train."""
+
+import json
+import os
+import signal
+
+import psutil
+import pytest
+
+from sft.run_folder import RunFolder
+from tests.cluster.conftest import WriteConfig
+from tests.cluster.running import SFT, is_alive, pid_of, started, wait_for_step, wait_until
+
+
+@pytest.mark.long
+def test_the_ranks_of_a_driver_that_is_suspended_end_when_its_lock_is_anothers(write_config: WriteConfig) -> None:
+    config = write_config("taken")
+    run = RunFolder(config.with_suffix(""))
+    with started([*SFT, "train", str(config), "stages.words.budget.steps=5000"]) as driver:
+        try:
+            wait_for_step(run, attempt=1, step=2, process=driver)
+            ranks = [pid_of(run, 1, rank) for rank in range(2)]
+            os.kill(driver.pid, signal.SIGSTOP)
+            # As who takes over a lock that was not renewed for so long.
+            other = {**json.loads(run.lock.read_text()), "node": "another", "pid": 7, "nonce": "another"}
+            run.lock.write_text(json.dumps(other))
+            wait_until(lambda: not any(map(is_alive, ranks)), 60, "the ranks train on")
+            (trainer,) = psutil.Process(driver.pid).children()
+            wait_until(lambda: trainer.status() == psutil.STATUS_ZOMBIE, 60, "who speaks to Ray is there")
+            assert run.latest_attempt() == 1
+            os.kill(driver.pid, signal.SIGCONT)
+            assert driver.wait(60) == 1
+        finally:
+            driver.kill()
+    assert json.loads(run.lock.read_text()) == other
+    assert not list(run.attempt(1).glob("driver.events.jsonl")), "nothing is written of what is another's now"
