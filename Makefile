@@ -48,9 +48,10 @@ models: install ## try every family of models of the installed transformers, and
 chaos: install ## kill, stop and damage runs, and Ray, by 60 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
 
-docs: install ## write docs/CONFIG.md and configs/schema.json from the config's fields
+docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code
 	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md
 	@$(BIN)/sft config-schema > configs/schema.json
+	@$(BIN)/python -m pytest -q tests/architecture/test_map.py --pin
 
 lint: install ## check style, format and which module may import which
 	@$(BIN)/ruff check
