@@ -22,7 +22,7 @@ from sft.evaluation.run_records import read_run
 from sft.evaluation.scores import metrics_of
 from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
-from sft.printable import short_name, shortened
+from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder
 from sft.sinks.processes import sinks_fed
 from sft.training.attempt_end import end_of_last_attempt, unended_attempt
@@ -129,4 +129,6 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
 
 
 def _count(plan: JobPlan) -> str:
-    return f"{plan.workers} workers ({plan.gpus} GPUs)" if plan.gpus else f"{plan.workers} CPU workers"
+    kind = "worker" if plan.gpus else "CPU worker"
+    workers = counted(plan.max_workers, kind) if not plan.is_elastic else f"{plan.workers} {kind}s"
+    return f"{workers} ({counted(plan.gpus, 'GPU')})" if plan.gpus else workers

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from sft.absolute_paths import may_be_hub_id
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.errors import UserError
@@ -47,6 +48,9 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     except ImpossibleSizesError:
         raise
     except UserError:
+        path = config.model.path
+        if is_whole and not Path(path).exists() and not may_be_hub_id(path, "model"):
+            raise
         if is_whole:
             return _refused_or(_ask(asked))
         # Said elsewhere: with the model's size, or where it is loaded.

@@ -12,6 +12,7 @@ from launcher.node_tables import failure_parts, network_lines
 from launcher.plan import JobPlan, StageRequest
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.tables import mixture_table, short_count
+from sft.printable import counted
 from sft.sizing.fit import GIB
 from sft.sizing.forecast import Forecast, StageForecast, WorkerForecast
 from sft.sizing.storage import Storage
@@ -21,8 +22,10 @@ _UNKNOWN = "–"
 
 def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     """What is asked of the cluster, a row for each stage, what a worker and the whole need, and what to do about it."""
+    workers = f"{plan.workers} worker{_s(plan.max_workers)}"
     parts: list[RenderableType | str] = [
-        f"{plan.workers} workers: {plan.cpus} CPUs, {plan.gpus} GPUs; {plan.packs_per_step} packs a step"
+        f"{workers}: {counted(plan.cpus, 'CPU')}, {counted(plan.gpus, 'GPU')}; "
+        f"{counted(plan.packs_per_step, 'pack')} a step"
     ]
     if forecast.model is not None:
         model = forecast.model

@@ -143,13 +143,17 @@ def _show_overlap(run: RunFolder, console: Console) -> None:
     if not run.overlap.is_file():
         return
     found = read_json(run.overlap)
-    console.print(
-        f"overlap: {found['num_training_touched']:,} of {found['num_training']:,} training examples share a run of "
-        f"{found['overlap_len_tokens']} tokens with {found['num_held_out_touched']:,} of {found['num_held_out']:,} "
-        f"held-out ones, and are {'not trained on' if found['removed'] else 'trained on (data.holdout.decontaminate)'}",
-        highlight=False,
-    )
-    if found["num_training_touched"]:
+    run_len, touched = f"a run of {found['overlap_len_tokens']} tokens", found["num_training_touched"]
+    if not touched:
+        text = f"none of {found['num_training']:,} training examples shares {run_len} with a held-out one"
+    else:
+        text = (
+            f"{touched:,} of {found['num_training']:,} training examples share {run_len} with "
+            f"{found['num_held_out_touched']:,} of {found['num_held_out']:,} held-out ones, and are "
+            + ("not trained on" if found["removed"] else "trained on (data.holdout.decontaminate)")
+        )
+    console.print(f"overlap: {text}", highlight=False)
+    if touched:
         pairs = [
             f"{short_name(row['training'])} ~ {short_name(row['held_out'])} {row['num_training_touched']:,}"
             for row in found["by_task"][:5]

@@ -163,4 +163,5 @@ def _describe(tail: MetricsTail) -> str:
     """Loss, supervised tokens a second, and the time that is left."""
     assert tail.last is not None
     rate = tail.supervised_tokens_per_second
-    return f"loss {tail.last.loss:.3f}  {rate:,.0f} sup.tok/s  ETA {duration(tail.seconds_left)}"
+    left = f"  ETA {duration(tail.seconds_left)}" if tail.seconds_left else ""
+    return f"loss {tail.last.loss:.3f}  {rate:,.0f} sup.tok/s{left}"

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from launcher.console import styled
+from sft.printable import counted
 from sft.run_folder import RunFolder
 from sft.verification.artifacts import ReportProgress
 from sft.verification.findings import MAX_SHOWN, KindFindings
@@ -113,26 +114,22 @@ def _show_findings(findings: KindFindings, console: Console) -> None:
 def _summary(verified: RunVerified) -> str:
     stages, files = verified.stages, verified.files
     if verified.findings:
-        claim = f"Not verified: {_count(sum(findings.num for findings in verified.findings), 'finding')}."
+        claim = f"Not verified: {counted(sum(findings.num for findings in verified.findings), 'finding')}."
     elif not stages:
         claim = "Nothing was trained yet."
     else:
         claim = f"{'Every' if verified.is_finished else 'So far, every'} pack was fed exactly once, in its own step."
-    counted = (
-        _count(len(stages), "stage"),
-        _count(sum(stage.num_steps for stage in stages), "step"),
-        _count(sum(stage.num_packs for stage in stages), "pack"),
-        _count(sum(stage.num_supervised_tokens for stage in stages), "supervised token"),
+    parts = (
+        counted(len(stages), "stage"),
+        counted(sum(stage.num_steps for stage in stages), "step"),
+        counted(sum(stage.num_packs for stage in stages), "pack"),
+        counted(sum(stage.num_supervised_tokens for stage in stages), "supervised token"),
     )
     return (
-        f"{claim} {', '.join(counted)}; {_count(files.num_files, 'file')} ({decimal(files.num_bytes)}) hashed again; "
-        f"{_count(sum(stage.num_rolled_back for stage in stages), 'step')} rolled back in "
-        f"{_count(sum(stage.num_restarts for stage in stages), 'restart')}."
+        f"{claim} {', '.join(parts)}; {counted(files.num_files, 'file')} ({decimal(files.num_bytes)}) hashed again; "
+        f"{counted(sum(stage.num_rolled_back for stage in stages), 'step')} rolled back in "
+        f"{counted(sum(stage.num_restarts for stage in stages), 'restart')}."
     )
-
-
-def _count(num: int, name: str) -> str:
-    return f"{num:,} {name}" if num == 1 else f"{num:,} {name}s"
 
 
 def _and_more(num: int) -> str:

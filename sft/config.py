@@ -5,6 +5,7 @@ with a mark of `sft.config_effects` what it affects.
 Nothing here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,12 @@ class RunConfig(Section):
     """Every random decision is derived from it, by name."""
 
 
+Dtype = Literal["bfloat16", "float32"]
+
+DTYPE_BYTES: Mapping[Dtype, int] = {"bfloat16": 2, "float32": 4}
+"""Bytes of a number of each."""
+
+
 class ModelConfig(Section):
     """The model to start from."""
 
@@ -45,7 +52,7 @@ class ModelConfig(Section):
     """A Hugging Face folder or Hub id of a causal language model in safetensors."""
     tokenizer: Annotated[str | None, Affects("store", by_content=True)] = None
     """A folder or Hub id of the tokenizer, where it is not the model's."""
-    dtype: AffectsNumbers[Literal["bfloat16", "float32"]] = "bfloat16"
+    dtype: AffectsNumbers[Dtype] = "bfloat16"
     """What the model computes in. The optimizer's copy is float32 in both."""
     chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""

@@ -41,6 +41,11 @@ def short_name(name: str, num_chars: int = _NAME_CHARS) -> str:
     )
 
 
+def counted(num: int, name: str) -> str:
+    """`1 step`, `1,400 steps`."""
+    return f"{num:,} {name}" if num == 1 else f"{num:,} {name}s"
+
+
 def shortened(text: str, num_chars: int) -> str:
     """The beginning and the end: names of one family differ there."""
     half = num_chars // 2

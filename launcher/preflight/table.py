@@ -15,6 +15,7 @@ from launcher.preflight.comparison import ClockOffset
 from launcher.preflight.findings import Finding
 from launcher.preflight.gpu_comparison import kind_of
 from launcher.preflight.node_facts import NodeFacts
+from sft.printable import counted
 
 
 def show(preflight: Preflight, console: Console) -> None:
@@ -35,11 +36,11 @@ def show_findings(findings: Iterable[Finding], console: Console) -> None:
 def summary(preflight: Preflight) -> str:
     """How many nodes, how fast they are together, how many findings."""
     num_nodes = sum(report.room > 0 for report in preflight.nodes)
-    parts = [f"Preflight of {_count(num_nodes, 'node')} in {preflight.seconds:.1f} s"]
+    parts = [f"Preflight of {counted(num_nodes, 'node')} in {preflight.seconds:.1f} s"]
     if (measured := preflight.all_reduce) is not None:
         payload = f"{measured.num_bytes / 2**20:.0f} MiB"
         parts.append(f"all-reduce of {payload} at {measured.gigabytes_per_second:.2g} GB/s (payload / time, gloo, TCP)")
-    found = [_count(len(preflight.errors), "error"), _count(len(preflight.warnings), "warning")]
+    found = [counted(len(preflight.errors), "error"), counted(len(preflight.warnings), "warning")]
     return f"{', '.join(parts)}: {' and '.join(found) if preflight.findings else 'nothing is wrong'}."
 
 
@@ -101,16 +102,12 @@ def _found(node: str, preflight: Preflight) -> Text:
     about = [finding for finding in preflight.findings if node in finding.nodes]
     kinds = Counter(map(_kind, about))
     color = "red" if kinds["error"] else "yellow"
-    counted = ", ".join(_count(num, kind) for kind, num in kinds.items())
-    return Text(counted, style=color) if about else Text("ok")
+    found = ", ".join(counted(num, kind) for kind, num in kinds.items())
+    return Text(found, style=color) if about else Text("ok")
 
 
 def _kind(finding: Finding) -> str:
     return "error" if finding.is_error else "warning"
-
-
-def _count(num: int, name: str) -> str:
-    return f"{num:,} {name}" if num == 1 else f"{num:,} {name}s"
 
 
 def _node_as_json(report: NodeReport) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """`sft init`: writes a config for data and a model, with the reason behind each value."""
 
 import argparse
+import re
 from pathlib import Path
+from shlex import split
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     quiet_third_parties()
     console = build_console()
     questions = Questions(console, options.yes)
-    data = options.data or questions.ask("Data (files, folders, or ids on the Hub)").split()
+    data = options.data or split(questions.ask("Data (files, folders, or ids on the Hub)"))
     model = options.model or questions.ask("Model (a folder, or an id on the Hub)")
     needed = [what for what, given in (("DATA", data), ("--model MODEL", model)) if not given]
     if needed:
@@ -63,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--model: there is no {model}: name a folder, or the id of a model on the Hub")
     names = unique_names(data)
     name = options.name or questions.ask("Name of the run", names[0])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"--name: {name!r} may hold letters, digits, dots, dashes and underscores only")
     path = options.output or Path(f"{name}.yaml")
     check_is_new(path, options.force, questions)
     if not options.offline and (fetched := fetch_config(model)):
@@ -76,6 +80,9 @@ def run(options: argparse.Namespace) -> int:
         for one_name, one_path in zip(names, data, strict=True)
     ]
     machine = _machine(options, questions)
+    if options.task not in (None, "none", *(column for survey in surveys for column in survey.columns)):
+        there = "; ".join(f"{survey.source.name}: {', '.join(survey.columns)}" for survey in surveys)
+        raise UserError(f"--task: no record has a column {options.task!r}. The columns there: {there}")
     tasks = {survey.source.name: _task(survey, options.task, questions) for survey in surveys}
     content = recommend(Wanted(name, model, options.tokenizer, tasks), surveys, facts, machine)
     header = [
@@ -155,7 +162,7 @@ def _task(survey: "Survey", given: str | None, questions: "Questions") -> str | 
     from sft.first_config.source_survey import likely_task
 
     if given is not None:
-        return None if given == "none" else given
+        return given if given in survey.columns else None
     likely, columns = likely_task(survey), list(survey.task_columns)
     if not columns:
         return None

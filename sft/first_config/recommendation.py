@@ -79,7 +79,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
                 "name": "sft",
                 **_mixture(surveys, wanted.tasks),
                 "budget": {
-                    "epochs": Said(epochs, f"of about {num_records:,} records; more learns few records by heart")
+                    "epochs": Said(epochs, f"of about {num_records:,} records; more epochs learn few records by heart")
                 },
                 "optimizer": {
                     "lr": Said(*_rate(num_parameters)),
@@ -92,7 +92,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
         "checkpoint": {"every_epochs": Said(0.5, "and at the end of the stage")},
         "evaluate": {
             "every_epochs": Said(0.5, "besides before and after the stage"),
-            "sample_answers": Said(4, "held-out prompts, answered by the first and by the last model"),
+            "sample_answers": Said(*_sample_answers(facts, machine)),
         },
         "cluster": _cluster(machine),
     }
@@ -156,6 +156,13 @@ def _holdout(num_records: int) -> tuple[float, str]:
     if num_records < 500:
         return 0.05, "of so few records little is measured exactly: better give a source of its own, holdout.sources"
     return (0.05 if num_records < 5000 else 0.02), "never trained on, to measure on"
+
+
+def _sample_answers(facts: ModelFacts, machine: Machine) -> tuple[int, str]:
+    """They are answered on one GPU, in two bytes a parameter."""
+    if facts.shape and machine.kind and 2 * facts.shape.num_held > GPUS[machine.kind].memory_gib * GIB:
+        return 0, "they would be answered on one GPU, which the model does not fit"
+    return 4, "held-out prompts, answered by the first and by the last model"
 
 
 def _mixture(surveys: Sequence[Survey], tasks: Mapping[str, str | None]) -> dict[str, Any]:

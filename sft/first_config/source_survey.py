@@ -37,6 +37,8 @@ class Survey(NamedTuple):
     """Of those that cannot be used, why not: one for each."""
     lengths: tuple[int, ...]
     """Tokens of each example, prompt and answer; empty where no tokenizer is here."""
+    columns: tuple[str, ...]
+    """Of all that was looked at."""
     task_columns: Mapping[str, Mapping[str, int]]
     """Columns that may name the task, the likeliest first → value → records."""
 
@@ -77,13 +79,15 @@ def survey_source(source: SourceConfig, model: ModelConfig | None, num_records: 
         kept, counts = RecordPipeline(data, model).prepare(records, resolved, 0)
         lengths = [len(example.input_ids) for record in kept for example in record.examples]
         reasons = [rejected.reason for rejected in counts.rejected]
+    read = [record.fields for record in records if isinstance(record, Record)]
     return Survey(
         resolved,
         len(records),
         round(len(records) / share) if share else len(records),
         tuple(reasons),
         tuple(lengths),
-        _find_task_columns([record.fields for record in records if isinstance(record, Record)], resolved),
+        tuple(dict.fromkeys(name for fields in read for name in fields)),
+        _find_task_columns(read, resolved),
     )
 
 

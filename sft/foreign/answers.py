@@ -67,9 +67,12 @@ def answer(path: list[Any], value: Any, beside: Mapping[str, Any]) -> Answer | N
 
 def identify(content: Mapping[str, Any]) -> list[System]:
     """The systems that a config may be written for, by its keys; several where they do not tell, none where few do."""
-    score = {system: sum(name in KEYS and system in KEYS[name].systems for name in content) for system in SYSTEMS}
+    known = [KEYS[name].systems for name in content if name in KEYS]
+    score = {system: sum(system in systems for systems in known) for system in SYSTEMS}
     best = max(score.values())
-    return [system for system in SYSTEMS if score[system] == best] if best >= _ENOUGH else []
+    # A key that only one of them has tells more than any that they share.
+    own = {system: sum(systems == {system} for systems in known) for system in SYSTEMS if score[system] == best}
+    return [system for system in own if own[system] == max(own.values())] if best >= _ENOUGH else []
 
 
 def _of_stage(place: str, path: list[Any]) -> str:

@@ -73,6 +73,7 @@ _OWN_TEMPLATE = "the tokenizer's own template is used, or a Jinja file, or `chat
 _ANSWERS_ONLY = "the loss is over the answers only; there is no setting for more"
 _RESUMES = "the same command resumes"
 _NO_HUB = "the model is a folder in the run folder: `hf upload` sends it"
+_LIGER = "logits are computed in chunks (train.logits_chunk_tokens); the other kernels are torch's"
 _LOADS = "packs are read from a prepared store: nothing to tune"
 
 KEYS: Final[Mapping[str, ForeignKey]] = {
@@ -110,6 +111,11 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "use_liger_kernel": _needless(LT, "logits are computed in chunks (train.logits_chunk_tokens)"),
     "enable_liger_kernel": _needless(L, "logits are computed in chunks (train.logits_chunk_tokens)"),
     "plugins": _none(A, "there are none"),
+    **dict.fromkeys(("model_type", "tokenizer_type"), _needless(A, "found from the model's own files")),
+    **dict.fromkeys(("liger_rms_norm", "liger_glu_activation", "liger_layer_norm", "liger_rope"), _needless(A, _LIGER)),
+    "liger_fused_linear_cross_entropy": _needless(A, _LIGER),
+    "processor_type": _none(A, "only text is trained on"),
+    "eot_tokens": _needless(A, "what ends an answer is found in the template; else it is model.turn_end"),
     "rope_scaling": _none(A | L, "set it in the model's config.json"),
     "special_tokens": _none(A, "special tokens are the tokenizer's; packs need no padding token"),
     "tokens": _none(A, "add tokens to the model and its tokenizer before, and save both"),
@@ -178,6 +184,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     **dict.fromkeys(("preprocessing_num_workers", "overwrite_cache"), _needless(L, _LOADS)),
     **dict.fromkeys(("streaming", "dataloader_num_workers", "dataloader_pin_memory"), _needless(ALL, _LOADS)),
     "remove_unused_columns": _needless(ALL, _LOADS),
+    "skip_prepare_dataset": _needless(A, _LOADS),
     "shuffle_merged_datasets": _needless(A, "the order is always shuffled"),
     "shuffle_dataset": _needless(T, "the order is always shuffled"),
     # the step
@@ -212,8 +219,8 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "max_grad_norm": _is(ALL, f"{_OPTIMIZER}.max_grad_norm", v.max_grad_norm),
     "optim": _is(LT, f"{_OPTIMIZER}.name", v.optimizer, _STATES),
     "optimizer": _is(A, f"{_OPTIMIZER}.name", v.optimizer, _STATES),
-    "num_epochs": _is(A, "stages.0.budget.epochs", v.positive("stages.0.budget.epochs")),
-    "num_train_epochs": _is(LT, "stages.0.budget.epochs", v.positive("stages.0.budget.epochs")),
+    "num_epochs": _is(A, "stages.0.budget.epochs", v.epochs),
+    "num_train_epochs": _is(LT, "stages.0.budget.epochs", v.epochs),
     "max_steps": _is(ALL, "stages.0.budget.steps", v.count("stages.0.budget.steps")),
     "seed": _is(ALL, "run.seed"),
     "data_seed": _needless(LT, "run.seed is the seed of everything"),
@@ -236,6 +243,10 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
         ALL, "evaluate.every_epochs", v.strategy("evaluate"), "before and after a stage in any case"
     ),
     "evals_per_epoch": _is(A, "evaluate.every_epochs", v.times_per_epoch("evaluate")),
+    **dict.fromkeys(
+        ("loss_watchdog_threshold", "loss_watchdog_patience"),
+        _none(A, "a loss that is not finite stops the run (train.non_finite); one that is out of line is flagged"),
+    ),
     "load_best_model_at_end": _none(ALL, "each stage exports its last model"),
     "early_stopping_patience": _none(A, "a stage ends with its budget"),
     "resume_from_checkpoint": _needless(ALL, _RESUMES),
@@ -268,6 +279,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "ddp_timeout": _is(
         ALL, "cluster.hang_timeout_seconds", v.elsewhere, "a rank without progress for so long ends the attempt"
     ),
+    "ddp_find_unused_parameters": _needless(ALL, _SHARES),
     "ray_num_workers": _is(A | L, "cluster.workers", v.count("cluster.workers")),
     **dict.fromkeys(("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"), _none(A, _SHARES)),
     **dict.fromkeys(("do_train", "do_eval"), _needless(L, "`sft train` trains and measures")),

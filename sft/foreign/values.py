@@ -73,6 +73,13 @@ def count(*paths: str) -> Convert:
     return convert
 
 
+def epochs(value: Any, theirs: Theirs) -> Ours:
+    """A number of epochs, unless a number of steps goes before it."""
+    if (number(theirs.get("max_steps")) or 0) > 0:
+        return None
+    return positive("stages.0.budget.epochs")(value, theirs)
+
+
 def part(path: str) -> Convert:
     """A number from 0 on and below 1."""
 

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from sft.absolute_paths import near_it
 from sft.errors import UserError
 from sft.model_sizes import check_sizes
 from sft.small_files import read_small_json
@@ -39,7 +40,8 @@ def _find(path: str) -> Path:
     try:
         cached = try_to_load_from_cache(path, "config.json")
     except HFValidationError:
-        raise UserError(f"model.path: there is no {local}") from None
+        hint = near_it(local)
+        raise UserError(f"model.path: there is no folder {local}{hint}. Correct it, or name a Hub id.") from None
     if isinstance(cached, str):
         return Path(cached)
     raise UserError(

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple, Self
 
-from sft.config import SftConfig
+from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.optimizers import state_bytes
 from sft.sizing.activations import Numbers
@@ -63,7 +63,7 @@ class Setting(NamedTuple):
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
-            Numbers(2 if config.model.dtype == "bfloat16" else 4, on_gpu),
+            Numbers(DTYPE_BYTES[config.model.dtype], on_gpu),
             train.activation_checkpointing,
             train.logits_chunk_tokens,
             state_bytes(config.stages[stage_index].optimizer.name),

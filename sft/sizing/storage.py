@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sft.cadence import Cadence
-from sft.config import SftConfig, StageConfig
+from sft.config import DTYPE_BYTES, SftConfig, StageConfig
 from sft.optimizers import state_bytes
 from sft.sizing.model_shape import ModelShape
 
@@ -44,7 +44,7 @@ def plan_storage(
         num_checkpoints = max(num_checkpoints, earlier + _num_kept(config, stage, steps, newest + 1))
         if config.checkpoint.keep_stage_ends:
             earlier += _num_kept(config, stage, steps, newest)
-    model_bytes = 2 if config.model.dtype == "bfloat16" else 4
+    model_bytes = DTYPE_BYTES[config.model.dtype]
     return Storage(
         max(state_bytes(stage.optimizer.name) for stage in config.stages) * shape.num_parameters,
         num_checkpoints,

@@ -49,7 +49,9 @@ class Staging:
         except (DamagedError, OSError) as error:
             if not self._was_told:
                 self._was_told = True
-                self._tell(f"node {self._order.node}: {error}; such packs are read from the shared storage")
+                # Damage here is no loss: the pack is whole where it was copied from.
+                what = f"{error.path}: {error.reason}" if isinstance(error, DamagedError) else str(error)
+                self._tell(f"node {self._order.node}: {what}; such packs are read from the shared storage")
         self.num_staged += pack is not None
         self.num_direct += pack is None
         return pack

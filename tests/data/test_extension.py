@@ -1,6 +1,7 @@
 """A stage that has trained gets more budget: what was planned stays, and the whole is as good as one plan."""
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data.planning.budget import without_drawn
-from sft.data.planning.extension import is_wanted_still
+from sft.data.planning.extension import described_parts, is_wanted_still, kept_of
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
 from sft.errors import UserError
@@ -249,3 +250,14 @@ def test_a_part_that_an_earlier_version_planned_has_the_warm_up_that_it_had(stor
     optimizer = config_of(tmp_path, {"optimizer": NEW}).stages[0].optimizer.model_copy(update={"warmup_steps": 3})
     assert [part.optimizer.warmup_steps for part in StageSchedule.of(optimizer, new).parts] == [None, None]
     assert is_wanted_still(new, config_of(tmp_path, {"optimizer": NEW}).stages[0])
+
+
+def test_what_an_earlier_version_planned_is_kept_as_its_checkpoints_know_it(store, tmp_path):
+    made = plan(tmp_path, store, {"steps": 3})
+    budget = {"epochs": None, "steps": 3, "supervised_tokens": None}
+    old = replace(made, manifest={**made.manifest, "inputs": {**made.manifest["inputs"], "budget": budget}})
+    stage = config_of(tmp_path, {"budget": {"steps": 6}, "optimizer": OLD}).stages[0]
+    record = {"optimizer": stage.optimizer.model_dump(mode="json")}
+    kept = kept_of(RunFolder(tmp_path).stage(0, "s0"), stage, old, record)
+    assert [part.budget for part in kept.parts] == [budget]
+    assert described_parts(kept, stage, 1)[0]["budget"] == budget

@@ -59,6 +59,10 @@ def test_the_tables_and_the_configs_names_are_the_same() -> None:
     assert list(OPTIMIZERS) == list(BUILDERS) == list(get_args(OptimizerName))
 
 
+def test_what_runs_have_saved_of_adamw_is_still_called_so() -> None:
+    assert state_kinds("adamw") == ("master", "exp_avg", "exp_avg_sq")
+
+
 @EVERY_ONE
 def test_flat_parts_are_updated_as_the_whole_is_to_the_bit(name: OptimizerName) -> None:
     found = []

@@ -118,7 +118,7 @@ def test_axolotl(convert: Convert) -> None:
         ("instructions", "instruction"), ("prompts", "prompt_completion"),
     ]  # fmt: skip
     assert (config.data.max_len_tokens, config.train.pack_len_tokens, config.data.overlong) == (256, 256, "drop")
-    assert (config.train.packs_per_step, config.train.micro_packs) == (2 * 4 * 4, 2), "packed rows are packs"
+    assert (config.train.packs_per_step, config.train.packs_per_micro_batch) == (2 * 4 * 4, 2), "packed rows are packs"
     assert stage.budget.epochs == 2
     assert (stage.optimizer.lr, stage.optimizer.warmup_ratio, stage.optimizer.betas) == (2e-5, 0.1, (0.9, 0.999))
     assert (config.checkpoint.every_steps, config.checkpoint.every_epochs) == (None, 1)

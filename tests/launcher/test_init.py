@@ -80,6 +80,8 @@ def test_what_is_not_known_is_said_in_a_comment(
         (("{data}", "--model", "./nowhere"), "there is no ./nowhere"),
         (("{odd}", "--model", "m"), "--format NAME --columns NAME=COLUMN"),
         (("{odd}", "--model", "m", "--format", "alpaca"), "must be auto, instruction"),
+        (("{data}", "--model", "m", "--task", "kind"), "no record has a column 'kind'"),
+        (("{data}", "--model", "m", "--name", "a b"), "'a b' may hold letters"),
         (("{data}", "--model", "m", "--gpus", "1", "--gpu", "h1000"), "h1000 is not known here"),
     ],
 )
