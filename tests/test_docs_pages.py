@@ -1,4 +1,4 @@
-"""docs/FAQ.md quotes messages that the program has, and docs/EXTENDING.md names files that are there."""
+"""The pages of the docs name messages, files and tests that are there."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FAQ = (ROOT / "docs" / "FAQ.md").read_text(encoding="utf-8")
 EXTENDING = (ROOT / "docs" / "EXTENDING.md").read_text(encoding="utf-8")
+COMPATIBILITY = (ROOT / "docs" / "COMPATIBILITY.md").read_text(encoding="utf-8")
 
 
 def texts(file: Path) -> Iterator[str]:
@@ -43,3 +44,9 @@ def test_the_files_that_a_change_touches_are_there() -> None:
     paths = {path for path in re.findall(r"`((?:sft|launcher|tests|slurm|docs|configs)/[\w/.-]+)`", EXTENDING)}
     assert len(paths) > 25
     assert not [path for path in sorted(paths) if not (ROOT / path).exists()]
+
+
+def test_every_promise_of_compatibility_has_its_test() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", COMPATIBILITY)
+    assert len(named) > 5
+    assert not [each for each in named if f"def {each[1]}(" not in (ROOT / "tests" / each[0]).read_text()]
