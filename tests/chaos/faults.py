@@ -104,7 +104,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     """
     strike = _Strikes([Fault(**fault) for fault in faults])
     # Here, since they import DeepSpeed, which takes seconds: who makes a schedule has no need of it.
-    from sft.checkpoint import export, store  # noqa: PLC0415
+    from sft.checkpoint import export, saver  # noqa: PLC0415
     from sft.checkpoint.local_storage import LocalStorage  # noqa: PLC0415
     from sft.checkpoint.remote_storage import RemoteStorage  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
@@ -138,7 +138,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     before(export.SafetensorsWriter, "write", "export")
     after(stage, "export_model", "complete")
 
-    write = store.write_rank_file
+    write = saver.write_rank_file
 
     def write_half(path: Any, *arguments: Any) -> Any:
         written = write(path, *arguments)
@@ -147,7 +147,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
         strike("write")
         return written
 
-    store.write_rank_file = write_half
+    saver.write_rank_file = write_half
 
 
 class _Strikes:
