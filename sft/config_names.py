@@ -1,6 +1,6 @@
 """The names that fields of the config had before: still read, wherever a config comes from.
 
-packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("packs_per_micro_batch")]] = 1
+packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
 """
 
 from collections.abc import Iterator, Mapping, Sequence
