@@ -1,6 +1,7 @@
 """`sft train`: prepares, trains every stage, and reports."""
 
 import argparse
+from typing import Any
 
 from sft.config_arguments import add_config_arguments
 
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
     # For `sft submit ray`. It is checked before the config is read, which may be one for another program.
-    parser.add_argument("--expect-source", metavar="HASH", type=_same_source, help=argparse.SUPPRESS)
+    parser.add_argument("--expect-source", metavar="HASH", action=_SameSource, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,8 +34,14 @@ def run(options: argparse.Namespace) -> int:
     return train(job, console, options.until)
 
 
-def _same_source(expected: str) -> str:
-    from launcher.submission.portable_job import check_source
+class _SameSource(argparse.Action):
+    """An action and no type: of a type argparse would show the name, and not what its `UserError` says."""
 
-    check_source(expected)
-    return expected
+    def __call__(
+        self, _: argparse.ArgumentParser, options: argparse.Namespace, expected: Any, __: object = None
+    ) -> None:
+        """Check it, and keep it."""
+        from launcher.submission.portable_job import check_source
+
+        check_source(expected)
+        setattr(options, self.dest, expected)
