@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-SUMMARY = "the JSON schema of a config, by which an editor checks and explains it; --markdown: the same to read"
+SUMMARY = "print the JSON schema of a config, by which an editor checks and explains it; --markdown: the same to read"
 EXAMPLES = """\
 sft config-schema > schema.json    # and in a config: # yaml-language-server: $schema=schema.json
 sft config-schema --markdown       # every field with its type, its default and what it affects"""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "what is learned of the data, coloured; or a proof of it for every row"
+SUMMARY = "show in colours what the model learns of each example, or prove it for every row"
 EXAMPLES = """\
 sft inspect my.yaml --num 10 --task summarize
 sft inspect my.yaml --html examples.html      # a page with 200 of them

@@ -6,7 +6,7 @@ import sys
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "what the job will ask for, need and cost; starts nothing, and needs neither torch nor a GPU"
+SUMMARY = "say what the job will ask for, need and cost; start nothing; needs neither torch nor a GPU"
 EXAMPLES = """\
 sft plan configs/quickstart.yaml
 sft plan my.yaml cluster.workers=16 cluster.gpu=h100-80gb    # as it would be with other settings

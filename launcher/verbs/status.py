@@ -6,7 +6,7 @@ import sys
 
 from launcher.run_argument import add_run_argument
 
-SUMMARY = "what a run is doing, from any machine that sees its folder"
+SUMMARY = "show what a run is doing, from any machine that sees its folder"
 EXAMPLES = """\
 sft status runs/quickstart
 sft status runs/quickstart --watch"""

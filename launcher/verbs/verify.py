@@ -4,7 +4,7 @@ import argparse
 
 from launcher.run_argument import add_run_argument
 
-SUMMARY = "hashes all files again and proves that each pack was trained once; exit code 1 if not"
+SUMMARY = "hash all files again and prove that each pack was trained once; exit code 1 if not"
 EXAMPLES = "sft verify runs/quickstart"
 
 
