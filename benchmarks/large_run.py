@@ -31,7 +31,7 @@ import yaml
 
 from sft.atomic_files import fingerprint, publish_folder, write_json, written_aside
 from sft.attempt_record import write_began
-from sft.checkpoint.places import step_name
+from sft.checkpoint.storage import step_name
 from sft.ledger import LedgerEntry, LedgerWriter
 from sft.metrics import StepMetrics
 from sft.run_events import EventLog

@@ -14,7 +14,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.open_storage import open_storage
 from sft.run_folder import RunFolder
 from tests.checkpoint.counting import Cost, CountedStorage, resume, save
 from tests.training.test_restart_reads import fail_and_start_again
@@ -35,16 +35,16 @@ def main() -> None:
 
 def count(num_ranks: int, folder: Path) -> None:
     for name, location in (("folder", f"{folder}/c"), ("object storage", f"counted://{num_ranks}")):
-        place = open_place(location)
-        saved = save(place, num_ranks, 1)
+        storage = open_storage(location)
+        saved = save(storage, num_ranks, 1)
         num_files = (
             len(list((folder / "c" / "step-00000001").iterdir())) if name == "folder" else len(CountedStorage.store)
         )
         show(f"{name}: save", num_ranks, num_files, saved.last, saved.first)
-        saved = save(place, num_ranks, 2)
+        saved = save(storage, num_ranks, 2)
         show(f"{name}: save, and delete the one before", num_ranks, None, saved.last, saved.first)
         for text, readers in (("as many ranks", num_ranks), ("half as many", num_ranks // 2)):
-            resumed = resume(place, readers)
+            resumed = resume(storage, readers)
             show(f"{name}: resume with {text}", readers, None, resumed.last, resumed.first)
         CountedStorage.store.clear()
     run = RunFolder(folder / "run")

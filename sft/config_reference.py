@@ -17,8 +17,8 @@ _HEAD = """\
 # The config
 
 A config is one YAML file (1.2) for a whole job. Every command with a `CONFIG` takes overrides, such as
-`train.packs_per_step=16` or `stages.broad.optimizer.lr=1e-5`; items of a list go by their `name` or number. All that is
-wrong is said at once, with the line of each field and a way out.
+`train.packs_per_step=16` or `stages.broad.optimizer.lr=1e-5`; items of a list go by their `name` or number. All
+mistakes are reported at once, each with its line and a way out.
 
 An editor that knows JSON schemas helps while you write, if the file begins with this line. `sft config-schema` prints
 the schema; the configs in [configs](../configs) have it beside them.

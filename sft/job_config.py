@@ -57,8 +57,8 @@ class ClusterConfig(Section):
     max_failures: AffectsNothing[Annotated[int, Field(ge=-1)]] = 3
     """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
     hang_timeout_seconds: AffectsNothing[Annotated[float, Field(ge=1.0, le=1e6)]] = 900.0
-    """A worker without progress for so long is taken for hanging: all write down where they stand, and start again. At
-    the most 11 days, since torch passes some of its timeouts as milliseconds of 32 bits."""
+    """A worker without progress for so long counts as hanging: all write down where they stand, and start again. At the
+    most 11 days, since torch passes some of its timeouts as milliseconds of 32 bits."""
     gpu: AffectsNothing[GpuKind | None] = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
     expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4
@@ -98,7 +98,7 @@ class SlurmConfig(Section):
     time_limit_minutes: AffectsNothing[PositiveInt | None] = None
     """When it is up, the job is queued again and goes on. Default: the partition's."""
     signal_before_end_seconds: AffectsNothing[Annotated[int, Field(ge=1, le=65535)]] = 300
-    """The job is told so long before the time limit: time for the step under way and a save."""
+    """So long before the time limit Slurm tells the job to save: time for the step under way and a save."""
     memory_gib_per_node: AffectsNothing[PositiveInt | None] = None
     """Default: Slurm's own; all of the node's if `exclusive`."""
     exclusive: AffectsNothing[bool] = False

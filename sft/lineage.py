@@ -15,7 +15,7 @@ import yaml
 
 from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
-from sft.checkpoint.open_place import stage_location, stage_place
+from sft.checkpoint.open_storage import stage_location, stage_storage
 from sft.config import CheckpointConfig, ModelConfig, SftConfig
 from sft.config_names import with_current_names
 from sft.config_section import Section
@@ -83,8 +83,8 @@ def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> d
             "checkpoints": None,
         }
     checkpoint = CheckpointConfig(**_known(other["checkpoint"], CheckpointConfig))
-    place = stage_place(checkpoint, stage)
-    saved = [at for at in place.steps() if place.is_published(at)]
+    storage = stage_storage(checkpoint, stage)
+    saved = [at for at in storage.steps() if storage.is_published(at)]
     if step not in saved:
         what = f"has no model and no checkpoint after {step} steps" if step is not None else "is not finished"
         there = ", ".join(map(str, sorted({*models, *saved})))
@@ -92,7 +92,7 @@ def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> d
         raise UserError(f"from: stage {other['stages'][index]['name']} of {run.path} {what}. {way_out}")
     # A model of the same class, whose parameters are replaced; what is not trained is the same in all of them.
     before = run.stage(index - 1, other["stages"][index - 1]["name"]).model if index else other["model"]["path"]
-    with place.opened(step) as folder:
+    with storage.opened(step) as folder:
         manifest = _hash_of(folder)
     where = stage_location(checkpoint, stage)
     return {"step": step, "model": str(before), "manifest_sha256": manifest, "checkpoints": where}

@@ -21,7 +21,7 @@ from launcher.preflight.network import AllReduce
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.probes import ANSWER_SECONDS, Node, Probes, list_nodes, placed_probes
 from launcher.preflight.shared_folders import SharedFolder, marked
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.open_storage import open_storage
 from sft.config import SftConfig
 from sft.job_config import ClusterConfig, JobConfig
 
@@ -167,7 +167,7 @@ def _read_paths(config: SftConfig) -> dict[str, str]:
     model = config.model
     named = {"model.chat_template": model.chat_template, "model.tokenizer": model.tokenizer, "model.path": model.path}
     if config.from_ and config.from_.checkpoints and config.from_.step:
-        named["from.checkpoints"] = open_place(config.from_.checkpoints).where(config.from_.step)
+        named["from.checkpoints"] = open_storage(config.from_.checkpoints).where(config.from_.step)
     return {path: field for field, path in named.items() if path is not None and Path(path).is_absolute()}
 
 

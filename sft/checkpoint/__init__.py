@@ -7,6 +7,6 @@
 Invariants: a checkpoint is published or absent. A save that fails costs no training, so many in a row end it. What is
 read is what was written. Nothing is pickled, so reading a checkpoint runs no code.
 
-`places` says what a place for checkpoints does; `local_place` and `remote_place` are two. `saver` saves, `resume`
+`storage` says what a storage of checkpoints does; `local_storage` and `remote_storage` are two. `saver` saves, `resume`
 opens, `retention` deletes, `rank_file` is the format, `formats` are those of other versions.
 """

@@ -17,7 +17,7 @@ from sft.progress import Tell
 from sft.url_secrets import without_secrets
 
 
-def open_storage(url: str) -> tuple[Any, str]:
+def open_file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system, and the path of the URL in it; it was looked at, nothing is written.
 
     Raises:

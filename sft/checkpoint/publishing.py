@@ -7,8 +7,8 @@ from typing import Any
 
 from sft import __version__
 from sft.checkpoint.formats import FORMAT_VERSION
-from sft.checkpoint.places import Place, SaveKey
 from sft.checkpoint.retention import Retention, checkpoints_to_delete, delete_checkpoints
+from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import try_again
 
 _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.05, 1.0
@@ -18,7 +18,7 @@ _FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.05, 1.0
 class Publisher:
     """Publishes saves of `world_size` ranks; the fields are those of `CheckpointSaver`."""
 
-    place: Place
+    storage: CheckpointStorage
     world_size: int
     retention: Retention
     report: Callable[[str], None]
@@ -38,14 +38,14 @@ class Publisher:
         receipts: dict[str, Any] = {}
 
         def publish() -> None:
-            # A local place takes the receipts away as it publishes: a further try has those of the first.
-            receipts.update(self.place.receipts(key))
+            # A local storage takes the receipts away as it publishes: a further try has those of the first.
+            receipts.update(self.storage.receipts(key))
             if len(receipts) < self.world_size:
-                raise FileNotFoundError(f"parts of {self.place.where(key.step)} are gone that were written before")
+                raise FileNotFoundError(f"parts of {self.storage.where(key.step)} are gone that were written before")
             spans = {name: receipt["spans"] for name, receipt in receipts.items()}
             if self.before_publish is not None:
                 self.before_publish()
-            self.place.publish(key, {**about, **manifest, "spans": spans}, receipts)
+            self.storage.publish(key, {**about, **manifest, "spans": spans}, receipts)
 
         try_again(publish, f"publishing the checkpoint of step {key.step}", self.report, self.pauses_seconds)
         self._delete_old()
@@ -55,20 +55,20 @@ class Publisher:
         what = f"counting the parts of the checkpoint of step {key.step}"
         num_seen, pause = 0, _FIRST_POLL_SECONDS
         while True:
-            num_parts = try_again(lambda: self.place.num_parts(key), what, self.report, self.pauses_seconds)
+            num_parts = try_again(lambda: self.storage.num_parts(key), what, self.report, self.pauses_seconds)
             if num_parts >= self.world_size:
                 return True
             if num_parts != num_seen:
                 num_seen = num_parts
-                self.place.progress.tell()
+                self.storage.progress.tell()
             if give_up.wait(pause):
                 return False
             pause = min(2 * pause, _LAST_POLL_SECONDS)
 
     def _delete_old(self) -> None:
         try:
-            published = [step for step in self.place.steps() if self.place.is_published(step)]
+            published = [step for step in self.storage.steps() if self.storage.is_published(step)]
         except OSError as error:
             self.report(f"old checkpoints could not be listed, and so not deleted: {error}")
             return
-        delete_checkpoints(self.place, checkpoints_to_delete(published, self.retention), self.report)
+        delete_checkpoints(self.storage, checkpoints_to_delete(published, self.retention), self.report)

@@ -18,8 +18,8 @@ import torch
 
 from sft.atomic_files import MANIFEST, DamagedError, check_listed
 from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest, with_spans
-from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader, files_to_read
+from sft.checkpoint.storage import CheckpointStorage
 from sft.checkpoint.tries import try_again
 from sft.errors import UserError
 from sft.ranks.agreement import all_texts, any_rank
@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.2
 
 
 def open_newest_good(
-    place: Place,
+    storage: CheckpointStorage,
     ranks: Ranks,
     report: Callable[[str], None],
     parts: Mapping[str, range] | None = None,
@@ -41,7 +41,7 @@ def open_newest_good(
     """Open the newest checkpoint that is good on all ranks; a collective.
 
     Args:
-        place: where the checkpoints are.
+        storage: where the checkpoints are.
         ranks: all of them go on from it.
         report: takes one line for the log for each damaged checkpoint; of use on one rank.
         parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
@@ -57,25 +57,25 @@ def open_newest_good(
             format that is not read here.
     """
     damage: dict[int, str] = {}
-    seen = try_again(place.steps, "listing the checkpoints", report) if only is None else [only]
+    seen = try_again(storage.steps, "listing the checkpoints", report) if only is None else [only]
     while (step := _newest(seen, damage, ranks)) >= 0:
-        _wait_until_seen(place, step, ranks, patience_seconds)
-        found = work_together(ranks, partial(_open, place, step, ranks.world, parts, report), place.progress)
+        _wait_until_seen(storage, step, ranks, patience_seconds)
+        found = work_together(ranks, partial(_open, storage, step, ranks.world, parts, report), storage.progress)
         if others := all_texts(ranks, str(found) if isinstance(found, OtherVersionError) else None):
-            raise UserError("\n".join(f"{place.where(step)} {text}" for text in others), is_everywhere=True)
+            raise UserError("\n".join(f"{storage.where(step)} {text}" for text in others), is_everywhere=True)
         problems = all_texts(ranks, found if isinstance(found, str) else None)
         if isinstance(found, CheckpointReader):
             if not problems:
                 if damage:
                     mine = damage if ranks.world.is_first else {}
-                    work_together(ranks, partial(_quarantine, place, mine, report), place.progress)
+                    work_together(ranks, partial(_quarantine, storage, mine, report), storage.progress)
                 return found
             found.close()
         damage[step] = "; ".join(problems)
-        report(f"the checkpoint {place.where(step)} is damaged: {damage[step]}")
-    quarantined = all_texts(ranks, "\n".join(place.damaged()) if ranks.world.is_first else None)
+        report(f"the checkpoint {storage.where(step)} is damaged: {damage[step]}")
+    quarantined = all_texts(ranks, "\n".join(storage.damaged()) if ranks.world.is_first else None)
     if damage or quarantined:
-        raise UserError(_none_is_good(place, damage, quarantined), is_everywhere=True)
+        raise UserError(_none_is_good(storage, damage, quarantined), is_everywhere=True)
     return None
 
 
@@ -86,23 +86,27 @@ def _newest(seen: list[int], damage: Mapping[int, str], ranks: Ranks) -> int:
     return int(ranks.max(torch.tensor([mine])).item())
 
 
-def _wait_until_seen(place: Place, step: int, ranks: Ranks, patience_seconds: float) -> None:
+def _wait_until_seen(storage: CheckpointStorage, step: int, ranks: Ranks, patience_seconds: float) -> None:
     """Where any rank sees the checkpoint, give this one time to see it: shared file systems are late."""
-    is_here = place.is_published(step)
+    is_here = storage.is_published(step)
     is_anywhere = any_rank(ranks, is_here)
     deadline = time.monotonic() + patience_seconds
     while is_anywhere and not is_here and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        is_here = place.is_published(step)
+        is_here = storage.is_published(step)
 
 
 def _open(
-    place: Place, step: int, world: World, parts: Mapping[str, range] | None, report: Callable[[str], None]
+    storage: CheckpointStorage,
+    step: int,
+    world: World,
+    parts: Mapping[str, range] | None,
+    report: Callable[[str], None],
 ) -> CheckpointReader | OtherVersionError | str:
     """A reader of a checkpoint whose files are as they were written; or what is wrong with it."""
-    what = f"reading {place.where(step)}"
+    what = f"reading {storage.where(step)}"
     with ExitStack() as held:
-        folder = try_again(lambda: held.enter_context(place.opened(step)), what, report)
+        folder = try_again(lambda: held.enter_context(storage.opened(step)), what, report)
         try:
             manifest = read_checkpoint_manifest(folder)
         except DamagedError as error:
@@ -114,8 +118,8 @@ def _open(
         if problem := _wrong_kind(manifest, step):
             return problem
         names = files_to_read(manifest, world.rank, world.size, parts)
-        try_again(lambda: place.fetch(step, names, folder), what, report)
-        if problems := check_listed(folder, manifest["files"], names, place.progress.tell):
+        try_again(lambda: storage.fetch(step, names, folder), what, report)
+        if problems := check_listed(folder, manifest["files"], names, storage.progress.tell):
             return "; ".join(problems)
         manifest = with_spans(manifest, folder, names)
         return CheckpointReader(folder, held.pop_all(), manifest)
@@ -131,17 +135,17 @@ def _wrong_kind(manifest: Mapping[str, object], step: int) -> str:
     return f"{MANIFEST}: {', '.join(wrong)}" if wrong else ""
 
 
-def _quarantine(place: Place, damage: Mapping[int, str], report: Callable[[str], None]) -> None:
+def _quarantine(storage: CheckpointStorage, damage: Mapping[int, str], report: Callable[[str], None]) -> None:
     for step in damage:
         try:
-            report(f"the damaged checkpoint {place.where(step)} is kept as {place.quarantine(step)}")
+            report(f"the damaged checkpoint {storage.where(step)} is kept as {storage.quarantine(step)}")
         except FileNotFoundError:
             # Only a rank with an old view of the folder has seen it.
             continue
 
 
-def _none_is_good(place: Place, damage: Mapping[int, str], quarantined: list[str]) -> str:
-    lines = [f"  {place.where(step)}: {what}" for step, what in damage.items()]
+def _none_is_good(storage: CheckpointStorage, damage: Mapping[int, str], quarantined: list[str]) -> str:
+    lines = [f"  {storage.where(step)}: {what}" for step, what in damage.items()]
     lines += [f"  {path}: was damaged, and is kept for a person" for text in quarantined for path in text.splitlines()]
     return (
         "This stage has checkpoints, and none is as it was written:\n"

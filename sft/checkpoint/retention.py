@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from sft.checkpoint.places import Place
+from sft.checkpoint.storage import CheckpointStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,16 @@ def checkpoints_to_delete(published_steps: Sequence[int], retention: Retention) 
     return [step for step in older if every is None or step % every]
 
 
-def delete_checkpoints(place: Place, steps: Iterable[int], report: Callable[[str], None]) -> None:
+def delete_checkpoints(storage: CheckpointStorage, steps: Iterable[int], report: Callable[[str], None]) -> None:
     """Delete these checkpoints. One that cannot be deleted is reported: it costs space, and nothing else."""
     for step in steps:
         try:
-            place.delete(step)
-            place.progress.tell()
+            storage.delete(step)
+            storage.progress.tell()
         except OSError as error:
-            report(f"the old checkpoint {place.where(step)} could not be deleted: {error}")
+            report(f"the old checkpoint {storage.where(step)} could not be deleted: {error}")
 
 
-def delete_stage_checkpoints(place: Place, report: Callable[[str], None]) -> None:
+def delete_stage_checkpoints(storage: CheckpointStorage, report: Callable[[str], None]) -> None:
     """Delete all checkpoints of a finished stage; the first rank calls this, after `stage.json` is written."""
-    delete_checkpoints(place, place.steps(), report)
+    delete_checkpoints(storage, storage.steps(), report)

@@ -17,10 +17,10 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from sft.checkpoint.places import Place, SaveKey
 from sft.checkpoint.publishing import Publisher
 from sft.checkpoint.rank_file import rank_file_name, write_rank_file
 from sft.checkpoint.retention import Retention
+from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
 from sft.engine.engine import Shard
 from sft.ranks.ranks import Ranks
@@ -48,7 +48,7 @@ class CheckpointSaver:
 
     def __init__(
         self,
-        place: Place,
+        storage: CheckpointStorage,
         ranks: Ranks,
         attempt: int,
         retention: Retention,
@@ -61,7 +61,7 @@ class CheckpointSaver:
         """The first rank removes what saves of killed attempts have left.
 
         Args:
-            place: where the checkpoints are kept; all ranks see the same.
+            storage: where the checkpoints are kept; all ranks see the same.
             ranks: those whose state it is.
             attempt: the number of this start of the job, another one at each start.
             retention: which checkpoints are kept.
@@ -72,7 +72,7 @@ class CheckpointSaver:
                 of it is a failed try.
             pauses_seconds: between the tries of a write; there is one try more than pauses.
         """
-        self._place = place
+        self._storage = storage
         self._ranks = ranks
         self._world = ranks.world
         self._attempt = attempt
@@ -82,13 +82,13 @@ class CheckpointSaver:
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
-        self._publisher = Publisher(place, self._world.size, retention, report, before_publish, pauses_seconds)
+        self._publisher = Publisher(storage, self._world.size, retention, report, before_publish, pauses_seconds)
         self._saving: _Saving | None = None
         self._num_saves = 0
         self._failures: list[str] = []
         if self._world.is_first:
             try:
-                place.discard_unfinished(attempt)
+                storage.discard_unfinished(attempt)
             except OSError as error:
                 report(f"what unfinished saves have left could not be removed: {error}")
 
@@ -153,16 +153,16 @@ class CheckpointSaver:
 
     def _wait_here(self, task: Future[None], quiet_seconds: float) -> None:
         """Until the task is done, or nothing has happened for so long."""
-        seen, changed_at = self._place.progress.count, time.monotonic()
+        seen, changed_at = self._storage.progress.count, time.monotonic()
         while not wait([task], _LOOK_EVERY_SECONDS).done and time.monotonic() - changed_at < quiet_seconds:
-            if (count := self._place.progress.count) != seen:
+            if (count := self._storage.progress.count) != seen:
                 seen, changed_at = count, time.monotonic()
                 self._ranks.progress.tell()
 
     def _settle(self) -> None:
         if self._saving is None:
             return
-        saving, work = self._saving, self._place.progress
+        saving, work = self._saving, self._storage.progress
         failed = wait_for_all(self._ranks, partial(_look, saving.written), work, saving.give_up.set)
         # After giving up, too: the publishing must be over before its files are removed.
         failed = wait_for_all(self._ranks, partial(_look, saving.published), work) or failed
@@ -192,9 +192,9 @@ class CheckpointSaver:
 
     def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
         name = rank_file_name(self._world.rank, self._world.size)
-        tell = self._place.progress.tell
+        tell = self._storage.progress.tell
         try_again(
-            lambda: self._place.write_part(key, name, lambda path: write_rank_file(path, state, tell)),
+            lambda: self._storage.write_part(key, name, lambda path: write_rank_file(path, state, tell)),
             f"writing this rank's part of the checkpoint of step {key.step}",
             self._report,
             self._pauses_seconds,
@@ -202,7 +202,7 @@ class CheckpointSaver:
 
     def _discard(self, key: SaveKey) -> None:
         try:
-            self._place.discard(key)
+            self._storage.discard(key)
         except OSError as error:
             self._report(f"what the failed save of step {key.step} has left could not be removed: {error}")
 

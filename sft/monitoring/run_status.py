@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sft.atomic_files import MANIFEST, is_published, now_on_file_system, read_json
 from sft.attempt_record import read_end, read_num_ranks, read_rank
-from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.config_file import read_yaml
 from sft.errors import UserError
@@ -191,12 +191,12 @@ class RunWatcher:
 
     def _read_checkpoint(self, now: float) -> CheckpointStatus | None:
         for name, folder in reversed(self._folders.items()):
-            place = stage_place(self._checkpoint, folder)
-            steps = [step for step in place.steps() if place.is_published(step)]
+            storage = stage_storage(self._checkpoint, folder)
+            steps = [step for step in storage.steps() if storage.is_published(step)]
             if steps:
-                manifest = Path(place.where(steps[-1])) / MANIFEST
+                manifest = Path(storage.where(steps[-1])) / MANIFEST
                 age = now - manifest.stat().st_mtime if manifest.is_file() else None
-                return CheckpointStatus(name, steps[-1], place.where(steps[-1]), age)
+                return CheckpointStatus(name, steps[-1], storage.where(steps[-1]), age)
         return None
 
     def _read_straggler(self, tail: MetricsTail) -> Straggler | None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from sft.atomic_files import is_published
-from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.open_storage import stage_storage
 from sft.checkpoint.retention import delete_stage_checkpoints
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
@@ -74,13 +74,13 @@ def run_curriculum(context: RunContext) -> bool:
 def _delete_checkpoints(config: SftConfig, folder: StageFolder, attempt: Attempt) -> None:
     """The first rank deletes a finished stage's checkpoints; the others wait as long as that goes on."""
     attempt.heartbeat.enter("delete checkpoints")
-    place = stage_place(config.checkpoint, folder) if attempt.ranks.world.is_first else None
+    storage = stage_storage(config.checkpoint, folder) if attempt.ranks.world.is_first else None
 
     def delete() -> None:
-        if place is not None:
-            delete_stage_checkpoints(place, partial(attempt.events.add, "checkpoint"))
+        if storage is not None:
+            delete_stage_checkpoints(storage, partial(attempt.events.add, "checkpoint"))
 
-    work_together(attempt.ranks, delete, place.progress if place is not None else Progress())
+    work_together(attempt.ranks, delete, storage.progress if storage is not None else Progress())
 
 
 def _fetch_weights(model_path: str, attempt: Attempt) -> None:

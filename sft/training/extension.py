@@ -8,7 +8,7 @@ evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the
 import shutil
 
 from sft.atomic_files import read_json, sync_folder
-from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
 from sft.run_folder import RunFolder, StageFolder
@@ -22,10 +22,10 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     """
     if not folder.complete.is_file():
         return
-    place = stage_place(checkpoint, folder)
+    storage = stage_storage(checkpoint, folder)
     num_steps = int(read_json(folder.complete)["num_steps"])
     try:
-        is_kept = any(place.is_published(step) for step in place.steps())
+        is_kept = any(storage.is_published(step) for step in storage.steps())
     except OSError as error:
         raise UserError(f"checkpoint.dir: the checkpoints of {folder.path.name} cannot be listed: {error}") from error
     if not is_kept:

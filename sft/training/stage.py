@@ -15,7 +15,7 @@ import torch
 from sft.atomic_files import write_json
 from sft.cadence import Cadence
 from sft.checkpoint.export import export_model
-from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.open_storage import stage_storage
 from sft.config import SftConfig
 from sft.data.learned_stops import learned_stop_ids
 from sft.data.loader import StepLoader
@@ -80,10 +80,10 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     steps = inputs.plan.steps(world.size, config.train.packs_per_micro_batch)
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
-    place = stage_place(config.checkpoint, folder)
+    storage = stage_storage(config.checkpoint, folder)
     about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
-    first_step, skip.num_skipped = resume(engine, place, attempt, about)
+    first_step, skip.num_skipped = resume(engine, storage, attempt, about)
     if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
         start_from(engine, config.from_, attempt)
     if world.is_first:
@@ -110,7 +110,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     if evaluations.is_due(first_step) and first_step < steps.num_steps:
         # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
         _evaluate(engine, inputs, folder, first_step)
-    checkpoints = open_saver(place, config.checkpoint, attempt, ledger)
+    checkpoints = open_saver(storage, config.checkpoint, attempt, ledger)
     loop = Loop(
         engine=engine,
         loader=loader,

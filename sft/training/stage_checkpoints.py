@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sft.checkpoint.open_place import open_place
-from sft.checkpoint.places import Place
+from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
+from sft.checkpoint.storage import CheckpointStorage
 from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
@@ -21,12 +21,12 @@ from sft.ranks.ranks import Ranks
 from sft.training.attempt import Attempt
 
 
-def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, Any]) -> tuple[int, int]:
+def resume(engine: Engine, storage: CheckpointStorage, attempt: Attempt, about: Mapping[str, Any]) -> tuple[int, int]:
     """Load the newest good checkpoint into the engine; all ranks call it together.
 
     Args:
         engine: takes the state over.
-        place: where the stage's checkpoints are.
+        storage: where the stage's checkpoints are.
         attempt: this start of the job.
         about: what the manifest of each of this stage's checkpoints says.
 
@@ -38,14 +38,14 @@ def resume(engine: Engine, place: Place, attempt: Attempt, about: Mapping[str, A
     """
     attempt.heartbeat.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
-    reader = open_newest_good(place, attempt.ranks, report, engine.local_spans())
+    reader = open_newest_good(storage, attempt.ranks, report, engine.local_spans())
     if reader is None:
         return 0, 0
     with reader:
         # All ranks read the same manifest.
         if other := [key for key, value in about.items() if reader.manifest.get(key) != value]:
             raise UserError(
-                f"{place.where(reader.step)} is the checkpoint of another run: its {' and '.join(other)} differ. "
+                f"{storage.where(reader.step)} is the checkpoint of another run: its {' and '.join(other)} differ. "
                 "Give checkpoint.dir a place of its own for each run.",
                 is_everywhere=True,
             )
@@ -64,9 +64,9 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
     """
     assert start.checkpoints is not None
     attempt.heartbeat.enter("load checkpoint")
-    place, report = open_place(start.checkpoints), partial(attempt.events.add, "checkpoint")
+    storage, report = open_storage(start.checkpoints), partial(attempt.events.add, "checkpoint")
     try:
-        reader = open_newest_good(place, attempt.ranks, report, engine.local_spans(), only=start.step)
+        reader = open_newest_good(storage, attempt.ranks, report, engine.local_spans(), only=start.step)
     except UserError as error:
         raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
     assert reader is not None, "there is one, or it is damaged"
@@ -80,11 +80,11 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
 
 
 def open_saver(
-    place: Place, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
+    storage: CheckpointStorage, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
 ) -> CheckpointSaver:
     """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
     return CheckpointSaver(
-        place,
+        storage,
         attempt.ranks,
         attempt.number,
         Retention(config.keep_last, config.keep_every_steps),

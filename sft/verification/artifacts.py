@@ -12,7 +12,7 @@ from typing import Any
 
 from sft.atomic_files import MANIFEST, DamagedError, check_file, read_manifest
 from sft.checkpoint.formats import OtherVersionError, read_checkpoint_manifest
-from sft.checkpoint.places import Place
+from sft.checkpoint.storage import CheckpointStorage
 from sft.verification.findings import Findings, Kind
 
 _MAX_THREADS = 8
@@ -52,13 +52,13 @@ def folder_artifact(name: str, path: Path) -> Artifact:
     return Artifact(name, str(path), lambda names: nullcontext(path), lambda: False)
 
 
-def checkpoint_artifact(name: str, place: Place, step: int) -> Artifact:
+def checkpoint_artifact(name: str, storage: CheckpointStorage, step: int) -> Artifact:
     """A checkpoint, which a run under way may delete or quarantine."""
     return Artifact(
         name,
-        place.where(step),
-        partial(place.opened, step),
-        partial(_is_gone, place, step),
+        storage.where(step),
+        partial(storage.opened, step),
+        partial(_is_gone, storage, step),
         read_checkpoint_manifest,
     )
 
@@ -108,8 +108,8 @@ def _check_file(artifact: Artifact, name: str, written: Mapping[str, Any]) -> li
         return [f"{name} cannot be read: {error}"]
 
 
-def _is_gone(place: Place, step: int) -> bool:
+def _is_gone(storage: CheckpointStorage, step: int) -> bool:
     try:
-        return step not in place.steps()
+        return step not in storage.steps()
     except OSError:
         return False

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sft.atomic_files import fingerprint, is_published, read_manifest
-from sft.checkpoint.open_place import stage_place
-from sft.checkpoint.places import Place
+from sft.checkpoint.open_storage import stage_storage
+from sft.checkpoint.storage import CheckpointStorage
 from sft.config import SftConfig
 from sft.config_file import build_config, read_yaml
 from sft.data.planning.pack_plan import PackPlan
@@ -49,7 +49,7 @@ class RunVerified:
 
 class _Stage(NamedTuple):
     folder: StageFolder
-    place: Place
+    storage: CheckpointStorage
     steps_saved: tuple[int, ...]
     quarantined: tuple[str, ...]
     state: StageState | None
@@ -79,13 +79,13 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
 def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:
     is_finished = folder.complete.is_file()
     # Checkpoints before the ledger, which is written first: it must cover each of them.
-    place = stage_place(config.checkpoint, folder)
+    storage = stage_storage(config.checkpoint, folder)
     steps_saved: tuple[int, ...] = ()
     quarantined: tuple[str, ...] = ()
     newest = 0
     try:
-        steps_saved, quarantined = tuple(place.steps()), tuple(place.damaged())
-        newest = max((step for step in steps_saved if place.is_published(step)), default=0)
+        steps_saved, quarantined = tuple(storage.steps()), tuple(storage.damaged())
+        newest = max((step for step in steps_saved if storage.is_published(step)), default=0)
     except OSError as error:
         findings.add(Kind.FILES, f"stage {name}: its checkpoints cannot be listed: {error}")
     ledger = read_ledger(folder.ledger) if folder.ledger.is_file() else None
@@ -97,7 +97,7 @@ def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings)
         text = f"stage {name} was trained, but has no {folder.ledger.name}: nothing shows what was fed"
         findings.add(Kind.LEDGER, text)
     state = StageState(name, is_finished, newest, ledger) if ledger is not None else None
-    return _Stage(folder, place, steps_saved, quarantined, state)
+    return _Stage(folder, storage, steps_saved, quarantined, state)
 
 
 def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings) -> dict[Path, Path]:
@@ -129,11 +129,11 @@ def _list_artifacts(
     folders = [("token store", path) for path in sorted(set(stores.values()))]
     folders.append(("plan of what is held out", run.heldout_packs))
     checkpoints = []
-    for stage, (folder, place, steps_saved, _, _) in zip(config.stages, stages, strict=True):
+    for stage, (folder, storage, steps_saved, _, _) in zip(config.stages, stages, strict=True):
         folders += [(f"stage {stage.name}, plan", path) for path in folder.plans()]
         folders += [(f"stage {stage.name}, model", path) for path in (folder.model, *folder.earlier_models())]
         checkpoints += [
-            checkpoint_artifact(f"stage {stage.name}, checkpoint after {step} steps", place, step)
+            checkpoint_artifact(f"stage {stage.name}, checkpoint after {step} steps", storage, step)
             for step in steps_saved
         ]
     return [folder_artifact(name, path) for name, path in folders if is_published(path)] + checkpoints

@@ -105,8 +105,8 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     strike = _Strikes([Fault(**fault) for fault in faults])
     # Here, since they import DeepSpeed, which takes seconds: who makes a schedule has no need of it.
     from sft.checkpoint import export, store  # noqa: PLC0415
-    from sft.checkpoint.local_place import LocalPlace  # noqa: PLC0415
-    from sft.checkpoint.remote_place import RemotePlace  # noqa: PLC0415
+    from sft.checkpoint.local_storage import LocalStorage  # noqa: PLC0415
+    from sft.checkpoint.remote_storage import RemoteStorage  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
     from sft.ledger import LedgerWriter  # noqa: PLC0415
     from sft.training import stage  # noqa: PLC0415
@@ -131,7 +131,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     after(Zero3Engine, "train_step", "update")
     _wrap_engine(Zero3Engine, strike, lambda: now[0] in spoiled_steps)
     before(LedgerWriter, "append", "ledger")
-    for place in (LocalPlace, RemotePlace):
+    for place in (LocalStorage, RemoteStorage):
         before(place, "publish", "publish")
         after(place, "publish", "published")
         before(place, "delete", "delete")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.atomic_files import MANIFEST
-from sft.checkpoint.local_place import checkpoint_path, published_steps
+from sft.checkpoint.local_storage import checkpoint_path, published_steps
 from sft.run_folder import RunFolder
 from tests.chaos.faults import Schedule
 from tests.chaos.rank import run_attempt

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sft.atomic_files import read_manifest
-from sft.checkpoint.local_place import checkpoint_path, published_steps
+from sft.checkpoint.local_storage import checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore

@@ -3,7 +3,7 @@
 import pytest
 
 from sft.atomic_files import hash_file
-from sft.checkpoint.open_place import stage_place
+from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.run_folder import RunFolder
 from sft.verification.run_check import verify_run
@@ -29,7 +29,7 @@ def test_killed_while_it_saves_to_s3_each_pack_is_fed_once_and_the_model_is_equa
         found, wanted = (hash_file(r.stage(index, stage).model / "model.safetensors") for r in (run, undisturbed))
         assert found == wanted
         folder = run.stage(index, stage)
-        steps = stage_place(CheckpointConfig(**checkpoint), folder).steps()
+        steps = stage_storage(CheckpointConfig(**checkpoint), folder).steps()
         assert len(steps) == checkpoint["keep_last"]
         assert steps[-1] == NUM_STEPS[stage]
         assert not folder.checkpoints.exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.checkpoint.places import StoredBytes
+from tests.checkpoint.storages import StoredBytes
 from tests.s3_server import S3Server
 
 

@@ -14,11 +14,11 @@ import fsspec
 import torch
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
+from sft.checkpoint.storage import CheckpointStorage
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.world import World
@@ -145,12 +145,12 @@ class Costs(NamedTuple):
     last: Cost
 
 
-def save(place: Place, num_ranks: int, step: int) -> Costs:
+def save(storage: CheckpointStorage, num_ranks: int, step: int) -> Costs:
     """A save of all ranks; the first one comes last, publishes, and deletes the checkpoint before."""
     found: list[Cost] = []
     for rank in reversed(range(num_ranks)):
         saver = CheckpointSaver(
-            place,
+            storage,
             _Echo(rank, num_ranks),
             attempt=1,
             retention=Retention(1),
@@ -165,14 +165,14 @@ def save(place: Place, num_ranks: int, step: int) -> Costs:
     return Costs(found[-1], found[0])
 
 
-def resume(place: Place, num_ranks: int, of_ranks: int | None = None) -> Costs:
+def resume(storage: CheckpointStorage, num_ranks: int, of_ranks: int | None = None) -> Costs:
     """All ranks, or the first and the last, find the newest checkpoint, check what they read of it, and read it."""
     found: list[Cost] = []
     for rank in (0, num_ranks - 1):
         state = _state(rank, num_ranks)
         parts = {key: range(shard.start, shard.start + len(shard.values)) for key, shard in state.items()}
         with counted(found):
-            reader = open_newest_good(place, _Echo(rank, num_ranks), print, parts)
+            reader = open_newest_good(storage, _Echo(rank, num_ranks), print, parts)
             assert isinstance(reader, CheckpointReader)
             with reader:
                 for key, part in parts.items():

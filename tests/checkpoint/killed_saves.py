@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.local_storage import LocalStorage
 from sft.checkpoint.retention import Retention
 from tests.checkpoint.ranks import save_steps
 
@@ -28,7 +28,7 @@ def kill(*_: object, **__: object) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Deadly(LocalPlace):
+class Deadly(LocalStorage):
     """A folder whose user is killed at a moment of step 2."""
 
     def __init__(self, folder: Path, moment: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import s3fs
 
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.retention import Retention
 from tests.checkpoint.ranks import resumed_step, save_steps
 
@@ -67,13 +67,13 @@ def main(base: str) -> None:
         if not (child := os.fork()):
             url = f"{base}/{name}"
             if name in MOVES:
-                save_steps(open_place(url), 1, 1, 2)
+                save_steps(open_storage(url), 1, 1, 2)
                 flip_a_bit(url)
                 kill_at(request, number)
-                resumed_step(open_place(url), 1)
+                resumed_step(open_storage(url), 1)
             else:
                 kill_at(request, number)
-                save_steps(open_place(url), 1, 1, 2, numel=NUMEL.get(name, 37), retention=Retention(1))
+                save_steps(open_storage(url), 1, 1, 2, numel=NUMEL.get(name, 37), retention=Retention(1))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"{name}: it was not killed"

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sft.checkpoint.places import Place
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
+from sft.checkpoint.storage import CheckpointStorage
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.ranks.agreement import any_rank
@@ -55,7 +55,7 @@ class Rank:
         """As if the process had died: collectives of the others fail."""
         self._barrier.abort()
 
-    def saver(self, place: Place, attempt: int = 1, **changes: Any) -> CheckpointSaver:
+    def saver(self, storage: CheckpointStorage, attempt: int = 1, **changes: Any) -> CheckpointSaver:
         settings: dict[str, Any] = {
             "retention": Retention(9),
             "asynchronous": True,
@@ -63,10 +63,10 @@ class Rank:
             "pauses_seconds": (0.0, 0.0),
             **changes,
         }
-        return CheckpointSaver(place, self, attempt, report=self.report, **settings)
+        return CheckpointSaver(storage, self, attempt, report=self.report, **settings)
 
-    def open(self, place: Place, **changes: Any) -> CheckpointReader | None:
-        return open_newest_good(place, self, self.report, **changes)
+    def open(self, storage: CheckpointStorage, **changes: Any) -> CheckpointReader | None:
+        return open_newest_good(storage, self, self.report, **changes)
 
 
 def run_ranks(size: int, main: Callable[[Rank], T]) -> list[T]:
@@ -103,11 +103,11 @@ def state_of(step: int, world: World, numel: int = 37) -> dict[str, Shard]:
     return {key: Shard(numel, part.start, values_of(step, key, numel)[part.start : part.stop]) for key in KEYS}
 
 
-def save_steps(place: Place, size: int, *steps: int, numel: int = 37, **changes: Any) -> None:
+def save_steps(storage: CheckpointStorage, size: int, *steps: int, numel: int = 37, **changes: Any) -> None:
     """Save each step and publish the last, as a training of `size` ranks does."""
 
     def main(rank: Rank) -> None:
-        saver = rank.saver(place, **changes)
+        saver = rank.saver(storage, **changes)
         for step in steps:
             saver.save(step, state_of(step, rank.world, numel), {"stage": "x", "num_updates": step - 1})
         assert saver.finish()
@@ -116,12 +116,12 @@ def save_steps(place: Place, size: int, *steps: int, numel: int = 37, **changes:
     run_ranks(size, main)
 
 
-def resumed_step(place: Place, size: int, numel: int = 37, **changes: Any) -> tuple[int, list[str]]:
+def resumed_step(storage: CheckpointStorage, size: int, numel: int = 37, **changes: Any) -> tuple[int, list[str]]:
     """The step that `size` ranks go on from (0: none), having compared all that they read; and the first's reports."""
 
     def main(rank: Rank) -> tuple[int, list[str]]:
         part = range_of(rank.world, numel)
-        reader = rank.open(place, parts=dict.fromkeys(KEYS, part), **changes)
+        reader = rank.open(storage, parts=dict.fromkeys(KEYS, part), **changes)
         if reader is None:
             return 0, rank.reports
         with reader:

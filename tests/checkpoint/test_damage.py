@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from sft.atomic_files import DamagedError, sign_manifest
-from sft.checkpoint.local_place import LocalPlace, checkpoint_path
+from sft.checkpoint.local_storage import LocalStorage, checkpoint_path
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.errors import UserError
-from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import KEYS, Rank, names, resumed_step, run_ranks, save_steps
+from tests.checkpoint.storages import StoredBytes
 
 
 def flip(content: bytes, bit: int) -> bytes:
@@ -33,46 +33,46 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("words", DAMAGE)
 def test_a_damaged_file_is_told_and_the_older_checkpoint_taken(store: StoredBytes, words: str, size: int) -> None:
-    save_steps(store.place, 3, 100, 200)
+    save_steps(store.storage, 3, 100, 200)
     store.change(store.shards_of(200)[-1], DAMAGE[words])
-    step, reports = resumed_step(store.place, size)
+    step, reports = resumed_step(store.storage, size)
     assert step == 100
     assert "step-00000200 is damaged: " in reports[0]
     assert "rank-00002-of-00003.safetensors" in reports[0]
     assert words in reports[0]
     assert "damaged-step-00000200" in reports[1]
-    (aside,) = store.place.damaged()
+    (aside,) = store.storage.damaged()
     assert aside.endswith("/damaged-step-00000200")
-    assert store.place.steps() == [100]
-    assert resumed_step(store.place, size) == (100, []), "it is told once"
+    assert store.storage.steps() == [100]
+    assert resumed_step(store.storage, size) == (100, []), "it is told once"
 
 
 def test_a_missing_file_and_a_second_damaged_one(store: StoredBytes) -> None:
-    save_steps(store.place, 2, 100, 200)
+    save_steps(store.storage, 2, 100, 200)
     for _ in range(2):
         store.files.rm_file(store.shards_of(200)[0])
-        step, reports = resumed_step(store.place, 3)
+        step, reports = resumed_step(store.storage, 3)
         assert step == 100
         assert "rank-00000-of-00002.safetensors is missing" in reports[0]
-        save_steps(store.place, 2, 200)
-    assert [path.rpartition("/")[2] for path in store.place.damaged()] == [
+        save_steps(store.storage, 2, 200)
+    assert [path.rpartition("/")[2] for path in store.storage.damaged()] == [
         "damaged-step-00000200",
         "damaged-step-00000200-2",
     ]
-    assert resumed_step(store.place, 2)[0] == 200
+    assert resumed_step(store.storage, 2)[0] == 200
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_flipped_bit_anywhere_is_noticed(store: StoredBytes, seed: int) -> None:
-    save_steps(store.place, 2, 100, 200)
+    save_steps(store.storage, 2, 100, 200)
     draw = random.Random(seed)
     path = draw.choice([store.manifest_of(200), *store.shards_of(200)])
     store.change(path, lambda content: flip(content, draw.randrange(8 * len(content))))
-    assert resumed_step(store.place, 2)[0] == 100
+    assert resumed_step(store.storage, 2)[0] == 100
 
 
 def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
-    save_steps(LocalPlace(tmp_path), 1, 1)
+    save_steps(LocalStorage(tmp_path), 1, 1)
     path = checkpoint_path(tmp_path, 1) / "manifest.json"
     whole = path.read_bytes()
     draw = random.Random(0)
@@ -84,9 +84,9 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"null", b"\xff\xfe", b'{"files": {}, "manifest_sha256": 1}'])
 def test_a_manifest_that_is_none(store: StoredBytes, content: bytes) -> None:
-    save_steps(store.place, 1, 100, 200)
+    save_steps(store.storage, 1, 100, 200)
     store.change(store.manifest_of(200), lambda _: content)
-    step, reports = resumed_step(store.place, 2)
+    step, reports = resumed_step(store.storage, 2)
     assert step == 100
     assert "is damaged: manifest.json" in reports[0]
 
@@ -96,7 +96,7 @@ def test_a_manifest_that_is_none(store: StoredBytes, content: bytes) -> None:
 )
 def test_a_manifest_of_something_else(store: StoredBytes, change: dict[str, Any], words: str) -> None:
     """A folder that was copied over another is whole in itself."""
-    save_steps(store.place, 1, 100, 200)
+    save_steps(store.storage, 1, 100, 200)
 
     def other(content: bytes) -> bytes:
         manifest = {**json.loads(content), **change}
@@ -104,29 +104,29 @@ def test_a_manifest_of_something_else(store: StoredBytes, change: dict[str, Any]
         return json.dumps(sign_manifest(manifest)).encode()
 
     store.change(store.manifest_of(200), other)
-    step, reports = resumed_step(store.place, 1)
+    step, reports = resumed_step(store.storage, 1)
     assert step == 100
     assert words in reports[0]
 
 
 def test_a_folder_without_its_manifest_was_published_once(tmp_path: Path) -> None:
-    place = LocalPlace(tmp_path)
-    save_steps(place, 2, 100, 200)
+    storage = LocalStorage(tmp_path)
+    save_steps(storage, 2, 100, 200)
     (checkpoint_path(tmp_path, 200) / "manifest.json").unlink()
-    step, reports = resumed_step(place, 2)
+    step, reports = resumed_step(storage, 2)
     assert step == 100
     assert reports[0].endswith("step-00000200 is damaged: manifest.json is missing")
     assert names(tmp_path) == ["damaged-step-00000200", "step-00000100"]
 
 
 def test_none_is_good(store: StoredBytes) -> None:
-    save_steps(store.place, 2, 100, 200)
+    save_steps(store.storage, 2, 100, 200)
     store.change(store.shards_of(100)[0], lambda content: content[:5])
     store.change(store.manifest_of(200), lambda content: b"?")
 
     def main(rank: Rank) -> str:
         with pytest.raises(UserError) as caught:
-            rank.open(store.place)
+            rank.open(store.storage)
         return str(caught.value)
 
     for _ in range(2):
@@ -134,26 +134,26 @@ def test_none_is_good(store: StoredBytes) -> None:
             assert "step-00000200: manifest.json: it is not JSON" in text
             assert "rank-00000-of-00002.safetensors has 5 bytes; the manifest says" in text
             assert "Restore one of them from a backup; or delete them all" in text
-    assert store.place.steps() == [100, 200], "none is moved: they are where a backup belongs"
+    assert store.storage.steps() == [100, 200], "none is moved: they are where a backup belongs"
 
 
 def test_it_never_starts_over_beside_damaged_ones(store: StoredBytes) -> None:
-    save_steps(store.place, 1, 100, 200)
+    save_steps(store.storage, 1, 100, 200)
     store.change(store.manifest_of(200), lambda content: b"?")
-    assert resumed_step(store.place, 1)[0] == 100
-    store.place.delete(100)
+    assert resumed_step(store.storage, 1)[0] == 100
+    store.storage.delete(100)
     with pytest.raises(UserError, match="damaged-step-00000200: was damaged"):
-        resumed_step(store.place, 1)
+        resumed_step(store.storage, 1)
 
 
 def test_no_checkpoint_is_step_0(store: StoredBytes, tmp_path: Path) -> None:
-    assert resumed_step(store.place, 2) == (0, [])
+    assert resumed_step(store.storage, 2) == (0, [])
     (tmp_path / ".step-00000100.attempt-0001-0001.partial").mkdir()
     (tmp_path / "step-by-step").mkdir()
-    assert resumed_step(store.place, 2) == (0, [])
+    assert resumed_step(store.storage, 2) == (0, [])
 
 
-class Late(LocalPlace):
+class Late(LocalStorage):
     """A shared file system that shows a folder to this rank later than to others."""
 
     num_looks = 3
@@ -168,11 +168,11 @@ class Late(LocalPlace):
 
 @pytest.mark.parametrize("late", [0, 1])
 def test_a_rank_waits_for_what_another_one_sees(tmp_path: Path, late: int) -> None:
-    save_steps(LocalPlace(tmp_path), 2, 100)
+    save_steps(LocalStorage(tmp_path), 2, 100)
 
     def main(rank: Rank) -> int:
-        place = Late(tmp_path) if rank.world.rank == late else LocalPlace(tmp_path)
-        reader = rank.open(place)
+        storage = Late(tmp_path) if rank.world.rank == late else LocalStorage(tmp_path)
+        reader = rank.open(storage)
         assert reader is not None
         with reader:
             return reader.step
@@ -181,9 +181,9 @@ def test_a_rank_waits_for_what_another_one_sees(tmp_path: Path, late: int) -> No
 
 
 def test_a_rank_that_never_sees_it_has_all_go_back(tmp_path: Path) -> None:
-    save_steps(LocalPlace(tmp_path), 2, 100, 200)
+    save_steps(LocalStorage(tmp_path), 2, 100, 200)
 
-    class Blind(LocalPlace):
+    class Blind(LocalStorage):
         def is_published(self, step: int) -> bool:
             return step != 200 and super().is_published(step)
 
@@ -191,7 +191,7 @@ def test_a_rank_that_never_sees_it_has_all_go_back(tmp_path: Path) -> None:
             return nullcontext(tmp_path / "not there") if step == 200 else super().opened(step)
 
     def main(rank: Rank) -> int:
-        reader = rank.open(LocalPlace(tmp_path) if rank.world.is_first else Blind(tmp_path), patience_seconds=0.3)
+        reader = rank.open(LocalStorage(tmp_path) if rank.world.is_first else Blind(tmp_path), patience_seconds=0.3)
         assert reader is not None
         with reader:
             return reader.step
@@ -200,7 +200,7 @@ def test_a_rank_that_never_sees_it_has_all_go_back(tmp_path: Path) -> None:
 
 
 def test_a_file_that_breaks_after_the_check_is_named(tmp_path: Path) -> None:
-    save_steps(LocalPlace(tmp_path), 1, 1)
+    save_steps(LocalStorage(tmp_path), 1, 1)
     (path,) = checkpoint_path(tmp_path, 1).glob("*.safetensors")
     path.write_bytes(path.read_bytes()[:100])
     with (
@@ -212,9 +212,9 @@ def test_a_file_that_breaks_after_the_check_is_named(tmp_path: Path) -> None:
 
 def test_ranks_of_another_number_check_every_file_between_them(tmp_path: Path) -> None:
     for broken in range(4):
-        place = LocalPlace(tmp_path / str(broken))
-        save_steps(place, 4, 100, 200)
+        storage = LocalStorage(tmp_path / str(broken))
+        save_steps(storage, 4, 100, 200)
         path = checkpoint_path(tmp_path / str(broken), 200) / f"rank-0000{broken}-of-00004.safetensors"
         path.write_bytes(flip(path.read_bytes(), 8 * 250))
         for size in (2, 3):
-            assert resumed_step(place, size)[0] == 100
+            assert resumed_step(storage, size)[0] == 100

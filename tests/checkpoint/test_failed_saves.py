@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sft.checkpoint.local_place import LocalPlace, published_steps
+from sft.checkpoint.local_storage import LocalStorage, published_steps
 from sft.checkpoint.saver import CheckpointError, CheckpointSaver
 from tests.checkpoint.ranks import Rank, names, resumed_step, run_ranks, state_of
 
@@ -32,7 +32,7 @@ def test_it_is_tried_again_and_each_failed_try_is_told(tmp_path: Path) -> None:
                 blocked.unlink()
 
         rank.report = report
-        saver = rank.saver(LocalPlace(tmp_path))
+        saver = rank.saver(LocalStorage(tmp_path))
         saver.save(1, state_of(1, rank.world), {})
         assert saver.finish()
         saver.close()
@@ -47,7 +47,7 @@ def test_it_is_tried_again_and_each_failed_try_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_training_goes_on_and_the_next_save_succeeds(tmp_path: Path, asynchronous: bool) -> None:
     def main(rank: Rank) -> list[str]:
-        saver = rank.saver(LocalPlace(tmp_path), asynchronous=asynchronous, max_failed_saves=2)
+        saver = rank.saver(LocalStorage(tmp_path), asynchronous=asynchronous, max_failed_saves=2)
         for step in (1, 2, 3, 4):
             if step in (1, 3) and rank.world.is_first:
                 block(tmp_path, step, step)
@@ -63,13 +63,13 @@ def test_training_goes_on_and_the_next_save_succeeds(tmp_path: Path, asynchronou
         told = [line for line in rank_reports if "was not saved" in line]
         assert [line.split(":")[0] for line in told] == [f"the checkpoint of step {n} was not saved" for n in (1, 3)]
         assert "failed saves in a row: 1, checkpoint.max_failed_saves: 2" in told[0]
-    assert resumed_step(LocalPlace(tmp_path), 3)[0] == 4
+    assert resumed_step(LocalStorage(tmp_path), 3)[0] == 4
 
 
 def test_one_rank_alone_fails_and_all_know(tmp_path: Path) -> None:
     """The first rank has written its part, and does not wait for the one that will not come."""
 
-    class FailsOnce(LocalPlace):
+    class FailsOnce(LocalStorage):
         """A disk that is full the first time, for one rank."""
 
         full = True
@@ -80,8 +80,8 @@ def test_one_rank_alone_fails_and_all_know(tmp_path: Path) -> None:
             super().write_part(*arguments)
 
     def main(rank: Rank) -> None:
-        place = LocalPlace(tmp_path) if rank.world.is_first else FailsOnce(tmp_path)
-        saver = rank.saver(place)
+        storage = LocalStorage(tmp_path) if rank.world.is_first else FailsOnce(tmp_path)
+        saver = rank.saver(storage)
         started = time.monotonic()
         saver.save(7, state_of(7, rank.world), {"num_updates": 6})
         assert not saver.finish()
@@ -98,13 +98,13 @@ def test_one_rank_alone_fails_and_all_know(tmp_path: Path) -> None:
         assert reason in rank.reports[-1]
 
     run_ranks(2, main)
-    assert resumed_step(LocalPlace(tmp_path), 2)[0] == 7
+    assert resumed_step(LocalStorage(tmp_path), 2)[0] == 7
 
 
 def test_what_a_failed_save_has_left_is_never_taken_for_the_next_ones(tmp_path: Path) -> None:
     """Receipts of the save before lie there still; the second save of the step waits for its own."""
 
-    class LeavesAll(LocalPlace):
+    class LeavesAll(LocalStorage):
         def discard(self, key: object) -> None:
             raise OSError("busy")
 
@@ -127,7 +127,7 @@ def test_what_a_failed_save_has_left_is_never_taken_for_the_next_ones(tmp_path: 
             assert "could not be removed: busy" in rank.reports[3]
 
     run_ranks(3, main)
-    assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
+    assert resumed_step(LocalStorage(tmp_path), 2)[0] == 1
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
@@ -136,7 +136,7 @@ def test_too_many_in_a_row_end_it_on_all_ranks(tmp_path: Path, asynchronous: boo
     folder.write_text("a file where the folder should be")
 
     def main(rank: Rank) -> str:
-        saver = rank.saver(LocalPlace(folder), asynchronous=asynchronous)
+        saver = rank.saver(LocalStorage(folder), asynchronous=asynchronous)
 
         def train() -> None:
             for step in range(1, 9):
@@ -155,7 +155,7 @@ def test_too_many_in_a_row_end_it_on_all_ranks(tmp_path: Path, asynchronous: boo
 
 def test_an_error_of_the_program_is_not_counted_but_raised(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        saver = rank.saver(LocalPlace(tmp_path))
+        saver = rank.saver(LocalStorage(tmp_path))
         saver.save(1, state_of(1, rank.world), {"not JSON": {1, 2}})
         with pytest.raises(TypeError):
             saver.finish()
@@ -166,7 +166,7 @@ def test_an_error_of_the_program_is_not_counted_but_raised(tmp_path: Path) -> No
 
 def test_closing_does_not_wait_for_a_rank_that_is_dead(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        saver: CheckpointSaver = rank.saver(LocalPlace(tmp_path))
+        saver: CheckpointSaver = rank.saver(LocalStorage(tmp_path))
         if rank.world.is_first:
             saver.save(1, state_of(1, rank.world), {})
             with pytest.raises(threading.BrokenBarrierError):
@@ -184,7 +184,7 @@ def test_closing_does_not_wait_for_a_rank_that_is_dead(tmp_path: Path) -> None:
 def test_after_an_error_a_save_under_way_is_published_as_long_as_it_goes_on(tmp_path: Path) -> None:
     all_have_saved = threading.Barrier(2)
 
-    class Slow(LocalPlace):
+    class Slow(LocalStorage):
         def write_part(self, *arguments: Any) -> None:
             all_have_saved.wait(30)
             for _ in range(10):
@@ -193,21 +193,21 @@ def test_after_an_error_a_save_under_way_is_published_as_long_as_it_goes_on(tmp_
             super().write_part(*arguments)
 
     def main(rank: Rank) -> None:
-        saver = rank.saver((LocalPlace if rank.world.is_first else Slow)(tmp_path))
+        saver = rank.saver((LocalStorage if rank.world.is_first else Slow)(tmp_path))
         saver.save(1, state_of(1, rank.world), {"num_updates": 0})
         if rank.world.is_first:
             all_have_saved.wait(30)
         saver.close()
 
     run_ranks(2, main)
-    assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
+    assert resumed_step(LocalStorage(tmp_path), 2)[0] == 1
 
 
 def test_what_is_deleted_before_the_first_save_is_not_made_again(tmp_path: Path) -> None:
     stage = tmp_path / "stage"
 
     def main(rank: Rank) -> None:
-        saver = rank.saver(LocalPlace(stage / "checkpoints"))
+        saver = rank.saver(LocalStorage(stage / "checkpoints"))
         rank.agree(True)
         if rank.world.is_first:
             shutil.rmtree(stage)
@@ -224,11 +224,11 @@ def test_what_is_deleted_before_the_first_save_is_not_made_again(tmp_path: Path)
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.local_storage import LocalStorage
 from tests.checkpoint.ranks import run_ranks, state_of
 
 def main(rank):
-    saver = rank.saver(LocalPlace(Path(sys.argv[1])), max_failed_saves=2)
+    saver = rank.saver(LocalStorage(Path(sys.argv[1])), max_failed_saves=2)
     for step in (1, 2, 3):
         if rank.world.is_first:
             # More than that a file cannot hold, as on a full disk.
@@ -248,4 +248,4 @@ def test_a_full_disk_costs_its_own_save_alone(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=root, check=True, timeout=120)
     assert names(tmp_path) == ["step-00000001", "step-00000003"]
-    assert resumed_step(LocalPlace(tmp_path), 3, 10_000)[0] == 3
+    assert resumed_step(LocalStorage(tmp_path), 3, 10_000)[0] == 3

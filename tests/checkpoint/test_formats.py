@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 
 from sft.atomic_files import check_files, hash_file, sign_manifest
 from sft.checkpoint.formats import FORMAT_VERSION, OtherVersionError, read_checkpoint_manifest
-from sft.checkpoint.local_place import LocalPlace, checkpoint_path
+from sft.checkpoint.local_storage import LocalStorage, checkpoint_path
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.errors import UserError
 from sft.verification.artifacts import check_artifacts, checkpoint_artifact
 from sft.verification.findings import Findings
 from sft.world import World
-from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import KEYS, Rank, resumed_step, run_ranks, save_steps, state_of, values_of
+from tests.checkpoint.storages import StoredBytes
 
 
 def save_in_format_1(folder: Path, step: int, size: int, numel: int = 37) -> Path:
@@ -60,7 +60,7 @@ def test_any_number_of_ranks_reads_what_version_1_wrote(
     save_in_format_1(folder, 3, saved, numel)
 
     def main(rank: Rank) -> int:
-        reader = rank.open(LocalPlace(folder))
+        reader = rank.open(LocalStorage(folder))
         assert reader is not None
         with reader:
             part = state_of(3, rank.world, numel)
@@ -84,7 +84,7 @@ def test_damage_of_a_checkpoint_of_version_1_is_noticed(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
 
     def main(rank: Rank) -> tuple[int, list[str]]:
-        reader = rank.open(LocalPlace(tmp_path))
+        reader = rank.open(LocalStorage(tmp_path))
         assert reader is not None
         with reader:
             return reader.step, rank.reports
@@ -99,7 +99,7 @@ def test_a_manifest_of_version_1_that_lacks_something_is_damaged(tmp_path: Path,
     save_in_format_1(tmp_path, 1, 1)
     path = save_in_format_1(tmp_path, 2, 1)
     (path / "manifest.json").write_text(json.dumps({"kind": "checkpoint", "format": 1, **content}))
-    assert run_ranks(1, lambda rank: rank.open(LocalPlace(tmp_path)).step) == [1]  # type: ignore[union-attr]
+    assert run_ranks(1, lambda rank: rank.open(LocalStorage(tmp_path)).step) == [1]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_a_manifest_of_version_1_that_lacks_something_is_damaged(tmp_path: Path,
 def test_the_checkpoint_of_another_version_is_named_and_left_alone(
     store: StoredBytes, changes: dict[str, Any], said: str
 ) -> None:
-    save_steps(store.place, 2, 100, 200)
+    save_steps(store.storage, 2, 100, 200)
     rewrite(store, 200, **changes)
     before = {path: store.files.cat_file(path) for step in (100, 200) for path in store.files_of(step)}
 
     def main(rank: Rank) -> tuple[str, list[str]]:
         with pytest.raises(UserError) as caught:
-            rank.open(store.place)
+            rank.open(store.storage)
         assert caught.value.is_everywhere
         return str(caught.value), rank.reports
 
@@ -127,7 +127,7 @@ def test_the_checkpoint_of_another_version_is_named_and_left_alone(
         assert said in text
         assert "Go on with the version that wrote it" in text
         assert not reports, "it is no damage"
-    assert store.place.damaged() == []
+    assert store.storage.damaged() == []
     assert {path: store.files.cat_file(path) for step in (100, 200) for path in store.files_of(step)} == before
 
 
@@ -139,23 +139,23 @@ def test_a_version_that_signs_in_another_way_is_no_damage_either(tmp_path: Path)
 
 
 def test_what_is_written_says_by_which_version(tmp_path: Path) -> None:
-    save_steps(LocalPlace(tmp_path), 1, 1)
+    save_steps(LocalStorage(tmp_path), 1, 1)
     manifest = read_checkpoint_manifest(checkpoint_path(tmp_path, 1))
     assert manifest["written_by"].startswith("sft ")
     assert manifest["format"] == FORMAT_VERSION
     assert check_files(checkpoint_path(tmp_path, 1)) == []
-    assert resumed_step(LocalPlace(tmp_path), 1)[0] == 1
+    assert resumed_step(LocalStorage(tmp_path), 1)[0] == 1
 
 
 def test_verify_hashes_those_of_version_1_and_says_whose_it_cannot(tmp_path: Path) -> None:
     save_in_format_1(tmp_path, 1, 2)
-    save_steps(LocalPlace(tmp_path), 1, 2)
+    save_steps(LocalStorage(tmp_path), 1, 2)
     rewrite(StoredBytes(str(tmp_path)), 2, format=FORMAT_VERSION + 1, written_by="sft 9.1")
-    findings, place = Findings(), LocalPlace(tmp_path)
-    artifacts = [checkpoint_artifact(f"checkpoint {step}", place, step) for step in (1, 2)]
+    findings, storage = Findings(), LocalStorage(tmp_path)
+    artifacts = [checkpoint_artifact(f"checkpoint {step}", storage, step) for step in (1, 2)]
     checked = check_artifacts(artifacts, findings, lambda *_: None)
     assert checked.num_files == 2
-    assert checked.damaged == {place.where(2)}
+    assert checked.damaged == {storage.where(2)}
     [wrong] = findings.results()
     assert "checkpoint 2" in wrong.first[0]
     assert "was written by sft 9.1, in format 3" in wrong.first[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.open_storage import open_storage
 from tests.checkpoint.counting import SIZES, CountedStorage, resume, save
 
 RANKS = (4, 16, 64)
@@ -30,7 +30,7 @@ def growth(values: list[int]) -> float:
 
 
 def test_a_save_costs_a_rank_the_same_with_any_number_of_ranks_and_the_first_one_a_line(location: str) -> None:
-    costs = [save(open_place(f"{location}/{num}"), num, 1) for num in RANKS]
+    costs = [save(open_storage(f"{location}/{num}"), num, 1) for num in RANKS]
     assert len({cost.last.operations for cost in costs}) <= 2, "the first to come makes the folder"
     assert max(cost.last.operations for cost in costs) <= 25
     of_first = [cost.first.operations for cost in costs]
@@ -44,9 +44,9 @@ def test_a_save_costs_a_rank_the_same_with_any_number_of_ranks_and_the_first_one
 def test_resuming_costs_a_rank_the_same_with_any_number_of_ranks(location: str) -> None:
     operations = set()
     for num in RANKS:
-        place = open_place(f"{location}/{num}")
-        save(place, num, 1)
-        for cost in resume(place, num):
+        storage = open_storage(f"{location}/{num}")
+        save(storage, num, 1)
+        for cost in resume(storage, num):
             operations.add(cost.operations)
             # Its own part, to check it, and to load it; the manifest says a little of each rank.
             assert cost.bytes_read <= 2.2 * STATE_BYTES / num + OF_A_RANK * num + 20_000
@@ -56,14 +56,14 @@ def test_resuming_costs_a_rank_the_same_with_any_number_of_ranks(location: str) 
 def test_half_as_many_ranks_read_two_files_each(location: str) -> None:
     operations = set()
     for num in RANKS:
-        place = open_place(f"{location}/{num}")
-        save(place, num, 1)
-        operations |= {cost.operations for cost in resume(place, num // 2)}
+        storage = open_storage(f"{location}/{num}")
+        save(storage, num, 1)
+        operations |= {cost.operations for cost in resume(storage, num // 2)}
     assert len(operations) == 1
 
 
 def test_a_checkpoint_has_a_file_for_each_rank_and_one_more(tmp_path: Path) -> None:
     for num in RANKS:
-        place = open_place(str(tmp_path / str(num)))
-        save(place, num, 1)
+        storage = open_storage(str(tmp_path / str(num)))
+        save(storage, num, 1)
         assert sum(1 for path in (tmp_path / str(num)).rglob("*") if path.is_file()) == num + 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.checkpoint.local_place import LocalPlace, published_steps
+from sft.checkpoint.local_storage import LocalStorage, published_steps
 from tests.checkpoint.killed_saves import MOMENTS
 from tests.checkpoint.ranks import names, resumed_step, save_steps
 
@@ -22,9 +22,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_the_next_attempt_goes_on_and_saves_the_same_step(killed: Path, moment: str) -> None:
-    place = LocalPlace(killed / moment)
-    assert resumed_step(place, 2) == (MOMENTS[moment], []), "nothing is damaged"
-    save_steps(place, 2, 2, 3, attempt=2)
+    storage = LocalStorage(killed / moment)
+    assert resumed_step(storage, 2) == (MOMENTS[moment], []), "nothing is damaged"
+    save_steps(storage, 2, 2, 3, attempt=2)
     assert published_steps(killed / moment)[-2:] == [2, 3]
     assert not [name for name in names(killed / moment) if name.startswith(".")], "what the killed one left is gone"
-    assert resumed_step(place, 3) == (3, [])
+    assert resumed_step(storage, 3) == (3, [])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoint.killed_uploads import MOVES, NUMEL, SAVES
-from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import resumed_step, save_steps
+from tests.checkpoint.storages import StoredBytes
 from tests.s3_server import S3Server
 
 
@@ -26,22 +26,22 @@ def killed(s3_server: S3Server) -> str:
 def test_the_next_attempt_goes_on_and_saves_the_same_step(in_s3: StoredBytes, killed: str, moment: str) -> None:
     stored = StoredBytes(f"{killed}/{moment}")
     *_, last = SAVES[moment]
-    assert resumed_step(stored.place, 2, NUMEL.get(moment, 37)) == (last, []), "nothing is damaged"
-    save_steps(stored.place, 1, 2, 3, attempt=2)
-    assert stored.place.steps()[-2:] == [2, 3]
+    assert resumed_step(stored.storage, 2, NUMEL.get(moment, 37)) == (last, []), "nothing is damaged"
+    save_steps(stored.storage, 1, 2, 3, attempt=2)
+    assert stored.storage.steps()[-2:] == [2, 3]
     left = stored.files.find(stored.root)
-    assert left == [path for step in stored.place.steps() for path in stored.files_of(step)]
+    assert left == [path for step in stored.storage.steps() for path in stored.files_of(step)]
     assert {path.split("attempt-")[1][:4] for path in stored.shards_of(3)} == {"0002"}
     assert len(stored.shards_of(2)) == 1, "what the killed one left is gone"
-    assert resumed_step(stored.place, 3) == (3, [])
+    assert resumed_step(stored.storage, 3) == (3, [])
 
 
 @pytest.mark.parametrize("moment", MOVES)
 def test_a_damaged_one_is_kept_whole_and_never_in_the_way(in_s3: StoredBytes, killed: str, moment: str) -> None:
     stored = StoredBytes(f"{killed}/{moment}")
-    assert resumed_step(stored.place, 2)[0] == 1
-    save_steps(stored.place, 2, 2, attempt=2)
-    assert resumed_step(stored.place, 2) == (2, [])
-    names = [path.rpartition("/")[2] for path in stored.place.damaged()]
+    assert resumed_step(stored.storage, 2)[0] == 1
+    save_steps(stored.storage, 2, 2, attempt=2)
+    assert resumed_step(stored.storage, 2) == (2, [])
+    names = [path.rpartition("/")[2] for path in stored.storage.damaged()]
     kept = stored.files.find(f"{stored.root}/{names[-1]}")
     assert sorted(os.path.splitext(path)[1] for path in kept) == [".json", ".receipt", ".safetensors"]

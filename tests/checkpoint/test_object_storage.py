@@ -6,16 +6,16 @@ import fsspec
 import pytest
 import s3fs
 
-from sft.checkpoint.object_storage import open_storage, os_errors
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.object_storage import open_file_system, os_errors
+from sft.checkpoint.open_storage import open_storage
 from sft.errors import UserError
-from tests.checkpoint.places import StoredBytes
+from tests.checkpoint.storages import StoredBytes
 from tests.s3_server import S3Server
 
 
 def refusal(url: str) -> str:
     with pytest.raises(UserError) as caught:
-        open_storage(url)
+        open_file_system(url)
     text = str(caught.value)
     assert text.startswith(f"checkpoint.dir: {url} cannot be used: ")
     assert "Correct the URL, or the keys and the endpoint" in text
@@ -25,7 +25,7 @@ def refusal(url: str) -> str:
 def test_a_bucket_that_is_not_there(in_s3: StoredBytes, s3_server: S3Server) -> None:
     assert "there is no bucket bukcet." in refusal("s3://bukcet/run")
     assert [bucket["Name"] for bucket in s3_server.client("s3").list_buckets()["Buckets"]] == ["bucket"], "none is made"
-    assert open_place(s3_server.url("not-there-yet")).steps() == []
+    assert open_storage(s3_server.url("not-there-yet")).steps() == []
 
 
 def test_keys_that_are_refused(in_s3: StoredBytes, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +59,9 @@ def test_a_network_that_is_away_is_met_by_the_tries(in_s3: StoredBytes, monkeypa
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     monkeypatch.setitem(fsspec.config.conf, "s3", {"skip_instance_cache": True})
-    place = open_place(in_s3.url)
+    storage = open_storage(in_s3.url)
     with pytest.raises(ConnectionError, match=f"{re.escape(in_s3.url)}: EndpointConnectionError: Could not connect"):
-        place.steps()
+        storage.steps()
 
 
 class OwnError(Exception):

@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.local_storage import LocalStorage
 from sft.checkpoint.retention import Retention, checkpoints_to_delete, delete_stage_checkpoints
 from tests.checkpoint.ranks import Rank, names, resumed_step, run_ranks, save_steps, state_of
 
@@ -32,7 +32,7 @@ def test_a_failing_deletion_is_reported_and_does_not_fail_the_save(tmp_path: Pat
 
     def main(rank: Rank) -> None:
         (tmp_path / ".step-00000001.deleted.partial").touch()
-        saver = rank.saver(LocalPlace(tmp_path), retention=Retention(1))
+        saver = rank.saver(LocalStorage(tmp_path), retention=Retention(1))
         for step in (1, 2):
             saver.save(step, state_of(step, rank.world), {})
         assert saver.finish()
@@ -46,8 +46,8 @@ def test_a_failing_deletion_is_reported_and_does_not_fail_the_save(tmp_path: Pat
 
 
 def test_a_finished_stage_keeps_nothing_but_damaged_ones(tmp_path: Path) -> None:
-    save_steps(LocalPlace(tmp_path), 2, 1, 2)
+    save_steps(LocalStorage(tmp_path), 2, 1, 2)
     (tmp_path / "step-00000002" / "manifest.json").unlink()
-    assert resumed_step(LocalPlace(tmp_path), 2)[0] == 1
-    delete_stage_checkpoints(LocalPlace(tmp_path), print)
+    assert resumed_step(LocalStorage(tmp_path), 2)[0] == 1
+    delete_stage_checkpoints(LocalStorage(tmp_path), print)
     assert names(tmp_path) == ["damaged-step-00000002"]

@@ -10,23 +10,23 @@ from typing import Any
 
 import torch
 
-from sft.checkpoint.local_place import LocalPlace
-from sft.checkpoint.places import SaveKey
+from sft.checkpoint.local_storage import LocalStorage
+from sft.checkpoint.storage import SaveKey
 from sft.engine.engine import Shard
 from sft.progress import CHUNK_BYTES
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.hang_watch import HangWatch
 from sft.training.heartbeat import Heartbeat
-from tests.checkpoint.places import StoredBytes
 from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, save_steps, state_of
+from tests.checkpoint.storages import StoredBytes
 
 TIMEOUT_SECONDS = 0.8
 SLOW_SECONDS = 10 * TIMEOUT_SECONDS
 PAUSE_SECONDS = TIMEOUT_SECONDS / 8
 
 
-class Slow(LocalPlace):
+class Slow(LocalStorage):
     """A disk on which writing and reading go on, slowly."""
 
     def __init__(self, folder: Path, seconds: float = SLOW_SECONDS) -> None:
@@ -47,7 +47,7 @@ class Slow(LocalPlace):
             self.progress.tell()
 
 
-class Blocked(LocalPlace):
+class Blocked(LocalStorage):
     """A disk on which nothing comes back, until it is let go."""
 
     def __init__(self, folder: Path) -> None:
@@ -96,8 +96,8 @@ def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(
 
     def main(rank: Rank) -> None:
         watched = Watched(rank, attempt, rank.leave)
-        place = (Slow if rank.world.rank == 1 else LocalPlace)(checkpoints)
-        store = rank.saver(place)
+        storage = (Slow if rank.world.rank == 1 else LocalStorage)(checkpoints)
+        store = rank.saver(storage)
         with watched.at("save"):
             started = time.monotonic()
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
@@ -107,18 +107,18 @@ def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(
         assert watched.ended_after is None
 
     run_ranks(3, main)
-    assert resumed_step(LocalPlace(checkpoints), 2)[0] == 1
+    assert resumed_step(LocalStorage(checkpoints), 2)[0] == 1
     assert read_events(attempt) == []
 
 
 def test_a_checkpoint_that_one_rank_reads_for_ten_timeouts_is_loaded(tmp_path: Path) -> None:
     checkpoints, attempt = folders(tmp_path)
-    save_steps(LocalPlace(checkpoints), 3, 1)
+    save_steps(LocalStorage(checkpoints), 3, 1)
 
     def main(rank: Rank) -> None:
         watched = Watched(rank, attempt, rank.leave)
         with watched.at("load checkpoint"):
-            reader = rank.open((Slow if rank.world.rank == 1 else LocalPlace)(checkpoints))
+            reader = rank.open((Slow if rank.world.rank == 1 else LocalStorage)(checkpoints))
         assert reader is not None
         reader.close()
         assert watched.ended_after is None
@@ -133,7 +133,7 @@ def test_a_save_that_blocks_is_ended_and_the_rank_is_named(tmp_path: Path) -> No
 
     def main(rank: Rank) -> float | None:
         watched = Watched(rank, attempt, lambda: all_have_ended.wait(30))
-        store = rank.saver(blocked if rank.world.rank == 1 else LocalPlace(checkpoints))
+        store = rank.saver(blocked if rank.world.rank == 1 else LocalStorage(checkpoints))
         with watched.at("save"):
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
             assert store.finish(), "the blocked one was let go"
@@ -151,9 +151,11 @@ def test_a_rank_that_blocks_is_not_hidden_by_one_that_goes_on(tmp_path: Path) ->
     checkpoints, attempt = folders(tmp_path)
 
     def main(rank: Rank) -> float | None:
-        place = (LocalPlace(checkpoints), Blocked(checkpoints), Slow(checkpoints, 5 * TIMEOUT_SECONDS))[rank.world.rank]
-        watched = Watched(rank, attempt, lambda: place.let_go.set() if isinstance(place, Blocked) else None)
-        store = rank.saver(place)
+        storage = (LocalStorage(checkpoints), Blocked(checkpoints), Slow(checkpoints, 5 * TIMEOUT_SECONDS))[
+            rank.world.rank
+        ]
+        watched = Watched(rank, attempt, lambda: storage.let_go.set() if isinstance(storage, Blocked) else None)
+        store = rank.saver(storage)
         with watched.at("save"):
             store.save(1, state_of(1, rank.world), {"num_updates": 0})
             assert store.finish()
@@ -190,20 +192,20 @@ def test_each_chunk_is_told_of_where_it_is_written_hashed_and_moved(store: Store
     values = torch.zeros(numel)
 
     def save(rank: Rank) -> None:
-        checkpoints = rank.saver(store.place)
+        checkpoints = rank.saver(store.storage)
         checkpoints.save(1, {"weight/master": Shard(numel, 0, values)}, {"num_updates": 0})
         assert checkpoints.finish()
         checkpoints.close()
 
     run_ranks(1, save)
-    is_remote = not isinstance(store.place, LocalPlace)
-    assert store.place.progress.count >= 4 + 4 + is_remote
-    num_saved = store.place.progress.count
+    is_remote = not isinstance(store.storage, LocalStorage)
+    assert store.storage.progress.count >= 4 + 4 + is_remote
+    num_saved = store.storage.progress.count
 
     def load(rank: Rank) -> None:
-        reader = rank.open(store.place)
+        reader = rank.open(store.storage)
         assert reader is not None
         reader.close()
 
     run_ranks(1, load)
-    assert store.place.progress.count >= num_saved + 4 + is_remote
+    assert store.storage.progress.count >= num_saved + 4 + is_remote

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import metrics, run_to_end, wait_for_step, wait_until

@@ -16,7 +16,7 @@ import pytest
 
 from launcher.cli import main
 from sft.atomic_files import hash_file
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.conftest import NUM_STEPS, WriteConfig
 from tests.cluster.running import (

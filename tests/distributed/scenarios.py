@@ -18,7 +18,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout as set_timeout
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sft.checkpoint.export import export_model
-from sft.checkpoint.local_place import LocalPlace
+from sft.checkpoint.local_storage import LocalStorage
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
@@ -110,8 +110,8 @@ def gradients(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
 
 def load(engine: Engine, folder: Path) -> None:
     """Load the newest checkpoint, this rank's part of it."""
-    place = LocalPlace(folder)
-    reader = open_newest_good(place, engine.ranks, print, engine.local_spans())
+    storage = LocalStorage(folder)
+    reader = open_newest_good(storage, engine.ranks, print, engine.local_spans())
     assert reader is not None
     with reader:
         engine.load_local_state(reader.read, int(reader.manifest["num_updates"]))
@@ -126,7 +126,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     saved_at, last = settings["saved_at"], settings["num_steps"]
     before = take_steps(engine, config, loader, 0, saved_at)
     checkpoints = CheckpointSaver(
-        LocalPlace(folder / "checkpoints"),
+        LocalStorage(folder / "checkpoints"),
         ranks,
         attempt=1,
         retention=Retention(keep_last=2),

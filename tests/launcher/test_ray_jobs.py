@@ -21,7 +21,7 @@ from ray.job_submission import JobSubmissionClient
 from launcher.cli import main
 from launcher.submission.ray_job_log import follow
 from launcher.submission.shipped_package import read_package
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.run_folder import RunFolder

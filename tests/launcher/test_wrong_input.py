@@ -205,15 +205,6 @@ def rank_of_torchrun(config: Path, *overrides: str) -> "subprocess.CompletedProc
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=config.parent)
 
 
-def test_ranks_do_not_prepare_while_others_wait(content: dict[str, Any], tmp_path: Path) -> None:
-    """Under torchrun a job with all of the sections about machines is read as everywhere."""
-    content["data"]["cache_dir"] = str(tmp_path / "empty")
-    done = rank_of_torchrun(written(content | MACHINES, tmp_path))
-    assert done.returncode == 2
-    assert "Run `sft prepare` first" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 def test_every_way_in_says_the_same_of_a_wrong_config(
     content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ CLASSES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 """Family, as `model_type` of a config.json, → the class that is loaded."""
 NO_REASON = "–"
 RULE = "|---|---|---|---|"
+HEADING = "## Families\n\n"
 LAYOUTS: dict[str, Layout] = {"packed": "packed", "one example": "one_example"}
 """As the page calls them."""
 
@@ -46,22 +47,10 @@ GIVEN: dict[str, dict[str, Any]] = {
     "xmod": {"default_language": "en_XX"},
 }
 
-_HEAD = """# Models
-
-Which families of causal language models are trained, and how their examples lie before the model: **packed** end to
-end in one row, which is the fastest, or **one example** a row with padding behind it. `train.packing: auto` takes
-the first of the two that is right. None is looked up in a list: a tiny random model of the class is tried before
-any machine is held, and the real one again at the start of each stage (`sft.model.packing_probe`). Other tokens in
-one example must leave the loss of all others as it was, tokens may not see what is behind them, and the loss of
-each example must be that of transformers' own forward pass.
-
-It is tried on the CPU in float32, where rounding is far below any leak, so kernels of a GPU that would keep the
-states of packed examples apart are not made use of. Families of which no tiny model could be made are tried when a
-run starts. `make models` checks the table, `make models ARGS=--pin` writes it anew.
-
-What a trained model is exported as is tried too, for each family that is packed or laid one example a row: a tiny
-model is trained for two steps and exported, and transformers saves the same weights. Names, shapes, dtypes and values
-of all tensors and the config.json are equal{exceptions}.
+_HEAD = """\
+`make models` checks this table, `make models ARGS=--pin` writes it anew. The export is tried too, for each family that
+is packed or laid one example a row: a tiny model is trained for two steps and exported, and transformers saves the same
+weights. Names, shapes, dtypes and values of all tensors and the config.json are equal{exceptions}.
 
 """
 
@@ -129,13 +118,14 @@ def _in_words(reason: str) -> str:
 
 
 def render(rows: list[Row]) -> str:
-    """The page."""
+    """The page: what stands before the table's heading stays as it is."""
     counts = {layout: sum(row.layout == layout for row in rows) for layout in dict.fromkeys(row.layout for row in rows)}
     total = ", ".join(f"{layout} {count}" for layout, count in sorted(counts.items()))
     lines = ["| family | class | layout | why not packed, or why not at all |", RULE]
     lines += [f"| {row.family} | {row.name} | {row.layout} | {row.why or NO_REASON} |" for row in rows]
     versions = f"transformers {transformers.__version__}, {len(rows)} families: {total}."
-    return f"{_HEAD.format(exceptions=_exceptions())}{versions}\n\n" + "\n".join(lines) + "\n"
+    before = TABLE.read_text(encoding="utf-8").partition(HEADING)[0]
+    return f"{before}{HEADING}{_HEAD.format(exceptions=_exceptions())}{versions}\n\n" + "\n".join(lines) + "\n"
 
 
 def _exceptions() -> str:

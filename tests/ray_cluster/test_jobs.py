@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.running import SFT, metrics, run_to_end, wait_until
 from tests.cluster.test_elastic import wait_for_size

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sft.atomic_files import is_published
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.run_folder import RunFolder
 from tests.cluster.running import ROOT, metrics, wait_until
 from tests.slurm.conftest import WriteConfig, log_of, run_of, submitted, wait_for_attempt

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sft.checkpoint.local_place import published_steps
+from sft.checkpoint.local_storage import published_steps
 from sft.config import SftConfig
 from sft.run_events import read_events
 from sft.run_folder import RunFolder

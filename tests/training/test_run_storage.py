@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sft.atomic_files import check_files
-from sft.checkpoint.local_place import LocalPlace, checkpoint_path, published_steps
+from sft.checkpoint.local_storage import LocalStorage, checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.ledger import LedgerWriter, read_ledger
@@ -138,10 +138,10 @@ def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
 
 
 def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Path) -> None:
-    place, numel = LocalPlace(small_disk / "checkpoints"), 400_000
+    storage, numel = LocalStorage(small_disk / "checkpoints"), 400_000
 
     def main(rank: Rank) -> None:
-        saver = rank.saver(LocalPlace(small_disk / "checkpoints"), max_failed_saves=2)
+        saver = rank.saver(LocalStorage(small_disk / "checkpoints"), max_failed_saves=2)
         for step in (1, 2, 3):
             if rank.world.is_first and step == 2:
                 # Room for a part of one rank's file.
@@ -160,5 +160,5 @@ def test_a_disk_that_fills_up_during_a_save_costs_that_save_alone(small_disk: Pa
         saver.close()
 
     run_ranks(2, main)
-    assert place.steps() == [1, 3]
-    assert resumed_step(place, 3, numel)[0] == 3
+    assert storage.steps() == [1, 3]
+    assert resumed_step(storage, 3, numel)[0] == 3

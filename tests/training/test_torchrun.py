@@ -38,30 +38,43 @@ def run(config: Path) -> RunFolder:
     return RunFolder(config.with_suffix(""))
 
 
-def test_a_folder_in_use_is_refused_on_all_ranks_with_one_message(config: Path, run: RunFolder) -> None:
+def two_ranks(config: Path) -> tuple[list[int], list[str]]:
+    """Both ranks of a group of two: their exit codes, and each one's stderr."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", "sft.training", str(config)],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment() | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [rank.communicate(timeout=120)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    return [rank.returncode for rank in ranks], said
+
+
+def test_a_folder_in_use_is_refused_on_all_ranks_with_one_message(config: Path, run: RunFolder) -> None:
     with run_lock(run.lock, on_lost=pytest.fail):
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-m", "sft.training", str(config)],
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=ROOT,
-                env=environment() | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            )
-            for rank in range(2)
-        ]
-        try:
-            said = [rank.communicate(timeout=120)[1] for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
-    assert [rank.returncode for rank in ranks] == [2, 2]
+        codes, said = two_ranks(config)
+    assert codes == [2, 2]
     (message,) = [line for text in said for line in text.splitlines() if "Traceback" in line or "in use" in line]
     assert f"{run.path} is in use by another job: process {os.getpid()} on " in message
     assert list(run.path.iterdir()) == [], "nothing was written beside the lock"
+
+
+def test_ranks_do_not_prepare_while_others_wait(config: Path) -> None:
+    codes, said = two_ranks(config)
+    assert codes == [2, 2]
+    assert "".join(said).count("Run `sft prepare` first") == 1
+    assert "Traceback" not in "".join(said)
 
 
 def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config: Path, run: RunFolder) -> None:

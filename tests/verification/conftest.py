@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sft.atomic_files import publish_folder, write_json, written_aside
-from sft.checkpoint.places import step_name
+from sft.checkpoint.storage import step_name
 from sft.config import SftConfig
 from sft.config_file import build_config, read_yaml
 from sft.data.loader import StepLoader

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sft.atomic_files import publish_folder, read_json, read_manifest, written_aside
-from sft.checkpoint.open_place import open_place
-from sft.checkpoint.places import SaveKey
+from sft.checkpoint.open_storage import open_storage
+from sft.checkpoint.storage import SaveKey
 from sft.data.planning.pack_plan import PackPlan
 from sft.verification.findings import MAX_SHOWN, Kind
 from sft.verification.run_check import verify_run
@@ -238,24 +238,24 @@ def test_a_checkpoint_that_was_quarantined_is_told(finished):
 
 
 def test_checkpoints_in_a_folder_of_their_own_are_looked_at_there(finished, tmp_path):
-    place = tmp_path / "elsewhere"
+    storage = tmp_path / "elsewhere"
     for name in ("broad", "words"):
         folder = finished.stage(name)
-        (place / folder.path.name).parent.mkdir(exist_ok=True)
-        folder.checkpoints.rename(place / folder.path.name)
+        (storage / folder.path.name).parent.mkdir(exist_ok=True)
+        folder.checkpoints.rename(storage / folder.path.name)
     text = finished.run.config.read_text()
-    finished.run.config.write_text(text.replace("  dir: null\n", f"  dir: {place}\n"))
+    finished.run.config.write_text(text.replace("  dir: null\n", f"  dir: {storage}\n"))
     assert texts(verify_run(finished.run)) == []
-    (place / "0-broad" / "step-00000003" / "b.json").write_text("[]")
+    (storage / "0-broad" / "step-00000003" / "b.json").write_text("[]")
     (found,) = texts(verify_run(finished.run))
-    assert str(place) in found
+    assert str(storage) in found
 
 
 def test_checkpoints_in_object_storage_are_brought_and_hashed(finished):
-    place = open_place("memory://verified/0-broad")
+    storage = open_storage("memory://verified/0-broad")
     key = SaveKey(8, 3, 1)
-    place.write_part(key, "rank-00000-of-00001.safetensors", lambda path: {"size": path.write_bytes(b"state" * 99)})
-    place.publish(key, {"kind": "checkpoint", "step": 8}, place.receipts(key))
+    storage.write_part(key, "rank-00000-of-00001.safetensors", lambda path: {"size": path.write_bytes(b"state" * 99)})
+    storage.publish(key, {"kind": "checkpoint", "step": 8}, storage.receipts(key))
     text = finished.run.config.read_text()
     finished.run.config.write_text(text.replace("  dir: null\n", "  dir: memory://verified\n"))
     verified = verify_run(finished.run)

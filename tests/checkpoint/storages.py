@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import fsspec
 
-from sft.checkpoint.open_place import open_place
+from sft.checkpoint.open_storage import open_storage
 
 
 class StoredBytes:
@@ -12,7 +12,7 @@ class StoredBytes:
 
     def __init__(self, location: str) -> None:
         self.url = location
-        self.place = open_place(location)
+        self.storage = open_storage(location)
         self.files, root = fsspec.url_to_fs(location)
         self.root = str(root)
 

@@ -1,7 +1,7 @@
 """Where the checkpoints of a stage are kept: a folder that all ranks see, or object storage.
 
 The surface is what saving, resuming and retention need of both; how a checkpoint becomes visible as a whole (a rename
-there, a manifest that is put last here) is the place's own affair.
+there, a manifest that is put last here) is the storage's own affair.
 """
 
 import re
@@ -32,7 +32,7 @@ Receipts = Mapping[str, Mapping[str, Any]]
 """By the name of a rank's file in the checkpoint: `num_bytes`, `sha256`, and what its writer said of it."""
 
 
-class Place(Protocol):
+class CheckpointStorage(Protocol):
     """The checkpoints of one stage. Whatever fails raises an `OSError`."""
 
     progress: Progress

@@ -16,44 +16,44 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sft.atomic_files import MANIFEST, RECEIPT, DamagedError, describe_file, read_manifest, sign_manifest
-from sft.checkpoint.object_storage import Moved, open_storage, os_errors
-from sft.checkpoint.places import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
+from sft.checkpoint.object_storage import Moved, open_file_system, os_errors
+from sft.checkpoint.storage import Receipts, SaveKey, WriteFile, damaged_names, step_name, steps_of
 from sft.progress import Progress
 from sft.url_secrets import without_secrets
 
 _COPIES_AT_A_TIME = 16
 
 
-class RemotePlace:
-    """A `Place` below a URL that fsspec knows."""
+class RemoteStorage:
+    """A `CheckpointStorage` below a URL that fsspec knows."""
 
     def __init__(self, url: str) -> None:
         """Look at the storage; nothing is written yet.
 
         Raises:
-            UserError: it cannot be used (see `open_storage`).
+            UserError: it cannot be used (see `open_file_system`).
         """
         self._shown = without_secrets(url).rstrip("/")
-        self._files, self._root = open_storage(url)
+        self._files, self._root = open_file_system(url)
         self.progress = Progress()
         self._moved = Moved(self.progress.tell)
 
     def steps(self) -> list[int]:
-        """Those with a manifest, others are unfinished uploads; see `Place`."""
+        """Those with a manifest, others are unfinished uploads; see `CheckpointStorage`."""
         return [step for step in steps_of(self._names(self._root)) if self.is_published(step)]
 
     def is_published(self, step: int) -> bool:
-        """Whether there is a manifest; see `Place`."""
+        """Whether there is a manifest; see `CheckpointStorage`."""
         with os_errors(self._shown):
             self._files.invalidate_cache()
             return bool(self._files.exists(self._path(step, MANIFEST)))
 
     def where(self, step: int) -> str:
-        """The URL; see `Place`."""
+        """The URL; see `CheckpointStorage`."""
         return f"{self._shown}/{step_name(step)}"
 
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
-        """Write a temporary file and upload it, then its receipt; see `Place`."""
+        """Write a temporary file and upload it, then its receipt; see `CheckpointStorage`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
             path = Path(folder) / name
             receipt = {**write(path), **describe_file(path, self.progress.tell)}
@@ -64,11 +64,11 @@ class RemotePlace:
                 self._files.pipe_file(remote + RECEIPT, json.dumps(receipt).encode())
 
     def num_parts(self, key: SaveKey) -> int:
-        """Receipt objects; see `Place`."""
+        """Receipt objects; see `CheckpointStorage`."""
         return len(self._receipt_names(key))
 
     def receipts(self, key: SaveKey) -> Receipts:
-        """The receipt objects, by the file's name with the prefix of the save; see `Place`."""
+        """The receipt objects, by the file's name with the prefix of the save; see `CheckpointStorage`."""
         with os_errors(self._shown):
             return {
                 f"{key}/{name.removesuffix(RECEIPT)}": json.loads(
@@ -78,7 +78,7 @@ class RemotePlace:
             }
 
     def publish(self, key: SaveKey, manifest: Mapping[str, Any], receipts: Receipts) -> None:
-        """Put the manifest; see `Place`."""
+        """Put the manifest; see `CheckpointStorage`."""
         if self.is_published(key.step):
             # By a try before, whose answer was lost, or by another save: only then there is something to remove.
             self.discard(key)
@@ -89,12 +89,12 @@ class RemotePlace:
             self._files.pipe_file(self._path(key.step, MANIFEST), content)
 
     def discard(self, key: SaveKey) -> None:
-        """Remove the save's uploads, unless it is published after all; see `Place`."""
+        """Remove the save's uploads, unless it is published after all; see `CheckpointStorage`."""
         if not self._may_be_named(key.step, str(key)):
             self._remove(self._path(key.step, str(key)))
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Remove other attempts' uploads that no manifest names; see `Place`."""
+        """Remove other attempts' uploads that no manifest names; see `CheckpointStorage`."""
         for step in steps_of(self._names(self._root)):
             for name in self._names(self._path(step)):
                 is_upload = name.startswith("attempt-") and not name.startswith(f"attempt-{attempt:04d}-")
@@ -102,13 +102,13 @@ class RemotePlace:
                     self._remove(self._path(step, name))
 
     def delete(self, step: int) -> None:
-        """Remove the manifest, then the rest; see `Place`."""
+        """Remove the manifest, then the rest; see `CheckpointStorage`."""
         with os_errors(self._shown):
             self._files.rm_file(self._path(step, MANIFEST))
         self._remove(self._path(step))
 
     def quarantine(self, step: int) -> str:
-        """Copy all of it under the other name, then remove it; see `Place`."""
+        """Copy all of it under the other name, then remove it; see `CheckpointStorage`."""
         taken = set(self._names(self._root))
         free = next(name for name in damaged_names(step) if name not in taken)
         source = self._path(step)
@@ -124,18 +124,18 @@ class RemotePlace:
         return f"{self._shown}/{free}"
 
     def damaged(self) -> list[str]:
-        """The copies; see `Place`."""
+        """The copies; see `CheckpointStorage`."""
         return [f"{self._shown}/{name}" for name in self._names(self._root) if name.startswith("damaged-step-")]
 
     @contextmanager
     def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> Iterator[Path]:
-        """A temporary folder, gone at the end; see `Place`."""
+        """A temporary folder, gone at the end; see `CheckpointStorage`."""
         with tempfile.TemporaryDirectory(prefix="sft-checkpoint-") as folder:
             self.fetch(step, names, Path(folder))
             yield Path(folder)
 
     def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
-        """Download; see `Place`."""
+        """Download; see `CheckpointStorage`."""
         for name in names:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
