@@ -18,6 +18,10 @@ PAGE = (ROOT / "docs" / "TUTORIAL.md").read_text(encoding="utf-8")
 OF_THE_MODEL = [
     r"^─+ an example of .*?(?=^model  )",  # what it answers, and which answer is the shortest
     r"^<\|im_start\|>system↵$.*?<\|im_end\|>↵$",  # what its template puts in front
+    r"^overlap: .*?(?=^Mixture)",  # which runs of tokens are alike, and which task has most of them
+    r"(?<=peated\n).*?(?=^ all )",
+    r"^ parameters, its part .*?(?=^ in all)",  # what takes no memory has no line
+    r"^ host memory: blocks .*?(?=^ host memory: process)",
     r"^sft  step .*?(?=^Held-out )",  # how often a line is due
 ]
 
@@ -52,6 +56,7 @@ def test_every_command_prints_what_the_page_says(tmp_path: Path, tiny_model_dir:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     own = {"HOME": str(home), "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "110", "RAY_ADDRESS": ""}
     assert len(commands()) > 8
+    differing = []
     for command, expected in commands():
         done = subprocess.run(
             ["bash", "-c", command],
@@ -65,4 +70,6 @@ def test_every_command_prints_what_the_page_says(tmp_path: Path, tiny_model_dir:
         )
         printed = done.stdout.replace(str(home), "/home/ada")
         assert done.returncode == 0, f"$ {command}\n{printed}"
-        assert re.fullmatch(as_pattern(expected), comparable(printed)), f"$ {command}\n{printed}"
+        if not re.fullmatch(as_pattern(expected), comparable(printed)):
+            differing.append(f"$ {command}\n{printed}")
+    assert not differing, "\n".join(differing)
