@@ -11,7 +11,7 @@ MAX_LINES = 400
 BANNED = {"utils", "helpers", "common", "misc", "base", "core", "manager", "handler", "wrapper"}
 TOP_LEVEL = {
     *("sft", "launcher", "configs", "slurm", "tests", "docs", "benchmarks"),
-    *("README.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt"),
     *(".ci", ".gitignore", ".pre-commit-config.yaml"),
 }
 
