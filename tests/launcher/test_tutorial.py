@@ -68,7 +68,7 @@ def test_every_command_prints_what_the_page_says(tmp_path: Path, tiny_model_dir:
             timeout=200,
             check=False,
         )
-        printed = done.stdout.replace(str(home), "/home/ada")
+        printed = done.stdout.replace(str(home), "/data/ada")
         assert done.returncode == 0, f"$ {command}\n{printed}"
         if not re.fullmatch(as_pattern(expected), comparable(printed)):
             differing.append(f"$ {command}\n{printed}")
