@@ -31,7 +31,7 @@ sys.exit(main(["prepare", *sys.argv[1:]]))
 """
 # As a machine with more CPUs does.
 PREPARE_ON_RAY = PREPARE.replace(
-    "sys.exit", "from launcher import spreading\nspreading._LEAST_BLOCKS, spreading._LEAST_CPUS = 1, 1\nsys.exit"
+    "sys.exit", "from launcher.cluster import block_executor as by\nby._LEAST_BLOCKS, by._LEAST_CPUS = 1, 1\nsys.exit"
 )
 NUM_BLOCKS = 40
 RECORDS = instruction_records()

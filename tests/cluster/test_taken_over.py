@@ -33,4 +33,4 @@ def test_the_ranks_of_a_driver_that_is_suspended_end_when_its_lock_is_anothers(w
         finally:
             driver.kill()
     assert json.loads(run.lock.read_text()) == other
-    assert not list(run.attempt(1).glob("driver.events.jsonl")), "nothing is written of what is another's now"
+    assert not run.attempt(1).events("driver").exists(), "nothing is written of what is another's now"
