@@ -29,8 +29,8 @@ from sft.data.reading import blocks
 blocks.BLOCK_BYTES = 30_000
 sys.exit(main(["prepare", *sys.argv[1:]]))
 """
-# As a machine with more CPUs does.
-PREPARE_ON_RAY = PREPARE.replace(
+# As a machine with more CPUs does, and with so many blocks that a loss is noticed before the last.
+PREPARE_ON_RAY = PREPARE.replace("30_000", "1_500").replace(
     "sys.exit", "from launcher.cluster import block_executor as by\nby._LEAST_BLOCKS, by._LEAST_CPUS = 1, 1\nsys.exit"
 )
 NUM_BLOCKS = 40
