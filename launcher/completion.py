@@ -23,7 +23,7 @@ def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
     if "_ARGCOMPLETE" not in os.environ or find_spec("argcomplete") is None:
         return
     import argcomplete  # noqa: PLC0415  (an optional package)
-    from argcomplete.completers import BaseCompleter, FilesCompleter  # noqa: PLC0415
+    from argcomplete.completers import BaseCompleter, FilesCompleter  # noqa: PLC0415  (the same)
 
     files = FilesCompleter()
 

@@ -52,8 +52,8 @@ def _fused_adamw(groups: Groups, config: OptimizerConfig, on_cpu: bool) -> Optim
     DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
     """
     # ZeRO-3 has imported DeepSpeed by now, for the rank's device; the oracle never does.
-    from deepspeed.git_version_info import installed_ops  # noqa: PLC0415
-    from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam  # noqa: PLC0415
+    from deepspeed.git_version_info import installed_ops  # noqa: PLC0415  (see above)
+    from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam  # noqa: PLC0415  (see above)
 
     settings: Any = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     built: Optimizer

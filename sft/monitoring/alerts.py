@@ -180,7 +180,7 @@ def _send(url: str, content: bytes) -> str | None:
     headers = {"Content-Type": "application/json", "User-Agent": "sft"}
     why = None
     for i in range(_TRIES):
-        time.sleep(i)
+        time.sleep(i)  # in a thread of its own, which the end of the job waits for only so long
         try:
             request = urllib.request.Request(url, content, headers)
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS):

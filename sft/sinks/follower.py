@@ -60,7 +60,7 @@ def _add(
         try:
             sink.add(points)
             return
-        except Exception:
+        except Exception:  # a package of others may raise anything
             if pause is None or ended.is_set():
                 raise
         until = time.monotonic() + pause

@@ -17,19 +17,19 @@ _DATABASE = re.compile(r"(sqlite|mysql|postgresql|mssql)\b")
 
 
 def _tensorboard() -> type[Sink]:
-    from sft.sinks.tensorboard_sink import TensorBoardSink  # noqa: PLC0415
+    from sft.sinks.tensorboard_sink import TensorBoardSink  # noqa: PLC0415  (see above)
 
     return TensorBoardSink
 
 
 def _wandb() -> type[Sink]:
-    from sft.sinks.wandb_sink import WandbSink  # noqa: PLC0415
+    from sft.sinks.wandb_sink import WandbSink  # noqa: PLC0415  (see above)
 
     return WandbSink
 
 
 def _mlflow() -> type[Sink]:
-    from sft.sinks.mlflow_sink import MlflowSink  # noqa: PLC0415
+    from sft.sinks.mlflow_sink import MlflowSink  # noqa: PLC0415  (see above)
 
     return MlflowSink
 

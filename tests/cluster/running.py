@@ -24,11 +24,13 @@ def run_to_end(command: list[str]) -> None:
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
-def started(command: list[str]) -> subprocess.Popen[bytes]:
+def started(command: list[str], output: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    """In a session of its own; with `subprocess.PIPE` all that it prints can be read."""
     return subprocess.Popen(
         command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
         cwd=ROOT,
         env=environment(),
         start_new_session=True,

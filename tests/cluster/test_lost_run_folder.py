@@ -6,22 +6,14 @@ import pytest
 
 from sft.run_folder import RunFolder
 from tests.cluster.conftest import WriteConfig
-from tests.cluster.running import ROOT, SFT, environment, wait_for_step
+from tests.cluster.running import SFT, started, wait_for_step
 
 
 @pytest.mark.long
 def test_a_job_whose_run_folder_is_moved_away_ends_in_words(write_config: WriteConfig) -> None:
     config = write_config("moved")
     run = RunFolder(config.with_suffix(""))
-    with subprocess.Popen(
-        [*SFT, "train", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        start_new_session=True,
-    ) as driver:
+    with started([*SFT, "train", str(config)], subprocess.PIPE) as driver:
         try:
             wait_for_step(run, attempt=1, step=2, process=driver)
             run.path.rename(run.path.with_name("elsewhere"))

@@ -7,7 +7,7 @@ import yaml
 
 from sft.run_folder import RunFolder
 from tests.cluster.conftest import WriteConfig
-from tests.cluster.running import ROOT, SFT, environment, wait_until
+from tests.cluster.running import SFT, started, wait_until
 
 
 @pytest.mark.long
@@ -17,15 +17,7 @@ def test_answers_that_cannot_be_written_do_not_start_the_training_again(write_co
     content["stages"][1]["budget"] = {"steps": 3}
     config.write_text(yaml.safe_dump({**content, "cluster": {"workers": 1}, "evaluate": {"sample_answers": 1}}))
     run = RunFolder(config.with_suffix(""))
-    with subprocess.Popen(
-        [*SFT, "train", str(config)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        start_new_session=True,
-    ) as driver:
+    with started([*SFT, "train", str(config)], subprocess.PIPE) as driver:
         try:
             model = run.stage(1, "words").model / "config.json"
             wait_until(model.is_file, 200, "no model was published")
