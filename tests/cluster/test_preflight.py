@@ -242,6 +242,7 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
+@pytest.mark.long
 def test_without_a_preflight_too_a_job_that_has_no_room_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
