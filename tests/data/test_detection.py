@@ -138,7 +138,7 @@ PAIRS = "format: prompt_completion, columns: "
 )
 def test_what_fits_in_several_ways_is_asked_with_the_lines_to_write(fields, lines):
     first, *offered = refusal(fields).splitlines()
-    assert first.startswith(f"source s: s.jsonl:4: it is not certain how the columns {', '.join(fields)} are meant.")
+    assert first.startswith(f"source s: s.jsonl:4: it is unclear how the columns {', '.join(fields)} are meant.")
     assert [line.strip() for line in offered] == lines
     for line in lines:
         written = yaml.safe_load("{" + line.partition("   ")[0] + "}")
@@ -229,7 +229,7 @@ def test_what_was_found_is_said_in_one_line():
 
 def test_two_columns_that_differ_in_capitals_alone_are_asked_about():
     said = refusal({"instruction": "a", "Input": "b", "input": "c", "output": "d"})
-    assert "it is not certain how the columns instruction, Input, input, output are meant" in said
+    assert "it is unclear how the columns instruction, Input, input, output are meant" in said
     assert "format: instruction\n" in f"{said}\n"
     assert "format: instruction, columns: {input: Input}" in said
     found = {"instruction": "a", "Input": "b", "input": "c", "output": "d"}

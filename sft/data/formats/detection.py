@@ -98,7 +98,7 @@ def _find_format(source: SourceConfig, record: Record) -> Fit:
     if rivals:
         lines = "".join(f"\n  {_line(fit)}" for fit in rivals)
         raise UserError(
-            f"{place}: it is not certain how the columns {there} are meant. Write it into the config, such as:{lines}"
+            f"{place}: it is unclear how the columns {there} are meant. Write it into the config, such as:{lines}"
         )
     for name in source.columns:
         if not any(name in known for known in COLUMNS.values()):
