@@ -76,9 +76,7 @@ def test_a_folder_without_splits_is_read_whole_and_no_split_can_be_asked_of_it(t
     assert read(tmp_path) == read(tmp_path, split="all") == names
     for path in (tmp_path, tmp_path / "a.jsonl", tmp_path / "*.jsonl"):
         for split in ("train", "test"):
-            assert f"split: {split} is given, but no name there shows a split. Remove it." in refusal(
-                path, split=split
-            )
+            assert f"split: {split} is given, but no name there shows a split. Remove it." in refusal(path, split=split)
 
 
 def test_what_may_be_a_test_set_is_never_read_for_want_of_a_word(tmp_path):
