@@ -1,4 +1,4 @@
-"""Turns blocks of records into the bytes of a store's parts: in threads of this process, or wherever an executor runs."""
+"""Turns blocks of records into the bytes of a store's parts, in the threads of this process or elsewhere."""
 
 import gc
 import os

@@ -85,7 +85,7 @@ def convert(
         if ours and key.differs and is_given:
             differing.append(f"{name}: {key.note}")
     if system == "trl" and not is_on(beside.get("assistant_only_loss")):
-        differing.append("loss: only the answers count; there, by default, every token of a conversation does")
+        differing.append("loss: over the answers only; there, by default, over every token of a conversation")
     data = read_foreign_data(system, beside)
     differing += data.notes
     _add_data(fields, data, system, beside)

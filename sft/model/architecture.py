@@ -135,8 +135,8 @@ def _refuse_other_class(config: Any, path: str) -> None:
     if name.lower() not in {each.lower() for each in offered}:
         instead = f" ({', '.join(sorted(offered))} of transformers is another class)" if offered else ""
         raise UserError(
-            f"model: {path} is a {name}, which comes with code of its own{instead}. That code is not run. If you trust "
-            "it: model.trust_remote_code=true"
+            f"model: {path} is a {name}, which comes with code of its own{instead}. It is not run. If you trust "
+            "that code: model.trust_remote_code=true"
         )
 
 

@@ -186,6 +186,6 @@ def _read_train(turn: JsonObject, role: Role, what: str) -> bool:
             raise RecordError(f"{what} has both 'train' and 'weight', and they differ")
         train = bool(weight)
     if train and role != "assistant":
-        raise RecordError(f"{what} is {_IN_WORDS[role]} that is marked to be learned; only answers can be learned")
+        raise RecordError(f"{what} is {_IN_WORDS[role]} that is marked to be learned; only answers are")
     # Prompts are never learned, so their mark changes nothing and equal prompts stay equal.
     return train is not False or role != "assistant"
