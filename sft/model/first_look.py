@@ -57,7 +57,7 @@ def _main() -> None:
         look = look_at(model, asked["packing"], asked["max_len_tokens"], asked["is_whole"])
         answer: dict[str, Any] = look._asdict()
     except UserError as error:
-        # A package can be installed.
+        # A missing package can be installed: that is not lasting.
         answer = {"error": str(error), "is_lasting": not isinstance(error, MissingPackageError)}
     sys.stdout.write(json.dumps(answer) + "\n")
 

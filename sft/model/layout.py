@@ -77,7 +77,7 @@ def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
     """Refuse models that change the positions of a whole batch when one example in it is long.
 
     Raises:
-        UserError: examples may be so long.
+        UserError: examples may be long enough for that.
     """
     parameters = getattr(config, "rope_parameters", None) or {}
     sections = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]

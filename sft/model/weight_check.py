@@ -103,7 +103,7 @@ def _unequal_ties(skeleton: Any, missing: Set[str], stored: Mapping[str, StoredT
 
 
 def _find_stored(skeleton: Any, name: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    # The prefix of the body may be there or not.
+    # Names may have the prefix of the base model or not.
     (saved,) = saved_names(skeleton, name)
     return next((t for n, t in stored.items() if f".{saved}".endswith(f".{n}") or f".{n}".endswith(f".{saved}")), None)
 

@@ -54,7 +54,7 @@ def parse_json(value: Any, what: str) -> Any:
     """The JSON that a text holds, or the value itself if it is not a text.
 
     Raises:
-        RecordError: the text is not JSON, or something in it is neither whole text nor a number.
+        RecordError: the text is not JSON, a text in it is broken, or a number is not finite.
     """
     if isinstance(value, str):
         try:

@@ -25,7 +25,7 @@ from sft.errors import UserError
 
 _VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
 """By Parquet's physical types; for a text, the size of its index into a dictionary."""
-_NOT_FOR_PYTHON = (ValueError, OverflowError, NotImplementedError)
+_CONVERSION_ERRORS = (ValueError, OverflowError, NotImplementedError)
 """Text that is not UTF-8 (a `ValueError`), a date that Python does not have."""
 
 
@@ -132,7 +132,7 @@ def decode_rows(content: pa.Buffer) -> Iterator[tuple[int, Any]]:
     table = pa.ipc.open_stream(content).read_all()
     try:
         rows = table.to_pylist()
-    except _NOT_FOR_PYTHON:
+    except _CONVERSION_ERRORS:
         columns = [_decode_column(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
         rows = [_as_row(table.column_names, values) for values in zip(*columns, strict=True)]
     yield from enumerate(rows)
@@ -141,7 +141,7 @@ def decode_rows(content: pa.Buffer) -> Iterator[tuple[int, Any]]:
 def _decode_column(name: str, column: pa.ChunkedArray) -> list[Any]:
     try:
         return list(column.to_pylist())
-    except _NOT_FOR_PYTHON:
+    except _CONVERSION_ERRORS:
         return [_decode_cell(name, cell) for cell in column]
 
 
@@ -150,7 +150,7 @@ def _decode_cell(name: str, cell: pa.Scalar) -> Any:
         return cell.as_py()
     except UnicodeDecodeError:
         return _BrokenText(f"invalid UTF-8 in column {name}")
-    except _NOT_FOR_PYTHON as error:
+    except _CONVERSION_ERRORS as error:
         return Unreadable(" ".join(str(error).split())[:200])
 
 

@@ -140,7 +140,7 @@ def _begin(
 def _find_asked(
     render_template: RenderTemplate, asked: Sequence[Message], tools: Sequence[JsonObject], prompt: str
 ) -> Span:
-    """Where the prompt has the words of its last message, however the template spells them: what changes with them."""
+    """The span of the last message's words in the prompt, in any spelling: the part that changes with these words."""
     probe, words = replace(asked[-1], content=_mark_for(prompt)), asked[-1].content.strip()
     other = render_template([*asked[:-1], probe], tools, for_generation=True)
     end = len(prompt) - num_common(prompt[::-1], other[::-1])

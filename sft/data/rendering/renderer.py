@@ -118,7 +118,7 @@ class ConversationRenderer:
     def _place_by_landmarks(
         self, conversation: Conversation, turns: Sequence[int], text: str
     ) -> tuple[Rendering, ...] | None:
-        if not self._has_landmarks or self._might_be_looked_into(conversation):
+        if not self._has_landmarks or self._has_template_literal(conversation):
             return None
         placed = self._landmarks.place_together(conversation, turns, text)
         if placed is None:
@@ -160,7 +160,7 @@ class ConversationRenderer:
     def _find_answer(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> Answered:
         return find_answer(self._render_template, self.bounds, messages, tools)
 
-    def _might_be_looked_into(self, conversation: Conversation) -> bool:
+    def _has_template_literal(self, conversation: Conversation) -> bool:
         """Whether a text of the conversation holds words that the template searches for."""
         search = self._literals.search
         return any(
