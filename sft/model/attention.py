@@ -1,7 +1,7 @@
 """Causal attention inside each segment of a packed row, plugged into any Hugging Face model.
 
-On CUDA it is torch's own variable-length FlashAttention; elsewhere one scaled-dot-product call for each segment,
-which costs the sum of the squares of the segments and not the square of their sum.
+On CUDA it is torch's own variable-length FlashAttention. Elsewhere it is one scaled-dot-product call for each segment,
+which costs the sum of the squares of the segments, not the square of their sum.
 
 Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width.
 """
@@ -20,7 +20,7 @@ from sft.data.collate import Layout
 from sft.errors import UserError
 
 PACKED_ATTENTION = "sft_packed"
-"""The name that `attn_implementation` takes."""
+"""The value for `attn_implementation`."""
 
 
 def packed_attention(
@@ -54,7 +54,7 @@ def packed_attention(
 
 
 def layout_of(packing: str) -> Layout:
-    """The layout that `train.packing` names. `auto` is settled before (see `sft.model.layout`), else it is packed."""
+    """The layout that `train.packing` names. `auto` is resolved before (see `sft.model.layout`), or is packed."""
     return "one_example" if packing == "one_example" else "packed"
 
 
@@ -65,9 +65,9 @@ def attention_for(layout: Layout) -> str | None:
 
 @contextmanager
 def attention_of(model: nn.Module, name: str) -> Iterator[None]:
-    """Have all layers of `model` use the attention called `name`, until the block ends.
+    """Make all layers of `model` use the attention called `name`, until the block ends.
 
-    Not by `set_attn_implementation`, which tells some models apart from their source and leaves them as they are.
+    Not by `set_attn_implementation`, which inspects the source of some models and leaves them unchanged.
     """
     configs = {id(c): c for m in model.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
@@ -105,7 +105,7 @@ def _attend_by_segment(
 
 
 def _band(length: int, window: int) -> Tensor:
-    """True where a token may look: itself and the `window - 1` before it. (T, T)."""
+    """True where a token may look: at itself and the `window - 1` tokens before it. (T, T)."""
     distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
     return (distance >= 0) & (distance < window)
 
