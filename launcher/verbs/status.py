@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from launcher.run_argument import add_run_argument
+from launcher.run_argument import add_run_argument, open_run
 
 SUMMARY = "show what a run is doing, from any machine that sees its folder"
 EXAMPLES = """\
@@ -27,9 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console, fit_for_json
     from launcher.exit_codes import DONE
     from sft.monitoring.run_status import RunWatcher
-    from sft.run_folder import RunFolder
 
-    watcher = RunWatcher(RunFolder(options.run_dir))
+    watcher = RunWatcher(open_run(options.run_dir))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(asdict(watcher.read()))) + "\n")
     elif options.watch:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from launcher.run_argument import add_run_argument
+from launcher.run_argument import add_run_argument, open_run
 
 SUMMARY = "hash all files again and prove that each pack was trained once; exit code 1 if not"
 EXAMPLES = "sft verify runs/quickstart"
@@ -18,6 +18,5 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console
     from launcher.exit_codes import DONE, FAILED
     from launcher.verification import verify
-    from sft.run_folder import RunFolder
 
-    return DONE if verify(RunFolder(options.run_dir), build_console()) else FAILED
+    return DONE if verify(open_run(options.run_dir), build_console()) else FAILED
