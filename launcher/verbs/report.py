@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from launcher.run_argument import add_run_argument, open_run
+from launcher.run_argument import add_run_argument
 
 SUMMARY = "write one self-contained HTML page with tables and plots, also of a run under way"
 EXAMPLES = "sft report runs/quickstart"
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write it, and print where it is."""
     from launcher.exit_codes import DONE
+    from launcher.opened_run import open_run
     from sft.evaluation.report import write_report
 
     sys.stdout.write(f"{write_report(open_run(options.run_dir))}\n")

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from launcher.run_argument import add_run_argument, open_run
+from launcher.run_argument import add_run_argument
 
 SUMMARY = "show what a run is doing, from any machine that sees its folder"
 EXAMPLES = """\
@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher import status
     from launcher.console import build_console, fit_for_json
     from launcher.exit_codes import DONE
+    from launcher.opened_run import open_run
     from sft.monitoring.run_status import RunWatcher
 
     watcher = RunWatcher(open_run(options.run_dir))
