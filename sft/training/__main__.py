@@ -98,7 +98,11 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, executor=executor)
+        before = end_of_last_attempt(run) if world.is_first and _is_restart(run) else None
         attempt = begin_attempt(run, ranks)
+        if before is not None:
+            why = before.message or before.why
+            attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {why}")
         if world.is_first:
             held.enter_context(sinks_fed(config, attempt.number))
         limits = Limits(attempt.number, 0, hang_timeout_seconds)
@@ -127,6 +131,11 @@ def _refuse_shared_store() -> None:
             "the option away.",
             is_everywhere=True,
         )
+
+
+def _is_restart(run: RunFolder) -> bool:
+    """Whether torchrun has started ranks before, which have come so far as to begin an attempt."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and run.latest_attempt() > 0
 
 
 def with_device(world: World, wants_gpu: bool) -> World:
