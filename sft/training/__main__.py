@@ -23,6 +23,7 @@ from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
 from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
+from sft.guarded_output import going_on_without_output, output_guarded
 from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
@@ -195,15 +196,16 @@ def _world() -> World:
 
 def _run_and_exit(arguments: list[str]) -> None:
     """Where the group was left, the process ends at once: the interpreter's own end would wait for it, as above."""
-    try:
-        code = main(arguments)
-    except BaseException:  # the edge of the process
-        traceback.print_exc()
-        code = EXIT_FAILED
-    if is_left():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    with output_guarded(), going_on_without_output(on_gone=lambda: None):
+        try:
+            code = main(arguments)
+        except BaseException:  # the edge of the process
+            traceback.print_exc()
+            code = EXIT_FAILED
+        if is_left():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code)
 
 
