@@ -10,13 +10,28 @@ from pathlib import Path
 from launcher.command_line import build_parser, parse
 from launcher.completion import complete
 from launcher.console import let_streams_take_any_text, say_error
-from launcher.exit_codes import INTERRUPTED, WRONG_INPUT
+from launcher.exit_codes import FAILED, INTERRUPTED, OUTPUT_GONE, WRONG_INPUT
 from sft.errors import UserError
+from sft.guarded_output import OutputError, output_guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see `launcher.exit_codes`)."""
     let_streams_take_any_text()
+    with output_guarded():
+        try:
+            try:
+                return _run(arguments)
+            finally:
+                sys.stdout.flush()
+        except OutputError as error:
+            if error.is_gone:
+                return OUTPUT_GONE
+            say_error(error)
+            return FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         parser = build_parser()
         complete(parser)

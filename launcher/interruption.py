@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
 from launcher.exit_codes import STOPPED
+from sft.guarded_output import going_on_without_output
 from sft.training.control_signals import SIGNALS, request_stop
 
 STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
@@ -79,7 +80,7 @@ def ended_on_request(stop_file: Path | None) -> Iterator[None]:
 def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
     """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop with a checkpoint, by the stop file; a second one ends the process.
 
-    A file that a person has made stays as it is.
+    So does the end of whoever reads what is printed, by a pipe. A file that a person has made stays as it is.
     """
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -92,7 +93,11 @@ def signals_ask_to_stop(stop_file: Path) -> Iterator[None]:
         for other in STOP_SIGNALS:
             signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
 
-    with _taken_by(ask, STOP_SIGNALS):
+    def ask_in_silence() -> None:
+        with suppress(OSError):
+            request_stop(stop_file)
+
+    with _taken_by(ask, STOP_SIGNALS), going_on_without_output(ask_in_silence):
         yield
 
 

@@ -1,7 +1,7 @@
 """Shows a run while it goes: a bar with stage, step, loss, tokens a second and what is left, and what happens to it.
 
-It reads the run folder that the workers write, so it needs no connection to them and shows a restart as it is.
-Without a terminal it prints a line now and then.
+It reads the run folder that the workers write, so it needs no connection to them and shows a restart as it is. What it
+adds there is that nothing has begun since a loss. Without a terminal it prints a line now and then.
 """
 
 import threading
@@ -19,7 +19,7 @@ from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.printable import shortened
-from sft.run_events import NO_RANK, Event, EventTail
+from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.training.last_words import describe_end
 
@@ -135,20 +135,24 @@ class _Happenings:
             elif event.kind == "lost":
                 self._loss = number, time.monotonic()
             self._seen.append((number, event))
-        return fresh + self._nothing_follows()
+        self._record_waiting()
+        return fresh
 
-    def _nothing_follows(self) -> list[Event]:
-        """A loss after which no attempt begins: there may be no room for it, as long as nobody makes some."""
+    def _record_waiting(self) -> None:
+        """A loss after which no attempt begins: there may be no room for it, as long as nobody makes some.
+
+        It is an event like others, for alerts are posted of events; the next look reads it.
+        """
         if self._loss is None or time.monotonic() - self._loss[1] < self._patience_seconds:
-            return []
+            return
         (number, _), self._loss = self._loss, None
         if self._run.latest_attempt() > number:
-            return []
+            return
         text = (
             f"attempt {number}: {describe_end(self._run.attempt(number))}. No other has begun since then: where the "
             "cluster has no room for the workers, they wait until there is some."
         )
-        return [Event("lost", text, NO_RANK, time.time())]
+        EventLog(self._run.attempt(number), "driver").add("waiting", text)
 
     def _is_known(self, number: int, event: Event) -> bool:
         if event.kind == "resumed":

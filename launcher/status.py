@@ -14,6 +14,7 @@ from rich.text import Text
 from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.run_status import RunStatus, RunWatcher, StageStatus
+from sft.printable import counted
 
 _WATCH_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
@@ -59,7 +60,7 @@ def _states(watcher: RunWatcher, every_seconds: float) -> Iterator[RunStatus]:
 def draw(status: RunStatus) -> RenderableType:
     """The state as a person reads it."""
     color = _COLORS.get(status.state, "yellow")
-    ranks = f", attempt {status.attempt} with {status.num_ranks} ranks" if status.num_ranks else ""
+    ranks = f", attempt {status.attempt} with {counted(status.num_ranks, 'rank')}" if status.num_ranks else ""
     head = styled(f"[bold]{{}}[/]  [{color}]{{}}[/]{{}}", status.name, status.state, ranks)
     detail = [Text(status.detail, style="dim")] if status.detail else []
     return Group(head, *detail, "", _stages(status), _facts(status))
@@ -104,9 +105,9 @@ def _facts(status: RunStatus) -> Table:
     for restart in status.restarts[-_NUM_RESTARTS:]:
         moment = "" if restart.time != restart.time else datetime.fromtimestamp(restart.time).strftime("%d %b %H:%M:%S")
         facts.add_row("", styled("[dim]{}[/]  attempt {}: {}", moment, restart.attempt, restart.why))
-    counted = [f"{n} {_EVENT_WORDS[kind]}" for kind, n in status.num_events.items() if kind in _EVENT_WORDS]
-    if counted:
-        facts.add_row("seen", ", ".join(counted))
+    seen = [f"{n} {_EVENT_WORDS[kind]}" for kind, n in status.num_events.items() if kind in _EVENT_WORDS]
+    if seen:
+        facts.add_row("seen", ", ".join(seen))
     return facts
 
 

@@ -116,11 +116,14 @@ def build_config(content: Mapping[str, Any], origin: str = "config", lines: Line
     return SftConfig.model_validate(content)
 
 
-def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()) -> list[Problem]:
+def find_problems(
+    content: Mapping[str, Any], of_start: Iterable[Problem] = (), other_sections: Sequence[str] = ()
+) -> list[Problem]:
     """All that is wrong with the sections of `SftConfig`, in the order of the sections.
 
     Args:
         content: the sections.
+        of_start: what is wrong with the place that `from` names (see `sft.lineage`).
         other_sections: names that a misspelt section may also have been meant to be.
     """
     remember_secrets(content)
@@ -131,7 +134,7 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
     if not any(name in content for name in needed_here) and (systems := identify(content)):
         whose = f"is written for {' or '.join(SYSTEMS[system] for system in systems)}, not for this program"
         return [Problem("the whole of it", ", ".join(content), whose, "`sft convert FILE` makes a config of it")]
-    problems: list[Problem] = []
+    problems = list(of_start)
     sections: dict[str, Any] = {}
     for key in content:
         if key not in fields:
@@ -151,6 +154,8 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
             sections[name] = readable
     # A misspelt key is one mistake: that the right one is missing goes without saying.
     meant = {path for problem in problems for path in problem.also_about}
+    if any(problem.path.partition(".")[0] == "from" for problem in problems):
+        meant |= {"model", "model.path"}  # that it would have led to
     problems = [p for p in problems if not (p.value == _MISSING and p.path in meant)]
     unread = [path for problem in problems for path in (problem.path, *problem.also_about)]
     for rule, needed in RULES:

@@ -132,7 +132,7 @@ def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Ite
         for name in stage.mixture.replay:
             if name not in earlier:
                 way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: take it away"
-                yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out)
+                yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out, ("from",))
         total = sum(stage.mixture.replay.values())
         if total >= 1:
             rule = "replay takes the whole stage: the shares must add up to less than 1"

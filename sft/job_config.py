@@ -200,10 +200,10 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     content, of_values = with_current_names(content, JobFile)
     renames += [*of_values, *(rename for text in overrides for rename in renames_of(text.partition("=")[0], JobFile))]
     lines = find_lines(document, content, given, JobFile)
-    content = with_start(content)
+    content, of_start = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     cluster, slurm, ray, kubernetes = (section for _, section in found.values())
-    problems = find_problems(content, other_sections=tuple(_SECTIONS))
+    problems = find_problems(content, of_start, other_sections=tuple(_SECTIONS))
     problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
     # What ties two sections is said of what was given, not of the default of what cannot be read.

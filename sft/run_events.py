@@ -2,7 +2,8 @@
 
 One file a writer and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
 to one file, so a network's file system mixes nothing up. Besides the ranks, those who start and watch them write: under
-Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost); and `sinks` and `alerts`.
+Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost, and of a loss after which
+nothing begins); and `sinks` and `alerts`.
 """
 
 import json
@@ -24,6 +25,7 @@ Kind = Literal[
     "failed",
     "hung",
     "lost",
+    "waiting",
     "released",
     "checkpoint",
     "skipped",
@@ -35,9 +37,10 @@ Kind = Literal[
 ]
 """`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, by whoever starts the ranks.
-`released`: a rank was alive when its group was ended. `checkpoint`: what went wrong with one. `skipped`: a step without
-an update. `spike`: a loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave,
-or did not. `layout`: how examples are laid before the model. `sink`: where metrics or alerts go, or why no more do."""
+`waiting`: nothing has begun since a loss. `released`: a rank was alive when its group was ended. `checkpoint`: what
+went wrong with one. `skipped`: a step without an update. `spike`: a loss out of line. `notice`: a node will be taken
+away. `staging`: what the nodes' own disks gave, or did not. `layout`: how examples are laid before the model. `sink`:
+where metrics or alerts go, or why no more do."""
 
 NO_RANK = -1
 """Of an event that is no rank's."""

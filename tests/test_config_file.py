@@ -341,6 +341,12 @@ def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
+@pytest.mark.parametrize("path", ["stages.2.name", "data.sources.1.name", "run.name"])
+def test_a_name_too_long_for_a_folder_is_refused(path: str) -> None:
+    problem = only_problem(FULL, f"{path}={'a' * 300}")
+    assert problem.rule.startswith("must have at most 100 characters")
+
+
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
     content = deepcopy(FULL)
     content["train"]["packs_per.micro_batch"] = 1

@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
     from launcher import status
     from launcher.console import build_console, fit_for_json
     from launcher.exit_codes import DONE
+    from launcher.opened_run import open_run
     from sft.monitoring.run_status import RunWatcher
-    from sft.run_folder import RunFolder
 
-    watcher = RunWatcher(RunFolder(options.run_dir))
+    watcher = RunWatcher(open_run(options.run_dir))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(asdict(watcher.read()))) + "\n")
     elif options.watch:

@@ -24,14 +24,16 @@ def run(options: argparse.Namespace) -> int:
     """Say which run it is, and train."""
     from launcher.console import build_console
     from sft.absolute_paths import absolute_paths
+    from sft.guarded_output import going_on_without_output
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
     job, console = options.job._replace(sft=absolute_paths(options.job.sft)), build_console()
-    console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
-    from launcher.driver import train
+    with going_on_without_output():
+        console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
+        from launcher.driver import train
 
-    return train(job, console, options.until)
+        return train(job, console, options.until)
 
 
 class _SameSource(argparse.Action):

@@ -24,10 +24,10 @@ from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets, remember_path
 
-Kind = Literal["failed", "restarted", "spike", "skipped", "finished", "stopped"]
+Kind = Literal["failed", "restarted", "waiting", "spike", "skipped", "finished", "stopped"]
 """What is posted. `failed`, `finished` and `stopped` are the end of the job, the others events of the same name."""
 
-_OF_EVENTS: tuple[Kind, ...] = ("restarted", "spike", "skipped")
+_OF_EVENTS: tuple[Kind, ...] = ("restarted", "waiting", "spike", "skipped")
 _OFTEN_SECONDS = {"spike": 600.0, "skipped": 600.0}
 """Of these, which come in numbers where a training goes wrong, one alert in so long a time; it counts the others."""
 

@@ -211,11 +211,18 @@ class RunWatcher:
         restarts = []
         for number in range(2, attempt + 1):
             events = self._events[number]
+            if self._had_nothing_to_do(number):
+                continue
             reasons = [event for event in events if event.kind == "restarted"]
             began = next((event for event in events if event.kind in ("restarted", "resumed")), None)
             why = reasons[0].text.partition("ended: ")[2] if reasons else self._how_it_ended(number - 1)
             restarts.append(Restart(number, began.time if began else math.nan, why))
         return tuple(restarts)
+
+    def _had_nothing_to_do(self, attempt: int) -> bool:
+        """Whether it found that all was trained."""
+        ended = read_end(self._run.attempt(attempt))
+        return ended is not None and ended.why == "done" and all(e.kind != "resumed" for e in self._events[attempt])
 
     def _how_it_ended(self, attempt: int) -> str:
         ended = read_end(self._run.attempt(attempt))

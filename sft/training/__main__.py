@@ -23,6 +23,7 @@ from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
 from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
+from sft.guarded_output import going_on_without_output, output_guarded
 from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
@@ -98,7 +99,11 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         # Behind the lock: this writes plans and config.yaml.
         with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, executor=executor)
+        before = end_of_last_attempt(run) if world.is_first and _is_restart(run) else None
         attempt = begin_attempt(run, ranks)
+        if before is not None:
+            why = before.message or before.why
+            attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {why}")
         if world.is_first:
             held.enter_context(sinks_fed(config, attempt.number))
         limits = Limits(attempt.number, 0, hang_timeout_seconds)
@@ -127,6 +132,11 @@ def _refuse_shared_store() -> None:
             "the option away.",
             is_everywhere=True,
         )
+
+
+def _is_restart(run: RunFolder) -> bool:
+    """Whether torchrun has started ranks before, which have come so far as to begin an attempt."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and run.latest_attempt() > 0
 
 
 def with_device(world: World, wants_gpu: bool) -> World:
@@ -186,15 +196,16 @@ def _world() -> World:
 
 def _run_and_exit(arguments: list[str]) -> None:
     """Where the group was left, the process ends at once: the interpreter's own end would wait for it, as above."""
-    try:
-        code = main(arguments)
-    except BaseException:  # the edge of the process
-        traceback.print_exc()
-        code = EXIT_FAILED
-    if is_left():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    with output_guarded(), going_on_without_output(on_gone=lambda: None):
+        try:
+            code = main(arguments)
+        except BaseException:  # the edge of the process
+            traceback.print_exc()
+            code = EXIT_FAILED
+        if is_left():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code)
 
 

@@ -93,4 +93,4 @@ def test_before_the_first_step_nothing_is_wrong(verify, run):
 def test_another_folder_is_one_message_and_exit_code_2(verify, tmp_path):
     code, out, err = verify(tmp_path)
     assert (code, out) == (2, "")
-    assert err == f"{tmp_path} is not the folder of a run: there is no config.yaml in it\n"
+    assert err == f"{tmp_path} is not the folder of a run: there is no manifest.json of a run in it\n"

@@ -32,11 +32,13 @@ def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -
         ranks.add("restarted", "attempt 1 ended: rank 3 <node a> was gone")
         ranks.add("resumed", "going on at step 40", stage="broad", step=40)
         ranks.add("checkpoint", "one was damaged")
+        EventLog(run.attempt(2), "driver").add("waiting", "attempt 2: node n7 was lost. No other has begun")
         ranks.add("spike", "step 41, packs 3 to 4: the loss is 9.000", stage="broad", step=41)
-        hook.wait_for(2)  # without an end
+        hook.wait_for(3)  # without an end
         post_end("finished", "")
     assert [(alert["event"], alert.get("stage"), alert.get("step")) for alert in hook.alerts] == [
         ("restarted", None, None),
+        ("waiting", None, None),
         ("spike", "broad", 41),
         ("finished", None, None),
     ]
@@ -44,7 +46,7 @@ def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -
     assert first["text"] == "tuned: restarted: attempt 1 ended: rank 3 &lt;node a&gt; was gone", "as Slack wants it"
     assert first["message"] == "attempt 1 ended: rank 3 <node a> was gone"
     assert (first["run"], first["run_dir"], first["attempt"]) == ("tuned", str(run.path), 2)
-    assert hook.alerts[2]["text"] == "tuned: finished"
+    assert hook.alerts[3]["text"] == "tuned: finished"
 
 
 def test_of_many_spikes_one_is_posted(run: RunFolder) -> None:
