@@ -23,7 +23,7 @@ PACKED_ATTENTION = "sft_packed"
 """The name that `attn_implementation` takes."""
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' attention functions)
     module: nn.Module,
     query_BHTD: Tensor,
     key_BHTD: Tensor,
