@@ -250,7 +250,13 @@ def test_every_module_of_the_verbs_is_one() -> None:
 
 
 def test_the_version_is_said(sft) -> None:
-    assert sft("--version") == Answer(0, f"sft {__version__}\n", "")
+    assert sft("--version") == sft("-V") == sft("version") == Answer(0, f"sft {__version__}\n", "")
+
+
+def test_help_is_also_a_word(sft) -> None:
+    assert sft("help") == sft("-h")
+    assert sft("help", "train") == sft("train", "-h")
+    assert sft("help", "submit", "ray") == sft("submit", "ray", "-h")
 
 
 @pytest.mark.parametrize("module", ["sft", "launcher", "launcher.cli"])
