@@ -49,6 +49,11 @@ def may_be_hub_id(path: str, kind: HubKind) -> bool:
     return _looks_like_id(path, kind) and not _is_slip(path, kind)
 
 
+def how_to_fetch(path: str, kind: HubKind) -> str:
+    """The command that brings it from the Hub to this machine."""
+    return f"hf download {path}" + (" --repo-type dataset" if kind == "dataset" else "")
+
+
 def _looks_like_id(path: str, kind: HubKind) -> bool:
     is_file = kind == "dataset" and set(Path(path.lower()).suffixes[-2:]) & set(RECORD_ENDINGS)
     return _ID.fullmatch(path) is not None and not is_file and not Path(path).exists()
@@ -84,9 +89,8 @@ def _absolute(path: str, kind: HubKind | None) -> str:
         return str(local_path(path))
     if _is_slip(path, kind):
         here = Path(path).absolute()
-        fetch = f"hf download {path}" + (" --repo-type dataset" if kind == "dataset" else "")
         raise UserError(
             f"there is no {here}{near_it(here)}. As {here.parent} is a folder, the Hub is not asked. If its {path} is "
-            f"meant, fetch it: {fetch}"
+            f"meant, fetch it: {how_to_fetch(path, kind)}"
         )
     return path
