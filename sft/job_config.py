@@ -205,7 +205,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
     sections = {name: section for name, (_, section) in found.items()}
     cluster, slurm = sections["cluster"], sections["slurm"]
-    problems = find_problems(content, other_sections=tuple(_SECTIONS))
+    problems = find_problems(content, JobFile)
     problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
     # What ties two sections is said of what was given, not of the default of what cannot be read.
