@@ -29,12 +29,15 @@ def local_path(path: str) -> Path:
     """The absolute path, with `~` and variables as they are here.
 
     Raises:
-        UserError: a variable is not set.
+        UserError: a variable is not set, or a home folder is not known.
     """
     unset = [name for found in _VARIABLE.finditer(path) if (name := found[1] or found[2]) not in os.environ]
     if unset:
         raise UserError(f"{path}: ${unset[0]} is not set here. Set it, or write the path out.")
-    return Path(os.path.expandvars(path)).expanduser().absolute()
+    try:
+        return Path(os.path.expandvars(path)).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{path}: this home folder is not known here. Set HOME, or write the path out.") from None
 
 
 def near_it(path: Path) -> str:

@@ -33,7 +33,10 @@ def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
         return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(local_path(given["run"]))
+    try:
+        run = RunFolder(local_path(given["run"]))
+    except UserError as error:
+        raise UserError(f"from.run: {error}") from None
     if not is_claimed(run) or not run.config.is_file():
         raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
     try:

@@ -62,8 +62,10 @@ def run(options: argparse.Namespace) -> int:
     needed = [what for what, given in (("DATA", data), ("--model MODEL", model)) if not given]
     if needed:
         raise UserError(f"sft init needs {' and '.join(needed)}: give them, or call it on a terminal, where it asks")
-    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
+    model = _as_here(model)
+    if model.startswith(("/", ".")) and not Path(model).exists():
         raise UserError(f"--model: there is no {model}: name a folder, or the id of a model on the Hub")
+    data = [_as_here(path) for path in data]
     names = unique_names(data)
     name = options.name or questions.ask("Name of the run", names[0])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -94,6 +96,13 @@ def run(options: argparse.Namespace) -> int:
     write_config(path, write_commented(content, header))
     console.print(f"{path} is written. Read it, then: sft plan {path}", soft_wrap=True)
     return DONE
+
+
+def _as_here(path: str) -> str:
+    """With `~` and variables as they are here: no shell has expanded an answer to a question."""
+    from sft.absolute_paths import local_path
+
+    return str(local_path(path)) if "://" not in path and path.startswith(("~", "$")) else path
 
 
 def _tokenizer(model: str, options: argparse.Namespace, console: Any, is_here: bool) -> "ModelConfig | None":

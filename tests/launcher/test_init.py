@@ -151,7 +151,8 @@ def test_on_a_terminal_it_asks_for_what_was_not_said(
     tmp_path: Path, small_records: SmallRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answers = [str(small_records.instructions), "owner/model", "asked", "2", "l4", "none"]
+    monkeypatch.setenv("RECORDS", str(small_records.instructions.parent))
+    answers = [f"$RECORDS/{small_records.instructions.name}", "owner/model", "asked", "2", "l4", "none"]
     with terminal(answers):
         assert main(["init", "--offline"]) == 0
     job = load_job(tmp_path / "asked.yaml")
