@@ -7,6 +7,7 @@ import argparse
 import difflib
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from launcher import exit_codes
 from launcher.verbs import GROUPS, VERBS, Verb, find_verb
 
 _INVALID_CHOICE = re.compile(r"argument (\S+): invalid choice: '?([^' ,]*)'?.*\(choose from (.*)\)")
+_AS_OPTIONS = {"help": "-h", "version": "--version"}
+"""Words that are verbs elsewhere: `sft help train` is `sft train -h`."""
 _OPTION = re.compile(r"(?<!\w)--?[a-z][\w-]*")
 
 
@@ -53,7 +56,7 @@ def build_parser() -> Parser:
     """The parser of the command."""
     verbs = {name: find_verb(name) for name in VERBS}
     parser = _parser_of(Parser, "sft", "Instruction tuning, from data to model.", _table(verbs))
-    parser.add_argument("--version", action="version", version=f"sft {sft.__version__}", help="show it and end")
+    parser.add_argument("-V", "--version", action="version", version=f"sft {sft.__version__}", help="show it and end")
     groups = {"": _verbs_of(parser, "sft", "VERB")}
     for name, verb in verbs.items():
         group, _, last = name.rpartition(" ")
@@ -103,7 +106,10 @@ def parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace
 
     Ends the process where a word is wrong, or where there is no verb, of which all are listed then.
     """
-    options, rest = parser.parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in _AS_OPTIONS:
+        words = [*words[1:], _AS_OPTIONS[words[0]]]
+    options, rest = parser.parse_known_args(words)
     # argparse takes no overrides behind an option.
     overrides = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in options else []
     if len(overrides) < len(rest):

@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 
 def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
@@ -39,10 +39,9 @@ def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
 
 def field_paths() -> Iterator[str]:
     """`section.field=` of every field that is not of an item of a list."""
-    from sft.job_config import JobConfig  # noqa: PLC0415  (pydantic: only where fields are asked for)
+    from sft.job_config import JobFile  # noqa: PLC0415  (pydantic: only where fields are asked for)
 
-    for name, section in get_type_hints(JobConfig).items():
-        yield from _paths("" if name == "sft" else f"{name}.", section)
+    yield from _paths("", JobFile)
 
 
 def _paths(path: str, kind: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from launcher.held_run import work_in
 from launcher.layout_check import find_layout
 from launcher.preflight.start import pass_preflight
 from sft.errors import UserError
+from sft.hub_answers import check_hub_answers
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
@@ -40,6 +41,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     check_sinks(job.sft.logging)
+    check_hub_answers(job.sft)
     for note in find_layout(job.sft, is_whole=True)["notes"]:
         console.print(note, highlight=False, markup=False)
     now = names[: names.index(until) + 1]

@@ -45,7 +45,7 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
     """
     run = RunFolder(job.sft.run.dir)
     workload, _store, plans = prepare(job.sft, console)
-    job = job._replace(sft=_first_stages(job.sft, len(names)))
+    job = job.model_copy(update={"sft": _first_stages(job.sft, len(names))})
     is_finished = run.has_finished(names)  # only now: a stage that gets more budget is not
     if is_finished and not samples_are_missing(job.sft, run, workload):
         console.print("Every stage is finished; nothing is left to train.")

@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Posit
 from sft.config_effects import (
     Affects,
     AffectsBudget,
-    AffectsCheckpoints,
     AffectsMeasured,
     AffectsNothing,
     AffectsNumbers,
@@ -25,6 +24,7 @@ from sft.config_effects import (
 from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
+from sft.config_paths import WRITTEN, NamesPath
 from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
@@ -33,7 +33,7 @@ class RunConfig(Section):
 
     name: AffectsNothing[Name]
     """Shown in the progress bar and the report."""
-    dir: AffectsNothing[Path]
+    dir: AffectsNothing[Annotated[Path, WRITTEN]]
     """The run folder: plan, checkpoints, models, report. The same folder resumes the same run."""
     seed: AffectsSplit[int] = 17
     """Every random decision is derived from it, by name."""
@@ -45,16 +45,20 @@ DTYPE_BYTES: Mapping[Dtype, int] = {"bfloat16": 2, "float32": 4}
 """Bytes of a number of each."""
 
 
+def _jinja_file(template: str) -> str | None:
+    return None if template == "chatml" else template
+
+
 class ModelConfig(Section):
     """The model to start from."""
 
-    path: Annotated[str, Affects("store", by_content=True)]
+    path: Annotated[str, Affects("store", by_content=True), NamesPath(hub="model")]
     """A Hugging Face folder or Hub id of a causal language model in safetensors."""
-    tokenizer: Annotated[str | None, Affects("store", by_content=True)] = None
+    tokenizer: Annotated[str | None, Affects("store", by_content=True), NamesPath(hub="model")] = None
     """A folder or Hub id of the tokenizer, where it is not the model's."""
     dtype: AffectsNumbers[Dtype] = "bfloat16"
     """What the model computes in. The optimizer's copy is float32 in both."""
-    chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
+    chat_template: Annotated[str | None, Affects("store", by_content=True), NamesPath(as_path=_jinja_file)] = None
     """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
     dropout: AffectsNumbers[Literal["none", "as_configured"]] = "none"
     """Whether the dropout and the noise that stand in the model's config are used in training. Drawn anew for each pack
@@ -112,7 +116,7 @@ class SourceConfig(Section):
 
     name: AffectsStore[Name]
     """Names the source in tables and messages; the task of its records where `task` is not given."""
-    path: Annotated[str, Affects("store", by_content=True, held_by_plan=True)]
+    path: Annotated[str, Affects("store", by_content=True, held_by_plan=True), NamesPath(hub="dataset")]
     """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of
     files, a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
     split: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
@@ -193,12 +197,12 @@ class DataConfig(Section):
     """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()
     """What is kept out of training."""
-    cache_dir: AffectsNothing[Path] = Path("~/.cache/sft")
+    cache_dir: AffectsNothing[Annotated[Path, WRITTEN]] = Path("~/.cache/sft")
     """Where token stores are kept. They are found again by their content, whatever the run is."""
     staging: AffectsNothing[Literal["direct", "node_local"]] = "direct"
     """Workers read their packs from the token store, or each node brings those of its workers to its own disk while it
     trains, and they are read from there once they are there."""
-    staging_dir: AffectsNothing[str | None] = None
+    staging_dir: Annotated[str | None, Affects("nothing"), NamesPath(is_of_nodes=True)] = None
     """For `staging: node_local`: a folder on each node's own disk. `~` and variables such as `$SLURM_TMPDIR` are those
     of the node. Default: its temporary folder."""
 
@@ -328,7 +332,8 @@ class CheckpointConfig(Section):
     """Whether a finished stage keeps its last checkpoint beside its model."""
     max_failed_saves: AffectsNothing[PositiveInt] = 3
     """Saves that may fail in a row, each tried several times, before the training stops."""
-    dir: AffectsCheckpoints[str | None] = None  # at another place there are none: training would start over
+    # At another place there are none: training would start over.
+    dir: Annotated[str | None, Affects("checkpoints"), WRITTEN] = None
     """Where checkpoints are kept: a folder, or a URL that fsspec knows (such as `s3://bucket/run`). Default: the run
     folder."""
     async_: AffectsNothing[bool] = Field(default=True, alias="async")

@@ -4,6 +4,7 @@ Invariant: a config that was read keeps every rule; `dump_config` writes it so t
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_forms import Forms
 from sft.config_lines import NO_LINES, Lines, line_of
-from sft.config_names import current_keys, renames_of, with_current_names
+from sft.config_names import current_keys, places_of, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
 from sft.config_yaml import Document, parse_yaml, write_yaml
@@ -117,14 +119,14 @@ def build_config(content: Mapping[str, Any], origin: str = "config", lines: Line
 
 
 def find_problems(
-    content: Mapping[str, Any], of_start: Iterable[Problem] = (), other_sections: Sequence[str] = ()
+    content: Mapping[str, Any], of_start: Iterable[Problem] = (), whole: type[SftConfig] = SftConfig
 ) -> list[Problem]:
     """All that is wrong with the sections of `SftConfig`, in the order of the sections.
 
     Args:
         content: the sections.
         of_start: what is wrong with the place that `from` names (see `sft.lineage`).
-        other_sections: names that a misspelt section may also have been meant to be.
+        whole: all that a config may have, which a misspelt key may also have been meant to be.
     """
     remember_secrets(content)
     if isinstance(alerts := content.get("alerts"), Mapping):
@@ -138,7 +140,8 @@ def find_problems(
     sections: dict[str, Any] = {}
     for key in content:
         if key not in fields:
-            problems.append(_unknown_key([key], content[key], [*fields, *other_sections], content))
+            known = [*fields, *(name for name in whole.model_fields if name not in SftConfig.model_fields)]
+            problems.append(_unknown_key([key], content[key], known, content, whole))
     for name, field in fields.items():
         if name not in content:
             if field.is_required():
@@ -226,10 +229,11 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
     keys = _keys(detail, value)
     given = detail["input"]
     where = ".".join([path, *map(str, keys)])
+    forms = Forms(adapter)
     match detail["type"]:
         case "extra_forbidden":
             beside = reduce(lambda node, key: node[key], keys[:-1], value)
-            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]), beside)
+            return _unknown_key([path, *keys], given, forms.keys_at(keys[:-1]), beside)
         case "missing" if isinstance(given, list):
             return Problem(where, given, f"item {detail['loc'][-1] + 1} is missing", "make the list longer")
         case "missing":
@@ -244,9 +248,10 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             rule = "may hold letters, digits, dots, dashes and underscores only"
             return Problem(where, given, rule, "choose such a name")
         case "model_type":
-            known = ", ".join(_keys_at(adapter, keys))
+            known = ", ".join(forms.keys_at(keys))
+            example = without_secrets(forms.section_at(keys, given))
             rule = KEYS[where].note if isinstance(given, str) and where in KEYS else "must be a mapping of fields"
-            return Problem(where, given, rule, f"give it fields ({known}), or take it away")
+            return Problem(where, given, rule, f"give it fields, such as {example}, or take it away; there are {known}")
         case "string_type" | "path_type" if not isinstance(given, dict | list):
             kind, way_out = _taken_for(given)
             return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
@@ -259,7 +264,7 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             expected, _, what = detail["type"].partition("_")
             form = _FORMS.get(expected) if what in _WRONG_FORM else None
             if expected == "tuple" and not isinstance(given, dict | None):
-                form = f"a list, such as [{given}]"
+                form = without_secrets(f"a list, such as {forms.list_at(keys, given)}")
             way_out = f"write {form}" if form else "correct the value"
             return Problem(where, given, rule[:1].lower() + rule[1:], way_out)
 
@@ -298,7 +303,13 @@ _WORDING = (
 )
 
 
-def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapping[str, Any]) -> Problem:
+def _unknown_key(
+    keys: list[Any],
+    value: Any,
+    known: Sequence[str],
+    beside: Mapping[str, Any],
+    whole: type[SftConfig] = SftConfig,
+) -> Problem:
     """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
     path = ".".join(map(str, keys))
     if renames := list(renames_of(path, SftConfig)):
@@ -307,6 +318,9 @@ def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapp
     close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
     if not close and (foreign := answer(keys, value, beside)):
         return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)
+    if not close and (places := _places_of(keys, whole)):
+        way_out = f"here it is {' or '.join(f'`{place}`' for place in places)}"
+        return Problem(path, value, "is not a known key", way_out, tuple(places))
     close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
@@ -314,30 +328,17 @@ def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapp
     return Problem(path, value, "is not a known key", f"did you mean `{close[0]}`?", (meant,))
 
 
+def _places_of(keys: Sequence[Any], whole: type[SftConfig]) -> list[str]:
+    """Where a field of this name is, if it is in one or two places; of stages, in the one that the key is in."""
+    stage = str(keys[1]) if keys[0] == "stages" and len(keys) > 2 else "0"
+    places = [re.sub(r"^stages\.0\.", f"stages.{stage}.", place) for place in places_of(str(keys[-1]), whole)]
+    return places if len(places) <= 2 else []
+
+
 def _did_you_mean(given: Any, allowed: str) -> str:
     words = allowed.replace(" or ", ", ").split(", ")
     close = difflib.get_close_matches(str(given), words, n=1)
     return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
-
-
-def _keys_at(adapter: TypeAdapter[Any], keys: Sequence[Any]) -> list[str]:
-    """The keys that the model at `keys` knows, found in the JSON schema (unions and lists included)."""
-    schema = adapter.json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-
-    def models(node: Any) -> list[Any]:
-        if "$ref" in node:
-            return models(definitions[node["$ref"].rpartition("/")[2]])
-        return [m for option in (*node.get("anyOf", ()), *node.get("oneOf", ())) for m in models(option)] or [node]
-
-    nodes = models(schema)
-    for key in keys:
-        if isinstance(key, int):
-            children = [n["items"] for n in nodes if "items" in n]
-        else:
-            children = [n["properties"][key] for n in nodes if key in n.get("properties", {})]
-        nodes = [m for child in children for m in models(child)]
-    return sorted({key for node in nodes for key in node.get("properties", {})})
 
 
 def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:

@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from sft.config_effects import AffectsNothing
+from sft.config_effects import Affects, AffectsNothing
+from sft.config_paths import NamesPath
 from sft.config_section import Section
 
 
@@ -21,19 +22,19 @@ class WandbConfig(Section):
     """Words to find the run by."""
 
 
+def _folder(tracking_uri: str) -> str | None:
+    """The folder that runs are written to, where it is one, and not a server or a database."""
+    path = tracking_uri.removeprefix("file://").removeprefix("file:")
+    return path if path and "://" not in path and not path.startswith("databricks") else None
+
+
 class MlflowConfig(Section):
     """A run of MLflow."""
 
-    tracking_uri: AffectsNothing[str | None] = None
+    tracking_uri: Annotated[str | None, Affects("nothing"), NamesPath(is_written=True, as_path=_folder)] = None
     """The URL of a tracking server, or a folder (such as `file:///shared/mlruns`). Default: MLFLOW_TRACKING_URI."""
     experiment: AffectsNothing[str] = "Default"
     """Made where it is not there; the run has the name of this one."""
-
-    @property
-    def folder(self) -> str | None:
-        """The folder that the runs are written to, where it is one, and not a server or a database."""
-        path = (self.tracking_uri or "").removeprefix("file://").removeprefix("file:")
-        return path if path and "://" not in path and not path.startswith("databricks") else None
 
 
 class LoggingConfig(Section):

@@ -98,6 +98,18 @@ def renames_of(path: str, kind: Any) -> Iterator[Rename]:
             yield Rename(".".join(keys[: i + 1]), str(current))
 
 
+def places_of(name: str, kind: Any) -> Iterator[str]:
+    """The paths of all fields in a section that are called so; of lists, in the first item."""
+    for part in alternatives(kind):
+        if get_origin(part) is tuple:
+            yield from (f"0.{place}" for place in places_of(name, get_args(part)[0]))
+        for key, field in part.model_fields.items() if is_section(part) else ():
+            current = field.alias or key
+            if current == name:
+                yield current
+            yield from (f"{current}.{place}" for place in places_of(name, field.annotation))
+
+
 def _find(section: type[BaseModel], key: Any) -> tuple[Any, FieldInfo | None]:
     """The name of now and the field that a key means."""
     for name, field in section.model_fields.items():

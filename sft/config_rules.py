@@ -7,7 +7,6 @@ others, so that one run of the command reports everything.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
@@ -22,6 +21,8 @@ from sft.config import (
     StageConfig,
     TrainConfig,
 )
+from sft.config_paths import named_paths
+from sft.config_section import Section
 from sft.deepspeed_extra import refused
 from sft.optimizers import OPTIMIZERS
 
@@ -211,29 +212,18 @@ def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> It
             yield Problem(path, value, rule, way_out)
 
 
-def homes_are_known(
-    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
-) -> Iterator[Problem]:
+def homes_are_known(*sections: Section) -> Iterator[Problem]:
     """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
-    for path, value in _paths(run, model, data, checkpoint).items():
-        first = str(value or "").partition("/")[0]
-        if first.startswith("~") and os.path.expanduser(first) == first:
-            rule = "begins with the home folder of a user, which is not known here"
-            yield Problem(path, str(value), rule, "set HOME, or write the path out")
+    for section, name in zip(sections, _WITH_PATHS, strict=True):
+        for named in named_paths(section):
+            first = named.path.partition("/")[0]
+            if first.startswith("~") and os.path.expanduser(first) == first:
+                rule = "begins with the home folder of a user, which is not known here"
+                path = ".".join(map(str, (name, *named.keys)))
+                yield Problem(path, named.path, rule, "set HOME, or write the path out")
 
 
-def _paths(
-    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
-) -> dict[str, Path | str | None]:
-    return {
-        "run.dir": run.dir,
-        "model.path": model.path,
-        "model.tokenizer": model.tokenizer,
-        "model.chat_template": model.chat_template,
-        **{f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)},
-        "data.cache_dir": data.cache_dir,
-        "checkpoint.dir": checkpoint.dir,
-    }
+_WITH_PATHS = ("run", "model", "data", "checkpoint", "logging")
 
 
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
@@ -290,7 +280,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
-    (homes_are_known, ("run", "model", "data", "checkpoint")),
+    (homes_are_known, _WITH_PATHS),
     (urls_hold_no_variables, ("data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),

@@ -5,20 +5,31 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from sft.config_names import former_names
 from sft.job_config import JobFile
 
 
-class _WithoutTitles(GenerateJsonSchema):
-    """A field's name says it, and a title made of it says no more."""
+class _Schema(GenerateJsonSchema):
+    """With the names that fields had before: they are still read, so that an editor may not call them wrong."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Of no field."""
+        """Of no field: its name says it, and a title made of it says no more."""
         return False
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Of a section."""
+        section = super().model_schema(schema)
+        fields, properties = schema["cls"].model_fields, section["properties"]
+        for name, field in ((field.alias or name, field) for name, field in fields.items()):
+            of_now = {key: value for key, value in properties[name].items() if key != "default"}
+            about = {"deprecated": True, "description": f"Now `{name}`."}
+            properties |= {former: {**of_now, **about} for former in former_names(field)}
+        return section
 
 
 def config_schema() -> dict[str, Any]:
     """The schema of a whole file, with the help text and the default of each field."""
-    schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_WithoutTitles))
+    schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_Schema))
     # With `from`, what is not given of the model is that of the other run.
     schema["required"].remove("model")
     schema["$defs"]["ModelConfig"]["required"].remove("path")

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sft.config_effects import check_marks
+from sft.config_paths import path_mark
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -29,12 +30,12 @@ class Section(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         check_marks(cls)
 
-    @field_validator(
-        *("path", "dir", "tokenizer", "chat_template", "cache_dir", "staging_dir"), mode="before", check_fields=False
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _is_not_blank(cls, value: Any) -> Any:
-        if isinstance(value, str) and not value.strip():  # it would be the folder that the command happens to run in
+    def _path_is_not_blank(cls, value: Any, info: ValidationInfo) -> Any:
+        is_path = path_mark(cls.model_fields[str(info.field_name)]) is not None
+        # It would be the folder that the command happens to run in.
+        if is_path and isinstance(value, str) and not value.strip():
             raise PydanticCustomError("blank", "is empty")
         return value
 

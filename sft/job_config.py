@@ -6,7 +6,7 @@ The sections about machines are the launcher's affair; plain torchrun uses of th
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
@@ -161,8 +161,8 @@ class KubernetesConfig(Section):
     """Names of Secrets whose keys become environment variables of all pods, such as HF_TOKEN."""
 
 
-class JobFile(SftConfig):
-    """All sections that a config may have."""
+class Machines(Section):
+    """The sections about machines."""
 
     cluster: ClusterConfig = ClusterConfig()
     """The machines."""
@@ -174,17 +174,18 @@ class JobFile(SftConfig):
     """The pods of `sft submit ray --kuberay`."""
 
 
-class JobConfig(NamedTuple):
-    """A whole job. `kubernetes` is None where the config has no such section."""
+class JobFile(Machines, SftConfig):
+    """All sections that a config may have."""
+
+
+class JobConfig(Machines):
+    """A whole job, as it was read."""
 
     sft: SftConfig
-    cluster: ClusterConfig
-    slurm: SlurmConfig
-    ray: RayConfig
-    kubernetes: KubernetesConfig | None
-    lines: Lines
+    """What to train."""
+    lines: AffectsNothing[Lines]
     """Where the fields stand in the file, for messages."""
-    notes: tuple[str, ...]
+    notes: AffectsNothing[tuple[str, ...]]
     """What is to be said about the config, although nothing is wrong with it."""
 
 
@@ -202,8 +203,9 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     lines = find_lines(document, content, given, JobFile)
     content, of_start = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
-    cluster, slurm, ray, kubernetes = (section for _, section in found.values())
-    problems = find_problems(content, of_start, other_sections=tuple(_SECTIONS))
+    sections = {name: section for name, (_, section) in found.items()}
+    cluster, slurm = sections["cluster"], sections["slurm"]
+    problems = find_problems(content, of_start, JobFile)
     problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
     # What ties two sections is said of what was given, not of the default of what cannot be read.
@@ -211,15 +213,14 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), quote_overrides(problems, given), lines)
-    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes, lines, tuple(map(str, renames)))
+    return JobConfig(sft=build_config(content), **sections, lines=lines, notes=tuple(map(str, renames)))
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
     name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
-    for name, field in JobFile.model_fields.items()
-    if name not in SftConfig.model_fields
+    for name, field in Machines.model_fields.items()
 }
-"""What a config has beside the sections of `SftConfig`, and what each is where it is not given."""
+"""How each section about machines is read, and what it is where it is not given."""
 
 
 def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:

@@ -17,6 +17,7 @@ import yaml
 from launcher.plan import JobPlan
 from launcher.submission.portable_job import ENVIRONMENT, train_command
 from sft.config_file import ConfigError
+from sft.config_paths import named_paths
 from sft.config_rules import Problem
 from sft.errors import UserError
 from sft.job_config import JobConfig, KubernetesConfig
@@ -83,11 +84,9 @@ _Dumper.add_representer(
 
 def _folders_outside(job: JobConfig, kubernetes: KubernetesConfig) -> Iterator[Problem]:
     """The folders that all pods have to see and that are on none of the volumes."""
-    folders = {"run.dir": str(job.sft.run.dir), "data.cache_dir": str(job.sft.data.cache_dir)}
-    if (checkpoints := job.sft.checkpoint.dir) and "://" not in checkpoints:
-        folders["checkpoint.dir"] = checkpoints
-    for field, folder in folders.items():
-        if not any(PurePosixPath(folder).is_relative_to(mount) for mount in kubernetes.volumes.values()):
+    for _, field, folder, mark in named_paths(job.sft):
+        is_shared = mark.is_written and "://" not in folder
+        if is_shared and not any(PurePosixPath(folder).is_relative_to(mount) for mount in kubernetes.volumes.values()):
             mounts = ", ".join(kubernetes.volumes.values()) or "nothing"
             rule = f"is on no volume that all pods see (kubernetes.volumes has {mounts}), and would vanish with its pod"
             yield Problem(field, folder, rule, "choose a folder on one of them, or add its claim")

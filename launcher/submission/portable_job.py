@@ -4,18 +4,18 @@ What is submitted is the resolved config: a later change of the file changes not
 can read it, so a path that is relative is refused, and so is a URL with a password.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import launcher
 from launcher.preflight.node_facts import source_hash
+from sft.absolute_paths import may_be_hub_id
 from sft.config import SftConfig
 from sft.config_file import ConfigError
+from sft.config_paths import named_paths
 from sft.config_rules import Problem
 from sft.config_yaml import write_yaml
-from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
 from sft.job_config import JobConfig
 from sft.url_secrets import without_secrets
@@ -23,8 +23,6 @@ from sft.url_secrets import without_secrets
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}
 """`ray job stop` sends SIGTERM, on which `sft train` saves and ends, and SIGKILL if it has not ended so many seconds
 later. Ray's own 3 are too few for a checkpoint."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 def render_config(job: JobConfig, origin: str) -> str:
@@ -65,32 +63,12 @@ def check_source(expected: str) -> None:
 
 
 def _relative_paths(config: SftConfig) -> Iterator[Problem]:
-    for field, path in (*_folders(config), *_inputs(config)):
-        if not _is_absolute(path):
+    """An id of the Hub is none; but what lies here under a relative path is meant to be that."""
+    for named in named_paths(config):
+        is_id = named.mark.hub is not None and may_be_hub_id(named.path, named.mark.hub)
+        if not is_id and not _is_absolute(named.path):
             rule = "is relative, and the job runs elsewhere"
-            yield Problem(field, path, rule, "give the absolute path that it has on the nodes")
-
-
-def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:
-    yield "run.dir", str(config.run.dir)
-    yield "data.cache_dir", str(config.data.cache_dir)
-    if config.checkpoint.dir is not None:
-        yield "checkpoint.dir", config.checkpoint.dir
-    if config.logging.mlflow and config.logging.mlflow.folder is not None:
-        yield "logging.mlflow.tracking_uri", config.logging.mlflow.folder
-
-
-def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
-    """Paths that cannot be ids on the Hub. What lies here under a relative path is meant to be that."""
-    model = config.model
-    for field, path in (("model.path", model.path), ("model.tokenizer", model.tokenizer)):
-        if path is not None and (_HUB_ID.fullmatch(path) is None or Path(path).exists()):
-            yield field, path
-    if model.chat_template not in (None, "chatml"):
-        yield "model.chat_template", str(model.chat_template)
-    for source in config.data.sources:
-        if not is_on_hub(source):
-            yield f"data.sources.{source.name}.path", source.path
+            yield Problem(named.field, named.path, rule, "give the absolute path that it has on the nodes")
 
 
 def _is_absolute(path: str) -> bool:

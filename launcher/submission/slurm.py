@@ -63,7 +63,7 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
         UserError: Slurm refuses the request or could never meet it, there is no Slurm here, the run is under way, its
             folder cannot be written, the config holds a secret, or something that Slurm would read otherwise.
     """
-    job = job._replace(sft=absolute_paths(job.sft))
+    job = job.model_copy(update={"sft": absolute_paths(job.sft)})
     run = RunFolder(job.sft.run.dir)
     if problems := list(find_problems(job)):
         raise ConfigError(origin, problems, job.lines)

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.exit_codes import DONE, FAILED
     from sft.absolute_paths import absolute_paths
     from sft.errors import UserError
+    from sft.hub_answers import check_hub_answers
     from sft.inspection.selection import Wanted
     from sft.training.process import quiet_third_parties
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
     if options.check and wanted != Wanted():
         raise UserError(f"--check looks at every row of the store; leave out {wanted.as_text()}.")
+    check_hub_answers(config)
     seed = config.run.seed if options.seed is None else options.seed
     if options.html:
         inspection.write_page(config, wanted, options.num or inspection.NUM_ON_PAGE, seed, options.html, console)

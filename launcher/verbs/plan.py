@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from sft.absolute_paths import absolute_paths
     from sft.sizing.hub_config import fetch_config
 
-    job = options.job._replace(sft=absolute_paths(options.job.sft))
+    job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     fetched = None if options.offline else fetch_config(job.sft.model.path)
     plan, forecast = plan_job(job), forecast_job(job)
     layout = find_layout(job.sft)

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     job = options.job
     try:
         with ended_on_request(None):  # it leaves marks in folders, and takes them away
-            preflight = check(job._replace(sft=absolute_paths(job.sft)))
+            preflight = check(job.model_copy(update={"sft": absolute_paths(job.sft)}))
     except EndRequested as request:
         say_error(f"Ended by {request}.")
         return request.exit_code

@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
-    job, console = options.job._replace(sft=absolute_paths(options.job.sft)), build_console()
+    job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
+    console = build_console()
     with going_on_without_output():
         console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
         from launcher.driver import train

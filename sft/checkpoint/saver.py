@@ -22,6 +22,7 @@ from sft.checkpoint.rank_file import rank_file_name, write_rank_file
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
+from sft.config import CheckpointConfig
 from sft.engine.engine import Shard
 from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import wait_for_all
@@ -51,9 +52,7 @@ class CheckpointSaver:
         storage: CheckpointStorage,
         ranks: Ranks,
         attempt: int,
-        retention: Retention,
-        asynchronous: bool,
-        max_failed_saves: int,
+        config: CheckpointConfig,
         report: Callable[[str], None],
         before_publish: Callable[[], None] | None = None,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
@@ -64,9 +63,8 @@ class CheckpointSaver:
             storage: where the checkpoints are kept; all ranks see the same.
             ranks: those whose state it is.
             attempt: the number of this start of the job, another one at each start.
-            retention: which checkpoints are kept.
-            asynchronous: whether training goes on while a save is written.
-            max_failed_saves: that many in a row raise.
+            config: whether training goes on while a save is written, how many saves in a row may fail, and which
+                checkpoints are kept.
             report: takes one line for the log; also called from threads.
             before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
                 of it is a failed try.
@@ -76,12 +74,12 @@ class CheckpointSaver:
         self._ranks = ranks
         self._world = ranks.world
         self._attempt = attempt
-        self._asynchronous = asynchronous
-        self._max_failed_saves = max_failed_saves
+        self._config = config
         self._report = report
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
+        retention = Retention(config.keep_last, config.keep_every_steps)
         self._publisher = Publisher(storage, self._world.size, retention, report, before_publish, pauses_seconds)
         self._saving: _Saving | None = None
         self._num_saves = 0
@@ -111,7 +109,7 @@ class CheckpointSaver:
         self._num_saves += 1
         key = SaveKey(step, self._attempt, self._num_saves)
         copied = {
-            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._asynchronous))
+            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._config.async_))
             for name, s in state.items()
         }
         give_up = Event()
@@ -121,7 +119,7 @@ class CheckpointSaver:
             sizes = {name: shard.numel for name, shard in state.items()}
             published = self._publishing.submit(self._publisher.publish, key, {**manifest, "sizes": sizes}, give_up)
         self._saving = _Saving(key, written, published, give_up)
-        if not self._asynchronous:
+        if not self._config.async_:
             self._settle()
         return time.perf_counter() - started
 
@@ -178,14 +176,14 @@ class CheckpointSaver:
     def _count(self, step: int, reason: str) -> None:
         self._failures.append(f"step {step}: {reason}")
         num_failed = len(self._failures)
-        if num_failed < self._max_failed_saves:
+        if num_failed < self._config.max_failed_saves:
             self._report(
                 f"the checkpoint of step {step} was not saved: {reason}. Training goes on; failed saves in a row: "
-                f"{num_failed}, checkpoint.max_failed_saves: {self._max_failed_saves}"
+                f"{num_failed}, checkpoint.max_failed_saves: {self._config.max_failed_saves}"
             )
             return
         raise CheckpointError(
-            f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._max_failed_saves}):\n"
+            f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._config.max_failed_saves}):\n"
             + "\n".join(f"  {failure}" for failure in self._failures)
             + "\nMend the cause; the same command goes on from the last checkpoint that was saved."
         )

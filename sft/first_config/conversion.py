@@ -94,7 +94,7 @@ def convert(
     if _trains_adapters(beside) and "stages.0.optimizer.lr" in fields:
         rate = fields["stages.0.optimizer.lr"].value
         why = f"{rate:g} there, for adapters. Training all parameters needs about a tenth of it, and more memory"
-        fields["stages.0.optimizer.lr"] = Said(rate / _LORA_FACTOR, why)
+        fields["stages.0.optimizer.lr"] = Said(float(f"{rate / _LORA_FACTOR:g}"), why)
     content = _nested(fields)
     _set_step(content, system, beside, mean_tokens(without_comments(content)), differing)
     return Converted(content, missing, list(dict.fromkeys(differing)))

@@ -23,7 +23,7 @@ PACKED_ATTENTION = "sft_packed"
 """The value for `attn_implementation`."""
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' attention functions)
     module: nn.Module,
     query_BHTD: Tensor,
     key_BHTD: Tensor,

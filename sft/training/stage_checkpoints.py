@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.resume import open_newest_good
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
 from sft.config import CheckpointConfig, FromConfig
@@ -87,9 +86,7 @@ def open_saver(
         storage,
         attempt.ranks,
         attempt.number,
-        Retention(config.keep_last, config.keep_every_steps),
-        config.async_,
-        config.max_failed_saves,
+        config,
         partial(attempt.events.add, "checkpoint"),
         ledger.sync if ledger else None,
     )

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sft.atomic_files import check_files, hash_file, is_published, read_manifest
 from sft.checkpoint.local_storage import LocalStorage, checkpoint_path, published_steps
 from sft.checkpoint.rank_file import CheckpointReader
-from sft.checkpoint.retention import Retention
 from sft.engine.engine import Shard
 from sft.world import World
 from tests.checkpoint.ranks import KEYS, Rank, names, range_of, resumed_step, run_ranks, save_steps, state_of, values_of
@@ -103,7 +102,7 @@ def test_a_thread_saves_the_state_as_it_was(tmp_path: Path) -> None:
 
 def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        saver = rank.saver(LocalStorage(tmp_path), asynchronous=False)
+        saver = rank.saver(LocalStorage(tmp_path), async_=False)
         saver.save(1, state_of(1, rank.world), {})
         assert is_published(checkpoint_path(tmp_path, 1))
         assert saver.finish()
@@ -113,7 +112,7 @@ def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> N
 
 
 def test_old_ones_go_after_a_newer_one_is_published(tmp_path: Path) -> None:
-    save_steps(LocalStorage(tmp_path), 2, 5, 10, 15, 20, retention=Retention(2, keep_every_steps=10))
+    save_steps(LocalStorage(tmp_path), 2, 5, 10, 15, 20, keep_last=2, keep_every_steps=10)
     assert names(tmp_path) == ["step-00000010", "step-00000015", "step-00000020"]
 
 
