@@ -54,10 +54,8 @@ def _open(path: str) -> RunFolder:
     try:
         run = RunFolder(local_path(path))
     except UserError:
-        raise _misled("run", path, "holds a variable that is not set here", "set it, or write the path out") from None
-    except RuntimeError:
-        rule = "begins with the home folder of a user, which is not known here"
-        raise _misled("run", path, rule, "set HOME, or write the path out") from None
+        rule = "holds a variable, or begins with a home folder, that is not known here"
+        raise _misled("run", path, rule, "set it, or write the path out") from None
     if not is_claimed(run) or not run.config.is_file():
         rule = f"{run.path} is not the folder of a run"
         raise _misled("run", path, rule, "name one that `sft train` has written")

@@ -40,7 +40,7 @@ def old(tmp_path: Path) -> RunFolder:
     [
         ("{old}/nowhere", "words", ("from.run", 3, "name one that `sft train` has written")),
         ("$NOWHERE/old", "words", ("from.run", 3, "set it, or write the path out")),
-        ("~nobody-of-here/old", "words", ("from.run", 3, "set HOME, or write the path out")),
+        ("~nobody-of-here/old", "words", ("from.run", 3, "set it, or write the path out")),
         ("{old}", "wrds", ("from.stage", 4, "name one of: words")),
         ("{old}", "words", ("from.stage", 4, "train it first: it has no checkpoint yet")),
         ("{old}", "words\n  step: 7", ("from.step", 5, "train it first: it has no checkpoint yet")),
