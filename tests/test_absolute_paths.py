@@ -12,7 +12,6 @@ from sft.config_names import alternatives, is_section
 from sft.config_paths import named_paths, path_mark
 from sft.config_rules import RULES, homes_are_known
 from sft.errors import UserError
-from sft.lineage import with_start
 
 
 @pytest.fixture(autouse=True)
@@ -80,19 +79,6 @@ def test_a_field_that_names_a_path_is_marked_and_its_home_folder_looked_at() -> 
         return any(path_mark(f) or has_path(f.annotation) for part in parts for f in part.model_fields.values())
 
     assert {name for name, field in SftConfig.model_fields.items() if has_path(field.annotation)} == set(looked_at)
-
-
-@pytest.mark.parametrize(
-    ("run", "why"),
-    [
-        ("$NO_SUCH_VARIABLE/a", "$NO_SUCH_VARIABLE is not set here. Set it"),
-        ("~no_such_user/a", "this home folder is not known here. Set HOME"),
-    ],
-)
-def test_the_run_to_start_from_is_a_path_as_the_others_are(run: str, why: str) -> None:
-    with pytest.raises(UserError) as caught:
-        with_start({"from": {"run": run, "stage": "a"}})
-    assert str(caught.value) == f"from.run: {run}: {why}, or write the path out."
 
 
 def test_what_is_no_local_path_stays_as_it_is() -> None:
