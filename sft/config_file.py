@@ -20,7 +20,7 @@ from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
 from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
-from sft.foreign.answers import answer, identify
+from sft.foreign.answers import COMMON_VALUES, answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_path, remember_secrets, without_secrets
@@ -337,7 +337,8 @@ def _places_of(keys: Sequence[Any], whole: type[SftConfig]) -> list[str]:
 
 def _did_you_mean(given: Any, allowed: str) -> str:
     words = allowed.replace(" or ", ", ").split(", ")
-    close = difflib.get_close_matches(str(given), words, n=1)
+    theirs = COMMON_VALUES.get(str(given))
+    close = [theirs] if theirs in words else difflib.get_close_matches(str(given), words, n=1)
     return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
 
 

@@ -5,6 +5,7 @@ vain: the id is a slip in a path, or this machine has no network.
 """
 
 import os
+import re
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -44,11 +45,16 @@ def check_hub_answers(config: SftConfig) -> None:
 
 
 def _is_cached(path: str, kind: HubKind) -> bool:
-    of_data_sets = os.environ.get("HF_DATASETS_CACHE", os.path.join(constants.HF_HOME, "datasets"))
-    folders = [Path(constants.HF_HUB_CACHE, f"{kind}s--{path.replace('/', '--')}")]
-    if kind == "dataset":
-        folders.append(Path(of_data_sets, path.replace("/", "___").lower()))
-    return any(folder.is_dir() for folder in folders)
+    if Path(constants.HF_HUB_CACHE, f"{kind}s--{path.replace('/', '--')}").is_dir():
+        return True
+    # `datasets` has a cache of its own, with names that it spells in its own way: HuggingFaceH4___no_robots.
+    of_data_sets = Path(os.environ.get("HF_DATASETS_CACHE", os.path.join(constants.HF_HOME, "datasets")))
+    folders = os.listdir(of_data_sets) if kind == "dataset" and of_data_sets.is_dir() else []
+    return _letters(path) in map(_letters, folders)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[/_]", "", name).lower()
 
 
 def _why_no_answer() -> str | None:

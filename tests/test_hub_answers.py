@@ -77,8 +77,8 @@ def test_what_is_here_in_a_cache_or_not_to_be_asked_for_needs_no_hub(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "hub" / "models--owner--model").mkdir(parents=True)
-    (here / "datasets" / "owner___data").mkdir(parents=True)
-    check_hub_answers(config())
+    (here / "datasets" / "Owner___my_data").mkdir(parents=True)
+    check_hub_answers(config(source="Owner/MyData"))
     check_hub_answers(config("models/qwen2", "data.jsonl"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     check_hub_answers(config("other/model"))

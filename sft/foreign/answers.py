@@ -27,6 +27,28 @@ SOURCE_KEYS: Mapping[str, str] = {
 """Keys of one data set: theirs → the key of a source."""
 
 
+_LENGTH = "data.max_len_tokens, train.pack_len_tokens"
+COMMON_NAMES: Mapping[str, str] = {
+    **dict.fromkeys(("max_seq_len", "seq_len", "seq_length", "max_len", "context_length", "block_size"), _LENGTH),
+    **dict.fromkeys(
+        ("global_batch_size", "train_batch_size", "grad_accum", "accumulate_grad_batches"), "train.packs_per_step"
+    ),
+    **dict.fromkeys(("num_epoch", "n_epochs", "max_epochs"), "stages.0.budget.epochs"),
+    **dict.fromkeys(("dataset_path", "data_path", "train_file", "train_data"), "data.sources.0.path"),
+    **dict.fromkeys(("validation_file", "validation_split", "eval_file", "test_size"), "data.holdout"),
+    **dict.fromkeys(("model_path", "model_id", "model_name", "pretrained_model_name_or_path"), "model.path"),
+    **dict.fromkeys(("num_gpus", "gpus", "devices", "nproc_per_node"), "cluster.workers"),
+    **dict.fromkeys(("precision", "mixed_precision"), "model.dtype"),
+}
+"""What people call it wherever they come from: their key → paths of our fields."""
+
+COMMON_VALUES: Mapping[str, str] = {
+    "alpaca": "instruction",
+    **dict.fromkeys(("chatml", "openai", "chat_template"), "messages"),
+}
+"""The same for values: theirs → ours."""
+
+
 class Answer(NamedTuple):
     """The message for one key."""
 
@@ -49,6 +71,9 @@ def answer(path: list[Any], value: Any, beside: Mapping[str, Any]) -> Answer | N
         ours = SOURCE_KEYS[name]
         return Answer("is what other systems call it", f"here it is `{ours}`", ())
     key = KEYS.get(name)
+    if key is None and name in COMMON_NAMES:
+        fields = tuple(_of_stage(place, path) for place in COMMON_NAMES[name].split(", "))
+        return Answer("is not a known key", f"here it is {_joined([f'`{field}`' for field in fields])}", fields)
     if key is None:
         return None
     rule = (
