@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 
 def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
-    """Answer the shell and end, where it is the shell that has called the command.
+    """Answer the shell and exit, if the shell called the command for completion.
 
     Args:
         parser: of all verbs.
@@ -38,7 +38,7 @@ def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
 
 
 def field_paths() -> Iterator[str]:
-    """`section.field=` of every field that is not of an item of a list."""
+    """`section.field=` for every field, except those of list items."""
     from sft.job_config import JobConfig  # noqa: PLC0415  (pydantic: only where fields are asked for)
 
     for name, section in get_type_hints(JobConfig).items():
@@ -46,7 +46,7 @@ def field_paths() -> Iterator[str]:
 
 
 def _paths(path: str, kind: Any) -> Iterator[str]:
-    """Of a section, or of what may be one; else the path itself."""
+    """The paths of a section, also an optional one; else the path itself."""
     section = next((part for part in (kind, *get_args(kind)) if hasattr(part, "model_fields")), None)
     if section is None or get_origin(kind) in (tuple, dict):
         yield f"{path.rstrip('.')}="

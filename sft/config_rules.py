@@ -74,7 +74,7 @@ def one_warmup(stages: Stages) -> Iterator[Problem]:
     for i, stage in enumerate(stages):
         ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
         if steps is not None and ratio:
-            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "take one of the two away")
+            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "remove one of the two")
         if steps is not None and stage.budget.steps is not None and steps >= stage.budget.steps:
             rule = f"is all of the stage's {stage.budget.steps} steps: the rate never reaches its peak"
             yield Problem(f"{path}.warmup_steps", steps, rule, "warm up for fewer", (f"stages.{i}.budget",))
@@ -104,7 +104,7 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
                     yield Problem(path, "nothing", f"`rates: {field}` needs it", f"give {path}", about)
                 else:
                     rule = f"goes with `rates: {field}`, but the rates are `{mixture.rates}`"
-                    yield Problem(path, value, rule, f"set rates to {field}, or take it away", about)
+                    yield Problem(path, value, rule, f"set rates to {field}, or remove it", about)
         if mixture.weights and mixture.tasks is not None:
             rule = "`weights` names the tasks already"
             yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
@@ -118,11 +118,11 @@ def settings_are_of_the_optimizer(stages: Stages) -> Iterator[Problem]:
             path, value = f"stages.{i}.optimizer.{field}", getattr(stage.optimizer, field)
             about = (f"stages.{i}.optimizer.name",)
             if field in OPTIMIZERS[name].settings and value is None:
-                yield Problem(path, "nothing", f"`name: {name}` needs it", "take it away: it has a default", about)
+                yield Problem(path, "nothing", f"`name: {name}` needs it", "remove it: it has a default", about)
             elif field not in OPTIMIZERS[name].settings and value is not None:
                 of = " or ".join(other for other, traits in OPTIMIZERS.items() if field in traits.settings)
                 rule = f"goes with `name: {of}`, but the optimizer is `{name}`"
-                yield Problem(path, value, rule, "take it away", about)
+                yield Problem(path, value, rule, "remove it", about)
 
 
 def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Iterator[Problem]:
@@ -131,7 +131,7 @@ def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Ite
         earlier = [*(start.mixtures if start else ()), *(s.name for s in stages[:i])]
         for name in stage.mixture.replay:
             if name not in earlier:
-                way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: take it away"
+                way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: remove it"
                 yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out)
         total = sum(stage.mixture.replay.values())
         if total >= 1:
@@ -249,7 +249,7 @@ def start_is_the_model(model: ModelConfig, start: FromConfig | None) -> Iterator
     """A run begins with one model."""
     if start is not None and start.model is not None and model.path != start.model:
         rule = f"is not what `from` leads to ({start.model})"
-        yield Problem("model.path", model.path, rule, "take one of the two away", ("from",))
+        yield Problem("model.path", model.path, rule, "remove one of the two", ("from",))
 
 
 def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:

@@ -5,7 +5,7 @@ import sys
 
 from launcher.run_argument import add_run_argument
 
-SUMMARY = "write one self-contained HTML page with tables and plots, also of a run under way"
+SUMMARY = "write one self-contained HTML page with tables and plots, also for a run under way"
 EXAMPLES = "sft report runs/quickstart"
 
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from sft.run_folder import RunFolder
 
     run = RunFolder(options.run_dir)
-    # Others' files are called so, too, and this writes a file.
+    # Other programs use this file name too, and this verb writes a file.
     if not is_claimed(run):
         raise UserError(f"{run.path} is not the folder of a run: there is no {run.manifest.name} of a run in it")
     sys.stdout.write(f"{write_report(run)}\n")

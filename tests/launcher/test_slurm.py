@@ -181,7 +181,7 @@ def test_a_run_that_a_living_driver_holds_is_not_queued_but_behind_it(
 @pytest.mark.parametrize(
     ("override", "path", "rule"),
     [
-        ("run.dir=back\\slash", "run.dir", "reads \\ and line ends otherwise"),
+        ("run.dir=back\\slash", "run.dir", "where \\ and line ends mean something else"),
         ('slurm.options=["--comment=a\\nb"]', "slurm.options.0", "line ends"),
         ('slurm.options=["--nice=1", "spring"]', "slurm.options.1", "does not begin with -"),
         ('slurm.options=["--array=0-3"]', "slurm.options.0", "in one run folder at a time"),
