@@ -1,4 +1,4 @@
-"""The config as a JSON schema (draft 2020-12): editors check a config with it, and show what a field is."""
+"""The config as a JSON schema (draft 2020-12): editors check a config with it, and explain its fields."""
 
 import json
 from typing import Any
@@ -9,17 +9,17 @@ from sft.job_config import JobFile
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    """A field's name says it, and a title made of it says no more."""
+    """Leaves titles out: a title made from a field's name says no more than the name."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Of no field."""
+        """Never."""
         return False
 
 
 def config_schema() -> dict[str, Any]:
     """The schema of a whole file, with the help text and the default of each field."""
     schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_WithoutTitles))
-    # With `from`, what is not given of the model is that of the other run.
+    # With `from`, missing fields of the model are those of the other run.
     schema["required"].remove("model")
     schema["$defs"]["ModelConfig"]["required"].remove("path")
     own_model = {"required": ["model"], "properties": {"model": {"required": ["path"]}}}
@@ -33,7 +33,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it stands in a file."""
+    """The text of the schema's file."""
     return json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,9 +1,9 @@
 """A run that begins with a model of another run: which model that is, and what may be replayed.
 
     from: {run: runs/old, stage: words}              the model at the end of the stage
-    from: {run: runs/old, stage: words, step: 200}   after so many of its steps: its model then, or a checkpoint
+    from: {run: runs/old, stage: words, step: 200}   after that many steps: the model then, or a checkpoint
 
-What is found is filled into the config. So the run stands for itself: its record says what it began with, and it can
+The findings are filled into the config. So the run is self-contained: its record says what it began with, and it can
 replay the other run's stages when that run is gone.
 """
 
@@ -25,17 +25,17 @@ from sft.run_folder import RunFolder, StageFolder
 
 
 def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a config, with what its section `from` leads to; without such a section, as it is.
+    """The content of a config, with its section `from` filled in; without such a section, unchanged.
 
     Raises:
         UserError: there is no such run or stage, or it has no such model.
     """
     given = content.get("from")
     if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
-        return dict(content)  # what is wrong with it is said where all fields are checked
+        return dict(content)  # its problems are reported when all fields are checked
     run = RunFolder(local_path(given["run"]))
     if not is_claimed(run) or not run.config.is_file():
-        raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
+        raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` wrote.")
     try:
         return _filled(content, given, run)
     except UserError:  # which is a ValueError, too
@@ -56,13 +56,13 @@ def _filled(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder
         mixtures[stage["name"]] = _with_tasks(stage["mixture"], run.stage(i, stage["name"]))
     found = {"run": str(run.path), **_find(run, other, index, given.get("step")), "mixtures": mixtures}
     own = content.get("model")
-    # A path that is given here is held to the one that was found (see `sft.config_rules`).
+    # A path that is given here is compared with the one that was found (see `sft.config_rules`).
     model = {**_known(other["model"], ModelConfig), "path": found["model"], **(own if isinstance(own, Mapping) else {})}
     return {**content, "model": model, "from": {**given, **found}}
 
 
 def _with_tasks(mixture: Mapping[str, Any], stage: StageFolder) -> dict[str, Any]:
-    """The mixture with its tasks by name: those that are not named are all that there were, not all of other data."""
+    """The mixture with its tasks by name: unnamed tasks mean all tasks of the other run's data, not of this run's."""
     if mixture["tasks"] is not None or mixture["rates"] == "weights" or not is_published(stage.packs):
         return {**mixture}
     return {**mixture, "tasks": sorted(row["task"] for row in read_manifest(stage.packs)["mixture"])}
@@ -90,7 +90,7 @@ def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> d
         there = ", ".join(map(str, sorted({*models, *saved})))
         way_out = f"Give from.step one of: {there}." if there else "It has no checkpoint yet, either."
         raise UserError(f"from: stage {other['stages'][index]['name']} of {run.path} {what}. {way_out}")
-    # A model of the same class, whose parameters are replaced; what is not trained is the same in all of them.
+    # A model of the same class, whose parameters are replaced; untrained parameters are the same in both.
     before = run.stage(index - 1, other["stages"][index - 1]["name"]).model if index else other["model"]["path"]
     with storage.opened(step) as folder:
         manifest = _hash_of(folder)
@@ -103,6 +103,6 @@ def _hash_of(folder: Path) -> str:
 
 
 def _known(recorded: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
-    """What of a section in a record this version knows, too."""
+    """The fields of a recorded section that this version knows."""
     keys = {field.alias or name for name, field in section.model_fields.items()}
     return {key: value for key, value in recorded.items() if key in keys}

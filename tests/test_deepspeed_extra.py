@@ -39,7 +39,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         (
             {"zero_optimization": {"offload_optimizer": {"device": "nvme", "pin_memory": True}}},
             "zero_optimization.offload_optimizer.device",
-            "no checkpoint finds it; set deepspeed.offload_optimizer to cpu",
+            "no checkpoint saves; set deepspeed.offload_optimizer to cpu",
         ),
         (
             {"zero_optimization": {"offload_param": {"nvme_path": "/nvme"}}},
@@ -49,7 +49,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         (
             {"zero_optimization": {"offload_optimizer": {"ratio": 0.3}}},
             "zero_optimization.offload_optimizer.ratio",
-            "no checkpoint finds it",
+            "no checkpoint saves",
         ),
         ({"zero_optimization": {"zero_quantized_weights": True}}, "zero_optimization.zero_quantized_weights", "rounds"),
         (

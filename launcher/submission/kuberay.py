@@ -96,7 +96,7 @@ def _folders_outside(job: JobConfig, kubernetes: KubernetesConfig) -> Iterator[P
 def _uneven_pods(plan: JobPlan, kubernetes: KubernetesConfig) -> Iterator[Problem]:
     per_pod = kubernetes.workers_per_pod
     if plan.min_workers % per_pod or plan.max_workers % per_pod:
-        rule = f"a pod holds {per_pod} workers (kubernetes.workers_per_pod), and whole pods are asked for"
+        rule = f"a pod holds {per_pod} workers (kubernetes.workers_per_pod), and the job asks for whole pods"
         yield Problem("cluster.workers", plan.workers, rule, f"choose multiples of {per_pod}, or other pods")
 
 

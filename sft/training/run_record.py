@@ -77,7 +77,7 @@ def claim_run_folder(run: RunFolder) -> None:
     try:
         write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
     except OSError as error:
-        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a folder that can.") from error
+        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a writable folder.") from error
 
 
 def is_extended(config: SftConfig) -> bool:
