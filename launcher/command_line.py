@@ -53,7 +53,9 @@ def build_parser() -> Parser:
     """The parser of the command."""
     verbs = {name: find_verb(name) for name in VERBS}
     parser = _parser_of(Parser, "sft", "Instruction tuning, from data to model.", _table(verbs))
-    parser.add_argument("--version", action="version", version=f"sft {sft.__version__}", help="show the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"sft {sft.__version__}", help="show the version and exit"
+    )
     groups = {"": _verbs_of(parser, "sft", "VERB")}
     for name, verb in verbs.items():
         group, _, last = name.rpartition(" ")

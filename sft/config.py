@@ -145,7 +145,7 @@ class HoldoutConfig(Section):
     sources: AffectsSplit[tuple[str, ...]] = ()
     """Sources never trained on, such as the test set of a benchmark."""
     decontaminate: AffectsSplit[Annotated[Literal["ignore", "report", "remove"], Was("overlap")]] = "report"
-    """Training examples that share an n-gram with a held-out one are counted, or counted and not trained on."""
+    """`report` counts training examples that share an n-gram with a held-out one; `remove` also leaves them out."""
     ngram_tokens: AffectsSplit[Annotated[PositiveInt, Was("overlap_len_tokens")]] = 13
     """The length of such an n-gram in tokens. Tokens are compared without case and white space."""
 
@@ -255,7 +255,7 @@ class StageConfig(Section):
     optimizer: OptimizerConfig
     """How it learns."""
     pack_len_tokens: AffectsPlan[PositiveInt | None] = None
-    """Default: that of `train`."""
+    """Slots of a pack in this stage. Default: that of `train`."""
 
 
 class FromConfig(Section):
@@ -319,9 +319,9 @@ class CheckpointConfig(Section):
     """How often the state is saved, and which checkpoints are kept."""
 
     every_steps: AffectsNothing[PositiveInt | None] = 200
-    """Save after every this many steps. The end of a stage always has a checkpoint."""
+    """Steps between two checkpoints. The end of a stage always has one."""
     every_epochs: AffectsNothing[PositiveFloat | None] = None
-    """Also save after every this many epochs; it may be a fraction. Needs a budget in epochs for all stages."""
+    """Also save at this distance in epochs, which may be a fraction. All stages then need a budget in epochs."""
     every_minutes: AffectsNothing[PositiveFloat | None] = None
     """Also save when the last checkpoint is older than this."""
     keep_last: AffectsNothing[Annotated[int, Field(ge=1)]] = 2
@@ -343,9 +343,9 @@ class EvaluateConfig(Section):
     """What is measured on held-out data, before the first stage and after each."""
 
     every_steps: AffectsNothing[PositiveInt | None] = None
-    """Also measure after every this many steps."""
+    """Also measure within a stage: steps between two evaluations."""
     every_epochs: AffectsNothing[PositiveFloat | None] = None
-    """Also measure after every this many epochs; it may be a fraction. Needs a budget in epochs for all stages."""
+    """The same in epochs, which may be a fraction. All stages then need a budget in epochs."""
     max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
     """The most held-out examples to measure of each task; `null`: all of them."""
     sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0

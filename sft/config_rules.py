@@ -53,7 +53,9 @@ def source_names_are_unique(data: DataConfig) -> Iterator[Problem]:
 def _repeated_names(path: str, names: Sequence[str]) -> Iterator[Problem]:
     for i, name in enumerate(names):
         if name in names[:i]:
-            yield Problem(f"{path}.{i}.name", name, "is already the name of an earlier one", "give it a name of its own")
+            yield Problem(
+                f"{path}.{i}.name", name, "is already the name of an earlier one", "give it a name of its own"
+            )
 
 
 def one_budget(stages: Stages) -> Iterator[Problem]:

@@ -259,7 +259,9 @@ def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:
     problems = []
     if cluster.min_workers % slurm.workers_per_node or cluster.max_workers % slurm.workers_per_node:
-        rule = f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and the job asks for whole nodes"
+        rule = (
+            f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and the job asks for whole nodes"
+        )
         way_out = f"choose multiples of {slurm.workers_per_node}, or another slurm.workers_per_node"
         problems.append(Problem("cluster.workers", _given(cluster), rule, way_out))
     limit = slurm.time_limit_minutes

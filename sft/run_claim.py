@@ -49,7 +49,11 @@ def _refuse_foreign(run: RunFolder) -> None:
     here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
-            "the home folder" if path == home else "the working folder" if path == here else "a folder with other content"
+            "the home folder"
+            if path == home
+            else "the working folder"
+            if path == here
+            else "a folder with other content"
         )
         raise UserError(f"run.dir: {path} is {what}, but a run needs its own folder. Give another, such as runs/NAME.")
     ours = {entry.name for entry in run.entries()}
@@ -108,8 +112,8 @@ def _why_not_written(path: Path) -> str:
         return f"run.dir: {path} is yours, but its permissions do not allow writing. Change them: chmod -R u+rwX {path}"
     owner = _owner(path)
     return (
-        f"run.dir: {path} belongs to {owner}, and you cannot write to it. Continue as {owner}, get write permission for "
-        "the whole folder, or give run.dir a folder of your own."
+        f"run.dir: {path} belongs to {owner}, and you cannot write to it. Continue as {owner}, get write permission "
+        "for the whole folder, or give run.dir a folder of your own."
     )
 
 

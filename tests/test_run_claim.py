@@ -128,7 +128,9 @@ def test_a_lock_that_is_a_folder_is_said(run: RunFolder) -> None:
     claim_run_folder(run)
     run.lock.mkdir()
     for look in (lambda: run_lock(run.lock, pytest.fail).__enter__(), lambda: read_holder(run.lock)):
-        with pytest.raises(UserError, match=r"driver\.lock is a folder, but it must be the lock file of a job.*remove it"):
+        with pytest.raises(
+            UserError, match=r"driver\.lock is a folder, but it must be the lock file of a job.*remove it"
+        ):
             look()
 
 
@@ -183,7 +185,10 @@ def test_whose_a_folder_is_does_not_count_if_all_of_it_can_be_written(
     stage.path.mkdir(parents=True)
     stage.ledger.write_text("")
     said = as_nobody(lambda: check_run_folder(run))
-    assert f"run.dir: {run.path} belongs to root, and you cannot write to it. Continue as root, get write permission" in said
+    assert (
+        f"run.dir: {run.path} belongs to root, and you cannot write to it. Continue as root, get write permission"
+        in said
+    )
     for path in (run.path, run.stages, stage.path):
         path.chmod(0o777)
     assert f"{stage.ledger} belongs to root, and you cannot write to it" in as_nobody(lambda: check_run_folder(run))

@@ -30,7 +30,12 @@ def compare_gpus(facts: Mapping[str, GpuFacts], offered: Mapping[str, OfferedGpu
         by_node = {node: ", ".join(sorted({values(gpu) for gpu in gpus})) for node, gpus in seen.items()}
         return not_equal(About.GPUS, what, by_node, remedy, is_error)
 
-    findings += compare("the kind of GPU", kind_of, "All workers wait for the slowest kind, and can use no more memory than the smallest has.", True)
+    findings += compare(
+        "the kind of GPU",
+        kind_of,
+        "All workers wait for the slowest kind, and can use no more memory than the smallest has.",
+        True,
+    )
     findings += compare("the driver", lambda gpu: gpu.driver, "Install the same driver on all nodes.", False)
     builds = {node: f"CUDA {of_node.cuda}" for node, of_node in facts.items() if of_node.cuda is not None}
     return findings + not_equal(About.VERSIONS, "the build of torch", builds, "Install the same one on all nodes.")

@@ -68,4 +68,4 @@ def _problem(folder: SharedFolder, answer: FolderAnswer) -> str | None:
             return None
     except OSError as error:
         return f"cannot be read by the driver: {reason_of(error)}"
-    return "is not the driver's folder: the driver does not see what the node writes there"
+    return "is not the driver's folder: the driver does not see what the node writes"

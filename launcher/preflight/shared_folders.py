@@ -101,7 +101,7 @@ def answer_on_node(folder: SharedFolder, word: str, who: str) -> FolderAnswer:
         if not sees_mark(folder.location, mark_name(word, DRIVER_MARK)):
             if "://" not in folder.location and not Path(folder.location).is_dir():
                 return FolderAnswer("is not there")
-            return FolderAnswer("is not the driver's folder: the node does not see what the driver writes there")
+            return FolderAnswer("is not the driver's folder: the node does not see what the driver writes")
         if not folder.nodes_write:
             return FolderAnswer(None)
         leave_mark(folder.location, mark_name(word, who))

@@ -14,7 +14,9 @@ sft convert llama3_full_sft.yaml --from llama_factory > my.yaml"""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, and options for what such a file does not say."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a config of the other system, as its command line takes it")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a config of the other system, as its command line takes it"
+    )
     text = "the system of FILE, if its keys do not tell: axolotl, llama_factory, trl"
     parser.add_argument("--from", dest="system", choices=("axolotl", "llama_factory", "trl"), help=text)
     parser.add_argument("--gpus", type=int, metavar="N", help="how many GPUs it ran on")

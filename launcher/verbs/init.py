@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--columns", metavar="NAME=COLUMN,…", help=text)
     parser.add_argument("--task", metavar="COLUMN", help="the column that names the task of a record; `none`: one task")
     parser.add_argument("--gpus", type=int, metavar="N", help="how many GPUs, one for each worker; 0: train on CPUs")
-    parser.add_argument("--gpu", metavar="KIND", help="the kind of GPU, such as a100-80gb or h100-80gb, to work out what fits")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write; default: NAME.yaml")
     parser.add_argument(
-        "--yes", action="store_true", help="ask nothing: detect what is not given, or take its default"
+        "--gpu", metavar="KIND", help="the kind of GPU, such as a100-80gb or h100-80gb, to work out what fits"
     )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write; default: NAME.yaml")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: detect what is not given, or take its default")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
     parser.add_argument("--offline", action="store_true", help="do not fetch the model's config.json from the Hub")
 

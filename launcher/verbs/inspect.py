@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", type=_at_least(0), metavar="ID", help="this row of the store")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the random choice; default: run.seed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page instead")
-    parser.add_argument(
-        "--check", action="store_true", help="check every row; exit code 1 if an invariant is broken"
-    )
+    parser.add_argument("--check", action="store_true", help="check every row; exit code 1 if an invariant is broken")
 
 
 def run(options: argparse.Namespace) -> int:

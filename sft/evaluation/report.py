@@ -66,7 +66,9 @@ def write_report(run: RunFolder) -> Path:
     try:
         write_text(run.report, page)
     except OSError as error:
-        raise UserError(f"{run.report} cannot be written: {error.strerror}. Make room or correct the rights, then run `sft report`.") from error
+        raise UserError(
+            f"{run.report} cannot be written: {error.strerror}. Make room or correct the rights, then run `sft report`."
+        ) from error
     return run.report
 
 
