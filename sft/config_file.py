@@ -275,7 +275,7 @@ _FORMS = {
 def _taken_for(given: Any) -> tuple[str, str]:
     """How YAML reads a word that was meant as text, and what to do."""
     if given is None:
-        return "nothing (like ~, null and what follows a #)", "write a value, in quotes if it is one of these"
+        return "nothing (like ~, null, and what follows a #)", "write a value, in quotes if it is one of these"
     if isinstance(given, bool):
         return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):

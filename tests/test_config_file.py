@@ -376,8 +376,8 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("data.sources.0.path=''", "data.sources.0.path", "is empty", "write a path"),
         ("data.cache_dir=''", "data.cache_dir", "is empty", "write a path"),
         ("checkpoint.dir=''", "checkpoint.dir", "is empty", "write a path"),
-        ("data.sources.0.path=", "data.sources.0.path", "reads it as nothing (like ~", "write something"),
-        ("data.sources.0.path=~", "data.sources.0.path", "reads it as nothing (like ~", "write something"),
+        ("data.sources.0.path=", "data.sources.0.path", "reads it as nothing (like ~", "write a value"),
+        ("data.sources.0.path=~", "data.sources.0.path", "reads it as nothing (like ~", "write a value"),
         ("run.name=2024", "run.name", "reads it as a number", 'such as "2024"'),
         ("run.name=1.10", "run.name", "reads it as a number", "in quotes"),
         ("run.name=2024-01-31", "run.name", "reads it as a date", 'such as "2024-01-31"'),
@@ -603,7 +603,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "csv_characters_are_two": [
         (["data.sources.0.csv={delimiter: ab}"], ["data.sources.0.csv.delimiter"], "write one"),
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
-        (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two characters"),
+        (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two different characters"),
     ],
     "urls_hold_no_variables": [
         (

@@ -31,7 +31,8 @@ def read_package(origin: Path) -> dict[str, bytes]:
         if num_bytes > _MOST_BYTES:
             raise UserError(
                 f"--package {origin}: the packages sft and launcher hold more than the limit of "
-                f"{_MOST_BYTES >> 20} MiB; {name} has {size / 2**20:.1f}. Move what is not the program out of these folders."
+                f"{_MOST_BYTES >> 20} MiB; {name} has {size / 2**20:.1f}. Move what is not the "
+                "program out of these folders."
             )
         files[name] = read()
     if not all(f"{package}/__init__.py" in files for package in _PACKAGES):
