@@ -42,8 +42,8 @@ class FitConsole(Console):
         return super().render_str(text if options.get("markup") else fit_to_print(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        """The laid out segments. Text that did not pass `render_str` is made fit to print here, and a wide table to fit
-        in."""
+        """The segments of the layout. Makes text fit to print that did not pass `render_str`, and narrows wide
+        tables."""
         options = options or self.options
         if isinstance(renderable, Table) and renderable.show_header:
             renderable = fitted(renderable, self, options)

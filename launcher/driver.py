@@ -62,6 +62,6 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
         check_values(job.sft.model.path)  # a run that has begun has trained on them
     if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
         pass_preflight(job, console)
-    from launcher.job_run import run_job  # noqa: PLC0415  (seconds, for the tokenizer's library imports torch)
+    from launcher.job_run import run_job  # noqa: PLC0415  (seconds: the tokenizer's library imports torch)
 
     return run_job(job, names, console)

@@ -53,7 +53,7 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
             raise
         if is_whole:
             return _refused_or(_ask(asked))
-        # Others report it: whoever sizes the model, or loads it.
+        # Reported elsewhere: when the model is sized, or loaded.
         return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]

@@ -115,8 +115,7 @@ class RunProgress:
 
 
 class _Happenings:
-    """The events of the attempts from now on that the user should see; if all ranks meet the same error, only the
-    first."""
+    """Events from now on that the user should see; if all ranks meet the same error, only the first."""
 
     def __init__(self, run: RunFolder, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._run = run

@@ -58,8 +58,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def now_on_file_system(folder: Path) -> float:
-    """The time of the clock that dates the files there (Unix time in seconds): a server's clock may be minutes off
-    ours."""
+    """The time of the clock that dates the files there (Unix time in seconds): it may be minutes off ours."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-", suffix=".partial") as file:
         return os.fstat(file.fileno()).st_mtime
 

@@ -182,16 +182,15 @@ class DataConfig(Section):
     near_duplicate_similarity: Annotated[
         float, Field(gt=0.0, le=1.0), Affects("store", only_with=("duplicates", "remove_near"))
     ] = 0.8
-    """For `remove_near`: if the Jaccard similarity of two examples' five-word n-grams is at least this, one is left
-    out."""
+    """For `remove_near`: one of two examples is left out if the Jaccard similarity of their word 5-grams is at least
+    this."""
     turns: AffectsStore[Literal["strict", "repair"]] = "strict"
     """A conversation with turns out of order is a bad record (`strict`). With `repair`, user turns in a row become one,
     and user turns after the last answer are left out; repaired records are counted."""
     train_on: AffectsStore[Literal["all_assistant", "last_assistant"]] = "all_assistant"
     """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
     train_on_thoughts: AffectsStore[bool] = True
-    """Whether the thoughts of a learned answer are learned, too. Otherwise the model only reads them, up to their
-    end."""
+    """Whether the thoughts of a learned answer are learned, too. Otherwise the model only reads them."""
     task_tag: AffectsStore[TaskTagConfig | None] = None
     """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()
@@ -383,7 +382,6 @@ class SftConfig(Section):
         return self.stages[stage_index].pack_len_tokens or self.train.pack_len_tokens
 
     def replayable(self, stage_index: int) -> dict[str, MixtureConfig]:
-        """The mixtures of the stages before this one, by name: those of the run that it starts from, and of this
-        run."""
+        """The mixtures of the stages before this one, by name, including those of the run that it starts from."""
         earlier = self.from_.mixtures if self.from_ else {}
         return {**earlier, **{stage.name: stage.mixture for stage in self.stages[:stage_index]}}

@@ -72,8 +72,7 @@ def one_budget(stages: Stages) -> Iterator[Problem]:
 
 
 def one_warmup(stages: Stages) -> Iterator[Problem]:
-    """The warm-up is a number or a share of steps; it ends before the stage does, if the stage's steps are known
-    here."""
+    """The warm-up is a number or a share of steps, and ends before the stage does (if its steps are known here)."""
     for i, stage in enumerate(stages):
         ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
         if steps is not None and ratio:

@@ -70,10 +70,9 @@ class ClusterConfig(Section):
     """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says what share of
     the time is training, and how often to save."""
     storage_gb_per_second: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: how fast all nodes together write checkpoints to their storage, and read them, in GB (10⁹ bytes)
-    a second."""
+    """For `sft plan`: how fast all nodes together write and read checkpoints, in GB (10⁹ bytes) a second."""
     network_gb_per_second: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: how fast a node sends, and receives, over the network between nodes, in GB (10⁹ bytes) a
+    """For `sft plan`: the bandwidth of a node's network to other nodes, in each direction, in GB (10⁹ bytes) a
     second."""
     restart_seconds: AffectsNothing[Annotated[float, Field(ge=0.0, le=_MOST)]] = 120
     """For `sft plan`: the time from a failure until all ranks run again, including the replacement of a lost node, but

@@ -29,8 +29,7 @@ class StepMetrics:
     seconds: float
     """Wall time of the step, without checkpoint and evaluation."""
     checkpoint_stall_seconds: float
-    """How long training waited for a checkpoint before this step: for its copy, and for the end of the previous
-    save."""
+    """Wait for a checkpoint before this step, in seconds: for its copy, and for the end of the previous save."""
     peak_memory_gib: float
     """GiB (1024³ bytes) of rank 0 in this stage so far: tensors on the GPU, or the process if there is no GPU."""
     attempt: int

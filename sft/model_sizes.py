@@ -1,5 +1,4 @@
-"""Which sizes a model's config.json may have: checked against those of any conceivable model before anything uses
-them."""
+"""Checks the sizes in a model's config.json against those of any conceivable model, before anything uses them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -48,7 +47,7 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
 
     Args:
         config: its content.
-        file: where it lies, for the message.
+        file: its path, for the message.
 
     Raises:
         UserError: names all of these sizes.

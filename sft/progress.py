@@ -22,6 +22,5 @@ class Progress:
     """The ranks whose part of shared work is not done, if known; this may include the own rank."""
 
     def tell(self) -> None:
-        """Count one piece of work. If two threads call at once, one count may be lost; the next call makes up for
-        it."""
+        """Count one piece of work. A count may be lost if two threads call at once; the next call makes up for it."""
         self.count += 1

@@ -18,8 +18,7 @@ _PATIENCE_SECONDS = 5.0
 def fetch_as_task(order: StagingOrder, is_wanted: Callable[[], bool]) -> StagingReport | None:
     """Carry the order out in a process of its own on the node of this worker; None if it is no longer wanted."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # It waits for files more than it computes. It asks for no CPU, so that it starts even where the workers hold all of
-    # them.
+    # It asks for no CPU, so that it starts even if the workers hold all: it waits for files more than it computes.
     task = ray.remote(fetch_packs).options(num_cpus=0, max_retries=0, scheduling_strategy=here).remote(order)
     while is_wanted():
         ended, _ = ray.wait([task], timeout=_POLL_SECONDS)

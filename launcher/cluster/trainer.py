@@ -236,8 +236,7 @@ def _end_with_the_driver() -> None:
 
 
 def main() -> None:
-    """Read the request from standard input, and report to the driver through the file descriptor given as the
-    argument."""
+    """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()

@@ -18,7 +18,7 @@ def check_folders(
         probes: of the nodes.
         folders: to check.
         refused: field → why the driver itself cannot use the folder; nodes are not asked then.
-        word: stands in the names of the marks.
+        word: a part of the names of the marks.
     """
     usable = [folder for folder in folders if folder.field not in refused]
     answers: dict[str, dict[str, FolderAnswer]] = probes.ask("use_folders", usable, word)

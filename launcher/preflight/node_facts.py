@@ -62,8 +62,7 @@ class NodeFacts(NamedTuple):
     versions: dict[str, str]
     contents: dict[str, Contents]
     environment: dict[str, str]
-    """Variables that change how nodes compute and communicate; the value of one that looks like a secret is left
-    out."""
+    """Variables that change how nodes compute and communicate; values that look like secrets are left out."""
     temp_folder: str
     temp_free_bytes: int
     shm_bytes: int

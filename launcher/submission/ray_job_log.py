@@ -55,8 +55,7 @@ class _Follower:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _print_log(self) -> bool:
-        """Print the new part of the log, which comes from its first line each time; returns whether its end was
-        seen."""
+        """Print the new part of the log, which always comes from its first line; returns whether its end was seen."""
         num_seen = 0
         now = asyncio.get_running_loop().time
         try:

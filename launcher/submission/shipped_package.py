@@ -1,5 +1,4 @@
-"""The files of this package that travel with a job: from a wheel or from a checkout, and nothing else that lies
-there."""
+"""The files of this package that travel with a job: from a wheel or a checkout, and nothing else from there."""
 
 import zipfile
 from collections.abc import Callable, Iterator

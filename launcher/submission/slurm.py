@@ -201,7 +201,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _refuse_if_under_way(run: RunFolder) -> None:
-    way_out = "Wait for it or stop it; to queue a job behind it, give slurm.options a --dependency."
+    way_out = "Wait for it or stop it; to queue a job after it, give slurm.options a --dependency."
     held = read_holder(run.lock)
     if held is not None and held.is_alive(now_on_file_system(run.slurm)):
         raise UserError(f"The run in {run.path} is under way: {held.who}. {way_out}")

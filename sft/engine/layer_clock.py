@@ -15,8 +15,7 @@ class LayerClock:
     """Times one linear layer of a model whenever it runs forward in training."""
 
     def __init__(self, model: nn.Module) -> None:
-        """If several layers are the largest, the first is timed. Make it after the engine, whose hooks must run around
-        it."""
+        """Times the first of the largest layers. Make it after the engine, whose hooks must run around it."""
         self._running: list[tuple[int, Any, Any]] = []  # tokens, start, end
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if linear:

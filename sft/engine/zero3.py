@@ -163,8 +163,7 @@ class Zero3Engine:
                 part[stop - start :].zero_()
             # The first forward pass uses the working copy, which nothing else would update.
             parameter.ds_tensor.data.copy_(self._part(parameter, MASTER))
-        # Drops hpZ's copies, which have the old values, and gathers anew the small parameters that are whole on every
-        # rank.
+        # Drops hpZ's copies, which have the old values. Gathers the small parameters, whole on every rank, anew.
         self._zero.checkpoint_event_epilogue()
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

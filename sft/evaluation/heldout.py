@@ -1,5 +1,4 @@
-"""Metrics of a forward pass over held-out examples, by task. Each rank runs its share of the packs; sums are added
-up."""
+"""Metrics of a forward pass over held-out examples, by task. Each rank runs a share of the packs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Draws the records of a run as SVG text, with one function for each plot of the report.
 
 Text stays text (`svg.fonttype: none`): it is small and selectable, and the reader's fonts draw names in any script.
-Colours are those of Okabe and Ito, which differ for any colour vision, always on white. Invariant: the same records
+Colours are those of Okabe and Ito, which differ for any colour vision, always on white.
+Invariant: the same records
 give the same bytes, and no two plots of a run share an element id.
 
 The stages' steps follow each other on one axis; its 0 is the untrained model.

@@ -84,8 +84,7 @@ class SampleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RunRecords:
-    """All records of a run. `evaluations`: those of the base and of the stages, in order; `mid_stage`: those within
-    stages."""
+    """All records of a run. `evaluations`: of the base and of the stages, in order; `mid_stage`: within stages."""
 
     name: str
     config_text: str

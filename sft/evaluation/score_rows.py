@@ -16,8 +16,7 @@ class ScoreRow:
     values: tuple[float, ...]
     """One for each evaluation, in the order of training."""
     change: float
-    """From the first model to the last evaluation: a difference if the metric is a share, else relative to the first
-    value."""
+    """From the first model to the last: a difference if the metric is a share, else relative to the first value."""
     unseen: bool = False
     num_examples: int = 0
     num_counted: int = 0

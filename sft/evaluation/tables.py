@@ -50,8 +50,7 @@ def score_table(evaluations: Sequence[Evaluation], metric: str) -> Table:
 
 
 def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
-    """For each task: its size, its share before mixing, the target and the actual share, and how often its examples
-    repeat."""
+    """For each task: its size, its share before mixing, its target and actual share, and its repetitions."""
     table = _table(f"Mixture of stage {stage_name}", len(rows))
     table.add_column("\n\ntask", max_width=28, no_wrap=True, overflow="ellipsis")
     table.padding = 0  # eleven columns

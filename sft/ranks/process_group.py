@@ -37,8 +37,7 @@ def is_left() -> bool:
 
 
 def leave_waiting_to_the_watch() -> None:
-    """Make no collective time out by itself, as it would after its process was suspended: the watch decides about
-    hangs."""
+    """Let no collective time out by itself, as after a suspension of its process: the watch decides about hangs."""
     if dist.is_initialized():
         # This includes the groups that the engine made.
         for group in dist.distributed_c10d._world.pg_map:

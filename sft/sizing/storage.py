@@ -13,8 +13,7 @@ class Storage(NamedTuple):
     """Sizes in bytes, and how many there are of each."""
 
     checkpoint: int
-    """One checkpoint: the float32 copy of every parameter, and what the optimizer keeps; with several optimizers, the
-    largest."""
+    """One checkpoint: a float32 copy of every parameter, and the optimizer's state (of the largest optimizer)."""
     num_checkpoints: int
     """At the same time: the newest of each stage, those that are kept forever, and the one being written."""
     model: int

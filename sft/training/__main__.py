@@ -163,8 +163,7 @@ def _raised_by_all(ranks: Ranks) -> Iterator[None]:
 
 
 def _end_at_once(message: str) -> None:
-    """Exit because another job works in the run folder. The other ranks end too: their collectives wait for this
-    one."""
+    """Exit because another job works in the run folder. The other ranks end with it: their collectives need it."""
     _say(message)
     os._exit(EXIT_FAILED)
 

@@ -1,5 +1,4 @@
-"""Why an attempt ended, for the next one and for the driver, even if it did not record that itself. Imports no
-torch."""
+"""Why an attempt ended, for the next one and the driver, even if it did not record that. Imports no torch."""
 
 from sft.attempt_record import End, read_end
 from sft.run_folder import AttemptFolder, RunFolder

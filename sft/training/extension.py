@@ -1,8 +1,8 @@
 """Moves aside what a stage published at its end when the stage is extended; nothing is lost.
 
-model/              → model-step-00000100/            the model after that many steps stage.json          →
-stage-step-00000100.json        the stage is under way again evaluations/0-broad.json → 0-broad-step-00000100.json a
-measurement within the stage now
+model/              → model-step-00000100/            the model after that many steps
+stage.json          → stage-step-00000100.json        the stage is under way again
+evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
 """
 
 import shutil

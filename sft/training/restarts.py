@@ -39,8 +39,7 @@ class History(NamedTuple):
 
 
 def read_history(run: RunFolder, first_attempt: int, attempt: int, max_failures: int) -> History:
-    """What happened to the attempts from `first_attempt` to the one before `attempt`; if there are many, to the last
-    ones."""
+    """The history of the attempts from `first_attempt` to the one before `attempt`, or of the last ones of many."""
     first = max(first_attempt, attempt - max(max_failures + 1, _MOST_THAT_PAUSE))
     events = [read_events(run.attempt(number)) for number in range(first, attempt)]
     return History(tuple(_began_at(e) for e in events), tuple(_program_failures(e) for e in events))

@@ -14,8 +14,7 @@ _LEAST_FREE_BYTES = 64 * 1024
 
 
 def why_unusable(run: RunFolder) -> str | None:
-    """What is wrong with the run folder of a prepared run; None if nothing is, or if the problem may go away by
-    itself."""
+    """What is wrong with the run folder of a prepared run; None if nothing is, or if it may go away by itself."""
     if not run.config.is_file():
         return (
             f"the run folder {run.path} is gone: it was deleted or moved, or its file system is no longer mounted. It "

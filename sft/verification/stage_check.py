@@ -1,5 +1,4 @@
-"""Checks the ledger of a stage against its plan: each pack once, in its own step, with the exact tokens of the
-store."""
+"""Checks the ledger of a stage against its plan: each pack once, in its own step, with the store's tokens."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
