@@ -64,5 +64,5 @@ def _network_line(stage: StageForecast, network: Communication, is_one_of_many: 
     if stage.arithmetic_seconds is None:
         return busy
     if network.seconds <= stage.arithmetic_seconds:
-        return f"{busy}; the arithmetic takes {stage.arithmetic_seconds:,.2f} s, where both overlap it hides that"
-    return f"{busy}; that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s), and so it is a step's time"
+        return f"{busy}; the arithmetic takes {stage.arithmetic_seconds:,.2f} s, and hides that if both overlap"
+    return f"{busy}; that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s): a step takes as long"
