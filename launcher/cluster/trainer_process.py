@@ -22,9 +22,9 @@ from sft.training.workload import Workload
 _END_SECONDS = 20.0
 
 Kind = Literal["finished", "gave up", "wrong input", "lost"]
-"""`finished`: Ray Train has ended; the workers have recorded how they ended. `gave up`: the workers were started too
-often, or the sample answers cannot be written. `wrong input`: Ray cannot be reached or started, or has no room. `lost`:
-Ray, or the process itself, is gone."""
+"""`finished`: Ray Train has ended; the workers' records say how. `gave up`: the workers were started too often, or the
+sample answers cannot be written. `wrong input`: Ray cannot be reached or started, or has no room. `lost`: Ray, or the
+process itself, is gone."""
 
 
 class TrainerRequest(NamedTuple):

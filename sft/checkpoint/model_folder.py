@@ -1,8 +1,8 @@
 """Everything in a model's folder except the weights, so that it loads as it was trained, and stops.
 
 Config, code and generation config are what transformers would save. The tokens that ended the answers in training are
-added to those that end generation, and the tokenizer says so too. Settings of the training that change the chat
-template are written into it (`saved_template`). The rest of the generation config is copied from the original, even
+added to those that end generation, and the tokenizer says so too. Its chat template also renders what the original has
+no form for, as training did (`saved_template`). The rest of the generation config is copied from the original, even
 settings that transformers would not save. Files of a processor are copied.
 """
 
