@@ -1,7 +1,7 @@
 """Watches nodes leave and join: makes Ray recount what an elastic group may have, and reports which node is gone.
 
-Ray's coordinator of reservations looks at the nodes every 20 seconds. Until then it restarts a group with its former
-nodes, and waits for one that is gone.
+Ray's coordinator of reservations looks at the nodes every 20 seconds. Until then Ray restarts a group with its
+former nodes, and waits for one that is gone.
 """
 
 import threading
