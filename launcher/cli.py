@@ -1,4 +1,4 @@
-"""The command `sft`: one verb each for what can be done with a config or a run folder.
+"""The command `sft`: one verb for each thing that can be done with a config or a run folder.
 
 A mistake of the user is one message on stderr and exit code 2, never a traceback.
 """
@@ -56,7 +56,7 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UserError("The working folder is gone: it was deleted or moved. Change into one that is there.") from None
+        raise UserError("The working folder is gone: it was deleted or moved. Change into one that exists.") from None
 
 
 if __name__ == "__main__":

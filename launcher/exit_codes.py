@@ -1,4 +1,4 @@
-"""With what the command `sft` ends."""
+"""The exit codes of the command `sft`."""
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
 INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""Shows what a run is doing, once or again and again: from any machine that sees its folder."""
+"""Shows what a run is doing, once or repeatedly, from any machine that sees its folder."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _NUM_RESTARTS = 5
 _NOTABLE_SLOWDOWN = 1.1
 _COLORS = {"running": "green", "finished": "green", "failed": "red", "dead": "red"}
 _EVENT_WORDS = {
-    "checkpoint": "troubles with checkpoints",
+    "checkpoint": "problems with checkpoints",
     "skipped": "skipped steps",
     "spike": "loss spikes",
     "hung": "hangs",
@@ -58,7 +58,7 @@ def _states(watcher: RunWatcher, every_seconds: float) -> Iterator[RunStatus]:
 
 
 def draw(status: RunStatus) -> RenderableType:
-    """The state as a person reads it."""
+    """The state for people to read."""
     color = _COLORS.get(status.state, "yellow")
     ranks = f", attempt {status.attempt} with {counted(status.num_ranks, 'rank')}" if status.num_ranks else ""
     head = styled(f"[bold]{{}}[/]  [{color}]{{}}[/]{{}}", status.name, status.state, ranks)

@@ -1,10 +1,10 @@
-"""Which file or folder a path of the config means on this machine, or whether it is an id of the Hub.
+"""Which file or folder a path of the config means on this machine, or whether it is an id on the Hub.
 
-data/a.jsonl        of the working folder, whatever folder the config lies in
-~/a, $SCRATCH/a     of this user and of this process's environment
-owner/name          an id of the Hub, if nothing of that name is here. It is taken for a slip in a path where there is
-                    a folder `owner` here and the Hub's cache does not know the id: nobody waits for the Hub to say
-                    that there is no such model.
+data/a.jsonl        in the working folder, wherever the config is
+~/a, $SCRATCH/a     by this user's home and this process's environment
+owner/name          an id on the Hub, if nothing of that name is here. If there is a folder `owner` here and the Hub's
+                    cache does not know the id, it counts as a mistyped path: nobody waits for the Hub to say that
+                    there is no such model.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from sft.config_paths import HubKind, named_paths, with_paths
 from sft.errors import UserError
 
 RECORD_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
-"""Of files of records, besides an ending for their compression. No id of a data set has one."""
+"""Endings of files of records, apart from an ending for their compression. No id of a data set has one."""
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
@@ -41,14 +41,14 @@ def local_path(path: str) -> Path:
 
 
 def near_it(path: Path) -> str:
-    """`; near it: …` where files or folders of similar names lie beside a path at which there is nothing."""
+    """`; near it: …` if files or folders with similar names lie beside a path that does not exist."""
     beside = os.listdir(path.parent) if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, beside, n=3)
     return f"; near it: {', '.join(close)}" if close else ""
 
 
 def may_be_hub_id(path: str, kind: HubKind) -> bool:
-    """Whether the Hub may be asked for it, because nothing here speaks against that (see above)."""
+    """Whether to ask the Hub for it: nothing here suggests that it is a path (see above)."""
     return _looks_like_id(path, kind) and not _is_slip(path, kind)
 
 
@@ -72,7 +72,8 @@ def absolute_paths(config: SftConfig) -> SftConfig:
     """The config with its local paths absolute: workers run in folders of their own. Ids and URLs stay as they are.
 
     Raises:
-        UserError: with all paths that hold a variable which is not set, or look like an id of the Hub and are none.
+        UserError: names all paths with a variable that is not set, and all mistyped paths that look like an id on the
+            Hub.
     """
     found, problems = {}, []
     for named in named_paths(config):
@@ -93,7 +94,7 @@ def _absolute(path: str, kind: HubKind | None) -> str:
     if _is_slip(path, kind):
         here = Path(path).absolute()
         raise UserError(
-            f"there is no {here}{near_it(here)}. As {here.parent} is a folder, the Hub is not asked. If its {path} is "
-            f"meant, fetch it: {how_to_fetch(path, kind)}"
+            f"there is no {here}{near_it(here)}. As {here.parent} is a folder, the Hub is not asked. If you mean "
+            f"{path} on the Hub, fetch it: {how_to_fetch(path, kind)}"
         )
     return path

@@ -1,6 +1,6 @@
-"""From a YAML file and `section.field=value` overrides to a frozen config, or to one list of all that is wrong.
+"""Turns a YAML file and `section.field=value` overrides into a frozen config, or into one list of all problems.
 
-Invariant: a config that was read keeps every rule; `dump_config` writes it so that it reads back equal.
+Invariant: a config that was read obeys every rule; `dump_config` writes it so that it reads back equal.
 """
 
 import difflib
@@ -28,14 +28,14 @@ from sft.url_secrets import remember_path, remember_secrets, without_secrets
 _MISSING = "nothing"
 _MAX_DEPTH = 20
 _MISSPELT = 0.85
-"""So much alike, and a key is the other one, misspelt."""
+"""With at least this similarity, a key counts as a misspelling of the other."""
 
 
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
     def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = NO_LINES) -> None:
-        """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
+        """`origin` is the file, or whatever else the config came from; `lines` says where its fields are in it."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         told = [f"{origin}: {count}"]
@@ -60,12 +60,12 @@ def read_overrides(
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
 
     Args:
-        content: with the names of now for its keys.
-        assignments: may name fields as they were called before.
+        content: with current names as keys.
+        assignments: may use former names of fields.
         kind: what the config is.
 
     Returns:
-        The config, and for the path of each place that was changed its assignment.
+        The config, and the assignment of each changed place, by its path.
     """
     result: dict[str, Any] = _without(content, ())
     given = {}
@@ -85,9 +85,9 @@ def read_overrides(
 
 
 def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> str:
-    """Put a value in its place; returns the path of the place, in which items of lists have numbers."""
+    """Put a value in its place; returns the path of the place, with numbers for items of lists."""
     if len(keys) > _MAX_DEPTH:
-        raise UserError("no field lies so deep")
+        raise UserError("no field is nested so deeply")
     node: Any = content
     place = [_key_in(node, keys[0])]
     for key in keys[1:]:
@@ -98,11 +98,11 @@ def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> str:
 
 
 def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> list[Problem]:
-    """The problems; those of a place that an override has changed quote it."""
+    """The problems; those of a place that an override changed quote the override."""
     quoted = []
     for problem in problems:
         path = f"{problem.path}."
-        # A key that nobody knows may be a whole section, of which the override has named a field.
+        # An unknown key may be a whole section, of which the override named a field.
         of_it = [text for place, text in given.items() if path.startswith(f"{place}.") or f"{place}.".startswith(path)]
         rule = f"{problem.rule}, in {_shown(of_it[-1])}" if of_it else problem.rule
         quoted.append(problem._replace(rule=rule))
@@ -110,7 +110,7 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
 
 
 def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = NO_LINES) -> SftConfig:
-    """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    """Validate every section and every rule between sections; raise `ConfigError` with all problems."""
     content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)
     if problems:
@@ -121,12 +121,12 @@ def build_config(content: Mapping[str, Any], origin: str = "config", lines: Line
 def find_problems(
     content: Mapping[str, Any], of_start: Iterable[Problem] = (), whole: type[SftConfig] = SftConfig
 ) -> list[Problem]:
-    """All that is wrong with the sections of `SftConfig`, in the order of the sections.
+    """All problems of the sections of `SftConfig`, in the order of the sections.
 
     Args:
         content: the sections.
-        of_start: what is wrong with the place that `from` names (see `sft.lineage`).
-        whole: all that a config may have, which a misspelt key may also have been meant to be.
+        of_start: the problems of the place that `from` names (see `sft.lineage`).
+        whole: all sections that a config may have, for suggestions.
     """
     remember_secrets(content)
     if isinstance(alerts := content.get("alerts"), Mapping):
@@ -155,7 +155,7 @@ def find_problems(
         problems += found
         if readable is not None or not found:
             sections[name] = readable
-    # A misspelt key is one mistake: that the right one is missing goes without saying.
+    # A misspelt key is one mistake: do not also report that the right one is missing.
     meant = {path for problem in problems for path in problem.also_about}
     if any(problem.path.partition(".")[0] == "from" for problem in problems):
         meant |= {"model", "model.path"}  # that it would have led to
@@ -164,13 +164,13 @@ def find_problems(
     for rule, needed in RULES:
         if all(name in sections for name in needed):
             broken = rule(*(sections[name] for name in needed))
-            # What rests on a field that could not be read would be said of its default, which nobody gave.
+            # A rule on a field that could not be read would judge its default, which the user did not give.
             problems += [p for p in broken if not _rests_on(p, unread)]
     return problems
 
 
 def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[list[Problem], Any]:
-    """The problems of one section, and the section itself as far as it can be read (None where it cannot).
+    """The problems of one section, and the section as far as it can be read (None if it cannot).
 
     A section with a misspelt key is read without that key, so that the rules between sections are checked too.
     """
@@ -178,8 +178,8 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
         return [], adapter.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A list whose items are wrong also counts as too short, and a default that depends on what could not be read is
-    # none: these are not the user's mistakes.
+    # To pydantic, a list with wrong items is also too short, and a default that depends on an unreadable field is also
+    # a mistake. The user made neither.
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
     details = [d for d in details if d["type"] != "default_factory_not_called"]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
@@ -202,7 +202,7 @@ def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
 def _keys(detail: Any, value: Any) -> list[Any]:
     """The part of pydantic's `loc` that names keys and indices in `value`; the rest names branches of unions.
 
-    A branch may be called like a key, so the reading is looked for that ends at the wrong value.
+    A branch may have the name of a key, so this looks for the reading that ends at the wrong value.
     """
     loc, wrong = detail["loc"], detail["input"]
     if detail["type"] == "missing":
@@ -251,12 +251,12 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             known = ", ".join(forms.keys_at(keys))
             example = without_secrets(forms.section_at(keys, given))
             rule = KEYS[where].note if isinstance(given, str) and where in KEYS else "must be a mapping of fields"
-            return Problem(where, given, rule, f"give it fields, such as {example}, or take it away; there are {known}")
+            return Problem(where, given, rule, f"give it fields, such as {example}, or remove it; there are {known}")
         case "string_type" | "path_type" if not isinstance(given, dict | list):
             kind, way_out = _taken_for(given)
-            return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
+            return Problem(where, given, f"must be text, but YAML reads it as {kind}", way_out)
         case "blank":
-            return Problem(where, given, "is empty", "write a path, or take the field away")
+            return Problem(where, given, "is empty", "write a path, or remove the field")
         case _:
             rule = str(detail["msg"])
             for pydantic_text, ours in _WORDING:
@@ -279,13 +279,13 @@ _FORMS = {
     "string": 'a text, such as "one"',
     "path": "a path, such as runs/one",
 }
-"""What pydantic calls a type → an example of it in YAML."""
+"""Pydantic's name of a type → an example of it in YAML."""
 
 
 def _taken_for(given: Any) -> tuple[str, str]:
-    """What YAML takes a word for that was meant as text, and what to do."""
+    """How YAML reads a word that was meant as text, and what to do."""
     if given is None:
-        return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
+        return "nothing (like ~, null, and what follows a #)", "write a value, in quotes if it is one of these"
     if isinstance(given, bool):
         return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):
@@ -310,11 +310,11 @@ def _unknown_key(
     beside: Mapping[str, Any],
     whole: type[SftConfig] = SftConfig,
 ) -> Problem:
-    """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
+    """Names the key that was misspelt, or else the key for what another system calls so, or else a similar one."""
     path = ".".join(map(str, keys))
     if renames := list(renames_of(path, SftConfig)):
         rule = f"is the former name of `{renames[-1].name}`, which is given, too"
-        return Problem(path, value, rule, "take one of the two away")
+        return Problem(path, value, rule, "remove one of the two")
     close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
     if not close and (foreign := answer(keys, value, beside)):
         return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)
@@ -343,7 +343,7 @@ def _did_you_mean(given: Any, allowed: str) -> str:
 
 
 def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:
-    """`value` with the keys at `locations` taken out."""
+    """`value` without the keys at `locations`."""
     wrong = {tuple(loc) for loc in locations}
 
     def copy(node: Any, loc: tuple[Any, ...]) -> Any:
@@ -372,7 +372,7 @@ def _key_in(node: Any, key: str) -> str | int:
 
 
 def _child(node: Any, key: str | int) -> Any:
-    """What lies there; a section that is empty or absent is made."""
+    """The value there; an empty or absent section is made."""
     if isinstance(node, dict) and node.get(key) is None:
         node[key] = {}
     return node[key]

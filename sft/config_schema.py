@@ -1,4 +1,4 @@
-"""The config as a JSON schema (draft 2020-12): editors check a config with it, and show what a field is."""
+"""The config as a JSON schema (draft 2020-12): editors check a config with it, and explain its fields."""
 
 import json
 from typing import Any
@@ -10,10 +10,10 @@ from sft.job_config import JobFile
 
 
 class _Schema(GenerateJsonSchema):
-    """With the names that fields had before: they are still read, so that an editor may not call them wrong."""
+    """Adds the names that fields had before: they are still read, so an editor must not report them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Of no field: its name says it, and a title made of it says no more."""
+        """Never: a title made from a field's name says no more than the name."""
         return False
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ class _Schema(GenerateJsonSchema):
 def config_schema() -> dict[str, Any]:
     """The schema of a whole file, with the help text and the default of each field."""
     schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_Schema))
-    # With `from`, what is not given of the model is that of the other run.
+    # With `from`, missing fields of the model are those of the other run.
     schema["required"].remove("model")
     schema["$defs"]["ModelConfig"]["required"].remove("path")
     own_model = {"required": ["model"], "properties": {"model": {"required": ["path"]}}}
@@ -44,7 +44,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it stands in a file."""
+    """The text of the schema's file."""
     return json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n"
 
 

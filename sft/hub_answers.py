@@ -65,7 +65,7 @@ def _why_no_answer() -> str | None:
         try:
             get_session().head(constants.ENDPOINT, timeout=_SECONDS)
             answers.put(None)
-        except Exception as error:  # each layer below has errors of its own for a network that is not there
+        except Exception as error:  # each layer below has its own errors for a missing network
             answers.put(without_secrets(f"{type(error).__name__}: {error}".splitlines()[0]))
 
     # The time limit does not hold for the search for the address.

@@ -1,9 +1,9 @@
 """A run that begins with a model of another run: which model that is, and what may be replayed.
 
     from: {run: runs/old, stage: words}              the model at the end of the stage
-    from: {run: runs/old, stage: words, step: 200}   after so many of its steps: its model then, or a checkpoint
+    from: {run: runs/old, stage: words, step: 200}   after that many steps: the model then, or a checkpoint
 
-What is found is filled into the config. So the run stands for itself: its record says what it began with, and it can
+The findings are filled into the config. So the run is self-contained: its record says what it began with, and it can
 replay the other run's stages when that run is gone.
 """
 
@@ -36,14 +36,14 @@ class _MisledError(Exception):
 
 
 def with_start(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """The content of a config, with what its section `from` leads to; without such a section, as it is.
+    """The content of a config, with its section `from` filled in; without such a section, unchanged.
 
     Returns:
         The content, and what is wrong where there is no such run or stage, or it has no such model.
     """
     given = content.get("from")
     if given is None or check_section(TypeAdapter(FromConfig), given, "from")[0]:
-        return dict(content), []  # what is wrong with it is said where all fields are checked
+        return dict(content), []  # its problems are reported when all fields are checked
     try:
         return _filled(content, given, _open(given["run"])), []
     except _MisledError as error:
@@ -58,7 +58,7 @@ def _open(path: str) -> RunFolder:
         raise _misled("run", path, rule, "set it, or write the path out") from None
     if not is_claimed(run) or not run.config.is_file():
         rule = f"{run.path} is not the folder of a run"
-        raise _misled("run", path, rule, "name one that `sft train` has written")
+        raise _misled("run", path, rule, "name one that `sft train` wrote")
     return run
 
 
@@ -88,13 +88,13 @@ def _with_found(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFo
         mixtures[stage["name"]] = _with_tasks(stage["mixture"], run.stage(i, stage["name"]))
     found = {"run": str(run.path), **_find(run, other, index, given), "mixtures": mixtures}
     own = content.get("model")
-    # A path that is given here is held to the one that was found (see `sft.config_rules`).
+    # A path that is given here is compared with the one that was found (see `sft.config_rules`).
     model = {**_known(other["model"], ModelConfig), "path": found["model"], **(own if isinstance(own, Mapping) else {})}
     return {**content, "model": model, "from": {**given, **found}}
 
 
 def _with_tasks(mixture: Mapping[str, Any], stage: StageFolder) -> dict[str, Any]:
-    """The mixture with its tasks by name: those that are not named are all that there were, not all of other data."""
+    """The mixture with its tasks by name: unnamed tasks mean all tasks of the other run's data, not of this run's."""
     if mixture["tasks"] is not None or mixture["rates"] == "weights" or not is_published(stage.packs):
         return {**mixture}
     return {**mixture, "tasks": sorted(row["task"] for row in read_manifest(stage.packs)["mixture"])}
@@ -124,7 +124,7 @@ def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Mapping[s
             raise _misled("stage", given["stage"], f"{run.path} has not finished this stage", way_out)
         rule = f"stage {given['stage']} of {run.path} has no model and no checkpoint after so many steps"
         raise _misled("step", step, rule, way_out)
-    # A model of the same class, whose parameters are replaced; what is not trained is the same in all of them.
+    # A model of the same class, whose parameters are replaced; untrained parameters are the same in both.
     before = run.stage(index - 1, other["stages"][index - 1]["name"]).model if index else other["model"]["path"]
     with storage.opened(step) as folder:
         manifest = _hash_of(folder)
@@ -137,6 +137,6 @@ def _hash_of(folder: Path) -> str:
 
 
 def _known(recorded: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
-    """What of a section in a record this version knows, too."""
+    """The fields of a recorded section that this version knows."""
     keys = {field.alias or name for name, field in section.model_fields.items()}
     return {key: value for key, value in recorded.items() if key in keys}

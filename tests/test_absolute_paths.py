@@ -109,9 +109,9 @@ def test_a_slip_in_a_path_is_said_with_all_others_and_the_hub_is_not_asked(here:
     assert str(caught.value).splitlines() == [
         "run.dir: $NO_SUCH_VARIABLE/a: $NO_SUCH_VARIABLE is not set here. Set it, or write the path out.",
         f"model.path: there is no {here}/models/qwen; near it: qwen2. As {here}/models is a folder, the Hub is not "
-        "asked. If its models/qwen is meant, fetch it: hf download models/qwen",
+        "asked. If you mean models/qwen on the Hub, fetch it: hf download models/qwen",
         f"data.sources.one.path: there is no {here}/data/train; near it: train.jsonl. As {here}/data is a folder, the "
-        "Hub is not asked. If its data/train is meant, fetch it: hf download data/train --repo-type dataset",
+        "Hub is not asked. If you mean data/train on the Hub, fetch it: hf download data/train --repo-type dataset",
     ]
 
 

@@ -38,7 +38,7 @@ def old(tmp_path: Path) -> RunFolder:
 @pytest.mark.parametrize(
     ("run", "stage", "first"),
     [
-        ("{old}/nowhere", "words", ("from.run", 3, "name one that `sft train` has written")),
+        ("{old}/nowhere", "words", ("from.run", 3, "name one that `sft train` wrote")),
         ("$NOWHERE/old", "words", ("from.run", 3, "set it, or write the path out")),
         ("~nobody-of-here/old", "words", ("from.run", 3, "set it, or write the path out")),
         ("{old}", "wrds", ("from.stage", 4, "name one of: words")),

@@ -1,7 +1,7 @@
-"""What of a job goes to another machine: the command, and the config, free of what only this machine knows.
+"""What another machine gets of a job: the command and the config, free of what only this machine knows.
 
-What is submitted is the resolved config: a later change of the file changes nothing. It is read elsewhere, and others
-can read it, so a path that is relative is refused, and so is a URL with a password.
+The resolved config is submitted: a later change of the file changes nothing. It is read elsewhere, and others can read
+it, so relative paths and URLs with a password are refused.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from sft.job_config import JobConfig
 from sft.url_secrets import without_secrets
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}
-"""`ray job stop` sends SIGTERM, on which `sft train` saves and ends, and SIGKILL if it has not ended so many seconds
-later. Ray's own 3 are too few for a checkpoint."""
+"""`ray job stop` sends SIGTERM, on which `sft train` saves and ends. If the job has not ended after this many seconds,
+it sends SIGKILL. Ray's own 3 are too few for a checkpoint."""
 
 
 def render_config(job: JobConfig, origin: str) -> str:
@@ -33,7 +33,7 @@ def render_config(job: JobConfig, origin: str) -> str:
         origin: where the config came from, for messages.
 
     Raises:
-        ConfigError: with all paths that mean something only here, and all URLs that hold a secret.
+        ConfigError: names all paths that are valid only here, and all URLs that hold a secret.
     """
     problems = [*_relative_paths(job.sft), *_secrets(job.sft)]
     if problems:
@@ -43,27 +43,27 @@ def render_config(job: JobConfig, origin: str) -> str:
 
 
 def train_command(job: JobConfig, config: str, is_shipped: bool) -> list[str]:
-    """What runs there. A program that is not sent along has to be the one that is here."""
+    """The command that runs there. If the program is not sent along, it has to be the same as here."""
     command = [job.ray.python, "-m", "launcher", "train", config]
     return command if is_shipped else [*command, "--expect-source", source_hash()]
 
 
 def check_source(expected: str) -> None:
-    """Hold the program that runs here to the one that the job was submitted with.
+    """Check that the program here is the one that the job was submitted with.
 
     Raises:
-        UserError: it is another one.
+        UserError: it is a different program.
     """
     if (here := source_hash()) != expected:
         raise UserError(
-            f"The job was submitted with the program {expected}, and the one that is installed here is {here} "
+            f"The job was submitted with the program {expected}, but the program installed here is {here} "
             f"({Path(launcher.__file__).parent}).\n"
-            "Have the same on both sides. To a Ray cluster yours can be sent along: sft submit ray --package PATH"
+            "Install the same on both sides, or send yours along to a Ray cluster: sft submit ray --package PATH"
         )
 
 
 def _relative_paths(config: SftConfig) -> Iterator[Problem]:
-    """An id of the Hub is none; but what lies here under a relative path is meant to be that."""
+    """An id on the Hub is none. A relative path that exists here is meant as a path."""
     for named in named_paths(config):
         is_id = named.mark.hub is not None and may_be_hub_id(named.path, named.mark.hub)
         if not is_id and not _is_absolute(named.path):
@@ -85,7 +85,7 @@ def _secrets(config: SftConfig) -> Iterator[Problem]:
 
 
 def _texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every text of the config with its path; an item of a list goes by its name."""
+    """Every text of the config with its path; an item of a list is named by its `name`."""
     if isinstance(value, str):
         yield ".".join(path), value
     elif isinstance(value, dict):

@@ -10,7 +10,7 @@ SUMMARY = "show in colours what the model learns of each example, or prove it fo
 EXAMPLES = """\
 sft inspect my.yaml --num 10 --task summarize
 sft inspect my.yaml --html examples.html      # a page with 200 of them
-sft inspect my.yaml --check                   # every row; exit code 1 where an invariant is broken"""
+sft inspect my.yaml --check                   # every row; exit code 1 if an invariant is broken"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-tokens", type=count, metavar="N", help="only examples at least this long")
     parser.add_argument("--max-tokens", type=count, metavar="N", help="only examples at most this long")
     parser.add_argument("--row", type=_at_least(0), metavar="ID", help="this row of the store")
-    parser.add_argument("--seed", type=int, metavar="N", help="another seed, other examples; default: run.seed")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random choice; default: run.seed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page instead")
-    parser.add_argument(
-        "--check", action="store_true", help="check every row; exit code 1 where an invariant is broken"
-    )
+    parser.add_argument("--check", action="store_true", help="check every row; exit code 1 if an invariant is broken")
 
 
 def run(options: argparse.Namespace) -> int:

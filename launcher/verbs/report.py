@@ -5,7 +5,7 @@ import sys
 
 from launcher.run_argument import add_run_argument
 
-SUMMARY = "write one self-contained HTML page with tables and plots, also of a run under way"
+SUMMARY = "write one self-contained HTML page with tables and plots, also for a run under way"
 EXAMPLES = "sft report runs/quickstart"
 
 

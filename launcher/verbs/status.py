@@ -15,7 +15,7 @@ sft status runs/quickstart --watch"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and how it is shown."""
     add_run_argument(parser)
-    parser.add_argument("--watch", action="store_true", help="show it again and again, until the run has ended")
+    parser.add_argument("--watch", action="store_true", help="keep showing it until the run has ended")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 

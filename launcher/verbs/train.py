@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own and those of a config."""
     add_config_arguments(parser)
     parser.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
-    # For `sft submit ray`. It is checked before the config is read, which may be one for another program.
+    # For `sft submit ray`. It is checked before the config is read, because the config may be for another program.
     parser.add_argument("--expect-source", metavar="HASH", action=_SameSource, help=argparse.SUPPRESS)
 
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _SameSource(argparse.Action):
-    """Not a `type`, whose errors argparse would word itself."""
+    """An action, because argparse rewords the errors of a `type`."""
 
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *_: Any) -> None:
         from launcher.submission.portable_job import check_source

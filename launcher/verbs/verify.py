@@ -1,4 +1,4 @@
-"""`sft verify`: proves what a run has trained, and that its files are whole."""
+"""`sft verify`: proves what a run trained, and that its files are intact."""
 
 import argparse
 

@@ -1,11 +1,11 @@
-"""Saves checkpoints while training goes on; a save that fails is told and counted, and costs no more than itself.
+"""Saves checkpoints while training goes on; a failed save is reported and counted, and loses nothing else.
 
     save k+1:  settle save k ──▶ copy the state ──▶ thread: write this rank's file, leave a receipt
                                                    first rank's thread: wait for all receipts, publish, delete old ones
     settle:    wait for all parts, then for the publishing, in rounds; did any fail?
 
-Threads call no collective. So what a thread has found out is agreed on where all ranks meet anyway: at the next save,
-or at the end. There a save may take as long as it likes, as long as it goes on (see `sft.ranks.shared_work`).
+Threads call no collective. So the ranks agree on the result of a save where all of them meet anyway: at the next save,
+or at the end. There is no time limit for a save, as long as it makes progress (see `sft.ranks.shared_work`).
 """
 
 import math
@@ -31,7 +31,7 @@ _LOOK_EVERY_SECONDS = 0.1
 
 
 class CheckpointError(RuntimeError):
-    """So many saves in a row have failed that training on would risk too much. Raised on all ranks."""
+    """Too many saves in a row have failed to go on training. Raised on all ranks."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class CheckpointSaver:
         before_publish: Callable[[], None] | None = None,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
-        """The first rank removes what saves of killed attempts have left.
+        """The first rank removes what unfinished saves of other attempts left.
 
         Args:
             storage: where the checkpoints are kept; all ranks see the same.
-            ranks: those whose state it is.
-            attempt: the number of this start of the job, another one at each start.
+            ranks: the ranks whose state is saved.
+            attempt: the number of this start of the job, a new one at each start.
             config: whether training goes on while a save is written, how many saves in a row may fail, and which
                 checkpoints are kept.
             report: takes one line for the log; also called from threads.
             before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
-                of it is a failed try.
-            pauses_seconds: between the tries of a write; there is one try more than pauses.
+                in it is a failed try.
+            pauses_seconds: between the tries of a write; there is one more try than pauses.
         """
         self._storage = storage
         self._ranks = ranks
@@ -88,15 +88,15 @@ class CheckpointSaver:
             try:
                 storage.discard_unfinished(attempt)
             except OSError as error:
-                report(f"what unfinished saves have left could not be removed: {error}")
+                report(f"the remains of unfinished saves could not be removed: {error}")
 
     def save(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> float:
-        """Settle the save before, then copy the state after `step` steps and start to write it; a collective.
+        """Settle the last save, then copy the state after `step` steps and start to write it; a collective.
 
         Args:
             step: the number of steps that are done.
             state: this rank's part; may change as soon as this returns.
-            manifest: what the checkpoint's manifest is to say besides.
+            manifest: what else the checkpoint's manifest says.
 
         Returns:
             The seconds that training waited.
@@ -138,8 +138,8 @@ class CheckpointSaver:
     def close(self, quiet_seconds: float = 5.0) -> None:
         """End the threads; no collective, so it is safe after any error.
 
-        A save under way goes on as long as it is seen to: this rank's part, and on the first rank the parts that come
-        in, with no longer than `quiet_seconds` between two. Those of ranks that are dead never do.
+        Waits for a save under way as long as it makes progress: for this rank's part, and on the first rank for the
+        parts of others, with at most `quiet_seconds` between two. The parts of dead ranks never come.
         """
         if self._saving is not None:
             self._wait_here(self._saving.written, math.inf)
@@ -150,7 +150,7 @@ class CheckpointSaver:
         self._publishing.shutdown()
 
     def _wait_here(self, task: Future[None], quiet_seconds: float) -> None:
-        """Until the task is done, or nothing has happened for so long."""
+        """Wait until the task is done, or nothing has happened for `quiet_seconds`."""
         seen, changed_at = self._storage.progress.count, time.monotonic()
         while not wait([task], _LOOK_EVERY_SECONDS).done and time.monotonic() - changed_at < quiet_seconds:
             if (count := self._storage.progress.count) != seen:
@@ -162,7 +162,7 @@ class CheckpointSaver:
             return
         saving, work = self._saving, self._storage.progress
         failed = wait_for_all(self._ranks, partial(_look, saving.written), work, saving.give_up.set)
-        # After giving up, too: the publishing must be over before its files are removed.
+        # Wait even after giving up: the publishing must be over before its files are removed.
         failed = wait_for_all(self._ranks, partial(_look, saving.published), work) or failed
         self._saving = None
         if not failed:
@@ -185,7 +185,7 @@ class CheckpointSaver:
         raise CheckpointError(
             f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._config.max_failed_saves}):\n"
             + "\n".join(f"  {failure}" for failure in self._failures)
-            + "\nMend the cause; the same command goes on from the last checkpoint that was saved."
+            + "\nFix the cause; the same command goes on from the last checkpoint that was saved."
         )
 
     def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
@@ -202,11 +202,11 @@ class CheckpointSaver:
         try:
             self._storage.discard(key)
         except OSError as error:
-            self._report(f"what the failed save of step {key.step} has left could not be removed: {error}")
+            self._report(f"the remains of the failed save of step {key.step} could not be removed: {error}")
 
 
 def _look(task: Future[None] | None, seconds: float) -> bool | None:
-    """Whether the task has failed, after so many seconds at most; None where it is not done."""
+    """Whether the task has failed; waits `seconds` at most, and returns None if it is not done."""
     if task is None:
         return False
     wait([task], seconds)
@@ -214,7 +214,7 @@ def _look(task: Future[None] | None, seconds: float) -> bool | None:
 
 
 def _failure(task: Future[None] | None) -> str | None:
-    """Why the task failed, if it did; an error that is not the file system's is one of the program, and is raised."""
+    """Why the task failed, if it did. An error that is not an `OSError` is a bug of the program, and is raised."""
     try:
         if task is not None:
             task.result()

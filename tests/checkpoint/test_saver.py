@@ -30,7 +30,7 @@ def test_what_is_not_there_is_not_read(tmp_path: Path) -> None:
     save_steps(LocalStorage(tmp_path), 2, 1)
     with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
         assert torch.equal(reader.read("weight/master", 0, 37), values_of(1, "weight/master"))
-        with pytest.raises(KeyError, match="of another model"):
+        with pytest.raises(KeyError, match="belongs to another model"):
             reader.read("bias/master", 0, 1)
         with pytest.raises(ValueError, match="holds 37 of elements 0 to 38"):
             reader.read("weight/master", 0, 38)

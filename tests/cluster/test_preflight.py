@@ -183,7 +183,7 @@ def test_no_job_starts_and_all_that_is_wrong_with_a_node_is_said_at_once(
         "  versions: the source of this program differs: ",
         "  versions: transformers differs: ",
         "  files: sick: model.path (",
-        f"  files: sick: run.dir ({run}) is not the driver's: what the driver writes there is not seen",
+        f"  files: sick: run.dir ({run}) is not the driver's folder: the node does not see what the driver writes",
     )
     assert "; 4.9.9 on sick. " in errors[1]
     assert "lacks chat_template.jinja and 5 more files" in errors[2]

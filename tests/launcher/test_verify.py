@@ -60,7 +60,7 @@ def test_a_run_under_way_is_exactly_once_so_far_with_counts(verify, run):
     code, out, err = verify(run.path)
     assert (code, err) == (0, "")
     assert re.search(r"broad +│ +38 of 40 so far +│ +76 +│ +[\d,]+ +│ +2 +│ +10 +│ +1 +│ +none", out)
-    assert "stage broad: fed, but skipped as not finite: steps 21, 33\n" in out
+    assert "stage broad: fed, but skipped because not finite: steps 21, 33\n" in out
     text = re.sub(r"\s+", " ", out)
     assert re.search(
         r"So far, every pack was fed exactly once, in its own step\. 1 stage, 38 steps, 76 packs, "

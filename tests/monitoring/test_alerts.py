@@ -87,7 +87,7 @@ def test_a_webhook_that_refuses_is_told_of_once_without_its_url(run: RunFolder) 
     (event,) = read_events(run.attempt(2))
     assert (event.kind, event.text) == (
         "sink",
-        "alerts.url: the alert `failed` was not taken: HTTP status 404. Later ones are tried without a word.",
+        "alerts.url: the alert `failed` was not accepted: HTTP status 404. Later failures are not reported.",
     )
 
 
@@ -115,7 +115,7 @@ def test_the_url_may_stand_in_the_environment(run: RunFolder, monkeypatch: pytes
     assert len(hook.alerts) == 1
 
 
-@pytest.mark.parametrize(("value", "problem"), [("", "is not set here"), ("ftp://a/b", "holds no URL")])
+@pytest.mark.parametrize(("value", "problem"), [("", "is not set here"), ("ftp://a/b", "does not hold an https")])
 def test_a_variable_without_a_url_is_refused(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
 ) -> None:
