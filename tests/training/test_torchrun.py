@@ -80,6 +80,7 @@ def test_ranks_do_not_prepare_while_others_wait(config: Path) -> None:
     assert "Traceback" not in "".join(said)
 
 
+@pytest.mark.long
 def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config: Path, run: RunFolder) -> None:
     command = [*TORCHRUN[:-1], "1", "--max-restarts", "1", "-m", "sft.training", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
