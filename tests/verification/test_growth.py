@@ -58,7 +58,7 @@ def work_of(do: Callable[[], Any]) -> Work:
         do()
     finally:
         sys.settrace(before[0])
-        threading.settrace(before[1])  # type: ignore[arg-type]
+        threading.settrace(before[1])  # type: ignore[arg-type]  # takes None too, to switch it off
     return Work(lines, costs[0].bytes_read, held)
 
 
