@@ -49,6 +49,12 @@ _JOIN_SECONDS = 180
 """After this time the job starts with the nodes that have joined, if they have room for it."""
 
 
+_NO_DASHBOARD = "http://127.0.0.1:1"
+"""Nothing answers there. Ray Train asks the dashboard whether its controller is alive, and removes the workers if it is
+not known. A Ray of our own has no dashboard, and Ray would look for one on this machine: another cluster's, where the
+controller is never known."""
+
+
 class Session(NamedTuple):
     """A connection to Ray."""
 
@@ -108,6 +114,7 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
                 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
                     # Otherwise Ray writes one to the home folder, which may be read-only.
                     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+                os.environ["RAY_API_SERVER_ADDRESS"] = _NO_DASHBOARD
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
