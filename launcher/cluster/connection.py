@@ -49,10 +49,10 @@ _JOIN_SECONDS = 180
 """After this time the job starts with the nodes that have joined, if they have room for it."""
 
 
-_NO_DASHBOARD = "http://127.0.0.1:1"
-"""Nothing answers there. Ray Train asks the dashboard whether its controller is alive, and removes the workers if it is
-not known. A Ray of our own has no dashboard, and Ray would look for one on this machine: another cluster's, where the
-controller is never known."""
+# Ray Train asks the dashboard whether its controller is alive, and removes the workers if it is not known there. Where
+# nothing says which dashboard, Ray takes that of any cluster on the machine, even one that never knew the controller.
+_NO_DASHBOARD = {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:1"}
+"""For the processes of a Ray of our own, which has none: nothing answers there."""
 
 
 class Session(NamedTuple):
@@ -107,14 +107,14 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
         # what the driver imports, whatever the user's folder holds.
         with chdir(Path(launcher.__path__[0]).parent):
             if address:
-                ray.init(address=address, **quiet)
+                ray.init(address=address, runtime_env=_names_itself(address), **quiet)
             else:
                 _listen_on_loopback_only()
                 os.environ.setdefault(RECONNECT_VARIABLE, str(_RECONNECT_SECONDS))
                 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
                     # Otherwise Ray writes one to the home folder, which may be read-only.
                     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-                os.environ["RAY_API_SERVER_ADDRESS"] = _NO_DASHBOARD
+                os.environ.update(_NO_DASHBOARD)
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -136,6 +136,11 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
         yield Session(where, ray.get_runtime_context().gcs_address, not address, note)
     finally:
         ray.shutdown()
+
+
+def _names_itself(address: str) -> dict[str, Any]:
+    """Ray's `runtime_env` for processes on this cluster that look for its dashboard."""
+    return {} if address == "auto" else {"env_vars": {"RAY_ADDRESS": address}}
 
 
 def _take_sigterm_back(before: Any) -> None:

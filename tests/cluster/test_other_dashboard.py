@@ -1,0 +1,76 @@
+"""Real Ray: the dashboard of another cluster on this machine, which does not know our processes, is never asked."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import ray
+from ray._common.network_utils import find_free_port
+from ray.cluster_utils import Cluster
+from ray.train.v2._internal.state.util import is_actor_alive
+from ray.util.state.exception import RayStateApiException
+
+from launcher.cluster.connection import ray_session
+
+ANSWERS_SECONDS = 3
+"""Ray looks for 20 seconds where a cluster has no dashboard at all."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster without a dashboard; another user's, which Ray finds first, has one."""
+    with pytest.MonkeyPatch.context() as variables:
+        # Ray looks there for the cluster that was started last.
+        variables.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
+        variables.delenv("RAY_ADDRESS", raising=False)
+        arguments = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None}
+        cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        with _other_cluster():
+            yield cluster.address
+        cluster.shutdown()
+
+
+@contextmanager
+def _other_cluster() -> Iterator[None]:
+    ports = [f"--{of}={find_free_port()}" for of in ("port", "dashboard-port", "ray-client-server-port")]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--head", *ports, "--num-cpus=0"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("Ray runtime started" in line for line in process.stdout)
+        yield
+        process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """A session is for the rest of its process, and sets variables for it."""
+    with patch.dict(os.environ):
+        yield
+
+
+@ray.remote(num_cpus=0)
+def _what_is_said_of_an_actor() -> str:
+    """Asks as the process of Ray Train does that frees what a dead controller has left."""
+    try:
+        return "it is alive" if is_actor_alive("ab" * 16, ANSWERS_SECONDS) else "it is not known"
+    except (RayStateApiException, ValueError):
+        return "nobody answers"
+
+
+@pytest.mark.long
+def test_no_other_dashboard_is_asked_by_a_ray_of_our_own() -> None:
+    with ray_session(num_cpus=1, num_gpus=0, object_store_bytes=100 << 20):
+        assert ray.get(_what_is_said_of_an_actor.remote()) == "nobody answers"
+
+
+@pytest.mark.long
+def test_no_other_dashboard_is_asked_on_a_named_cluster(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with ray_session(num_cpus=1, num_gpus=0, object_store_bytes=100 << 20):
+        assert ray.get(_what_is_said_of_an_actor.remote()) == "nobody answers"
