@@ -108,39 +108,39 @@ class SupervisedNll(nn.Module):
         With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, and the
         model's own logits. It is correct for a row of one segment, and computes all logits of the row.
         """
-        rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
-        targets_S = batch.input_ids_BT[rows, predicted_at + 1]
         if by_own_forward:
             with attention_of(self.model, "eager"):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
-            return measure(logits_BTV[rows, predicted_at].float(), targets_S)
+            return measure(_predicting(logits_BTV, batch).float(), batch.targets_S)
         hidden_BTH = text_decoder(self.model)(
             input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
         ).last_hidden_state
-        measured_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S, measure)
+        measured_S: Tensor = self.model.get_output_embeddings()(
+            _predicting(hidden_BTH, batch), batch.targets_S, measure
+        )
         return measured_S
+
+
+def _predicting(values_BTX: Tensor, batch: Batch) -> Tensor:
+    """The values at the tokens before the targets: (S, …)."""
+    return values_BTX.flatten(0, 1).index_select(0, batch.predicted_from_S)
 
 
 def _boundaries(batch: Batch) -> dict[str, Any]:
     """The arguments that tell the layers where the segments of a packed row begin, under transformers' names."""
     if batch.layout != "packed":
         return {}
-    lengths = batch.cu_seqlens.diff()
-    segments = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device, dtype=torch.int32), lengths)
     return {
         "cu_seq_lens_q": batch.cu_seqlens,
         "cu_seq_lens_k": batch.cu_seqlens,
         "max_length_q": batch.max_seqlen,
         "max_length_k": batch.max_seqlen,
-        "seq_idx": segments.unsqueeze(0),
+        "seq_idx": batch.segment_ids_BT,
     }
 
 
 def sums_by_segment(measured_S: Tensor, batch: Batch) -> Tensor:
     """The sums over the supervised tokens of each segment: (S, …) → (num_segments, …) float64."""
-    rows, supervised_at = batch.loss_mask_BT.nonzero(as_tuple=True)
-    in_row = torch.bucketize(supervised_at, batch.cu_seqlens[1:].long(), right=True)
-    segments = in_row if batch.layout == "packed" else rows
     shape = len(batch.cu_seqlens) - 1, *measured_S.shape[1:]
     sums = torch.zeros(shape, dtype=torch.float64, device=measured_S.device)
-    return sums.index_add_(0, segments, measured_S.detach().double())
+    return sums.index_add_(0, batch.segments_S, measured_S.detach().double())
