@@ -20,6 +20,7 @@ from typing import Any
 from sft.checkpoint.publishing import Publisher
 from sft.checkpoint.rank_file import rank_file_name, write_rank_file
 from sft.checkpoint.retention import Retention
+from sft.checkpoint.state_copy import StateCopier, StateCopy, cuda_copies
 from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
 from sft.config import CheckpointConfig
@@ -81,6 +82,8 @@ class CheckpointSaver:
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
         retention = Retention(config.keep_last, config.keep_every_steps)
         self._publisher = Publisher(storage, self._world.size, retention, report, before_publish, pauses_seconds)
+        self._copier = StateCopier(report, cuda_copies)
+        self._preparing: Future[None] | None = None
         self._saving: _Saving | None = None
         self._num_saves = 0
         self._failures: list[str] = []
@@ -89,6 +92,14 @@ class CheckpointSaver:
                 storage.discard_unfinished(attempt)
             except OSError as error:
                 report(f"the remains of unfinished saves could not be removed: {error}")
+
+    def prepare(self, state: Callable[[], Mapping[str, Shard]]) -> None:
+        """Make the memory that saves of such a state need, in a thread, so that the first save need not wait for it.
+
+        Only the first call counts.
+        """
+        if self._preparing is None:
+            self._preparing = self._writing.submit(self._copier.prepare, state())
 
     def save(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> float:
         """Settle the last save, then copy the state after `step` steps and start to write it; a collective.
@@ -108,10 +119,9 @@ class CheckpointSaver:
         self._settle()
         self._num_saves += 1
         key = SaveKey(step, self._attempt, self._num_saves)
-        copied = {
-            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._config.async_))
-            for name, s in state.items()
-        }
+        if self._preparing is not None:
+            self._preparing.result()
+        copied = self._copier.copy(state, must_copy=self._config.async_)
         give_up = Event()
         written = self._writing.submit(self._write, key, copied)
         published = None
@@ -148,6 +158,7 @@ class CheckpointSaver:
             self._saving.give_up.set()
         self._writing.shutdown()
         self._publishing.shutdown()
+        self._copier.close()
 
     def _wait_here(self, task: Future[None], quiet_seconds: float) -> None:
         """Wait until the task is done, or nothing has happened for `quiet_seconds`."""
@@ -188,11 +199,12 @@ class CheckpointSaver:
             + "\nFix the cause; the same command goes on from the last checkpoint that was saved."
         )
 
-    def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
+    def _write(self, key: SaveKey, copied: StateCopy) -> None:
+        copied.wait()
         name = rank_file_name(self._world.rank, self._world.size)
         tell = self._storage.progress.tell
         try_again(
-            lambda: self._storage.write_part(key, name, lambda path: write_rank_file(path, state, tell)),
+            lambda: self._storage.write_part(key, name, lambda path: write_rank_file(path, copied.state, tell)),
             f"writing this rank's part of the checkpoint of step {key.step}",
             self._report,
             self._pauses_seconds,

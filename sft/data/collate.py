@@ -4,13 +4,16 @@
                                                            c c c c
                                                            b b - -
 
-Shape suffixes: `B` rows (1 if they are packed), `T` tokens. Invariant: position ids restart at each segment, and the
-first token of a segment is not supervised.
+What the loss needs to know of the mask is found here, on the host: on a GPU, finding it would make the host wait until
+the GPU has caught up.
+
+Shape suffixes: `B` rows (1 if they are packed), `T` tokens, `S` supervised tokens, in the order of the rows. Invariant:
+position ids restart at each segment, and the first token of a segment is not supervised.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from sft.ledger import pack_digest
 from sft.row_plan import row_batches
-from sft.schema import Pack
+from sft.schema import BoolArray, IntArray, Pack
 
 Layout = Literal["packed", "one_example"]
 """Whether a row holds the examples of packs end to end, or one example."""
@@ -33,7 +36,11 @@ class Batch:
 
     input_ids_BT: Tensor
     position_ids_BT: Tensor
-    loss_mask_BT: Tensor
+    segment_ids_BT: Tensor  # int32
+    loss_mask_BT: Tensor  # stays on the host
+    targets_S: Tensor
+    predicted_from_S: Tensor  # where in the flattened rows the token before each target is, whose state predicts it
+    segments_S: Tensor  # the segment of each target
     cu_seqlens: Tensor  # (num_segments + 1,) int32, cumulative lengths of the segments, without padding
     max_seqlen: int
     example_ids: tuple[int, ...]
@@ -50,16 +57,18 @@ class Batch:
         return int(self.cu_seqlens[-1]) if self.example_ids else 0
 
     def to(self, device: torch.device) -> "Batch":
-        """The batch on another device."""
-        if device.type == "cpu":
-            return self
-        return replace(
-            self,
-            input_ids_BT=self.input_ids_BT.to(device, non_blocking=True),
-            position_ids_BT=self.position_ids_BT.to(device, non_blocking=True),
-            loss_mask_BT=self.loss_mask_BT.to(device, non_blocking=True),
-            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
-        )
+        """The batch on another device. From pinned memory, the host does not wait for the copies."""
+        return self if device.type == "cpu" else self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> "Batch":
+        """The batch in memory that a GPU can read while the host goes on; without a GPU, as it is."""
+        return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed that the model needs."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "loss_mask_BT"}
+        changed: dict[str, Any] = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 def collate(packs: Sequence[Pack | None]) -> Batch:
@@ -75,15 +84,13 @@ def collate(packs: Sequence[Pack | None]) -> Batch:
     loss_mask = np.concatenate([pack.loss_mask for pack in real])
     input_ids = np.concatenate([pack.input_ids for pack in real]).astype(np.int64)
     position_ids = np.arange(len(input_ids)) - np.repeat(cu_seqlens[:-1], segment_lens)
+    segment_ids = np.repeat(np.arange(len(segment_lens), dtype=np.int32), segment_lens)
     return Batch(
-        torch.from_numpy(input_ids).unsqueeze(0),
-        torch.from_numpy(position_ids).unsqueeze(0),
-        torch.from_numpy(loss_mask).unsqueeze(0),
-        torch.from_numpy(cu_seqlens.astype(np.int32)),
-        int(segment_lens.max()),
-        tuple(int(i) for pack in real for i in pack.example_ids),
-        int(loss_mask.sum()),
-        tuple((pack.pack_id, pack_digest(pack)) for pack in real),
+        **_rows(input_ids[None], position_ids[None], loss_mask[None], segment_ids[None]),
+        cu_seqlens=torch.from_numpy(cu_seqlens.astype(np.int32)),
+        max_seqlen=int(segment_lens.max()),
+        example_ids=tuple(int(i) for pack in real for i in pack.example_ids),
+        fed=tuple((pack.pack_id, pack_digest(pack)) for pack in real),
     )
 
 
@@ -107,15 +114,12 @@ def collate_rows(packs: Sequence[Pack], max_slots: int) -> list[Batch]:
         fed = () if batches else tuple((pack.pack_id, pack_digest(pack)) for pack in packs)
         batches.append(
             Batch(
-                torch.from_numpy(ids_BT),
-                torch.arange(ids_BT.shape[1]).repeat(len(rows), 1),
-                torch.from_numpy(mask_BT),
-                torch.from_numpy(np.cumsum([0, *lengths[rows]]).astype(np.int32)),
-                ids_BT.shape[1],
-                tuple(example_ids[i] for i in rows),
-                int(mask_BT.sum()),
-                fed,
-                "one_example",
+                **_rows(ids_BT, np.tile(np.arange(ids_BT.shape[1]), (len(rows), 1)), mask_BT, _row_numbers(ids_BT)),
+                cu_seqlens=torch.from_numpy(np.cumsum([0, *lengths[rows]]).astype(np.int32)),
+                max_seqlen=ids_BT.shape[1],
+                example_ids=tuple(example_ids[i] for i in rows),
+                fed=fed,
+                layout="one_example",
             )
         )
     return batches
@@ -123,7 +127,32 @@ def collate_rows(packs: Sequence[Pack], max_slots: int) -> list[Batch]:
 
 def empty_batch(layout: Layout) -> Batch:
     """A batch that adds nothing to the loss: two tokens, none of them supervised."""
-    zeros_BT = torch.zeros(1, _EMPTY_LEN_TOKENS, dtype=torch.int64)
-    positions_BT = torch.arange(_EMPTY_LEN_TOKENS).unsqueeze(0)
-    cu_seqlens = torch.tensor([0, _EMPTY_LEN_TOKENS], dtype=torch.int32)
-    return Batch(zeros_BT, positions_BT, zeros_BT.bool(), cu_seqlens, _EMPTY_LEN_TOKENS, (), 0, (), layout)
+    zeros_BT = np.zeros((1, _EMPTY_LEN_TOKENS), dtype=np.int64)
+    positions_BT = np.arange(_EMPTY_LEN_TOKENS)[None]
+    return Batch(
+        **_rows(zeros_BT, positions_BT, zeros_BT.astype(np.bool_), _row_numbers(zeros_BT)),
+        cu_seqlens=torch.tensor([0, _EMPTY_LEN_TOKENS], dtype=torch.int32),
+        max_seqlen=_EMPTY_LEN_TOKENS,
+        example_ids=(),
+        layout=layout,
+    )
+
+
+def _rows(ids_BT: IntArray, positions_BT: IntArray, mask_BT: BoolArray, segment_ids_BT: IntArray) -> dict[str, Any]:
+    """The fields of a batch that follow from its rows."""
+    rows, at = mask_BT[:, 1:].nonzero()
+    arrays = {
+        "input_ids_BT": ids_BT,
+        "position_ids_BT": positions_BT,
+        "segment_ids_BT": segment_ids_BT,
+        "loss_mask_BT": mask_BT,
+        "targets_S": ids_BT[rows, at + 1],
+        "predicted_from_S": rows * ids_BT.shape[1] + at,
+        "segments_S": segment_ids_BT[rows, at + 1].astype(np.int64),
+    }
+    return {**{name: torch.from_numpy(a) for name, a in arrays.items()}, "num_supervised_tokens": int(mask_BT.sum())}
+
+
+def _row_numbers(ids_BT: IntArray) -> IntArray:
+    """The segments of rows that hold one each."""
+    return np.repeat(np.arange(len(ids_BT), dtype=np.int32)[:, None], ids_BT.shape[1], axis=1)

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
-from torch.utils.checkpoint import checkpoint
 
 from sft.data.collate import Batch
 from sft.errors import UserError
 from sft.model.attention import attention_of
+from sft.model.fused_nll import Logits, bent, blocks, fused_nll
 from sft.model.text_path import text_decoder
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -55,33 +55,34 @@ class NllHead(nn.Module):
         super().__init__()
         self.weight = output.weight
         self.bias = output.bias
-        self.chunk_tokens = chunk_tokens
         # What some models do to their logits: Gemma 2 bends, Granite divides, Cohere multiplies. The probe finds
         # whether a model does anything else (see `packing_probe`).
-        self.softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
-        self.scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
+        self.logits = Logits(chunk_tokens, scale, softcap)
 
     def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None, measure: TokenMeasure = token_nll) -> Tensor:
-        """The nll of each target: (S,) float32, or the result of `measure`. Even without targets it depends on all
-        parameters.
+        """The nll of each target: (S,) float32, or the result of `measure`, which has no gradient.
 
-        Without `targets_S` it acts as the output layer that it replaces, for the model's own forward pass.
+        Even without targets the nll depends on all parameters. Without `targets_S` it acts as the output layer that it
+        replaces, for the model's own forward pass.
         """
-        if targets_S is None:
-            return self._linear(hidden_SH)
-        chunks = max(1, -(-len(targets_S) // self.chunk_tokens))
-        pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
-        return torch.cat([checkpoint(self._measure_chunk, h, t, measure, use_reentrant=False) for h, t in pieces])
-
-    def _linear(self, hidden_SH: Tensor) -> Tensor:
         # Some models keep their residual stream in float32.
-        return linear(hidden_SH.to(self.weight.dtype), self.weight, self.bias)
+        hidden_SH = hidden_SH.to(self.weight.dtype)
+        if targets_S is None:
+            return linear(hidden_SH, self.weight, self.bias)
+        inputs = hidden_SH, self.weight, self.bias
+        is_trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs if tensor is not None)
+        if is_trained and measure is token_nll:
+            return fused_nll(*inputs, targets_S, self.logits)
+        chunks = max(1, -(-len(targets_S) // self.logits.chunk_tokens))
+        pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
+        with torch.no_grad():
+            return torch.cat([self._measure_chunk(h, t, measure) for h, t in pieces])
 
     def _measure_chunk(self, hidden_SH: Tensor, targets_S: Tensor, measure: TokenMeasure) -> Tensor:
-        logits_SV = self._linear(hidden_SH).float() * self.scale
-        if self.softcap:
-            logits_SV = self.softcap * torch.tanh(logits_SV / self.softcap)
-        return measure(logits_SV, targets_S)
+        logits_SV = linear(hidden_SH, self.weight, self.bias)
+        return torch.cat([measure(bent(part, self.logits), t) for part, t in blocks(logits_SV, targets_S)])
 
 
 class SupervisedNll(nn.Module):
@@ -107,39 +108,39 @@ class SupervisedNll(nn.Module):
         With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, and the
         model's own logits. It is correct for a row of one segment, and computes all logits of the row.
         """
-        rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
-        targets_S = batch.input_ids_BT[rows, predicted_at + 1]
         if by_own_forward:
             with attention_of(self.model, "eager"):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
-            return measure(logits_BTV[rows, predicted_at].float(), targets_S)
+            return measure(_predicting(logits_BTV, batch).float(), batch.targets_S)
         hidden_BTH = text_decoder(self.model)(
             input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
         ).last_hidden_state
-        measured_S: Tensor = self.model.get_output_embeddings()(hidden_BTH[rows, predicted_at], targets_S, measure)
+        measured_S: Tensor = self.model.get_output_embeddings()(
+            _predicting(hidden_BTH, batch), batch.targets_S, measure
+        )
         return measured_S
+
+
+def _predicting(values_BTX: Tensor, batch: Batch) -> Tensor:
+    """The values at the tokens before the targets: (S, …)."""
+    return values_BTX.flatten(0, 1).index_select(0, batch.predicted_from_S)
 
 
 def _boundaries(batch: Batch) -> dict[str, Any]:
     """The arguments that tell the layers where the segments of a packed row begin, under transformers' names."""
     if batch.layout != "packed":
         return {}
-    lengths = batch.cu_seqlens.diff()
-    segments = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device, dtype=torch.int32), lengths)
     return {
         "cu_seq_lens_q": batch.cu_seqlens,
         "cu_seq_lens_k": batch.cu_seqlens,
         "max_length_q": batch.max_seqlen,
         "max_length_k": batch.max_seqlen,
-        "seq_idx": segments.unsqueeze(0),
+        "seq_idx": batch.segment_ids_BT,
     }
 
 
 def sums_by_segment(measured_S: Tensor, batch: Batch) -> Tensor:
     """The sums over the supervised tokens of each segment: (S, …) → (num_segments, …) float64."""
-    rows, supervised_at = batch.loss_mask_BT.nonzero(as_tuple=True)
-    in_row = torch.bucketize(supervised_at, batch.cu_seqlens[1:].long(), right=True)
-    segments = in_row if batch.layout == "packed" else rows
     shape = len(batch.cu_seqlens) - 1, *measured_S.shape[1:]
     sums = torch.zeros(shape, dtype=torch.float64, device=measured_S.device)
-    return sums.index_add_(0, segments, measured_S.detach().double())
+    return sums.index_add_(0, batch.segments_S, measured_S.detach().double())

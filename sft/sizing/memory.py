@@ -11,6 +11,7 @@ count:
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from sft.model.logit_blocks import block_rows
 from sft.sizing.activations import backward_per_token, kept_per_token, norm_per_token
 from sft.sizing.gathering import gathered_bytes, is_gathering, prefetch_bytes
 from sft.sizing.model_shape import ModelShape
@@ -18,9 +19,9 @@ from sft.sizing.reduction import ReduceBucket
 from sft.sizing.setting import Setting
 
 _FLOAT32 = 4
-_LOSS_ARRAYS = 3
-"""Float32 arrays of the size of a chunk's logits when the softmax computes its gradient: its gradient, its result and
-the incoming gradient."""
+_LOSS_ARRAYS = 2
+"""Float32 arrays of the size of a block of logits when the head makes their gradient: its copy of them and the softmax;
+one more where the model bends its logits."""
 _FIRST = ("embeddings", "positions")
 """The tensors that a model begins with."""
 
@@ -46,7 +47,7 @@ class Memory(NamedTuple):
     """Whole gradients: in the bucket, before it, and while it is sent; and gradients of the update."""
     activations: int = 0
     logits: int = 0
-    """Logits of one chunk, with the loss and its gradient."""
+    """Logits of one chunk, and a block of them in float32."""
 
     @property
     def total(self) -> int:
@@ -101,7 +102,7 @@ def split(num_elements: int, num_workers: int) -> int:
 
 
 def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Iterator[Memory]:
-    """The end of the forward pass, and the head's turn: the loss of its last chunk, and then its gradient."""
+    """The end of the forward pass, and the head's turn: the logits of its last chunk, then its gradient."""
     b, num_tokens = setting.numbers.num_bytes, setting.num_tokens
     # The last norm, and the hidden states of supervised positions: in a full pack these are all.
     last = num_tokens * (norm_per_token(shape.structure.norm, shape.hidden_size, b) + b * shape.hidden_size)
@@ -109,11 +110,15 @@ def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Ite
     at_head = always._replace(gathered=gathered, activations=held)
     yield at_head._replace(when="end of the forward pass", gathered=gathered + prefetch_bytes(shape, setting))
     chunk, gradient = min(setting.logits_chunk_tokens, num_tokens), b * shape.head_size
-    logits = chunk * shape.vocab_size
-    # The gradient of earlier chunks is there, too.
-    before = always.reduction + (gradient if num_tokens > chunk else 0)
-    yield at_head._replace(when="head and loss", reduction=before, logits=_LOSS_ARRAYS * _FLOAT32 * logits)
-    yield at_head._replace(when="gradient of the head", reduction=before + gradient, logits=b * logits)
+    # Gradients of several chunks are added up in float32, and made narrow at the end.
+    total = gradient if num_tokens <= chunk else _FLOAT32 * shape.head_size
+    block = min(chunk, block_rows(shape.vocab_size, setting.numbers.on_gpu))
+    logits = shape.vocab_size * (chunk * b + block * _LOSS_ARRAYS * _FLOAT32)
+    # With the gradient of the hidden states.
+    at_head = at_head._replace(activations=held + num_tokens * b * shape.hidden_size)
+    yield at_head._replace(when="head and loss", reduction=always.reduction + total, logits=logits)
+    both = total if total == gradient else total + gradient
+    yield at_head._replace(when="gradient of the head", reduction=always.reduction + both)
 
 
 def _layer_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:

@@ -63,7 +63,9 @@ class Loop:
             micro_batches, result = self._train(step)
             summary = self.exchange(micro_batches, self._decide(num_done, saved_at))
             self.record(step, result, summary, time.perf_counter() - started, stall_seconds)
-            stall_seconds = 0.0 if result is not None else stall_seconds
+            if result is not None:
+                stall_seconds = 0.0
+                self.checkpoints.prepare(self.engine.local_state)
             stop, is_due, resize = summary.decision
             if is_last or stop or is_due:
                 stall_seconds += self._save(num_done)

@@ -1,12 +1,14 @@
 """A micro-batch is its packs end to end; every world size feeds the same packs in the same step."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.data.collate import collate
+from sft.data.collate import collate, collate_rows
 from sft.schema import Pack
 
 
@@ -37,6 +39,12 @@ def test_a_batch_is_its_packs_end_to_end_with_positions_that_restart(given_packs
     assert batch.example_ids == tuple(int(i) for pack in real for i in pack.example_ids)
     assert batch.num_supervised_tokens == sum(int(pack.loss_mask.sum()) for pack in real)
     assert batch.num_tokens == sum(lengths)
+    learned = [
+        (i, int(s)) for i, s in enumerate(np.repeat(np.arange(len(lengths)), lengths)) if batch.loss_mask_BT[0, i]
+    ]
+    assert batch.targets_S.tolist() == [int(batch.input_ids_BT[0, i]) for i, _ in learned]
+    assert batch.predicted_from_S.tolist() == [i - 1 for i, _ in learned]
+    assert batch.segments_S.tolist() == [segment for _, segment in learned]
     # No segment's first token is learned: the shift would predict it from the segment before.
     assert not batch.loss_mask_BT[0, batch.cu_seqlens[:-1].long()].any()
 
@@ -45,10 +53,25 @@ def test_dtypes_are_those_that_the_model_takes():
     batch = collate(
         [Pack(0, np.array([1]), np.array([1, 65_535], np.uint16), np.array([False, True]), np.array([0, 2]))]
     )
-    assert batch.input_ids_BT.dtype == batch.position_ids_BT.dtype == torch.int64
+    assert batch.input_ids_BT.dtype == batch.position_ids_BT.dtype == batch.targets_S.dtype == torch.int64
     assert batch.loss_mask_BT.dtype == torch.bool
     assert batch.cu_seqlens.dtype == torch.int32
     assert batch.input_ids_BT.tolist() == [[1, 65_535]]
+
+
+@given(packs(), st.integers(1, 60))
+def test_in_rows_of_one_example_the_same_targets_are_found(pack, max_slots):
+    whole, found = collate([pack]), []
+    for batch in collate_rows([pack], max_slots):
+        ids = batch.input_ids_BT.flatten()
+        assert ids[batch.predicted_from_S + 1].equal(batch.targets_S)
+        examples = [batch.example_ids[i] for i in batch.segments_S]
+        positions = batch.position_ids_BT.flatten()[batch.predicted_from_S].tolist()
+        found += list(zip(examples, positions, batch.targets_S.tolist(), strict=True))
+        assert len(batch.targets_S) == batch.num_supervised_tokens
+    examples = [whole.example_ids[i] for i in whole.segments_S]
+    positions = whole.position_ids_BT[0, whole.predicted_from_S].tolist()
+    assert sorted(found) == sorted(zip(examples, positions, whole.targets_S.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -65,4 +88,20 @@ def test_an_empty_micro_batch_runs_but_weighs_nothing(count):
 def test_the_same_device_needs_no_copy():
     batch = collate([None])
     assert batch.to(torch.device("cpu")) is batch
-    assert batch.to(torch.device("meta")).input_ids_BT.device.type == "meta"
+    moved = batch.to(torch.device("meta"))
+    tensors = {
+        f.name: getattr(moved, f.name) for f in fields(moved) if isinstance(getattr(moved, f.name), torch.Tensor)
+    }
+    assert {name for name, tensor in tensors.items() if tensor.device.type != "meta"} == {"loss_mask_BT"}
+
+
+def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch):
+    batch, pinned = collate([None]), []
+    if not torch.cuda.is_available():
+        assert batch.pin() is batch
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    copy = batch.pin()
+    assert len(pinned) in (0, 7)
+    assert copy.input_ids_BT.equal(batch.input_ids_BT)
+    assert copy.example_ids == batch.example_ids
