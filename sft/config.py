@@ -313,6 +313,9 @@ class DeepSpeedConfig(Section):
     hpz_partition_size: AffectsNothing[PositiveInt] = 1
     """This many workers, such as those of a node, share a copy of all parameters. The backward pass gathers from it
     instead of from other nodes (ZeRO++'s hpZ). 1: no copy."""
+    gather: AffectsNothing[Literal["layer", "module"]] = "layer"
+    """How many parameters are gathered at a time: those of a decoder layer together, or those of each module in it.
+    By layer, the host has a fraction of the work, and the device waits less for it."""
     extra: AffectsNothing[dict[str, Any]] = {}
     """Settings to merge into DeepSpeed's config: only those that change nothing but speed and memory (see
     `sft.deepspeed_extra`)."""

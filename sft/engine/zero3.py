@@ -21,6 +21,7 @@ from torch import Tensor
 from sft.config import SftConfig
 from sft.config_optimizer import OptimizerConfig
 from sft.data.collate import Batch
+from sft.engine.early_copy import EarlyCopy
 from sft.engine.engine import (
     NonFiniteError,
     ReadState,
@@ -28,6 +29,7 @@ from sft.engine.engine import (
     StepResult,
     run_without_gradient,
 )
+from sft.engine.leaf_layers import gather_by_layers
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
@@ -35,6 +37,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
+from sft.model.text_path import text_decoder
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
 
@@ -78,6 +81,9 @@ class Zero3Engine:
             ZERO_SUPPORTED_OPTIMIZERS.append(type(built))
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
+        if config.deepspeed.gather == "layer":
+            gather_by_layers(self._engine, text_decoder(model))
+        self._norm = EarlyCopy(self._zero.optimizer, lambda: self._zero._global_grad_norm)
 
     @property
     def hf_model(self) -> Any:
@@ -103,11 +109,10 @@ class Zero3Engine:
             self._drop_gradients()
             raise NonFiniteError(f"the loss is {loss}", self._ranks_where(not math.isfinite(float(nll))))
         self._engine.step()
-        # If the gradient is not finite, DeepSpeed made no update, and reports an infinite norm.
-        grad_norm = float(self._engine.get_global_grad_norm())
-        if not math.isfinite(grad_norm):
+        if self._zero.overflow:
+            # DeepSpeed made no update, and dropped the gradients.
             raise NonFiniteError("the gradient is not finite")
-        return StepResult(loss, grad_norm)
+        return StepResult(loss, self._norm.take())
 
     def _drop_gradients(self) -> None:
         """Do what DeepSpeed's own step does with gradients that it does not use."""
@@ -181,7 +186,7 @@ class Zero3Engine:
     def close(self) -> None:
         """Free all memory; see `Engine`."""
         release(self._engine)
-        del self._engine, self._zero
+        del self._engine, self._zero, self._norm
         gc.collect()
         if self.ranks.world.on_gpu:
             torch.cuda.empty_cache()

@@ -20,6 +20,7 @@ def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) ->
         "stage3_gather_16bit_weights_on_model_save": False,
         "reduce_bucket_size": 100_000_000,
         "stage3_prefetch_bucket_size": 100_000_000,
+        "memory_efficient_linear": keeps_gathered_weights(config, world),
     }
     if config.deepspeed.offload_optimizer == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": world.on_gpu}
@@ -40,8 +41,20 @@ def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) ->
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1 << 30,
+        # It would wait for the device at every forward pass, and its figures are shown nowhere.
+        "timers": {"throughput": {"enabled": False}},
     }
     return merged(built, config.deepspeed.extra)
+
+
+def keeps_gathered_weights(config: SftConfig, world: World) -> bool:
+    """Whether autograd would keep the gathered weights of linear layers from the forward to the backward pass.
+
+    Then DeepSpeed's own linear function is needed, which finds them again. It costs the host several times as much as
+    torch's. Activations that are computed again keep nothing; a single rank gathers nothing.
+    """
+    is_gathering = world.size > 1 or (world.on_gpu and config.deepspeed.offload_parameters == "cpu")
+    return is_gathering and not config.train.activation_checkpointing
 
 
 def num_copy_ranks(wanted: int, world_size: int) -> int:

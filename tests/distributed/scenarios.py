@@ -389,13 +389,21 @@ def beside_a_gpu(settings: dict[str, Any], ranks: Ranks) -> list[bool]:
         return run_jobs(settings, ranks)
 
 
-def with_settings(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float]]]:
-    """(loss, grad_norm) of two steps with each `deepspeed.extra` of `settings["extras"]`."""
+def with_changes(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float]]]:
+    """(loss, grad_norm) of two steps with each change of `settings["changes"]`: section → its fields.
+
+    Between the steps the engine measures.
+    """
     found = []
-    for extra in settings["extras"]:
-        config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
+    for change in settings["changes"]:
+        content = {**settings["config"]}
+        content.update({section: {**content.get(section, {}), **fields} for section, fields in change.items()})
+        config = SftConfig.model_validate(content)
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
-        found.append(take_steps(engine, config, build_loader(settings, ranks.world), 0, 2))
+        loader = build_loader(settings, ranks.world)
+        steps = take_steps(engine, config, loader, 0, 1)
+        engine.segment_sums(loader.micro_batches(0)[0], [token_nll])
+        found.append(steps + take_steps(engine, config, loader, 1, 2))
         engine.close()
     return found
 

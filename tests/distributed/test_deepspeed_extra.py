@@ -34,6 +34,7 @@ def test_every_setting_that_may_be_given_leaves_the_numbers(
     groups: list[dict[str, Any]] = [{} for _ in range(NUM_GROUPS)]
     for i, path in enumerate(ALLOWED):
         groups[i % NUM_GROUPS] = merged(groups[i % NUM_GROUPS], at_path(path, unusual(path)))
-    found = run_ranks(2, "with_settings", {**workload, "extras": groups})
+    changes = [{"deepspeed": {"extra": extra}} for extra in groups]
+    found = run_ranks(2, "with_changes", {**workload, "changes": changes})
     for extra, steps in zip(groups, found, strict=True):
         assert steps == [pytest.approx(step, rel=1e-4) for step in trajectory[:2]], extra

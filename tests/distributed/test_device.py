@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from deepspeed.utils.config import get_timers_config
 
 from sft.config import SftConfig
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
@@ -88,6 +89,30 @@ def test_deepspeeds_config_is_that_of_the_device(device: str) -> None:
     world = World(device=device)
     zero = build_zero3_config(SftConfig.model_validate(content), 1.0, world)["zero_optimization"]
     assert world.on_gpu == zero["overlap_comm"] == zero["offload_optimizer"]["pin_memory"] == (device != "cpu")
+
+
+def test_deepspeed_measures_no_throughput_for_which_it_would_wait_at_every_forward_pass() -> None:
+    built = build_zero3_config(SftConfig.model_validate(SMALL), 1.0, World())
+    assert not get_timers_config(built).enabled
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "device", "checkpointing", "offload", "is_needed"),
+    [
+        (2, "cuda", False, "none", True),
+        (2, "cuda", True, "none", False),
+        (1, "cuda", False, "none", False),
+        (1, "cuda", False, "cpu", True),
+        (1, "cpu", False, "cpu", False),
+    ],
+)
+def test_deepspeeds_own_linear_is_for_weights_that_are_gathered_and_kept(
+    num_ranks: int, device: str, checkpointing: bool, offload: str, is_needed: bool
+) -> None:
+    of_deepspeed, of_train = {"offload_parameters": offload}, {"activation_checkpointing": checkpointing}
+    config = SftConfig.model_validate({**SMALL, "deepspeed": of_deepspeed, "train": of_train})
+    zero = build_zero3_config(config, 1.0, World(0, num_ranks, device=device))["zero_optimization"]
+    assert zero["memory_efficient_linear"] == is_needed
 
 
 @pytest.mark.parametrize(
