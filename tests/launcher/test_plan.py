@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_said_with_what_changes_it(llama: str, capsys: pyte
     out = capsys.readouterr().out
     assert "does not fit with 8 workers" in out
     changes = plan(capsys, *small)["workers"][0]["changes"]
-    assert changes[0]["setting"] == "train.activation_checkpointing=true"
+    assert changes[0]["setting"] == "train.activation_checkpointing=all"
     for setting in " ".join(change["setting"] for change in changes).split():
         assert setting in out
     assert any(change["num_bytes"] <= 22 * 1024**3 for change in changes)
