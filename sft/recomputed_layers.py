@@ -59,8 +59,8 @@ PacksField = Annotated[Literal["auto"] | int, PlainValidator(read_packs, Literal
 def recomputed_layers(choice: Recomputed, num_layers: int) -> range:
     """The indices of the layers that are computed again.
 
-    A share is the first layers. Their turn in the backward pass comes when all others have freed what they keep, so
-    what is computed again never adds to the most that is kept. With the last layers, or layers in between, it would.
+    A share is the first layers: their turn in the backward pass comes when the others have freed what they keep. The
+    last layer has its turn first, so to compute it again would add to the most that is kept.
     """
     match choice:
         case "none":

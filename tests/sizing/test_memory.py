@@ -149,7 +149,7 @@ def test_a_real_step_takes_what_is_estimated() -> None:
     assert spec.loader is not None
     benchmark: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    case = benchmark.Case("Llama, small", 1, 2048, 1, False)
+    case = benchmark.Case("Llama, small", 1, 2048, 1, 0.5)
     measured = benchmark.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
     setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, on_gpu=False)
     estimate = peak_memory(model_shape(benchmark.MODELS[case.model]), setting).total
