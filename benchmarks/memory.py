@@ -87,7 +87,8 @@ class Case(NamedTuple):
     workers: int
     pack_len: int
     micro: int
-    checkpointing: bool
+    checkpointing: bool | int | float
+    """`train.activation_checkpointing`: all layers, none, every n-th, or a share."""
     dtype: str = "bfloat16"
     accumulation: int = 1
     offload: bool = False
@@ -116,11 +117,18 @@ CASES = (
     Case("Mixtral", 2, 1024, 1, False, "float32"),
     Case("Llama, deep", 2, 512, 1, False, live=10_000_000),
     Case("Llama, deep", 2, 512, 1, True, live=10_000_000),
+    Case("Llama, deep", 1, 2048, 1, 0.25),
+    Case("Llama, deep", 1, 2048, 1, 0.5),
+    Case("Llama, deep", 1, 2048, 1, 2),
+    Case("Llama, deep", 2, 2048, 1, 0.5),
+    Case("Qwen3", 1, 1024, 2, 0.5),
+    Case("Llama, deep", 2, 512, 1, 0.5, live=10_000_000),
 )
 GPU_CASES = (
     Case("SmolLM2-135M", 1, 2048, 2, True),
     Case("SmolLM2-135M", 1, 4096, 4, True),
     Case("SmolLM2-135M", 1, 4096, 2, False),
+    Case("SmolLM2-135M", 1, 4096, 4, 0.5),
     Case("Llama, 200M", 1, 4096, 4, False),
     Case("Qwen3", 1, 4096, 4, False),
     Case("GPT-2", 1, 1024, 16, False),
@@ -162,7 +170,7 @@ def row(case: Case, options: argparse.Namespace) -> str:
         str(case.workers),
         ", ".join(notes),
         f"{case.pack_len:,} × {case.micro}" + (f", {case.accumulation} times" if case.accumulation > 1 else ""),
-        "yes" if case.checkpointing else "no",
+        ("yes" if case.checkpointing else "no") if isinstance(case.checkpointing, bool) else f"{case.checkpointing:g}",
         peak.when,
         f"{peak.total / MIB:,.0f}",
         f"{measured['peak'] / MIB:,.0f}",

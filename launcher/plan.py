@@ -4,11 +4,12 @@
 the model's config.json and what `sft prepare` has left, and imports no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sft.data.planning.budget import budget_in_words
 from sft.job_config import JobConfig
+from sft.recomputed_layers import packs_or_one
 from sft.sizing.forecast import Forecast, Hardware, forecast
 from sft.sizing.nodes import Nodes
 from sft.step_plan import StepPlan
@@ -47,14 +48,20 @@ class JobPlan(NamedTuple):
         return str(most) if least == most else f"{least} to {most}"
 
 
-def plan_job(job: JobConfig) -> JobPlan:
-    """The plan of a job. It drives the launcher, and `sft plan` prints it."""
+def plan_job(job: JobConfig, packs: Sequence[int] | None = None) -> JobPlan:
+    """The plan of a job. It drives the launcher, and `sft plan` prints it.
+
+    Args:
+        job: the job.
+        packs: packs of a micro-batch in each stage. Default: those of the config, or 1 where it says `auto`.
+    """
     cluster, train = job.cluster, job.sft.train
     workers = cluster.max_workers
     stages = []
     for i, stage in enumerate(job.sft.stages):
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, train.packs_per_micro_batch)
-        num_slots = steps.micro_batches_per_step * train.packs_per_micro_batch * workers
+        micro = packs[i] if packs else packs_or_one(train.packs_per_micro_batch)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, micro)
+        num_slots = steps.micro_batches_per_step * micro * workers
         length = job.sft.pack_len_tokens(i)
         stages.append(
             StageRequest(

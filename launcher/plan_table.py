@@ -43,7 +43,7 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
         parts.append(_disk_line(forecast.storage))
     for worker in forecast.workers:
         if worker.capacity is not None:
-            parts.append(_fit_line(worker))
+            parts += [_fit_line(worker), _option_table(worker)]
         if worker.changes:
             parts.append(_change_table(worker))
     parts += network_lines(forecast)
@@ -139,13 +139,32 @@ def _change_table(worker: WorkerForecast) -> Table:
     return table
 
 
+def _option_table(worker: WorkerForecast) -> Table:
+    """What recomputation saves and costs, with the packs that a micro-batch has."""
+    table = _table(f"Recomputed activations, {_workers(worker)}", "setting")
+    for column in ("layers", "more arithmetic", "GiB", "host, GiB", "largest packs"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for option in worker.options:
+        table.add_row(
+            Text(option.setting, overflow="fold"),
+            str(option.num_recomputed),
+            f"{option.more_arithmetic:.0%}",
+            f"{option.num_bytes / GIB:,.1f}",
+            f"{option.host_bytes / GIB:,.1f}",
+            str(option.largest_packs or _UNKNOWN),
+            "taken" if option.is_taken else "",
+        )
+    return table
+
+
 def _fit_line(worker: WorkerForecast) -> str:
     room = f"{_gib(worker.num_bytes)} of {_gib(worker.capacity or 0)}"
     packs = worker.largest_packs_per_micro_batch
     largest = f"largest packs_per_micro_batch: {packs}"
     if not worker.fits:
         return f"does not fit {_workers(worker)}: {room}; {largest if packs else 'no pack does'}"
-    return f"fits {_workers(worker)}: {room}; {largest}"
+    return f"fits {_workers(worker)}: {worker.chosen}; {largest}"
 
 
 def _disk_line(storage: Storage) -> str:

@@ -26,6 +26,7 @@ from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
 from sft.config_paths import WRITTEN, NamesPath
 from sft.config_section import BelowOne, Name, Section, Share, TaskName
+from sft.recomputed_layers import PacksField, RecomputedField
 
 
 class RunConfig(Section):
@@ -287,13 +288,17 @@ class TrainConfig(Section):
     """Slots of a pack: examples are laid end to end up to this length."""
     packs_per_step: AffectsPlan[PositiveInt] = 32
     """Packs in one optimizer update, over all workers together. It never depends on the number of workers."""
-    packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
-    """Packs in one forward and backward pass of a worker."""
+    packs_per_micro_batch: AffectsNothing[Annotated[PacksField, Was("micro_packs")]] = "auto"
+    """Packs in one forward and backward pass of a worker. `auto`: by the memory of the GPU; on a CPU 1."""
     packing: AffectsNumbers[Literal["auto", "packed", "one_example"]] = "auto"
     """How examples are laid out for the model: the examples of a pack end to end in one row, or each in a row of its
     own, followed by padding. `auto` packs if a test shows that the model keeps examples apart."""
-    activation_checkpointing: AffectsNothing[bool] = True
-    """Whether activations are recomputed in the backward pass instead of being kept."""
+    activation_checkpointing: AffectsNothing[RecomputedField] = "auto"
+    """Which layers recompute their activations in the backward pass instead of keeping them: `all`, `none`, every n-th
+    (a whole number), or a share of them (the first ones). `auto`: as few as fit on the GPU; on a CPU all. `true` is
+    `all`, `false` is `none`."""
+    offload_activations: AffectsNothing[Literal["none", "cpu"]] = "none"
+    """Where the inputs of layers that recompute wait for the backward pass: on the GPU, or in the host's memory."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
     """How many supervised positions have logits in memory at the same time."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"

@@ -113,6 +113,8 @@ def _words(schema: dict[str, Any], places: dict[str, str]) -> str:
     options = [option for option in schema.get("anyOf", schema.get("oneOf", ())) if option.get("type") != "null"]
     if options:
         return " or ".join(_words(option, places) for option in options)
+    if "const" in schema:
+        return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     match schema.get("type"):

@@ -25,6 +25,7 @@ from sft.config_paths import named_paths
 from sft.config_section import Section
 from sft.deepspeed_extra import refused
 from sft.optimizers import OPTIMIZERS
+from sft.recomputed_layers import packs_or_one
 
 
 class Problem(NamedTuple):
@@ -254,7 +255,7 @@ def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
 
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
     """What is drawn for a pack may not depend on its micro-batch, which differs with the number of workers."""
-    if model.dropout == "as_configured" and train.packs_per_micro_batch > 1:
+    if model.dropout == "as_configured" and packs_or_one(train.packs_per_micro_batch) > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
         yield Problem(
             "train.packs_per_micro_batch", train.packs_per_micro_batch, rule, "set it to 1", ("model.dropout",)

@@ -117,7 +117,8 @@ FULL: dict[str, Any] = {
         "packs_per_step": 8,
         "packs_per_micro_batch": 2,
         "packing": "one_example",
-        "activation_checkpointing": False,
+        "activation_checkpointing": 0.5,
+        "offload_activations": "cpu",
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
         "max_skipped_steps": 3,
@@ -366,8 +367,14 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
 @pytest.mark.parametrize(
     ("assignment", "path", "rule", "way_out"),
     [
-        ("train.packs_per_micro_batch=two", "train.packs_per_micro_batch", "must be a valid integer", "such as 8"),
-        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be greater than 0", "correct"),
+        (
+            "train.packs_per_micro_batch=two",
+            "train.packs_per_micro_batch",
+            "must be auto, or a whole number",
+            "correct",
+        ),
+        ("train.activation_checkpointing=1.5", "train.activation_checkpointing", "must be auto, all, none", "correct"),
+        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be auto, or a whole number", "correct"),
         ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),

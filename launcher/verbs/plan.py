@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
 
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     fetched = None if options.offline else fetch_config(job.sft.model.path)
-    plan, forecast = plan_job(job), forecast_job(job)
+    forecast = forecast_job(job)
+    plan = plan_job(job, [stage.packs_per_micro_batch for stage in forecast.stages])
     layout = find_layout(job.sft)
     notes = (*layout["notes"], layout_note(layout, forecast))
     forecast = forecast._replace(findings=(*([fetched] if fetched else []), *forecast.findings, *notes))

@@ -23,6 +23,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment, token_nll
+from sft.model.recomputation import recompute_layers
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import OneRank, Ranks
 
@@ -42,6 +43,7 @@ class SingleProcessEngine:
         self._is_random = config.model.dropout == "as_configured"
         if not self._is_random:
             turn_dropout_off(model)
+        recompute_layers(model, config.train)
         model.train()
         self._module = SupervisedNll(model, config.train.logits_chunk_tokens)
         self._max_grad_norm = optimizer.max_grad_norm

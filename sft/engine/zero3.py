@@ -37,6 +37,7 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
+from sft.model.recomputation import recompute_layers
 from sft.model.text_path import text_decoder
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
@@ -65,11 +66,7 @@ class Zero3Engine:
         self._is_random = config.model.dropout == "as_configured"
         if not self._is_random:
             turn_dropout_off(model)
-        if config.train.activation_checkpointing:
-            # transformers 5.23 renamed the method.
-            name = "activation_checkpointing_enable"
-            enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+        recompute_layers(model, config.train)
         model.train()
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         module = SupervisedNll(model, config.train.logits_chunk_tokens)

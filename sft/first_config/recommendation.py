@@ -13,7 +13,8 @@ from sft.first_config.commented import Said, without_comments
 from sft.first_config.model_survey import ModelFacts
 from sft.first_config.source_survey import Survey
 from sft.sizing.advice import advise
-from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
+from sft.sizing.choice import Gpus, in_words, settle
+from sft.sizing.fit import GIB, Job
 from sft.sizing.gpus import GPUS, GpuKind
 
 _RATES = ((3e8, 1e-4), (3e9, 2e-5), (2e10, 5e-6))
@@ -26,7 +27,6 @@ _LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 _COVERED = 0.99
 _LEAST_PACK = 1024
 _LEAST_UPDATES = 100
-_MOST_MICRO_PACKS = 8
 _UNEVEN = 10
 
 
@@ -88,7 +88,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
                 },
             }
         ],
-        "train": {"pack_len_tokens": pack_len, "packs_per_step": packs, "packs_per_micro_batch": 1},
+        "train": {"pack_len_tokens": pack_len, "packs_per_step": packs},
         "checkpoint": {"every_epochs": Said(0.5, "and at the end of the stage")},
         "evaluate": {
             "every_epochs": Said(0.5, "besides before and after the stage"),
@@ -225,26 +225,23 @@ def _cluster(machine: Machine) -> dict[str, Any]:
 
 def _memory(content: Mapping[str, Any], facts: ModelFacts, machine: Machine) -> dict[str, Any]:
     """Packs in a pass, and whether activations are recomputed; by the memory of the GPU, if it is known."""
+    if not machine.num_gpus:
+        return {"activation_checkpointing": "none"}
     if facts.shape is None or machine.kind is None:
-        computed_again = machine.num_gpus > 0
-        why = "less memory for a third more arithmetic" if computed_again else ""
-        return {"activation_checkpointing": Said(computed_again, why)}
-    job = Job(_as_config(content), facts.shape, 0, machine.num_workers)
-    capacity = round(GPUS[machine.kind].memory_gib * GIB)
-    kept = job.having("train", activation_checkpointing=False)
-    keeps = kept.num_bytes <= capacity
-    job = kept if keeps else job.having("train", activation_checkpointing=True)
-    packs = min(_MOST_MICRO_PACKS, largest_packs_per_micro_batch(job, capacity))
-    needed = (
-        f"{job.having('train', packs_per_micro_batch=max(1, packs)).num_bytes / GIB:.0f} of {capacity / GIB:.0f} GiB"
-    )
-    why = f"{needed} a GPU, by estimate"
-    if not packs:
+        return {"activation_checkpointing": Said("auto", "as few layers compute activations again as the GPU needs")}
+    gpus = Gpus(machine.num_workers, capacity := round(GPUS[machine.kind].memory_gib * GIB))
+    job = Job(settle(_as_config(content), facts.shape, 0, gpus), facts.shape, 0, machine.num_workers)
+    if job.num_bytes > capacity:
         ways = ", ".join(change.setting for change in advise(job, capacity))
-        why = f"DOES NOT FIT: {needed} a GPU, by estimate. What helps: {ways or 'a smaller model'}; see `sft plan`"
+        needed = f"{job.num_bytes / GIB:.0f} of {capacity / GIB:.0f} GiB a GPU, by estimate"
+        return {
+            "packs_per_micro_batch": Said(
+                "auto", f"DOES NOT FIT: {needed}. What helps: {ways or 'a smaller model'}; see `sft plan`"
+            )
+        }
     return {
-        "packs_per_micro_batch": Said(max(1, packs), why),
-        "activation_checkpointing": Said(not keeps, "" if keeps else "less memory for a third more arithmetic"),
+        "packs_per_micro_batch": Said("auto", f"by the GPU's memory: {in_words(job, capacity)}"),
+        "activation_checkpointing": Said("auto", "less memory for at most a third more arithmetic"),
     }
 
 

@@ -7,6 +7,7 @@ itself: more GPUs, less speed, other packs, another model.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sft.recomputed_layers import packs_or_one
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.host_memory import host_memory
 
@@ -37,13 +38,17 @@ def advise(job: Job, capacity: int) -> Iterator[Change]:
 
 def _cheap_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
     """Each includes those before it."""
-    job = job.having("train", activation_checkpointing=True)
-    yield "train.activation_checkpointing=true", job, "a third more arithmetic"
-    packs = max(1, min(job.config.train.packs_per_micro_batch, largest_packs_per_micro_batch(job, capacity)))
+    job = job.having("train", activation_checkpointing="all")
+    yield "train.activation_checkpointing=all", job, "a third more arithmetic"
+    now, most = packs_or_one(job.config.train.packs_per_micro_batch), largest_packs_per_micro_batch(job, capacity)
+    packs = max(1, min(now, most))
     job = job.having("train", packs_per_micro_batch=packs)
     yield f"train.packs_per_micro_batch={packs}", job, "more traffic between workers"
     job = job.having("train", logits_chunk_tokens=min(job.config.train.logits_chunk_tokens, _SMALL_CHUNK_TOKENS))
     yield f"train.logits_chunk_tokens={_SMALL_CHUNK_TOKENS}", job, "smaller products in the head"
+    job = job.having("train", offload_activations="cpu")
+    inputs = host_memory(job.shape, job.setting).activations / GIB
+    yield "train.offload_activations=cpu", job, f"copies in each layer; {inputs:,.0f} GiB of host memory a worker"
 
 
 def _dear_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:

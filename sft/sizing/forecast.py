@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
+from sft.recomputed_layers import AUTO, packs_or_one
 from sft.sizing.advice import Change, advise
+from sft.sizing.choice import Gpus, Option, in_words, options, settle
 from sft.sizing.communication import Communication, step_communication
+from sft.sizing.families import FAMILIES
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
 from sft.sizing.goodput import FailureCosts
@@ -52,6 +55,8 @@ class StageForecast(NamedTuple):
     """One stage with the most workers. Values that are not known before `sft prepare` are None."""
 
     name: str
+    packs_per_micro_batch: int
+    """As the config says, or as the run will choose."""
     num_packs: int | None
     num_steps: int | None
     num_tokens: int | None
@@ -94,6 +99,10 @@ class WorkerForecast(NamedTuple):
     largest_packs_per_micro_batch: int | None
     changes: tuple[Change, ...]
     """What to change if it does not fit."""
+    chosen: str = ""
+    """Packs of a micro-batch and recomputed layers, in words; empty if the capacity is not known."""
+    options: tuple[Option, ...] = ()
+    """What else could be recomputed, and what it takes."""
 
     @property
     def fits(self) -> bool | None:
@@ -117,19 +126,22 @@ class Forecast(NamedTuple):
 
 def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     """The forecast of a run; reads only the model's config.json and the run folder."""
-    planned = read_planned(config, hardware.max_workers)
-    shape, findings = None, list(planned.notes)
+    shape: ModelShape | None = None
+    of_model: list[str] = []
     try:
         shape, notes = read_shape(config.model.path)
-        findings += notes
+        of_model += notes
         if config.model.dropout == "none":
             shape = replace(shape, dropout=0.0)
     except ImpossibleSizesError:
         raise
     except UserError as error:
-        findings.append(str(error))
+        of_model.append(str(error))
+    settled = [_settled(config, shape, i, hardware.max_workers, hardware) for i in range(len(config.stages))]
+    planned = read_planned(config, hardware.max_workers, [packs_of(one) for one in settled])
+    findings = [*planned.notes, *of_model]
     stages = tuple(
-        _forecast_stage(config, shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
+        _forecast_stage(settled[i], shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
     )
     if shape is None:
         return Forecast(None, stages, (), None, None, tuple(findings))
@@ -137,7 +149,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
     findings += _hardware_findings(config, shape, hardware)
-    findings += _node_findings(hardware.nodes, hardware.max_workers)
+    is_chosen = AUTO in (config.train.packs_per_micro_batch, config.train.activation_checkpointing)
+    findings += _node_findings(hardware.nodes, hardware.max_workers, is_chosen and hardware.has_gpus)
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
     if failures is not None:
         stages = tuple(
@@ -152,6 +165,28 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     return Forecast(model, stages, workers, storage, failures, tuple(findings))
 
 
+def packs_of(config: SftConfig) -> int:
+    """Packs of a micro-batch of a config without `auto`."""
+    return packs_or_one(config.train.packs_per_micro_batch)
+
+
+def _settled(
+    config: SftConfig, shape: ModelShape | None, index: int, num_workers: int, hardware: Hardware
+) -> SftConfig:
+    """The config of a stage with what the run will choose by the memory of its GPUs."""
+    is_known = shape is not None and shape.family in FAMILIES
+    between_nodes = hardware.nodes.count(num_workers) > 1
+    gpus = Gpus(num_workers, _capacity(hardware) if is_known else None, between_nodes)
+    return settle(config, shape, index, gpus)
+
+
+def _capacity(hardware: Hardware) -> int | None:
+    """Bytes of a GPU; None without GPUs, or if their kind is not given."""
+    if not hardware.has_gpus or hardware.gpu is None:
+        return None
+    return round(GPUS[hardware.gpu].memory_gib * GIB)
+
+
 def _forecast_stage(
     config: SftConfig, shape: ModelShape | None, index: int, planned: PlannedStage | None, hardware: Hardware
 ) -> StageForecast:
@@ -164,7 +199,7 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, train.packs_per_micro_batch)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, packs_of(config))
         setting = Setting.of(config, index, num_workers, hardware.has_gpus)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         communication = step_communication(shape, setting, traffic, hardware.nodes)
@@ -179,6 +214,7 @@ def _forecast_stage(
                 cost = seconds / 3600 * num_workers * hardware.price_per_gpu_hour
     return StageForecast(
         stage.name,
+        packs_of(config),
         num_packs,
         num_steps,
         counts.num_tokens if counts else None,
@@ -212,30 +248,31 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
 
 
 def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
-    settings = [Setting.of(config, i, num_workers, hardware.has_gpus) for i in range(len(config.stages))]
+    settled = [_settled(config, shape, i, num_workers, hardware) for i in range(len(config.stages))]
+    settings = [Setting.of(one, i, num_workers, hardware.has_gpus) for i, one in enumerate(settled)]
     peaks = [peak_memory(shape, setting) for setting in settings]
     largest = max(range(len(peaks)), key=lambda i: peaks[i].total)
     name, memory = config.stages[largest].name, peaks[largest]
     host = host_memory(shape, settings[largest])
-    if not hardware.has_gpus:
-        return WorkerForecast(num_workers, name, memory, host.total, host, None, None, ())
-    needed = with_allowances(memory)
-    if hardware.gpu is None:
+    needed, capacity = with_allowances(memory) if hardware.has_gpus else host.total, _capacity(hardware)
+    if capacity is None:
         return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
-    capacity = round(GPUS[hardware.gpu].memory_gib * GIB)
-    job = Job(config, shape, largest, num_workers)
+    job = Job(settled[largest], shape, largest, num_workers)
     most, changes = largest_packs_per_micro_batch(job, capacity), tuple(advise(job, capacity))
-    return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes)
+    said, ways = in_words(job, capacity), options(job, capacity)
+    return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes, said, ways)
 
 
-def _node_findings(nodes: Nodes, num_workers: int) -> list[str]:
+def _node_findings(nodes: Nodes, num_workers: int, is_chosen: bool) -> list[str]:
+    """`is_chosen`: whether the choice of packs depends on the nodes."""
     given = {
         "cluster.node_mtbf_hours": nodes.node_mtbf_hours,
         "cluster.storage_gb_per_second": nodes.storage_gb_per_second,
     }
     missing = [name for name, value in given.items() if value is None]
     findings = []
-    if nodes.network_gb_per_second is not None or not missing:
+    depends = nodes.network_gb_per_second is not None or not missing or is_chosen
+    if depends and num_workers > 1:
         where = f"{num_workers} workers are assumed to be on {nodes.count(num_workers)} nodes"
         findings.append(f"{where} (slurm.workers_per_node, or kubernetes.workers_per_pod: {nodes.workers_per_node})")
     if len(missing) == 1:

@@ -49,6 +49,11 @@ def _size_below(shape: ModelShape, layer: int) -> int:
 def _most_whole(shape: ModelShape, setting: Setting) -> int:
     """The most elements that are whole at the same time."""
     # Parameters that are used again before `reuse_distance` others stay whole, too. Until a layer is used again, the
-    # layers above it are used twice, or three times with activation checkpointing; the head is used twice.
-    uses = 3 if setting.activation_checkpointing else 2
-    return max(setting.buckets.live, (setting.buckets.reuse_distance - 2 * shape.head_size) // uses)
+    # layers above it are used twice, or three times if they are computed again; the head is used twice.
+    recomputed, uses = setting.recomputed(len(shape.layers)), 2
+    left, whole = setting.buckets.reuse_distance - 2 * shape.head_size, 0
+    for i, layer in reversed(list(enumerate(shape.layers))):
+        uses = 3 if i in recomputed else 2
+        taken = max(0, min(layer.num_parameters, left // uses))
+        whole, left = whole + taken, left - uses * taken
+    return max(setting.buckets.live, whole + left // uses)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from sft.sizing.memory import offloaded_states, peak_memory, split
+from sft.sizing.memory import offloaded_activations, offloaded_states, peak_memory, split
 from sft.sizing.model_shape import ModelShape
 from sft.sizing.setting import Setting
 
@@ -30,6 +30,8 @@ class HostMemory(NamedTuple):
     """Allowance for the process itself."""
     states: int
     """Offloaded state: parameters, gradients (twice), optimizer state."""
+    activations: int
+    """Offloaded inputs of the layers that are computed again."""
     step: int
     """Without a GPU: what the largest moment of a step takes."""
     kept_blocks: int
@@ -42,7 +44,7 @@ class HostMemory(NamedTuple):
     @property
     def total(self) -> int:
         """What a worker needs, without the pages of files."""
-        return self.process + self.states + self.step + self.kept_blocks + self.checkpoint
+        return self.process + self.states + self.activations + self.step + self.kept_blocks + self.checkpoint
 
 
 def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
@@ -55,6 +57,7 @@ def host_memory(shape: ModelShape, setting: Setting) -> HostMemory:
     return HostMemory(
         GPU_PROCESS_BYTES if on_gpu else CPU_PROCESS_BYTES + kernels,
         sum(offloaded_states(shape, setting)) if on_gpu else 0,
+        offloaded_activations(shape, setting),
         step,
         round(CPU_KEPT_BLOCKS * step),
         copy,

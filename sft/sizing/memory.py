@@ -90,6 +90,12 @@ def offloaded_states(shape: ModelShape, setting: Setting) -> States:
     return States(parameters, 2 * _FLOAT32 * part, setting.optimizer_bytes * part)
 
 
+def offloaded_activations(shape: ModelShape, setting: Setting) -> int:
+    """Bytes of the inputs of recomputed layers that wait in host memory."""
+    num_layers = len(setting.recomputed(len(shape.layers)))
+    return num_layers * _input_bytes(shape, setting) if setting.offload_activations else 0
+
+
 def _parameter_bytes(shape: ModelShape, setting: Setting) -> int:
     """A worker's part of the parameters, and of the copy that it shares with other workers."""
     copied = split(shape.num_held, setting.num_copy_ranks) if setting.num_copy_ranks > 1 else 0
@@ -124,11 +130,14 @@ def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Ite
 def _layer_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:
     """The backward pass of each layer, from the last on."""
     b, num_tokens, stored = setting.numbers.num_bytes, setting.num_tokens, _stored(shape, setting)
+    recomputed = setting.recomputed(len(shape.layers))
     # The whole gradient of a tied head waits for that of the embeddings.
     waiting = always.reduction + (b * shape.head_size if shape.is_tied else 0)
     for i, layer in reversed(list(enumerate(shape.layers))):
         held = sum(stored[: i + 1])
-        if setting.activation_checkpointing:
+        if i in recomputed:
+            # Its input is there, too, wherever it was kept.
+            held += _input_bytes(shape, setting) if setting.offload_activations else 0
             held += num_tokens * kept_per_token(shape, layer, setting.numbers)
         here = always._replace(gathered=gathered_bytes(shape, setting, i), reduction=waiting, activations=held)
         working = num_tokens * backward_per_token(shape, layer, b)
@@ -153,9 +162,16 @@ def _last_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: R
 
 def _stored(shape: ModelShape, setting: Setting) -> list[int]:
     """Bytes that each layer keeps from its forward to its backward pass."""
-    if setting.activation_checkpointing:
-        return [setting.num_tokens * setting.numbers.num_bytes * shape.hidden_size] * len(shape.layers)
-    return [setting.num_tokens * kept_per_token(shape, layer, setting.numbers) for layer in shape.layers]
+    recomputed = setting.recomputed(len(shape.layers))
+    of_input = 0 if setting.offload_activations else _input_bytes(shape, setting)
+    return [
+        of_input if i in recomputed else setting.num_tokens * kept_per_token(shape, layer, setting.numbers)
+        for i, layer in enumerate(shape.layers)
+    ]
+
+
+def _input_bytes(shape: ModelShape, setting: Setting) -> int:
+    return setting.num_tokens * setting.numbers.num_bytes * shape.hidden_size
 
 
 def _bucket_bytes(shape: ModelShape, setting: Setting) -> int:

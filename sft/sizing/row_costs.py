@@ -25,11 +25,13 @@ class RowsOfStage(NamedTuple):
     """The share of slots that hold padding."""
 
 
-def rows_of_stage(config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int) -> RowsOfStage:
-    """The cost of a stage in rows, with this number of workers."""
-    train, by_pack = config.train, config.model.dropout == "as_configured"
-    steps = plan.steps(num_workers, train.packs_per_micro_batch)
-    max_slots = train.packs_per_micro_batch * config.pack_len_tokens(index)
+def rows_of_stage(  # noqa: PLR0913  (what a pass holds depends on all of them)
+    config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int, packs_per_micro_batch: int
+) -> RowsOfStage:
+    """The cost of a stage in rows, with this number of workers, and the slots of so many packs in a batch."""
+    by_pack = config.model.dropout == "as_configured"
+    steps = plan.steps(num_workers, packs_per_micro_batch)
+    max_slots = packs_per_micro_batch * config.pack_len_tokens(index)
     looked_at = np.unique(np.linspace(0, steps.num_steps - 1, _MOST_STEPS).astype(int))
     batches, slots, tokens = [], 0, 0
     for step in looked_at.tolist():

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.optimizers import state_bytes
+from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
 from sft.sizing.activations import Numbers
 from sft.world import World
 
@@ -43,7 +44,10 @@ class Setting(NamedTuple):
     num_tokens: int
     """Tokens of a micro-batch of full packs."""
     numbers: Numbers
-    activation_checkpointing: bool
+    activation_checkpointing: Recomputed
+    """Which layers keep only their input, and are computed again in the backward pass."""
+    offload_activations: bool
+    """Whether these inputs are in host memory, if the device is a GPU."""
     logits_chunk_tokens: int
     optimizer_bytes: int
     """Bytes of state for one element: its float32 copy, and what the optimizer keeps."""
@@ -55,16 +59,21 @@ class Setting(NamedTuple):
     num_copy_ranks: int
     """Workers that share a copy of the parameters, besides the parts split over all (hpZ); 1: there is none."""
 
+    def recomputed(self, num_layers: int) -> range:
+        """The layers that are computed again, of a model with this number of layers."""
+        return recomputed_layers(self.activation_checkpointing, num_layers)
+
     @classmethod
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
         """The setting of a stage with this number of workers."""
         train = config.train
-        packs = min(train.packs_per_micro_batch, math.ceil(train.packs_per_step / num_workers))
+        packs = min(packs_or_one(train.packs_per_micro_batch), math.ceil(train.packs_per_step / num_workers))
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
             Numbers(DTYPE_BYTES[config.model.dtype], on_gpu),
             train.activation_checkpointing,
+            train.offload_activations == "cpu" and on_gpu,
             train.logits_chunk_tokens,
             state_bytes(config.stages[stage_index].optimizer.name),
             config.deepspeed.offload_optimizer == "cpu",

@@ -25,6 +25,7 @@ from sft.ranks.shared_work import work_together
 from sft.run_folder import StageFolder
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
+from sft.training.memory_choice import settle_memory
 from sft.training.peak_memory import reset_peaks
 from sft.training.run_context import RunContext
 from sft.training.stage import StageInputs, run_stage
@@ -55,9 +56,11 @@ def run_curriculum(context: RunContext) -> bool:
             _fetch_weights(model_path, attempt)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
-            engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks)
+            settled = settle_memory(config, index, ranks, attempt.events)
+            engine = ENGINES[context.engine](settled, stage.optimizer, model_path, ranks)
             leave_waiting_to_the_watch()
-            finished = run_stage(StageInputs(context, index, store, plan, heldout, tokenizer), engine)
+            inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
+            finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one.
             engine.close()
             del engine

@@ -29,6 +29,7 @@ from sft.evaluation.scores import evaluate
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
 from sft.ranks.agreement import any_rank
+from sft.recomputed_layers import packs_or_one
 from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
@@ -77,7 +78,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped earlier on request."""
     config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
-    steps = inputs.plan.steps(world.size, config.train.packs_per_micro_batch)
+    steps = inputs.plan.steps(world.size, packs_or_one(config.train.packs_per_micro_batch))
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     storage = stage_storage(config.checkpoint, folder)

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import time
 import weakref
 from collections.abc import Callable
@@ -86,12 +87,13 @@ def whole_state(engine: Engine, kind: str) -> torch.Tensor:
 def gradients(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
     """One step for each micro-batch size: its loss, the norm of its gradient, and the gradient in a file.
 
-    The last one also keeps no activations.
+    They also recompute no layer, the first half of the layers, and all.
     """
     results = []
+    recomputed = itertools.cycle(["none", 0.5, "all"])
     for packs_per_micro_batch in settings["packs_per_micro_batch"]:
         content = copy.deepcopy(settings["config"])
-        content["train"]["activation_checkpointing"] = packs_per_micro_batch == settings["packs_per_micro_batch"][-1]
+        content["train"]["activation_checkpointing"] = next(recomputed)
         config = SftConfig.model_validate(content)
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
         loader = build_loader(settings, ranks.world, packs_per_micro_batch)

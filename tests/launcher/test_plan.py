@@ -68,15 +68,18 @@ def test_everything_is_told_of_a_run(llama: str, capsys: pytest.CaptureFixture[s
 
 
 def test_the_table_says_the_same(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", str(CONFIG), llama, "cluster.gpu=h100-80gb"]) == 0
+    left_open = ["train.packs_per_micro_batch=auto", "train.activation_checkpointing=auto"]
+    assert main(["plan", str(CONFIG), llama, "cluster.gpu=h100-80gb", *left_open]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     words_of_it = (
         "8.03B parameters",
         "optimizer, its part",
         "activations",
-        "fits with 8 workers",
+        "fits with 8 workers: micro-batches of 4 packs (16,384 tokens); 19 of 32 layers",
         "packs_per_micro_batch: 4",
+        "taken",
+        "8 workers are assumed to be on 8 nodes",
     )
     for words in words_of_it:
         assert words in out
@@ -89,7 +92,7 @@ def test_what_does_not_fit_is_said_with_what_changes_it(llama: str, capsys: pyte
     out = capsys.readouterr().out
     assert "does not fit with 8 workers" in out
     changes = plan(capsys, *small)["workers"][0]["changes"]
-    assert changes[0]["setting"] == "train.activation_checkpointing=true"
+    assert changes[0]["setting"] == "train.activation_checkpointing=all"
     for setting in " ".join(change["setting"] for change in changes).split():
         assert setting in out
     assert any(change["num_bytes"] <= 22 * 1024**3 for change in changes)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sft.recomputed_layers import Recomputed
 from sft.sizing.gathering import gathered_bytes, num_gathered_again
 from sft.sizing.model_shape import ModelShape, model_shape
 from sft.sizing.setting import Buckets
@@ -25,7 +26,7 @@ class Followed(NamedTuple):
     whole_at_head: int
 
 
-def follow(shape: ModelShape, buckets: Buckets, checkpointing: bool) -> Followed:
+def follow(shape: ModelShape, buckets: Buckets, recomputed: range) -> Followed:
     """One forward and backward pass by the rules of DeepSpeed's coordinator, once it knows the order of modules.
 
     A module gathers what it needs; then what comes next in the order of uses is gathered, as much as a bucket and the
@@ -39,9 +40,7 @@ def follow(shape: ModelShape, buckets: Buckets, checkpointing: bool) -> Followed
     for i, layer in enumerate(shape.layers):
         tensors = [(f"{i}.{name}", size) for name, size in layer.tensors.items()]
         layers.append([module for tensor in tensors for module in (tensor, nothing)])
-    backward = [layer[::-1] for layer in reversed(layers)]
-    if checkpointing:
-        backward = [layer + layer[::-1] for layer in reversed(layers)]
+    backward = [(layer if i in recomputed else []) + layer[::-1] for i, layer in reversed(list(enumerate(layers)))]
     order = [first, *sum(layers, []), head, head, *sum(backward, []), first]
     at_head = 2 + sum(map(len, layers))
     sizes: dict[str, int] = {}
@@ -73,15 +72,15 @@ def follow(shape: ModelShape, buckets: Buckets, checkpointing: bool) -> Followed
     return Followed(gathered, whole_at_head)
 
 
-@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("checkpointing", ["all", "none", 0.5])
 @pytest.mark.parametrize("name", SHAPES)
-def test_it_is_what_the_rules_give(name: str, checkpointing: bool) -> None:
+def test_it_is_what_the_rules_give(name: str, checkpointing: Recomputed) -> None:
     shape = SHAPES[name]
     for part in (0.125, 0.3, 0.6, 0.9):
         limit = round(part * shape.num_parameters)
         buckets = Buckets(10**8, 10**8, limit, limit, 10**9)
         setting = ON_8_GPUS._replace(buckets=buckets, activation_checkpointing=checkpointing)
-        real = follow(shape, buckets, checkpointing)
+        real = follow(shape, buckets, setting.recomputed(len(shape.layers)))
         # The first layers and the embeddings are given back before anything is kept for the backward pass.
         tolerance = shape.head_size + 0.05 * shape.num_parameters
         gathered = shape.num_parameters + num_gathered_again(shape, setting)

@@ -22,7 +22,8 @@ ON_8_GPUS = Setting(
     num_workers=8,
     num_tokens=8192,
     numbers=Numbers(2, on_gpu=True),
-    activation_checkpointing=True,
+    activation_checkpointing="all",
+    offload_activations=False,
     logits_chunk_tokens=1024,
     optimizer_bytes=12,
     offload_optimizer=False,
@@ -38,7 +39,8 @@ settings = st.builds(
     num_workers=st.sampled_from([1, 2, 3, 8, 64]),
     num_tokens=st.integers(1, 1 << 17),
     numbers=st.builds(Numbers, st.sampled_from([2, 4]), st.booleans()),
-    activation_checkpointing=st.booleans(),
+    activation_checkpointing=st.sampled_from(["none", "all", 2, 3, 0.25, 0.5]),
+    offload_activations=st.booleans(),
     logits_chunk_tokens=st.integers(1, 4096),
     optimizer_bytes=st.sampled_from([8, 12]),
     offload_optimizer=st.booleans(),
@@ -90,7 +92,7 @@ def test_offloading_moves_states_from_the_gpu_to_the_host(shape: ModelShape, set
 def test_checkpointing_saves_what_all_layers_but_one_keep(num_tokens: int, num_workers: int) -> None:
     shape = SHAPES[0]
     setting = ON_8_GPUS._replace(num_tokens=num_tokens, num_workers=num_workers)
-    saved = total(shape, setting._replace(activation_checkpointing=False)) - total(shape, setting)
+    saved = total(shape, setting._replace(activation_checkpointing="none")) - total(shape, setting)
     # 201 kB a token and layer are kept; 8 kB are the layer's input.
     assert saved == pytest.approx(31 * 200_848 * num_tokens - 32 * 8192 * num_tokens, rel=0.1)
 
@@ -147,7 +149,7 @@ def test_a_real_step_takes_what_is_estimated() -> None:
     assert spec.loader is not None
     benchmark: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    case = benchmark.Case("Llama, small", 1, 2048, 1, False)
+    case = benchmark.Case("Llama, small", 1, 2048, 1, 0.5)
     measured = benchmark.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
     setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, on_gpu=False)
     estimate = peak_memory(model_shape(benchmark.MODELS[case.model]), setting).total
