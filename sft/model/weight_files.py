@@ -42,12 +42,23 @@ class StoredTensor(NamedTuple):
             file.seek(self.start)
             return file.read(self.num_bytes)
 
-    def read_parts(self) -> Iterator[bytes]:
-        """Its raw bytes in parts of 16 MiB, to take little memory; the last part may be shorter."""
+    def read_parts(self, first: int = 0, last: int | None = None) -> Iterator[bytearray]:
+        """Its raw bytes in parts of 16 MiB, to take little memory; the last part may be shorter.
+
+        With `first` and `last`, those from the first up to the last alone.
+
+        Raises:
+            UserError: the file ends before.
+        """
+        last = self.num_bytes if last is None else last
         with self.file.open("rb") as file:
-            file.seek(self.start)
-            for at in range(0, self.num_bytes, _PART_BYTES):
-                yield file.read(min(_PART_BYTES, self.num_bytes - at))
+            file.seek(self.start + first)
+            for at in range(first, last, _PART_BYTES):
+                part = bytearray(min(_PART_BYTES, last - at))
+                if (found := file.readinto(part)) < len(part):
+                    needed = self.start + at + len(part)
+                    raise _damaged(self.file, f"it has {needed - len(part) + found:,} bytes, and {needed:,} are needed")
+                yield part
 
 
 Find = Callable[[str], Path | None]

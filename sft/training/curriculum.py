@@ -28,6 +28,7 @@ from sft.training.layout import settle_layout
 from sft.training.peak_memory import reset_peaks
 from sft.training.run_context import RunContext
 from sft.training.stage import StageInputs, run_stage
+from sft.training.stage_checkpoints import will_load
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -55,7 +56,9 @@ def run_curriculum(context: RunContext) -> bool:
             _fetch_weights(model_path, attempt)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
-            engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks)
+            start = config.from_ if index == 0 else None
+            awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
+            engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks, awaits_state)
             leave_waiting_to_the_watch()
             finished = run_stage(StageInputs(context, index, store, plan, heldout, tokenizer), engine)
             # The next stage's engine needs the memory of this one.

@@ -34,6 +34,7 @@ from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
 from sft.model.loss import token_nll
+from sft.model.own_weights import own_range
 from sft.optimizers import state_kinds
 from sft.progress import Progress
 from sft.ranks.agreement import all_texts, any_rank, raise_together
@@ -151,7 +152,9 @@ def resume(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Load the checkpoint of another run of ranks, and go on to its end."""
     config = SftConfig.model_validate(settings["config"])
     folder = Path(settings["folder"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks, awaits_state=True)
+    parts = [parameter.ds_tensor[: len(own_range(parameter))] for parameter in engine.hf_model.parameters()]
+    assert all(part.isnan().all() for part in parts), "base weights were read"
     saved_at = settings["saved_at"]
     load(engine, folder / "checkpoints")
     steps = take_steps(engine, config, build_loader(settings, ranks.world), saved_at, settings["num_steps"])
