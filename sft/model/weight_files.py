@@ -3,6 +3,7 @@
 Format: 8 bytes with the header's length, the header as JSON, then the tensors' raw bytes.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ _MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format."""
 
 _PART_BYTES = 1 << 24
+_SAMPLES, _SAMPLE_BYTES = 17, 4096
+"""Of each file: its beginning, its end, and between them."""
 
 
 class StoredTensor(NamedTuple):
@@ -139,6 +142,26 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
             )
         tensors |= found
     return tensors
+
+
+def content_sample(files: Iterable[Path]) -> str:
+    """A hash of names, sizes and some of the bytes all over the files: files with other weights have another one.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as opened:
+                for i in range(_SAMPLES):
+                    opened.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+                    digest.update(opened.read(_SAMPLE_BYTES))
+        except OSError as error:
+            raise UserError(f"model: {file} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def _read_header(file: Path) -> dict[str, StoredTensor]:

@@ -27,6 +27,7 @@ from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.peak_memory import reset_peaks
 from sft.training.run_context import RunContext
+from sft.training.same_weights import check_same_weights
 from sft.training.stage import StageInputs, run_stage
 from sft.training.stage_checkpoints import will_load
 from sft.training.workload import Workload
@@ -54,6 +55,7 @@ def run_curriculum(context: RunContext) -> bool:
             if world.is_first:
                 run.sample_answers.unlink(missing_ok=True)  # its model is no longer the last
             _fetch_weights(model_path, attempt)
+            check_same_weights(model_path, ranks)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
             start = config.from_ if index == 0 else None

@@ -48,6 +48,7 @@ from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.run_context import RunContext
+from sft.training.same_weights import check_same_weights
 from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.workload import Workload
 from sft.world import World
@@ -189,6 +190,18 @@ def one_rank_misses_the_store(settings: dict[str, Any], ranks: Ranks) -> str:
     except UserError as error:
         return str(error)
     return "nothing was raised"
+
+
+def weights_of_two_nodes(settings: dict[str, Any], ranks: Ranks) -> list[str]:
+    """What is said of the weights of each rank's own folder, for each of `settings["folders"]` by rank."""
+    rank, found = ranks.world.rank, []
+    for folders in settings["folders"]:
+        try:
+            check_same_weights(folders[rank], TorchRanks(World(rank, 2, node=f"node-{rank}")))
+            found.append("")
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def not_finite(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

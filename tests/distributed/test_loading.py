@@ -1,6 +1,7 @@
 """Each rank reads its own part of a model's weights, and has what transformers itself would give it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sft.model.architecture import build_without_weights
 from sft.model.own_weights import Sources, find_sources
 from sft.model.weight_check import check_weights
 from sft.model.weight_files import read_headers
+from tests.distributed.launch import run_ranks
 from tests.distributed.loaded import compare
 from tests.forked_ranks import logs_of, zygote
 from tests.model.tiny_checkpoints import write_checkpoint
@@ -87,6 +89,16 @@ def test_for_a_checkpoint_only_what_is_not_trained_is_read(found: dict[str, Any]
         own = ranks[0]["resume"]["own"]
         assert bool(own) == (family != "llama")
         assert all("vision" in name or "multi_modal" in name or "bias" in name for name in own)
+
+
+def test_nodes_that_hold_different_weights_are_named(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Else the model would be put together from both."""
+    ours = folders["gemma3"]
+    copy, other = shutil.copytree(ours, tmp_path / "copy"), write_checkpoint("gemma3", tmp_path / "other", seed=1)
+    settings = {"folders": [[str(ours), str(copy)], [str(ours), str(other)]]}
+    same, different = run_ranks(2, "weights_of_two_nodes", settings)
+    assert same == ""
+    assert "not the same on all nodes. Nodes that hold the same: node-0; node-1. Needed: a folder" in different
 
 
 def test_where_a_module_changes_what_it_loads_transformers_reads_all(folders: dict[str, Path]) -> None:
