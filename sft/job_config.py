@@ -76,7 +76,7 @@ class ClusterConfig(Section):
     second."""
     restart_seconds: AffectsNothing[Annotated[float, Field(ge=0.0, le=_MOST)]] = 120
     """For `sft plan`: the time from a failure until all ranks run again, including the replacement of a lost node, but
-    without reading checkpoint and model. The default is an assumption: take the value from a run of your own if you
+    without reading the checkpoint. The default is an assumption: take the value from a run of your own if you
     have one."""
     preflight: AffectsNothing[bool] = True
     """Whether the nodes are checked before workers are placed; an error keeps the job from starting."""

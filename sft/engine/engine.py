@@ -48,6 +48,8 @@ class Engine(Protocol):
 
     ranks: Ranks
     """The ranks that the model and the steps are split over."""
+    awaits_state: bool
+    """Whether the trained parameters have no values before `load_local_state`, and so were not read from the model."""
     num_begun: int
     """Micro-batches that it has begun to train on, in all steps: it shows whether a long step makes progress."""
 

@@ -32,9 +32,15 @@ class SingleProcessEngine:
     """The most obvious `sft.engine.engine.Engine`: float32 masters beside the working parameters."""
 
     def __init__(
-        self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks | None = None
+        self,
+        config: SftConfig,
+        optimizer: OptimizerConfig,
+        model_path: str,
+        ranks: Ranks | None = None,
+        awaits_state: bool = False,
     ) -> None:
-        """Load the model whole; there is one rank."""
+        """Load the model whole, in any case; there is one rank."""
+        self.awaits_state = awaits_state
         self.ranks = ranks or OneRank()
         assert self.ranks.world.size == 1, "one process is one rank"
         self.num_begun = 0
@@ -116,6 +122,7 @@ class SingleProcessEngine:
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Load a saved state; see `Engine`."""
+        self.awaits_state = False
         for name, master in self._masters.items():
             state = new_state(self._name, self._optimizer, master.detach(), num_updates)
             self._optimizer.state[master] = state

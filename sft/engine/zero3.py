@@ -9,6 +9,7 @@ import gc
 import math
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import deepspeed
@@ -37,9 +38,11 @@ from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
+from sft.model.own_weights import own_range
 from sft.model.recomputation import recompute_layers
 from sft.model.text_path import text_decoder
 from sft.optimizers import MASTER, state_kinds
+from sft.ranks.agreement import meet
 from sft.ranks.ranks import Ranks
 
 # On the CPU, DeepSpeed would compile a shared-memory op for a minute or two. If killed meanwhile, it makes later
@@ -50,8 +53,16 @@ deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 class Zero3Engine:
     """DeepSpeed's ZeRO-3 engine behind `sft.engine.engine.Engine`."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: SftConfig,
+        optimizer: OptimizerConfig,
+        model_path: str,
+        ranks: Ranks,
+        awaits_state: bool = False,
+    ) -> None:
         """Load the model straight into shards. The process group must exist; all ranks call this together."""
+        self.awaits_state = awaits_state
         self.ranks, world = ranks, ranks.world
         self.num_begun = 0
         self.device = torch.device(world.device)
@@ -62,7 +73,10 @@ class Zero3Engine:
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
         dtype = getattr(torch, config.model.dtype)
         attention = attention_for(layout_of(config.train.packing))
-        model = load_model(config.model, model_path, dtype, zero_config, attention)
+        # Ranks that have read their part of a parameter wait for the others, so that each waits for one at most.
+        model = load_model(
+            config.model, model_path, dtype, zero_config, attention, awaits_state, tell=partial(meet, ranks)
+        )
         self._is_random = config.model.dropout == "as_configured"
         if not self._is_random:
             turn_dropout_off(model)
@@ -138,19 +152,20 @@ class Zero3Engine:
         # DeepSpeed's own functions would move all offloaded state to the device.
         state = {}
         for name, parameter in self._parameters():
-            start, stop = self._own_range(parameter)
+            span = own_range(parameter)
             for kind in state_kinds(self._optimizer):
-                values = self._part(parameter, kind)[: stop - start]
-                state[f"{name}/{kind}"] = Shard(parameter.ds_numel, start, values)
+                values = self._part(parameter, kind)[: len(span)]
+                state[f"{name}/{kind}"] = Shard(parameter.ds_numel, span.start, values)
         return state
 
     def local_spans(self) -> dict[str, range]:
         """See `Engine`."""
-        spans = {name: range(*self._own_range(parameter)) for name, parameter in self._parameters()}
+        spans = {name: own_range(parameter) for name, parameter in self._parameters()}
         return {f"{name}/{kind}": span for name, span in spans.items() for kind in state_kinds(self._optimizer)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Load a saved state; see `Engine`."""
+        self.awaits_state = False
         # Before the first update, the optimizer has no state to fill.
         for flat in self._zero.fp32_partitioned_groups_flat:
             state = new_state(self._optimizer, self._zero.optimizer, flat, num_updates)
@@ -158,11 +173,11 @@ class Zero3Engine:
         # Release what is gathered: it has the old values.
         self._zero.checkpoint_event_prologue()
         for name, parameter in self._parameters():
-            start, stop = self._own_range(parameter)
+            span = own_range(parameter)
             for kind in state_kinds(self._optimizer):
                 part = self._part(parameter, kind)
-                part[: stop - start].copy_(read(f"{name}/{kind}", start, stop))
-                part[stop - start :].zero_()
+                part[: len(span)].copy_(read(f"{name}/{kind}", span.start, span.stop))
+                part[len(span) :].zero_()
             # The first forward pass uses the working copy, which nothing else would update.
             parameter.ds_tensor.data.copy_(self._part(parameter, MASTER))
         # Drops hpZ's copies, which have the old values. Gathers the small parameters, whole on every rank, anew.
@@ -198,8 +213,3 @@ class Zero3Engine:
         flat = self._zero.fp32_partitioned_groups_flat[group]
         whole = flat.detach() if kind == MASTER else self._zero.optimizer.state[flat][kind]
         return cast(Tensor, whole.narrow(0, offset, size))
-
-    def _own_range(self, parameter: Any) -> tuple[int, int]:
-        share = parameter.ds_tensor.numel()
-        start = min(self.ranks.world.rank * share, parameter.ds_numel)
-        return start, min(start + share, parameter.ds_numel)

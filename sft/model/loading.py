@@ -23,12 +23,14 @@ from sft.model.architecture import (
     read_config,
 )
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.own_weights import Sources, find_sources, leave_out, read_own_parts
 from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
 from sft.model.text_path import frozen_parameters
 from sft.model.weight_check import check_weights
 from sft.model.weight_files import finder, read_headers, weight_files
 from sft.model_sizes import check_sizes
+from sft.progress import Tell
 from sft.small_files import read_small_json
 
 
@@ -38,10 +40,13 @@ def load_model(
     dtype: torch.dtype,
     zero_config: dict[str, Any] | None = None,
     attention: str | None = PACKED_ATTENTION,
+    awaits_state: bool = False,
+    tell: Tell = lambda: None,
 ) -> Any:
     """The model at `path`, ready for packed rows, or for rows of one example.
 
-    Parameters that text does not go through have `requires_grad` off.
+    Parameters that text does not go through have `requires_grad` off. If the model is partitioned, each rank reads its
+    own part of the weights (see `sft.model.own_weights`).
 
     Args:
         model: says whether code that comes with the model may run.
@@ -49,6 +54,9 @@ def load_model(
         dtype: the dtype to load the parameters in.
         zero_config: DeepSpeed's config, if the model is to be partitioned while it is loaded (`zero.Init`).
         attention: the implementation; None leaves the choice to transformers.
+        awaits_state: whether a checkpoint will bring the trained parameters. If the model is partitioned, they are not
+            read then, and hold NaN.
+        tell: called after each parameter of which a part was read; all ranks call it equally often.
 
     Raises:
         UserError: there are no weights at `path`, or they are not those of a causal language model.
@@ -56,12 +64,15 @@ def load_model(
     check_model_folder(path)
     config = read_config(model, path)
     skeleton, frozen = _skeleton(model, config, path, download=True)
+    sources = find_sources(skeleton, _files(path, download=True), frozen, awaits_state) if zero_config else Sources()
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
     try:
-        loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention))
+        with leave_out(sources.left_out):
+            loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention))
     finally:
         del partitioned
+    read_own_parts(loaded, sources.own, tell)
     # Under ZeRO-3 transformers keeps all known conversions, not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions
     for name in frozen:

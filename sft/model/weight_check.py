@@ -17,7 +17,8 @@ from sft.errors import UserError
 from sft.model.saved_tensors import saved_groups, saved_names
 from sft.model.weight_files import StoredTensor
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Of learned numbers, by safetensors' name."""
 _INDICES = ("I64", "I32", "I16", "BOOL")
 """Not learned numbers: tables of positions, of experts and the like."""
 
@@ -84,7 +85,7 @@ def _quantized(skeleton: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
     return sorted(
         name
         for name, tensor in stored.items()
-        if tensor.dtype not in _DTYPES and (name in learned or tensor.dtype not in _INDICES)
+        if tensor.dtype not in DTYPES and (name in learned or tensor.dtype not in _INDICES)
     )
 
 
@@ -115,7 +116,7 @@ def _is_same(one: StoredTensor, other: StoredTensor) -> bool:
 
 
 def _shape(tensor: StoredTensor) -> torch.Tensor:
-    return torch.empty(tensor.shape, dtype=_DTYPES.get(tensor.dtype, torch.float32), device="meta")
+    return torch.empty(tensor.shape, dtype=DTYPES.get(tensor.dtype, torch.float32), device="meta")
 
 
 def _lines(kind: str, names: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 Format: 8 bytes with the header's length, the header as JSON, then the tensors' raw bytes.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ _MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors format."""
 
 _PART_BYTES = 1 << 24
+_SAMPLES, _SAMPLE_BYTES = 17, 4096
+"""Of each file: its beginning, its end, and between them."""
 
 
 class StoredTensor(NamedTuple):
@@ -42,12 +45,23 @@ class StoredTensor(NamedTuple):
             file.seek(self.start)
             return file.read(self.num_bytes)
 
-    def read_parts(self) -> Iterator[bytes]:
-        """Its raw bytes in parts of 16 MiB, to take little memory; the last part may be shorter."""
+    def read_parts(self, first: int = 0, last: int | None = None) -> Iterator[bytearray]:
+        """Its raw bytes in parts of 16 MiB, to take little memory; the last part may be shorter.
+
+        With `first` and `last`, those from the first up to the last alone.
+
+        Raises:
+            UserError: the file ends before.
+        """
+        last = self.num_bytes if last is None else last
         with self.file.open("rb") as file:
-            file.seek(self.start)
-            for at in range(0, self.num_bytes, _PART_BYTES):
-                yield file.read(min(_PART_BYTES, self.num_bytes - at))
+            file.seek(self.start + first)
+            for at in range(first, last, _PART_BYTES):
+                part = bytearray(min(_PART_BYTES, last - at))
+                if (found := file.readinto(part)) < len(part):
+                    needed = self.start + at + len(part)
+                    raise _damaged(self.file, f"it has {needed - len(part) + found:,} bytes, and {needed:,} are needed")
+                yield part
 
 
 Find = Callable[[str], Path | None]
@@ -128,6 +142,26 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
             )
         tensors |= found
     return tensors
+
+
+def content_sample(files: Iterable[Path]) -> str:
+    """A hash of names, sizes and some of the bytes all over the files: files with other weights have another one.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as opened:
+                for i in range(_SAMPLES):
+                    opened.seek(max(0, size - _SAMPLE_BYTES) * i // (_SAMPLES - 1))
+                    digest.update(opened.read(_SAMPLE_BYTES))
+        except OSError as error:
+            raise UserError(f"model: {file} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def _read_header(file: Path) -> dict[str, StoredTensor]:

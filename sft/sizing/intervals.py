@@ -1,7 +1,8 @@
 """What node failures cost a job with several checkpoint intervals: the config's, the best, and others.
 
-Computed from sizes and the bandwidth of the storage: a checkpoint is written and read once, the model's weights are
-read once. One value cannot be counted and is an allowance: how fast the state is copied from the workers' devices.
+Computed from sizes and the bandwidth of the storage: a checkpoint is written and read once; of the model, which it
+brings, nothing is read. One value cannot be counted and is an allowance: how fast the state is copied from the workers'
+devices.
 """
 
 from typing import NamedTuple
@@ -37,7 +38,7 @@ def failure_costs(
     """What a failure and a save of the job cost; None if mean time or bandwidth is not known.
 
     Args:
-        storage: the sizes of checkpoint and model.
+        storage: the size of a checkpoint.
         checkpoint: whether training waits for the writing.
         num_workers: the number of workers.
         nodes: what is known of the machines.
@@ -46,7 +47,7 @@ def failure_costs(
         return None
     bandwidth = nodes.storage_gb_per_second * 1e9
     between = nodes.node_mtbf_hours * 3600 / nodes.count(num_workers)
-    restart = nodes.restart_seconds + (storage.checkpoint + storage.model) / bandwidth
+    restart = nodes.restart_seconds + storage.checkpoint / bandwidth
     writing = storage.checkpoint / bandwidth
     if checkpoint.async_:
         return FailureCosts(between, restart, storage.checkpoint / num_workers / _COPY_BYTES_PER_SECOND, writing)

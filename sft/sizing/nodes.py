@@ -15,7 +15,7 @@ class Nodes(NamedTuple):
     network_gb_per_second: float | None
     """Of one node, in each direction."""
     restart_seconds: float
-    """From a failure until the ranks run again, without reading checkpoint and model."""
+    """From a failure until the ranks run again, without reading the checkpoint."""
 
     def count(self, num_workers: int) -> int:
         """How many nodes this number of workers needs."""

@@ -28,7 +28,9 @@ from sft.training.layout import settle_layout
 from sft.training.memory_choice import settle_memory
 from sft.training.peak_memory import reset_peaks
 from sft.training.run_context import RunContext
+from sft.training.same_weights import check_same_weights
 from sft.training.stage import StageInputs, run_stage
+from sft.training.stage_checkpoints import will_load
 from sft.training.workload import Workload
 from sft.world import World
 
@@ -54,10 +56,13 @@ def run_curriculum(context: RunContext) -> bool:
             if world.is_first:
                 run.sample_answers.unlink(missing_ok=True)  # its model is no longer the last
             _fetch_weights(model_path, attempt)
+            check_same_weights(model_path, ranks)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
             settled = settle_memory(config, index, ranks, attempt.events)
-            engine = ENGINES[context.engine](settled, stage.optimizer, model_path, ranks)
+            start = config.from_ if index == 0 else None
+            awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
+            engine = ENGINES[context.engine](settled, stage.optimizer, model_path, ranks, awaits_state)
             leave_waiting_to_the_watch()
             inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
             finished = run_stage(inputs, engine)

@@ -40,7 +40,7 @@ from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
 from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
-from sft.training.stage_checkpoints import open_saver, resume, start_from
+from sft.training.stage_checkpoints import load_state, open_saver
 from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
@@ -84,9 +84,8 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     storage = stage_storage(config.checkpoint, folder)
     about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
-    first_step, skip.num_skipped = resume(engine, storage, attempt, about)
-    if inputs.index == 0 and first_step == 0 and config.from_ and config.from_.checkpoints:
-        start_from(engine, config.from_, attempt)
+    start = config.from_ if inputs.index == 0 else None
+    first_step, skip.num_skipped = load_state(engine, storage, start, attempt, about)
     if world.is_first:
         where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
         text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"

@@ -11,13 +11,48 @@ from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.resume import open_newest_good
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
+from sft.checkpoint.tries import try_again
 from sft.config import CheckpointConfig, FromConfig
 from sft.engine.engine import Engine, ReadState
 from sft.errors import UserError
 from sft.ledger import LedgerWriter
-from sft.ranks.agreement import meet
+from sft.ranks.agreement import any_rank, meet
 from sft.ranks.ranks import Ranks
 from sft.training.attempt import Attempt
+
+
+def will_load(storage: CheckpointStorage, start: FromConfig | None, attempt: Attempt) -> bool:
+    """Whether `load_state` will load one into the stage's engine; all ranks call it together.
+
+    Args:
+        storage: where the stage's checkpoints are.
+        start: where the stage starts if it has no checkpoint, if from another run's.
+        attempt: this start of the job.
+    """
+    if start is not None and start.checkpoints:
+        return True
+    ranks, report = attempt.ranks, partial(attempt.events.add, "checkpoint")
+    return any_rank(ranks, ranks.world.is_first and bool(try_again(storage.steps, "listing the checkpoints", report)))
+
+
+def load_state(
+    engine: Engine, storage: CheckpointStorage, start: FromConfig | None, attempt: Attempt, about: Mapping[str, Any]
+) -> tuple[int, int]:
+    """`resume`; or `start_from`, if the stage has no checkpoint and starts from another run's.
+
+    Raises:
+        UserError: as these; or there was a checkpoint when the engine was made, so that it waits for one.
+    """
+    num_steps, num_skipped = resume(engine, storage, attempt, about)
+    if num_steps == 0 and start is not None and start.checkpoints:
+        start_from(engine, start, attempt)
+    if engine.awaits_state:
+        raise UserError(
+            "the stage's checkpoints were there when its model was loaded, and are gone now. Bring them back, or start "
+            "again to train the stage from its beginning.",
+            is_everywhere=True,
+        )
+    return num_steps, num_skipped
 
 
 def resume(engine: Engine, storage: CheckpointStorage, attempt: Attempt, about: Mapping[str, Any]) -> tuple[int, int]:

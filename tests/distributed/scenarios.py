@@ -35,6 +35,7 @@ from sft.errors import UserError
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
 from sft.model.loss import token_nll
+from sft.model.own_weights import own_range
 from sft.optimizers import state_kinds
 from sft.progress import Progress
 from sft.ranks.agreement import all_texts, any_rank, raise_together
@@ -48,6 +49,7 @@ from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
 from sft.training.run_context import RunContext
+from sft.training.same_weights import check_same_weights
 from sft.training.step_exchange import StepDecision, StepExchange
 from sft.training.workload import Workload
 from sft.world import World
@@ -153,7 +155,9 @@ def resume(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Load the checkpoint of another run of ranks, and go on to its end."""
     config = SftConfig.model_validate(settings["config"])
     folder = Path(settings["folder"])
-    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks, awaits_state=True)
+    parts = [parameter.ds_tensor[: len(own_range(parameter))] for parameter in engine.hf_model.parameters()]
+    assert all(part.isnan().all() for part in parts), "base weights were read"
     saved_at = settings["saved_at"]
     load(engine, folder / "checkpoints")
     steps = take_steps(engine, config, build_loader(settings, ranks.world), saved_at, settings["num_steps"])
@@ -188,6 +192,18 @@ def one_rank_misses_the_store(settings: dict[str, Any], ranks: Ranks) -> str:
     except UserError as error:
         return str(error)
     return "nothing was raised"
+
+
+def weights_of_two_nodes(settings: dict[str, Any], ranks: Ranks) -> list[str]:
+    """What is said of the weights of each rank's own folder, for each of `settings["folders"]` by rank."""
+    rank, found = ranks.world.rank, []
+    for folders in settings["folders"]:
+        try:
+            check_same_weights(folders[rank], TorchRanks(World(rank, 2, node=f"node-{rank}")))
+            found.append("")
+        except UserError as error:
+            found.append(str(error))
+    return found
 
 
 def not_finite(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

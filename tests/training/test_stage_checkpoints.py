@@ -14,7 +14,7 @@ from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.run_record import write_run_record
-from sft.training.stage_checkpoints import open_saver, resume
+from sft.training.stage_checkpoints import load_state, open_saver, resume, will_load
 
 ABOUT = {"stage": "broad", "plan": {"store": "a", "seed": 1}}
 
@@ -36,12 +36,25 @@ def parts(tiny_model_dir: Path, tmp_path: Path) -> tuple[SingleProcessEngine, Lo
 
 def test_the_steps_that_made_no_update_are_counted_on(parts: Any) -> None:
     engine, storage, attempt, config = parts
+    assert not will_load(storage, None, attempt)
     assert resume(engine, storage, attempt, ABOUT) == (0, 0)
     saver = open_saver(storage, config.checkpoint, attempt, None)
     saver.save(8, engine.local_state(), {**ABOUT, "num_updates": 5})
     assert saver.finish()
     saver.close()
+    assert will_load(storage, None, attempt)
+    engine.awaits_state = True
     assert resume(engine, storage, attempt, ABOUT) == (8, 3)
+    assert not engine.awaits_state
+
+
+def test_a_checkpoint_that_vanishes_while_the_model_is_loaded_is_no_fresh_start(parts: Any) -> None:
+    engine, storage, attempt, _config = parts
+    assert load_state(engine, storage, None, attempt, ABOUT) == (0, 0)
+    engine.awaits_state = True  # its weights are not there
+    with pytest.raises(UserError, match="were there when its model was loaded, and are gone now") as error:
+        load_state(engine, storage, None, attempt, ABOUT)
+    assert error.value.is_everywhere
 
 
 @pytest.mark.parametrize("other", [{"stage": "words"}, {"plan": {"store": "b", "seed": 1}}])
