@@ -40,9 +40,14 @@ class DamagedError(UserError):
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that readers see the old content or the new, never half of it."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """`write_text` of lines, each with its end, that need not be in memory together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _replaced(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.write(text)
+        file.writelines(lines)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)

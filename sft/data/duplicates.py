@@ -11,11 +11,12 @@ places in two signatures estimates the share of runs that the two records have i
 import hashlib
 import json
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
+from datasketch import MinHash
 
 from sft.schema import BoolArray, Conversation, IntArray, JsonObject, Message, TokenizedRecord
 
@@ -23,8 +24,6 @@ Hashes = npt.NDArray[np.uint64]
 
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 5
-_CANDIDATE_PROBABILITY = 0.95
-"""The probability that two records exactly as similar as the config asks for are compared at all."""
 _SHINGLES_AT_ONCE = 4096
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -88,59 +87,28 @@ _EMPTY = MinHash(NUM_PERMUTATIONS, hashfunc=int, scheme="affine32")
 
 def find_duplicates(content_hashes: Hashes) -> IntArray:
     """For each record, (num_records,), the first record that equals it: itself where it is the first."""
-    _, firsts, groups = np.unique(content_hashes, return_index=True, return_inverse=True)
-    return np.asarray(firsts[groups])
-
-
-def find_near_duplicates(signatures: npt.NDArray[np.uint32], alive: BoolArray, similarity: float) -> IntArray:
-    """For each record, (num_records,), the first kept record that is similar enough to it: itself where it is kept.
-
-    Each record, in order, is compared with those kept so far that agree with it in at least one band of the signature.
-    Bands are as long as they can be while 95 % of the pairs with just this similarity are compared. More similar pairs
-    are compared nearly always, equal ones always.
-
-    Args:
-        signatures: (num_records, NUM_PERMUTATIONS), in the order of the records.
-        alive: (num_records,), False for records that are left out already. They are compared with nothing.
-        similarity: above 0 and at most 1, as the share of equal places in two signatures.
-    """
-    firsts = np.arange(len(signatures))
-    index = MinHashLSH(num_perm=NUM_PERMUTATIONS, params=_bands(similarity))
-    needed = similarity * NUM_PERMUTATIONS
-    # Most records agree with no other in any band. They are kept without an entry in the index, which is large.
-    for i in np.flatnonzero(alive)[_agree_in_a_band(signatures, alive, index.hashranges)].tolist():
-        signature = np.asarray(signatures[i])
-        sketch = MinHash(hashvalues=signature, permutations=_EMPTY.permutations, hashfunc=int, scheme="affine32")
-        candidates = np.sort(np.array(index.query(sketch), dtype=np.int64))
-        equal_places = np.count_nonzero(signatures[candidates] == signature, axis=1)
-        similar = candidates[equal_places >= needed]
-        if len(similar):
-            firsts[i] = similar[0]
-        else:
-            index.insert(i, sketch, check_duplication=False)
+    firsts = np.arange(len(content_hashes))
+    for members, starts in equal_groups(content_hashes):
+        firsts[members] = np.repeat(members[starts[:-1]], np.diff(starts))
     return firsts
 
 
-def _bands(similarity: float) -> tuple[int, int]:
-    """The number and the length of the bands; at least two bands."""
-    for length in range(NUM_PERMUTATIONS // 2, 1, -1):
-        number = NUM_PERMUTATIONS // length
-        if 1 - (1 - similarity**length) ** number >= _CANDIDATE_PROBABILITY:
-            return number, length
-    return NUM_PERMUTATIONS, 1
+def equal_groups(hashes: Hashes) -> Iterator[tuple[IntArray, IntArray]]:
+    """The records with equal hashes, a sixteenth of the hashes at a time, so that sorting takes little memory.
 
-
-def _agree_in_a_band(signatures: npt.NDArray[np.uint32], alive: BoolArray, bands: list[tuple[int, int]]) -> BoolArray:
-    """For each record that is alive, whether another one agrees with it in all places of one of the bands."""
-    agree = np.zeros(np.count_nonzero(alive), dtype=bool)
-    for start, end in bands:
-        hashes = np.zeros(len(agree), dtype=np.uint64)
-        for place in range(start, end):
-            hashes = (hashes ^ signatures[alive, place]) * _FACTOR
-            hashes ^= hashes >> np.uint64(32)
-        _, groups, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
-        agree |= sizes[groups] > 1
-    return agree
+    Yields:
+        Records, group behind group, rising in each; and where each group starts, with the end: (num_groups + 1,).
+    """
+    parts = (hashes >> np.uint64(60)).astype(np.uint8)
+    for part in range(16):
+        members = np.flatnonzero(parts == part)
+        order = np.argsort(hashes[members], kind="stable")
+        members = members[order]
+        ordered = hashes[members]
+        is_start = np.ones(len(members) + 1, dtype=bool)
+        is_start[1:-1] = ordered[1:] != ordered[:-1]
+        if len(members):
+            yield members, np.flatnonzero(is_start)
 
 
 def _turn_text(message: Message) -> str:

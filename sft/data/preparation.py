@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from sft.atomic_files import is_published, write_bytes, write_text, written_aside
+from sft.atomic_files import is_published, write_bytes, write_lines, written_aside
 from sft.config import DataConfig, ModelConfig
 from sft.data.block_preparer import BlockPreparer, Executor, PreparedBlock, prepare_in_threads
+from sft.data.left_out import each_left_out, find_left_out
 from sft.data.reading.blocks import Block
 from sft.data.reading.sources import read_blocks
-from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share, find_left_out
+from sft.data.record_counts import RecordCounts, TooManyBadError, UnusableDataError, check_bad_share
 from sft.data.store_parts import StorePart, open_part, publish_store
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
@@ -86,7 +87,8 @@ def _make_store(recipe: StoreRecipe, report: Report, executor: Executor) -> None
         keys = beside.submit(recipe.preparer.pipeline.token_keys)
         try:
             parts = _build_parts(building, recipe.preparer, report, executor)
-            _publish(parts, recipe, keys.result())
+            with written_aside(recipe.path, "scratch") as scratch:
+                _publish(parts, recipe, keys.result(), scratch)
         except UnusableDataError:
             # The remedy changes the store's name, so nobody would come back for these parts.
             shutil.rmtree(building, ignore_errors=True)
@@ -111,10 +113,9 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, execut
         return building / f"{source_ids[block.source]:04d}-{block.number:06d}.safetensors"
 
     def add(part: StorePart, done: float) -> None:
-        source = part.counts.source
         parts[part.path.name] = part
-        num_records[source] += part.counts.num_read
-        report(Progress(source, num_records[source], done))
+        num_records[part.source] += part.num_read
+        report(Progress(part.source, num_records[part.source], done))
 
     def missing() -> Iterator[Block]:
         for source in preparer.data.sources:
@@ -130,38 +131,37 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, execut
         for prepared in prepared_blocks:
             write_bytes(path(prepared), prepared.part)
             part = StorePart(path(prepared))
-            bad = [r for r in part.counts.rejected if r.kind == "bad"]
-            if bad and preparer.data.bad_records == "stop":
-                raise UnusableDataError(_rejection_message(bad))
+            if preparer.data.bad_records == "stop":
+                bad = [r for r in part.read_counts().rejected if r.kind == "bad"]
+                if bad:
+                    raise UnusableDataError(_rejection_message(bad))
             add(part, prepared.done)
     return [parts[name] for name in sorted(parts)]
 
 
-def _publish(parts: list[StorePart], recipe: StoreRecipe, token_keys: npt.NDArray[np.uint64]) -> None:
+def _publish(parts: list[StorePart], recipe: StoreRecipe, token_keys: npt.NDArray[np.uint64], scratch: Path) -> None:
     final, inputs, preparer = recipe
     data = preparer.data
-    equal_to, duplicates = find_left_out(parts, data)
-    rejected = [r for part in parts for r in part.counts.rejected] + duplicates
-    counts = RecordCounts.of(parts, rejected, data)
+    left_out = find_left_out(parts, data, scratch)
+    counts = RecordCounts.of(parts, left_out, data)
     counts.check_any_left(data)
     counted = counts.as_manifest()
-    lines = "".join(_as_line(r) for r in rejected)
+    lines = (_as_line(r) for r in each_left_out(parts, left_out, data))
     try:
         check_bad_share(counted, data)
     except TooManyBadError as error:
         listed = final.with_name(f"{final.name}.{REJECTED}")
-        write_text(listed, lines)
+        write_lines(listed, lines)
         raise TooManyBadError(f"{error}\nEach of them: {listed}") from None
     manifest = {
         "kind": "token_store",
         "inputs": inputs,
         "sources": [s.name for s in data.sources],
-        "notes": list(dict.fromkeys(note for part in parts for note in part.counts.notes)),
         **counted,
     }
     with written_aside(final, "publish") as aside:
-        write_text(aside / REJECTED, lines)
-        publish_store(parts, equal_to, token_keys, aside, final, manifest)
+        write_lines(aside / REJECTED, lines)
+        publish_store(parts, left_out.equal_to, token_keys, aside, final, manifest)
 
 
 def _as_line(rejected: Rejected) -> str:

@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from sft.config import DataConfig
-from sft.data.duplicates import find_duplicates, find_near_duplicates
-from sft.data.store_parts import StorePart, describe_records, read_all
+from sft.data.left_out import LeftOut
+from sft.data.store_parts import StorePart
 from sft.errors import UserError
-from sft.schema import IntArray, LeftOutKind, Rejected
+from sft.schema import LeftOutKind
 
 KINDS: tuple[LeftOutKind, ...] = ("bad", "too long", "duplicate", "near duplicate")
+_COUNTED = ("read", "shortened", "repaired", "markers")
 
 
 class UnusableDataError(UserError):
@@ -53,32 +52,28 @@ class RecordCounts:
     sources: tuple[SourceCounts, ...]
     reasons: dict[str, int]
     too_long_by_task: dict[str, int]
+    notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, parts: Sequence[StorePart], rejected: Sequence[Rejected], data: DataConfig) -> "RecordCounts":
+    def of(cls, parts: Sequence[StorePart], left_out: LeftOut, data: DataConfig) -> "RecordCounts":
         """Count the records; the number of kept ones is counted from the parts, not computed as a difference."""
-        left_out = Counter((r.source, r.kind) for r in rejected)
+        found = {source.name: Counter[str]() for source in data.sources}
+        reasons, too_long, notes = Counter[str](), Counter[str](), dict[str, None]()
+        for part, (duplicates, near) in zip(parts, left_out.count_by_part(parts), strict=True):
+            counts, of_source = part.read_counts(), found[part.source]
+            of_source.update({name: getattr(counts, f"num_{name}") for name in _COUNTED})
+            of_source.update({"kept": part.num_records - duplicates - near})
+            of_source.update({"duplicate": duplicates, "near duplicate": near})
+            of_source.update(rejected.kind for rejected in counts.rejected)
+            reasons.update(_reason(r.reason) for r in counts.rejected if r.kind == "bad")
+            too_long.update(r.task or "" for r in counts.rejected if r.kind == "too long")
+            notes |= dict.fromkeys(counts.notes)
         sources = []
-        for source in data.sources:
-            own = [part for part in parts if part.counts.source == source.name]
-            removed = left_out[source.name, "duplicate"] + left_out[source.name, "near duplicate"]
-            counts = SourceCounts(
-                source.name,
-                num_read=sum(part.counts.num_read for part in own),
-                num_kept=sum(len(part.num_rows) for part in own) - removed,
-                num_bad=left_out[source.name, "bad"],
-                num_too_long=left_out[source.name, "too long"],
-                num_duplicate=left_out[source.name, "duplicate"],
-                num_near_duplicate=left_out[source.name, "near duplicate"],
-                num_shortened=sum(part.counts.num_shortened for part in own),
-                num_repaired=sum(part.counts.num_repaired for part in own),
-                num_markers=sum(part.counts.num_markers for part in own),
-            )
-            assert counts.num_read == counts.num_kept + sum(left_out[source.name, kind] for kind in KINDS)
-            sources.append(counts)
-        reasons = Counter(_reason(r) for r in rejected if r.kind == "bad")
-        too_long = Counter(r.task or "" for r in rejected if r.kind == "too long")
-        return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())))
+        for name, of_source in found.items():
+            assert of_source["read"] == of_source["kept"] + sum(of_source[kind] for kind in KINDS)
+            named = {f"num_{kind.replace(' ', '_')}": of_source[kind] for kind in ("kept", *KINDS, *_COUNTED)}
+            sources.append(SourceCounts(name, **named))
+        return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())), tuple(notes))
 
     def check_any_left(self, data: DataConfig) -> None:
         """Refuse data if nothing of it is left.
@@ -102,6 +97,7 @@ class RecordCounts:
         """As it is kept in the store's manifest."""
         names = [name for name in SourceCounts.__dataclass_fields__ if name != "name"]
         return {
+            "notes": list(self.notes),
             **{name: self.total(name) for name in names},
             "by_source": [asdict(source) for source in self.sources],
             "reasons": self.reasons,
@@ -133,33 +129,7 @@ def _list_reasons(reasons: Mapping[str, int]) -> str:
     return "".join(lines[:8]) + (f"\n  … and {len(lines) - 8} other reasons" if len(lines) > 8 else "")
 
 
-def find_left_out(parts: Sequence[StorePart], data: DataConfig) -> tuple[IntArray, list[Rejected]]:
-    """For each record of the parts, the kept record that it equals (itself if it is kept); and the rejected records."""
-    itself = np.arange(sum(len(part.num_rows) for part in parts))
-    if data.duplicates == "keep" or not len(itself):
-        return itself, []
-    firsts = find_duplicates(read_all(parts, "content_hashes"))
-    found = _as_rejected(parts, np.flatnonzero(firsts != itself), firsts, "duplicate", data)
-    if data.duplicates == "remove_near":
-        signatures = read_all([part for part in parts if len(part.num_rows)], "signatures")
-        alike = find_near_duplicates(signatures, firsts == itself, data.near_duplicate_similarity)
-        near = np.flatnonzero((firsts == itself) & (alike != itself))
-        found += _as_rejected(parts, near, alike, "near duplicate", data)
-        firsts = alike[firsts]
-    return firsts, found
-
-
-def _as_rejected(
-    parts: Sequence[StorePart], records: IntArray, firsts: IntArray, kind: LeftOutKind, data: DataConfig
-) -> list[Rejected]:
-    own, others = describe_records(parts, records), describe_records(parts, firsts[records])
-    return [
-        Rejected(data.sources[source].name, index, place, f"{kind} of {other[0]}", kind, task)
-        for (place, task, source, index), other in zip(own, others, strict=True)
-    ]
-
-
-def _reason(rejected: Rejected) -> str:
+def _reason(text: str) -> str:
     """The reason without the parts that differ from record to record, so that equal reasons can be counted."""
-    first_line = rejected.reason.partition("\n")[0]
+    first_line = text.partition("\n")[0]
     return re.sub(r"(?<![\w+-])\d+(?:[,.]\d+)*\b", "N", first_line)

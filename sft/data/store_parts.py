@@ -5,7 +5,9 @@ killed continues behind the existing parts. Joining leaves out duplicates and ho
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from sft.atomic_files import publish_folder
-from sft.schema import BoolArray, Example, IntArray, RecordLocation, Rejected
+from sft.data.array_files import written_array
+from sft.schema import Example, IntArray, RecordLocation, Rejected
 
 _TOKEN_ARRAYS = ("tokens", "loss_mask")
 _ROW_ARRAYS = ("lengths", "num_supervised", "task_ids", "source_ids", "record_ids", "prompt_hashes")
@@ -93,30 +96,38 @@ def encode_part(kept: Sequence[PreparedRecord], counts: PartCounts, token_dtype:
 
 
 class StorePart:
-    """A part's file, opened for reading."""
+    """A part's file. Only what is small is kept of it: there may be tens of thousands of parts."""
 
     def __init__(self, path: Path) -> None:
         """Raises `SafetensorError` where the file is not whole."""
         self.path = path
         with safe_open(path, "np") as file:
             about = json.loads(file.metadata()["about"])
-            self.num_rows: IntArray = file.get_tensor("num_rows")
-        self.tasks: list[str] = about["tasks"]
-        self.files: list[tuple[str, bool]] = [(name, has_lines) for name, has_lines in about["files"]]
+            (self.num_records,) = file.get_slice("num_rows").get_shape()
+        self.source: str = about["source"]
+        self.num_read: int = about["num_read"]
+        self.tasks: list[str] = [sys.intern(task) for task in about["tasks"]]
+        self.files: list[tuple[str, bool]] = [(sys.intern(name), has_lines) for name, has_lines in about["files"]]
+
+    def read_counts(self) -> PartCounts:
+        """What became of the records, with each that was rejected."""
+        with safe_open(self.path, "np") as file:
+            about = json.loads(file.metadata()["about"])
         rejected = tuple(Rejected(s, i, RecordLocation(*where), *rest) for s, i, where, *rest in about["rejected"])
         counted = {name: about[name] for name in about if name.startswith("num_")}
-        self.counts = PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected)
+        return PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected)
 
-    def read(self, name: str) -> npt.NDArray[Any]:
-        """One of its arrays."""
+    def read(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Some of its arrays, by name."""
         with safe_open(self.path, "np") as file:
-            array: npt.NDArray[Any] = file.get_tensor(name)
-        return array
+            return {name: file.get_tensor(name) for name in names}
 
-    def read_records(self, name: str) -> npt.NDArray[Any]:
-        """One of its arrays of rows, at the first row of each record: (num_records,)."""
-        first_rows: IntArray = np.cumsum(self.num_rows) - self.num_rows
-        return np.asarray(self.read(name)[first_rows])
+    def read_records(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+        """Some of its arrays of rows, each at the first row of each record: (num_records,)."""
+        arrays = self.read((*names, "num_rows"))
+        num_rows = arrays.pop("num_rows")
+        first_rows = np.cumsum(num_rows) - num_rows
+        return {name: array[first_rows] for name, array in arrays.items()}
 
 
 def open_part(path: Path) -> StorePart | None:
@@ -129,23 +140,12 @@ def open_part(path: Path) -> StorePart | None:
 
 def read_all(parts: Sequence[StorePart], name: str) -> npt.NDArray[Any]:
     """An array of all parts, concatenated. Not for tokens: it is in memory whole."""
-    return np.concatenate([part.read(name) for part in parts])
+    return np.concatenate([part.read([name])[name] for part in parts])
 
 
-def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tuple[RecordLocation, str, int, int]]:
-    """Location, task, source and index in the source of kept records, given by their numbers over all parts."""
-    described: dict[int, tuple[RecordLocation, str, int, int]] = {}
-    first = 0
-    for part in parts:
-        inside = np.unique(records[(records >= first) & (records < first + len(part.num_rows))])
-        if len(inside):
-            names = (*_PLACE_ARRAYS, "task_ids", "source_ids", "record_ids")
-            columns = [part.read_records(name)[inside - first].tolist() for name in names]
-            for record, file, number, instance, task, source, index in zip(inside.tolist(), *columns, strict=True):
-                place = RecordLocation(part.files[file][0], number, part.files[file][1], instance or None)
-                described[record] = (place, part.tasks[task], source, index)
-        first += len(part.num_rows)
-    return [described[record] for record in records.tolist()]
+def files_of(parts: Sequence[StorePart]) -> list[tuple[str, bool]]:
+    """The files of all parts, in order: the name, and whether a record of it is a line."""
+    return sorted({file for part in parts for file in part.files})
 
 
 def publish_store(
@@ -166,54 +166,53 @@ def publish_store(
         final: where the store is published.
         manifest: the manifest without its tasks and files, which are added here.
     """
+    tasks, files = sorted({task for part in parts for task in part.tasks}), files_of(parts)
     keep = equal_to == np.arange(len(equal_to))
-    kept_rows = list(_split_rows(parts, keep))
-    lengths = np.concatenate([part.read("lengths")[rows] for part, rows in zip(parts, kept_rows, strict=True)])
-    tasks = sorted({task for part in parts for task in part.tasks})
-    files = sorted({file for part in parts for file in part.files})
-    np.save(aside / "offsets.npy", np.concatenate([[0], np.cumsum(lengths)]))
+    num_rows = read_all(parts, "num_rows")
+    lengths = read_all(parts, "lengths")[np.repeat(keep, num_rows)]
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    num_examples, num_tokens = len(lengths), int(offsets[-1])
+    np.save(aside / "offsets.npy", offsets)
     np.save(aside / "token_keys.npy", token_keys)
-    np.save(aside / "duplicates.npy", _list_duplicates(parts, equal_to, tasks))
-    prompts = np.concatenate([part.read_records("prompt_hashes") for part in parts])
-    np.save(aside / "duplicate_prompts.npy", prompts[~keep])
-    for name in (*_TOKEN_ARRAYS, *_ROW_ARRAYS[1:], *_PLACE_ARRAYS):
-        num_rows = int(lengths.sum()) if name in _TOKEN_ARRAYS else len(lengths)
-        dtype = parts[0].read(name).dtype
-        joined = np.lib.format.open_memmap(aside / f"{name}.npy", mode="w+", dtype=dtype, shape=(num_rows,))
-        at = 0
-        for part, rows in zip(parts, kept_rows, strict=True):
-            array = part.read(name)
-            array = array[np.repeat(rows, part.read("lengths")) if name in _TOKEN_ARRAYS else rows]
-            if name == "task_ids":
-                array = _renumber(array, part.tasks, tasks)
-            elif name == "file_ids":
-                array = _renumber(array, part.files, files)
-            joined[at : at + len(array)] = array
-            at += len(array)
-        joined.flush()
-    named = [{"name": name, "has_lines": has_lines} for name, has_lines in files]
-    publish_folder(aside, final, {**manifest, "num_examples": len(lengths), "tasks": tasks, "source_files": named})
-
-
-def _split_rows(parts: Sequence[StorePart], keep: BoolArray) -> Iterator[BoolArray]:
-    """For each part, which of its rows belong to records that are kept."""
-    at = 0
-    for part in parts:
-        yield np.repeat(keep[at : at + len(part.num_rows)], part.num_rows)
-        at += len(part.num_rows)
-
-
-def _list_duplicates(parts: Sequence[StorePart], equal_to: IntArray, tasks: Sequence[str]) -> IntArray:
-    """(num_duplicates, 3): see `TokenStore`."""
-    keep = equal_to == np.arange(len(equal_to))
-    num_rows = np.concatenate([part.num_rows for part in parts]) * keep
+    del lengths, offsets
+    num_rows *= keep
     first_rows = np.cumsum(num_rows) - num_rows  # in the store, of each record
-    task_ids = np.concatenate([_renumber(part.read_records("task_ids"), part.tasks, tasks) for part in parts])
-    source_ids = np.concatenate([part.read_records("source_ids") for part in parts])
-    return np.asarray(np.column_stack([first_rows[equal_to], task_ids, source_ids])[~keep].astype(np.int64))
+    del num_rows
+    num_duplicates = int(np.count_nonzero(~keep))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*_ROW_ARRAYS[1:], *_PLACE_ARRAYS), (num_examples,))
+    shapes |= dict.fromkeys(_TOKEN_ARRAYS, (num_tokens,))
+    dtypes = {name: array.dtype for name, array in parts[0].read(tuple(shapes)).items()}
+    shapes |= {"duplicates": (num_duplicates, 3), "duplicate_prompts": (num_duplicates,)}
+    dtypes |= {"duplicates": np.dtype(np.int64), "duplicate_prompts": np.dtype(np.uint64)}
+    with ExitStack() as stack:
+        write = {
+            name: stack.enter_context(written_array(aside / f"{name}.npy", dtypes[name], shape))
+            for name, shape in shapes.items()
+        }
+        at = 0
+        for part in parts:
+            own = slice(at, at + part.num_records)
+            at = own.stop
+            arrays = part.read((*_TOKEN_ARRAYS, *_ROW_ARRAYS, *_PLACE_ARRAYS, "num_rows"))
+            arrays["task_ids"] = renumber(arrays["task_ids"], part.tasks, tasks)
+            arrays["file_ids"] = renumber(arrays["file_ids"], part.files, files)
+            rows_of = arrays.pop("num_rows")
+            kept_rows = np.repeat(keep[own], rows_of)
+            kept_tokens = np.repeat(kept_rows, arrays.pop("lengths"))
+            if not keep[own].all():
+                left_out = (np.cumsum(rows_of) - rows_of)[~keep[own]]
+                of_record = first_rows[equal_to[own][~keep[own]]]
+                its = (arrays[name][left_out] for name in ("task_ids", "source_ids"))
+                write["duplicates"](np.column_stack([of_record, *its]))
+                write["duplicate_prompts"](arrays["prompt_hashes"][left_out])
+            for name, array in arrays.items():
+                write[name](array[kept_tokens if name in _TOKEN_ARRAYS else kept_rows])
+    named = [{"name": name, "has_lines": has_lines} for name, has_lines in files]
+    publish_folder(aside, final, {**manifest, "num_examples": num_examples, "tasks": tasks, "source_files": named})
 
 
-def _renumber(ids: IntArray, old: Sequence[Any], new: Sequence[Any]) -> IntArray:
+def renumber(ids: IntArray, old: Sequence[Any], new: Sequence[Any]) -> IntArray:
     """Numbers into `old`, as numbers into `new`."""
     places = {name: i for i, name in enumerate(new)}
     return np.array([places[name] for name in old], dtype=ids.dtype)[ids] if len(old) else ids

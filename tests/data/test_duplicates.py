@@ -1,5 +1,8 @@
 """Duplicates are found from numbers alone, the first of several stays, and no cut into blocks changes which."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,10 +11,10 @@ from hypothesis import strategies as st
 from sft.data.duplicates import (
     NUM_PERMUTATIONS,
     find_duplicates,
-    find_near_duplicates,
     hash_record,
     minhash,
 )
+from sft.data.near_duplicates import find_near_duplicates
 from sft.schema import Conversation, Example, Message, RecordLocation, TokenizedRecord, ToolCall
 from tests.data.conversations import conversations
 
@@ -164,6 +167,12 @@ def agree_in_a_band(one, other, similarity):
     return any((one[end - length : end] == other[end - length : end]).all() for end in ends)
 
 
+def find_near(signatures, alive, similarity, piece=7):
+    pieces = [signatures[i : i + piece] for i in range(0, len(signatures), piece)]
+    with TemporaryDirectory() as folder:
+        return find_near_duplicates(lambda: iter(pieces), alive, similarity, Path(folder))
+
+
 @given(signatures(), st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 def test_near_duplicates_are_those_of_a_search_one_by_one(made, similarity):
     signatures, alive = made
@@ -176,13 +185,13 @@ def test_near_duplicates_are_those_of_a_search_one_by_one(made, similarity):
                 break
         else:
             kept.append(i)
-    assert find_near_duplicates(signatures, alive, similarity).tolist() == expected
+    assert find_near(signatures, alive, similarity).tolist() == expected
 
 
 @given(signatures(), st.sampled_from([0.1, 0.5, 0.8, 1.0]))
 def test_equal_signatures_are_always_found_and_what_is_found_points_at_one_that_is_kept(made, similarity):
     signatures, alive = made
-    firsts = find_near_duplicates(signatures, alive, similarity)
+    firsts = find_near(signatures, alive, similarity)
     others = np.arange(len(firsts))
     kept = alive & (firsts == others)
     assert kept[firsts[alive]].all()
@@ -197,5 +206,5 @@ def test_texts_with_a_few_words_changed_are_near_duplicates_and_others_are_not()
     texts = [list(rng.choice(words, 120)) for _ in range(20)]
     copies = [[*text[:60], "changed", *text[61:]] for text in texts]
     made = np.stack([minhash(turns(" ".join(text), "yes")) for text in [*texts, *copies]])
-    firsts = find_near_duplicates(made, np.ones(40, dtype=bool), 0.8)
+    firsts = find_near(made, np.ones(40, dtype=bool), 0.8)
     assert firsts.tolist() == [*range(20), *range(20)]

@@ -12,11 +12,12 @@ the held-out examples, not with the store.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_keys import CONTROL
 from sft.data.token_store import TokenStore
 from sft.schema import BoolArray, IntArray
@@ -29,6 +30,7 @@ MAX_PAIRS = 100
 """The most pairs that are listed for people to look at."""
 
 _CHUNK_TOKENS = 1 << 20
+_CHUNK_EXAMPLES = 1 << 17
 _MAX_WAITING = 1 << 22
 _FACTOR = 0x9E3779B97F4A7C15
 _INVERSE = pow(_FACTOR, -1, 1 << 64)
@@ -49,17 +51,24 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldOutRuns:
-    """The distinct runs of the held-out examples, sorted, and the examples that contain them."""
+class _Runs:
+    """Distinct runs of held-out examples, sorted."""
 
     runs: Hashes  # (num_runs,)
-    run_rows: IntArray  # (num_places,), into runs, rising
-    example_ids: IntArray  # (num_places,), rising for each run
     may_be_there: BoolArray  # (2**k,), by the upper k bits of a run: False where no run has them
     shift: np.uint64
 
+    @classmethod
+    def of(cls, runs: Hashes) -> "_Runs":
+        # Sixteen cells for each run, so fifteen of sixteen other runs need no search.
+        num_bits = int(np.clip((16 * len(runs)).bit_length(), 10, 27))
+        shift = np.uint64(64 - num_bits)
+        may_be_there = np.zeros(1 << num_bits, dtype=bool)
+        may_be_there[runs >> shift] = True
+        return cls(runs, may_be_there, shift)
+
     def find(self, hashes: Hashes) -> tuple[IntArray, IntArray]:
-        """Which of `hashes` are runs of held-out examples, and which run each of these is."""
+        """Which of `hashes` are among the runs, and which run each of these is."""
         maybe = np.flatnonzero(self.may_be_there[hashes >> self.shift])
         rows = np.searchsorted(self.runs, hashes[maybe])
         rows[rows == len(self.runs)] = 0
@@ -75,37 +84,51 @@ def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) ->
         held_out: (num_examples,), True for the examples that are measured on.
         length: the length of a run, counting only tokens that say something.
     """
-    index = _index_runs(store, np.flatnonzero(held_out), length)
-    rows, training_ids = _find_in_training(store, np.flatnonzero(~held_out), index, length)
-    touched = index.example_ids[_is_among(rows, len(index.runs))[index.run_rows]]
-    firsts = index.example_ids[np.searchsorted(index.run_rows, rows)]
+    measured = np.flatnonzero(held_out)
+    runs = _Runs.of(_distinct_runs(store, measured, length))
+    rows, training_ids = _find_in_training(store, np.flatnonzero(~held_out), runs, length)
+    # Most runs are in no training example. Whose the others are is looked up now: all owners would take much memory.
+    shared, rows = np.unique(rows, return_inverse=True)
+    places = _find_places(store, measured, _Runs.of(runs.runs[shared]), length)
+    firsts = places.example_ids[np.searchsorted(places.rows, rows)]
     shown, at = np.unique(training_ids, return_index=True)
     return Overlap(
         training=_is_among(training_ids, len(held_out)),
-        held_out=_is_among(touched, len(held_out)),
-        counts=_count_by_task(store, index, rows, training_ids),
+        held_out=_is_among(places.example_ids, len(held_out)),
+        counts=_count_by_task(store, places, rows, training_ids),
         pairs=tuple(zip(shown[:MAX_PAIRS].tolist(), firsts[at[:MAX_PAIRS]].tolist(), strict=True)),
     )
 
 
-def _index_runs(store: TokenStore, example_ids: IntArray, length: int) -> _HeldOutRuns:
-    found = [(np.zeros(0, np.uint64), np.zeros(0, np.int64)), *_read_runs(store, example_ids, length)]
-    hashes, owners = (np.concatenate(column) for column in zip(*found, strict=True))
-    order = np.argsort(hashes, kind="stable")
-    hashes = hashes[order]
-    is_first = _is_first(hashes)
-    runs = hashes[is_first]
-    # Sixteen cells for each run, so fifteen of sixteen other runs need no search.
-    num_bits = int(np.clip((16 * len(runs)).bit_length(), 10, 27))
-    shift = np.uint64(64 - num_bits)
-    may_be_there = np.zeros(1 << num_bits, dtype=bool)
-    may_be_there[runs >> shift] = True
-    return _HeldOutRuns(runs, np.cumsum(is_first) - 1, owners[order], may_be_there, shift)
+class _Places(NamedTuple):
+    """Where runs stand: pairs of a run and an example, each pair once, rising."""
+
+    rows: IntArray  # (num_places,), into the runs
+    example_ids: IntArray  # (num_places,)
 
 
-def _find_in_training(
-    store: TokenStore, example_ids: IntArray, index: _HeldOutRuns, length: int
-) -> tuple[IntArray, IntArray]:
+def _distinct_runs(store: TokenStore, example_ids: IntArray, length: int) -> Hashes:
+    """The distinct runs of these examples, rising. There are fewer runs than tokens, so they are put into one array."""
+    offsets = np.asarray(store.offsets)
+    runs = np.empty(int((offsets[example_ids + 1] - offsets[example_ids]).sum()), dtype=np.uint64)
+    count = 0
+    for hashes, _ in _read_runs(store, example_ids, length):
+        runs[count : count + len(hashes)] = hashes
+        count += len(hashes)
+    runs = runs[:count]
+    runs.sort()
+    return runs[_is_first(runs)]
+
+
+def _find_places(store: TokenStore, example_ids: IntArray, runs: _Runs, length: int) -> _Places:
+    pairs = [np.zeros(0, dtype=np.int64)]
+    for hashes, owners in _read_runs(store, example_ids, length):
+        places, rows = runs.find(hashes)
+        pairs.append(rows * len(store) + owners[places])
+    return _Places(*np.divmod(_sort_once(np.concatenate(pairs)), len(store)))
+
+
+def _find_in_training(store: TokenStore, example_ids: IntArray, index: _Runs, length: int) -> tuple[IntArray, IntArray]:
     """Each held-out run that one of these examples contains, and that example; without common phrases."""
     is_common = np.zeros(len(index.runs), dtype=bool)
     num_examples = len(store)
@@ -134,13 +157,12 @@ def _find_in_training(
 
 
 def _count_by_task(
-    store: TokenStore, index: _HeldOutRuns, rows: IntArray, training_ids: IntArray
+    store: TokenStore, held_out: _Places, rows: IntArray, training_ids: IntArray
 ) -> dict[tuple[str, str], int]:
     tasks = store.tasks
     # Each run found, once for each task whose held-out examples contain it.
-    places = np.flatnonzero(_is_among(rows, len(index.runs))[index.run_rows])
-    task_ids = store.task_ids[index.example_ids[places]]
-    run_rows, run_tasks = np.divmod(_sort_once(index.run_rows[places] * len(tasks) + task_ids), len(tasks))
+    task_ids = store.task_ids[held_out.example_ids]
+    run_rows, run_tasks = np.divmod(_sort_once(held_out.rows * len(tasks) + task_ids), len(tasks))
     starts = np.searchsorted(run_rows, rows)
     num_tasks = np.searchsorted(run_rows, rows, side="right") - starts
     pairs = np.repeat(training_ids, num_tasks) * len(tasks) + run_tasks[_ranges(starts, num_tasks)]
@@ -152,18 +174,23 @@ def _count_by_task(
 
 def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterator[tuple[Hashes, IntArray]]:
     """The runs of these examples as hashes, with the example of each, a million tokens at a time."""
-    offsets = np.asarray(store.offsets)
-    lengths = offsets[example_ids + 1] - offsets[example_ids]
-    pieces = np.cumsum(lengths) // _CHUNK_TOKENS
-    for ids in np.split(example_ids, np.flatnonzero(np.diff(pieces)) + 1):
-        if len(ids):
-            yield _hash_runs(store, offsets, ids, length)
+    offsets, read = np.asarray(store.offsets), stretch_reader(store.tokens)
+    for first in range(0, len(example_ids), _CHUNK_EXAMPLES):
+        chunk = example_ids[first : first + _CHUNK_EXAMPLES]
+        pieces = np.cumsum(offsets[chunk + 1] - offsets[chunk]) // _CHUNK_TOKENS
+        for ids in np.split(chunk, np.flatnonzero(np.diff(pieces)) + 1):
+            yield _hash_runs(store.token_keys, offsets, read, ids, length)
 
 
-def _hash_runs(store: TokenStore, offsets: IntArray, ids: IntArray, length: int) -> tuple[Hashes, IntArray]:
+def _hash_runs(
+    token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArray, length: int
+) -> tuple[Hashes, IntArray]:
     """Polynomials of the token keys modulo 2^64: the difference of two prefix sums, shifted to power 0."""
     lengths = offsets[ids + 1] - offsets[ids]
-    keys = np.asarray(store.token_keys)[store.tokens[_ranges(offsets[ids], lengths)]]
+    # Examples that follow each other are read together.
+    stretches = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
+    tokens = np.concatenate([read(int(offsets[s[0]]), int(offsets[s[-1] + 1])) for s in stretches])
+    keys = np.asarray(token_keys)[tokens]
     begins = keys == CONTROL
     begins[np.cumsum(lengths) - lengths] = True
     says = keys > CONTROL
