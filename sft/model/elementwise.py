@@ -72,7 +72,8 @@ _LAYOUTS = (
     (NEIGHBOURS, HALVES, SHARED, False),  # DeepSeek
     (HALVES, HALVES, SHARED, True),  # gpt-oss
 )
-ROTARY_FORMS = tuple(RotaryForm(*layout, *r) for layout in _LAYOUTS for r in ((False, False), (False, True), (True, True)))
+_ROUNDINGS = ((False, False), (False, True), (True, True))
+ROTARY_FORMS = tuple(RotaryForm(*layout, *rounding) for layout in _LAYOUTS for rounding in _ROUNDINGS)
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, form: RotaryForm) -> Tensor:
@@ -112,4 +113,5 @@ def gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
 
 def gated_halves(gate_up: Tensor, activation: Activation) -> Tensor:
     """The same for one tensor, with the gate in the first half of its last dimension."""
-    return gated(*gate_up.chunk(2, -1), activation)
+    gate, up = gate_up.chunk(2, -1)
+    return gated(gate, up, activation)

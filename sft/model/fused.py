@@ -22,7 +22,8 @@ HAS_TRITON = importlib.util.find_spec("triton") is not None
 _IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_NORM_WIDTH = 16384
-_BLOCK = 2048
+BLOCK = 2048
+"""Elements that a program computes at a time."""
 _PROGRAMS_PER_PROCESSOR = 4
 # Without it the compiler makes one operation of a product and a sum, which rounds once where torch rounds twice.
 _EXACT = {"enable_fp_fusion": False}
@@ -37,12 +38,12 @@ def runs_on(*tensors: Tensor) -> bool:
 def norm(x: Tensor, weight: Tensor | None, eps: float, form: NormForm) -> Tensor:
     """See `elementwise.norm`."""
     # In the order of its memory, as the result of torch's own operations is.
-    order = [*sorted(range(x.ndim - 1), key=lambda i: -x.stride(i)), x.ndim - 1]
+    order = [*sorted(range(x.ndim - 1), key=x.stride, reverse=True), x.ndim - 1]
     in_memory = x.permute(order)
     if x.shape[-1] > _MAX_NORM_WIDTH or not in_memory.is_contiguous() or not runs_on(x):
         return elementwise.norm(x, weight, eps, form)
     back = [order.index(i) for i in range(x.ndim)]
-    made: Tensor = _Norm.apply(in_memory, weight, eps, form)
+    made: Tensor = _apply(_Norm, in_memory, weight, eps, form)
     return made.permute(back)
 
 
@@ -58,7 +59,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, form: RotaryForm) -> Tensor:
     is_flat = all(t.stride(-1) == 1 for t in (x, cos, sin)) and cos.stride() == sin.stride()
     if not is_flat or cos.requires_grad or not runs_on(x, cos, sin):
         return elementwise.rotary(x, cos, sin, form)
-    made: Tensor = _Rotary.apply(x, cos, sin, form)
+    made: Tensor = _apply(_Rotary, x, cos, sin, form)
     return made
 
 
@@ -66,7 +67,7 @@ def gated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
     """See `elementwise.gated`."""
     if gate.dtype != up.dtype or gate.shape != up.shape or not runs_on(gate, up):
         return elementwise.gated(gate, up, activation)
-    made: Tensor = _Gated.apply(gate, up, activation)
+    made: Tensor = _apply(_Gated, gate, up, activation)
     return made
 
 
@@ -74,8 +75,12 @@ def gated_halves(gate_up: Tensor, activation: Activation) -> Tensor:
     """See `elementwise.gated_halves`."""
     if not runs_on(gate_up):
         return elementwise.gated_halves(gate_up, activation)
-    made: Tensor = _GatedHalves.apply(gate_up, activation)
+    made: Tensor = _apply(_GatedHalves, gate_up, activation)
     return made
+
+
+def _apply(function: Any, *given: Any) -> Any:
+    return function.apply(*given)
 
 
 def _kernels() -> Any:
@@ -98,7 +103,7 @@ class _Norm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float, form: NormForm) -> Tensor:
         width = x.shape[-1]
         num_rows, columns = x.numel() // width, _power_of_two(width)
-        rows = max(1, _BLOCK // columns)
+        rows = max(1, BLOCK // columns)
         dtype = torch.promote_types(x.dtype, weight.dtype) if weight is not None and form == "weight_after" else x.dtype
         y = torch.empty_like(x, dtype=dtype)
         scale = torch.empty(num_rows, dtype=torch.float32, device=x.device)
@@ -117,9 +122,9 @@ class _Norm(Function):
         grid = (min(-(-num_rows // ctx.blocks["ROWS"]), _PROGRAMS_PER_PROCESSOR * processors),)
         dx = torch.empty_like(x)
         parts = torch.empty(grid[0], width, dtype=torch.float32, device=x.device) if needs_dweight else None
-        _kernels().norm_backward[grid](
-            dy, x, weight, scale, dx, parts, num_rows, width, ctx.form, **ctx.blocks, HAS_DWEIGHT=needs_dweight, **_EXACT
-        )
+        tensors = dy, x, weight, scale, dx, parts
+        sizes = {**ctx.blocks, "HAS_DWEIGHT": needs_dweight}
+        _kernels().norm_backward[grid](*tensors, num_rows, width, ctx.form, **sizes, **_EXACT)
         dweight = None if parts is None else parts.sum(0).to(weight.dtype)
         return dx, dweight, None, None
 
@@ -129,7 +134,11 @@ class _Rotary(Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, form: RotaryForm) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.form, ctx.dtype = form, x.dtype
-        dtype = x.dtype if form.keeps_dtype else torch.promote_types(torch.float32 if form.in_float32 else x.dtype, cos.dtype)
+        dtype = (
+            x.dtype
+            if form.keeps_dtype
+            else torch.promote_types(torch.float32 if form.in_float32 else x.dtype, cos.dtype)
+        )
         return _turned(x, torch.empty_like(x, dtype=dtype), cos, sin, form, is_back=False)
 
     @staticmethod
@@ -148,7 +157,7 @@ def _turned(x: Tensor, y: Tensor, cos: Tensor, sin: Tensor, form: RotaryForm, *,
     gaps = [num_pairs if pairs.gap is None else pairs.gap for pairs in (given, made, form.table)]
     rounds = not form.in_float32 and cos.dtype == x.dtype == y.dtype and x.dtype != torch.float32
     pairs = _power_of_two(num_pairs)
-    heads = min(_power_of_two(num_heads), max(1, _BLOCK // pairs))
+    heads = min(_power_of_two(num_heads), max(1, BLOCK // pairs))
     _kernels().turn[(num_rows * num_tokens, -(-num_heads // heads))](
         *(x, y, cos, sin, num_tokens, num_heads, num_pairs, num_kept),
         *(*x.stride()[:3], *y.stride()[:3], cos.stride(0) if len(cos) > 1 else 0, cos.stride(2), *gaps),
@@ -181,13 +190,15 @@ class _GatedHalves(Function):
         gate_up = gate_up.contiguous()
         ctx.save_for_backward(gate_up)
         ctx.activation = activation
-        return _activated(*gate_up.chunk(2, -1), activation)
+        gate, up = gate_up.chunk(2, -1)
+        return _activated(gate, up, activation)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gate_up,) = ctx.saved_tensors
         made = torch.empty_like(gate_up)
-        _fill_gradients(gradients[0], *gate_up.chunk(2, -1), *made.chunk(2, -1), ctx.activation)
+        (gate, up), (dgate, dup) = gate_up.chunk(2, -1), made.chunk(2, -1)
+        _fill_gradients(gradients[0], gate, up, dgate, dup, ctx.activation)
         return made, None
 
 
@@ -196,22 +207,24 @@ def _row_stride(x: Tensor) -> int:
     return x.stride(-2) if x.ndim > 1 else x.numel()
 
 
-def _grid(width: int, num_elements: int) -> tuple[tuple[int, int], int]:
-    columns = min(_BLOCK, _power_of_two(width))
-    return (num_elements // width, -(-width // columns)), columns
+def _grid(width: int, num_elements: int) -> tuple[tuple[int, int], list[int]]:
+    """Programs for rows and for columns; and the rows and columns of each."""
+    num_rows, columns = num_elements // width, min(BLOCK, _power_of_two(width))
+    rows = BLOCK // columns
+    return (-(-num_rows // rows), -(-width // columns)), [rows, columns]
 
 
 def _activated(gate: Tensor, up: Tensor, activation: Activation) -> Tensor:
     y = torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
-    grid, columns = _grid(gate.shape[-1], gate.numel())
-    _kernels().gate_forward[grid](
-        gate, up, y, gate.shape[-1], _row_stride(gate), _row_stride(up), activation, columns, **_EXACT
-    )
+    width = gate.shape[-1]
+    grid, block = _grid(width, gate.numel())
+    sizes = [gate.numel() // width, width, _row_stride(gate), _row_stride(up)]
+    _kernels().gate_forward[grid](gate, up, y, *sizes, activation, *block, **_EXACT)
     return y
 
 
 def _fill_gradients(dy: Tensor, gate: Tensor, up: Tensor, dgate: Tensor, dup: Tensor, activation: Activation) -> None:
-    dy = dy.contiguous()
-    grid, columns = _grid(gate.shape[-1], gate.numel())
-    strides = [_row_stride(t) for t in (dy, gate, up, dgate, dup)]
-    _kernels().gate_backward[grid](dy, gate, up, dgate, dup, gate.shape[-1], *strides, activation, columns, **_EXACT)
+    tensors, width = [dy.contiguous(), gate, up, dgate, dup], gate.shape[-1]
+    grid, block = _grid(width, gate.numel())
+    sizes = [gate.numel() // width, width, *map(_row_stride, tensors)]
+    _kernels().gate_backward[grid](*tensors, *sizes, activation, *block, **_EXACT)

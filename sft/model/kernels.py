@@ -53,6 +53,11 @@ def _fused_rotary(xs: tuple[Tensor, ...], cos: Tensor, sin: Tensor, form: Rotary
     return tuple(fused.rotary(x, cos, sin, form) for x in xs)
 
 
+def _defined_rotary(xs: tuple[Tensor, ...], cos: Tensor, sin: Tensor, form: RotaryForm) -> tuple[Tensor, ...]:
+    return tuple(elementwise.rotary(x, cos, sin, form) for x in xs)
+
+
+DEFINITIONS = Kernels(elementwise.norm, _defined_rotary, elementwise.gated, elementwise.gated_halves)
 OURS = Kernels(fused.norm, _fused_rotary, fused.gated, fused.gated_halves)
 LIGER = Kernels(liger_norm, _fused_rotary, liger_gated, liger_gated_halves)
 
@@ -142,23 +147,29 @@ class _Known:
     def __init__(self, kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
         self._kernels, self._device, self._dtype = kernels, device, dtype
         self._found: dict[Hashable, Any] = {}
-        self._namespaces: list[Any] = []
 
     def norm(self, module: nn.Module) -> Norm | None:
-        return self._once(("norm", state_of(module)), lambda: self._proven_norm(module))
+        norm: Norm | None = self._once(("norm", state_of(module)), lambda: self._proven_norm(module))
+        return norm
 
     def gate(self, module: nn.Module) -> Gate | None:
-        return self._once(("gate", state_of(module)), lambda: self._proven_gate(as_gate(module)))
+        gate: Gate | None = self._once(("gate", state_of(module)), lambda: self._proven_gate(as_gate(module)))
+        return gate
 
     def expert_gate(self, module: nn.Module) -> Activation | None:
         if not hasattr(module, "_apply_gate"):
             return None
-        return self._once(("experts", state_of(module)), lambda: self._proven_halves(as_expert_gate(module, self._dtype)))
+        key = "experts", state_of(module)
+        activation: Activation | None = self._once(
+            key, lambda: self._proven_halves(as_expert_gate(module, self._dtype))
+        )
+        return activation
 
     def turned_forward(self, module: nn.Module) -> FunctionType | None:
         """The forward of a module's class with kernels where it calls functions that turn queries and keys."""
         forward: Any = type(module).forward
-        return self._once(("rotary", forward), lambda: self._turned_forward(forward))
+        turned: FunctionType | None = self._once(("rotary", forward), lambda: self._turned_forward(forward))
+        return turned
 
     def _once(self, key: Hashable, find: Callable[[], Any]) -> Any:
         if key not in self._found:
@@ -204,10 +215,11 @@ class _Known:
     def _turned_forward(self, forward: Any) -> FunctionType | None:
         if not isinstance(forward, FunctionType) or hasattr(forward, "__wrapped__"):
             return None
-        names = [n for n in forward.__code__.co_names if "rotary" in n and n in forward.__globals__]
-        functions = {name: forward.__globals__[name] for name in names}
-        found = {name: (f, self._once(("turn", f), lambda f=f: self._proven_rotation(f))) for name, f in functions.items()}  # type: ignore[misc]
-        turns = {name: _turn(f, rotation, self._kernels) for name, (f, rotation) in found.items() if rotation}
+        turns = {}
+        for name in forward.__code__.co_names:
+            function = forward.__globals__.get(name) if "rotary" in name else None
+            if function is not None and (rotation := self._rotation(function)):
+                turns[name] = _turn(function, rotation, self._kernels)
         if not turns:
             return None
         # The same code with other functions under these names: other models of the class keep theirs.
@@ -221,25 +233,27 @@ class _Known:
         copied.__kwdefaults__ = forward.__kwdefaults__
         return copied
 
-    def _proven_rotation(self, function: Any) -> Rotation | None:
-        rotation = as_rotation(function, self._dtype)
+    def _rotation(self, function: Any) -> Rotation | None:
+        found: Rotation | None = self._once(
+            ("turn", function), lambda: self._proven_rotation(as_rotation(function, self._dtype))
+        )
+        return found
+
+    def _proven_rotation(self, rotation: Rotation | None) -> Rotation | None:
         if rotation is None:
             return None
         form, num = rotation.form, rotation.num_tensors
-        for x_dtype, table_dtype in rotation.dtypes:
+        width = _HEAD if rotation.turns_all else _HEAD // 2
+        width = width // 2 if form.has_half_table else width
+
+        def run(function: Any, tables: list[Tensor]) -> Callable[..., Any]:
+            return lambda *xs: function(xs, *tables, form)
+
+        for x_dtype, table_dtype in sorted(rotation.dtypes, key=str):
             shapes = [(1, _TOKENS, heads, _HEAD) for heads in (_HEADS, _HEADS // 2)[:num]]
             xs = [random_tensor(f"heads {shape[2]}", shape, x_dtype).transpose(1, 2) for shape in shapes]
-            width = _HEAD if rotation.turns_all else _HEAD // 2
-            width = width // 2 if form.has_half_table else width
             tables = [random_tensor(n, (1, 1, _TOKENS, width), table_dtype).to(self._device) for n in ("cos", "sin")]
-
-            def run(function: Any, tables: list[Tensor] = tables) -> Callable[..., Any]:
-                return lambda *xs: function(xs, *tables, form)
-
-            def defined(xs: tuple[Tensor, ...], cos: Tensor, sin: Tensor, form: RotaryForm) -> tuple[Tensor, ...]:
-                return tuple(elementwise.rotary(x, cos, sin, form) for x in xs)
-
-            if not self._agree(run(self._kernels.rotary), run(defined), xs):
+            if not self._agree(run(self._kernels.rotary, tables), run(_defined_rotary, tables), xs):
                 return None
         return rotation
 
@@ -286,7 +300,8 @@ def _turn(own: Any, rotation: Rotation, kernels: Kernels) -> Any:
         if unsqueeze_dim == 1:
             made = kernels.rotary(xs, cos, sin, form)
         else:
-            made = tuple(x.transpose(1, 2) for x in kernels.rotary(tuple(x.transpose(1, 2) for x in xs), cos, sin, form))
+            turned = kernels.rotary(tuple(x.transpose(1, 2) for x in xs), cos, sin, form)
+            made = tuple(x.transpose(1, 2) for x in turned)
         return made if num == 2 else made[0]
 
     def _is_proven(given: tuple[Any, ...], unsqueeze_dim: int) -> bool:

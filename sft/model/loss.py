@@ -106,7 +106,8 @@ class SupervisedNll(nn.Module):
         """The nll of each supervised token, or the result of `measure`, in the order of the rows: (S,) float32.
 
         With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, the
-        modules' own forwards, and the model's own logits. It is correct for a row of one segment, and computes all logits of the row.
+        modules' own forwards, and the model's own logits. It is correct for a row of one segment, and computes all
+        logits of the row.
         """
         rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
         targets_S = batch.input_ids_BT[rows, predicted_at + 1]

@@ -89,7 +89,7 @@ def _is_norm(twin: nn.Module, weights: Mapping[str, Tensor], form: NormForm, eps
 
     def stand_in_with(weight: tuple[Tensor, ...]) -> nn.Module:
         # The very tensors, so that they get their gradients.
-        twin._parameters = dict(zip(weights, weight, strict=True))  # type: ignore[assignment]
+        vars(twin)["_parameters"] = dict(zip(weights, weight, strict=True))
         return twin
 
     def expected(x: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -193,7 +193,9 @@ def apply_gate(
     """What such an MLP computes. Its linear layers are called, so that whatever is hooked to them runs."""
     layers: Mapping[str, Any] = module._modules
     first = layers[gate.gate](x)
-    middle = gated_halves(first, gate.activation) if gate.up is None else gated(first, layers[gate.up](x), gate.activation)
+    middle = (
+        gated_halves(first, gate.activation) if gate.up is None else gated(first, layers[gate.up](x), gate.activation)
+    )
     made: Tensor = layers[gate.down](middle)
     return made
 

@@ -191,20 +191,22 @@ def gate_forward(
     gate_ptr,
     up_ptr,
     y_ptr,
+    num_rows,
     width,
     gate_row,
     up_row,
     ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The activated gate times `up`, a part of a row."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = columns < width
-    gate = tl.load(gate_ptr + row * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + row * up_row + columns, mask=inside, other=0.0).to(tl.float32)
+    """The activated gate times `up`: a part of some rows."""
+    rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    columns = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    inside = (rows < num_rows) & (columns < width)
+    gate = tl.load(gate_ptr + rows * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + rows * up_row + columns, mask=inside, other=0.0).to(tl.float32)
     active = _activate(gate, ACTIVATION).to(y_ptr.dtype.element_ty).to(tl.float32)
-    tl.store(y_ptr + row * width + columns, (active * up).to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + rows * width + columns, (active * up).to(y_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -214,6 +216,7 @@ def gate_backward(
     up_ptr,
     dgate_ptr,
     dup_ptr,
+    num_rows,
     width,
     dy_row,
     gate_row,
@@ -221,16 +224,21 @@ def gate_backward(
     dgate_row,
     dup_row,
     ACTIVATION: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The gradients of both, a part of a row. The activated gate is computed again."""
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = columns < width
-    dy = tl.load(dy_ptr + row * dy_row + columns, mask=inside, other=0.0).to(tl.float32)
-    gate = tl.load(gate_ptr + row * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(up_ptr + row * up_row + columns, mask=inside, other=0.0).to(tl.float32)
+    """The gradients of both, a part of some rows. The activated gate is computed again."""
+    rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    columns = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    inside = (rows < num_rows) & (columns < width)
+    dy = tl.load(dy_ptr + rows * dy_row + columns, mask=inside, other=0.0).to(tl.float32)
+    gate = tl.load(gate_ptr + rows * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(up_ptr + rows * up_row + columns, mask=inside, other=0.0).to(tl.float32)
     active = _activate(gate, ACTIVATION).to(dgate_ptr.dtype.element_ty).to(tl.float32)
     dactive = (dy * up).to(dgate_ptr.dtype.element_ty).to(tl.float32)
-    tl.store(dup_ptr + row * dup_row + columns, (dy * active).to(dgate_ptr.dtype.element_ty), mask=inside)
-    tl.store(dgate_ptr + row * dgate_row + columns, (dactive * _slope(gate, ACTIVATION)).to(dgate_ptr.dtype.element_ty), mask=inside)
+    tl.store(dup_ptr + rows * dup_row + columns, (dy * active).to(dgate_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        dgate_ptr + rows * dgate_row + columns,
+        (dactive * _slope(gate, ACTIVATION)).to(dgate_ptr.dtype.element_ty),
+        mask=inside,
+    )

@@ -52,7 +52,10 @@ def test_a_norm_is_its_definition(form: NormForm, dtype: torch.dtype) -> None:
 
 
 def test_a_norm_keeps_the_order_of_memory_and_the_weights_wider_dtype() -> None:
-    x, weight = random_tensor("x", (2, 5, 3, 48), torch.float16).transpose(1, 2), random_tensor("w", (48,), torch.float32)
+    x, weight = (
+        random_tensor("x", (2, 5, 3, 48), torch.float16).transpose(1, 2),
+        random_tensor("w", (48,), torch.float32),
+    )
     made = fused.norm(x, weight, 1e-5, "weight_after")
     assert (made.stride(), made.dtype) == (x.stride(), torch.float32)
     assert off(made, elementwise.norm(x, weight, 1e-5, "weight_after")) < 1e-3
@@ -115,7 +118,7 @@ def test_gradients_are_as_close_to_the_exact_ones_as_those_of_the_definition(
 ) -> None:
     for dtype in (torch.float32, torch.float16):
         inputs = [random_tensor(f"input {i}", shape, dtype) for i, shape in enumerate(shapes)]
-        expected = run(lambda *x: exact(*x).to(dtype), [x.double() for x in inputs])
+        expected = run(lambda *x, dtype=dtype: exact(*x).to(dtype), [x.double() for x in inputs])
         for found, defined, true in zip(run(kernel, inputs), run(definition, inputs), expected, strict=True):
             assert off(found, true) <= 1.5 * off(defined, true) + 1e-7
 
