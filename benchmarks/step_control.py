@@ -147,7 +147,7 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         ledger = LedgerWriter(own / "ledger.jsonl", 1)
         ledger.resume(0)
         meter, metrics = MfuMeter("none", world), own / "metrics.jsonl"
-        record = StepRecorder("only", loader, schedule, attempt, ledger, meter, metrics, None)
+        record = StepRecorder("only", loader, schedule, attempt, ledger, meter, metrics)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def timed(part: str, do: Callable[[], Any]) -> Any:
@@ -166,7 +166,7 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         num_supervised, lr = loader.num_supervised_tokens(step), schedule(step)
         result = timed_together("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
         summary = timed_together("exchange", lambda b=batches: exchange(b, StepDecision()))
-        alone = torch.zeros(4 + world.size + len(summary.slots), dtype=torch.int64)
+        alone = torch.zeros(4 + 2 * world.size + len(summary.slots), dtype=torch.int64)
         timed_together("all-reduce", lambda v=alone: ranks.sum(v))
         timed_together("agree", lambda: wait_for_all(ranks, lambda _: False, Progress()))
         if record is not None:

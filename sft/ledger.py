@@ -4,7 +4,7 @@ rank.
     {"resumed_at": 8, "attempt": 2}    an attempt trains the stage from step 8 on: what stood there is rolled back
     {"step": 8, "attempt": 2, "world_size": 2, "packs": [16, 17], "digest": 1234, "update": true}
 
-`packs` are in the order of the ranks. `digest` is the sum of their digests modulo 2**63, so it does not depend on which
+`packs` are in the order of the plan. `digest` is the sum of their digests modulo 2**63, so it does not depend on which
 rank fed which pack. A line is never changed: rolled back lines stay for people to see, and readers replay all lines in
 order.
 """
@@ -37,7 +37,7 @@ class LedgerEntry:
     attempt: int
     world_size: int
     packs: Sequence[int]
-    """In the order of the ranks; a range if the ids are consecutive, as they nearly always are: this saves memory,
+    """In the order of the plan; a range if the ids are consecutive, as they nearly always are: this saves memory,
     because readers hold all steps of a long run at once."""
     digest: int
     """The sum of the packs' digests modulo 2**63."""
@@ -111,7 +111,7 @@ def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[
     """The entry of a step from the sum of all ranks' `slots_of`, added up in int64."""
     *slots, digest = summed
     # int64 wraps around modulo 2**64, a multiple of 2**63: the remainder is right for negative sums too.
-    packs = [slot - 1 for slot in slots if slot]
+    packs = sorted(slot - 1 for slot in slots if slot)
     return LedgerEntry(step, attempt, world_size, packs, digest % _DIGEST_RANGE, is_update)
 
 

@@ -42,6 +42,8 @@ class StepMetrics:
     """The rank that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
     slowdown: float = 1.0
     """The slowest rank's time a token, divided by that of the median rank."""
+    input_wait_seconds: float | None = None
+    """The longest that a rank waited for its packs in this step, in seconds; None in records that lack it."""
     peak_resident_gib: float | None = None
     """Peak GiB of the process, also with a GPU; None in records that lack it."""
     peak_reserved_gib: float | None = None

@@ -1,17 +1,20 @@
 """Which packs of a step go to which rank: pure arithmetic, and the only place where the world size enters.
 
-A step is `packs_per_step` consecutive packs of the stage's order. Ranks take contiguous slices of it, as even as whole
-packs allow. If the world size does not divide the step, the shorter slices are filled up with empty packs
-(`EMPTY_PACK`), which have no weight. So every rank runs the same number of micro-batches (ZeRO-3's collectives must
-meet), and every world size trains the same packs in the same step.
+A step is `packs_per_step` consecutive packs of the stage's order. Ranks take packs of like cost (`sft.dealing`); where
+costs are not known, contiguous slices, as even as whole packs allow. If the world size does not divide the step, empty
+packs (`EMPTY_PACK`), which have no weight, fill up the rest. So every rank runs the same number of micro-batches
+(ZeRO-3's collectives must meet), and every world size trains the same packs in the same step.
 
-    6 packs a step, 4 ranks, 1 pack a micro-batch:   rank 0: 0 1 │ rank 1: 2 3 │ rank 2: 4 - │ rank 3: 5 -
+    6 packs a step, 4 ranks, 1 pack a micro-batch, slices:   rank 0: 0 1 │ rank 1: 2 3 │ rank 2: 4 - │ rank 3: 5 -
 
 A stage that was extended has several parts, one after the other. Each begins with a new step, so the last step of a
 part keeps the packs that it was trained with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from sft.dealing import deal
+from sft.schema import IntArray
 
 EMPTY_PACK = -1
 """Marks a pack without supervised tokens, which keeps a rank in step with the others."""
@@ -27,6 +30,7 @@ class StepPlan:
         world_size: number of data-parallel ranks.
         packs_per_micro_batch: packs that one forward and backward pass holds on a rank.
         earlier_ends: the number of packs up to the end of each part except the last.
+        costs: of each pack, (num_packs,); without it, ranks take slices.
     """
 
     num_packs: int
@@ -34,6 +38,7 @@ class StepPlan:
     world_size: int
     packs_per_micro_batch: int
     earlier_ends: tuple[int, ...] = ()
+    costs: IntArray | None = field(default=None, compare=False, repr=False)
 
     @property
     def part_steps(self) -> list[int]:
@@ -75,16 +80,37 @@ class StepPlan:
         ends = (*self.earlier_ends, self.num_packs)
         return [range(start, stop) for start, stop in zip((0, *ends), ends, strict=False)]
 
-    def rank_packs(self, step: int, rank: int) -> list[list[int]]:
-        """The packs that `rank` feeds in `step`, as (micro_batches_per_step, packs_per_micro_batch) pack ids.
+    def dealt(self, step: int) -> list[list[list[int]]]:
+        """The packs that each rank feeds in `step`, as (world_size, micro_batches_per_step, packs_per_micro_batch) ids.
 
-        Slots without a pack hold `EMPTY_PACK`; they come last. A short last step of the stage has more of them.
+        Slots without a pack hold `EMPTY_PACK`; they come last in their micro-batch. A short last step of the stage has
+        more of them.
         """
         packs = self.step_packs(step)
-        # The slice is as even as whole packs allow, so that no rank idles while another has two packs more.
+        # One rank waits for nobody.
+        if self.costs is None or self.world_size == 1:
+            ranks = self._slices(packs)
+        else:
+            dealt = deal(self.costs[packs.start : packs.stop], self.world_size, self.packs_per_micro_batch)
+            ranks = [[[packs[i] for i in places] for places in of_rank] for of_rank in dealt]
+        return [self._filled_up(micro_batches) for micro_batches in ranks]
+
+    def rank_packs(self, step: int, rank: int) -> list[list[int]]:
+        """The packs that `rank` feeds in `step` (see `dealt`)."""
+        return self.dealt(step)[rank]
+
+    def _slices(self, packs: range) -> list[list[list[int]]]:
+        """Slices as even as whole packs allow, so that no rank idles while another has two packs more."""
         share, extra = divmod(len(packs), self.world_size)
-        start = rank * share + min(rank, extra)
-        mine = list(packs[start : start + share + (rank < extra)])
-        num_slots = self.micro_batches_per_step * self.packs_per_micro_batch
-        mine += [EMPTY_PACK] * (num_slots - len(mine))
-        return [mine[i : i + self.packs_per_micro_batch] for i in range(0, num_slots, self.packs_per_micro_batch)]
+        starts = [rank * share + min(rank, extra) for rank in range(self.world_size + 1)]
+        each = self.packs_per_micro_batch
+        return [
+            [list(packs[i : min(i + each, stop)]) for i in range(start, stop, each)]
+            for start, stop in zip(starts, starts[1:], strict=False)
+        ]
+
+    def _filled_up(self, micro_batches: list[list[int]]) -> list[list[int]]:
+        """The same with empty packs, up to the shape that every rank has."""
+        whole = [packs + [EMPTY_PACK] * (self.packs_per_micro_batch - len(packs)) for packs in micro_batches]
+        missing = self.micro_batches_per_step - len(whole)
+        return whole + [[EMPTY_PACK] * self.packs_per_micro_batch for _ in range(missing)]

@@ -37,7 +37,7 @@ class StepLoader:
 
     def own_packs(self, step: int) -> list[int]:
         """The packs that this rank feeds in `step`."""
-        return self._packs_of(step, self.rank)
+        return _real(self.steps.rank_packs(step, self.rank))
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`: as many as every other rank has."""
@@ -48,9 +48,10 @@ class StepLoader:
         return batches if self.dropout_seed is None else self._seeded(batches, step)
 
     def _in_rows(self, step: int) -> list[Batch]:
-        groups = [[self._read(pack) for pack in packs] for packs in self._groups(step, self.rank)]
+        dealt = [self._groups(micro_batches) for micro_batches in self.steps.dealt(step)]
+        groups = [[self._read(pack) for pack in packs] for packs in dealt[self.rank]]
         batches = [batch for packs in groups for batch in collate_rows(packs, self._max_slots)]
-        ranks = [self._lengths(step, rank) for rank in range(self.steps.world_size)]
+        ranks = [list(map(self._lengths_of, groups)) for groups in dealt]
         # The ranks of ZeRO-3 run the model together: a rank with fewer batches than another runs empty ones.
         missing = row_cost(ranks, self._max_slots).num_batches - len(batches)
         return batches + [empty_batch(self.layout)] * missing
@@ -59,20 +60,14 @@ class StepLoader:
     def _max_slots(self) -> int:
         return self.steps.packs_per_micro_batch * int(self.plan.manifest["inputs"]["pack_len_tokens"])
 
-    def _groups(self, step: int, rank: int) -> list[list[int]]:
-        """The packs whose examples share batches: all of the rank's, or each by itself."""
-        packs = self._packs_of(step, rank)
+    def _groups(self, micro_batches: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The packs whose examples share batches: all of a rank's, or each by itself."""
+        packs = _real(micro_batches)
         return [packs] if self.dropout_seed is None else [[pack] for pack in packs]
-
-    def _lengths(self, step: int, rank: int) -> list[IntArray]:
-        return [self._lengths_of(packs) for packs in self._groups(step, rank)]
 
     def _lengths_of(self, packs: Sequence[int]) -> IntArray:
         ids = [self.plan.pack_examples(pack) for pack in packs]
         return self.store.lengths[np.concatenate(ids)] if ids else np.zeros(0, dtype=np.int64)
-
-    def _packs_of(self, step: int, rank: int) -> list[int]:
-        return [pack for packs in self.steps.rank_packs(step, rank) for pack in packs if pack != EMPTY_PACK]
 
     def _seeded(self, batches: Sequence[Batch], step: int) -> list[Batch]:
         seeded, pack, part = [], EMPTY_PACK, 0
@@ -88,3 +83,7 @@ class StepLoader:
     def _read(self, pack: int) -> Pack:
         staged = self.read_staged(pack) if self.read_staged is not None else None
         return staged or self.plan.read_pack(pack, self.store)
+
+
+def _real(micro_batches: Sequence[Sequence[int]]) -> list[int]:
+    return [pack for packs in micro_batches for pack in packs if pack != EMPTY_PACK]

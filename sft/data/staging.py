@@ -45,8 +45,8 @@ class StagingOrder:
 
     def step_packs(self, step: int) -> list[int]:
         """The packs that the node's ranks feed in `step`."""
-        batches = (packs for rank in self.ranks for packs in self.steps.rank_packs(step, rank))
-        return [pack for packs in batches for pack in packs if pack != EMPTY_PACK]
+        dealt = self.steps.dealt(step)
+        return [pack for rank in self.ranks for packs in dealt[rank] for pack in packs if pack != EMPTY_PACK]
 
 
 @dataclass(slots=True)

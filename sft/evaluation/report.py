@@ -20,6 +20,7 @@ from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
 from sft.evaluation.scores import LOSS, Evaluation, metrics_of
 from sft.evaluation.tables import change_text, number, percent, short_count, value_text
+from sft.metrics import StepMetrics
 from sft.pages import page_environment
 from sft.run_folder import RunFolder
 
@@ -164,6 +165,7 @@ def _throughput(run: RunRecords) -> list[dict[str, Any]]:
             "num_steps_planned": stage.num_steps,
             "seconds": sum(step.seconds for step in stage.steps),
             "stall_seconds": sum(step.checkpoint_stall_seconds for step in stage.steps),
+            "input_wait_share": _wait_share(stage.steps),
             "tokens_per_second": _median(step.tokens_per_second for step in stage.steps),
             "supervised_tokens_per_second": _median(s.supervised_tokens_per_second for s in stage.steps),
             "peak_memory_gib": max((s.peak_memory_gib for s in stage.steps if s.peak_memory_gib > 0), default=math.nan),
@@ -181,6 +183,13 @@ def _notes(stages: Iterable[StageRecord]) -> list[str]:
         for stage in stages
         if stage.num_unreadable_lines
     ]
+
+
+def _wait_share(steps: Iterable[StepMetrics]) -> float:
+    """The part of the steps' time that ranks waited for data; NaN if no step has recorded it."""
+    known = [(step.input_wait_seconds, step.seconds) for step in steps if step.input_wait_seconds is not None]
+    seconds = sum(seconds for _, seconds in known)
+    return sum(wait for wait, _ in known) / seconds if seconds else math.nan
 
 
 def _median(values: Iterable[float]) -> float:

@@ -34,6 +34,7 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
         "throughput/supervised_tokens_per_second": metrics.supervised_tokens_per_second,
         "throughput/step_seconds": metrics.seconds,
         "throughput/checkpoint_stall_seconds": metrics.checkpoint_stall_seconds,
+        "throughput/input_wait_seconds": metrics.input_wait_seconds,
         "throughput/slowest_rank_slowdown": metrics.slowdown,
         "throughput/mfu": metrics.mfu,
         "memory/peak_gib": metrics.peak_memory_gib,

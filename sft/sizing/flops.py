@@ -8,6 +8,7 @@ only.
 
 from typing import NamedTuple
 
+from sft.dealing import CostRates
 from sft.sizing.model_shape import ModelShape
 
 _FORWARD_AND_BACKWARD = 3
@@ -24,15 +25,23 @@ class TokenCounts(NamedTuple):
 
 def training_flops(shape: ModelShape, counts: TokenCounts) -> float:
     """Floating-point operations of all forward and backward passes."""
-    matrices = sum(layer.num_active for layer in shape.layers)
-    # Each pair of a query and a key at or before it: a product and a weighted sum over all heads' widths.
-    attention = sum(2 * layer.attention.query_width for layer in shape.layers)
+    rates = forward_rates(shape)
     forward = (
-        2 * matrices * counts.num_tokens
-        + attention * counts.squared_lengths
-        + 2 * shape.head_size * counts.num_supervised_tokens
+        rates.token * counts.num_tokens
+        + rates.squared_length * counts.squared_lengths
+        + rates.supervised_token * counts.num_supervised_tokens
     )
     return float(_FORWARD_AND_BACKWARD * forward)
+
+
+def forward_rates(shape: ModelShape) -> CostRates:
+    """Floating-point operations of a forward pass."""
+    return CostRates(
+        token=2 * sum(layer.num_active for layer in shape.layers),
+        supervised_token=2 * shape.head_size,
+        # Each pair of a query and a key at or before it: a product and a weighted sum over all heads' widths.
+        squared_length=sum(2 * layer.attention.query_width for layer in shape.layers),
+    )
 
 
 def training_seconds(flops: float, mfu: float, teraflops: float, num_gpus: float) -> float:

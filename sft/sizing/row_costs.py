@@ -36,8 +36,8 @@ def rows_of_stage(  # noqa: PLR0913  (what a pass holds depends on all of them)
     batches, slots, tokens = [], 0, 0
     for step in looked_at.tolist():
         ranks = []
-        for rank in range(num_workers):
-            packs = [pack for micro in steps.rank_packs(step, rank) for pack in micro if pack != EMPTY_PACK]
+        for micro_batches in steps.dealt(step):
+            packs = [pack for micro in micro_batches for pack in micro if pack != EMPTY_PACK]
             lengths = [store.lengths[plan.pack_examples(pack)] for pack in packs]
             ranks.append(lengths if by_pack or not lengths else [np.concatenate(lengths)])
             tokens += sum(int(of_pack.sum()) for of_pack in lengths)

@@ -12,6 +12,7 @@ from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
 from sft.training.control_signals import ControlSignals
 from sft.training.heartbeat import Heartbeat
+from sft.training.lookahead import LookAhead
 from sft.training.lr_schedule import StageSchedule
 from sft.training.skipping import SkipRule
 from sft.training.step_exchange import StepDecision, StepExchange, StepSummary
@@ -36,6 +37,7 @@ class Loop:
 
     engine: Engine
     loader: StepLoader
+    ahead: LookAhead
     schedule: StageSchedule
     skip: SkipRule
     checkpoints: CheckpointSaver
@@ -60,8 +62,9 @@ class Loop:
             started = time.perf_counter()
             num_done = step + 1
             is_last = num_done == self.schedule.num_steps
-            micro_batches, result = self._train(step)
-            summary = self.exchange(micro_batches, self._decide(num_done, saved_at))
+            micro_batches, wait_seconds = self._read(step)
+            result = self._train(step, micro_batches)
+            summary = self.exchange(micro_batches, self._decide(num_done, saved_at), wait_seconds)
             self.record(step, result, summary, time.perf_counter() - started, stall_seconds)
             if result is not None:
                 stall_seconds = 0.0
@@ -82,19 +85,23 @@ class Loop:
         self._finish_saving(self.schedule.num_steps)
         return True
 
-    def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
-        """Take the step; returns what was fed, and the result, or None if it was skipped because it was not finite."""
+    def _read(self, step: int) -> tuple[Sequence[Batch], float]:
+        """What this rank feeds in the step, and the seconds that it waited for it."""
         packs = tuple(self.loader.own_packs(step))
         self.heartbeat.enter("train", step, packs, also_counts=lambda: self.engine.num_begun)
-        micro_batches = self.loader.micro_batches(step)
+        started = time.perf_counter()
+        return self.ahead.micro_batches(step), time.perf_counter() - started
+
+    def _train(self, step: int, micro_batches: Sequence[Batch]) -> StepResult | None:
+        """Take the step; None if it was skipped because it was not finite."""
         try:
             lr = self.schedule(step)
             result = self.engine.train_step(micro_batches, self.loader.num_supervised_tokens(step), lr)
         except NonFiniteError as error:
             self.skip.count_skipped(step, self.loader, error)
-            return micro_batches, None
+            return None
         self.skip.count_update()
-        return micro_batches, result
+        return result
 
     def _save(self, num_done: int) -> float:
         self.heartbeat.enter("save", num_done - 1)

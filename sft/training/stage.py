@@ -35,6 +35,7 @@ from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
+from sft.training.lookahead import LookAhead
 from sft.training.loop import Loop
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
@@ -114,6 +115,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     loop = Loop(
         engine=engine,
         loader=loader,
+        ahead=(ahead := LookAhead(loader, steps.num_steps, world)),
         schedule=schedule,
         skip=skip,
         checkpoints=checkpoints,
@@ -127,7 +129,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         evaluations=evaluations,
         heartbeat=attempt.heartbeat,
     )
-    with closing(checkpoints), closing(staging) if staging else nullcontext():
+    with closing(checkpoints), closing(staging) if staging else nullcontext(), closing(ahead):
         if not loop.run(first_step):
             return False
     if staging:

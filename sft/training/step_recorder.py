@@ -78,6 +78,7 @@ class StepRecorder:
             mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, summary.squared_lengths), seconds),
             slowest_rank=slowest,
             slowdown=paces[slowest] / median if median else 1.0,
+            input_wait_seconds=summary.input_wait_seconds,
             attempt=self._attempt.number,
             time=time.time(),
         )

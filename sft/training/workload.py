@@ -20,8 +20,11 @@ from sft.data.preparation import Report, build_store
 from sft.data.reading.blocks import Block
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
+from sft.dealing import CostRates
 from sft.errors import UserError
 from sft.run_folder import RunFolder
+from sft.sizing.flops import forward_rates
+from sft.sizing.read_shape import read_shape
 from sft.training.extension import set_end_aside
 from sft.training.run_record import check_run, claim_run_folder, write_run_record
 
@@ -80,9 +83,22 @@ def prepare_workload(
         raise UserError(f"run.dir: {run.planning_lock} cannot be written: {error.strerror}") from error
     with planning:
         plans = plan_stages(
-            config, store, recorded["stages"] if recorded else (), partial(set_end_aside, run, config.checkpoint)
+            config,
+            store,
+            recorded["stages"] if recorded else (),
+            partial(set_end_aside, run, config.checkpoint),
+            partial(_cost_rates, config.model.path),
         )
         heldout = plan_heldout(config, store)
         write_run_record(config)
     path = heldout.path if heldout is not None else None
     return Workload(store.path, path, tuple(plan.path for plan in plans)), store, plans
+
+
+def _cost_rates(model_path: str) -> CostRates | None:
+    """What a pack costs the model; None if its shape is not known."""
+    try:
+        shape, _notes = read_shape(model_path)
+    except UserError:
+        return None
+    return forward_rates(shape)

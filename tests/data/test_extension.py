@@ -12,6 +12,7 @@ from sft.data.planning.budget import without_drawn
 from sft.data.planning.extension import described_parts, is_wanted_still, kept_of
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
+from sft.dealing import CostRates
 from sft.errors import UserError
 from sft.ledger import LedgerEntry, LedgerWriter
 from sft.run_folder import RunFolder
@@ -27,12 +28,12 @@ def store():
     return random_store(0, FEW)
 
 
-def plan(folder, store, budget, optimizer=OLD, recorded=OLD, **more):
+def plan(folder, store, budget, optimizer=OLD, recorded=OLD, rates=None, **more):
     """The newest plan of a stage, as `prepare_workload` has it made; `recorded` is the optimizer in the record."""
     config = config_of(folder, {"budget": budget, "optimizer": optimizer, **more})
     before = config_of(folder, {"optimizer": recorded}).stages[0]
     record = [{"name": "s0", "optimizer": before.optimizer.model_dump(mode="json")}]
-    (made,) = plan_stages(config, store, record if RunFolder(folder).has_trained() else ())
+    (made,) = plan_stages(config, store, record if RunFolder(folder).has_trained() else (), cost_rates=lambda: rates)
     return made
 
 
@@ -261,3 +262,18 @@ def test_what_an_earlier_version_planned_is_kept_as_its_checkpoints_know_it(stor
     kept = kept_of(RunFolder(tmp_path).stage(0, "s0"), stage, old, record)
     assert [part.budget for part in kept.parts] == [budget]
     assert described_parts(kept, stage, 1)[0]["budget"] == budget
+
+
+@pytest.mark.parametrize("began_with", [None, CostRates(2, 5, 3)])
+def test_trained_steps_keep_their_deal(tmp_path, store, began_with):
+    """A plan of an earlier version has no costs, and gets none."""
+    old = plan(tmp_path, store, {"steps": 3}, rates=began_with)
+    before = [old.steps(3).dealt(step) for step in range(3)]
+    train(tmp_path, 3)
+    new = plan(tmp_path, store, {"steps": 9}, rates=CostRates(1, 1, 1))
+    assert [new.steps(3).dealt(step) for step in range(3)] == before
+    assert new.cost_rates == began_with
+    if began_with is not None:
+        lengths, supervised = store.lengths[new.example_ids], store.num_supervised[new.example_ids]
+        of_examples = 2 * lengths + 5 * supervised + 3 * lengths**2
+        assert new.costs.tolist() == np.add.reduceat(of_examples, new.starts[:-1]).tolist()

@@ -35,10 +35,11 @@ def test_a_step_is_one_collective_of_a_few_numbers_for_each_rank(packs_per_rank:
         engine: Any = SimpleNamespace(ranks=ranks, hf_model=torch.nn.Linear(2, 2))
         steps = StepPlan(10 * size * packs_per_rank, size * packs_per_rank, size, 1)
         batch: Any = SimpleNamespace(fed=[(7, 99)], example_ids=[1], cu_seqlens=torch.tensor([0, 3]))
-        summary = StepExchange(engine, steps)([batch], StepDecision(save=True))
+        summary = StepExchange(engine, steps)([batch], StepDecision(save=True), 0.25)
         assert summary.decision == StepDecision(save=True)
+        assert summary.input_wait_seconds == 0.25
         assert entry_from_slots(0, 1, size, summary.slots, True).packs == range(7, 8)
         (num_told,) = ranks.told
         told.append((num_told - 5) / size)
-    # A pace and its packs; for all together a decision, a sum and a digest.
-    assert told == [1 + packs_per_rank] * 5
+    # A pace, a wait and its packs; for all together a decision, a sum and a digest.
+    assert told == [2 + packs_per_rank] * 5

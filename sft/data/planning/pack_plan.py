@@ -1,13 +1,13 @@
 """The packs of a stage on disk: which examples each holds, and how many tokens. Memory-mapped, without history.
 
-    example_ids (num_segments,) · starts (num_packs + 1,) · num_tokens, num_supervised (num_packs,)
+    example_ids (num_segments,) · starts (num_packs + 1,) · num_tokens, num_supervised, costs (num_packs,)
 
 Step k is `PackPlan.steps(…).step_packs(k)`: finding it needs none of the steps before it. The plan knows the number
 of supervised tokens of every step before its first backward pass.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from sft.atomic_files import DamagedError, publish_folder, read_manifest, written_aside
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.token_store import TokenStore
+from sft.dealing import CostRates
 from sft.schema import IntArray, Pack
 from sft.step_plan import StepPlan
 
@@ -45,6 +46,9 @@ class PackPlan:
     starts: IntArray
     num_tokens: IntArray
     num_supervised: IntArray
+    costs: IntArray | None = None
+    """By which a step is dealt to the ranks (see `sft.dealing`). A plan without them is dealt in slices: that of a
+    model whose shape is not known, and of an earlier version, whose runs go on as they began."""
 
     @classmethod
     def open(cls, path: Path) -> "PackPlan":
@@ -54,8 +58,9 @@ class PackPlan:
             DamagedError: a file is missing or cut off.
         """
         manifest = read_manifest(path)
+        names = (*_ARRAYS, "costs") if manifest.get("cost_rates") else _ARRAYS
         try:
-            return cls(path, manifest, *(np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+            return cls(path, manifest, *(np.load(path / f"{name}.npy", mmap_mode="r") for name in names))
         except (ValueError, EOFError, FileNotFoundError) as error:
             raise DamagedError(path, str(error)) from error
 
@@ -75,6 +80,12 @@ class PackPlan:
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
 
     @property
+    def cost_rates(self) -> CostRates | None:
+        """What `costs` were computed with; None without them."""
+        recorded = self.manifest.get("cost_rates")
+        return CostRates(**recorded) if recorded else None
+
+    @property
     def epochs(self) -> float | None:
         """How many epochs a stage trains; None where its budget counts something else."""
         asked: float | None = self.manifest["inputs"]["budget"]["epochs"]
@@ -84,7 +95,7 @@ class PackPlan:
 
     def steps(self, world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        return steps_of(self.manifest, world_size, packs_per_micro_batch)
+        return replace(steps_of(self.manifest, world_size, packs_per_micro_batch), costs=self.costs)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -119,7 +130,7 @@ def parts_of(manifest: Mapping[str, Any]) -> tuple[PlanPart, ...]:
 
 
 def steps_of(manifest: Mapping[str, Any], world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
-    """The steps of the plan of a stage with this manifest."""
+    """The steps of the plan of a stage with this manifest, without the costs of its packs."""
     ends = accumulate(part.num_packs for part in parts_of(manifest)[:-1])
     return StepPlan(
         manifest["num_packs"], manifest["inputs"]["packs_per_step"], world_size, packs_per_micro_batch, tuple(ends)
@@ -127,9 +138,17 @@ def steps_of(manifest: Mapping[str, Any], world_size: int = 1, packs_per_micro_b
 
 
 def publish_plan(
-    path: Path, order: IntArray, packed: tuple[IntArray, IntArray], store: TokenStore, manifest: Any
+    path: Path,
+    order: IntArray,
+    packed: tuple[IntArray, IntArray],
+    store: TokenStore,
+    manifest: Mapping[str, Any],
+    cost_rates: CostRates | None = None,
 ) -> None:
-    """Publish the packs `packed` of `order` (see `sft.data.planning.packing.pack_order`) at `path`."""
+    """Publish the packs `packed` of `order` (see `sft.data.planning.packing.pack_order`) at `path`.
+
+    With `cost_rates`, a step of the plan is dealt to the ranks by cost.
+    """
     positions, starts = packed
     example_ids = order[positions]
     arrays = {
@@ -138,6 +157,14 @@ def publish_plan(
         "num_tokens": np.add.reduceat(store.lengths[example_ids], starts[:-1]),
         "num_supervised": np.add.reduceat(store.num_supervised[example_ids].astype(np.int64), starts[:-1]),
     }
+    if cost_rates is not None:
+        squares = np.add.reduceat(np.square(store.lengths[example_ids], dtype=np.int64), starts[:-1])
+        arrays["costs"] = (
+            cost_rates.token * arrays["num_tokens"]
+            + cost_rates.supervised_token * arrays["num_supervised"]
+            + cost_rates.squared_length * squares
+        )
+        manifest = {**manifest, "cost_rates": cost_rates._asdict()}
     with written_aside(path, "plan") as aside:
         for name, array in arrays.items():
             np.save(aside / f"{name}.npy", array)

@@ -26,6 +26,7 @@ from sft.data.planning.plan_inputs import data_inputs, heldout_inputs, planned_i
 from sft.data.planning.stage_rates import Available, own_units, split_by_task, stage_rates
 from sft.data.planning.trainable import find_trainable
 from sft.data.token_store import TokenStore
+from sft.dealing import CostRates
 from sft.errors import UserError
 from sft.run_folder import RunFolder, StageFolder
 from sft.schema import IntArray
@@ -37,6 +38,7 @@ def plan_stages(
     store: TokenStore,
     recorded: Sequence[Mapping[str, Any]] = (),
     before_extending: Callable[[StageFolder], None] = lambda folder: None,
+    cost_rates: Callable[[], CostRates | None] = lambda: None,
 ) -> list[PackPlan]:
     """The published plan of every stage, made if it is missing, with the audit of its balance.
 
@@ -45,6 +47,7 @@ def plan_stages(
         store: its data.
         recorded: the stages in the record of a run that has trained.
         before_extending: called with the folder of a stage that has trained, before it is extended.
+        cost_rates: called if a plan is made: what a pack costs the model; None if that is not known.
 
     Raises:
         UserError: a task of the config is not in the data, a share or a budget cannot be met, or the run folder holds
@@ -62,6 +65,7 @@ def plan_stages(
         available = Available.of(store, trainable.examples)
         # Every stage's tasks are checked before the first file is written.
         rates = {one.number: stage_rates(config, one.number, available) for one in missing}
+        costs = cost_rates()
         run.overlap.unlink(missing_ok=True)
         if trainable.overlap is not None:
             write_json(run.overlap, trainable.overlap)
@@ -78,7 +82,8 @@ def plan_stages(
             one.folder.balance.unlink(missing_ok=True)
             one.folder.balance_plot.unlink(missing_ok=True)
             place = one.folder.packs if kept is None else one.folder.next_plan
-            publish_plan(place, order, packed, store, manifest)
+            # The steps that are trained keep their deal, and so does the rest of their stage.
+            publish_plan(place, order, packed, store, manifest, costs if kept is None else kept.plan.cost_rates)
     plans = [PackPlan.open(folder.packs) for folder in folders]
     for stage, folder, plan in zip(config.stages, folders, plans, strict=True):
         if not folder.balance.is_file():
