@@ -26,10 +26,8 @@ BFLOAT16 = torch.bfloat16
 
 SOME = {
     "llama": "norm, rotary, gated MLP",
-    "qwen3": "norm, rotary, gated MLP",
     "gemma2": "norm, rotary, gated MLP",
     "olmo2": "norm, rotary, gated MLP",
-    "phi3": "norm, rotary, gated MLP",
     "glm4": "norm, rotary, gated MLP",
     "mixtral": "norm, rotary, gate of experts",
     "deepseek_v3": "norm, rotary, gated MLP, gate of experts",
@@ -37,7 +35,7 @@ SOME = {
     "cohere": "rotary, gated MLP",
     "gpt2": "none",
 }
-"""Norms that round at each of the places, that are of heads, and none that is known; rotary embeddings of halves, of
+"""Norms that round at each of the places, and none that is known; rotary embeddings of halves, of
 neighbours, of a part; gates in one tensor, of experts, and one that is cut off."""
 
 
