@@ -42,8 +42,8 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster tests/training $(ARGS)
 
-models: install ## try every family of models of the installed transformers, and its export; ARGS=--pin writes docs/MODELS.md
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py --all-families --timeout 1800 $(ARGS)
+models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py tests/model/test_kernels.py --all-families --timeout 1800 $(ARGS)
 
 chaos: install ## kill, stop and damage runs, and Ray, by 60 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)

@@ -63,6 +63,10 @@ class ModelConfig(Section):
     dropout: AffectsNumbers[Literal["none", "as_configured"]] = "none"
     """Whether training uses the dropout and the noise of the model's config. They are drawn anew for each pack of each
     step, and do not depend on the number of workers."""
+    kernels: AffectsNothing[Literal["auto", "liger", "none"]] = "auto"
+    """Which fused kernels compute norms, rotary embeddings and gated MLPs on a GPU: the project's own, or those of the
+    package `liger-kernel`. A module gets one only where it is proven at the start that the results are the same to
+    rounding. Without a GPU, `auto` is `none`."""
     turn_end: Annotated[str | None, Affects("store", by_content=True)] = None
     """For a template that does not end its answers: the control token to put after each learned answer, or `auto` for
     the token that ends the model's generation. A template that ends them is left as it is."""

@@ -27,6 +27,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # The tests are of CPUs, also on a machine that has GPUs; the processes that they start inherit this.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["DS_ACCELERATOR"] = "cpu"
+# Triton's kernels run on the CPU too, through its interpreter. Read when triton is imported.
+os.environ["TRITON_INTERPRET"] = "1"
 
 # Ray's workers would give way to all else, and so wait for minutes where other tests run beside them.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  (so Ray calls it)

@@ -29,6 +29,7 @@ FULL: dict[str, Any] = {
         "chat_template": "chatml",
         "turn_end": "auto",
         "dropout": "none",
+        "kernels": "none",
         "trust_remote_code": False,
         "trust_tokenizer_code": False,
     },

@@ -21,6 +21,7 @@ from sft.engine.engine import (
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
+from sft.model.kernels import apply_kernels
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment, token_nll
 from sft.optimizers import MASTER, state_kinds
@@ -42,6 +43,7 @@ class SingleProcessEngine:
         self._is_random = config.model.dropout == "as_configured"
         if not self._is_random:
             turn_dropout_off(model)
+        apply_kernels(model, config.model, torch.device(self.ranks.world.device))
         model.train()
         self._module = SupervisedNll(model, config.train.logits_chunk_tokens)
         self._max_grad_norm = optimizer.max_grad_norm

@@ -33,6 +33,7 @@ from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
 from sft.model.attention import attention_for, layout_of
 from sft.model.dropout import turn_dropout_off
+from sft.model.kernels import apply_kernels
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
 from sft.optimizers import MASTER, state_kinds
@@ -62,6 +63,7 @@ class Zero3Engine:
         self._is_random = config.model.dropout == "as_configured"
         if not self._is_random:
             turn_dropout_off(model)
+        apply_kernels(model, config.model, self.device)
         if config.train.activation_checkpointing:
             # transformers 5.23 renamed the method.
             name = "activation_checkpointing_enable"

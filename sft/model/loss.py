@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from sft.data.collate import Batch
 from sft.errors import UserError
 from sft.model.attention import attention_of
+from sft.model.kernels import without_kernels
 from sft.model.text_path import text_decoder
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -104,13 +105,14 @@ class SupervisedNll(nn.Module):
     def forward(self, batch: Batch, by_own_forward: bool = False, measure: TokenMeasure = token_nll) -> Tensor:
         """The nll of each supervised token, or the result of `measure`, in the order of the rows: (S,) float32.
 
-        With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, and the
-        model's own logits. It is correct for a row of one segment, and computes all logits of the row.
+        With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, the
+        modules' own forwards, and the model's own logits. It is correct for a row of one segment, and computes all
+        logits of the row.
         """
         rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
         targets_S = batch.input_ids_BT[rows, predicted_at + 1]
         if by_own_forward:
-            with attention_of(self.model, "eager"):
+            with attention_of(self.model, "eager"), without_kernels(self.model):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
             return measure(logits_BTV[rows, predicted_at].float(), targets_S)
         hidden_BTH = text_decoder(self.model)(

@@ -1,8 +1,8 @@
 """What autograd keeps of a layer for its backward pass, and what the backward pass needs besides: bytes a token.
 
-Counted tensor by tensor as transformers' layers run without fused kernels; Korthikanti et al. 2022 ("Reducing
-Activation Recomputation in Large Transformer Models", section 4) count the same for GPT, with attention that keeps its
-scores. Ours does not: FlashAttention keeps a number for each head (Dao et al. 2022).
+Counted tensor by tensor as transformers' layers run, with or without fused kernels (`sft.model.fused`); Korthikanti et
+al. 2022 ("Reducing Activation Recomputation in Large Transformer Models", section 4) count the same for GPT, with
+attention that keeps its scores. Ours does not: FlashAttention keeps a number for each head (Dao et al. 2022).
 """
 
 from typing import NamedTuple
@@ -23,25 +23,29 @@ class Numbers(NamedTuple):
     num_bytes: int
     """Bytes of one number, in the dtype that the model computes in."""
     on_gpu: bool
+    has_kernels: bool = False
+    """Whether norms and gated MLPs are computed by fused kernels, which keep only their inputs."""
 
 
 def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
     """Bytes that one layer keeps for each token until its backward pass."""
     structure, hidden, b = shape.structure, shape.hidden_size, numbers.num_bytes
-    norms = structure.norms_per_layer * norm_per_token(structure.norm, hidden, b)
+    norms = structure.norms_per_layer * norm_per_token(structure.norm, hidden, numbers)
     inputs = 2  # of attention and MLP: outputs of norms, or the residual stream
     if structure.has_parallel_mlp:
         # The norms read the same stream.
-        norms = norm_per_token(structure.norm, hidden, b)
+        norms = norm_per_token(structure.norm, hidden, numbers)
         inputs = structure.norms_per_layer
     dropout = 2 * hidden * (1 if numbers.on_gpu else b) if shape.dropout else 0
-    attention, mlp = _attention_per_token(shape, layer, numbers), _mlp_per_token(shape, layer, b)
+    attention, mlp = _attention_per_token(shape, layer, numbers), _mlp_per_token(shape, layer, numbers)
     return norms + inputs * b * hidden + attention + mlp + dropout
 
 
-def norm_per_token(norm: Norm, width: int, num_bytes: int) -> int:
+def norm_per_token(norm: Norm, width: int, numbers: Numbers) -> int:
     """Bytes that a norm over `width` keeps, without its output."""
-    statistics = 2 * _FLOAT32
+    statistics, num_bytes = 2 * _FLOAT32, numbers.num_bytes
+    if numbers.has_kernels and norm.startswith("rms"):
+        return num_bytes * width + _FLOAT32
     return {
         # The input in float32, and the normalised input that its weight is multiplied with.
         "rms": (_FLOAT32 + num_bytes) * width,
@@ -51,11 +55,13 @@ def norm_per_token(norm: Norm, width: int, num_bytes: int) -> int:
     }[norm] + statistics
 
 
-def backward_per_token(shape: ModelShape, layer: Layer, num_bytes: int) -> int:
+def backward_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
     """Bytes of gradients that the backward pass of a layer holds at the same time, besides what is kept."""
-    hidden, mlp, b = shape.hidden_size, layer.mlp, num_bytes
-    # The gradient of a root-mean-square norm is computed in float32, in four steps.
-    in_norm = 4 * _FLOAT32 * hidden if shape.structure.norm.startswith("rms") else 3 * _FLOAT32 * hidden
+    hidden, mlp, b = shape.hidden_size, layer.mlp, numbers.num_bytes
+    # The gradient of a root-mean-square norm is computed in float32, in four steps, if no kernel makes one of them.
+    in_norm = (4 if shape.structure.norm.startswith("rms") else 3) * _FLOAT32 * hidden
+    if numbers.has_kernels and shape.structure.norm.startswith("rms"):
+        in_norm = 2 * b * hidden
     if mlp.num_experts:
         in_mlp = mlp.experts_per_token * (2 * mlp.width + hidden)
     elif shape.structure.has_gate:
@@ -74,18 +80,20 @@ def _attention_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> i
     # The output, which the next projection keeps too. On CPUs segments are joined, which makes a copy.
     kept += b * query * (1 if numbers.on_gpu else 2)
     if "norm.query" in layer.tensors:
-        kept += norm_per_token(structure.norm, query + key, b) + _FLOAT32 * (num_heads + num_key_heads)
+        kept += norm_per_token(structure.norm, query + key, numbers) + _FLOAT32 * (num_heads + num_key_heads)
     return kept + _FLOAT32 * num_heads
 
 
-def _mlp_per_token(shape: ModelShape, layer: Layer, num_bytes: int) -> int:
-    mlp, hidden = layer.mlp, shape.hidden_size
+def _mlp_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
+    mlp, hidden, num_bytes = layer.mlp, shape.hidden_size, numbers.num_bytes
+    # Gate, up, activated gate and their product. A kernel computes the activated gate again.
+    gated = 3 if numbers.has_kernels else 4
     if not mlp.num_experts:
-        # Gate, up, activated gate and their product; or the up projection and its activation.
-        steps = 4 if shape.structure.has_gate else _PLAIN_STEPS.get(shape.activation, 2)
+        # Or the up projection and its activation.
+        steps = gated if shape.structure.has_gate else _PLAIN_STEPS.get(shape.activation, 2)
         return steps * num_bytes * mlp.width
     # Each of a token's experts has a copy of it, and its answer is kept to be weighted.
-    routed = mlp.experts_per_token * num_bytes * (4 * mlp.width + 2 * hidden)
+    routed = mlp.experts_per_token * num_bytes * (gated * mlp.width + 2 * hidden)
     router = mlp.num_experts * (num_bytes + 2 * _FLOAT32)
-    shared = num_bytes * (4 * mlp.shared_width + hidden) if mlp.shared_width else 0
+    shared = num_bytes * (gated * mlp.shared_width + hidden) if mlp.shared_width else 0
     return routed + router + shared

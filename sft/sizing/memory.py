@@ -104,7 +104,9 @@ def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Ite
     """The end of the forward pass, and the head's turn: the loss of its last chunk, and then its gradient."""
     b, num_tokens = setting.numbers.num_bytes, setting.num_tokens
     # The last norm, and the hidden states of supervised positions: in a full pack these are all.
-    last = num_tokens * (norm_per_token(shape.structure.norm, shape.hidden_size, b) + b * shape.hidden_size)
+    last = num_tokens * (
+        norm_per_token(shape.structure.norm, shape.hidden_size, setting.numbers) + b * shape.hidden_size
+    )
     gathered, held = gathered_bytes(shape, setting, len(shape.layers)), sum(_stored(shape, setting)) + last
     at_head = always._replace(gathered=gathered, activations=held)
     yield at_head._replace(when="end of the forward pass", gathered=gathered + prefetch_bytes(shape, setting))
@@ -118,15 +120,16 @@ def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Ite
 
 def _layer_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:
     """The backward pass of each layer, from the last on."""
-    b, num_tokens, stored = setting.numbers.num_bytes, setting.num_tokens, _stored(shape, setting)
+    numbers, num_tokens, stored = setting.numbers, setting.num_tokens, _stored(shape, setting)
+    b = numbers.num_bytes
     # The whole gradient of a tied head waits for that of the embeddings.
     waiting = always.reduction + (b * shape.head_size if shape.is_tied else 0)
     for i, layer in reversed(list(enumerate(shape.layers))):
         held = sum(stored[: i + 1])
         if setting.activation_checkpointing:
-            held += num_tokens * kept_per_token(shape, layer, setting.numbers)
+            held += num_tokens * kept_per_token(shape, layer, numbers)
         here = always._replace(gathered=gathered_bytes(shape, setting, i), reduction=waiting, activations=held)
-        working = num_tokens * backward_per_token(shape, layer, b)
+        working = num_tokens * backward_per_token(shape, layer, numbers)
         reduction = waiting + bucket.outside
         yield here._replace(when="backward pass of the layers", reduction=reduction, activations=held + working)
         taken = b * max(layer.tensors.values()) + max(bucket.add(size) for size in _gradients(layer.tensors))

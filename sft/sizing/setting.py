@@ -63,7 +63,7 @@ class Setting(NamedTuple):
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
-            Numbers(DTYPE_BYTES[config.model.dtype], on_gpu),
+            Numbers(DTYPE_BYTES[config.model.dtype], on_gpu, on_gpu and config.model.kernels != "none"),
             train.activation_checkpointing,
             train.logits_chunk_tokens,
             state_bytes(config.stages[stage_index].optimizer.name),

@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sft.model import fused
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.kernels import DEFINITIONS, OURS, Kernels, fuse
 from sft.sizing.activations import Numbers, kept_per_token
 from sft.sizing.model_shape import model_shape
 from tests.sizing.models import all_models
@@ -16,11 +18,13 @@ NUM_TOKENS, SEGMENT_LEN = 512, 128
 MODELS = {name: content for name, content in all_models().items() if content["model_type"] != "gemma2"}
 
 
-def kept_bytes(content: dict[str, Any], num_layers: int, dtype: torch.dtype) -> int:
+def kept_bytes(content: dict[str, Any], num_layers: int, dtype: torch.dtype, kernels: Kernels | None = None) -> int:
     """Bytes of all tensors that autograd keeps of a forward pass, without parameters; each storage once."""
     key = "n_layer" if "n_layer" in content else "num_hidden_layers"
     config = AutoConfig.for_model(**{**content, key: num_layers})
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_ATTENTION, dtype=dtype)
+    if kernels:
+        fuse(model, kernels, torch.device("cpu"))
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -59,3 +63,14 @@ def test_a_layer_keeps_what_is_said(name: str, dtype: torch.dtype) -> None:
     shape = model_shape(content)
     estimate = kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
     assert estimate == pytest.approx(real, rel=0.01)
+
+
+def test_with_fused_kernels_a_layer_keeps_only_their_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "BLOCK", 1 << 16)  # the interpreter takes as long for small programs as for large ones
+    (content,) = (content for content in MODELS.values() if content["model_type"] == "qwen3")
+    kernels = OURS._replace(rotary=DEFINITIONS.rotary)
+    three, two = (kept_bytes(content, num_layers, torch.bfloat16, kernels) for num_layers in (3, 2))
+    shape = model_shape(content)
+    estimate = kept_per_token(shape, shape.layers[0], Numbers(2, on_gpu=False, has_kernels=True))
+    assert estimate == pytest.approx((three - two) / NUM_TOKENS, rel=0.01)
+    assert estimate < 0.9 * kept_per_token(shape, shape.layers[0], Numbers(2, on_gpu=False))
