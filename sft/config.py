@@ -294,7 +294,7 @@ class TrainConfig(Section):
     own, followed by padding. `auto` packs if a test shows that the model keeps examples apart."""
     activation_checkpointing: AffectsNothing[bool] = True
     """Whether activations are recomputed in the backward pass instead of being kept."""
-    logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
+    logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
     """What happens if a loss or a gradient is not finite, before the update: the run stops and names step and packs, or
