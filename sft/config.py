@@ -303,7 +303,7 @@ class TrainConfig(Section):
     `all`, `false` is `none`."""
     offload_activations: AffectsNothing[Literal["none", "cpu"]] = "none"
     """Where the inputs of layers that recompute wait for the backward pass: on the GPU, or in the host's memory."""
-    logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
+    logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
     """What happens if a loss or a gradient is not finite, before the update: the run stops and names step and packs, or

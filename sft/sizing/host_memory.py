@@ -37,7 +37,7 @@ class HostMemory(NamedTuple):
     kept_blocks: int
     """Without a GPU: allowance for freed blocks that the C library keeps."""
     checkpoint: int
-    """The copy that a checkpoint is written from while training goes on."""
+    """The copy that a checkpoint is written from while training goes on; beside a GPU, page-locked and kept."""
     first_worker: int
     """Pages of the model's files while the first worker reads them; the system can reclaim them at any time."""
 
