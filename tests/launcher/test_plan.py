@@ -51,6 +51,7 @@ def plan(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
 
 def test_everything_is_told_of_a_run(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["cluster.gpu=h100-80gb", "cluster.price_per_gpu_hour=2.5", "stages.broad.budget={steps: 4000}"]
+    overrides.append("train.activation_checkpointing=all")
     found = plan(capsys, llama, *overrides)
     assert found["model"]["num_parameters"] == 8_030_261_248
     [stage] = found["stages"]

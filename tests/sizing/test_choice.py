@@ -45,7 +45,7 @@ def test_more_memory_never_means_fewer_packs_or_more_recomputation(name: str, wo
         packs, layers = more, fewer
 
 
-@pytest.mark.parametrize("given_", [AUTO, AUTO[:1], AUTO[1:]])
+@pytest.mark.parametrize("given_", [AUTO, (AUTO[0], "train.activation_checkpointing=2"), AUTO[1:]])
 def test_each_rung_needs_more_memory_than_the_one_below(given_: tuple[str, ...]) -> None:
     """But for the input of the last layer: it is the first to run backward, and need not be computed again."""
     for shape in SHAPES.values():
@@ -72,8 +72,9 @@ def test_the_next_rung_would_not_fit() -> None:
 
 def test_what_is_given_stays_and_without_knowledge_it_is_as_on_a_cpu() -> None:
     for gpus in (Gpus(8, 80 * GIB), Gpus(8, None)):
-        assert settle(load(), SHAPES["8B"], 0, gpus) == load()
-        one = settle(load(AUTO[0]), SHAPES["8B"], 0, gpus).train
+        recomputes = "train.activation_checkpointing=all"
+        assert settle(load(recomputes), SHAPES["8B"], 0, gpus) == load(recomputes)
+        one = settle(load(AUTO[0], recomputes), SHAPES["8B"], 0, gpus).train
         assert one.activation_checkpointing == "all"
         other = settle(load(AUTO[1]), SHAPES["8B"], 0, gpus).train
         assert other.packs_per_micro_batch == 2
