@@ -41,15 +41,15 @@ from sft.training.workload import prepare_workload
 MIB = 1 << 20
 RUN_WORDS, REMEMBERED, COPY_SHARE = 3, 5000, 0.05
 STAGES = {
-    "_build_parts": "blocks",
-    "find_left_out": "duplicates",
-    "publish_store": "joining",
-    "find_trainable": "overlap",
-    "plan_stages": "planning",
-    "plan_heldout": "planning",
-    "of": "sources",
+    ("preparation.py", "_build_parts"): "blocks",
+    ("left_out.py", "find_left_out"): "duplicates",
+    ("store_parts.py", "publish_store"): "joining",
+    ("trainable.py", "find_trainable"): "overlap",
+    ("stage_plan.py", "plan_stages"): "planning",
+    ("stage_plan.py", "plan_heldout"): "planning",
+    ("store_recipe.py", "of"): "sources",
 }
-"""A function of the main thread, the innermost that is on its stack → what it works on."""
+"""A function of the main thread, the innermost of these that is on its stack → what it works on."""
 
 
 def main() -> None:
@@ -154,9 +154,9 @@ class Watched:
         while not ended.wait(0.02):
             frame, stage = sys._current_frames().get(thread), "start"
             while frame is not None:
-                name = frame.f_code.co_name
-                if name in STAGES and f"{os.sep}sft{os.sep}" in frame.f_code.co_filename:
-                    stage = STAGES[name]
+                place = os.path.basename(frame.f_code.co_filename), frame.f_code.co_name
+                if place in STAGES:
+                    stage = STAGES[place]
                     break
                 frame = frame.f_back
             sizes, now = resident(), time.perf_counter()
@@ -188,7 +188,7 @@ def draw_parts(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[Pr
         lines = [line for line in block.content.split(b"\n") if line]
         whole = spread(np.array([zlib.crc32(line) for line in lines], np.uint64))
         ends = spread(np.array([zlib.crc32(line[-60:]) for line in lines], np.uint64))
-        tokens = [np.frombuffer(line[::-1], np.uint8)[4::4].astype(np.uint16) * 191 for line in lines]
+        tokens = [np.frombuffer(line[::-1], np.uint8)[4:8196:4].astype(np.uint16) * 191 for line in lines]
         lengths = np.array([len(ids) for ids in tokens])
         mask = np.ones(lengths.sum(), dtype=bool)
         mask[np.cumsum(lengths) - lengths] = False

@@ -22,7 +22,9 @@ def written_array(
             file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         )
         first = file.tell()
-        yield lambda rows: rows.astype(dtype, copy=False).tofile(file)
-        assert file.tell() - first == dtype.itemsize * int(np.prod(shape)), (
-            f"{path} has other rows than its header says"
-        )
+
+        def write(rows: npt.NDArray[Any]) -> None:
+            file.write(rows.astype(dtype, copy=False).tobytes())
+
+        yield write
+        assert file.tell() - first == dtype.itemsize * int(np.prod(shape)), f"{path}: not the rows of its header"

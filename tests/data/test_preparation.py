@@ -269,6 +269,19 @@ def test_a_failure_that_passes_leaves_what_is_prepared(tmp_path, small_records, 
     assert left_behind(tmp_path) == []
 
 
+def test_a_copy_of_a_near_duplicate_is_named_with_the_record_that_it_equals(tmp_path, model):
+    words = [f"word{i}" for i in range(60)]
+    nearly = {"prompt": "say", "completion": " ".join([*words, "more"])}
+    rows = [{"prompt": "say", "completion": " ".join(words)}, nearly, {"prompt": "other", "completion": "x"}, nearly]
+    store = prepare_store(data_of(tmp_path, write_prompts(tmp_path / "d.jsonl", rows), duplicates="remove_near"), model)
+    lines = [json.loads(line) for line in (store.path / REJECTED).read_text(encoding="utf-8").splitlines()]
+    reasons = [(line["line"], line["reason"].replace(f"{tmp_path / 'd.jsonl'}:", "")) for line in lines]
+    assert reasons == [(4, "duplicate of 2"), (2, "near duplicate of 1")]
+    assert store.duplicates[:, 0].tolist() == [0, 0]  # the one that is kept stands for both
+    assert store.record_ids.tolist() == [0, 2]
+    assert left_behind(tmp_path) == []
+
+
 def test_a_lower_limit_of_bad_records_holds_for_a_store_that_is_there(tmp_path, model):
     source = write_prompts(tmp_path / "data.jsonl", [GOOD, KINDS["empty"]])
     rules = {"bad_records": "quarantine"}
