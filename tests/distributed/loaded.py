@@ -12,6 +12,7 @@ import torch
 
 from sft.config import ModelConfig, SftConfig
 from sft.engine.zero3_config import build_zero3_config
+from sft.errors import UserError
 from sft.model import loading
 from sft.model.loading import load_model
 from sft.model.own_weights import Sources, find_sources, own_range
@@ -27,8 +28,11 @@ def compare(rank: int, size: int, content: dict[str, Any], folders: list[str], d
     found = {}
     for path in folders:
         settings = (ModelConfig(path=path), path, getattr(torch, dtype), zero_config, None)
-        with mock.patch.object(loading, "find_sources", return_value=Sources()):
-            whole = load_model(*settings)
+        try:
+            with mock.patch.object(loading, "find_sources", return_value=Sources()):
+                whole = load_model(*settings)
+        except (UserError, IndexError):  # transformers cannot load it into shards
+            continue
         named = whole.named_parameters(remove_duplicate=False)
         trained = {name for name, parameter in named if parameter.requires_grad}
         with noted() as at_the_start:

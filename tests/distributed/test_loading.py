@@ -9,16 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from sft.config import ModelConfig
 from sft.model.architecture import build_without_weights
 from sft.model.own_weights import Sources, find_sources
+from sft.model.tiny_model import tiny_config, tiny_model
 from sft.model.weight_check import check_weights
 from sft.model.weight_files import read_headers
 from tests.distributed.launch import run_ranks
 from tests.distributed.loaded import compare
 from tests.forked_ranks import logs_of, zygote
+from tests.model.sweep import GIVEN, LAYOUTS, read_table
 from tests.model.tiny_checkpoints import write_checkpoint
 
 FAMILIES = ("gemma3", "ernie4_5_moe")
@@ -65,6 +67,26 @@ def test_each_rank_has_to_the_bit_what_transformers_itself_would_give_it(found: 
     for ranks in found.values():
         assert [(rank["start"]["differs"], rank["resume"]["differs"]) for rank in ranks] == [([], [])] * 3
         assert all(rank["start"]["own"] == ranks[0]["start"]["own"] for rank in ranks)
+
+
+def test_every_family_is_loaded_as_transformers_loads_it(
+    request: pytest.FixtureRequest, workload: dict[str, Any], tmp_path: Path
+) -> None:
+    if not request.config.getoption("--all-families"):
+        pytest.skip("`make models` tries all families")
+    families = [row.family for row in read_table().values() if row.layout in LAYOUTS]
+    for family in families:
+        small = tiny_config(CONFIG_MAPPING[family](**GIVEN.get(family, {})))
+        tiny_model(small, None).save_pretrained(tmp_path / family)
+    arguments = (workload["config"], [str(tmp_path / family) for family in families], "bfloat16", str(tmp_path))
+    codes = zygote().start(compare, 2, tmp_path / "rank", *arguments, longest_seconds=1500)
+    assert not any(codes), logs_of(tmp_path / "rank")
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert len(found) > 100
+        for path, loaded in found.items():
+            assert (path, loaded["start"]["differs"], loaded["resume"]["differs"]) == (path, [], [])
+            assert (path, loaded["resume"]["filled"]) == (path, [])
 
 
 def test_each_byte_is_read_by_one_rank(found: dict[str, Any], folders: dict[str, Path]) -> None:
