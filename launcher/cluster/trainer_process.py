@@ -17,7 +17,7 @@ from launcher.cluster.ray_process import how_it_ended, start_ray_process
 from sft.config import SftConfig
 from sft.job_config import JobConfig
 from sft.run_folder import RunFolder
-from sft.training.workload import Workload
+from sft.training.prepared import Workload
 
 _END_SECONDS = 20.0
 

@@ -26,9 +26,9 @@ from sft.run_folder import StageFolder
 from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.peak_memory import reset_peaks
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.stage import StageInputs, run_stage
-from sft.training.workload import Workload
 from sft.world import World
 
 

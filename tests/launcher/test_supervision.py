@@ -24,7 +24,7 @@ from sft.data.reading.sources import read_blocks
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.run_folder import RunFolder
-from sft.training.workload import Workload
+from sft.training.prepared import Workload
 from tests.conftest import SmallRecords
 
 SPEAKERS = {"launcher.cluster.trainer", "launcher.cluster.block_process"}
