@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
@@ -236,10 +237,21 @@ def _end_with_the_driver() -> None:
     os._exit(1)
 
 
+def _print_into(log: Path) -> None:
+    """Also what Ray prints. A process that was started early has printed nowhere until now."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
 def main() -> None:
     """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
-    request: TrainerRequest = pickle.load(sys.stdin.buffer)
+    try:
+        request: TrainerRequest = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        return  # it was started early, and is not needed
+    _print_into(RunFolder(request.job.sft.run.dir).ray_log)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
