@@ -5,9 +5,11 @@ preparation and training need, torch above all, is imported after these checks.
 """
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 
 from rich.console import Console
 
+from launcher.cluster.trainer_process import EarlyStart
 from launcher.exit_codes import DONE, FAILED, STOPPED
 from launcher.held_run import work_in
 from launcher.layout_check import find_layout
@@ -62,8 +64,10 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
     run = RunFolder(job.sft.run.dir)
     if not run.latest_attempt():
         check_values(job.sft.model.path)  # a run that has begun has trained on them
-    if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
+    trains = is_extended(job.sft) or not run.has_finished(names)
+    if job.cluster.preflight and trains:
         pass_preflight(job, console)
-    from launcher.job_run import run_job  # noqa: PLC0415  (seconds: the tokenizer's library imports torch)
+    with closing(EarlyStart()) if trains else nullcontext() as early:
+        from launcher.job_run import run_job  # noqa: PLC0415  (seconds: the tokenizer's library imports torch)
 
-    return run_job(job, names, console)
+        return run_job(job, names, console, early)

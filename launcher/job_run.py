@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.text import Text
 
-from launcher.cluster.trainer_process import Outcome, TrainerRequest, samples_are_missing
+from launcher.cluster.trainer_process import EarlyStart, Outcome, TrainerRequest, samples_are_missing
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED, STOPPED
 from launcher.interruption import signals_ask_to_stop
@@ -32,13 +32,14 @@ _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
 
 
-def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
+def run_job(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None = None) -> int:
     """Prepare and train the stages that are not finished; returns the exit code.
 
     Args:
         job: the whole job.
         names: the stages to train now, the first ones.
         console: where it is shown.
+        early: a process that was started early to speak to Ray.
 
     Raises:
         UserError: config or data cannot be used.
@@ -60,7 +61,7 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
             if request.trains:
                 shown.enter_context(RunProgress(stages, run, console))
                 shown.enter_context(sinks_fed(job.sft, request.first_attempt))
-            outcome = supervise(request, _count(plan_job(job)), console)
+            outcome = supervise(request, _count(plan_job(job)), console, early)
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
         if why_unusable(run) is None:

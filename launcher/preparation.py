@@ -23,7 +23,8 @@ from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.tables import mixture_table
 from sft.printable import short_name, shortened
 from sft.run_folder import RunFolder
-from sft.training.workload import Workload, prepare_workload
+from sft.training.prepared import Workload
+from sft.training.workload import prepare_workload
 
 _PLAIN_EVERY_SECONDS = 15.0
 _MOST_LINES = 8

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher.cluster.ray_losses import COME_BACK_SECONDS, RayLosses
-from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
+from launcher.cluster.trainer_process import Connected, EarlyStart, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
 from sft.attempt_record import read_ranks
 from sft.errors import UserError
@@ -27,13 +27,14 @@ from sft.training.last_words import RAY
 _RANKS_END_SECONDS = 10.0
 
 
-def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outcome:
+def supervise(request: TrainerRequest, with_what: str, console: Console, early: EarlyStart | None = None) -> Outcome:
     """Train, whatever becomes of Ray; never `lost` and never `wrong input`.
 
     Args:
         request: what is to be done.
         with_what: the workers, in words.
         console: where it is told.
+        early: a process that was started early; the first try uses it.
 
     Raises:
         UserError: Ray cannot be reached or started in the first place.
@@ -49,7 +50,7 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
 
     while True:
         latest = run.latest_attempt()
-        outcome = run_process(request, on_connected)
+        outcome = run_process(request, on_connected, early)
         if outcome.kind in ("finished", "gave up"):
             return outcome
         if outcome.kind == "wrong input" and not losses.in_a_row:

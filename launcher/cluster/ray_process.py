@@ -8,7 +8,7 @@ from launcher.interruption import STOP_SIGNALS
 from sft.own_process import own_environment, own_module
 
 
-def start_ray_process(module: str, descriptor: int, stdin: int, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+def start_ray_process(module: str, descriptor: int, stdin: int, log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
     """Start a module of this program.
 
     Args:

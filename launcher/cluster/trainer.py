@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
@@ -28,20 +29,19 @@ from launcher.cluster.ray_watch import RayWatch
 from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
 from launcher.cluster.trainer_process import TrainerRequest, samples_are_missing
-from launcher.cluster.worker import train_worker
+from launcher.cluster.worker_start import train_worker
 from launcher.interruption import pass_signals_by
 from launcher.plan import plan_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.evaluation.generation import choose_prompts, write_sample_answers
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.run_lock import Held, read_holder
 from sft.training.failures import describe_error
+from sft.training.hang_watch import collective_timeout
 from sft.training.last_words import NODE, describe_end
 from sft.training.process import quiet_third_parties
-from sft.training.watched_run import collective_timeout
 
 _MOST_STARTS = 1000
 """The most starts of the workers in one call. The workers themselves count starts without progress (see
@@ -210,6 +210,8 @@ def _samples_are_due(request: TrainerRequest) -> bool:
 
 def _answer_samples(request: TrainerRequest) -> None:
     """On a worker's machine: the driver's may have no GPU."""
+    from sft.evaluation.generation import choose_prompts, write_sample_answers  # noqa: PLC0415  (seconds: transformers)
+
     config, cluster, heldout = request.job.sft, request.job.cluster, request.workload.heldout
     assert heldout is not None
     run, store = RunFolder(config.run.dir), TokenStore.open(request.workload.store)
@@ -235,10 +237,21 @@ def _end_with_the_driver() -> None:
     os._exit(1)
 
 
+def _print_into(log: Path) -> None:
+    """Also what Ray prints. A process that was started early has printed nowhere until now."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
 def main() -> None:
     """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
-    request: TrainerRequest = pickle.load(sys.stdin.buffer)
+    try:
+        request: TrainerRequest = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        return  # it was started early, and is not needed
+    _print_into(RunFolder(request.job.sft.run.dir).ray_log)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")

@@ -17,7 +17,7 @@ from launcher.cluster.ray_process import how_it_ended, start_ray_process
 from sft.config import SftConfig
 from sft.job_config import JobConfig
 from sft.run_folder import RunFolder
-from sft.training.workload import Workload
+from sft.training.prepared import Workload
 
 _END_SECONDS = 20.0
 
@@ -53,11 +53,16 @@ class Outcome(NamedTuple):
     text: str = ""
 
 
-def run_process(request: TrainerRequest, on_connected: Callable[[Connected], None]) -> Outcome:
-    """Start the process, and wait for its end; its Ray ends with it if it has started one."""
+def run_process(
+    request: TrainerRequest, on_connected: Callable[[Connected], None], early: "EarlyStart | None" = None
+) -> Outcome:
+    """Start the process, or take the one that was started early, and wait for its end.
+
+    Its Ray ends with it if it has started one.
+    """
     run = RunFolder(request.job.sft.run.dir)
     connected: Connected | None = None
-    with _started(run) as (process, lines):
+    with _started(run, early) as (process, lines):
         assert process.stdin is not None
         with suppress(BrokenPipeError):
             pickle.dump(request, process.stdin)
@@ -79,21 +84,65 @@ def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -
     return config.evaluate.sample_answers > 0 and workload.heldout is not None and not run.sample_answers.is_file()
 
 
-@contextmanager
-def _started(run: RunFolder) -> Iterator[tuple["subprocess.Popen[bytes]", IO[str]]]:
+class EarlyStart:
+    """Such a process, started before there is a request: it imports its libraries while the data is prepared.
+
+    It prints nowhere until it has the request. One that has ended meanwhile is not used.
+    """
+
+    def __init__(self) -> None:
+        """Start it."""
+        self._process: _Process | None = _start(subprocess.DEVNULL)
+
+    def take(self) -> "_Process | None":
+        """The process, once, if it lives."""
+        process, self._process = self._process, None
+        if process is not None and process.popen.poll() is not None:
+            _end(process)
+            process = None
+        return process
+
+    def close(self) -> None:
+        """End it, if nobody has taken it."""
+        if self._process is not None:
+            _end(self._process)
+            self._process = None
+
+
+class _Process(NamedTuple):
+    popen: "subprocess.Popen[bytes]"
+    lines: IO[str]
+    """Its messages."""
+
+
+def _start(log: IO[bytes] | int) -> _Process:
     read, write = os.pipe()
-    with run.ray_log.open("ab") as log, os.fdopen(read, encoding="utf-8") as lines:
-        try:
-            process = start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log)
-        finally:
-            os.close(write)
-        try:
-            yield process, lines
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):
-                process.stdin.close()
+    lines = os.fdopen(read, encoding="utf-8")
+    try:
+        return _Process(start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log), lines)
+    except BaseException:
+        lines.close()
+        raise
+    finally:
+        os.close(write)
+
+
+def _end(process: _Process) -> None:
+    process.popen.kill()
+    process.popen.wait()
+    process.lines.close()
+    assert process.popen.stdin is not None
+    with suppress(BrokenPipeError):
+        process.popen.stdin.close()
+
+
+@contextmanager
+def _started(run: RunFolder, early: EarlyStart | None) -> Iterator[_Process]:
+    with run.ray_log.open("ab") as log:
+        process = (early.take() if early is not None else None) or _start(log)
+    try:
+        yield process
+        with suppress(subprocess.TimeoutExpired):
+            process.popen.wait(_END_SECONDS)
+    finally:
+        _end(process)

@@ -26,16 +26,16 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
+from sft.training.prepared import Workload
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
-from sft.training.workload import Workload
 from sft.world import World
 
 _PAUSE_SECONDS = 30.0
 
 
-def train_worker(settings: dict[str, Any]) -> None:
+def train(settings: dict[str, Any]) -> None:
     """Train on this worker; how it ended is written to the attempt's folder.
 
     A failure that a restart would not fix ends the attempt without an exception, because Ray restarts after one.

@@ -36,8 +36,8 @@ class StepLoader:
         return self.plan.num_supervised_tokens(self.steps.step_packs(step))
 
     def own_packs(self, step: int) -> list[int]:
-        """The packs that this rank feeds in `step`."""
-        return _real(self.steps.rank_packs(step, self.rank))
+        """The packs that this rank feeds in `step`, in the order of the plan."""
+        return sorted(_real(self.steps.rank_packs(step, self.rank)))
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`: as many as every other rank has."""

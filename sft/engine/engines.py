@@ -3,7 +3,9 @@ the rank's device is known.
 """
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from sft.config import SftConfig
@@ -34,7 +36,8 @@ def _zero3(
     config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks, awaits_state: bool = False
 ) -> Engine:
     os.environ["DS_ACCELERATOR"] = "cuda" if ranks.world.on_gpu else "cpu"
-    from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415  (see above)
+    with _without_mlflow():
+        from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415  (see above)
 
     return Zero3Engine(config, optimizer, model_path, ranks, awaits_state)
 
@@ -45,6 +48,20 @@ def _single_process(
     from sft.engine.single_process import SingleProcessEngine  # noqa: PLC0415  (see above)
 
     return SingleProcessEngine(config, optimizer, model_path, ranks, awaits_state)
+
+
+@contextmanager
+def _without_mlflow() -> Iterator[None]:
+    """Inside, `import mlflow` fails, as where it is not installed: DeepSpeed's autotuner, which is not used here,
+    imports it if it can, which takes a second of every start."""
+    before = sys.modules.get("mlflow")
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["mlflow"]
+        if before is not None:
+            sys.modules["mlflow"] = before
 
 
 ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "single_process": _single_process}

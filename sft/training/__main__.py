@@ -41,9 +41,10 @@ from sft.sinks.table import check_sinks
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import end_of_last_attempt
 from sft.training.control_signals import ControlSignals, remove_stale_stop
+from sft.training.hang_watch import collective_timeout
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
-from sft.training.watched_run import Limits, collective_timeout, run_watched
+from sft.training.watched_run import Limits, run_watched
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 

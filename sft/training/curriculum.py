@@ -27,11 +27,11 @@ from sft.training.attempt import Attempt
 from sft.training.layout import settle_layout
 from sft.training.memory_choice import settle_memory
 from sft.training.peak_memory import reset_peaks
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.same_weights import check_same_weights
 from sft.training.stage import StageInputs, run_stage
 from sft.training.stage_checkpoints import will_load
-from sft.training.workload import Workload
 from sft.world import World
 
 

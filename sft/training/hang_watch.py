@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from sft.atomic_files import read_json, write_json
@@ -28,6 +29,11 @@ EXIT_HUNG = 4
 
 _LONGEST_GRACE_SECONDS = 10.0
 """How long the ranks wait for each other's reports: they noticed the same hang, but not at the same moment."""
+
+
+def collective_timeout(hang_timeout_seconds: float) -> timedelta:
+    """The timeout of the process group while it starts: longer than this watch, which can name the cause."""
+    return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
 class HangWatch:

@@ -7,8 +7,8 @@ from sft.data.staging import fetch_packs
 from sft.run_folder import RunFolder
 from sft.training.attempt import Attempt
 from sft.training.control_signals import ControlSignals
+from sft.training.prepared import Workload
 from sft.training.staging import Fetch
-from sft.training.workload import Workload
 
 
 @dataclass(frozen=True)

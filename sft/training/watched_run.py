@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sft.attempt_record import End, Why, read_end, write_end
 from sft.checkpoint.saver import CheckpointError
@@ -69,11 +68,6 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
         return "failed"
     finally:
         watch.stop()
-
-
-def collective_timeout(hang_timeout_seconds: float) -> timedelta:
-    """The timeout of the process group while it starts: longer than the hang watch, which can name the cause."""
-    return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
 def _end(attempt: Attempt, is_mine: bool, why: Why, message: str = "") -> Why:

@@ -3,11 +3,8 @@
 The first process that asks makes it; others that ask meanwhile wait for its lock and open what it made.
 """
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -26,30 +23,8 @@ from sft.run_folder import RunFolder
 from sft.sizing.flops import forward_rates
 from sft.sizing.read_shape import read_shape
 from sft.training.extension import set_end_aside
+from sft.training.prepared import Workload
 from sft.training.run_record import check_run, claim_run_folder, write_run_record
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Where the prepared data and the plans are.
-
-    A stage that was extended has several plans. All ranks open the one named here, whatever their node sees already.
-    """
-
-    store: Path
-    heldout: Path | None
-    plans: tuple[Path, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The form in which it is sent to the workers."""
-        heldout = str(self.heldout) if self.heldout else None
-        return {"store": str(self.store), "heldout": heldout, "plans": list(map(str, self.plans))}
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> "Workload":
-        """The inverse of `as_json`."""
-        heldout = content["heldout"]
-        return cls(Path(content["store"]), Path(heldout) if heldout else None, tuple(map(Path, content["plans"])))
 
 
 def refuse_to_prepare(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:

@@ -7,9 +7,9 @@ from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
-from sft.training.workload import Workload
 from sft.world import World
 from tests.chaos.faults import install
 from tests.forked_ranks import DONE

@@ -14,6 +14,8 @@ from sft.checkpoint.local_storage import checkpoint_path, published_steps
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
+from sft.engine.engine import StepResult
+from sft.engine.single_process import SingleProcessEngine
 from sft.ledger import Ledger, read_ledger
 from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, StageFolder
@@ -21,8 +23,9 @@ from sft.schema import IntArray, Pack
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
-from sft.training.workload import Workload, prepare_workload
+from sft.training.workload import prepare_workload
 from tests.chaos.faults import Fault, Schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.test_schedules import losses
@@ -134,12 +137,17 @@ def test_trained_batches_are_skipped_one_by_one(epochs: Job, monkeypatch: pytest
     run = epochs.prepare("skipped")
     config = SftConfig.model_validate({**epochs.content, "run": {"name": "skipped", "dir": str(run.path)}})
     stopped_after, read_pack, read = 5, PackPlan.read_pack, list[int]()
+    train_step, trained = SingleProcessEngine.train_step, list[int]()
 
     def spied(plan: PackPlan, pack_id: int, store: TokenStore) -> Pack:
         read.append(pack_id)
-        if pack_id == stopped_after * PACKS_PER_STEP - 1:
-            run.stop_file.touch()
         return read_pack(plan, pack_id, store)
+
+    def stopped(engine: SingleProcessEngine, *arguments: Any) -> StepResult:
+        trained.append(len(trained))
+        if len(trained) == stopped_after:
+            run.stop_file.touch()
+        return train_step(engine, *arguments)
 
     def train() -> bool:
         attempt, signals = begin_attempt(run, OneRank()), ControlSignals(run.stop_file)
@@ -147,8 +155,12 @@ def test_trained_batches_are_skipped_one_by_one(epochs: Job, monkeypatch: pytest
         return run_curriculum(RunContext(config, workload, attempt, signals, engine="single_process"))
 
     monkeypatch.setattr(PackPlan, "read_pack", spied)
+    monkeypatch.setattr(SingleProcessEngine, "train_step", stopped)
     assert not train()
-    assert read == list(range(stopped_after * PACKS_PER_STEP))
+    assert len(trained) == stopped_after
+    # At most one step is read ahead.
+    assert read == list(range(len(read)))
+    assert len(read) <= (stopped_after + 1) * PACKS_PER_STEP
     read.clear()
     run.stop_file.unlink()
     assert train()

@@ -48,10 +48,10 @@ from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.lr_schedule import LrSchedule
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.same_weights import check_same_weights
 from sft.training.step_exchange import StepDecision, StepExchange
-from sft.training.workload import Workload
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]

@@ -24,7 +24,8 @@ TASKS = ("qa", "summaries", "a$b$c", "<i>tags</i> & 数学")
 def step_line(step: int, *, num_steps: int = 6, attempt: int = 1, loss: float = 2.0) -> dict[str, Any]:
     line = {"stage": "broad", "step": step, "num_steps": num_steps, "attempt": attempt, "time": 1.7e9 + step}
     line |= {"loss": loss, "grad_norm": 0.8, "lr": 1e-5, "num_supervised_tokens": 100, "num_tokens": 400}
-    return line | {"seconds": 0.5, "checkpoint_stall_seconds": 0.0, "peak_memory_gib": 1.2, "unknown": 1}
+    line |= {"seconds": 0.5, "checkpoint_stall_seconds": 0.0, "input_wait_seconds": 0.004, "peak_memory_gib": 1.2}
+    return line | {"unknown": 1}
 
 
 def write_metrics(run: RunFolder, index: int, name: str, lines: list[dict[str, Any]], tail: str = "") -> None:
@@ -202,6 +203,7 @@ def test_headline_facts(html: str) -> None:
     assert "<dt>held-out loss</dt><dd>4.000 → 2.000<small>−50.0%, all tasks</small></dd>" in html
     assert "<dt>supervised tokens/s</dt><dd>200<small>median; 800 with the prompts</small></dd>" in html
     assert "<dt>restarts</dt><dd>2<small>2 steps trained again</small></dd>" in html
+    assert html.count("<td>0.8%</td>") == 3, "of each stage's time, what was waited for data"
 
 
 def test_an_empty_run_folder_says_what_is_missing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from launcher.cluster.block_executor import prepare_on_cluster
-from launcher.cluster.trainer_process import TrainerRequest
+from launcher.cluster.trainer_process import EarlyStart, TrainerRequest
 from launcher.console import FitConsole
 from launcher.supervision import supervise
 from sft.atomic_files import write_json
@@ -24,7 +25,7 @@ from sft.data.reading.sources import read_blocks
 from sft.errors import UserError
 from sft.job_config import load_job
 from sft.run_folder import RunFolder
-from sft.training.workload import Workload
+from sft.training.prepared import Workload
 from tests.conftest import SmallRecords
 
 SPEAKERS = {"launcher.cluster.trainer", "launcher.cluster.block_process"}
@@ -87,6 +88,22 @@ def test_it_is_started_again_so_often_and_then_it_is_said_why_not(
     assert told.getvalue().count("the training goes on at its checkpoint") == 1, "it is not said the last time"
 
 
+def test_a_cluster_that_was_never_there_is_the_users_to_put_right(
+    request_to_train: TrainerRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said by a process that was started early, or by another where that one has died."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with closing(EarlyStart()) as early, closing(EarlyStart()) as dead:
+        used, died = sorted(psutil.Process().children(), key=psutil.Process.create_time)
+        died.kill()
+        for start in (early, dead):
+            with pytest.raises(UserError, match="nothing answers there"):
+                supervise(request_to_train, "2 CPU workers", FitConsole(file=StringIO()), start)
+        assert not used.is_running()
+        assert early.take() is None, "it is used once"
+    assert not psutil.Process().children()
+
+
 def test_where_only_sample_answers_are_left_nothing_is_trained_again_and_that_is_said(
     request_to_train: TrainerRequest, killer: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,11 +142,3 @@ def test_so_is_the_one_that_has_data_prepared(
         list(prepare_on_cluster(preparer, iter([block])))
     assert len(killer) == 4
     assert capfd.readouterr().err.count("the preparation goes on as soon as the cluster answers") == 3
-
-
-def test_a_cluster_that_was_never_there_is_the_users_to_put_right(
-    request_to_train: TrainerRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(UserError, match="nothing answers there"):
-        supervise(request_to_train, "2 CPU workers", FitConsole(file=StringIO()))

@@ -52,6 +52,7 @@ def train(run: RunFolder, stage: str, steps: range, attempt: int = 1, loss: floa
             seconds=0.5,
             checkpoint_stall_seconds=0.0,
             peak_memory_gib=1.25,
+            input_wait_seconds=0.25,
             attempt=attempt,
             time=1.7e9 + 100 * attempt + step,
         )

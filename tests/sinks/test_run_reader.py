@@ -53,6 +53,7 @@ def test_a_step_has_the_names_that_people_look_for_and_only_what_is_known(run: R
         "throughput/supervised_tokens_per_second": 1000,
         "throughput/step_seconds": 0.5,
         "throughput/checkpoint_stall_seconds": 0,
+        "throughput/input_wait_seconds": 0.25,
         "throughput/slowest_rank_slowdown": 1,
         "memory/peak_gib": 1.25,
     }

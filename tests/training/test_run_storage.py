@@ -20,10 +20,11 @@ from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.attempt_end import end_of_last_attempt
 from sft.training.control_signals import ControlSignals
+from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.run_storage import why_unusable
 from sft.training.watched_run import Limits, run_watched
-from sft.training.workload import Workload, prepare_workload
+from sft.training.workload import prepare_workload
 from sft.verification.run_check import verify_run
 from sft.world import World
 from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, state_of
