@@ -1,14 +1,15 @@
 """Causal attention inside each segment of a packed row, plugged into any Hugging Face model.
 
-On CUDA it is torch's own variable-length FlashAttention; elsewhere one scaled-dot-product call for each segment,
-which costs the sum of the squares of the segments and not the square of their sum.
+It is torch's own variable-length FlashAttention where that takes the tensors. Elsewhere (CPUs, float32, wide heads,
+GPUs before Ampere) it is one scaled-dot-product call for each segment, which costs the sum of the squares of the
+segments and not the square of their sum.
 
 Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width.
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,6 +22,9 @@ from sft.errors import UserError
 
 PACKED_ATTENTION = "sft_packed"
 """The name that `attn_implementation` takes."""
+
+_FLASH_DTYPES = {torch.float16, torch.bfloat16}
+_FLASH_MAX_WIDTH = 256
 
 
 def packed_attention(
@@ -49,7 +53,7 @@ def packed_attention(
         raise UserError(f"model: {type(module).__name__} is not told where the examples of a pack begin")
     if dropout:
         raise UserError(f"model: {type(module).__name__} drops attention weights, which packs do not support")
-    attend = _attend_cuda if query_BHTD.is_cuda else _attend_by_segment
+    attend = _attend_flash if _suits_flash(query_BHTD, key_BHTD, value_BHTD) else _attend_by_segment
     return attend(query_BHTD, key_BHTD, value_BHTD, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
 
 
@@ -80,6 +84,24 @@ def attention_of(model: nn.Module, name: str) -> Iterator[None]:
             config._attn_implementation_internal = before[key]
 
 
+def _suits_flash(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor) -> bool:
+    """Whether FlashAttention 2 takes them (https://github.com/Dao-AILab/flash-attention)."""
+    widths = {x.shape[-1] for x in (query_BHTD, key_BHTD, value_BHTD)}
+    return (
+        query_BHTD.is_cuda
+        and {x.dtype for x in (query_BHTD, key_BHTD, value_BHTD)} <= _FLASH_DTYPES
+        and len(widths) == 1
+        and max(widths) % 8 == 0
+        and max(widths) <= _FLASH_MAX_WIDTH
+        and _has_flash(query_BHTD.device)
+    )
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _attend_by_segment(
     query_BHTD: Tensor,
     key_BHTD: Tensor,
@@ -89,13 +111,12 @@ def _attend_by_segment(
     cu_seqlens: Tensor,
     max_seqlen: int,
 ) -> Tensor:
-    bounds = cu_seqlens.tolist()
+    lengths = _lengths(cu_seqlens)
     grouped = query_BHTD.shape[1] != key_BHTD.shape[1]
     outputs = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
-        q, k, v = (x[:, :, start:stop] for x in (query_BHTD, key_BHTD, value_BHTD))
-        banded = window is not None and stop - start > window
-        mask = _band(stop - start, window) if banded and window else None
+    for q, k, v in zip(*(torch.split(x, lengths, dim=2) for x in (query_BHTD, key_BHTD, value_BHTD)), strict=True):
+        length = q.shape[2]
+        mask = _band(length, window, q.device) if window is not None and length > window else None
         outputs.append(
             scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
@@ -104,13 +125,19 @@ def _attend_by_segment(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
-def _band(length: int, window: int) -> Tensor:
+def _lengths(cu_seqlens: Tensor) -> list[int]:
+    lengths: list[int] = cu_seqlens.diff().tolist()
+    return lengths
+
+
+def _band(length: int, window: int, device: torch.device) -> Tensor:
     """True where a token may look: itself and the `window - 1` before it. (T, T)."""
-    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    at = torch.arange(length, device=device)
+    distance = at.unsqueeze(1) - at.unsqueeze(0)
     return (distance >= 0) & (distance < window)
 
 
-def _attend_cuda(
+def _attend_flash(
     query_BHTD: Tensor,
     key_BHTD: Tensor,
     value_BHTD: Tensor,
@@ -122,23 +149,22 @@ def _attend_cuda(
     # Imported here because builds of torch for the CPU may lack it.
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
 
-    known = inspect.signature(varlen_attn).parameters
+    q_THD, k_THD, v_THD = (x.squeeze(0).transpose(0, 1) for x in (query_BHTD, key_BHTD, value_BHTD))
     look_back = -1 if window is None else window - 1
-    if "window_size" in known:
-        mode: dict[str, Any] = {"window_size": (look_back, 0)}
-    elif window is None:
-        mode = {"is_causal": True}  # torch 2.11
-    else:
-        raise UserError(f"model: a sliding window of {window} tokens needs torch >= 2.13 on CUDA")
-    q_THD, k_THD, v_THD = (x[0].transpose(0, 1) for x in (query_BHTD, key_BHTD, value_BHTD))
-    groups = q_THD.shape[1] // k_THD.shape[1]
-    if groups > 1 and "enable_gqa" in known:
-        mode["enable_gqa"] = True
-    elif groups > 1:
-        k_THD, v_THD = (x.repeat_interleave(groups, dim=1) for x in (k_THD, v_THD))
-    if scaling is not None:
-        mode["scale"] = scaling
-    out_THD = varlen_attn(q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **mode)
+    # The kernel takes grouped heads as they are. Before torch 2.12 the function around it does so without a word.
+    grouped: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in (varlen_attn.__kwdefaults__ or {}) else {}
+    out_THD = varlen_attn(
+        q_THD,
+        k_THD,
+        v_THD,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        scale=scaling,
+        window_size=(look_back, 0),
+        **grouped,
+    )
     assert isinstance(out_THD, Tensor)
     return out_THD.unsqueeze(0)
 
