@@ -1,4 +1,4 @@
-"""The command `sft`: one verb each for what can be done with a config or a run folder.
+"""The command `sft`: one verb for each thing that can be done with a config or a run folder.
 
 A mistake of the user is one message on stderr and exit code 2, never a traceback.
 """
@@ -10,13 +10,28 @@ from pathlib import Path
 from launcher.command_line import build_parser, parse
 from launcher.completion import complete
 from launcher.console import let_streams_take_any_text, say_error
-from launcher.exit_codes import INTERRUPTED, WRONG_INPUT
+from launcher.exit_codes import FAILED, INTERRUPTED, OUTPUT_GONE, WRONG_INPUT
 from sft.errors import UserError
+from sft.guarded_output import OutputError, output_guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code (see `launcher.exit_codes`)."""
     let_streams_take_any_text()
+    with output_guarded():
+        try:
+            try:
+                return _run(arguments)
+            finally:
+                sys.stdout.flush()
+        except OutputError as error:
+            if error.is_gone:
+                return OUTPUT_GONE
+            say_error(error)
+            return FAILED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         parser = build_parser()
         complete(parser)
@@ -41,7 +56,7 @@ def _check_working_folder() -> None:
     try:
         Path.cwd()
     except FileNotFoundError:
-        raise UserError("The working folder is gone: it was deleted or moved. Change into one that is there.") from None
+        raise UserError("The working folder is gone: it was deleted or moved. Change into one that exists.") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line of `sft`: a parser of all verbs, which helps where a word is wrong.
+"""The command line of `sft`: a parser for all verbs, which helps with a wrong word.
 
 Nothing slow is imported here, so that `sft`, `--help` and the shell's completion answer at once.
 """
@@ -7,6 +7,7 @@ import argparse
 import difflib
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -16,6 +17,8 @@ from launcher import exit_codes
 from launcher.verbs import GROUPS, VERBS, Verb, find_verb
 
 _INVALID_CHOICE = re.compile(r"argument (\S+): invalid choice: '?([^' ,]*)'?.*\(choose from (.*)\)")
+_AS_OPTIONS = {"help": "-h", "version": "--version"}
+"""Words that are verbs elsewhere: `sft help train` is `sft train -h`."""
 _OPTION = re.compile(r"(?<!\w)--?[a-z][\w-]*")
 
 
@@ -28,14 +31,14 @@ class Parser(argparse.ArgumentParser):
         self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
-        """Say it with the usage, and end."""
+        """Print the message with the usage, and exit."""
         if found := _INVALID_CHOICE.fullmatch(message):
             what, given, choices = found[1].lower(), found[2], re.findall(r"[\w-]+", found[3])
             message = f"there is no {what} {given!r}{meant(given, choices) or '.'} There are {', '.join(choices)}."
         super().error(message)
 
     def refuse(self, words: Sequence[str]) -> NoReturn:
-        """End for arguments that nobody takes."""
+        """Exit because of arguments that the verb does not take."""
         known, problems = set(_OPTION.findall(self.format_help())), []
         for before, word in zip(["", *words], words, strict=False):
             option, equals, value = word.partition("=")
@@ -53,7 +56,9 @@ def build_parser() -> Parser:
     """The parser of the command."""
     verbs = {name: find_verb(name) for name in VERBS}
     parser = _parser_of(Parser, "sft", "Instruction tuning, from data to model.", _table(verbs))
-    parser.add_argument("--version", action="version", version=f"sft {sft.__version__}", help="show it and end")
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"sft {sft.__version__}", help="show the version and exit"
+    )
     groups = {"": _verbs_of(parser, "sft", "VERB")}
     for name, verb in verbs.items():
         group, _, last = name.rpartition(" ")
@@ -75,7 +80,7 @@ def _parser_of(make: Callable[..., Parser], name: str, summary: str, more: str) 
 
 
 def _verbs_of(parser: Parser, prog: str, what: str) -> "argparse._SubParsersAction[Parser]":
-    """What adds verbs to a parser; its help lists them as a table, of which argparse would make a narrow one."""
+    """What adds verbs to a parser. The help lists them in a table of ours, since that of argparse is narrow."""
     parser.usage = f"{prog} [-h] {what} ..."
     return parser.add_subparsers(prog=prog, metavar=what, help=argparse.SUPPRESS, parser_class=Parser)
 
@@ -101,10 +106,13 @@ def _width() -> int:
 def parse(parser: Parser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the verb that is called: `run`, `parser`, and those that its module adds.
 
-    Ends the process where a word is wrong, or where there is no verb, of which all are listed then.
+    Exits if a word is wrong. If there is no verb, lists all verbs and exits.
     """
-    options, rest = parser.parse_known_args(arguments)
-    # argparse takes no overrides behind an option.
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in _AS_OPTIONS:
+        words = [*words[1:], _AS_OPTIONS[words[0]]]
+    options, rest = parser.parse_known_args(words)
+    # argparse takes no overrides after an option.
     overrides = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in options else []
     if len(overrides) < len(rest):
         options.parser.refuse([word for word in rest if word not in overrides])

@@ -10,11 +10,11 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 
 def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
-    """Answer the shell and end, where it is the shell that has called the command.
+    """Answer the shell and exit, if the shell called the command for completion.
 
     Args:
         parser: of all verbs.
@@ -38,15 +38,14 @@ def complete(parser: argparse.ArgumentParser, **options: Any) -> None:
 
 
 def field_paths() -> Iterator[str]:
-    """`section.field=` of every field that is not of an item of a list."""
-    from sft.job_config import JobConfig  # noqa: PLC0415  (pydantic: only where fields are asked for)
+    """`section.field=` for every field, except those of list items."""
+    from sft.job_config import JobFile  # noqa: PLC0415  (pydantic: only where fields are asked for)
 
-    for name, section in get_type_hints(JobConfig).items():
-        yield from _paths("" if name == "sft" else f"{name}.", section)
+    yield from _paths("", JobFile)
 
 
 def _paths(path: str, kind: Any) -> Iterator[str]:
-    """Of a section, or of what may be one; else the path itself."""
+    """The paths of a section, also an optional one; else the path itself."""
     section = next((part for part in (kind, *get_args(kind)) if hasattr(part, "model_fields")), None)
     if section is None or get_origin(kind) in (tuple, dict):
         yield f"{path.rstrip('.')}="

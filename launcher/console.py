@@ -1,7 +1,6 @@
 """The terminal: everything that is printed goes through here, and is made fit to print.
 
-Names from data and configs are text. Nothing in them is read as markup, and what is styled says so with `Text` or
-`styled`.
+Names from data and configs are plain text, never markup. Only `Text` and `styled` make styled text.
 """
 
 import codecs
@@ -32,18 +31,19 @@ _ASCII = str.maketrans({
 
 
 class FitConsole(Console):
-    """Rich's console, for texts of others: without markup, emoji codes and highlighting, all of it fit to print."""
+    """Rich's console for text that others wrote: no markup, emoji codes or highlighting, and all of it fit to print."""
 
     def __init__(self, **options: Any) -> None:
         """`options` are those of rich."""
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """A text before it is laid out, so that tables are as wide as what is shown."""
+        """A text before its layout, so that tables are as wide as what is shown."""
         return super().render_str(text if options.get("markup") else fit_to_print(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-        """What is laid out; whatever came here another way is made fit too, and a wide table is made to fit."""
+        """The segments of the layout. Makes text fit to print that did not pass `render_str`, and narrows wide
+        tables."""
         options = options or self.options
         if isinstance(renderable, Table) and renderable.show_header:
             renderable = fitted(renderable, self, options)
@@ -57,7 +57,7 @@ def build_console() -> FitConsole:
 
 
 def styled(markup: str, *values: object) -> Text:
-    """A text with styles: `styled("[red]{}[/]: {} wrong", name, 3)`. The values are text, whatever is in them."""
+    """A text with styles: `styled("[red]{}[/]: {} wrong", name, 3)`. The values are never read as markup."""
     return Text.from_markup(markup.format(*(escape(fit_to_print(str(value))) for value in values)), emoji=False)
 
 
@@ -67,24 +67,24 @@ def say_error(message: object) -> None:
 
 
 def end_at_once(message: str) -> None:
-    """Another job works in the run folder. What this process has started ends with it."""
+    """Exit because another job works in the run folder. What this process has started ends with it."""
     say_error(message)
     os._exit(1)
 
 
 def fit_log(text: str) -> str:
-    """The log of a program elsewhere: its colours stay, a line that it writes over itself is a line of its own."""
+    """The log of another program: its colours stay, and a line that it overwrites becomes a line of its own."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return "".join(part if _COLOUR.fullmatch(part) else fit_to_print(part) for part in _COLOUR.split(text))
 
 
 def fit_for_json(value: Any) -> Any:
-    """Plain values for programs, without secrets; JSON spells what has no glyph by itself."""
+    """Plain values for programs, without secrets; JSON itself escapes what has no glyph."""
     return hide_secrets(value)
 
 
 def let_streams_take_any_text() -> None:
-    """A terminal of ASCII is given what it can show: no text ends a command with an error."""
+    """Print to an ASCII terminal what it can show, so that no text ends a command with an error."""
     codecs.register_error("in_ascii", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

@@ -1,7 +1,7 @@
-"""Runs a job: opens its run folder, looks at model and nodes, and has the rest done with signals and the lock in hand.
+"""Runs a job: opens its run folder, checks model and nodes, and does the rest with signals and the lock in hand.
 
-Called again on the same run folder it goes on where the last call ended, however that was. What only the preparation
-and the training need, torch above all, is imported behind what is looked at here.
+Called again on the same run folder, it goes on where the last call ended, however that call ended. What only
+preparation and training need, torch above all, is imported after these checks.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from launcher.held_run import work_in
 from launcher.layout_check import find_layout
 from launcher.preflight.start import pass_preflight
 from sft.errors import UserError
+from sft.hub_answers import check_hub_answers
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
@@ -28,18 +29,19 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     """Train every stage that is not finished, and report; returns the exit code.
 
     Args:
-        job: the whole job, also where only a part of it is trained; its local paths are absolute.
+        job: the whole job, even if only a part of it is trained; its local paths are absolute.
         console: where it is shown.
         until: the last stage to train now. Default: all.
 
     Raises:
-        UserError: config, data or model cannot be used; said before any worker starts where it can be.
+        UserError: config, data or model cannot be used; found before any worker starts where possible.
     """
     until = until or job.sft.stages[-1].name
     names = [stage.name for stage in job.sft.stages]
     if until not in names:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     check_sinks(job.sft.logging)
+    check_hub_answers(job.sft)
     for note in find_layout(job.sft, is_whole=True)["notes"]:
         console.print(note, highlight=False, markup=False)
     now = names[: names.index(until) + 1]
@@ -62,6 +64,6 @@ def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
         check_values(job.sft.model.path)  # a run that has begun has trained on them
     if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
         pass_preflight(job, console)
-    from launcher.job_run import run_job  # noqa: PLC0415  (seconds, for the tokenizer's library imports torch)
+    from launcher.job_run import run_job  # noqa: PLC0415  (seconds: the tokenizer's library imports torch)
 
     return run_job(job, names, console)

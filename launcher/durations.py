@@ -1,8 +1,8 @@
-"""Stretches of time as people read them."""
+"""Durations as people read them."""
 
 
 def duration(seconds: float) -> str:
-    """As people read it: `42 s`, `3:07`, `1:02:09`, `2 d 3:00:00`."""
+    """A duration as people read it: `42 s`, `3:07`, `1:02:09`, `2 d 3:00:00`."""
     whole = round(max(seconds, 0.0))
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)

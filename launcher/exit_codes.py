@@ -1,6 +1,8 @@
-"""With what the command `sft` ends."""
+"""The exit codes of the command `sft`."""
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
 INTERRUPTED = 130
+OUTPUT_GONE = 141
+"""Nobody reads what is printed any more, as behind `| head -1`: what shells give to one who was ended for that."""
 
 IN_WORDS = "Exit codes: 0 done, 1 failed, 2 wrong config or input, 3 stopped on request."

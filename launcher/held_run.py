@@ -1,4 +1,4 @@
-"""A command that works in a run folder: the folder is looked at and held, signals and, if it is meant, STOP obeyed."""
+"""Runs a command in a run folder: checks and locks the folder, obeys signals and, in a training, the file STOP."""
 
 from collections.abc import Callable
 
@@ -14,13 +14,13 @@ from sft.training.control_signals import remove_stale_stop
 
 
 def work_in(run: RunFolder, work: Callable[[], int], console: Console, is_training: bool) -> int:
-    """Work until that has ended, or is asked to end; returns the exit code.
+    """Work until the work has ended or is asked to end; returns the exit code.
 
     Args:
         run: the folder.
         work: returns the exit code.
-        console: where it is told.
-        is_training: whether the file STOP is meant for this; else it is left as it is.
+        console: where notes are printed.
+        is_training: whether the file STOP is meant for this work; if not, the file stays as it is.
 
     Raises:
         UserError: the folder is not a run's, cannot be written, or another job works in it.

@@ -31,7 +31,7 @@ NUM_ON_PAGE = 200
 
 
 def open_store(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPreparer]:
-    """The store of the job, made if it is not there yet, and how it is made.
+    """The token store of the job, built if it is not there yet, and the preparer of its rows.
 
     Raises:
         UserError: the data cannot be used.
@@ -45,7 +45,7 @@ def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: C
     """Print examples.
 
     Raises:
-        UserError: the data cannot be used, or no example is as wanted.
+        UserError: the data cannot be used, or no example matches `wanted`.
     """
     store, _ = open_store(config, console)
     examples = _read(config, store, wanted, num_rows, seed)
@@ -59,7 +59,7 @@ def write_page(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, path
     """Write examples as a page.
 
     Raises:
-        UserError: the data cannot be used, no example is as wanted, or the page cannot be written.
+        UserError: the data cannot be used, no example matches `wanted`, or the page cannot be written.
     """
     store, _ = open_store(config, console)
     examples = _read(config, store, wanted, num_rows, seed)
@@ -73,7 +73,8 @@ def write_page(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, path
 
 
 def check(config: SftConfig, console: Console) -> bool:
-    """Check every row of the store against its sources, and print what was found; returns whether all holds.
+    """Check every row of the store against its sources, and print what was found; returns whether every invariant
+    holds.
 
     Raises:
         UserError: the data cannot be used.
@@ -131,5 +132,5 @@ def _print_violations(results: Sequence[InvariantResult], store: TokenStore, con
 def _place(store: TokenStore, row: int) -> str:
     try:
         return str(store.location(row))
-    except IndexError:  # what is checked may be broken
+    except IndexError:  # the store that is checked may be broken
         return "its file is not known"

@@ -1,4 +1,4 @@
-"""What `sft train` does once nothing speaks against it: prepares, has the workers train, and shows what came out."""
+"""What `sft train` does after its checks: prepares, has the workers train, and shows the results."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -45,8 +45,8 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
     """
     run = RunFolder(job.sft.run.dir)
     workload, _store, plans = prepare(job.sft, console)
-    job = job._replace(sft=_first_stages(job.sft, len(names)))
-    is_finished = run.has_finished(names)  # only now: a stage that gets more budget is not
+    job = job.model_copy(update={"sft": _first_stages(job.sft, len(names))})
+    is_finished = run.has_finished(names)  # asked after `prepare`: a stage with a larger budget is not finished
     if is_finished and not samples_are_missing(job.sft, run, workload):
         console.print("Every stage is finished; nothing is left to train.")
         return _show_result(job, run, console)
@@ -70,7 +70,8 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console) -> int:
 
 
 def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
-    """The config of the run as far as it is trained now: the sample answers are those of its last model."""
+    """The config of the stages that are trained now. Sample answers are written only with the last stage: they need its
+    model."""
     if num_stages == len(config.stages):
         return config
     evaluate = config.evaluate.model_copy(update={"sample_answers": 0})
@@ -80,7 +81,7 @@ def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
 def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console: Console) -> int:
     if outcome.kind == "gave up":
         if (folder := unended_attempt(run, request.first_attempt)) is not None:
-            write_end(folder, End("failed", outcome.text))  # for who looks at the run later
+            write_end(folder, End("failed", outcome.text))  # for whoever looks at the run later
         is_trained = run.has_finished(stage.name for stage in request.job.sft.stages)
         return _say_failed(why_unusable(run) or outcome.text, run, console, is_trained)
     if not request.trains:
@@ -91,7 +92,7 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
     if ended.why == "failed":
         return _say_failed(ended.message, run, console)
     if ended.why == "stopped":
-        run.stop_file.unlink(missing_ok=True)  # it is obeyed
+        run.stop_file.unlink(missing_ok=True)  # it has been obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE

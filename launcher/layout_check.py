@@ -1,8 +1,8 @@
-"""How a job's examples will be laid before its model, or why it cannot be trained: said before a machine is held.
+"""How a job lays out its examples for the model, or why it cannot be trained: found before a machine is taken.
 
-The model is looked at in a process of its own: `sft plan` does without torch, and `sft train` without holding it for as
-long as it trains. What was found is kept beside the token stores, by the model's config, the sizes and times of its
-files and the versions of what computes.
+A process of its own looks at the model. So `sft plan` needs no torch, and `sft train` does not hold it in memory. The
+answer is kept beside the token stores. Its key is the model's config, the sizes and times of its files, and the
+versions of torch and transformers.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
 
     Args:
         config: the job's.
-        is_whole: whether all of the model has to be here, but for weights on the Hub, as for a training. Else what is
-            here is looked at, and nothing is fetched.
+        is_whole: whether the whole model has to be here, as for a training; its weights may be on the Hub. If False,
+            only files that are here are read, and nothing is fetched.
 
     Raises:
         UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
@@ -53,7 +53,7 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
             raise
         if is_whole:
             return _refused_or(_ask(asked))
-        # Said elsewhere: with the model's size, or where it is loaded.
+        # Reported elsewhere: when the model is sized, or loaded.
         return _unknown("the model's config.json is not on this machine")
     try:
         versions = [version(name) for name in _COMPUTES]
@@ -62,10 +62,10 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     kept = _kept(config, [content, asked, versions, _files(config)])
     if (answer := _read(kept)) is None:
         answer = _ask(asked)
-        # What was fetched in vain may be there another time.
+        # A fetch that failed now may succeed later.
         may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
         if may_keep and kept.parents[1].is_dir():
-            with suppress(OSError):  # a plan needs no right to write, and no room
+            with suppress(OSError):  # a plan needs neither write permission nor disk space
                 write_json(kept, answer)
     return _refused_or(answer)
 
@@ -77,7 +77,7 @@ def _refused_or(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(kept: Path) -> dict[str, Any] | None:
-    """What was found before; None where nothing is, or nothing that can be read."""
+    """The answer that was kept; None if there is none, or none that can be read."""
     try:
         answer = read_json(kept)
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _kept(config: SftConfig, known_by: list[Any]) -> Path:
 
 
 def _files(config: SftConfig) -> list[Any]:
-    """What tells the model's and the tokenizer's files apart from those that may lie there later."""
+    """Path, size and time of the model's and the tokenizer's files: they tell whether a file was replaced."""
     files: set[Path] = set()
     for path in (config.model.path, config.model.tokenizer):
         folder = Path(path or "").expanduser()
@@ -114,9 +114,9 @@ def _ask(asked: dict[str, Any]) -> dict[str, Any]:
         if asked["is_whole"]:
             said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
             raise UserError(
-                f"model: {asked['model']['path']} could not be looked at: {' '.join([str(error), *said])}"
+                f"model: {asked['model']['path']} could not be examined: {' '.join([str(error), *said])}"
             ) from error
-        # Nothing is known, and nothing is lost: the run tries it at its start.
+        # Nothing is known, and nothing is lost: the run tries again when it starts.
         return _unknown(f"trying it failed: {error}")
     return answer
 

@@ -1,4 +1,4 @@
-"""A table on a terminal that is too narrow for it: rich would cut words off, and leave whole columns out.
+"""Fits a table into a terminal that is too narrow for it: rich would cut words off, and drop whole columns.
 
 stage  packs  steps            stage  broad
 broad      8      4      ──▶   packs  8
@@ -14,7 +14,7 @@ from rich.text import Text
 
 _ANY_WIDTH = 10_000
 _LEAST_FOLDED = 16
-"""So much room a column has at least whose words may be broken."""
+"""The least width of a column whose words may be broken."""
 
 
 def fitted(table: Table, console: Console, options: ConsoleOptions) -> RenderableType:
@@ -36,7 +36,7 @@ def fitted(table: Table, console: Console, options: ConsoleOptions) -> Renderabl
 
 
 def _needs(column: Column, console: Console, options: ConsoleOptions) -> Measurement:
-    """Its width where each word has a line, and where each cell has one."""
+    """Its width with each word on a line, and with each cell on one line."""
     cells = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
     least, most = max(cell.minimum for cell in cells), max(cell.maximum for cell in cells)
     return Measurement(min(least, _LEAST_FOLDED) if column.overflow == "fold" else least, most)

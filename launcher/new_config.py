@@ -1,6 +1,6 @@
-"""Writes a config for someone who has none: a file is never overwritten unless that was asked for, and is read at once.
+"""Writes a new config: overwrites a file only if asked to, and reads the new file at once.
 
-Questions are asked on a terminal alone, and each of them can be answered by an option instead.
+Questions are asked only on a terminal, and an option can answer each of them instead.
 """
 
 import sys
@@ -16,7 +16,7 @@ from sft.job_config import load_job
 
 
 class Questions:
-    """What is asked of the user; `are_asked` is False off a terminal, and where they want none."""
+    """Questions for the user; `are_asked` is False off a terminal, and if the user wants none."""
 
     def __init__(self, console: FitConsole, without: bool) -> None:
         """`without`: the user wants none."""
@@ -40,7 +40,7 @@ def check_is_new(path: Path, may_replace: bool, questions: Questions) -> None:
     """Refuse to overwrite a file.
 
     Raises:
-        UserError: it is there, and nobody has said that it may be replaced.
+        UserError: it is there, and the user has not allowed replacing it.
     """
     if path.exists() and not may_replace and not questions.confirm(f"{path} is there already. Replace it?"):
         raise UserError(f"{path} is there already, and is not overwritten: give another name (-o FILE), or --force")
@@ -50,7 +50,7 @@ def write_config(path: Path, text: str) -> None:
     """Write a config and read it.
 
     Raises:
-        UserError: it cannot be written, or it has problems; then it is there, to be mended.
+        UserError: it cannot be written, or it has problems; then the file stays, to be corrected.
     """
     try:
         write_text(path, text)

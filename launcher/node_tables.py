@@ -1,4 +1,4 @@
-"""Shows what of a job hangs on the nodes: what their network carries, and what their failures cost."""
+"""Shows what depends on the nodes of a job: the traffic on their network, and the cost of their failures."""
 
 from rich import box
 from rich.console import RenderableType
@@ -13,7 +13,7 @@ from sft.sizing.intervals import Interval
 
 
 def network_lines(forecast: Forecast) -> list[str]:
-    """For each stage, how long the network is busy in a step, beside how long the step is to take."""
+    """For each stage, how long the network is busy in a step, and how long the step's arithmetic takes."""
     return [
         _network_line(stage, stage.communication, len(forecast.stages) > 1)
         for stage in forecast.stages
@@ -22,7 +22,7 @@ def network_lines(forecast: Forecast) -> list[str]:
 
 
 def failure_parts(forecast: Forecast) -> list[RenderableType | str]:
-    """What fails how often, and how the time of each stage is spent by how often a checkpoint is saved."""
+    """How often something fails, and how each stage spends its time with several checkpoint intervals."""
     if forecast.failures is None:
         return []
     table = Table(title="Goodput: what the time is spent on, by how often a checkpoint is saved", title_justify="left",
@@ -64,5 +64,5 @@ def _network_line(stage: StageForecast, network: Communication, is_one_of_many: 
     if stage.arithmetic_seconds is None:
         return busy
     if network.seconds <= stage.arithmetic_seconds:
-        return f"{busy}; the arithmetic takes {stage.arithmetic_seconds:,.2f} s, where both overlap it hides that"
-    return f"{busy}; that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s), and so it is a step's time"
+        return f"{busy}; the arithmetic takes {stage.arithmetic_seconds:,.2f} s, and hides that if both overlap"
+    return f"{busy}; that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s): a step takes as long"

@@ -71,7 +71,7 @@ def plan_job(job: JobConfig) -> JobPlan:
 
 
 def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:
-    """How examples are laid before the model, why, and what it costs."""
+    """How examples are laid out for the model, why, and what it costs."""
     if layout["layout"] is None:
         return f"layout: whether the model can be packed is found out when the run starts: {layout['reason']}"
     why = f", because {layout['reason'].rstrip('.')}" if layout["reason"] else ""
@@ -108,7 +108,7 @@ def forecast_job(job: JobConfig) -> Forecast:
 
 
 def workers_per_node(job: JobConfig) -> int:
-    """How many workers one machine holds, as Slurm or Kubernetes is asked for them."""
+    """How many workers one machine holds, as the job asks Slurm or Kubernetes for them."""
     return job.slurm.workers_per_node if job.kubernetes is None else job.kubernetes.workers_per_pod
 
 

@@ -69,7 +69,7 @@ def _request_table(stages: Iterable[StageRequest]) -> Table:
 
 
 def _stage_table(stages: Iterable[StageForecast]) -> Table:
-    """What `sft prepare` knows, and what follows from it. Without it, tokens and times are those of full packs."""
+    """What `sft prepare` found, and what follows from it. Before it ran, tokens and times are those of full packs."""
     table = _table("Work", "stage")
     table.caption = "traffic: what each worker receives and sends in a step"
     columns = ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "traffic, GiB")
@@ -124,7 +124,7 @@ def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
 
 
 def _change_table(worker: WorkerForecast) -> Table:
-    """What to change where it does not fit: those of `train` add up, each of the others comes on top of them."""
+    """What to change if it does not fit: changes of `train` add up; each of the others comes on top of them."""
     table = _table(f"What changes it, {_workers(worker)}", "setting")
     table.add_column("GiB", justify="right")
     table.add_column("")
@@ -135,7 +135,7 @@ def _change_table(worker: WorkerForecast) -> Table:
         setting = Text(change.setting, overflow="fold")
         table.add_row(setting, f"{change.num_bytes / GIB:,.1f}", verdict, change.price)
     if all(change.num_bytes > (worker.capacity or 0) for change in worker.changes):
-        table.caption = "None is enough alone: several together, a GPU with more memory, or a smaller model."
+        table.caption = "None is enough alone: combine several, or choose a GPU with more memory or a smaller model."
     return table
 
 

@@ -1,4 +1,4 @@
-"""Prepares a job's data with a progress bar, and shows what came of it: counts, then each stage's mixture."""
+"""Prepares a job's data with a progress bar, and shows the result: counts, then each stage's mixture."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ _MAX_REASON_CHARS = 2000
 
 
 class _Shown:
-    """A bar for each source on a terminal; elsewhere a line now and then."""
+    """A bar for each source on a terminal; elsewhere a line every 15 seconds."""
 
     def __init__(self, console: Console, bars: Bars) -> None:
         self._console = console
@@ -55,7 +55,7 @@ class _Shown:
 
 @contextmanager
 def preparation_shown(console: Console) -> Iterator[Report]:
-    """While it is open, what is reported is shown: a bar for each source, or lines where there is no terminal."""
+    """While open, shows what is reported: a bar for each source, or lines if there is no terminal."""
     columns = (
         TextColumn("preparing {task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -69,7 +69,7 @@ def preparation_shown(console: Console) -> Iterator[Report]:
 
 
 def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, list[PackPlan]]:
-    """Make the token store and the stages' plans, where they are not there yet, and show them.
+    """Make the token store and the stages' plans if they are not there yet, and show them.
 
     Raises:
         UserError: the data or the mixture cannot be used.

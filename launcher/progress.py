@@ -1,7 +1,8 @@
-"""Shows a run while it goes: a bar with stage, step, loss, tokens a second and what is left, and what happens to it.
+"""Shows a run while it trains: a bar with stage, step, loss, tokens a second and time left, and its events.
 
-It reads the run folder that the workers write, so it needs no connection to them and shows a restart as it is.
-Without a terminal it prints a line now and then.
+It reads the run folder that the workers write, so it needs no connection to them, and shows restarts too. The
+only event that it adds there is that nothing has begun since a loss. Without a terminal it prints a line every 15
+seconds.
 """
 
 import threading
@@ -19,7 +20,7 @@ from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.metrics_tail import MetricsTail
 from sft.printable import shortened
-from sft.run_events import NO_RANK, Event, EventTail
+from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.training.last_words import describe_end
 
@@ -28,7 +29,7 @@ _EVENTS_EVERY_SECONDS = 2.0
 _PLAIN_EVERY_SECONDS = 15.0
 _MAX_EVENT_CHARS = 4000
 _PATIENCE_SECONDS = 30.0
-"""From a loss until it is said that nothing follows: within it, the next attempt says who was gone."""
+"""How long after a loss it says that no attempt follows. Within this time, the next attempt says what was lost."""
 _COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
 
 
@@ -45,7 +46,7 @@ class RunProgress:
     """A context manager that shows the stages' progress from a thread."""
 
     def __init__(self, stages: Sequence[StageProgress], run: RunFolder, console: Console) -> None:
-        """`console` is where the bar is drawn; the log of the job may print to it meanwhile."""
+        """`console` is where the bar is drawn; others may print to it meanwhile."""
         self._stages = stages
         self._console = console
         self._happenings = _Happenings(run)
@@ -54,7 +55,7 @@ class RunProgress:
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start to show."""
+        """Start the thread."""
         self._thread.start()
         return self
 
@@ -115,7 +116,7 @@ class RunProgress:
 
 
 class _Happenings:
-    """The events of the attempts from now on that a person should see; of an error that all ranks meet, the first."""
+    """Events from now on that the user should see; if all ranks meet the same error, only the first."""
 
     def __init__(self, run: RunFolder, patience_seconds: float = _PATIENCE_SECONDS) -> None:
         self._run = run
@@ -124,10 +125,10 @@ class _Happenings:
         self._tail = EventTail(run, self._first)
         self._seen: list[tuple[int, Event]] = []
         self._loss: tuple[int, float] | None = None
-        """The attempt that lost something, and when that was seen; None once it is told of."""
+        """The attempt that lost something, and when that was seen; None once it was reported."""
 
     def read_new(self) -> list[Event]:
-        """Those that were not returned before."""
+        """The events that were not returned before."""
         fresh = []
         for number, event in self._tail.read_new():
             if not self._is_known(number, event):
@@ -135,32 +136,36 @@ class _Happenings:
             elif event.kind == "lost":
                 self._loss = number, time.monotonic()
             self._seen.append((number, event))
-        return fresh + self._nothing_follows()
+        self._record_waiting()
+        return fresh
 
-    def _nothing_follows(self) -> list[Event]:
-        """A loss after which no attempt begins: there may be no room for it, as long as nobody makes some."""
+    def _record_waiting(self) -> None:
+        """A loss after which no attempt begins: perhaps the cluster has no room for one.
+
+        It is written as an event, because alerts are posted for events; the next look reads it.
+        """
         if self._loss is None or time.monotonic() - self._loss[1] < self._patience_seconds:
-            return []
+            return
         (number, _), self._loss = self._loss, None
         if self._run.latest_attempt() > number:
-            return []
+            return
         text = (
-            f"attempt {number}: {describe_end(self._run.attempt(number))}. No other has begun since then: where the "
-            "cluster has no room for the workers, they wait until there is some."
+            f"attempt {number}: {describe_end(self._run.attempt(number))}. No other has begun since then: if the "
+            "cluster has no room for the workers, they wait until there is room."
         )
-        return [Event("lost", text, NO_RANK, time.time())]
+        EventLog(self._run.attempt(number), "driver").add("waiting", text)
 
     def _is_known(self, number: int, event: Event) -> bool:
         if event.kind == "resumed":
-            # The first beginning is what the bar shows, unless it goes on somewhere.
+            # The bar shows that the first attempt began, unless that one resumed at a later step.
             return number == self._first and not event.facts.get("step")
         if event.kind in ("lost", "released") or (event.kind == "failed" and event.facts.get("of") == "machine"):
-            return True  # the next attempt says who was gone
+            return True  # the next attempt says what was lost
         return any(n == number and e.text == event.text and e.rank != event.rank for n, e in self._seen)
 
 
 def _describe(tail: MetricsTail) -> str:
-    """Loss, supervised tokens a second, and the time that is left."""
+    """Loss, supervised tokens a second, and the time left."""
     assert tail.last is not None
     rate = tail.supervised_tokens_per_second
     left = f"  ETA {duration(tail.seconds_left)}" if tail.seconds_left else ""

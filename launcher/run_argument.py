@@ -1,4 +1,4 @@
-"""What every verb that looks at a run takes: its folder. Imports nothing slow, so that `--help` is quick."""
+"""The argument of every verb that reads a run: its folder. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
 from pathlib import Path

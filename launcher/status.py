@@ -1,4 +1,4 @@
-"""Shows what a run is doing, once or again and again: from any machine that sees its folder."""
+"""Shows what a run is doing, once or repeatedly, from any machine that sees its folder."""
 
 import time
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from rich.text import Text
 from launcher.console import styled
 from launcher.durations import duration
 from sft.monitoring.run_status import RunStatus, RunWatcher, StageStatus
+from sft.printable import counted
 
 _WATCH_SECONDS = 2.0
 _PLAIN_SECONDS = 30.0
@@ -21,7 +22,7 @@ _NUM_RESTARTS = 5
 _NOTABLE_SLOWDOWN = 1.1
 _COLORS = {"running": "green", "finished": "green", "failed": "red", "dead": "red"}
 _EVENT_WORDS = {
-    "checkpoint": "troubles with checkpoints",
+    "checkpoint": "problems with checkpoints",
     "skipped": "skipped steps",
     "spike": "loss spikes",
     "hung": "hangs",
@@ -57,9 +58,9 @@ def _states(watcher: RunWatcher, every_seconds: float) -> Iterator[RunStatus]:
 
 
 def draw(status: RunStatus) -> RenderableType:
-    """The state as a person reads it."""
+    """The state for people to read."""
     color = _COLORS.get(status.state, "yellow")
-    ranks = f", attempt {status.attempt} with {status.num_ranks} ranks" if status.num_ranks else ""
+    ranks = f", attempt {status.attempt} with {counted(status.num_ranks, 'rank')}" if status.num_ranks else ""
     head = styled(f"[bold]{{}}[/]  [{color}]{{}}[/]{{}}", status.name, status.state, ranks)
     detail = [Text(status.detail, style="dim")] if status.detail else []
     return Group(head, *detail, "", _stages(status), _facts(status))
@@ -104,9 +105,9 @@ def _facts(status: RunStatus) -> Table:
     for restart in status.restarts[-_NUM_RESTARTS:]:
         moment = "" if restart.time != restart.time else datetime.fromtimestamp(restart.time).strftime("%d %b %H:%M:%S")
         facts.add_row("", styled("[dim]{}[/]  attempt {}: {}", moment, restart.attempt, restart.why))
-    counted = [f"{n} {_EVENT_WORDS[kind]}" for kind, n in status.num_events.items() if kind in _EVENT_WORDS]
-    if counted:
-        facts.add_row("seen", ", ".join(counted))
+    seen = [f"{n} {_EVENT_WORDS[kind]}" for kind, n in status.num_events.items() if kind in _EVENT_WORDS]
+    if seen:
+        facts.add_row("seen", ", ".join(seen))
     return facts
 
 

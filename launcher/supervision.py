@@ -1,8 +1,7 @@
 """Starts the process that speaks to Ray again when Ray is lost, for as long as that helps.
 
 The workers count by themselves how often they have come no further (see `sft.training.failures`); what is counted here
-are the losses before any worker has begun. A Ray of our own is started anew. A cluster that others run may come back,
-as under Slurm, where each node starts Ray again; it is waited for a while.
+are the losses before any worker has begun.
 """
 
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from launcher.cluster.ray_losses import COME_BACK_SECONDS, RayLosses
 from launcher.cluster.trainer_process import Connected, Outcome, TrainerRequest, run_process
 from launcher.console import say_error, styled
 from sft.attempt_record import read_ranks
@@ -23,10 +23,7 @@ from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.training.attempt_end import unended_attempt
 from sft.training.last_words import RAY
-from sft.training.restarts import pause_after
 
-_COME_BACK_SECONDS = 60.0
-_LOOK_SECONDS = 3.0
 _RANKS_END_SECONDS = 10.0
 
 
@@ -42,42 +39,38 @@ def supervise(request: TrainerRequest, with_what: str, console: Console) -> Outc
         UserError: Ray cannot be reached or started in the first place.
     """
     run, max_failures = RunFolder(request.job.sft.run.dir), request.job.cluster.max_failures
-    is_named = bool(os.environ.get("RAY_ADDRESS"))
-    connected: list[Connected] = []
+    losses = RayLosses(max_failures)
 
     def on_connected(now: Connected) -> None:
         if now.note:
             say_error(now.note)
-        if request.trains and not connected:
+        if request.trains and not losses.in_a_row:
             console.print(f"Training with {with_what} on {now.where}.")
-        connected.append(now)
 
-    num_in_a_row, lost_at = 0, 0.0
     while True:
         latest = run.latest_attempt()
         outcome = run_process(request, on_connected)
         if outcome.kind in ("finished", "gave up"):
             return outcome
-        if outcome.kind == "wrong input" and not connected:
+        if outcome.kind == "wrong input" and not losses.in_a_row:
             raise UserError(outcome.text)
-        if outcome.kind == "wrong input" and is_named:
-            if time.monotonic() - lost_at > _COME_BACK_SECONDS:
-                return Outcome("gave up", f"{outcome.text}\nIt did not come back in {_COME_BACK_SECONDS:.0f} s.")
-            time.sleep(_LOOK_SECONDS)
-            continue
+        if outcome.kind == "wrong input" and losses.is_named:
+            if losses.may_come_back():
+                continue
+            return Outcome("gave up", f"{outcome.text}\nIt did not come back in {COME_BACK_SECONDS:.0f} s.")
         if request.trains and run.has_finished(stage.name for stage in request.job.sft.stages):
             request = request._replace(trains=False)  # only the sample answers are left
-        lost_at = time.monotonic()
-        num_in_a_row = 1 if run.latest_attempt() > latest else num_in_a_row + 1
+        losses.add(had_progress=run.latest_attempt() > latest)
         _write_down(run, request.first_attempt, outcome.text)
-        if not is_named:
+        if not losses.is_named:
             _end_ranks(run, request.first_attempt)
-        if 0 <= max_failures < num_in_a_row:
+        if losses.are_too_many:
             when = "before a worker had begun" if request.trains else "before the sample answers were written"
-            text = f"Ray was lost {num_in_a_row} times in a row {when} (cluster.max_failures: {max_failures})"
+            text = f"Ray was lost {losses.in_a_row} times in a row {when} (cluster.max_failures: {max_failures})"
             return Outcome("gave up", f"{text}. The last time: {outcome.text}")
-        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {_what_follows(request, is_named)}"))
-        time.sleep(pause_after(num_in_a_row))
+        follows = _what_follows(request, losses.is_named)
+        console.print(styled("[yellow]{:>10}[/]  {}", "lost", f"{outcome.text}; {follows}"))
+        losses.pause()
 
 
 def _what_follows(request: TrainerRequest, is_named: bool) -> str:

@@ -1,4 +1,4 @@
-"""The verb `verify`: hashes a run's files again, holds its ledgers to its plans, and shows what it found."""
+"""The verb `verify`: hashes a run's files again, checks its ledgers against its plans, and shows what it found."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _PLAIN_EVERY_SECONDS = 15.0
 
 
 def verify(run: RunFolder, console: Console) -> bool:
-    """Verify a run folder and show it; whether nothing is wrong.
+    """Verify a run folder and show the result; returns whether nothing is wrong.
 
     Raises:
         UserError: this is not the folder of a run.
@@ -48,7 +48,7 @@ def verify(run: RunFolder, console: Console) -> bool:
 
 
 class _Shown:
-    """A bar for each thing that is done, on a terminal; elsewhere a line now and then."""
+    """A bar for each task on a terminal; elsewhere a line every 15 seconds."""
 
     def __init__(self, console: Console, bars: Bars) -> None:
         self._console = console
@@ -99,7 +99,7 @@ def _show_skipped(stage: StageVerified, console: Console) -> None:
         return
     shown = ", ".join(map(str, stage.skipped_steps[:MAX_SHOWN]))
     more = len(stage.skipped_steps) - MAX_SHOWN
-    text = f"stage {stage.name}: fed, but skipped as not finite: steps {shown}{_and_more(more)}"
+    text = f"stage {stage.name}: fed, but skipped because not finite: steps {shown}{_and_more(more)}"
     console.print(text, highlight=False, markup=False)
 
 

@@ -8,4 +8,4 @@ import time
 __version__ = "0.1.0"
 
 STARTED = time.monotonic()
-"""When this process began, nearly: a stop that was asked for before it was not meant for this process."""
+"""About when this process began: a stop that was requested earlier was not meant for this process."""

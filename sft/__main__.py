@@ -1,4 +1,4 @@
-"""`python -m sft` is the command `sft`, which belongs to the launcher: this package does not know it but by name."""
+"""`python -m sft` is the command `sft`, which belongs to the launcher: this package knows it by name only."""
 
 import runpy
 

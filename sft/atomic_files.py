@@ -1,9 +1,9 @@
-"""Artifacts that exist or do not: written aside, hashed, synced, then published by one rename.
+"""Artifacts that exist as a whole or not at all: written aside, hashed, synced, then published by one rename.
 
-A folder artifact is real when its `manifest.json` is there. `publish_folder` writes the manifest (with the size
-and SHA-256 of every file, and of its own content) as the last thing into the folder that was written aside, syncs
-everything, and renames the folder to its final name. What is not published is not there; what is published is never
-overwritten; whether it is still what was written can be checked.
+A folder is an artifact if its `manifest.json` is there. `publish_folder` writes the manifest last into the folder that
+was written aside, with the size and SHA-256 of every file and a hash of its own content. It syncs everything, and
+renames the folder to its final name. An unpublished artifact is not there. A published one is never overwritten, and
+can be checked against its hashes.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from sft.progress import CHUNK_BYTES, Tell
 MANIFEST = "manifest.json"
 
 RECEIPT = ".receipt"
-"""Stands behind a file's name in that of its receipt."""
+"""Ending that turns a file's name into that of its receipt."""
 
 _OWN_HASH = "manifest_sha256"
 _MOST_THREADS = 4
 
 
 class DamagedError(UserError):
-    """What was written is not what is there now: `reason` says in words what is wrong at `path`."""
+    """A file is not as it was written: `reason` says in words what is wrong at `path`."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}. This is damage: bring it back from a backup.")
+        super().__init__(f"{path}: {reason}. It is damaged: restore it from a backup.")
         self.path = path
         self.reason = reason
 
@@ -49,7 +49,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the folder's names to the disk: a power cut may forget a new one although the file's content is safe."""
+    """Sync the folder's names to disk: a power cut may lose a new name although the file's content is safe."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,20 +58,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def now_on_file_system(folder: Path) -> float:
-    """The time by the clock that dates the files there (Unix time in seconds): a server's may be minutes off ours."""
+    """The time of the clock that dates the files there (Unix time in seconds): it may be minutes off ours."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".now-", suffix=".partial") as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that can be made again: whole or absent after a kill, but not synced against a power cut."""
+    """Write a file that can be made again: whole or absent after a kill, but not safe from a power cut."""
     with _replaced(path) as aside:
         aside.write_bytes(content)
 
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write, which then takes the other's place; on a disk that is full, nothing of it is left."""
+    """A file to write, which then replaces the other; if the disk is full, nothing of it is left."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield aside
@@ -136,7 +136,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not published.
-        DamagedError: the manifest is not as it was written.
+        DamagedError: the manifest is not as it was written, or has no hash.
     """
     path = folder / MANIFEST
     manifest = read_json(path)
@@ -150,12 +150,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, names: Iterable[str] | None = None, tell: Tell = lambda: None) -> list[str]:
-    """What is wrong with a published folder, in words; empty where all is as it was written.
+    """What is wrong with a published folder, in words; empty if all is as it was written.
 
     Args:
         folder: with its manifest, which is checked first.
         names: the files to check, of those in the manifest; all by default. Each is read whole.
-        tell: called again and again, from threads.
+        tell: called repeatedly, from threads.
     """
     try:
         files = read_manifest(folder)["files"]
@@ -172,14 +172,14 @@ def check_listed(
     folder: Path, files: Mapping[str, Mapping[str, Any]], names: Iterable[str], tell: Tell = lambda: None
 ) -> list[str]:
     """What is wrong with some of the files of a manifest's list, in words; see `check_files`."""
-    # Hashing holds no lock of the interpreter: who has two files to read need not take twice as long.
+    # Hashing releases the interpreter's lock, so threads hash several files at the same time.
     with ThreadPoolExecutor(_MOST_THREADS) as threads:
         found = list(threads.map(lambda name: check_file(folder / name, name, files[name], tell), names))
     return [problem for problem in found if problem]
 
 
 def check_file(path: Path, name: str, written: Mapping[str, Any], tell: Tell = lambda: None) -> str | None:
-    """What is wrong with one file, in words; None where it is as the manifest says that it was `written`."""
+    """What is wrong with one file, in words; None if it is what the manifest says was `written`."""
     try:
         num_bytes = path.stat().st_size
         if num_bytes != written["num_bytes"]:
@@ -201,8 +201,8 @@ def publish_folder(
     Args:
         aside: the written folder, on the same file system as `final`.
         final: must not be published yet.
-        manifest: what the artifact says of itself; the keys `files` and `manifest_sha256` are added.
-        hashes: SHA-256 of files that are synced (see `leave_receipt`); the others are read again.
+        manifest: the artifact's own description; the keys `files` and `manifest_sha256` are added.
+        hashes: SHA-256 of files that are synced already (see `leave_receipt`); the others are read again.
 
     Raises:
         FileExistsError: `final` is published already.
@@ -229,14 +229,14 @@ def describe_file(path: Path, tell: Tell = lambda: None) -> dict[str, Any]:
 
 
 def leave_receipt(path: Path, about: Mapping[str, Any] | None = None, tell: Tell = lambda: None) -> None:
-    """Say beside a written file that it is whole and on disk, for whoever publishes the folder.
+    """Record beside a written file that it is whole and on disk, for whoever publishes the folder.
 
     Args:
         path: the file; the receipt lies beside it.
-        about: what else the receipt says, besides size and hash.
-        tell: called again and again.
+        about: what the receipt says besides size and hash.
+        tell: called repeatedly.
     """
-    # Some file systems tell of a full disk only here, and only where the file was written.
+    # Some file systems report a full disk only here, and only on the machine that wrote the file.
     sync_file(path)
     write_json(path.with_name(path.name + RECEIPT), {**describe_file(path, tell), **(about or {})})
 
@@ -252,14 +252,14 @@ def read_receipts(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def remove_receipts(folder: Path) -> None:
-    """Take the receipts away, so that they are not published."""
+    """Remove the receipts, so that they are not published."""
     for path in folder.glob(f"*{RECEIPT}"):
         path.unlink()
 
 
 @contextmanager
 def written_aside(final: Path, owner: str) -> Iterator[Path]:
-    """An empty folder beside `final` to write into; `owner` keeps two writers apart. Gone if not published."""
+    """An empty folder beside `final` to write into; `owner` keeps two writers apart. Deleted if not published."""
     aside = final.with_name(f".{final.name}.{owner}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -275,6 +275,6 @@ def _hash_json(content: Any) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's content to the disk."""
+    """Sync a file's content to disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

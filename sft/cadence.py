@@ -1,45 +1,45 @@
-"""When something is due that comes again and again in a stage: after every so many steps, after every part of an epoch.
+"""When a repeated event of a stage is due: after every so many steps, or after every part of an epoch.
 
-An epoch of a stage is the same number of steps as any other of it: all steps, divided by the epochs that they make.
+All epochs of a stage have the same number of steps: its steps divided by its epochs.
 """
 
 from typing import NamedTuple, Protocol, Self
 
 
 class Given(Protocol):
-    """A section of the config that says how often."""
+    """A section of the config that says how often something is due."""
 
     @property
     def every_steps(self) -> int | None:
-        """Steps between two."""
+        """Steps from one to the next."""
 
     @property
     def every_epochs(self) -> float | None:
-        """Epochs between two."""
+        """Epochs from one to the next."""
 
 
 class Cadence(NamedTuple):
-    """After which steps of a stage something is due; where both are given, after those of either."""
+    """After which steps of a stage something is due; if both are given, after the steps of either."""
 
     every_steps: int | None = None
     steps_between: float | None = None
-    """Of two that are counted in epochs, not rounded; at least 1."""
+    """The steps from one to the next if counted in epochs, not rounded; at least 1."""
 
     @classmethod
     def of(cls, given: Given, num_steps: int, epochs: float | None) -> Self:
-        """That of a stage.
+        """The cadence of a stage.
 
         Args:
-            given: how often.
+            given: says how often.
             num_steps: of the stage.
-            epochs: that the stage trains; None where its budget counts something else.
+            epochs: that the stage trains; None if its budget counts something else.
         """
         if given.every_epochs is None or epochs is None:
             return cls(given.every_steps)
         return cls(given.every_steps, max(1.0, given.every_epochs * num_steps / epochs))
 
     def is_due(self, num_done: int) -> bool:
-        """Whether it is after so many steps."""
+        """Whether it is due after this many steps."""
         if num_done <= 0:
             return False
         in_steps = self.every_steps is not None and num_done % self.every_steps == 0

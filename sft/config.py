@@ -1,8 +1,8 @@
 """What a run is: the sections of the YAML file as frozen models. The docstring under a field is its help text.
 
 Rules that tie fields together are in `sft.config_rules`, reading and reporting in `sft.config_file`. Each field says
-with a mark of `sft.config_effects` what it affects.
-Nothing here touches the machine, and nothing imports torch or Ray: a laptop can plan a job of many nodes.
+with a mark of `sft.config_effects` what it affects. Nothing here touches the machine, and nothing imports torch or Ray:
+a laptop can plan a job of many nodes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Posit
 from sft.config_effects import (
     Affects,
     AffectsBudget,
-    AffectsCheckpoints,
     AffectsMeasured,
     AffectsNothing,
     AffectsNumbers,
@@ -25,6 +24,7 @@ from sft.config_effects import (
 from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
+from sft.config_paths import WRITTEN, NamesPath
 from sft.config_section import BelowOne, Name, Section, Share, TaskName
 
 
@@ -33,7 +33,7 @@ class RunConfig(Section):
 
     name: AffectsNothing[Name]
     """Shown in the progress bar and the report."""
-    dir: AffectsNothing[Path]
+    dir: AffectsNothing[Annotated[Path, WRITTEN]]
     """The run folder: plan, checkpoints, models, report. The same folder resumes the same run."""
     seed: AffectsSplit[int] = 17
     """Every random decision is derived from it, by name."""
@@ -42,26 +42,30 @@ class RunConfig(Section):
 Dtype = Literal["bfloat16", "float32"]
 
 DTYPE_BYTES: Mapping[Dtype, int] = {"bfloat16": 2, "float32": 4}
-"""Bytes of a number of each."""
+"""Bytes of one number of each dtype."""
+
+
+def _jinja_file(template: str) -> str | None:
+    return None if template == "chatml" else template
 
 
 class ModelConfig(Section):
     """The model to start from."""
 
-    path: Annotated[str, Affects("store", by_content=True)]
+    path: Annotated[str, Affects("store", by_content=True), NamesPath(hub="model")]
     """A Hugging Face folder or Hub id of a causal language model in safetensors."""
-    tokenizer: Annotated[str | None, Affects("store", by_content=True)] = None
-    """A folder or Hub id of the tokenizer, where it is not the model's."""
+    tokenizer: Annotated[str | None, Affects("store", by_content=True), NamesPath(hub="model")] = None
+    """A folder or Hub id of the tokenizer. Default: the model's own."""
     dtype: AffectsNumbers[Dtype] = "bfloat16"
-    """What the model computes in. The optimizer's copy is float32 in both."""
-    chat_template: Annotated[str | None, Affects("store", by_content=True)] = None
-    """A Jinja file, or `chatml`. Default: the tokenizer's own, and ChatML where it has none."""
+    """What the model computes in. The optimizer's copy of the parameters is always float32."""
+    chat_template: Annotated[str | None, Affects("store", by_content=True), NamesPath(as_path=_jinja_file)] = None
+    """A Jinja file, or `chatml`. Default: the tokenizer's own template, or ChatML if it has none."""
     dropout: AffectsNumbers[Literal["none", "as_configured"]] = "none"
-    """Whether the dropout and the noise that stand in the model's config are used in training. Drawn anew for each pack
-    of each step, whatever the number of workers."""
+    """Whether training uses the dropout and the noise of the model's config. They are drawn anew for each pack of each
+    step, and do not depend on the number of workers."""
     turn_end: Annotated[str | None, Affects("store", by_content=True)] = None
-    """For a template that does not end its answers: the control token to put behind each answer that is learned, or
-    `auto`: the model's own end of generation. A template that ends them is left as it is."""
+    """For a template that does not end its answers: the control token to put after each learned answer, or `auto` for
+    the token that ends the model's generation. A template that ends them is left as it is."""
     trust_remote_code: AffectsNothing[bool] = False
     """Whether code that comes with the model, or with its own tokenizer, may run."""
     trust_tokenizer_code: AffectsNothing[bool] = False
@@ -69,7 +73,7 @@ class ModelConfig(Section):
 
 
 class TaskColumn(Section):
-    """The task of a record is what one of its columns holds: a text, a whole number, or the first of a list."""
+    """The task of a record is the value of one of its columns: a text, a whole number, or the first item of a list."""
 
     column: AffectsStore[str]
     """The column's name."""
@@ -85,7 +89,7 @@ def _task_kind(value: Any) -> str:
     return "column" if isinstance(value, dict | TaskColumn) else "name"
 
 
-# Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
+# The form decides which one it is, so that a mistake in one is not also reported as a mistake in the other.
 Task = Annotated[Annotated[TaskName, Tag("name")] | Annotated[TaskColumn, Tag("column")], Discriminator(_task_kind)]
 
 
@@ -104,32 +108,33 @@ class CsvConfig(Section):
     delimiter: AffectsStore[Annotated[str, BeforeValidator(_as_tab)] | None] = None
     """The character between cells. Default: a comma, in .tsv files a tab (`\\t`)."""
     quote: AffectsStore[str] = '"'
-    """The character around cells that hold line ends or delimiters, doubled inside them; empty where there is none."""
+    """The character around cells that hold line ends or delimiters, doubled inside them; empty if there is none."""
 
 
 class SourceConfig(Section):
     """One place that records come from."""
 
     name: AffectsStore[Name]
-    """Names the source in tables and messages; the task of its records where `task` is not given."""
-    path: Annotated[str, Affects("store", by_content=True, held_by_plan=True)]
+    """Names the source in tables and messages, and the task of its records if `task` is not given."""
+    path: Annotated[str, Affects("store", by_content=True, held_by_plan=True), NamesPath(hub="dataset")]
     """A file (.jsonl, .json, .csv, .tsv, .parquet, .arrow; also with .gz, .zst, .bz2 or .xz), a folder or pattern of
     files, a URL that fsspec knows (such as `s3://bucket/data/*.jsonl`), or the id of a data set on the Hub."""
     split: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
-    """The split to read of a data set that has several, on the Hub or in a folder here; `all` for every file. Default:
-    `train`, and all of it where nothing in it names a split."""
+    """Which split to read of a data set that has several, on the Hub or in a folder here; `all` for every file.
+    Default: `train`, or everything if nothing in it names a split."""
     subset: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
-    """The configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
+    """Which configuration to read of a data set that has several, such as `main` of `openai/gsm8k`."""
     revision: Annotated[str | None, Affects("store", by_content=True, held_by_plan=True)] = None
-    """The commit or tag to read of a data set on the Hub."""
+    """Which commit or tag to read of a data set on the Hub."""
     format: Annotated[Format, Affects("store", held_by_plan=True)] = "auto"
-    """What the columns mean. `auto` finds it from their names, says what it found, and asks where they fit several."""
+    """What the columns mean. `auto` detects the format from their names, and says what it found. If they fit several
+    formats, it stops and asks for one."""
     columns: Annotated[dict[str, str], Affects("store", held_by_plan=True)] = {}
     """The format's names → the columns that hold them here, such as `{input: context, output: response}`."""
     csv: AffectsStore[CsvConfig | None] = None
-    """How CSV and TSV files are written, where it is not as usual, such as `{delimiter: ";"}`."""
+    """How CSV and TSV files are written, if not in the usual way, such as `{delimiter: ";"}`."""
     max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
-    """Only so many lines, rows or list items from its beginning are read. Default: all."""
+    """Read only this many lines, rows or list items from the beginning. Default: all."""
     task: AffectsStore[Task | None] = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
 
@@ -138,15 +143,15 @@ class HoldoutConfig(Section):
     """What is kept out of training, to measure on."""
 
     share: AffectsSplit[BelowOne] = 0.02
-    """Part of all prompts; a small task may have none. Records with the same prompt are never on both sides."""
+    """The share of all prompts; a small task may have none. Records with the same prompt are never on both sides."""
     tasks: AffectsSplit[tuple[str, ...]] = ()
-    """Tasks never trained on: what the model does on them is generalisation to unseen tasks."""
+    """Tasks never trained on, to measure how the model generalises to unseen tasks."""
     sources: AffectsSplit[tuple[str, ...]] = ()
     """Sources never trained on, such as the test set of a benchmark."""
     decontaminate: AffectsSplit[Annotated[Literal["ignore", "report", "remove"], Was("overlap")]] = "report"
-    """Training examples that share an n-gram with a held-out one are counted, or counted and not trained on."""
+    """`report` counts training examples that share an n-gram with a held-out one; `remove` also leaves them out."""
     ngram_tokens: AffectsSplit[Annotated[PositiveInt, Was("overlap_len_tokens")]] = 13
-    """The length of such an n-gram in tokens, which are compared without their case and white space."""
+    """The length of such an n-gram in tokens. Tokens are compared without case and white space."""
 
 
 class TaskTagConfig(Section):
@@ -155,13 +160,13 @@ class TaskTagConfig(Section):
     text: AffectsStore[str] = "Task type: {task}"
     """`{task}` stands for the task's name, with spaces for underscores."""
     texts: AffectsStore[dict[str, str]] = {}
-    """Task → what stands for its name instead."""
+    """Task → the text to use instead of its name."""
     dropout: AffectsStore[Share] = 0.1
-    """Part of the prompts that go without, so that the model does not depend on it."""
+    """The share of prompts without the line, so that the model does not depend on it."""
 
 
 class DataConfig(Section):
-    """Where the records come from and what becomes of them."""
+    """Where the records come from, and how they are prepared."""
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     """Read in this order."""
@@ -169,36 +174,37 @@ class DataConfig(Section):
     """The longest example, prompt and answer together."""
     overlong: AffectsStore[Literal["drop", "truncate", "error"]] = "drop"
     """What happens to a longer one. `truncate` leaves out the last turns, or else the end of the longest prompt text,
-    never a part of an answer; where that is not enough, the example is dropped. Dropped ones are counted by task. With
-    `error` it is a bad record."""
+    never a part of an answer. If that is not enough, the example is dropped. Dropped examples are counted by task. With
+    `error`, it is a bad record."""
     bad_records: AffectsStore[Literal["stop", "quarantine"]] = "stop"
-    """A record that cannot be used stops the preparation, or is written to `rejected.jsonl` and counted."""
+    """An unusable record stops the preparation, or is written to `rejected.jsonl` and counted."""
     max_bad_share: AffectsNothing[Share] = 0.05
-    """With `quarantine`: where more of a source's records are bad than this, the preparation stops after all."""
+    """With `quarantine`: if a larger share of a source's records is bad, the preparation stops after all."""
     duplicates: AffectsStore[Literal["keep", "remove", "remove_near"]] = "remove"
-    """Of examples that are equal but for case and white space the first is kept; `remove_near` also looks for
-    examples that are equal for the most part (MinHash)."""
+    """Whether to keep only the first of examples that are equal except for case and white space. `remove_near` also
+    removes examples that are almost equal (MinHash)."""
     near_duplicate_similarity: Annotated[
         float, Field(gt=0.0, le=1.0), Affects("store", only_with=("duplicates", "remove_near"))
     ] = 0.8
-    """For `remove_near`: the Jaccard similarity of two examples' runs of five words from which one is left out."""
+    """For `remove_near`: one of two examples is left out if the Jaccard similarity of their word 5-grams is at least
+    this."""
     turns: AffectsStore[Literal["strict", "repair"]] = "strict"
-    """A conversation whose turns are out of order is a bad record, or user turns that follow each other are made one
-    and those behind the last answer are left out; such records are counted."""
+    """A conversation with turns out of order is a bad record (`strict`). With `repair`, user turns in a row become one,
+    and user turns after the last answer are left out; repaired records are counted."""
     train_on: AffectsStore[Literal["all_assistant", "last_assistant"]] = "all_assistant"
     """Which assistant turns of a conversation are learned; messages with `train: false` never are."""
     train_on_thoughts: AffectsStore[bool] = True
-    """Whether the thoughts of an answer that is learned are learned, too; else they are read only, up to their end."""
+    """Whether the thoughts of a learned answer are learned, too. Otherwise the model only reads them."""
     task_tag: AffectsStore[TaskTagConfig | None] = None
     """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()
     """What is kept out of training."""
-    cache_dir: AffectsNothing[Path] = Path("~/.cache/sft")
-    """Where token stores are kept. They are found again by their content, whatever the run is."""
+    cache_dir: AffectsNothing[Annotated[Path, WRITTEN]] = Path("~/.cache/sft")
+    """Where token stores are kept. Any run finds them by their content."""
     staging: AffectsNothing[Literal["direct", "node_local"]] = "direct"
-    """Workers read their packs from the token store, or each node brings those of its workers to its own disk while it
-    trains, and they are read from there once they are there."""
-    staging_dir: AffectsNothing[str | None] = None
+    """`direct`: workers read their packs from the token store. `node_local`: each node copies its workers' packs to its
+    own disk while it trains, and reads each from there once it is copied."""
+    staging_dir: Annotated[str | None, Affects("nothing"), NamesPath(is_of_nodes=True)] = None
     """For `staging: node_local`: a folder on each node's own disk. `~` and variables such as `$SLURM_TMPDIR` are those
     of the node. Default: its temporary folder."""
 
@@ -207,24 +213,24 @@ class MixtureConfig(Section):
     """How much of each task a stage trains on."""
 
     rates: AffectsPlan[Literal["natural", "equal", "temperature", "weights"]] = "natural"
-    """A task's share follows its size, is the same for all, lies between (size^(1/temperature)), or is given."""
+    """A task's share follows its size, is the same for all, lies in between (size^(1/temperature)), or is given."""
     temperature: AffectsPlan[Annotated[float, Field(ge=1.0)] | None] = None
-    """For `rates: temperature`. 1 is natural; the higher, the closer to equal."""
+    """For `rates: temperature`. 1 is natural; a higher value is closer to equal."""
     weights: AffectsPlan[dict[str, PositiveFloat]] = {}
     """For `rates: weights`: task → weight; they need not add up to 1. Only these tasks are trained."""
     tasks: AffectsPlan[Annotated[tuple[str, ...], Field(min_length=1)] | None] = None
     """The tasks of this stage. Default: all that are not held out."""
     unit: AffectsPlan[Literal["supervised_tokens", "examples"]] = "supervised_tokens"
-    """What shares, caps and epochs are counted in."""
+    """The unit of shares, caps and epochs."""
     cap: AffectsPlan[PositiveInt | None] = None
     """A task counts for at most this many units when rates are made (FLAN's rate cap)."""
     min_share: AffectsPlan[BelowOne | None] = None
-    """No rate of the stage's own tasks is smaller than this; what it takes more, the others give. A task that
+    """The least rate of each of the stage's own tasks; the others give up what it adds. A task that
     `max_epochs_per_task` limits may still end up below."""
     max_epochs_per_task: AffectsPlan[PositiveFloat | None] = None
-    """A task is repeated at most this often; what it may not take goes to the others."""
+    """A task is repeated at most this often; the rest of its share goes to the others."""
     replay: AffectsPlan[dict[str, Share]] = {}
-    """Earlier stage → the share of this stage that is drawn as that stage drew it."""
+    """Earlier stage → the share of this stage that is drawn from that stage's mixture."""
 
 
 class BudgetConfig(Section):
@@ -237,7 +243,7 @@ class BudgetConfig(Section):
     supervised_tokens: AffectsBudget[PositiveInt | None] = None
     """Tokens in the loss."""
     tokens: Annotated[PositiveInt | None, Affects("budget", absent_at=None)] = None
-    """All tokens, prompts included, padding not."""
+    """All tokens, including prompts but not padding."""
 
 
 class StageConfig(Section):
@@ -252,26 +258,26 @@ class StageConfig(Section):
     optimizer: OptimizerConfig
     """How it learns."""
     pack_len_tokens: AffectsPlan[PositiveInt | None] = None
-    """Default: that of `train`."""
+    """Slots of a pack in this stage. Default: that of `train`."""
 
 
 class FromConfig(Section):
-    """A stage of another run whose model this run begins with. Its stages, and those before it, can be replayed."""
+    """A stage of another run; this run starts from its model, and can replay that stage and those before it."""
 
     run: AffectsNothing[Path]
     """The other run's folder."""
     stage: AffectsNumbers[Name]
-    """The stage of it."""
+    """The stage of that run."""
     step: AffectsNumbers[PositiveInt | None] = None
-    """After so many steps of the stage: the model then, or a checkpoint. Default: the model at its end."""
+    """Start from the model or the checkpoint after this many steps of the stage. Default: from the model at its end."""
     model: AffectsNothing[str | None] = None
-    """Filled in: what is loaded; with `checkpoints`, the model whose parameters are replaced."""
+    """Filled in: the model that is loaded; with `checkpoints`, its parameters are replaced."""
     checkpoints: AffectsNothing[str | None] = None
     """Filled in: where the checkpoint is, if it is one."""
     manifest_sha256: AffectsNumbers[str | None] = None
-    """Filled in: which model or checkpoint it is, wherever it lies."""
+    """Filled in: identifies the model or checkpoint, wherever it lies."""
     mixtures: Annotated[dict[str, MixtureConfig], Affects("plan", by_content=True, held_by_plan=True)] = {}
-    """Filled in: stage → its mixture, of those that can be replayed. A plan is held to those that it replays."""
+    """Filled in: stage → its mixture, for stages that can be replayed. A plan depends on those that it replays."""
 
 
 class TrainConfig(Section):
@@ -280,72 +286,74 @@ class TrainConfig(Section):
     pack_len_tokens: AffectsPlan[PositiveInt] = 2048
     """Slots of a pack: examples are laid end to end up to this length."""
     packs_per_step: AffectsPlan[PositiveInt] = 32
-    """Packs in one optimizer update over all workers; it never depends on how many there are."""
+    """Packs in one optimizer update, over all workers together. It never depends on the number of workers."""
     packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
     """Packs in one forward and backward pass of a worker."""
     packing: AffectsNumbers[Literal["auto", "packed", "one_example"]] = "auto"
-    """How examples lie before the model: the examples of a pack end to end in one row, or each in a row of its own with
-    padding behind it. `auto` packs where the model is found to keep examples apart."""
+    """How examples are laid out for the model: the examples of a pack end to end in one row, or each in a row of its
+    own, followed by padding. `auto` packs if a test shows that the model keeps examples apart."""
     activation_checkpointing: AffectsNothing[bool] = True
-    """Activations are computed again in the backward pass instead of being kept."""
+    """Whether activations are recomputed in the backward pass instead of being kept."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
-    """Supervised positions whose logits exist at one time."""
+    """How many supervised positions have logits in memory at the same time."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
-    """What happens before the update where a loss or a gradient is not finite: the run stops and names step and packs,
-    or the step makes no update, is counted, and stands in the ledger as skipped."""
+    """What happens if a loss or a gradient is not finite, before the update: the run stops and names step and packs, or
+    the step makes no update, is counted, and is recorded in the ledger as skipped."""
     max_skipped_steps: AffectsNothing[PositiveInt] = 10
-    """With `skip`: so many in a row stop the run after all."""
+    """With `skip`: this many skipped steps in a row stop the run after all."""
 
 
 class DeepSpeedConfig(Section):
     """ZeRO-3's own settings."""
 
     offload_optimizer: AffectsNothing[Literal["none", "cpu"]] = "none"
-    """Where the optimizer's state lives."""
+    """Where the optimizer's state is kept."""
     offload_parameters: AffectsNothing[Literal["none", "cpu"]] = "none"
-    """Where the parameters' shards live."""
+    """Where the parameters' shards are kept."""
     hpz_partition_size: AffectsNothing[PositiveInt] = 1
-    """So many workers, such as those of a node, keep a copy of all parameters among them, from which the backward pass
-    gathers what would else come from other nodes (ZeRO++'s hpZ). 1: no copy."""
+    """This many workers, such as those of a node, share a copy of all parameters. The backward pass gathers from it
+    instead of from other nodes (ZeRO++'s hpZ). 1: no copy."""
     extra: AffectsNothing[dict[str, Any]] = {}
-    """Merged into DeepSpeed's config: what changes only speed and memory (see `sft.deepspeed_extra`)."""
+    """Settings to merge into DeepSpeed's config: only those that change nothing but speed and memory (see
+    `sft.deepspeed_extra`)."""
 
 
 class CheckpointConfig(Section):
-    """How often the state is saved, and how many of the saved are kept."""
+    """How often the state is saved, and which checkpoints are kept."""
 
     every_steps: AffectsNothing[PositiveInt | None] = 200
-    """A checkpoint after every so many steps. The end of a stage has one in any case."""
+    """Steps between two checkpoints. The end of a stage always has one."""
     every_epochs: AffectsNothing[PositiveFloat | None] = None
-    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
+    """Also save at this distance in epochs, which may be a fraction. All stages then need a budget in epochs."""
     every_minutes: AffectsNothing[PositiveFloat | None] = None
-    """And one when the last is older than this."""
+    """Also save when the last checkpoint is older than this."""
     keep_last: AffectsNothing[Annotated[int, Field(ge=1)]] = 2
-    """Older ones are deleted after a newer one is published."""
+    """How many of the newest checkpoints are kept. Older ones are deleted after a newer one is published."""
     keep_every_steps: AffectsNothing[PositiveInt | None] = None
-    """Checkpoints after multiples of so many steps are never deleted."""
+    """Checkpoints after multiples of this many steps are never deleted."""
     keep_stage_ends: AffectsNothing[bool] = True
     """Whether a finished stage keeps its last checkpoint beside its model."""
     max_failed_saves: AffectsNothing[PositiveInt] = 3
-    """Saves that may fail in a row, each tried several times, before the training stops."""
-    dir: AffectsCheckpoints[str | None] = None  # at another place there are none: training would start over
+    """After this many failed saves in a row, each tried several times, the training stops."""
+    # Another place has none: training would start over.
+    dir: Annotated[str | None, Affects("checkpoints"), WRITTEN] = None
     """Where checkpoints are kept: a folder, or a URL that fsspec knows (such as `s3://bucket/run`). Default: the run
     folder."""
     async_: AffectsNothing[bool] = Field(default=True, alias="async")
-    """Written by a thread while training goes on."""
+    """Whether a thread writes checkpoints while training goes on."""
 
 
 class EvaluateConfig(Section):
     """What is measured on held-out data, before the first stage and after each."""
 
     every_steps: AffectsNothing[PositiveInt | None] = None
-    """And after every so many steps."""
+    """Also measure within a stage: steps between two evaluations."""
     every_epochs: AffectsNothing[PositiveFloat | None] = None
-    """And after every so many epochs, or such a part of one. All stages have a budget in epochs then."""
+    """The same in epochs, which may be a fraction. All stages then need a budget in epochs."""
     max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
-    """Held-out examples measured of each task."""
+    """The most held-out examples to measure of each task; `null`: all of them."""
     sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
-    """Held-out prompts answered by the first and by the last model, for people to read."""
+    """How many held-out prompts the first and the last model answer, for people to read."""
 
 
 class SftConfig(Section):
@@ -354,11 +362,11 @@ class SftConfig(Section):
     run: RunConfig
     """The run's name, folder and seed."""
     model: ModelConfig
-    """The model to start from. With `from`, what is not given is that run's."""
+    """The model to start from. With `from`, missing fields are those of that run."""
     from_: AffectsNumbers[FromConfig | None] = Field(default=None, alias="from")
     """A stage of another run to start from. Default: the model as it is."""
     data: DataConfig
-    """Where the records come from and what becomes of them."""
+    """Where the records come from, and how they are prepared."""
     stages: Annotated[tuple[StageConfig, ...], Field(min_length=1)]
     """Trained in this order."""
     train: TrainConfig = TrainConfig()
@@ -379,6 +387,6 @@ class SftConfig(Section):
         return self.stages[stage_index].pack_len_tokens or self.train.pack_len_tokens
 
     def replayable(self, stage_index: int) -> dict[str, MixtureConfig]:
-        """The mixtures of the stages before one, by name: of the run that this one starts from, and of this one."""
+        """The mixtures of the stages before this one, by name, including those of the run that it starts from."""
         earlier = self.from_.mixtures if self.from_ else {}
         return {**earlier, **{stage.name: stage.mixture for stage in self.stages[:stage_index]}}

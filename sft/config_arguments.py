@@ -1,4 +1,4 @@
-"""What every command that reads a job takes: a config, and overrides. Imports nothing, so that `--help` is quick."""
+"""The arguments of every command that reads a job. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
 from pathlib import Path

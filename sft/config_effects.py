@@ -1,8 +1,8 @@
-"""What a field of the config affects, said at the field: `overlong: AffectsStore[Literal["drop", "error"]] = "drop"`.
+"""What a field of the config affects, marked at the field: `overlong: AffectsStore[Literal["drop", "error"]] = "drop"`.
 
-Every field has one such mark, but for a field that is a section: the fields in it have theirs. `sft.config_section`
-refuses a section with a field that has none. From the marks come the fingerprint of the token store, the inputs of the
-plans, what may be another when a run that has trained goes on, and the tables of docs/CONFIG.md.
+Every field has one such mark, except a field that is a section: the fields in it have theirs. `sft.config_section`
+refuses a section with an unmarked field. The marks determine the fingerprint of the token store, the inputs of the
+plans, what may change when a run that has trained goes on, and the tables of docs/CONFIG.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,22 +19,22 @@ Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpo
 
 
 class Meaning(NamedTuple):
-    """What an effect is, and whether a field that has it may be another when a run that has trained goes on."""
+    """What an effect is, and whether a field with it may change when a run that has trained goes on."""
 
     text: str
     on_resume: str
 
 
 EFFECTS: Final[Mapping[Effect, Meaning]] = {
-    "store": Meaning("the examples, and so all that is made from them", "no"),
+    "store": Meaning("the examples, and so everything that is made from them", "no"),
     "split": Meaning("which examples are held out or drawn, and so all plans", "no"),
     "plan": Meaning("which examples are trained in which step", "no"),
     "budget": Meaning("when a stage ends", "more, for the last stage that has begun"),
     "rate": Meaning("the learning rate of a step", "for what more budget adds"),
     "numbers": Meaning("what a step computes", "no"),
-    "checkpoints": Meaning("from which checkpoints the run goes on", "no"),
+    "checkpoints": Meaning("which checkpoints the run goes on from", "no"),
     "measured": Meaning("which held-out examples are measured", "yes"),
-    "nothing": Meaning("how and where the run is done, and not what comes out", "yes"),
+    "nothing": Meaning("how and where the run is done, but not its result", "yes"),
 }
 """Each effect includes those that follow from it: another store is another plan, and another plan other numbers."""
 
@@ -48,28 +48,28 @@ _NEVER: Final = _Never()
 
 @dataclass(frozen=True, slots=True)
 class Affects:
-    """The first of what a field changes; what follows from it changes, too."""
+    """The first thing that a field changes; what follows from it changes, too."""
 
     first: Effect
     by_content: bool = False
-    """It names what is read or made: what is found there counts, and not the name. Who looks there puts that into the
+    """The field names what is read or made: the content counts, not the name. Whoever reads it adds the content to the
     inputs."""
     held_by_plan: bool = False
-    """What it leads to is in the inputs of the plans, so that it may be written in another way on a resume."""
+    """What the field resolves to is in the inputs of the plans, so that it may be written differently on a resume."""
     absent_at: Any = _NEVER
-    """With this value, all is as it was before the field existed. A field that is added with it leaves what was made
-    before as it is; without, everything is made again. It is not the default, which may change. Where the default is
-    not how it was before, a record from then is read with this value (see `completed`)."""
+    """With this value, the result is as it was before the field existed. A new field that has it leaves earlier stores
+    and plans valid; without it, everything is made again. It need not be the default, which may change. If the default
+    differs, a record from before the field is read with this value (see `completed`)."""
     only_with: tuple[str, Any] | None = None
-    """Another field of the section and its value: with others, this one is not read."""
+    """Another field of the section and its value: with other values, this field is not read."""
 
     @property
     def may_change(self) -> bool:
-        """Whether a run that has trained goes on with another value."""
+        """Whether the value may change when a run that has trained goes on."""
         return self.held_by_plan or EFFECTS[self.first].on_resume == "yes"
 
     def is_in_store(self, value: Any, section: BaseModel) -> bool:
-        """Whether the value of a field with this mark is one of the inputs by which token stores are told apart."""
+        """Whether the value of a field with this mark is one of the inputs that identify a token store."""
         is_read = self.only_with is None or getattr(section, self.only_with[0]) == self.only_with[1]
         return self.first == "store" and is_read and not self.by_content and value != self.absent_at
 
@@ -87,18 +87,18 @@ AffectsNothing = Annotated[T, Affects("nothing")]
 
 
 def holds_sections(field: FieldInfo) -> bool:
-    """Whether a field holds a section, or several, and nothing else. What it affects is said in there."""
+    """Whether a field holds only one or more sections, whose own fields say what they affect."""
     kinds = [kind for kind in get_args(field.annotation) or [field.annotation] if kind is not Ellipsis]
     return all(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
 
 
 def affects(field: FieldInfo) -> Affects | None:
-    """The mark of a field; None of one that is a section."""
+    """The mark of a field; None for a field that is a section."""
     return next((mark for mark in field.metadata if isinstance(mark, Affects)), None)
 
 
 def check_marks(section: type[BaseModel]) -> None:
-    """Hold a section to its marks.
+    """Check the marks of a section.
 
     Raises:
         TypeError: a field does not say what it affects, or says it although its own fields do.
@@ -115,7 +115,7 @@ def check_marks(section: type[BaseModel]) -> None:
 def store_inputs(section: BaseModel) -> dict[str, Any]:
     """All fields of a section, and of those in it, that change the token store, as plain values.
 
-    They keep the names that they had at first, so that a store is found again after a field was renamed.
+    They keep their first names, so that a store is still found after a field was renamed.
     """
     plain = section.model_dump(mode="json")
     inputs = {}
@@ -138,9 +138,9 @@ def _inner(value: Any, plain: Any) -> Any:
 
 
 def as_written(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs of a store that were recorded, with what of them the section says now.
+    """The recorded inputs of a store, updated with what the section says now.
 
-    What cannot be told from the config alone stays as it was recorded: contents, and what was found in them.
+    What the config alone does not say stays as it was recorded: contents, and what was found in them.
     """
     marks = {first_name(name, field): affects(field) for name, field in type(section).model_fields.items()}
     told = {name for name, mark in marks.items() if mark and not mark.by_content and not mark.held_by_plan}
@@ -149,9 +149,9 @@ def as_written(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any
 
 
 def inputs_of(section: BaseModel, *effects: Effect) -> dict[str, Any]:
-    """The fields of a section that have one of these effects, and the sections in it that have such, as plain values.
+    """The fields of a section, and of the sections in it, that have one of these effects, as plain values.
 
-    Not those that count by what they lead to.
+    Without fields that count by their content.
     """
     plain = section.model_dump(mode="json")
     inputs = {}
@@ -170,11 +170,11 @@ def sections_of(section: BaseModel) -> Iterator[BaseModel]:
 
 
 def completed(section: BaseModel, recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What was recorded of a section, as this version would have: by the names of now, and with its new fields.
+    """A recorded section as this version would record it: with current names, and with its new fields.
 
     Args:
-        section: the section as it is now; its fields count, and not their values.
-        recorded: as plain values, by the names that the file had.
+        section: the section as it is now; its fields count, not their values.
+        recorded: plain values, by the names that the file had.
     """
     result = dict(recorded)
     for name, field in type(section).model_fields.items():

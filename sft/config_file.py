@@ -1,9 +1,10 @@
-"""From a YAML file and `section.field=value` overrides to a frozen config, or to one list of all that is wrong.
+"""Turns a YAML file and `section.field=value` overrides into a frozen config, or into one list of all problems.
 
-Invariant: a config that was read keeps every rule; `dump_config` writes it so that it reads back equal.
+Invariant: a config that was read obeys every rule; `dump_config` writes it so that it reads back equal.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -12,13 +13,14 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sft.config import SftConfig
+from sft.config_forms import Forms
 from sft.config_lines import NO_LINES, Lines, line_of
-from sft.config_names import current_keys, renames_of, with_current_names
+from sft.config_names import current_keys, places_of, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
 from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
-from sft.foreign.answers import answer, identify
+from sft.foreign.answers import COMMON_VALUES, answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_path, remember_secrets, without_secrets
@@ -26,14 +28,14 @@ from sft.url_secrets import remember_path, remember_secrets, without_secrets
 _MISSING = "nothing"
 _MAX_DEPTH = 20
 _MISSPELT = 0.85
-"""So much alike, and a key is the other one, misspelt."""
+"""With at least this similarity, a key counts as a misspelling of the other."""
 
 
 class ConfigError(UserError):
     """Everything that is wrong with a config, in one message; `problems` holds it line by line."""
 
     def __init__(self, origin: str, problems: Sequence[Problem], lines: Lines = NO_LINES) -> None:
-        """`origin` is the file, or whatever else the config came from; `lines` where its fields stand there."""
+        """`origin` is the file, or whatever else the config came from; `lines` says where its fields are in it."""
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         told = [f"{origin}: {count}"]
@@ -58,12 +60,12 @@ def read_overrides(
     """The config with `section.field=value` assignments put in; a list item is named by number or by its name.
 
     Args:
-        content: with the names of now for its keys.
-        assignments: may name fields as they were called before.
+        content: with current names as keys.
+        assignments: may use former names of fields.
         kind: what the config is.
 
     Returns:
-        The config, and for the path of each place that was changed its assignment.
+        The config, and the assignment of each changed place, by its path.
     """
     result: dict[str, Any] = _without(content, ())
     given = {}
@@ -83,9 +85,9 @@ def read_overrides(
 
 
 def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> str:
-    """Put a value in its place; returns the path of the place, in which items of lists have numbers."""
+    """Put a value in its place; returns the path of the place, with numbers for items of lists."""
     if len(keys) > _MAX_DEPTH:
-        raise UserError("no field lies so deep")
+        raise UserError("no field is nested so deeply")
     node: Any = content
     place = [_key_in(node, keys[0])]
     for key in keys[1:]:
@@ -96,11 +98,11 @@ def _put(content: dict[str, Any], keys: Sequence[str], value: Any) -> str:
 
 
 def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> list[Problem]:
-    """The problems; those of a place that an override has changed quote it."""
+    """The problems; those of a place that an override changed quote the override."""
     quoted = []
     for problem in problems:
         path = f"{problem.path}."
-        # A key that nobody knows may be a whole section, of which the override has named a field.
+        # An unknown key may be a whole section, of which the override named a field.
         of_it = [text for place, text in given.items() if path.startswith(f"{place}.") or f"{place}.".startswith(path)]
         rule = f"{problem.rule}, in {_shown(of_it[-1])}" if of_it else problem.rule
         quoted.append(problem._replace(rule=rule))
@@ -108,7 +110,7 @@ def quote_overrides(problems: Iterable[Problem], given: Mapping[str, str]) -> li
 
 
 def build_config(content: Mapping[str, Any], origin: str = "config", lines: Lines = NO_LINES) -> SftConfig:
-    """Validate every section and every rule between sections; raise `ConfigError` with all that is wrong."""
+    """Validate every section and every rule between sections; raise `ConfigError` with all problems."""
     content, _ = with_current_names(content, SftConfig)
     problems = find_problems(content)
     if problems:
@@ -116,12 +118,15 @@ def build_config(content: Mapping[str, Any], origin: str = "config", lines: Line
     return SftConfig.model_validate(content)
 
 
-def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()) -> list[Problem]:
-    """All that is wrong with the sections of `SftConfig`, in the order of the sections.
+def find_problems(
+    content: Mapping[str, Any], of_start: Iterable[Problem] = (), whole: type[SftConfig] = SftConfig
+) -> list[Problem]:
+    """All problems of the sections of `SftConfig`, in the order of the sections.
 
     Args:
         content: the sections.
-        other_sections: names that a misspelt section may also have been meant to be.
+        of_start: the problems of the place that `from` names (see `sft.lineage`).
+        whole: all sections that a config may have, for suggestions.
     """
     remember_secrets(content)
     if isinstance(alerts := content.get("alerts"), Mapping):
@@ -131,11 +136,12 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
     if not any(name in content for name in needed_here) and (systems := identify(content)):
         whose = f"is written for {' or '.join(SYSTEMS[system] for system in systems)}, not for this program"
         return [Problem("the whole of it", ", ".join(content), whose, "`sft convert FILE` makes a config of it")]
-    problems: list[Problem] = []
+    problems = list(of_start)
     sections: dict[str, Any] = {}
     for key in content:
         if key not in fields:
-            problems.append(_unknown_key([key], content[key], [*fields, *other_sections], content))
+            known = [*fields, *(name for name in whole.model_fields if name not in SftConfig.model_fields)]
+            problems.append(_unknown_key([key], content[key], known, content, whole))
     for name, field in fields.items():
         if name not in content:
             if field.is_required():
@@ -149,20 +155,22 @@ def find_problems(content: Mapping[str, Any], other_sections: Sequence[str] = ()
         problems += found
         if readable is not None or not found:
             sections[name] = readable
-    # A misspelt key is one mistake: that the right one is missing goes without saying.
+    # A misspelt key is one mistake: do not also report that the right one is missing.
     meant = {path for problem in problems for path in problem.also_about}
+    if any(problem.path.partition(".")[0] == "from" for problem in problems):
+        meant |= {"model", "model.path"}  # that it would have led to
     problems = [p for p in problems if not (p.value == _MISSING and p.path in meant)]
     unread = [path for problem in problems for path in (problem.path, *problem.also_about)]
     for rule, needed in RULES:
         if all(name in sections for name in needed):
             broken = rule(*(sections[name] for name in needed))
-            # What rests on a field that could not be read would be said of its default, which nobody gave.
+            # A rule on a field that could not be read would judge its default, which the user did not give.
             problems += [p for p in broken if not _rests_on(p, unread)]
     return problems
 
 
 def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[list[Problem], Any]:
-    """The problems of one section, and the section itself as far as it can be read (None where it cannot).
+    """The problems of one section, and the section as far as it can be read (None if it cannot).
 
     A section with a misspelt key is read without that key, so that the rules between sections are checked too.
     """
@@ -170,8 +178,8 @@ def check_section(adapter: TypeAdapter[Any], value: Any, path: str) -> tuple[lis
         return [], adapter.validate_python(value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-    # A list whose items are wrong also counts as too short, and a default that depends on what could not be read is
-    # none: these are not the user's mistakes.
+    # To pydantic, a list with wrong items is also too short, and a default that depends on an unreadable field is also
+    # a mistake. The user made neither.
     details = [d for d in details if d["type"] != "too_short" or not d["input"]]
     details = [d for d in details if d["type"] != "default_factory_not_called"]
     problems = [_as_problem(detail, path, adapter, value) for detail in details]
@@ -194,7 +202,7 @@ def _rests_on(problem: Problem, unread: Iterable[str]) -> bool:
 def _keys(detail: Any, value: Any) -> list[Any]:
     """The part of pydantic's `loc` that names keys and indices in `value`; the rest names branches of unions.
 
-    A branch may be called like a key, so the reading is looked for that ends at the wrong value.
+    A branch may have the name of a key, so this looks for the reading that ends at the wrong value.
     """
     loc, wrong = detail["loc"], detail["input"]
     if detail["type"] == "missing":
@@ -221,10 +229,11 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
     keys = _keys(detail, value)
     given = detail["input"]
     where = ".".join([path, *map(str, keys)])
+    forms = Forms(adapter)
     match detail["type"]:
         case "extra_forbidden":
             beside = reduce(lambda node, key: node[key], keys[:-1], value)
-            return _unknown_key([path, *keys], given, _keys_at(adapter, keys[:-1]), beside)
+            return _unknown_key([path, *keys], given, forms.keys_at(keys[:-1]), beside)
         case "missing" if isinstance(given, list):
             return Problem(where, given, f"item {detail['loc'][-1] + 1} is missing", "make the list longer")
         case "missing":
@@ -239,14 +248,15 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             rule = "may hold letters, digits, dots, dashes and underscores only"
             return Problem(where, given, rule, "choose such a name")
         case "model_type":
-            known = ", ".join(_keys_at(adapter, keys))
+            known = ", ".join(forms.keys_at(keys))
+            example = without_secrets(forms.section_at(keys, given))
             rule = KEYS[where].note if isinstance(given, str) and where in KEYS else "must be a mapping of fields"
-            return Problem(where, given, rule, f"give it fields ({known}), or take it away")
+            return Problem(where, given, rule, f"give it fields, such as {example}, or remove it; there are {known}")
         case "string_type" | "path_type" if not isinstance(given, dict | list):
             kind, way_out = _taken_for(given)
-            return Problem(where, given, f"must be text, but YAML takes it for {kind}", way_out)
+            return Problem(where, given, f"must be text, but YAML reads it as {kind}", way_out)
         case "blank":
-            return Problem(where, given, "is empty", "write a path, or take the field away")
+            return Problem(where, given, "is empty", "write a path, or remove the field")
         case _:
             rule = str(detail["msg"])
             for pydantic_text, ours in _WORDING:
@@ -254,7 +264,7 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             expected, _, what = detail["type"].partition("_")
             form = _FORMS.get(expected) if what in _WRONG_FORM else None
             if expected == "tuple" and not isinstance(given, dict | None):
-                form = f"a list, such as [{given}]"
+                form = without_secrets(f"a list, such as {forms.list_at(keys, given)}")
             way_out = f"write {form}" if form else "correct the value"
             return Problem(where, given, rule[:1].lower() + rule[1:], way_out)
 
@@ -269,13 +279,13 @@ _FORMS = {
     "string": 'a text, such as "one"',
     "path": "a path, such as runs/one",
 }
-"""What pydantic calls a type → an example of it in YAML."""
+"""Pydantic's name of a type → an example of it in YAML."""
 
 
 def _taken_for(given: Any) -> tuple[str, str]:
-    """What YAML takes a word for that was meant as text, and what to do."""
+    """How YAML reads a word that was meant as text, and what to do."""
     if given is None:
-        return "nothing, as it does ~, null and all behind a #", "write something, in quotes if it is one of these"
+        return "nothing (like ~, null, and what follows a #)", "write a value, in quotes if it is one of these"
     if isinstance(given, bool):
         return "true or false", f'put it in quotes, such as "{str(given).lower()}"'
     if isinstance(given, int | float):
@@ -293,15 +303,24 @@ _WORDING = (
 )
 
 
-def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapping[str, Any]) -> Problem:
-    """What is misspelt is named; else what another system calls so; else what is spelt a little like it."""
+def _unknown_key(
+    keys: list[Any],
+    value: Any,
+    known: Sequence[str],
+    beside: Mapping[str, Any],
+    whole: type[SftConfig] = SftConfig,
+) -> Problem:
+    """Names the key that was misspelt, or else the key for what another system calls so, or else a similar one."""
     path = ".".join(map(str, keys))
     if renames := list(renames_of(path, SftConfig)):
         rule = f"is the former name of `{renames[-1].name}`, which is given, too"
-        return Problem(path, value, rule, "take one of the two away")
+        return Problem(path, value, rule, "remove one of the two")
     close = difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_MISSPELT)
     if not close and (foreign := answer(keys, value, beside)):
         return Problem(path, value, foreign.rule, foreign.way_out, foreign.ours)
+    if not close and (places := _places_of(keys, whole)):
+        way_out = f"here it is {' or '.join(f'`{place}`' for place in places)}"
+        return Problem(path, value, "is not a known key", way_out, tuple(places))
     close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
@@ -309,34 +328,22 @@ def _unknown_key(keys: list[Any], value: Any, known: Sequence[str], beside: Mapp
     return Problem(path, value, "is not a known key", f"did you mean `{close[0]}`?", (meant,))
 
 
+def _places_of(keys: Sequence[Any], whole: type[SftConfig]) -> list[str]:
+    """Where a field of this name is, if it is in one or two places; of stages, in the one that the key is in."""
+    stage = str(keys[1]) if keys[0] == "stages" and len(keys) > 2 else "0"
+    places = [re.sub(r"^stages\.0\.", f"stages.{stage}.", place) for place in places_of(str(keys[-1]), whole)]
+    return places if len(places) <= 2 else []
+
+
 def _did_you_mean(given: Any, allowed: str) -> str:
     words = allowed.replace(" or ", ", ").split(", ")
-    close = difflib.get_close_matches(str(given), words, n=1)
+    theirs = COMMON_VALUES.get(str(given))
+    close = [theirs] if theirs in words else difflib.get_close_matches(str(given), words, n=1)
     return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
 
 
-def _keys_at(adapter: TypeAdapter[Any], keys: Sequence[Any]) -> list[str]:
-    """The keys that the model at `keys` knows, found in the JSON schema (unions and lists included)."""
-    schema = adapter.json_schema(by_alias=True)
-    definitions = schema.get("$defs", {})
-
-    def models(node: Any) -> list[Any]:
-        if "$ref" in node:
-            return models(definitions[node["$ref"].rpartition("/")[2]])
-        return [m for option in (*node.get("anyOf", ()), *node.get("oneOf", ())) for m in models(option)] or [node]
-
-    nodes = models(schema)
-    for key in keys:
-        if isinstance(key, int):
-            children = [n["items"] for n in nodes if "items" in n]
-        else:
-            children = [n["properties"][key] for n in nodes if key in n.get("properties", {})]
-        nodes = [m for child in children for m in models(child)]
-    return sorted({key for node in nodes for key in node.get("properties", {})})
-
-
 def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:
-    """`value` with the keys at `locations` taken out."""
+    """`value` without the keys at `locations`."""
     wrong = {tuple(loc) for loc in locations}
 
     def copy(node: Any, loc: tuple[Any, ...]) -> Any:
@@ -365,7 +372,7 @@ def _key_in(node: Any, key: str) -> str | int:
 
 
 def _child(node: Any, key: str | int) -> Any:
-    """What lies there; a section that is empty or absent is made."""
+    """The value there; an empty or absent section is made."""
     if isinstance(node, dict) and node.get(key) is None:
         node[key] = {}
     return node[key]

@@ -1,4 +1,4 @@
-"""Where the fields of a config stand in its file, for messages."""
+"""The lines of the fields in a config's file, for messages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from sft.config_names import current_keys
 from sft.config_yaml import Document, Place
 
 Lines = Mapping[str, int | None]
-"""Path of a field → the line where it stands in the file; None of what does not come from the file."""
+"""Path of a field → its line in the file; None if it does not come from the file."""
 
 NO_LINES: Lines = {}
 
@@ -17,12 +17,12 @@ NO_LINES: Lines = {}
 def find_lines(
     document: Document, content: Mapping[str, Any], given: Mapping[str, str], kind: type[BaseModel]
 ) -> Lines:
-    """The lines of the fields, whose items of lists go by number and by name.
+    """The lines of the fields; items of lists are listed by number and by name.
 
     Args:
         document: as it was read.
         content: with overrides put in.
-        given: the overrides by path; what they gave stands in no line.
+        given: the overrides by path; their values have no line.
         kind: what the config is.
     """
     lines: dict[str, int | None] = {}
@@ -35,12 +35,12 @@ def find_lines(
 
 
 def _named(place: Place, node: Any) -> list[str | int]:
-    """The place with the names of items in the place of their numbers, where they have one."""
+    """The place with the names of items instead of their numbers, if they have one."""
     keys: list[str | int] = []
     for key in place:
         try:
             node = node[key]
-        except (LookupError, TypeError):  # an override has put something else there
+        except (LookupError, TypeError):  # an override put something else there
             node = None
         keys.append(node.get("name", key) if isinstance(key, int) and isinstance(node, dict) else key)
     return keys

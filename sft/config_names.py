@@ -1,4 +1,4 @@
-"""The names that fields of the config had before: still read, wherever a config comes from.
+"""Former names of the config's fields, which are still read wherever a config comes from.
 
 packs_per_micro_batch: AffectsNothing[Annotated[PositiveInt, Was("micro_packs")]] = 1
 """
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True, slots=True)
 class Was:
-    """A name that a field had before. Of several, the oldest comes first."""
+    """A former name of a field. If there are several, the oldest comes first."""
 
     name: str
 
@@ -24,29 +24,29 @@ class Rename(NamedTuple):
 
     path: str
     name: str
-    """That of now."""
+    """The current name."""
 
     def __str__(self) -> str:
         return f"{self.path} is called `{self.name}` now; the old name is still read"
 
 
 def former_names(field: FieldInfo) -> tuple[str, ...]:
-    """The names that a field had before, the oldest first."""
+    """The former names of a field, the oldest first."""
     return tuple(mark.name for mark in field.metadata if isinstance(mark, Was))
 
 
 def first_name(name: str, field: FieldInfo) -> str:
-    """The name under which what was made with a field is known for good."""
+    """The name of a field in fingerprints, which never changes."""
     return next(iter(former_names(field)), name)
 
 
 def with_current_names(content: Any, kind: Any) -> tuple[Any, list[Rename]]:
-    """Plain values with the names of now for the keys of a section, and of all sections in it.
+    """Plain values with the current names as keys of a section, and of all sections in it.
 
-    A field that is given by both of its names keeps them, and so is refused where it is read.
+    A field given by both names keeps both, and so is refused when it is read.
 
     Args:
-        content: as it stands in a file or a record; it need not be right.
+        content: as it is in a file or a record; it need not be valid.
         kind: the section, or an annotation with sections in it.
     """
     renames: list[Rename] = []
@@ -74,7 +74,7 @@ def with_current_names(content: Any, kind: Any) -> tuple[Any, list[Rename]]:
 
 
 def current_keys(keys: Sequence[str | int], kind: Any) -> list[str | int]:
-    """The keys that lead to a place in a section, with the names of now; what no section knows stays as it is."""
+    """The keys that lead to a place in a section, with current names; an unknown key stays as it is."""
     kinds, result = [kind], []
     for key in keys:
         name = key
@@ -83,7 +83,7 @@ def current_keys(keys: Sequence[str | int], kind: Any) -> list[str | int]:
             if is_section(part):
                 found, field = _find(part, key)
                 name, inner = found, inner if field is None else [*inner, field.annotation]
-            elif get_origin(part) in (tuple, dict):  # the key is a number, or a name of somebody's own
+            elif get_origin(part) in (tuple, dict):  # the key is a number, or a name that the user chose
                 inner.append(get_args(part)[get_origin(part) is dict])
         result.append(name)
         kinds = inner
@@ -91,15 +91,27 @@ def current_keys(keys: Sequence[str | int], kind: Any) -> list[str | int]:
 
 
 def renames_of(path: str, kind: Any) -> Iterator[Rename]:
-    """The former names in a dotted path, such as that of an override."""
+    """The former names in a dotted path, such as the path of an override."""
     keys = path.split(".")
     for i, (key, current) in enumerate(zip(keys, current_keys(keys, kind), strict=True)):
         if key != current:
             yield Rename(".".join(keys[: i + 1]), str(current))
 
 
+def places_of(name: str, kind: Any) -> Iterator[str]:
+    """The paths of all fields in a section that are called so; of lists, in the first item."""
+    for part in alternatives(kind):
+        if get_origin(part) is tuple:
+            yield from (f"0.{place}" for place in places_of(name, get_args(part)[0]))
+        for key, field in part.model_fields.items() if is_section(part) else ():
+            current = field.alias or key
+            if current == name:
+                yield current
+            yield from (f"{current}.{place}" for place in places_of(name, field.annotation))
+
+
 def _find(section: type[BaseModel], key: Any) -> tuple[Any, FieldInfo | None]:
-    """The name of now and the field that a key means."""
+    """The current name and the field that a key means."""
     for name, field in section.model_fields.items():
         current = field.alias or name
         if key == current or key in former_names(field):

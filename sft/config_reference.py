@@ -13,7 +13,7 @@ from sft.config_names import alternatives, former_names, is_section
 from sft.job_config import JobFile
 
 _HEAD = """\
-<!-- Made of the fields in the code: `make docs` writes it. -->
+<!-- Generated from the fields in the code by `make docs`. -->
 # The config
 
 A config is one YAML file (1.2) for a whole job. Every command with a `CONFIG` takes overrides, such as
@@ -29,10 +29,10 @@ Contents: [What a field affects](#what-a-field-affects) · [When a run goes on](
 
 
 _MORE_ON_RESUME = """\
-The run folder may be moved, and named with `run.dir`. Where a source lies and how it is read may change if its content
-and what becomes of it stay the same. A stage that has not begun may change as a whole. The last one that has begun may
-get a larger budget, with another learning rate for what is added. Other changes are refused with the few lines that
-differ. A field that the record of an older version lacks counts as what was done then."""
+The run folder may be moved, and named with `run.dir`. The path of a source and how it is read may change if its content
+and the examples made from it stay the same. A stage that has not begun may change as a whole. The last one that has
+begun may get a larger budget, with another learning rate for what is added. Other changes are refused with the lines
+that differ. A field that is missing in the record of an older version counts as what that version did."""
 
 
 class _Part(NamedTuple):
@@ -54,7 +54,7 @@ def config_reference() -> str:
 
 
 def _parts(section: type[BaseModel], path: str) -> Iterator[_Part]:
-    """All sections in a section; one that stands in several places is told at the first that is no mapping of them."""
+    """All sections in a section; one that is in several places is described at the first that is not a mapping."""
     for name, field in section.model_fields.items():
         for kind in alternatives(field.annotation):
             inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
@@ -67,12 +67,12 @@ def _parts(section: type[BaseModel], path: str) -> Iterator[_Part]:
 def _effects() -> list[str]:
     rows = [f"| {effect} | {meaning.text} | {meaning.on_resume} |" for effect, meaning in EFFECTS.items()]
     table = ["| affects | that is | may change when a run goes on |", "|---|---|---|", *rows]
-    text = "A field says the first of what it affects; what is made from that changes with it."
+    text = "A field names the first thing that it affects; what is made from that changes with it."
     return ["## What a field affects", text, "\n".join(table)]
 
 
 def _resume(parts: Sequence[_Part]) -> list[str]:
-    """Which fields may be another when a run goes on."""
+    """Which fields may change when a run goes on."""
     lines, whole = [], []
     for part in parts:
         marks = {field.alias or name: affects(field) for name, field in part.section.model_fields.items()}
@@ -106,7 +106,7 @@ def _type(field: FieldInfo, parts: Sequence[_Part]) -> str:
 
 
 def _words(schema: dict[str, Any], places: dict[str, str]) -> str:
-    """A type in words. `places` says where a section is told, by the name of its class."""
+    """A type in words. `places`: class name of a section → where the page describes it."""
     if "$ref" in schema or "properties" in schema:
         path = places[schema["$ref"].rpartition("/")[2] if "$ref" in schema else schema["title"]]
         return f"[section](#{_anchor(path)})"
@@ -153,5 +153,5 @@ def _prose(text: str | None) -> str:
 
 
 def _anchor(path: str) -> str:
-    """As the heading of a section is linked to."""
+    """The link to the heading of a section."""
     return re.sub(r"[^\w-]", "", path.lower())

@@ -1,13 +1,12 @@
-"""The rules that tie fields of the config together. Each yields what is wrong, where, and the way out.
+"""The rules that tie fields of the config together. Each yields its problems: what is wrong, where, and the way out.
 
-A rule is a pure function over whole sections. It runs when its sections are readable, whatever is wrong in the
-others, so that one run of the command reports everything.
+A rule is a pure function over whole sections. It runs if its sections are readable, even if others are not, so that one
+run of the command reports everything.
 """
 
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.config import (
@@ -22,6 +21,8 @@ from sft.config import (
     StageConfig,
     TrainConfig,
 )
+from sft.config_paths import named_paths
+from sft.config_section import Section
 from sft.deepspeed_extra import refused
 from sft.optimizers import OPTIMIZERS
 
@@ -34,7 +35,7 @@ class Problem(NamedTuple):
     rule: str
     way_out: str
     also_about: tuple[str, ...] = ()
-    """Paths of other fields that it rests on: where one of them cannot be read, nothing is said of this."""
+    """Paths of other fields that it depends on: if one of them cannot be read, this problem is not reported."""
 
 
 Stages = tuple[StageConfig, ...]
@@ -53,7 +54,9 @@ def source_names_are_unique(data: DataConfig) -> Iterator[Problem]:
 def _repeated_names(path: str, names: Sequence[str]) -> Iterator[Problem]:
     for i, name in enumerate(names):
         if name in names[:i]:
-            yield Problem(f"{path}.{i}.name", name, "is the name of an earlier one", "give it a name of its own")
+            yield Problem(
+                f"{path}.{i}.name", name, "is already the name of an earlier one", "give it a name of its own"
+            )
 
 
 def one_budget(stages: Stages) -> Iterator[Problem]:
@@ -70,11 +73,11 @@ def one_budget(stages: Stages) -> Iterator[Problem]:
 
 
 def one_warmup(stages: Stages) -> Iterator[Problem]:
-    """The warm-up is so many steps, or a part of them; it ends before the stage does, where that is known here."""
+    """The warm-up is a number or a share of steps, and ends before the stage does (if its steps are known here)."""
     for i, stage in enumerate(stages):
         ratio, steps, path = stage.optimizer.warmup_ratio, stage.optimizer.warmup_steps, f"stages.{i}.optimizer"
         if steps is not None and ratio:
-            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "take one of the two away")
+            yield Problem(f"{path}.warmup_ratio", ratio, "is given beside warmup_steps", "remove one of the two")
         if steps is not None and stage.budget.steps is not None and steps >= stage.budget.steps:
             rule = f"is all of the stage's {stage.budget.steps} steps: the rate never reaches its peak"
             yield Problem(f"{path}.warmup_steps", steps, rule, "warm up for fewer", (f"stages.{i}.budget",))
@@ -83,17 +86,17 @@ def one_warmup(stages: Stages) -> Iterator[Problem]:
 def epochs_are_those_of_the_budget(
     stages: Stages, checkpoint: CheckpointConfig, evaluate: EvaluateConfig
 ) -> Iterator[Problem]:
-    """An epoch is what a budget counts in, so a stage of so many steps or tokens has none."""
+    """Epochs are counted only by a budget in epochs; a stage with a budget in steps or tokens has none."""
     other = [(i, stage.name) for i, stage in enumerate(stages) if stage.budget.epochs is None]
     for section, every in (("checkpoint", checkpoint.every_epochs), ("evaluate", evaluate.every_epochs)):
         if every is not None and other:
-            rule = f"counts epochs, and the budget of stage {other[0][1]} is not in epochs"
+            rule = f"counts epochs, but the budget of stage {other[0][1]} is not in epochs"
             about = (f"stages.{other[0][0]}.budget",)
             yield Problem(f"{section}.every_epochs", every, rule, f"give {section}.every_steps instead", about)
 
 
 def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
-    """`temperature` and `weights` go with the rates of that name, and with no other."""
+    """`temperature` and `weights` are given with the rates of that name, and with no others."""
     for i, stage in enumerate(stages):
         mixture = stage.mixture
         for field, value in (("temperature", mixture.temperature), ("weights", mixture.weights or None)):
@@ -104,10 +107,10 @@ def rates_have_their_numbers(stages: Stages) -> Iterator[Problem]:
                     yield Problem(path, "nothing", f"`rates: {field}` needs it", f"give {path}", about)
                 else:
                     rule = f"goes with `rates: {field}`, but the rates are `{mixture.rates}`"
-                    yield Problem(path, value, rule, f"set rates to {field}, or take it away", about)
+                    yield Problem(path, value, rule, f"set rates to {field}, or remove it", about)
         if mixture.weights and mixture.tasks is not None:
             rule = "`weights` names the tasks already"
-            yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "take `tasks` away")
+            yield Problem(f"stages.{i}.mixture.tasks", list(mixture.tasks), rule, "remove `tasks`")
 
 
 def settings_are_of_the_optimizer(stages: Stages) -> Iterator[Problem]:
@@ -118,21 +121,21 @@ def settings_are_of_the_optimizer(stages: Stages) -> Iterator[Problem]:
             path, value = f"stages.{i}.optimizer.{field}", getattr(stage.optimizer, field)
             about = (f"stages.{i}.optimizer.name",)
             if field in OPTIMIZERS[name].settings and value is None:
-                yield Problem(path, "nothing", f"`name: {name}` needs it", "take it away: it has a default", about)
+                yield Problem(path, "nothing", f"`name: {name}` needs it", "remove it: it has a default", about)
             elif field not in OPTIMIZERS[name].settings and value is not None:
                 of = " or ".join(other for other, traits in OPTIMIZERS.items() if field in traits.settings)
                 rule = f"goes with `name: {of}`, but the optimizer is `{name}`"
-                yield Problem(path, value, rule, "take it away", about)
+                yield Problem(path, value, rule, "remove it", about)
 
 
 def replay_is_of_earlier_stages(stages: Stages, start: FromConfig | None) -> Iterator[Problem]:
-    """Only what came before can be replayed, and something new must be left."""
+    """Only earlier stages can be replayed, and a part of the stage must be new."""
     for i, stage in enumerate(stages):
         earlier = [*(start.mixtures if start else ()), *(s.name for s in stages[:i])]
         for name in stage.mixture.replay:
             if name not in earlier:
-                way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: take it away"
-                yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out)
+                way_out = f"name one of {', '.join(earlier)}" if earlier else "the first stage has none: remove it"
+                yield Problem(f"stages.{i}.mixture.replay.{name}", name, "is not an earlier stage", way_out, ("from",))
         total = sum(stage.mixture.replay.values())
         if total >= 1:
             rule = "replay takes the whole stage: the shares must add up to less than 1"
@@ -158,11 +161,11 @@ def held_out_tasks_are_not_trained(stages: Stages, data: DataConfig) -> Iterator
         for field, tasks in (("weights", tuple(stage.mixture.weights)), ("tasks", stage.mixture.tasks or ())):
             for task in sorted(set(tasks) & set(data.holdout.tasks)):
                 rule = "is held out by data.holdout.tasks"
-                yield Problem(f"stages.{i}.mixture.{field}", task, rule, "take it out of one of the two")
+                yield Problem(f"stages.{i}.mixture.{field}", task, rule, "remove it from one of the two")
 
 
 def held_out_sources_are_known(data: DataConfig) -> Iterator[Problem]:
-    """Held-out sources are sources, and one at least is left to train on."""
+    """Held-out sources are sources, and at least one is left to train on."""
     names = [source.name for source in data.sources]
     for name in data.holdout.sources:
         if name not in names:
@@ -170,34 +173,34 @@ def held_out_sources_are_known(data: DataConfig) -> Iterator[Problem]:
             yield Problem("data.holdout.sources", name, "is not the name of a source", way_out, ("data.sources",))
     if set(names) <= set(data.holdout.sources):
         rule = "every source is held out: nothing is left to train on"
-        yield Problem("data.holdout.sources", list(data.holdout.sources), rule, "take one away")
+        yield Problem("data.holdout.sources", list(data.holdout.sources), rule, "remove one")
 
 
 def task_tag_names_the_task(data: DataConfig) -> Iterator[Problem]:
-    """A tag without the task would say the same of all of them."""
+    """A tag without the task would be the same for all tasks."""
     tag = data.task_tag
     if tag is not None and "{task}" not in tag.text:
         yield Problem("data.task_tag.text", tag.text, "has no {task} in it", "write, say, `Task type: {task}`")
 
 
 def staging_dir_is_absolute(data: DataConfig) -> Iterator[Problem]:
-    """Each node looks for it in a working folder of its own."""
+    """Each node has its own working folder, so a relative path would differ."""
     if data.staging_dir is not None and not data.staging_dir.startswith(("/", "~", "$")):
-        rule = "is a relative path, but it is looked for on every node"
+        rule = "is a relative path, but every node looks for it"
         yield Problem("data.staging_dir", data.staging_dir, rule, "begin it with /, ~ or a variable of the nodes")
 
 
 def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
-    """What stands between cells and what stands around them is one character each, and not the same."""
+    """The delimiter and the quote are one character each, and not the same."""
     for i, source in enumerate(data.sources):
         given = {} if source.csv is None else {"delimiter": source.csv.delimiter, "quote": source.csv.quote or None}
         for field, value in given.items():
             if value is not None and (len(value) != 1 or value in "\r\n\0"):
-                rule = "must be one character, and no line end"
+                rule = "must be one character, and not a line end"
                 yield Problem(f"data.sources.{i}.csv.{field}", value, rule, 'write one, such as ";" or "\\t"')
         if given and given["delimiter"] == given["quote"]:
             rule = "is also the delimiter"
-            yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "write two characters that differ")
+            yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "use two different characters")
 
 
 def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> Iterator[Problem]:
@@ -211,57 +214,46 @@ def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> It
             yield Problem(path, value, rule, way_out)
 
 
-def homes_are_known(
-    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
-) -> Iterator[Problem]:
-    """`~` and `~ada` are folders of users that this machine knows; the user of a container may have none."""
-    for path, value in _paths(run, model, data, checkpoint).items():
-        first = str(value or "").partition("/")[0]
-        if first.startswith("~") and os.path.expanduser(first) == first:
-            rule = "begins with the home folder of a user, which is not known here"
-            yield Problem(path, str(value), rule, "set HOME, or write the path out")
+def homes_are_known(*sections: Section) -> Iterator[Problem]:
+    """`~` and `~ada` are home folders of users that this machine knows; the user of a container may have none."""
+    for section, name in zip(sections, _WITH_PATHS, strict=True):
+        for named in named_paths(section):
+            first = named.path.partition("/")[0]
+            if first.startswith("~") and os.path.expanduser(first) == first:
+                rule = "begins with the home folder of a user, which is not known here"
+                path = ".".join(map(str, (name, *named.keys)))
+                yield Problem(path, named.path, rule, "set HOME, or write the path out")
 
 
-def _paths(
-    run: RunConfig, model: ModelConfig, data: DataConfig, checkpoint: CheckpointConfig
-) -> dict[str, Path | str | None]:
-    return {
-        "run.dir": run.dir,
-        "model.path": model.path,
-        "model.tokenizer": model.tokenizer,
-        "model.chat_template": model.chat_template,
-        **{f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)},
-        "data.cache_dir": data.cache_dir,
-        "checkpoint.dir": checkpoint.dir,
-    }
+_WITH_PATHS = ("run", "model", "data", "checkpoint", "logging")
 
 
 def models_are_no_urls(model: ModelConfig) -> Iterator[Problem]:
-    """They are loaded from folders and from the Hub; a URL may hold a password, and would be shown as a folder."""
+    """Models are loaded from folders and from the Hub. A URL may hold a password, and would be shown as a folder."""
     for field in ("path", "tokenizer", "chat_template"):
         value = getattr(model, field)
         if value is not None and "://" in value:
             way_out = "download it, and name the folder; or name its id on the Hub"
-            yield Problem(f"model.{field}", value, "is a URL, and nothing is loaded from one", way_out)
+            yield Problem(f"model.{field}", value, "is a URL, but models are not loaded from URLs", way_out)
 
 
 def start_is_the_model(model: ModelConfig, start: FromConfig | None) -> Iterator[Problem]:
     """A run begins with one model."""
     if start is not None and start.model is not None and model.path != start.model:
-        rule = f"is not what `from` leads to ({start.model})"
-        yield Problem("model.path", model.path, rule, "take one of the two away", ("from",))
+        rule = f"is not the model of `from` ({start.model})"
+        yield Problem("model.path", model.path, rule, "remove one of the two", ("from",))
 
 
 def folders_are_no_urls(run: RunConfig, data: DataConfig) -> Iterator[Problem]:
     """A URL would become a folder of that name beside the config, with the URL's password in it."""
     for path, folder in (("run.dir", run.dir), ("data.cache_dir", data.cache_dir)):
         if re.match(r"\w[\w+.-]+:/", str(folder)):
-            way_out = "name a folder; of what a run writes, only `checkpoint.dir` may be a URL"
-            yield Problem(path, str(folder), "is a URL, and only a folder can be written to", way_out)
+            way_out = "name a folder; of the folders of a run, only `checkpoint.dir` may be a URL"
+            yield Problem(path, str(folder), "is a URL, but it must be a folder", way_out)
 
 
 def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
-    """What is drawn for a pack may not depend on those beside it, which other workers would not put there."""
+    """What is drawn for a pack may not depend on its micro-batch, which differs with the number of workers."""
     if model.dropout == "as_configured" and train.packs_per_micro_batch > 1:
         rule = "`model.dropout: as_configured` draws for each pack by itself"
         yield Problem(
@@ -270,7 +262,7 @@ def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[P
 
 
 def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
-    """What goes to DeepSpeed as it is may change how fast it is, and nothing of what comes out."""
+    """Settings that go straight to DeepSpeed may change its speed, but no result."""
     for path, value, reason, way_out in refused(deepspeed.extra):
         yield Problem(f"deepspeed.extra.{path}", value, reason, way_out)
 
@@ -290,7 +282,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
-    (homes_are_known, ("run", "model", "data", "checkpoint")),
+    (homes_are_known, _WITH_PATHS),
     (urls_hold_no_variables, ("data", "checkpoint")),
     (models_are_no_urls, ("model",)),
     (start_is_the_model, ("model", "from")),

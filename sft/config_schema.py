@@ -1,25 +1,36 @@
-"""The config as a JSON schema (draft 2020-12): editors check a config with it, and show what a field is."""
+"""The config as a JSON schema (draft 2020-12): editors check a config with it, and explain its fields."""
 
 import json
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from sft.config_names import former_names
 from sft.job_config import JobFile
 
 
-class _WithoutTitles(GenerateJsonSchema):
-    """A field's name says it, and a title made of it says no more."""
+class _Schema(GenerateJsonSchema):
+    """Adds the names that fields had before: they are still read, so an editor must not report them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Of no field."""
+        """Never: a title made from a field's name says no more than the name."""
         return False
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Of a section."""
+        section = super().model_schema(schema)
+        fields, properties = schema["cls"].model_fields, section["properties"]
+        for name, field in ((field.alias or name, field) for name, field in fields.items()):
+            of_now = {key: value for key, value in properties[name].items() if key != "default"}
+            about = {"deprecated": True, "description": f"Now `{name}`."}
+            properties |= {former: {**of_now, **about} for former in former_names(field)}
+        return section
 
 
 def config_schema() -> dict[str, Any]:
     """The schema of a whole file, with the help text and the default of each field."""
-    schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_WithoutTitles))
-    # With `from`, what is not given of the model is that of the other run.
+    schema = _on_one_line(JobFile.model_json_schema(by_alias=True, schema_generator=_Schema))
+    # With `from`, missing fields of the model are those of the other run.
     schema["required"].remove("model")
     schema["$defs"]["ModelConfig"]["required"].remove("path")
     own_model = {"required": ["model"], "properties": {"model": {"required": ["path"]}}}
@@ -33,7 +44,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """The schema as it stands in a file."""
+    """The text of the schema's file."""
     return json.dumps(config_schema(), indent=1, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Reads YAML 1.2 as people mean it, with the line of each value, and writes it so that every reader reads the same."""
+"""Reads YAML 1.2 with the line of each value, and refuses traps; writes YAML that every version reads the same way."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ Place = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
-"""What YAML takes a plain word for that is no text."""
+"""How YAML reads a plain word that is not text."""
 _WITH_TEXT = {"path", "dir", "cache_dir", "staging_dir", "tokenizer", "chat_template", "text"}
-"""Fields whose value may well have a ` #` in it."""
-_BEHIND_HASH = "what is behind the # is a comment to YAML: put the whole value in quotes"
+"""Fields whose value may contain ` #`."""
+_BEHIND_HASH = "for YAML, everything after the # is a comment: put the whole value in quotes"
 
 
 class Document(NamedTuple):
-    """What a text holds: mappings, lists and scalars, none of which is in two places."""
+    """The content of a text: mappings, lists and scalars, none of which is in two places."""
 
     content: Any
     lines: Mapping[Place, int]
@@ -32,17 +32,17 @@ class Document(NamedTuple):
 
 
 def parse_yaml(text: str, origin: str, is_field: bool = False) -> Document:
-    """What a text in YAML 1.2 holds.
+    """The content of a text in YAML 1.2.
 
     Args:
-        text: what is read.
+        text: the text to read.
         origin: begins the message of an error.
         is_field: the text is the value of one field, where a comment makes no sense.
 
     Raises:
-        UserError: it cannot be read, or would not be read as it is meant: a key that stands twice, of which one would
-            be lost unseen; a key that is no text, such as `2024:`; a number with a zero in front; a path that a ` #`
-            cuts off.
+        UserError: it cannot be read, or would be read differently than it is meant: a key that is there twice, one of
+            which would be lost silently; a key that is not text, such as `2024:`; a number with a leading zero; a path
+            that a ` #` cuts off.
     """
     reader = YAML(typ="safe", pure=True)
     reader.Composer = _Composer
@@ -52,14 +52,14 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Document:
             raise _TrapError(None, None, _BEHIND_HASH)
         if node is None:
             return Document(None, {})
-        # Copied, because an anchor and its aliases are one object, and a change of one would change all.
+        # Copied, because an anchor and its aliases are the same object: a change of one would change all.
         content = _copy(reader.constructor.construct_document(node))
         return Document(content, dict(_lines(node)))
     except RecursionError:
         raise UserError(f"{origin}: this is not YAML: it is nested too deeply") from None
-    except (YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2024-13-45
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date, such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
-        # Of a field there is one line to look at; where in it says nothing more.
+        # The value of a field is one line, so a line number says nothing.
         line = f" line {mark.line + 1}:" if mark and not is_field else ""
         problem = (error.problem if isinstance(error, MarkedYAMLError) else None) or str(error)
         what = "" if isinstance(error, _TrapError) else f" {'the value' if is_field else 'this'} is not YAML:"
@@ -67,16 +67,16 @@ def parse_yaml(text: str, origin: str, is_field: bool = False) -> Document:
 
 
 def write_yaml(content: Any) -> str:
-    """The text that every version of YAML reads as this content. Keys stay in their order."""
+    """A text that every version of YAML reads as this content. Keys keep their order."""
     return str(yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 class _TrapError(MarkedYAMLError):
-    """It is YAML, but most likely not what was meant."""
+    """Valid YAML, but most likely not what was meant."""
 
 
 class _Composer(BoundedComposer):
-    """Refuses what YAML would take for something else than was meant."""
+    """Refuses what YAML would read differently than it was meant."""
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         """A mapping whose keys are texts, each once."""
@@ -84,26 +84,26 @@ class _Composer(BoundedComposer):
         seen = set()
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                raise _trap(key, "a key is a text, and no list or mapping")
+                raise _trap(key, "a key must be a text, not a list or a mapping")
             if key.value in seen:
                 raise _trap(key, f"{key.value!r} is there twice")
             seen.add(key.value)
             if kind := _KINDS.get(str(key.tag).removeprefix(_TAG)):
-                raise _trap(key, f'the key {key.value} is {kind} to YAML: write "{key.value}", in quotes')
+                raise _trap(key, f'YAML reads the key {key.value} as {kind}: write "{key.value}", in quotes')
             if key.value in _WITH_TEXT and _is_cut_off(value, key):
                 raise _trap(value, _BEHIND_HASH)
         return node
 
     def compose_scalar_node(self, anchor: Any) -> ScalarNode:
-        """A scalar; of a number every version of YAML reads the same."""
+        """A scalar. A number must be the same in every version of YAML."""
         node: ScalarNode = super().compose_scalar_node(anchor)
         digits = node.value.replace("_", "")
         if node.tag == f"{_TAG}int" and re.fullmatch(r"[-+]?0[0-9]+", digits):
             of_old = int(digits, 8) if not set("89") & set(digits) else "a text"
             raise _trap(
                 node,
-                f"{node.value} is {of_old} to YAML 1.1 and {int(digits)} to YAML 1.2: write the number that is "
-                f'meant without a 0 in front, or "{node.value}" if it is text',
+                f"{node.value} is {of_old} in YAML 1.1 and {int(digits)} in YAML 1.2: write the number "
+                f'without a leading 0, or "{node.value}" if it is text',
             )
         return node
 
@@ -113,7 +113,7 @@ def _trap(node: Node, message: str) -> _TrapError:
 
 
 def _is_cut_off(node: Node | None, key: Node | None = None) -> bool:
-    """Whether a comment that begins like a word follows a plain scalar, or stands in its place behind the key."""
+    """Whether a comment that begins like a word follows a plain scalar, or replaces the value after the key."""
     if node is None:
         return True  # nothing but a comment
     if not isinstance(node, ScalarNode) or node.style is not None:
@@ -131,7 +131,7 @@ def _copy(node: Any) -> Any:
 
 
 def _lines(node: Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
-    """The lines in a node that was constructed, so that what was merged into a mapping is in it."""
+    """The lines in a constructed node, which includes what was merged into its mappings."""
     if isinstance(node, MappingNode):
         parts: list[tuple[Any, Node, Node]] = [(key.value, key, value) for key, value in node.value]
     else:
@@ -143,7 +143,7 @@ def _lines(node: Node, place: Place = ()) -> Iterator[tuple[Place, int]]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what one version of YAML takes for text and another does not, and the line breaks of Unicode."""
+    """Quotes what only some versions of YAML read as text, and Unicode line breaks."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -154,5 +154,5 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _NUMBER_OF_1_2 = re.compile(
     r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9_]+([eE][-+]?[0-9]+)?|0o[0-7_]+"
 )
-"""YAML 1.1, in which texts are written, reads some of them as text."""
+"""The dumper writes YAML 1.1, which reads some of these as text."""
 _Dumper.add_representer(str, _represent_text)

@@ -1,8 +1,8 @@
-"""What `deepspeed.extra` may hold: settings of DeepSpeed that change how fast it is and what memory it takes.
+"""What `deepspeed.extra` may hold: DeepSpeed settings that change only its speed and memory.
 
 Everything else is refused, with the reason: it would change the numbers, or make them depend on the number of ranks; or
-DeepSpeed would keep state where no checkpoint finds it; or it would do nothing, as what is misspelt would. Read in
-DeepSpeed 0.19.8; a test trains with each setting that may be given, and gets the same gradients.
+it would make DeepSpeed keep state that no checkpoint saves; or it would do nothing, like a misspelt key. The list comes
+from the source of DeepSpeed 0.19.8; a test trains with each allowed setting, and gets the same gradients.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ def _is_whole(value: Any) -> bool:
 
 
 class Kind(NamedTuple):
-    """What a value has to be: in words, and whether it is."""
+    """What a value has to be, in words, and a check of it."""
 
     words: str
     fits: Callable[[Any], bool]
@@ -53,11 +53,11 @@ ALLOWED: Mapping[str, Kind] = {
     "zero_optimization.stage3_use_all_reduce_for_fetch_params": FLAG,
     "zero_optimization.sub_group_size": POSITIVE,
 }
-"""The path of each setting, and what its value has to be; numbers are of elements, or of steps."""
+"""The path of each setting, and what its value has to be; numbers count elements, or steps."""
 
 
 class Refusal(NamedTuple):
-    """One thing that may not be there: its path in `extra`, what was given, why not, and what to do instead."""
+    """One refused setting: its path in `extra`, what was given, why it is refused, and what to do instead."""
 
     path: str
     value: Any
@@ -65,16 +65,16 @@ class Refusal(NamedTuple):
     way_out: str
 
 
-_BATCH = ("a step is split by this program, the same for every number of workers", "set train.packs_per_step")
-_STATE = ("a checkpoint holds what the stage's optimizer keeps, and no more", "set `optimizer` of a stage")
+_BATCH = ("this program splits a step, the same way for every number of workers", "set train.packs_per_step")
+_STATE = ("a checkpoint holds only the state of the stage's optimizer", "set `optimizer` of a stage")
 _DTYPE = ("masters and gradients are float32, so that no number depends on the number of workers", "set model.dtype")
-_SUM = ("gradients are summed in float32 and divided by the step's supervised tokens, for every split", "take it away")
+_SUM = ("gradients are summed in float32 and divided by the step's supervised tokens, for every split", "remove it")
 _CHECKPOINT = ("DeepSpeed's own checkpoints are not used", "set what you want in the section `checkpoint`")
 _MONITOR = ("DeepSpeed would write the loss of one micro-batch of one worker", "see `logging`, and metrics.jsonl")
-_ROUNDED = ("it rounds what is sent, so the numbers would depend on the number of workers", "take it away")
-_OFFLOADED = ("DeepSpeed may then keep state where no checkpoint finds it", "set deepspeed.{} to cpu, or take it away")
-_STAGE_2 = ("it is read by other stages of ZeRO than the third, and would do nothing", "take it away")
-_MICS = ("a part of each parameter lies on each worker, as checkpoints expect", "see deepspeed.hpz_partition_size")
+_ROUNDED = ("it rounds what workers send, so the numbers would depend on their number", "remove it")
+_OFFLOADED = ("DeepSpeed may then keep state that no checkpoint saves", "set deepspeed.{} to cpu, or remove it")
+_STAGE_2 = ("only other stages of ZeRO read it; in stage 3 it would do nothing", "remove it")
+_MICS = ("checkpoints expect a part of each parameter on each worker", "see deepspeed.hpz_partition_size")
 
 _REASONS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("train_batch_size", "train_micro_batch_size_per_gpu"), _BATCH),
@@ -87,8 +87,8 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     "activation_checkpointing": ("the models are those of transformers", "set train.activation_checkpointing"),
     **dict.fromkeys(("checkpoint", "datastates_ckpt", "load_universal_checkpoint", "nebula"), _CHECKPOINT),
     **dict.fromkeys(("comet", "csv_monitor", "tensorboard", "wandb"), _MONITOR),
-    "aio": ("it is of offloading to NVMe, where no checkpoint finds the state", "take it away"),
-    "zero_optimization.stage": (_MICS[0], "take it away: it is 3"),
+    "aio": ("it belongs to offloading to NVMe, whose state no checkpoint saves", "remove it"),
+    "zero_optimization.stage": (_MICS[0], "remove it: it is 3"),
     **dict.fromkeys(("zero_optimization.mics_shard_size", "zero_optimization.mics_hierarchical_params_gather"), _MICS),
     "zero_optimization.zero_hpz_partition_size": ("it has a field of its own", "set deepspeed.hpz_partition_size"),
     **{
@@ -97,13 +97,13 @@ _REASONS: Mapping[str, tuple[str, str]] = {
     },
     "zero_optimization.stage3_module_granularity_threshold": (
         "it also joins modules that run by themselves, and the backward pass fails",
-        "name what is to be joined in leaf_module",
+        "name the modules to join in leaf_module",
     ),
     "zero_optimization.offload_optimizer": (_OFFLOADED[0], _OFFLOADED[1].format("offload_optimizer")),
     "zero_optimization.offload_param": (_OFFLOADED[0], _OFFLOADED[1].format("offload_parameters")),
     "zero_optimization.cpu_offload": (_OFFLOADED[0], _OFFLOADED[1].format("offload_optimizer")),
     "zero_optimization.cpu_offload_param": (_OFFLOADED[0], _OFFLOADED[1].format("offload_parameters")),
-    "zero_optimization.zenflow": ("it updates late with state that no checkpoint holds", "take it away"),
+    "zero_optimization.zenflow": ("it delays updates, with state that no checkpoint saves", "remove it"),
     **{
         f"zero_optimization.{what}": _CHECKPOINT
         for what in (
@@ -122,11 +122,11 @@ _REASONS: Mapping[str, tuple[str, str]] = {
 
 
 def refused(extra: Mapping[str, Any], under: str = "") -> Iterator[Refusal]:
-    """What of it may not be there, each with its reason."""
+    """The settings that are refused, each with its reason."""
     for key, value in extra.items():
         path = f"{under}{key}"
         if "." in str(key):  # it would look like the path of a setting
-            yield Refusal(path, value, "holds a dot", "write the part behind the dot below the part before it")
+            yield Refusal(path, value, "holds a dot", "write the part after the dot as a key below the part before it")
         elif path in ALLOWED:
             if not ALLOWED[path].fits(value):
                 yield Refusal(path, value, f"must be {ALLOWED[path].words}", _way_to_correct(value))
@@ -138,7 +138,7 @@ def refused(extra: Mapping[str, Any], under: str = "") -> Iterator[Refusal]:
 
 def _way_to_correct(value: Any) -> str:
     if value == "auto":
-        return "take it away: `auto` is for the Trainer of transformers"
+        return "remove it: `auto` is for the Trainer of transformers"
     return "write it without an exponent" if isinstance(value, str) and value[:1].isdigit() else "correct it"
 
 
@@ -148,7 +148,7 @@ def _reason(path: str) -> tuple[str, str]:
         if found := _REASONS.get(".".join(parts[:length])):
             return found
     siblings = sorted({known.split(".")[len(parts) - 1] for known in ALLOWED if _is_beside(known, parts)})
-    way_out = f"take it away, or use one of {', '.join(siblings)}"
+    way_out = f"remove it, or use one of {', '.join(siblings)}"
     return "is not known to leave the numbers and the checkpoints as they are", way_out
 
 

@@ -1,4 +1,4 @@
-"""Errors that are for a person to mend: shown as a message, with exit code 2 or 1, never as a traceback."""
+"""Errors that the user can fix: shown as a message, with exit code 2 or 1, never as a traceback."""
 
 
 class UserError(ValueError):
@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class TrainingError(Exception):
-    """The training cannot go on, and starting it again would not change that. The message is for a person."""
+    """The training cannot go on, and a restart would not change that. The message is for the user."""
 
     def __init__(self, message: str = "", *, is_everywhere: bool = False) -> None:
         """`is_everywhere`: see `UserError`."""

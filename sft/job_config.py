@@ -1,12 +1,12 @@
-"""A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every way in reads it here.
+"""A job: what to train (`sft.config`) and on which machines. One YAML file holds both, and every command reads it here.
 
-The sections about machines are the launcher's affair; plain torchrun uses of them `cluster.gpus_per_worker` and
-`cluster.hang_timeout_seconds` alone.
+The launcher uses the sections about machines; plain torchrun uses only `cluster.gpus_per_worker` and
+`cluster.hang_timeout_seconds` of them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
 
@@ -33,7 +33,7 @@ def _workers_kind(value: Any) -> str:
     return "range" if isinstance(value, list | tuple) else "number"
 
 
-# Told apart by their form, so that a mistake in one is not also reported as a mistake in the other.
+# The form decides which one it is, so that a mistake in one is not also reported as a mistake in the other.
 Workers = Annotated[
     Annotated[PositiveInt, Tag("number")] | Annotated[tuple[PositiveInt, PositiveInt], Tag("range")],
     Discriminator(_workers_kind),
@@ -42,46 +42,48 @@ Workers = Annotated[
 _MOST = 1e9
 
 Quantity = Annotated[float, Field(ge=1 / _MOST, le=_MOST)]
-"""Of something that is measured: with numbers far from all that there is, what follows from them is no number."""
+"""A measured quantity: with absurdly large or small values, the results would not be finite."""
 
 
 class ClusterConfig(Section):
-    """The machines of a job, as they are asked of Ray."""
+    """The machines of a job, as requested from Ray."""
 
     workers: AffectsNothing[Workers] = 1
-    """Training processes, or `[least, most]`: the job starts with as many as there is room for."""
+    """Number of training processes, or `[least, most]`: the job then starts with as many as there is room for."""
     gpus_per_worker: AffectsNothing[NonNegativeFloat] = 0
     """0 trains on CPUs. A worker uses one GPU."""
     cpus_per_worker: AffectsNothing[PositiveInt] = 1
-    """CPUs reserved for each worker, and threads it uses."""
+    """CPUs reserved for each worker, and the number of its threads."""
     max_failures: AffectsNothing[Annotated[int, Field(ge=-1)]] = 3
-    """Starts again in a row that may fail without a new checkpoint in between; -1: any number."""
+    """How many restarts in a row may fail without a new checkpoint; -1: any number."""
     hang_timeout_seconds: AffectsNothing[Annotated[float, Field(ge=1.0, le=1e6)]] = 900.0
-    """A worker without progress for so long counts as hanging: all write down where they stand, and start again. At the
-    most 11 days, since torch passes some of its timeouts as milliseconds of 32 bits."""
+    """A worker without progress for this long counts as hanging: all workers write their stacks to the log and restart.
+    At most 11 days, because torch passes some timeouts as 32-bit milliseconds."""
     gpu: AffectsNothing[GpuKind | None] = None
     """The kind of GPU, for `sft plan`: whether the run fits, and how long it takes."""
     expected_mfu: AffectsNothing[Annotated[float, Field(gt=0.0, le=1.0)]] = 0.4
-    """For `sft plan`: the part of the GPUs' arithmetic that the training uses (model FLOPs utilisation). An assumption:
-    take it from a run of your own where you have one."""
+    """For `sft plan`: the share of the GPUs' arithmetic that the training uses (model FLOPs utilisation). The default
+    is an assumption: take the value from a run of your own if you have one."""
     price_per_gpu_hour: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: what a GPU costs in an hour, in any currency."""
+    """For `sft plan`: what a GPU costs an hour, in any currency."""
     node_mtbf_hours: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says which part of
-    the time trains, and how often to save."""
+    """For `sft plan`: the mean time between failures of one node. With `storage_gb_per_second` it says what share of
+    the time is training, and how often to save."""
     storage_gb_per_second: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: how fast all nodes together write to the place of the checkpoints, and read; 10⁹ bytes."""
+    """For `sft plan`: how fast all nodes together write and read checkpoints, in GB (10⁹ bytes) a second."""
     network_gb_per_second: AffectsNothing[Quantity | None] = None
-    """For `sft plan`: how fast a node sends, and receives, over the network between nodes; 10⁹ bytes."""
+    """For `sft plan`: the bandwidth of a node's network to other nodes, in each direction, in GB (10⁹ bytes) a
+    second."""
     restart_seconds: AffectsNothing[Annotated[float, Field(ge=0.0, le=_MOST)]] = 120
-    """For `sft plan`: from a failure until there are ranks again, in the place of a lost node as well, without reading
-    checkpoint and model. An assumption: take it from a run of your own where you have one."""
+    """For `sft plan`: the time from a failure until all ranks run again, including the replacement of a lost node, but
+    without reading checkpoint and model. The default is an assumption: take the value from a run of your own if you
+    have one."""
     preflight: AffectsNothing[bool] = True
-    """Whether the nodes are looked at before workers are placed; what is wrong then keeps the job from starting."""
+    """Whether the nodes are checked before workers are placed; an error keeps the job from starting."""
 
     @property
     def min_workers(self) -> int:
-        """The fewest workers that the job goes on with."""
+        """The fewest workers that the job runs with."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
@@ -94,17 +96,17 @@ class SlurmConfig(Section):
     """What `sft submit slurm` asks of Slurm for the machines of `cluster`, and what its script does first."""
 
     workers_per_node: AffectsNothing[PositiveInt] = 1
-    """`cluster.workers` is a multiple of it: whole nodes are asked for."""
+    """Workers on a node. `cluster.workers` must be a multiple of it, because the job asks for whole nodes."""
     time_limit_minutes: AffectsNothing[PositiveInt | None] = None
-    """When it is up, the job is queued again and goes on. Default: the partition's."""
+    """The time limit. When it is up, the job is requeued and goes on. Default: the partition's."""
     signal_before_end_seconds: AffectsNothing[Annotated[int, Field(ge=1, le=65535)]] = 300
-    """So long before the time limit Slurm tells the job to save: time for the step under way and a save."""
+    """Slurm tells the job to save this long before the time limit: long enough for the current step and a save."""
     memory_gib_per_node: AffectsNothing[PositiveInt | None] = None
-    """Default: Slurm's own; all of the node's if `exclusive`."""
+    """Memory of a node. Default: Slurm's own; all memory of the node if `exclusive`."""
     exclusive: AffectsNothing[bool] = False
     """Whether the nodes are for this job alone."""
     partition: AffectsNothing[str | None] = None
-    """Default: Slurm's own."""
+    """The partition. Default: Slurm's own."""
     account: AffectsNothing[str | None] = None
     """Who is charged. Default: Slurm's own."""
     qos: AffectsNothing[str | None] = None
@@ -112,57 +114,58 @@ class SlurmConfig(Section):
     constraint: AffectsNothing[str | None] = None
     """Features that the nodes must have, such as `a100&nvlink`."""
     options: AffectsNothing[tuple[str, ...]] = ()
-    """More options of sbatch, as they are, such as `--reservation=spring`."""
+    """More options for sbatch, passed as they are, such as `--reservation=spring`."""
     setup: AffectsNothing[str] = ""
-    """Shell lines that come first, such as `module load cuda` or `source env/bin/activate`."""
+    """Shell lines to run first, such as `module load cuda` or `source env/bin/activate`."""
     container: AffectsNothing[tuple[str, ...]] = ()
-    """Words between srun and what it runs: its options (`--container-image=…`) or a command (`apptainer exec …`)."""
+    """Words to put between srun and its command: options of srun (`--container-image=…`) or a command (`apptainer exec
+    …`)."""
     jobs: AffectsNothing[Literal["one", "stages"]] = "one"
-    """One job for all stages, or one for each, which waits for the one before."""
+    """One job for all stages, or one for each stage, which waits for the job before it."""
 
 
 class RayConfig(Section):
-    """How `sft submit ray` has a Ray cluster run `sft train`."""
+    """How `sft submit ray` makes a Ray cluster run `sft train`."""
 
     python: AffectsNothing[str] = "python"
     """The Python of the cluster's nodes: a name on the PATH that Ray was started with, or a path."""
     driver_resources: AffectsNothing[dict[str, PositiveFloat]] = {}
-    """What is reserved for `sft train` itself, such as `{CPU: 1}`, which may be on any node. Default: nothing, and it
-    runs on the head node, whose loss ends the job in any case."""
+    """Resources to reserve for `sft train` itself, such as `{CPU: 1}`; it may then run on any node. Default: nothing,
+    and it runs on the head node, whose loss always ends the job."""
 
 
 class KubernetesConfig(Section):
     """The pods of `sft submit ray --kuberay`: a head, and those with the workers of `cluster`."""
 
     image: AffectsNothing[str]
-    """What all pods run: Ray, this package and what it needs. A digest (`registry/sft@sha256:…`) pins it."""
+    """The image of all pods: Ray, this package and what it needs. A digest (`registry/sft@sha256:…`) pins it."""
     volumes: AffectsNothing[dict[str, Annotated[str, Field(pattern="^/")]]]
-    """PersistentVolumeClaim → where it is mounted in every pod. `run.dir` and `data.cache_dir` lie on them, so they
-    have to allow ReadWriteMany."""
+    """PersistentVolumeClaim → its mount path in every pod. `run.dir` and `data.cache_dir` must be on them, so they have
+    to allow ReadWriteMany."""
     memory_gib_per_pod: AffectsNothing[PositiveInt]
-    """Of a pod with workers."""
+    """Memory of a pod with workers."""
     workers_per_pod: AffectsNothing[PositiveInt] = 1
-    """`cluster.workers` is a multiple of it."""
+    """Workers in a pod. `cluster.workers` must be a multiple of it."""
     shm_gib_per_pod: AffectsNothing[Annotated[int, Field(ge=2)]] = 8
     """The size of /dev/shm, which NCCL and Ray use. It counts as memory of the pod."""
     head_cpus: AffectsNothing[PositiveInt] = 4
-    """Of the head pod, where the data is prepared and no worker runs."""
+    """CPUs of the head pod, which prepares the data and runs no worker."""
     head_memory_gib: AffectsNothing[PositiveInt] = 16
-    """Of the head pod."""
+    """Memory of the head pod."""
     retries: AffectsNothing[Annotated[int, Field(ge=0)]] = 3
-    """New Ray clusters on which the run may go on after one has failed."""
+    """How many new Ray clusters the run may go on with after one has failed."""
     namespace: AffectsNothing[str | None] = None
-    """Default: kubectl's."""
+    """The namespace. Default: kubectl's."""
     service_account: AffectsNothing[str | None] = None
-    """Of all pods. Default: the namespace's."""
+    """The service account of all pods. Default: the namespace's."""
     node_selector: AffectsNothing[dict[str, str]] = {}
     """Labels of the nodes that the pods with workers may be on."""
     secrets: AffectsNothing[tuple[str, ...]] = ()
     """Names of Secrets whose keys become environment variables of all pods, such as HF_TOKEN."""
 
 
-class JobFile(SftConfig):
-    """All sections that a config may have."""
+class Machines(Section):
+    """The sections about machines."""
 
     cluster: ClusterConfig = ClusterConfig()
     """The machines."""
@@ -174,25 +177,26 @@ class JobFile(SftConfig):
     """The pods of `sft submit ray --kuberay`."""
 
 
-class JobConfig(NamedTuple):
-    """A whole job. `kubernetes` is None where the config has no such section."""
+class JobFile(Machines, SftConfig):
+    """All sections that a config may have."""
+
+
+class JobConfig(Machines):
+    """A whole job, as it was read."""
 
     sft: SftConfig
-    cluster: ClusterConfig
-    slurm: SlurmConfig
-    ray: RayConfig
-    kubernetes: KubernetesConfig | None
-    lines: Lines
-    """Where the fields stand in the file, for messages."""
-    notes: tuple[str, ...]
-    """What is to be said about the config, although nothing is wrong with it."""
+    """What to train."""
+    lines: AffectsNothing[Lines]
+    """The lines of the fields in the file, for messages."""
+    notes: AffectsNothing[tuple[str, ...]]
+    """Remarks about the config that are not problems."""
 
 
 def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
-    """Read a job from its file, with overrides put in.
+    """Read a job from its file, and apply overrides.
 
     Raises:
-        UserError: the file cannot be read, or `ConfigError` with all that is wrong with the job.
+        UserError: the file cannot be read, or `ConfigError` with all problems of the job.
     """
     document = read_yaml(path)
     content, renames = with_current_names(document.content, JobFile)
@@ -200,33 +204,33 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     content, of_values = with_current_names(content, JobFile)
     renames += [*of_values, *(rename for text in overrides for rename in renames_of(text.partition("=")[0], JobFile))]
     lines = find_lines(document, content, given, JobFile)
-    content = with_start(content)
+    content, of_start = with_start(content)
     found = {n: check_section(adapter, content.pop(n, default), n) for n, (adapter, default) in _SECTIONS.items()}
-    cluster, slurm, ray, kubernetes = (section for _, section in found.values())
-    problems = find_problems(content, other_sections=tuple(_SECTIONS))
+    sections = {name: section for name, (_, section) in found.items()}
+    cluster, slurm = sections["cluster"], sections["slurm"]
+    problems = find_problems(content, of_start, JobFile)
     problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
-    # What ties two sections is said of what was given, not of the default of what cannot be read.
+    # Rules between two sections judge what was given, not the default of a section that cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), quote_overrides(problems, given), lines)
-    return JobConfig(build_config(content), cluster, slurm, ray, kubernetes, lines, tuple(map(str, renames)))
+    return JobConfig(sft=build_config(content), **sections, lines=lines, notes=tuple(map(str, renames)))
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
     name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
-    for name, field in JobFile.model_fields.items()
-    if name not in SftConfig.model_fields
+    for name, field in Machines.model_fields.items()
 }
-"""What a config has beside the sections of `SftConfig`, and what each is where it is not given."""
+"""The sections about machines, each with how it is read and its default."""
 
 
 def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
     problems = []
     if cluster.min_workers > cluster.max_workers:
         rule = "the least number of workers is larger than the most"
-        problems.append(Problem("cluster.workers", _given(cluster), rule, "exchange the two"))
+        problems.append(Problem("cluster.workers", _given(cluster), rule, "swap the two"))
     if cluster.gpus_per_worker not in (0, 1):
         rule = "a worker drives one GPU, or none"
         problems.append(
@@ -236,18 +240,18 @@ def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:
 
 
 def _given(cluster: ClusterConfig) -> int | list[int]:
-    """The number of workers as it stands in the file."""
+    """The number of workers as it is in the file."""
     return cluster.workers if isinstance(cluster.workers, int) else list(cluster.workers)
 
 
 def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
-    """`deepspeed` is the section as it was given; what is wrong with it by itself is said elsewhere."""
+    """`deepspeed` is the section as it was given; its own problems are reported elsewhere."""
     size = deepspeed.get("hpz_partition_size", 1) if isinstance(deepspeed, dict) else 1
     least, most = cluster.min_workers, cluster.max_workers
     if not isinstance(size, int) or size < 1 or not (least % size or most % size):
         return []
     workers = most if least == most else f"{least} to {most}"
-    rule = f"so many workers share a copy of the parameters, and {workers} do not divide by it"
+    rule = f"this many workers share a copy of the parameters, but {workers} is not a multiple of it"
     way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
     return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
 
@@ -255,7 +259,9 @@ def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:
     problems = []
     if cluster.min_workers % slurm.workers_per_node or cluster.max_workers % slurm.workers_per_node:
-        rule = f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and whole nodes are asked for"
+        rule = (
+            f"a node holds {slurm.workers_per_node} workers (slurm.workers_per_node), and the job asks for whole nodes"
+        )
         way_out = f"choose multiples of {slurm.workers_per_node}, or another slurm.workers_per_node"
         problems.append(Problem("cluster.workers", _given(cluster), rule, way_out))
     limit = slurm.time_limit_minutes

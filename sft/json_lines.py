@@ -1,7 +1,7 @@
 """Files of JSON lines that one process appends to while others read: the metrics, the ledger and the events of a run.
 
-A line exists when its newline is there. What a killed process or a full disk has left behind the last newline is passed
-over by readers, and cut off by whoever appends next.
+A line exists when its newline is there. A killed process or a full disk may leave text after the last newline: readers
+skip it, and the next append cuts it off.
 """
 
 import json
@@ -21,10 +21,10 @@ _NULLS: Mapping[Any, Any] = {float: math.nan, str: ""}
 
 
 def append_line(path: Path, content: Mapping[str, Any]) -> None:
-    """Add a line. When this returns it is with the operating system: a kill of the process does not lose it.
+    """Add a line. After this returns, a kill of the process does not lose the line.
 
     Raises:
-        OSError: it could not be written whole; what is there of it is no line.
+        OSError: it could not be written whole; what was written does not count as a line.
     """
     with path.open("a+b") as file:
         if end := file.tell():
@@ -35,32 +35,32 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
-    """The lines, one at a time: a long run of many ranks has hundreds of megabytes."""
+    """The complete lines, one at a time: a long run of many ranks has hundreds of megabytes."""
     with path.open("rb") as file:
         yield from (line for line in file if line.endswith(b"\n"))
 
 
 class LineTail:
-    """The lines of a growing file, as often as `read_new` is called: each time those that were added."""
+    """Follows a growing file: each call of `read_new` returns the lines that were added."""
 
     def __init__(self, path: Path, offset: int = 0) -> None:
-        """The file may not be there yet. `offset` is where to begin, such as that of another tail."""
+        """The file may not be there yet. `offset` is where to begin, such as the offset of another tail."""
         self._path = path
         self.offset = offset
-        """In bytes, behind the last line that was read."""
+        """In bytes, after the last line that was read."""
 
     @classmethod
     def near_end(cls, path: Path, num_bytes: int) -> Self:
-        """Begin with the whole lines in the last `num_bytes` that are there."""
+        """Begin with the complete lines in the last `num_bytes` of the file."""
         offset = max(0, path.stat().st_size - num_bytes) if path.is_file() else 0
         if offset:
             with path.open("rb") as file:
                 file.seek(offset - 1)
-                offset += len(file.readline()) - 1  # behind the line that is cut there
+                offset += len(file.readline()) - 1  # after the line that is cut there
         return cls(path, offset)
 
     def read_new(self, most_bytes: float = math.inf) -> list[bytes]:
-        """Whole lines that were added since; no more when they have so many bytes."""
+        """Complete lines that were added since the last call; stops after `most_bytes`."""
         lines: list[bytes] = []
         last = self.offset + most_bytes
         with suppress(FileNotFoundError), self._path.open("rb") as file:
@@ -72,12 +72,12 @@ class LineTail:
 
 
 def from_json(record: type[Record], content: Mapping[str, Any]) -> Record:
-    """The record of a JSON object, of whichever version: what is not among its fields is passed over.
+    """The record of a JSON object of any version: unknown keys are skipped.
 
-    Null is NaN where a number is needed, and empty where a text is.
+    Null becomes NaN for a number, and an empty text for a text.
 
     Raises:
-        TypeError: this is no object, or a field is missing.
+        TypeError: this is not an object, or a field is missing.
     """
     given = {}
     for name, field in record.__dataclass_fields__.items():
@@ -88,7 +88,7 @@ def from_json(record: type[Record], content: Mapping[str, Any]) -> Record:
 
 
 def _end_of_last_line(file: BinaryIO, end: int) -> int:
-    """Where the last whole line before `end` ends; the file is read from behind."""
+    """Where the last whole line before `end` ends; the file is read backwards."""
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
         file.seek(start)

@@ -1,10 +1,12 @@
-"""The ledger of a stage: what the ranks really fed, one JSON line for each step, written by the first rank.
+"""The ledger of a stage: what the ranks really fed to the model, one JSON line for each step, written by the first
+rank.
 
     {"resumed_at": 8, "attempt": 2}    an attempt trains the stage from step 8 on: what stood there is rolled back
     {"step": 8, "attempt": 2, "world_size": 2, "packs": [16, 17], "digest": 1234, "update": true}
 
-`packs` are in the order of the ranks, `digest` is the sum of their digests modulo 2**63, so it does not depend on who
-fed which. A line is never changed: what is rolled back stays for people to see, and readers replay the lines in order.
+`packs` are in the order of the ranks. `digest` is the sum of their digests modulo 2**63, so it does not depend on which
+rank fed which pack. A line is never changed: rolled back lines stay for people to see, and readers replay all lines in
+order.
 """
 
 import hashlib
@@ -35,15 +37,15 @@ class LedgerEntry:
     attempt: int
     world_size: int
     packs: Sequence[int]
-    """In the order of the ranks; a range where they follow each other, as nearly always: of a long run, all steps are
-    held at once."""
+    """In the order of the ranks; a range if the ids are consecutive, as they nearly always are: this saves memory,
+    because readers hold all steps of a long run at once."""
     digest: int
     """The sum of the packs' digests modulo 2**63."""
     update: bool
-    """False where the step was skipped, because its loss or gradient was not finite."""
+    """False if the step was skipped, because its loss or gradient was not finite."""
 
     def __post_init__(self) -> None:
-        """The same packs are always the same value."""
+        """Make equal packs equal values."""
         packs = self.packs
         run = range(packs[0], packs[0] + len(packs)) if packs else range(0)
         if list(packs) == list(run):
@@ -59,18 +61,18 @@ class Ledger:
     """What a ledger says when its lines are replayed in order."""
 
     effective: dict[int, LedgerEntry]
-    """Step → its entry that no later resumption has rolled back; the last one, should there be several."""
+    """Step → its entry that no later resumption has rolled back; the last one if there are several."""
     rolled_back: tuple[LedgerEntry, ...]
     repeated: tuple[LedgerEntry, ...]
-    """Entries of a step that stood there already and was not rolled back: it was trained more than once."""
+    """Earlier entries of a step that was not rolled back but has a later entry: it was trained more than once."""
     num_resumes: int
     """How often an attempt began to train the stage, the first one included."""
     problems: tuple[str, ...]
-    """Lines that cannot be as they are, each in words with its number."""
+    """Lines that are wrong, each in words with its number."""
 
 
 def pack_digest(pack: Pack) -> int:
-    """A hash of the pack's id, examples, tokens, loss mask and boundaries, of no dtype: 0 to 2**63 - 1."""
+    """A hash of the pack's id, examples, tokens, loss mask and boundaries, independent of dtypes: 0 to 2**63 - 1."""
     digest = hashlib.blake2b(digest_size=8)
     for numbers in ([pack.pack_id], pack.example_ids, pack.cu_seqlens, pack.input_ids):
         _add(digest, np.asarray(numbers).astype("<i8"))
@@ -95,8 +97,8 @@ def slots_of(fed: Fed, rank: int, world_size: int, slots_per_rank: int) -> list[
         slots_per_rank: packs that a rank feeds at most in a step.
 
     Returns:
-        `world_size * slots_per_rank` slots that hold a pack id + 1, or 0 where there is none; then the sum of the
-        digests modulo 2**63. All fit into int64.
+        `world_size * slots_per_rank` slots that hold a pack id + 1, or 0 if there is none; then the sum of the digests
+        modulo 2**63. All fit into int64.
     """
     assert len(fed) <= slots_per_rank, f"rank {rank} fed {len(fed)} packs in {slots_per_rank} slots"
     slots = [0] * (world_size * slots_per_rank)
@@ -108,37 +110,37 @@ def slots_of(fed: Fed, rank: int, world_size: int, slots_per_rank: int) -> list[
 def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[int], is_update: bool) -> LedgerEntry:
     """The entry of a step from the sum of all ranks' `slots_of`, added up in int64."""
     *slots, digest = summed
-    # int64 wraps around modulo 2**64, of which 2**63 is a divisor: the remainder is right for negative sums too.
+    # int64 wraps around modulo 2**64, a multiple of 2**63: the remainder is right for negative sums too.
     packs = [slot - 1 for slot in slots if slot]
     return LedgerEntry(step, attempt, world_size, packs, digest % _DIGEST_RANGE, is_update)
 
 
 class LedgerWriter:
-    """Appends to the ledger of a stage. `sync` may be called by another thread than `append`."""
+    """Appends to the ledger of a stage. `sync` and `append` may be called by different threads."""
 
     def __init__(self, path: Path, attempt: int) -> None:
-        """Of an attempt; call `resume` before the first `append`."""
+        """For one attempt; call `resume` before the first `append`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._attempt = attempt
 
     def resume(self, step: int) -> None:
-        """Say that this attempt trains from `step` on, also where it is the first and begins at 0."""
+        """Record that this attempt trains from `step` on; the first attempt does so with 0."""
         append_line(self._path, {"resumed_at": step, "attempt": self._attempt})
         self.sync()
         sync_folder(self._path.parent)  # the file may be new
 
     def append(self, entry: LedgerEntry) -> None:
-        """Add a step. When this returns the line is with the OS: a kill of the process does not lose it."""
+        """Add a step. After this returns, a kill of the process does not lose the line."""
         append_line(self._path, {**asdict(entry), "packs": list(entry.packs)})
 
     def sync(self) -> None:
-        """Bring all that was appended to the disk; call it before a checkpoint of these steps is published."""
+        """Sync everything that was appended to disk; call it before a checkpoint of these steps is published."""
         sync_file(self._path)
 
 
 def read_ledger(path: Path) -> Ledger:
-    """Replay the ledger at `path`. A last line without an end is one that is still being written, and left out.
+    """Replay the ledger at `path`. A last line without a newline is still being written, and is left out.
 
     Raises:
         FileNotFoundError: there is none.
@@ -175,5 +177,5 @@ def _read_entry(content: dict[str, Any]) -> LedgerEntry:
 
 
 def _add(digest: hashlib.blake2b, array: npt.NDArray[Any]) -> None:
-    # With its length before it, so that no two packs give the same bytes.
+    # The length comes first, so that different packs never give the same bytes.
     digest.update(len(array).to_bytes(8, "little") + array.tobytes())

@@ -1,9 +1,9 @@
 """A run that begins with a model of another run: which model that is, and what may be replayed.
 
     from: {run: runs/old, stage: words}              the model at the end of the stage
-    from: {run: runs/old, stage: words, step: 200}   after so many of its steps: its model then, or a checkpoint
+    from: {run: runs/old, stage: words, step: 200}   after that many steps: the model then, or a checkpoint
 
-What is found is filled into the config. So the run stands for itself: its record says what it began with, and it can
+The findings are filled into the config. So the run is self-contained: its record says what it began with, and it can
 replay the other run's stages when that run is gone.
 """
 
@@ -12,69 +12,101 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from sft.absolute_paths import local_path
 from sft.atomic_files import MANIFEST, is_published, read_json, read_manifest
 from sft.checkpoint.open_storage import stage_location, stage_storage
-from sft.config import CheckpointConfig, ModelConfig, SftConfig
+from sft.config import CheckpointConfig, FromConfig, ModelConfig, SftConfig
+from sft.config_file import check_section
 from sft.config_names import with_current_names
+from sft.config_rules import Problem
 from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_claim import is_claimed
 from sft.run_folder import RunFolder, StageFolder
 
 
-def with_start(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a config, with what its section `from` leads to; without such a section, as it is.
+class _MisledError(Exception):
+    """The section does not lead to a model."""
 
-    Raises:
-        UserError: there is no such run or stage, or it has no such model.
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.rule)
+        self.problem = problem
+
+
+def with_start(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """The content of a config, with its section `from` filled in; without such a section, unchanged.
+
+    Returns:
+        The content, and what is wrong where there is no such run or stage, or it has no such model.
     """
     given = content.get("from")
-    if not isinstance(given, Mapping) or not all(isinstance(given.get(key), str) for key in ("run", "stage")):
-        return dict(content)  # what is wrong with it is said where all fields are checked
-    run = RunFolder(local_path(given["run"]))
-    if not is_claimed(run) or not run.config.is_file():
-        raise UserError(f"from.run: {run.path} is not the folder of a run. Name one that `sft train` has written.")
+    if given is None or check_section(TypeAdapter(FromConfig), given, "from")[0]:
+        return dict(content), []  # its problems are reported when all fields are checked
     try:
-        return _filled(content, given, run)
-    except UserError:  # which is a ValueError, too
-        raise
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"from.run: {run.path} cannot be read: {type(error).__name__}: {error}") from error
+        return _filled(content, given, _open(given["run"])), []
+    except _MisledError as error:
+        return dict(content), [error.problem]
+
+
+def _open(path: str) -> RunFolder:
+    try:
+        run = RunFolder(local_path(path))
+    except UserError:
+        rule = "holds a variable, or begins with a home folder, that is not known here"
+        raise _misled("run", path, rule, "set it, or write the path out") from None
+    if not is_claimed(run) or not run.config.is_file():
+        rule = f"{run.path} is not the folder of a run"
+        raise _misled("run", path, rule, "name one that `sft train` wrote")
+    return run
+
+
+def _misled(field: str, value: Any, rule: str, way_out: str) -> _MisledError:
+    return _MisledError(Problem(f"from.{field}", value, rule, way_out))
 
 
 def _filled(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
+    try:
+        return _with_found(content, given, run)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        rule = f"{run.path} cannot be read: {' '.join(why.split())}"
+        raise _misled("run", given["run"], rule, "put that right, or name another run") from error
+
+
+def _with_found(content: Mapping[str, Any], given: Mapping[str, Any], run: RunFolder) -> dict[str, Any]:
     other, _ = with_current_names(yaml.safe_load(run.config.read_text(encoding="utf-8")), SftConfig)
     names = [stage["name"] for stage in other["stages"]]
     if given["stage"] not in names:
-        raise UserError(f"from.stage: {run.path} has no stage {given['stage']!r}. It has: {', '.join(names)}.")
+        rule = f"{run.path} has no stage of this name"
+        raise _misled("stage", given["stage"], rule, f"name one of: {', '.join(names)}")
     index = names.index(given["stage"])
     earlier = other.get("from") or {}
     mixtures = {**earlier.get("mixtures", {})}
     for i, stage in enumerate(other["stages"][: index + 1]):
         mixtures[stage["name"]] = _with_tasks(stage["mixture"], run.stage(i, stage["name"]))
-    found = {"run": str(run.path), **_find(run, other, index, given.get("step")), "mixtures": mixtures}
+    found = {"run": str(run.path), **_find(run, other, index, given), "mixtures": mixtures}
     own = content.get("model")
-    # A path that is given here is held to the one that was found (see `sft.config_rules`).
+    # A path that is given here is compared with the one that was found (see `sft.config_rules`).
     model = {**_known(other["model"], ModelConfig), "path": found["model"], **(own if isinstance(own, Mapping) else {})}
     return {**content, "model": model, "from": {**given, **found}}
 
 
 def _with_tasks(mixture: Mapping[str, Any], stage: StageFolder) -> dict[str, Any]:
-    """The mixture with its tasks by name: those that are not named are all that there were, not all of other data."""
+    """The mixture with its tasks by name: unnamed tasks mean all tasks of the other run's data, not of this run's."""
     if mixture["tasks"] is not None or mixture["rates"] == "weights" or not is_published(stage.packs):
         return {**mixture}
     return {**mixture, "tasks": sorted(row["task"] for row in read_manifest(stage.packs)["mixture"])}
 
 
-def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> dict[str, Any]:
+def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields `step`, `model`, `checkpoints` and `manifest_sha256` of the config's section."""
     stage = run.stage(index, other["stages"][index]["name"])
     ended = int(read_json(stage.complete)["num_steps"]) if stage.complete.is_file() else None
     models = {int(path.name.rpartition("-")[2]): path for path in stage.earlier_models()}
     models |= {} if ended is None else {ended: stage.model}
-    step = ended if given is None else given
+    step = ended if given.get("step") is None else given["step"]
     if step in models and is_published(models[step]):
         return {
             "step": step,
@@ -86,11 +118,13 @@ def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Any) -> d
     storage = stage_storage(checkpoint, stage)
     saved = [at for at in storage.steps() if storage.is_published(at)]
     if step not in saved:
-        what = f"has no model and no checkpoint after {step} steps" if step is not None else "is not finished"
         there = ", ".join(map(str, sorted({*models, *saved})))
-        way_out = f"Give from.step one of: {there}." if there else "It has no checkpoint yet, either."
-        raise UserError(f"from: stage {other['stages'][index]['name']} of {run.path} {what}. {way_out}")
-    # A model of the same class, whose parameters are replaced; what is not trained is the same in all of them.
+        way_out = f"give from.step one of: {there}" if there else "train it first: it has no checkpoint yet"
+        if step is None:
+            raise _misled("stage", given["stage"], f"{run.path} has not finished this stage", way_out)
+        rule = f"stage {given['stage']} of {run.path} has no model and no checkpoint after so many steps"
+        raise _misled("step", step, rule, way_out)
+    # A model of the same class, whose parameters are replaced; untrained parameters are the same in both.
     before = run.stage(index - 1, other["stages"][index - 1]["name"]).model if index else other["model"]["path"]
     with storage.opened(step) as folder:
         manifest = _hash_of(folder)
@@ -103,6 +137,6 @@ def _hash_of(folder: Path) -> str:
 
 
 def _known(recorded: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
-    """What of a section in a record this version knows, too."""
+    """The fields of a recorded section that this version knows."""
     keys = {field.alias or name for name, field in section.model_fields.items()}
     return {key: value for key, value in recorded.items() if key in keys}

@@ -1,7 +1,7 @@
-"""What is recorded of each step: a closed list of names, each with its unit. One JSON line for each update, by rank 0.
+"""What is recorded for each step: a fixed list of names, each with its unit. Rank 0 writes one JSON line a step.
 
-Tokens are counted in three ways and never just called tokens where it matters: supervised tokens are in the loss,
-tokens are real ones, slots include padding (of which packs as they are fed have none).
+Tokens are counted in three ways, with different names: supervised tokens are in the loss, tokens are all real ones,
+slots include padding (packs as they are fed have none).
 """
 
 import json
@@ -29,32 +29,32 @@ class StepMetrics:
     seconds: float
     """Wall time of the step, without checkpoint and evaluation."""
     checkpoint_stall_seconds: float
-    """How long training waited, before this step, for a checkpoint: its copy, and the end of the save before."""
+    """Wait for a checkpoint before this step, in seconds: for its copy, and for the end of the previous save."""
     peak_memory_gib: float
-    """GiB (1024³ bytes) of rank 0, in this stage so far: of tensors on the GPU, or of the process without one."""
+    """GiB (1024³ bytes) of rank 0 in this stage so far: tensors on the GPU, or the process if there is no GPU."""
     attempt: int
-    """How many times the job had been started when this was written."""
+    """The number of the attempt that wrote this: how many times the job had been started."""
     time: float
     """Unix time in seconds."""
     mfu: float | None = None
-    """Model FLOPs utilisation, of 1 (see `sft.sizing.flops`); None on a CPU, and on a GPU that is not known."""
+    """Model FLOPs utilisation, 0 to 1 (see `sft.sizing.flops`); None on a CPU, and on an unknown GPU."""
     slowest_rank: int = 0
-    """The one that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
+    """The rank that computed slowest, by a layer's forward pass (see `sft.engine.layer_clock`)."""
     slowdown: float = 1.0
-    """Its time for a token over that of the median rank."""
+    """The slowest rank's time a token, divided by that of the median rank."""
     peak_resident_gib: float | None = None
-    """The same of the process, also where there is a GPU; None where it was not yet recorded."""
+    """Peak GiB of the process, also with a GPU; None in records that lack it."""
     peak_reserved_gib: float | None = None
-    """The same of what torch has reserved of the GPU; None on a CPU."""
+    """Peak GiB that torch reserved on the GPU; None on a CPU."""
 
     @property
     def supervised_tokens_per_second(self) -> float:
-        """Tokens in the loss, by wall time, over all ranks."""
+        """Tokens in the loss a second of wall time, over all ranks."""
         return self.num_supervised_tokens / self.seconds if self.seconds > 0 else math.nan
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens, by wall time, over all ranks."""
+        """Real tokens a second of wall time, over all ranks."""
         return self.num_tokens / self.seconds if self.seconds > 0 else math.nan
 
 
@@ -64,7 +64,7 @@ def append_metrics(path: Path, metrics: StepMetrics) -> None:
 
 
 def read_metrics_line(line: bytes) -> StepMetrics | None:
-    """The record of a line, of whichever version; None where it is damaged."""
+    """The record of a line of any version; None if it is damaged."""
     try:
         return from_json(StepMetrics, json.loads(line))
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Which sizes a model's config.json may name: those of any model that is thinkable, before anything is made of them."""
+"""Checks the sizes in a model's config.json against those of any conceivable model, before anything uses them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ _SIZES = {
     **dict.fromkeys(("num_experts", "num_local_experts", "num_experts_per_tok"), (0, 100_000)),
     "decoder_sparse_step": (0, 10_000),
 }
-"""Keys of a config.json and of its sections, with the least and the largest value of any model that is thinkable."""
+"""Keys of a config.json and of its sections, with the least and the largest value of any conceivable model."""
 
-# Of all other keys the name says how much is thinkable, for what a loop runs over. The first that fits counts.
+# For all other keys, the name gives the limit for numbers that a loop runs over. The first match counts.
 _AT_MOST = (
     (re.compile(r".*(layers?|blocks?|depths?|stages?|types?|patterns?|repeats?|_configs)"), 10_000),
     (re.compile(r"(.*_)?num_labels"), 1_000_000),
@@ -30,7 +30,7 @@ _AT_MOST = (
     (re.compile(r"(.*_)?num_.*|n_.*"), 100_000),
     (re.compile(r".*"), 10_000_000),
 )
-"""Names of keys, and the largest whole number under them, also in lists. None: nothing loops over it."""
+"""Names of keys, and the largest whole number for them, also in lists. None: nothing loops over it."""
 
 _LISTED, _LONGEST_LIST = _AT_MOST[0]
 """Keys with an entry, or a letter, for each layer."""
@@ -39,43 +39,43 @@ _SECTION = re.compile(r"(text|vision|audio|thinker|language|llm)_config")
 
 
 class ImpossibleSizesError(UserError):
-    """A config.json with sizes of no model."""
+    """A config.json with sizes that no model has."""
 
 
 def check_sizes(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse a config.json with a size that no model has: none of those who build on it would end.
+    """Refuse a config.json with a size that no model has: code that builds such a model would never end.
 
     Args:
         config: its content.
-        file: where it lies, for the message.
+        file: its path, for the message.
 
     Raises:
-        UserError: with all of these sizes.
+        UserError: names all of these sizes.
     """
     problems = [f"  {key}: {_shown(value)}; needed: {rule}" for key, value, rule in _wrong_sizes(config)]
     if problems:
         raise ImpossibleSizesError(
-            f"model.path: {file} is not the config of a model that there could be:\n" + "\n".join(problems)
+            f"model.path: {file} is not the config of any possible model:\n" + "\n".join(problems)
         )
 
 
 def _wrong_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """The sizes that no model has, each with what it would have to be. Lists may say one size a layer."""
+    """The sizes that no model has, each with what it would have to be. A list may hold one size a layer."""
     waiting: list[tuple[str, str, Any, bool]] = [("", "", config, False)]
-    while waiting:  # not by recursion: sections may be as deep as Python reads JSON
+    while waiting:  # no recursion: sections may be nested as deeply as Python reads JSON
         place, key, value, is_listed = waiting.pop()
         if isinstance(value, Mapping):
             inner = {f"{place}.{name}" if place else str(name): (str(name), entry) for name, entry in value.items()}
             waiting += [(where, name, entry, False) for where, (name, entry) in reversed(inner.items())]
         elif isinstance(value, list):
-            # A place by itself would be a number; what is said is the name of the list.
+            # The index alone would only be a number, so messages give the name of the list.
             waiting += [(place, key, entry, True) for entry in reversed(value)]
         if rule := _broken_rule(key, value, is_listed):
             yield place, value, rule
 
 
 def _broken_rule(key: str, value: Any, is_listed: bool) -> str | None:
-    """What the value would have to be; None where it may be what it is."""
+    """What the value would have to be; None if it is allowed."""
     if _SECTION.fullmatch(key) and not isinstance(value, Mapping | None) and not is_listed:
         return "a section, which is an object"
     if key == "model_type" and not isinstance(value, str):

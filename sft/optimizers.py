@@ -1,8 +1,8 @@
-"""The optimizers that a stage may name: what each keeps of a parameter, and the settings that are its own.
+"""The optimizers that a stage may name: the state that each keeps for a parameter, and its own settings.
 
-How they are built is in `sft.engine.optimizers`. Each works element by element: a number's update depends on its own
-gradient and state alone. So ZeRO-3, which cuts parameters into flat parts, computes what one process would, and any
-number of ranks goes on from a checkpoint. What looks at a whole matrix (Muon, Adafactor, Shampoo) is none of these.
+`sft.engine.optimizers` builds them. Each works element by element: a number's update depends only on its own gradient
+and state. So ZeRO-3, which cuts parameters into flat parts, computes the same as one process, and any number of ranks
+can resume from a checkpoint. Optimizers that look at a whole matrix (Muon, Adafactor, Shampoo) do not fit here.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 OptimizerName = Literal["adamw", "lion"]
 
 MASTER = "master"
-"""The kind of state that every optimizer has of a parameter: its float32 copy."""
+"""The kind of state that every optimizer has: a float32 copy of the parameter."""
 
 _FLOAT32_BYTES = 4
 
@@ -20,9 +20,9 @@ class OptimizerTraits(NamedTuple):
     """What is known of an optimizer before it is built."""
 
     means: tuple[str, ...]
-    """The kinds of state that it keeps besides: each one float32 number of each element."""
+    """The other kinds of state that it keeps: each is one float32 number for each element."""
     settings: Mapping[str, Any]
-    """Its own fields of `sft.config.OptimizerConfig`, with their defaults; those of others do not go with it."""
+    """Its own fields of `sft.config.OptimizerConfig`, with their defaults; settings of other optimizers are refused."""
 
 
 OPTIMIZERS: Mapping[OptimizerName, OptimizerTraits] = {
@@ -32,10 +32,10 @@ OPTIMIZERS: Mapping[OptimizerName, OptimizerTraits] = {
 
 
 def state_kinds(name: OptimizerName) -> tuple[str, ...]:
-    """All that is kept of each parameter, and saved."""
+    """All kinds of state that are kept for each parameter, and saved."""
     return (MASTER, *OPTIMIZERS[name].means)
 
 
 def state_bytes(name: OptimizerName) -> int:
-    """Bytes of a parameter's state."""
+    """Bytes of state for one element of a parameter."""
     return _FLOAT32_BYTES * len(state_kinds(name))

@@ -1,6 +1,6 @@
-"""Starts a module of this program in a process of its own, which imports what this one does.
+"""Starts a module of this program in a new process, which imports from the same folders as this one.
 
-`python -m` alone would look into the working folder first, where a folder `sft/` or `tokenizers/` may be a user's.
+`python -m` alone would look into the working folder first, where a user may have a folder `sft/` or `tokenizers/`.
 """
 
 import os
@@ -13,5 +13,5 @@ def own_module(name: str, *arguments: str) -> list[str]:
 
 
 def own_environment(**more: str) -> dict[str, str]:
-    """The variables of this process, with the folders that it imports from, and those that are given."""
+    """The environment variables of this process, with its import folders, and the given ones."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **more}

@@ -1,5 +1,5 @@
-"""The environment that HTML pages are rendered in: everything is fit to print and escaped, and a name that
-is not there is an error.
+"""The environment that HTML pages are rendered in: everything is fit to print and escaped, and an
+unknown name is an error.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from sft.printable import fit_to_print, short_name
 
 
 def page_environment(package: str) -> Environment:
-    """For the templates that lie in `package`."""
+    """The environment for the templates in `package`."""
     environment = Environment(
         loader=PackageLoader(package, ""),
         autoescape=True,

@@ -1,7 +1,8 @@
-"""Text made fit to print: names, contents and errors of others move no cursor, ring no bell and turn no line around.
+"""Makes text fit to print: names, contents and errors from elsewhere cannot move the cursor, ring the bell or reverse a
+line.
 
-What has no glyph is spelled by its number, `⟨U+001B⟩`; secrets are taken out. Terminals, pages and plots print nothing
-that has not been here.
+A character without a glyph is spelled by its number, `⟨U+001B⟩`; secrets are removed. Everything that terminals, pages
+and plots print goes through here.
 """
 
 import re
@@ -19,7 +20,7 @@ _LONG_WORD = re.compile(rf"\S{{{_MAX_WORD_CHARS + 1},}}")
 
 
 def printable(text: str) -> str:
-    """The text with line breaks and tabs as they are, and all else that has no glyph spelled out."""
+    """The text with all characters without a glyph spelled out, except line breaks and tabs."""
     return text if text.isascii() and text.isprintable() else _UNUSUAL.sub(lambda found: _spelled(found[0]), text)
 
 
@@ -29,13 +30,13 @@ def fit_to_print(text: str) -> str:
 
 
 def fit_message(text: str) -> str:
-    """A message for a terminal, which floods it with no endless word and no endless list."""
+    """A message for a terminal, in which endless words and endless lists are shortened."""
     text = _LONG_WORD.sub(lambda found: shortened(found[0], _MAX_WORD_CHARS), fit_to_print(text))
     return shortened(text, _MAX_MESSAGE_CHARS)
 
 
 def short_name(name: str, num_chars: int = _NAME_CHARS) -> str:
-    """A name for a line of a table or a plot: one line, with its beginning and its end where it is long."""
+    """A name for a table or a plot, on one line; of a long name, the beginning and the end."""
     return shortened(fit_to_print(name[: 4 * num_chars] + name[4 * num_chars :][-num_chars:]), num_chars).translate(
         _LINE
     )
@@ -47,7 +48,7 @@ def counted(num: int, name: str) -> str:
 
 
 def shortened(text: str, num_chars: int) -> str:
-    """The beginning and the end: names of one family differ there."""
+    """The beginning and the end of a long text: similar names differ there."""
     half = num_chars // 2
     return text if len(text) <= num_chars else f"{text[:half]}…{text[half + 1 - num_chars :]}"
 

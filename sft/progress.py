@@ -1,6 +1,6 @@
-"""That a long piece of work goes on, told from inside: bytes written, hashed or moved, receipts counted, tensors read.
+"""Signs of progress in long work: bytes written, hashed or moved, receipts counted, tensors read.
 
-Slow is not dead: whoever watches for hangs looks whether the count has changed, not how long the work takes.
+Slow is not dead: the watch for hangs checks whether the count has changed, not how long the work takes.
 """
 
 from collections.abc import Callable
@@ -10,17 +10,17 @@ Tell = Callable[[], None]
 """Called after each part of a piece of work: some MiB of a file, a tensor, a receipt."""
 
 CHUNK_BYTES = 4 * 1024**2
-"""What is read, written or hashed before it is told."""
+"""How much is read, written or hashed between two calls."""
 
 
 @dataclass
 class Progress:
-    """Counts what is done; told from any thread. Only whether the count changes has a meaning."""
+    """Counts finished pieces of work, from any thread. Only a change of the count has a meaning."""
 
     count: int = 0
     waits_for: tuple[int, ...] = ()
-    """The ranks whose part of a common work is not done, where that is known; also the own one."""
+    """The ranks whose part of shared work is not done, if known; this may include the own rank."""
 
     def tell(self) -> None:
-        """Something was done. Of two threads at a time one may be lost, and the next call makes up for it."""
+        """Count one piece of work. A count may be lost if two threads call at once; the next call makes up for it."""
         self.count += 1

@@ -1,7 +1,7 @@
-"""Whether a folder is a run's, or may become one: nobody's files are overwritten.
+"""Whether a folder is a run's, or may become one: no foreign file is overwritten.
 
-A run's folder has a `manifest.json` of ours, which is the first file that is written there but for the lock. A folder
-without it may become a run's if it is empty, or if nothing of ours would be called like anything of its own.
+A run's folder has a `manifest.json` of ours, the first file that is written there after the lock. A folder without it
+may become a run's if it is empty, or if none of its files has a name that we would use.
 """
 
 import os
@@ -25,17 +25,17 @@ def is_claimed(run: RunFolder) -> bool:
 
 
 def check_run_folder(run: RunFolder) -> list[str]:
-    """Refuse a folder that is not a run's and may not become one; nothing is written.
+    """Refuse a folder that is not a run's and may not become one; writes nothing.
 
     Returns:
-        What a person should know, in words.
+        Notes for the user, in words.
 
     Raises:
         UserError: it holds files that are not a run's, or a part of it cannot be written.
     """
     path = run.path
     if path.exists() and not path.is_dir():
-        raise UserError(f"run.dir: {path} is a file, and a folder is needed. Give another one.")
+        raise UserError(f"run.dir: {path} is a file, but a folder is needed. Give another path.")
     if not is_claimed(run) and path.is_dir():
         _refuse_foreign(run)
     _refuse_wrong_kinds(run)
@@ -45,13 +45,17 @@ def check_run_folder(run: RunFolder) -> list[str]:
 def _refuse_foreign(run: RunFolder) -> None:
     path = run.path.resolve()
     there = sorted(entry.name for entry in path.iterdir() if not _is_lock(run, entry))
-    # A user of a container may have no home: then it stays `~`.
+    # A user in a container may have no home: then it stays `~`.
     here, home = Path.cwd(), Path(os.path.expanduser("~"))
     if path in (home, *home.parents) or (there and path in (here, *here.parents)):
         what = (
-            "the home folder" if path == home else "the working folder" if path == here else "a folder of other things"
+            "the home folder"
+            if path == home
+            else "the working folder"
+            if path == here
+            else "a folder with other content"
         )
-        raise UserError(f"run.dir: {path} is {what}, and a run needs one for itself. Give another, such as runs/NAME.")
+        raise UserError(f"run.dir: {path} is {what}, but a run needs its own folder. Give another, such as runs/NAME.")
     ours = {entry.name for entry in run.entries()}
     if met := [name for name in there if name in ours]:
         more = f" and {len(met) - _MOST_SHOWN} more" if len(met) > _MOST_SHOWN else ""
@@ -62,7 +66,7 @@ def _refuse_foreign(run: RunFolder) -> None:
 
 
 def _refuse_wrong_kinds(run: RunFolder) -> None:
-    """No run makes a folder where it has a file, nor a link to nothing."""
+    """Refuse a folder in place of a file or the reverse, and links to nothing: no run makes them."""
     for path in run.entries():
         wanted = "a folder" if path in run.folders() else "a file"
         is_there, is_folder = path.exists(), path.is_dir()
@@ -72,11 +76,11 @@ def _refuse_wrong_kinds(run: RunFolder) -> None:
             found = "a folder" if is_folder else "a file"
         else:
             continue
-        raise UserError(f"run.dir: {path} is {found}, and a run has {wanted} of that name. Remove it.")
+        raise UserError(f"run.dir: {path} is {found}, but a run needs {wanted} of that name. Remove it.")
 
 
 def _is_lock(run: RunFolder, entry: Path) -> bool:
-    """Whether it is the lock of a job, which is there before all else; a job that is just beginning writes it."""
+    """Whether it is the lock of a job, which is written before everything else; it may be empty while a job starts."""
     if entry.name != run.lock.name or not entry.is_file():
         return False
     text = entry.read_text(encoding="utf-8", errors="replace")
@@ -84,7 +88,7 @@ def _is_lock(run: RunFolder, entry: Path) -> bool:
 
 
 def _check_rights(run: RunFolder) -> list[str]:
-    """Whose a folder is does not count, if all of it can be written."""
+    """Check that everything can be written; the owner of the folder does not matter."""
     stages = run.stage_folders()
     folders = [run.path, run.stages, *(s.path for s in stages)]
     folders += [run.attempts, run.evaluations, run.tensorboard, run.sinks]
@@ -103,18 +107,18 @@ def _check_rights(run: RunFolder) -> list[str]:
 
 def _why_not_written(path: Path) -> str:
     if os.statvfs(path).f_flag & os.ST_RDONLY:
-        return f"run.dir: {path} cannot be written: its file system is read-only. Give run.dir a folder that can."
+        return f"run.dir: {path} cannot be written: its file system is read-only. Give run.dir a writable folder."
     if path.stat().st_uid == os.geteuid():
-        return f"run.dir: {path} is yours and cannot be written: its rights say so (chmod -R u+rwX {path})."
+        return f"run.dir: {path} is yours, but its permissions do not allow writing. Change them: chmod -R u+rwX {path}"
     owner = _owner(path)
     return (
-        f"run.dir: {path} belongs to {owner} and cannot be written. Go on as {owner}, have the right to write given "
-        "to you for all of the folder, or give run.dir a folder of your own."
+        f"run.dir: {path} belongs to {owner}, and you cannot write to it. Continue as {owner}, get write permission "
+        "for the whole folder, or give run.dir a folder of your own."
     )
 
 
 def _may_replace(path: Path) -> bool:
-    """In a folder with the sticky bit, nobody replaces what is another's."""
+    """Whether we may replace the file: in a folder with the sticky bit, nobody replaces files of others."""
     folder = path.parent.stat()
     return not folder.st_mode & stat.S_ISVTX or os.geteuid() in (0, folder.st_uid, path.stat().st_uid)
 

@@ -1,8 +1,9 @@
-"""What a person should know of a run besides its metrics: a restart, a damaged checkpoint, a skipped step.
+"""What the user should know about a run besides its metrics: a restart, a damaged checkpoint, a skipped step.
 
-One file a writer and attempt, one JSON line an event: `attempts/0002/rank-00001.events.jsonl`. No two processes write
-to one file, so a network's file system mixes nothing up. Besides the ranks, those who start and watch them write: under
-Ray `controller` (of workers), `nodes` (that left) and `driver` (of a Ray that is lost); and `sinks` and `alerts`.
+One file for each writer and attempt, one JSON line for each event: `attempts/0002/rank-00001.events.jsonl`. No two
+processes write to the same file, so a network file system mixes nothing up. Besides the ranks, these write: under Ray
+`controller` (about workers), `nodes` (that left) and `driver` (about a lost Ray, and a loss after which nothing
+begins); and `sinks` and `alerts`.
 """
 
 import json
@@ -24,6 +25,7 @@ Kind = Literal[
     "failed",
     "hung",
     "lost",
+    "waiting",
     "released",
     "checkpoint",
     "skipped",
@@ -33,14 +35,15 @@ Kind = Literal[
     "layout",
     "sink",
 ]
-"""`resumed`: an attempt begins to train here. `restarted`: why the one before has ended. `failed`: a rank met an error.
-`hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, by whoever starts the ranks.
-`released`: a rank was alive when its group was ended. `checkpoint`: what went wrong with one. `skipped`: a step without
-an update. `spike`: a loss out of line. `notice`: a node will be taken away. `staging`: what the nodes' own disks gave,
-or did not. `layout`: how examples are laid before the model. `sink`: where metrics or alerts go, or why no more do."""
+"""`resumed`: an attempt begins to train here. `restarted`: why the attempt before ended. `failed`: a rank met an error.
+`hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, as seen by what starts the ranks.
+`waiting`: nothing has begun since a loss. `released`: a rank was alive when its group was ended. `checkpoint`: a
+problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `notice`: a node will be taken away.
+`staging`: what came from the nodes' own disks, or why not. `layout`: how examples are laid out for the model. `sink`:
+where metrics or alerts go, or why they stopped."""
 
 NO_RANK = -1
-"""Of an event that is no rank's."""
+"""The rank of an event that no rank wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Event:
     kind: Kind
     text: str
     rank: int
-    """Whose it is; `NO_RANK`: no rank's."""
+    """The rank that wrote it, or `NO_RANK`."""
     time: float
     """Unix time in seconds."""
     facts: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -60,47 +63,47 @@ class EventLog:
     """Writes the events of one writer in one attempt. A line is in the file when `add` returns."""
 
     def __init__(self, folder: AttemptFolder, writer: int | str) -> None:
-        """`writer` is a rank or another's name."""
+        """`writer` is a rank, or the name of another writer."""
         self._path = folder.events(writer)
         self._rank = writer if isinstance(writer, int) else NO_RANK
 
     def add(self, kind: Kind, text: str, **facts: Any) -> None:
-        """Write one event; what cannot be written is lost, as it must not stop the training."""
+        """Write one event. An event that cannot be written is lost, because it must not stop the training."""
         event = hide_secrets(asdict(Event(kind, text, self._rank, time.time(), facts)))
         try:
             append_line(self._path, event)
         except OSError:
-            sys.stderr.write(f"{json.dumps(event)}\n")  # into the rank's log, the last place that is left
+            sys.stderr.write(f"{json.dumps(event)}\n")  # into the rank's log, the only place left
 
 
 class EventTail:
-    """The events of a run, as often as `read_new` is called: each time those that were added."""
+    """Follows the events of a run: each call of `read_new` returns those that were added."""
 
     def __init__(self, run: RunFolder, first_attempt: int = 1) -> None:
-        """Of this attempt, and of those that follow."""
+        """Follow this attempt and all later ones."""
         self._run = run
         self._next = first_attempt
         self._tails: dict[Path, LineTail] = {}
 
     def read_new(self) -> list[tuple[int, Event]]:
-        """Each with its attempt, in the order of the attempts and of their time."""
+        """Each event with its attempt, in the order of attempts, then of time."""
         added, latest = [], self._run.latest_attempt()
         for number in range(self._next, latest + 1):
             files = self._run.attempt(number).all_events()
             tails = [self._tails.setdefault(path, LineTail(path)) for path in files]
             added += [(number, event) for event in _in_order(line for tail in tails for line in tail.read_new())]
-        # The attempt before the newest may still be written to, by those who learn of its end.
+        # The attempt before the newest may still get events from writers that learn of its end.
         self._next = max(self._next, latest - 1)
         return added
 
 
 def read_events(folder: AttemptFolder) -> list[Event]:
-    """All events of an attempt, in the order of their time."""
+    """All events of an attempt, in the order of time."""
     return _in_order(line for path in folder.all_events() for line in whole_lines(path))
 
 
 def _in_order(lines: Iterable[bytes]) -> list[Event]:
-    """Damaged lines are passed over."""
+    """The events of these lines, by time; damaged lines are skipped."""
     events = []
     for line in lines:
         with suppress(ValueError, TypeError):

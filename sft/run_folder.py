@@ -1,4 +1,4 @@
-"""Where everything of a run lies. The only place that knows a path inside the run folder.
+"""Where everything in a run folder is. The only place that knows paths inside it.
 
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
     tensorboard/ · sinks/ · driver.lock · ray.log
@@ -22,7 +22,7 @@ from sft.json_lines import whole_lines
 
 _STAGE = re.compile(r"\d+-.+")
 _ATTEMPT = re.compile(r"\d{4,}")
-"""No copy that a person has made, such as `0001.bak`."""
+"""Does not match a copy that a user made, such as `0001.bak`."""
 _AFTER_STEPS = re.compile(r"(.+)-step-(\d{8})")
 _BASE = "base"
 
@@ -45,11 +45,11 @@ class StageFolder:
 
     @property
     def packs(self) -> Path:
-        """The newest of the published pack plans, or where the first is to be."""
+        """The newest published pack plan, or the place of the first one."""
         return self.plans()[-1]
 
     def plans(self) -> list[Path]:
-        """The pack plans, each of which begins as the one before: `packs`, and for each extension `packs-2`, …"""
+        """The pack plans, each of which begins like the one before: `packs`, and for each extension `packs-2`, …"""
         plans = [self.path / "packs"]
         while (extended := self.path / f"packs-{len(plans) + 1}").is_dir():
             plans.append(extended)
@@ -57,12 +57,12 @@ class StageFolder:
 
     @property
     def next_plan(self) -> Path:
-        """Where the plan of an extension is to be."""
+        """The place for the plan of an extension."""
         return self.path / f"packs-{len(self.plans()) + 1}"
 
     @property
     def balance(self) -> Path:
-        """What each task was to get of the stage and what it got."""
+        """The share of the stage that each task should get, and the share that it got."""
         return self.path / "balance.json"
 
     @property
@@ -72,7 +72,7 @@ class StageFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Holds one published folder for each kept checkpoint."""
+        """One published folder for each kept checkpoint."""
         return self.path / "checkpoints"
 
     @property
@@ -91,7 +91,7 @@ class StageFolder:
         return self.path / "model"
 
     def earlier_models(self) -> list[Path]:
-        """The models that the stage had published at its end, each time before it was extended."""
+        """The models that the stage published at its earlier ends, before it was extended."""
         paths = self.path.glob(f"{self.model.name}-step-*")
         return sorted(path for path in paths if re.fullmatch(r"\d{8,}", path.name.rpartition("-")[2]))
 
@@ -108,19 +108,19 @@ class StageFolder:
         return self.ledger.is_file() and any(b'"packs"' in line for line in whole_lines(self.ledger))
 
     def ended_after(self, num_steps: int, path: Path) -> Path:
-        """Where `path`, of what was published at the stage's end, is kept when the stage is extended."""
+        """The place where `path`, which was published at the stage's end, is kept when the stage is extended."""
         return path.with_name(f"{path.stem}-step-{num_steps:08d}{path.suffix}")
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFolder:
-    """The folder of one start of the job. What its files say is for `sft.attempt_record` and `sft.run_events`."""
+    """The folder of one start of the job. `sft.attempt_record` and `sft.run_events` read and write its files."""
 
     path: Path
 
     @property
     def number(self) -> int:
-        """The attempt's, from 1."""
+        """The attempt's number, from 1."""
         return int(self.path.name)
 
     @property
@@ -130,7 +130,7 @@ class AttemptFolder:
 
     @property
     def ended(self) -> Path:
-        """Why it ended; not there after a crash."""
+        """Why it ended; missing after a crash."""
         return self.path / "ended.json"
 
     def rank(self, rank: int) -> Path:
@@ -138,19 +138,19 @@ class AttemptFolder:
         return self.path / f"rank-{rank:05d}.json"
 
     def ranks(self) -> dict[int, Path]:
-        """These files of all ranks that have begun."""
+        """The `rank` files of all ranks that have begun."""
         return {int(path.name[5:10]): path for path in self.path.glob("rank-?????.json")}
 
     def hang_report(self, rank: int) -> Path:
-        """Where a rank stands that sees no progress."""
+        """Where a rank is that sees no progress."""
         return self.path / f"rank-{rank:05d}.hung.json"
 
     def hang_reports(self) -> dict[int, Path]:
-        """These files of all ranks that have written one."""
+        """The hang reports of all ranks that wrote one."""
         return {int(path.name[5:10]): path for path in self.path.glob("rank-?????.hung.json")}
 
     def log(self, rank: int) -> Path:
-        """What a rank has printed."""
+        """What a rank printed."""
         return self.path / f"rank-{rank:05d}.log"
 
     def events(self, writer: int | str) -> Path:
@@ -162,12 +162,12 @@ class AttemptFolder:
         return sorted(self.path.glob("*.events.jsonl"))
 
     def staging_report(self, stage: StageFolder, rank: int) -> Path:
-        """What the node of this rank, the first there, has copied to its disk."""
+        """What this rank's node copied to its disk; the first rank of the node writes it."""
         return self.path / f"staging-{stage.path.name}-rank-{rank:05d}.json"
 
 
 class EvaluationFile(NamedTuple):
-    """Of which model it is: that after so many steps of a stage, or at the stage's end (None), or the first (None)."""
+    """The model that it measured: after `num_steps` of a stage, at the stage's end (None), or the first (no stage)."""
 
     path: Path
     stage: StageFolder | None
@@ -192,12 +192,12 @@ class RunFolder:
 
     @property
     def manifest(self) -> Path:
-        """The versions of what computes."""
+        """The versions of the packages that compute."""
         return self.path / "manifest.json"
 
     @property
     def layout(self) -> Path:
-        """How examples are laid before the model, and why."""
+        """How examples are laid out for the model, and why."""
         return self.path / "layout.json"
 
     @property
@@ -227,15 +227,15 @@ class RunFolder:
 
     @property
     def sinks(self) -> Path:
-        """What the sinks of metrics keep: how far each has come, its log, and files of its own."""
+        """What the sinks of metrics keep: how much each has sent, its log, and its own files."""
         return self.path / "sinks"
 
     def sink_state(self, name: str) -> Path:
-        """How far a sink has come."""
+        """How much a sink has sent."""
         return self.sinks / f"{name}.json"
 
     def sink_log(self, name: str) -> Path:
-        """What a sink's process has printed."""
+        """What a sink's process printed."""
         return self.sinks / f"{name}.log"
 
     @property
@@ -245,7 +245,7 @@ class RunFolder:
 
     @property
     def ray_log(self) -> Path:
-        """What Ray, and the process that speaks to it, have printed."""
+        """What Ray, and the process that speaks to it, printed."""
         return self.path / "ray.log"
 
     @property
@@ -265,7 +265,7 @@ class RunFolder:
 
     @property
     def ray(self) -> Path:
-        """Ray Train's own."""
+        """Ray Train's own files."""
         return self.path / "ray"
 
     @property
@@ -275,7 +275,7 @@ class RunFolder:
 
     @property
     def stop_file(self) -> Path:
-        """Asks the job to stop, with a checkpoint saved, by being there."""
+        """While this file exists, it asks the job to save a checkpoint and stop."""
         return self.path / "STOP"
 
     def has_trained(self) -> bool:
@@ -287,12 +287,12 @@ class RunFolder:
         return all(self.stage(i, name).complete.is_file() for i, name in enumerate(names))
 
     def entries(self) -> list[Path]:
-        """All that a run may write into its folder itself."""
+        """Everything that a run may write at the top of its folder."""
         files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
         return [*files, *self.folders(), self.lock, self.planning_lock, self.stop_file]
 
     def folders(self) -> list[Path]:
-        """Those of the entries that are folders."""
+        """The entries that are folders."""
         return [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
 
     def attempt(self, number: int) -> AttemptFolder:
@@ -310,12 +310,12 @@ class RunFolder:
         return sorted(folders, key=lambda folder: folder.number)
 
     def evaluation(self, stage: StageFolder | None = None, num_steps: int | None = None) -> Path:
-        """What was measured of the first model, or at the end of a stage, or after so many of its steps."""
+        """The evaluation of the first model, of a stage at its end, or of a stage after `num_steps`."""
         path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
         return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
 
     def all_evaluations(self) -> list[EvaluationFile]:
-        """That of the first model, then by stage and step; a stage's own comes after those within it."""
+        """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""
         found = []
         for path in sorted(self.evaluations.glob("*.json")):
             within = _AFTER_STEPS.fullmatch(path.stem)
@@ -331,6 +331,6 @@ class RunFolder:
         return StageFolder(self.stages / f"{index}-{name}")
 
     def stage_folders(self) -> list[StageFolder]:
-        """The folders of all stages that there are, in the order of the curriculum."""
+        """The folders of all stages that have one, in the order of the curriculum."""
         found = [StageFolder(path) for path in self.stages.glob("*/") if _STAGE.fullmatch(path.name)]
         return sorted(found, key=lambda folder: (folder.index, folder.name))

@@ -3,11 +3,11 @@
     {"node": "a", "machine": "<boot and pid namespace>", "pid": 71, "started": 5566, "since": "…",
      "nonce": "…", "beat": 3, "job": "lab 71", "job_attempt": 2}
 
-The file is created exclusively, and its `beat` counts up while the holder lives. Whether a holder is dead is known at
-once where its process would be on this machine, and Linux tells of its processes; else its beat is watched by our own
-clock, so no two clocks are compared. A living holder refuses, unless it is an earlier attempt of the same queued job,
-whose nodes the scheduler has given to this one: that is asked to end, and waited for. Invariant: of those that find a
-dead holder one takes over, and nobody takes away a lock that is not the one that was judged.
+The file is created exclusively, and its `beat` counts up while the holder lives. If the holder's process would be on
+this machine and Linux lists its processes, we know at once whether it is dead. Otherwise we watch its beat by our own
+clock, so no two clocks are compared. If the holder is alive, the job is refused. An exception is an earlier attempt of
+the same queued job, whose nodes the scheduler has given to this one: it is asked to end, and waited for. Invariant:
+only one of those that find a dead holder takes over, and nobody removes a lock other than the one it judged.
 """
 
 import errno
@@ -27,13 +27,13 @@ from sft.errors import UserError
 from sft.queued_job import queued_job
 
 _POLLS = 40
-"""How often a beat is looked at in the time after which its holder counts as dead."""
+"""How often to look at a beat in the time after which its holder counts as dead."""
 
 _SILENT_AFTER_SECONDS = 60.0
-"""A holder renews its lock every few seconds; after so long without it, who only looks takes it for dead."""
+"""A holder renews its lock every few seconds; after this time without a renewal, readers count it as dead."""
 
 _PROC = Path("/proc")
-"""Where Linux tells of its processes; no other system has it."""
+"""Where Linux lists its processes; no other system has it."""
 
 _SETTLE_SECONDS = 0.2
 """After a takeover: time for another taker to put back what it renamed by mistake."""
@@ -41,14 +41,14 @@ _SETTLE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who holds a lock, as its file says it."""
+    """Who holds a lock, as its file says."""
 
     node: str
     machine: str | None
-    """Two processes see each other's pids if and only if this is equal. None: the machine does not tell."""
+    """Two processes see each other's pids if and only if this is equal. None: not known."""
     pid: int
     started: int
-    """When the process was started, in ticks of its machine's clock: a pid is given again."""
+    """When the process was started, in ticks of its machine's clock: pids are reused."""
     since: str
     nonce: str
     beat: int
@@ -57,7 +57,7 @@ class _Holder:
     job_attempt: int = 0
 
     def is_later_than(self, other: "_Holder") -> bool:
-        """Whether both are attempts of one queued job, and this is the later one."""
+        """Whether both are attempts of the same queued job, and this is the later one."""
         return self.job is not None and self.job == other.job and self.job_attempt > other.job_attempt
 
     def __str__(self) -> str:
@@ -76,13 +76,13 @@ def run_lock(
 
     Args:
         path: the lock file; its folder is made.
-        on_lost: called once, from a thread, with a message, if another has taken over meanwhile, which happens if this
-            process was suspended, or if a later attempt of the same queued job waits for the lock. End at once what you
-            do in the folder, and leave the lock as it is: who waits takes it when it has been silent.
-        say: called with a message when it takes a while to find out whether a holder is alive, or until it has ended.
+        on_lost: called once, from a thread, with a message, if another process has taken over, which happens if this
+            one was suspended, or if a later attempt of the same queued job waits for the lock. Stop working in the
+            folder at once, and leave the lock as it is: the waiting process takes it after it was silent.
+        say: called with a message if it takes a while to find out whether a holder is alive, or to wait for its end.
         beat_seconds: time between two renewals.
-        dead_after_seconds: a holder elsewhere without a renewal in this time is dead; several times `beat_seconds`,
-            and the same on all nodes.
+        dead_after_seconds: a holder on another machine that does not renew for this long is dead; several times
+            `beat_seconds`, and the same on all nodes.
 
     Raises:
         UserError: a living process holds it, or the folder cannot be written.
@@ -97,7 +97,7 @@ def run_lock(
         _acquire(path, own, say, dead_after_seconds)
     except OSError as error:
         raise UserError(
-            f"run.dir: {path.parent} cannot be written: {error.strerror or error}. Give a folder that can."
+            f"run.dir: {path.parent} cannot be written: {error.strerror or error}. Give a writable folder."
         ) from error
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, own, on_lost, ended, beat_seconds), name="lock", daemon=True)
@@ -123,7 +123,7 @@ class Held(NamedTuple):
 
 
 def read_holder(path: Path) -> Held | None:
-    """Who holds the lock now, for whoever only looks; None if nobody does. A dead one stops renewing it."""
+    """Who holds the lock now, for readers; None if nobody does. A dead holder no longer renews it."""
     try:
         renewed_at = path.stat().st_mtime
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
                 say(f"{path} is held by {holder}; {wait}")
             is_dead = _stays_silent(path, holder, dead_after_seconds)
         if is_dead:
-            # Of several takers one removes the lock, and one creates the next; here both are settled.
+            # If several processes try, one removes the lock, and one creates the next; this decides both.
             if _remove(path, holder.nonce) and _create(path, own):
                 time.sleep(_SETTLE_SECONDS)
                 if (now := _renew(path, own)) is not None:
@@ -165,13 +165,13 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
 
 
 def _request(path: Path, nonce: str) -> Path:
-    """Asks the holder of this lock to end, by being there."""
+    """The file that asks the holder of this lock to end."""
     return path.with_name(f".{path.name}.{nonce}.asked")
 
 
 def _held(path: Path, holder: _Holder) -> UserError:
     return UserError(
-        f"{path.parent} is in use by another job: {holder}. Two would train over each other. "
+        f"{path.parent} is in use by another job: {holder}. Two jobs would overwrite each other's work. "
         f"Wait for it or stop it, or give run.dir another folder."
     )
 
@@ -183,7 +183,7 @@ def _stays_silent(path: Path, holder: _Holder, seconds: float) -> bool:
         time.sleep(seconds / _POLLS)
         now = _read(path)
         if now is None or now.nonce != holder.nonce:
-            return True  # it was released, or is another's: what is there now is judged anew
+            return True  # released, or taken by another: the caller judges the new one
         if now.beat != holder.beat:
             return False
     return True
@@ -206,9 +206,9 @@ def _beat(path: Path, own: _Holder, on_lost: Callable[[str], None], ended: threa
 
 
 def _renew(path: Path, own: _Holder) -> _Holder | None:
-    """Write our lock anew; whoever holds it instead, if it is lost."""
+    """Renew our lock; returns the other holder if the lock is lost."""
     while (found := _read(path)) is None:
-        # Another may be about to put it back (see `_remove`), or a person has deleted it.
+        # Another process may be about to put it back (see `_remove`), or a user deleted it.
         if _create(path, own):
             return None
     if found.nonce != own.nonce:
@@ -237,11 +237,11 @@ def _create(path: Path, own: _Holder) -> bool:
 
 
 def _remove(path: Path, nonce: str) -> bool:
-    """Take the lock with this nonce away; False if it was gone, or is another's."""
+    """Remove the lock with this nonce; False if it was gone, or is another's."""
     found = _read(path)
     if found is None or found.nonce != nonce:
         return False
-    # Between that look and the rename, the lock may have become another's; the rename itself succeeds only once.
+    # The lock may have become another's between the read and the rename; the rename itself succeeds only once.
     removed = path.with_name(f".{path.name}.{secrets.token_hex(8)}.removed")
     try:
         path.rename(removed)
@@ -263,7 +263,7 @@ def _read(path: Path) -> _Holder | None:
         return None
     except IsADirectoryError:
         raise UserError(
-            f"{path} is a folder, and no job has made it: the lock of a job lies there. Remove it."
+            f"{path} is a folder, but it must be the lock file of a job. No job made this folder: remove it."
         ) from None
     except OSError as error:
         if error.errno == errno.ESTALE:  # replaced on the server while it was opened
@@ -272,7 +272,7 @@ def _read(path: Path) -> _Holder | None:
     try:
         return _Holder(**json.loads(text))
     except (ValueError, TypeError):
-        # Just being created, or half of it lost in a power cut: if it stays so, it counts as dead.
+        # Just being created, or half lost in a power cut: if it does not change, it counts as dead.
         return _Holder("an unknown node", "", 0, 0, "an unknown time", text, 0)
 
 
@@ -281,7 +281,7 @@ def _as_text(holder: _Holder) -> str:
 
 
 def _machine() -> str | None:
-    """Names the machine's boot and the namespace in which its pids are counted, such as a container's."""
+    """Identifies the machine's boot and the namespace of its pids, such as a container's."""
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink(_PROC / 'self/ns/pid')}"
@@ -292,7 +292,7 @@ def _machine() -> str | None:
 def _start_time(pid: int) -> int | None:
     """When the process was started, in ticks of its machine's clock; None if there is no such process alive."""
     try:
-        # The second field is the command in parentheses, in which there may be anything.
+        # The second field is the command in parentheses, which may contain anything.
         fields = (_PROC / f"{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return None

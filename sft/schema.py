@@ -2,9 +2,9 @@
 
     Block ──decode──▶ Record ──format──▶ Conversation ──render, tokenize──▶ Example ──pack──▶ Pack ──collate──▶ Batch
 
-`Block` is the affair of `sft.data.reading.sources`, which makes and decodes it.
+`sft.data.reading.sources` makes and decodes `Block`s.
 
-`Batch` holds tensors and so lives in `sft.data.collate`; everything here is free of torch.
+`Batch` holds tensors and so is in `sft.data.collate`; nothing here needs torch.
 """
 
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ import numpy.typing as npt
 JsonObject = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
 THOUGHT_START, THOUGHT_END = "<think>\n", "\n</think>\n\n"
-"""Around a thought that stands in the text of an answer."""
+"""The marks around a thought in the text of an answer."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
 
 class RecordLocation(NamedTuple):
-    """Where a person can look a record up."""
+    """Where people can look a record up."""
 
     file: str
     number: int
-    """Of the line, or of the record where the file has no lines, from 1."""
+    """The number of the line, or of the record if the file has no lines, from 1."""
     is_line: bool = True
     instance: int | None = None
-    """Of the instance in a record that holds several, from 1."""
+    """The number of the instance in a record with several, from 1."""
 
     def __str__(self) -> str:
         """The form that editors and people know: `file:line`."""
@@ -41,11 +41,11 @@ class RecordLocation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a source as it was read: its fields and the place a person can look it up at."""
+    """One row of a source as it was read: its fields and where people can look it up."""
 
     source: str
     index: int
-    """Of the row in its source, from 0. Instances of one row share it."""
+    """The number of the row in its source, from 0. Instances of one row share it."""
     where: RecordLocation
     fields: JsonObject
 
@@ -67,21 +67,21 @@ class Message:
     content: str
     train: bool = True
     tool_calls: tuple[ToolCall, ...] = ()
-    """Of assistant turns, behind their content, which may then be empty."""
+    """In assistant turns: follow the content, which may then be empty."""
     call_id: str | None = None
-    """Of tool turns: the call that they answer."""
+    """In tool turns: the call that they answer."""
     thought: str = ""
-    """Of assistant turns: what was thought before the answer."""
+    """In assistant turns: the thought before the answer."""
 
     @property
     def full_text(self) -> str:
-        """Thought and content in one text, in the form that most data has them."""
+        """Thought and content in one text, in the form that most data uses."""
         return f"{THOUGHT_START}{self.thought}{THOUGHT_END}{self.content}" if self.thought else self.content
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A record in the one form that every format ends in: the turns, and the task they belong to."""
+    """A record in the common form of all formats: the turns, and the task they belong to."""
 
     messages: tuple[Message, ...]
     task: str
@@ -91,7 +91,7 @@ class Conversation:
     tools: tuple[JsonObject, ...] = ()
     """JSON schemas of the tools that the assistant may call."""
     is_repaired: bool = field(default=False, compare=False)
-    """Whether turns that were out of order were put right; see `data.turns`."""
+    """Whether turns that were out of order were repaired; see `data.turns`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,16 @@ class Example:
     loss_mask: BoolArray  # (num_tokens,)
 
     def __post_init__(self) -> None:
-        """Hold the invariants that the loss relies on."""
+        """Check the invariants that the loss relies on."""
         assert self.input_ids.shape == self.loss_mask.shape
-        # Position 0 has no predecessor to be predicted from; were it supervised, the shift in the loss would
-        # predict it from the example before it in the pack.
+        # Nothing predicts position 0. If it were supervised, the shift in the loss would predict it from the example
+        # before it in the pack.
         assert not self.loss_mask[:1].any(), "loss_mask[0] must be False"
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Examples laid end to end in one row; `cu_seqlens` are the boundaries attention does not cross."""
+    """Examples laid end to end in one row; `cu_seqlens` are the boundaries that attention does not cross."""
 
     pack_id: int
     example_ids: IntArray  # (num_segments,)
@@ -122,7 +122,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedRecord:
-    """A record that came as token ids: nothing is left to render."""
+    """A record that came as token ids: there is nothing to render."""
 
     example: Example
     task: str
@@ -144,4 +144,4 @@ class Rejected:
     reason: str
     kind: LeftOutKind = "bad"
     task: str | None = None
-    """Where it is known: a record that cannot be read has none."""
+    """None if not known: an unreadable record has no task."""

@@ -1,6 +1,6 @@
-"""Reads the small files that a user names: configs, templates. What is none is refused before it is read.
+"""Reads small files that the user names: configs, templates. Anything else is refused before it is read.
 
-A pipe or a device may never end, and a file of gigabytes is another one than was meant.
+A pipe or a device may never end, and a file of gigabytes cannot be the one that was meant.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 from sft.errors import UserError
 
 MAX_CONFIG_BYTES = 1_000_000
-"""Of a config in YAML. One of a thousand sources has a third of it."""
+"""The limit for a config in YAML. A config with a thousand sources has a third of it."""
 
 MAX_JSON_BYTES = 50_000_000
-"""Of a model's config.json."""
+"""The limit for a model's config.json."""
 
 
 def read_small_text(path: Path, what: str, max_bytes: int = MAX_CONFIG_BYTES) -> str:
@@ -23,18 +23,18 @@ def read_small_text(path: Path, what: str, max_bytes: int = MAX_CONFIG_BYTES) ->
 
     Args:
         path: where it should be.
-        what: what it should hold, for messages, which begin with the path: `the config`.
+        what: the file's role, for messages after the path, such as `the config`.
         max_bytes: a larger one is refused.
 
     Raises:
-        UserError: there is none, it is no file, too large, or no text.
+        UserError: it does not exist, is not a file, is too large, or is not text.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
             raise UserError(f"{path}: {what} cannot be read: this is {kind}; needed: a file")
-        # Nothing is waited for, whatever it is; and a file of /proc says that it is empty.
+        # Never wait, whatever it is. Read even if the size is 0, which files of /proc report.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             content = file.read(max_bytes + 1) or b""
     except (OSError, ValueError) as error:
@@ -54,7 +54,7 @@ def read_small_json(path: Path, what: str, max_bytes: int = MAX_JSON_BYTES) -> A
     """The content of a JSON file; see `read_small_text`.
 
     Raises:
-        UserError: it cannot be read, or is no JSON.
+        UserError: it cannot be read, or is not JSON.
     """
     try:
         return json.loads(read_small_text(path, what, max_bytes))

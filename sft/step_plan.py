@@ -1,20 +1,20 @@
 """Which packs of a step go to which rank: pure arithmetic, and the only place where the world size enters.
 
-A step is `packs_per_step` consecutive packs of the stage's order. Ranks take contiguous slices of it, as even
-as whole packs allow; where the world size does not divide the step, the shorter slices are filled up with
-empty packs (`EMPTY_PACK`), which weigh nothing. So every rank runs the same number of
-micro-batches (ZeRO-3's collectives must meet), and every world size trains the same packs in the same step.
+A step is `packs_per_step` consecutive packs of the stage's order. Ranks take contiguous slices of it, as even as whole
+packs allow. If the world size does not divide the step, the shorter slices are filled up with empty packs
+(`EMPTY_PACK`), which have no weight. So every rank runs the same number of micro-batches (ZeRO-3's collectives must
+meet), and every world size trains the same packs in the same step.
 
     6 packs a step, 4 ranks, 1 pack a micro-batch:   rank 0: 0 1 │ rank 1: 2 3 │ rank 2: 4 - │ rank 3: 5 -
 
-A stage that was extended has several parts, one behind the other. Each begins with a step of its own, so the last step
-of a part keeps the packs that it was trained with.
+A stage that was extended has several parts, one after the other. Each begins with a new step, so the last step of a
+part keeps the packs that it was trained with.
 """
 
 from dataclasses import dataclass
 
 EMPTY_PACK = -1
-"""Stands for a pack without supervised tokens that keeps a rank in step with the others."""
+"""Marks a pack without supervised tokens, which keeps a rank in step with the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class StepPlan:
         packs_per_step: packs that one optimizer update sees over all ranks.
         world_size: number of data-parallel ranks.
         packs_per_micro_batch: packs that one forward and backward pass holds on a rank.
-        earlier_ends: the packs up to the end of each part but the last.
+        earlier_ends: the number of packs up to the end of each part except the last.
     """
 
     num_packs: int
@@ -52,7 +52,7 @@ class StepPlan:
         return -(-packs_per_rank // self.packs_per_micro_batch)
 
     def step_packs(self, step: int) -> range:
-        """The packs of `step` over all ranks: of no world size."""
+        """The packs of `step` over all ranks, independent of the world size."""
         first = 0
         for part, num_steps in zip(self._parts(), self.part_steps, strict=True):
             if step < first + num_steps:

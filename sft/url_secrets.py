@@ -1,7 +1,7 @@
-"""Takes passwords out of what is shown: those of URLs, and, wherever they stand, those that the config's URLs hold.
+"""Removes passwords from everything that is shown: those in URLs, and all occurrences of those in the config's URLs.
 
-Libraries quote a URL in parts, as botocore does with what it takes for the name of a bucket. So what is secret in a
-config is remembered when it is read, and taken out of every text of this process.
+Libraries quote parts of a URL, as botocore does with the presumed name of a bucket. So the secrets of a config are
+remembered when it is read, and removed from every text of this process.
 """
 
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 _MIN_SECRET_CHARS = 4
-"""A shorter one would be found in words."""
+"""A shorter secret would also match ordinary words."""
 
-# A password may hold a slash, but what looks like a port is one.
+# A password may contain a slash, but what looks like a port is a port.
 _USER = re.compile(r"(\w[\w+.-]*://)(?:[^/\s]*|[^\s@/:]*:(?!:|\d+(?:/|$))(?:(?!://)[^\s@])*)@")
 _QUERIES = (
     re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*"),
@@ -25,7 +25,7 @@ _known: set[str] = set()
 
 
 def without_secrets(text: str) -> str:
-    """The text, with `user:password@` and the query taken out of every URL in it, and all that was remembered."""
+    """The text without `user:password@` and queries in its URLs, and without all remembered secrets."""
     if "://" in text:
         text = _USER.sub(r"\1", text)
         for query in _QUERIES:
@@ -46,14 +46,14 @@ def hide_secrets(value: Any) -> Any:
 
 
 def remember_path(url: Any) -> None:
-    """Remember what stands behind the host of a webhook's URL: who knows it may post."""
+    """Remember the path of a webhook's URL as a secret: whoever knows it can post."""
     if isinstance(url, str):
         path = url.partition("://")[2].partition("/")[2]
         _known.update(secret for secret in (path, path.partition("?")[0]) if len(secret) >= _MIN_SECRET_CHARS)
 
 
 def remember_secrets(value: Any) -> None:
-    """Remember what is secret in the URLs that stand in plain values."""
+    """Remember the secrets of the URLs in plain values."""
     if isinstance(value, str) and "://" in value:
         for found in _USER.finditer(value):
             user = found[0].partition("://")[2].removesuffix("@")

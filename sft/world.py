@@ -1,4 +1,4 @@
-"""Who this process is among the ranks of a job, and what it computes on. Passed as an argument, never held globally."""
+"""Which rank of a job this process is, and what it computes on. Passed as an argument, never a global."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class World:
     """One rank's place: `rank` of `size` in the job, `local_rank` of `local_size` on its machine `node`.
 
-    `device` is `cpu` or that of a GPU, such as `cuda:0`. Who starts the ranks decides it, and nobody asks torch what
-    there is: a rank that is to train on CPUs does so beside GPUs, too.
+    `device` is `cpu` or a GPU, such as `cuda:0`. The code that starts the ranks decides it, not torch: a rank that
+    should train on CPUs does so even if there are GPUs.
     """
 
     rank: int = 0
@@ -30,6 +30,6 @@ class World:
 
     @property
     def node_ranks(self) -> range:
-        """The ranks on this one's machine: Ray Train and torchrun number a machine's ranks one after another."""
+        """The ranks on this machine: Ray Train and torchrun number a machine's ranks consecutively."""
         first = self.rank - self.local_rank
         return range(first, first + self.local_size)

@@ -74,7 +74,7 @@ _OWN_SPECIAL_TOKENS = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pin", action="store_true", help="write what tests are held to: the trajectory, docs/MODELS.md")
     parser.addoption("--all-families", action="store_true", help="try every family of models, not only a dozen")
-    parser.addoption("--chaos", type=int, default=2, help="random schedules of faults of each kind")
+    parser.addoption("--chaos", type=int, default=1, help="random schedules of faults of each kind")
     parser.addoption("--chaos-table", type=Path, help="a file to which a line is added for each schedule that passed")
 
 

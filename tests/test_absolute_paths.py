@@ -1,13 +1,16 @@
 """Which file a path of the config means, and which of them may be ids of the Hub."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from huggingface_hub import constants
 
 from sft.absolute_paths import absolute_paths, may_be_hub_id
 from sft.config import SftConfig
+from sft.config_names import alternatives, is_section
+from sft.config_paths import named_paths, path_mark
+from sft.config_rules import RULES, homes_are_known
 from sft.errors import UserError
 
 
@@ -48,6 +51,7 @@ def test_every_local_path_becomes_one_from_the_root_with_home_and_variables_as_t
             model={"tokenizer": "~/tokenizer", "chat_template": "chat.jinja"},
             data={"cache_dir": "${SCRATCH}/sft"},
             checkpoint={"dir": "$SCRATCH/saved"},
+            logging={"mlflow": {"tracking_uri": "file:~/mlruns"}},
         )
     )
     assert found.run.dir == here / "runs" / "a"
@@ -57,7 +61,24 @@ def test_every_local_path_becomes_one_from_the_root_with_home_and_variables_as_t
     assert found.data.sources[0].path == str(here / "data" / "*.jsonl")
     assert found.data.cache_dir == tmp_path / "scratch" / "sft"
     assert found.checkpoint.dir == str(tmp_path / "scratch" / "saved")
+    assert found.logging.mlflow is not None
+    assert found.logging.mlflow.tracking_uri == str(tmp_path / "home" / "mlruns")
     assert absolute_paths(found) == found
+
+
+def test_a_field_that_names_a_path_is_marked_and_its_home_folder_looked_at() -> None:
+    marked = {named.field for named in named_paths(config(model={"tokenizer": "t", "chat_template": "c"}))}
+    assert marked == {
+        *("run.dir", "model.path", "model.tokenizer", "model.chat_template"),
+        *("data.sources.one.path", "data.cache_dir"),
+    }
+    (looked_at,) = (sections for rule, sections in RULES if rule is homes_are_known)
+
+    def has_path(kind: Any) -> bool:
+        parts = [part for part in alternatives(kind) for part in (part, *get_args(part)) if is_section(part)]
+        return any(path_mark(f) or has_path(f.annotation) for part in parts for f in part.model_fields.values())
+
+    assert {name for name, field in SftConfig.model_fields.items() if has_path(field.annotation)} == set(looked_at)
 
 
 def test_what_is_no_local_path_stays_as_it_is() -> None:
@@ -88,9 +109,9 @@ def test_a_slip_in_a_path_is_said_with_all_others_and_the_hub_is_not_asked(here:
     assert str(caught.value).splitlines() == [
         "run.dir: $NO_SUCH_VARIABLE/a: $NO_SUCH_VARIABLE is not set here. Set it, or write the path out.",
         f"model.path: there is no {here}/models/qwen; near it: qwen2. As {here}/models is a folder, the Hub is not "
-        "asked. If its models/qwen is meant, fetch it: hf download models/qwen",
+        "asked. If you mean models/qwen on the Hub, fetch it: hf download models/qwen",
         f"data.sources.one.path: there is no {here}/data/train; near it: train.jsonl. As {here}/data is a folder, the "
-        "Hub is not asked. If its data/train is meant, fetch it: hf download data/train --repo-type dataset",
+        "Hub is not asked. If you mean data/train on the Hub, fetch it: hf download data/train --repo-type dataset",
     ]
 
 

@@ -341,6 +341,12 @@ def test_a_key_like_no_other_is_answered_with_those_that_there_are() -> None:
     assert problem.way_out == "known here: mlflow, tensorboard, wandb"
 
 
+@pytest.mark.parametrize("path", ["stages.2.name", "data.sources.1.name", "run.name"])
+def test_a_name_too_long_for_a_folder_is_refused(path: str) -> None:
+    problem = only_problem(FULL, f"{path}={'a' * 300}")
+    assert problem.rule.startswith("must have at most 100 characters")
+
+
 def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
     content = deepcopy(FULL)
     content["train"]["packs_per.micro_batch"] = 1
@@ -370,20 +376,20 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "such as 0.5"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
-        ("run.dir=3", "run.dir", "must be text, but YAML takes it for a number", 'in quotes, such as "3"'),
+        ("run.dir=3", "run.dir", "must be text, but YAML reads it as a number", 'in quotes, such as "3"'),
         ("run.dir=' '", "run.dir", "is empty", "write a path"),
         ("model.path=''", "model.path", "is empty", "write a path"),
         ("data.sources.0.path=''", "data.sources.0.path", "is empty", "write a path"),
         ("data.cache_dir=''", "data.cache_dir", "is empty", "write a path"),
         ("checkpoint.dir=''", "checkpoint.dir", "is empty", "write a path"),
-        ("data.sources.0.path=", "data.sources.0.path", "takes it for nothing, as it does ~", "write something"),
-        ("data.sources.0.path=~", "data.sources.0.path", "takes it for nothing, as it does ~", "write something"),
-        ("run.name=2024", "run.name", "takes it for a number", 'such as "2024"'),
-        ("run.name=1.10", "run.name", "takes it for a number", "in quotes"),
-        ("run.name=2024-01-31", "run.name", "takes it for a date", 'such as "2024-01-31"'),
-        ("data.sources.0.task=true", "data.sources.0.task", "takes it for true or false", '"true"'),
-        ("data.sources.0.revision=1234567", "data.sources.0.revision", "takes it for a number", '"1234567"'),
-        ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "takes it for a number", '"2024"'),
+        ("data.sources.0.path=", "data.sources.0.path", "reads it as nothing (like ~", "write a value"),
+        ("data.sources.0.path=~", "data.sources.0.path", "reads it as nothing (like ~", "write a value"),
+        ("run.name=2024", "run.name", "reads it as a number", 'such as "2024"'),
+        ("run.name=1.10", "run.name", "reads it as a number", "in quotes"),
+        ("run.name=2024-01-31", "run.name", "reads it as a date", 'such as "2024-01-31"'),
+        ("data.sources.0.task=true", "data.sources.0.task", "reads it as true or false", '"true"'),
+        ("data.sources.0.revision=1234567", "data.sources.0.revision", "reads it as a number", '"1234567"'),
+        ("data.holdout.tasks=[2024]", "data.holdout.tasks.0", "reads it as a number", '"2024"'),
         ("data.holdout.share=1.5", "data.holdout.share", "less than 1", "correct"),
         ("data.holdout.tasks=one", "data.holdout.tasks", "must be a list", "write a list, such as [one]"),
         ("data.sources=[]", "data.sources", "must have at least 1 item, not 0", "correct"),
@@ -394,6 +400,23 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         ("stages.0.optimizer.betas=[1, 1, 1]", "stages.0.optimizer.betas", "at most 2 items, not 3", "correct"),
         ("stages.1.mixture.weights.code=0", "stages.1.mixture.weights.code", "must be greater than 0", "correct"),
         ("train=", "train", "must be a mapping of fields", "packs_per_step"),
+        ("model=Qwen/Qwen2.5-0.5B", "model", "must be a mapping of fields", "such as {path: Qwen/Qwen2.5-0.5B}"),
+        ("data.holdout=0.1", "data.holdout", "must be a mapping of fields", "such as {share: 0.1}, or remove it"),
+        ("stages.0.budget=2", "stages.0.budget", "must be a mapping of fields", "such as {epochs: 2}, or remove"),
+        ("stages.0.budget=2 epochs", "stages.0.budget", "must be a mapping of fields", "such as {epochs: …}, or"),
+        ("stages.0.optimizer=lion", "stages.0.optimizer", "must be a mapping", "such as {lr: …, name: lion}, or"),
+        ("stages.0.mixture=equal", "stages.0.mixture", "must be a mapping of fields", "such as {rates: equal}"),
+        ("logging.wandb=true", "logging.wandb", "must be a mapping of fields", "such as {project: …}, or"),
+        ("data.sources=a/b.csv", "data.sources", "must be a list", "such as [{name: …, path: a/b.csv}]"),
+        ("stages.0.optimizer.betas=0.9", "stages.0.optimizer.betas", "must be a list", "such as [0.9, 0.9]"),
+        ("lr=1e-5", "lr", "is not a known key", "here it is `stages.0.optimizer.lr`"),
+        ("stages.1.epochs=3", "stages.1.epochs", "is not a known key", "here it is `stages.1.budget.epochs`"),
+        ("max_seq_len=8", "max_seq_len", "is not a known key", "`data.max_len_tokens` and `train.pack_len_tokens`"),
+        ("stages.1.n_epochs=3", "stages.1.n_epochs", "is not a known key", "here it is `stages.1.budget.epochs`"),
+        ("data_path=a.csv", "data_path", "is not a known key", "here it is `data.sources.0.path`"),
+        ("num_gpus=8", "num_gpus", "is not a known key", "here it is `cluster.workers`"),
+        ("data.sources.0.format=alpaca", "data.sources.0.format", "must be auto, ", "did you mean `instruction`?"),
+        ("train.tokenizer=a", "train.tokenizer", "is not a known key", "here it is `model.tokenizer`"),
         ("stages.2=[]", "stages.2", "must be a mapping of fields", "budget"),
         ("deepspeed.extra=3", "deepspeed.extra", "must be a mapping", "write a mapping, such as {one: 1, two: 2}"),
         ("stages.2={name: last, budget: {steps: 1}}", "stages.2.optimizer", "is needed", "add `stages.2.optimizer`"),
@@ -452,8 +475,8 @@ def test_everything_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
         "stages.1.name": "give it a name of its own",
         "stages.0.budget": "name one, such as {epochs: 1}",
         "stages.1.budget": "name one, such as {epochs: 1}",
-        "stages.1.mixture.temperature": "set rates to temperature, or take it away",
-        "stages.0.mixture.replay.later": "the first stage has none: take it away",
+        "stages.1.mixture.temperature": "set rates to temperature, or remove it",
+        "stages.0.mixture.replay.later": "the first stage has none: remove it",
         "data.sources.1.name": "give it a name of its own",
         "train.pack_len_tokens": "make packs longer or max_len_tokens smaller",
     }
@@ -576,14 +599,14 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["stages.2.mixture={rates: weights}"], ["stages.2.mixture.weights"], "give stages.2"),
         (["stages.2.mixture={temperature: 2}"], ["stages.2.mixture.temperature"], "set rates to temperature"),
         (["stages.2.mixture={rates: equal, weights: {a: 1}}"], ["stages.2.mixture.weights"], "set rates to weights"),
-        (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "take `tasks` away"),
+        (["stages.1.mixture.tasks=[code]"], ["stages.1.mixture.tasks"], "remove `tasks`"),
     ],
     "settings_are_of_the_optimizer": [
-        (["stages.0.optimizer.name=lion"], ["stages.0.optimizer.eps"], "take it away"),
+        (["stages.0.optimizer.name=lion"], ["stages.0.optimizer.eps"], "remove it"),
         (["stages.1.optimizer.eps=null"], ["stages.1.optimizer.eps"], "it has a default"),
     ],
     "replay_is_of_earlier_stages": [
-        (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "take it away"),
+        (["stages.0.mixture.replay={narrow: 0.1}", "from="], ["stages.0.mixture.replay.narrow"], "remove it"),
         (["stages.2.mixture.replay={last: 0.1}"], ["stages.2.mixture.replay.last"], "name one of early, broad, narrow"),
         (["stages.2.mixture.replay={broad: 0.6, narrow: 0.4}"], ["stages.2.mixture.replay"], "smaller"),
     ],
@@ -597,13 +620,13 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     ],
     "held_out_sources_are_known": [
         (["data.holdout.sources=[third]"], ["data.holdout.sources"], "name one of first, second"),
-        (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "take one away"),
+        (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "remove one"),
     ],
     "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
     "csv_characters_are_two": [
         (["data.sources.0.csv={delimiter: ab}"], ["data.sources.0.csv.delimiter"], "write one"),
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
-        (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two characters"),
+        (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two different characters"),
     ],
     "urls_hold_no_variables": [
         (
@@ -622,12 +645,12 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         ),
     ],
     "staging_dir_is_absolute": [(["data.staging_dir=scratch"], ["data.staging_dir"], "begin it with /")],
-    "start_is_the_model": [(["from.model=other/model"], ["model.path"], "take one of the two away")],
+    "start_is_the_model": [(["from.model=other/model"], ["model.path"], "remove one of the two")],
     "extra_settings_change_no_number": [
-        (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "take it away"),
+        (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "remove it"),
     ],
     "one_warmup": [
-        (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "take one of the two away"),
+        (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "remove one of the two"),
         (["stages.1.optimizer.warmup_steps=10"], ["stages.1.optimizer.warmup_steps"], "warm up for fewer"),
     ],
     "epochs_are_those_of_the_budget": [
@@ -738,11 +761,11 @@ def test_an_override_of_an_anchor_leaves_its_aliases(tmp_path: Path) -> None:
         ("run.name=2024-13-45", "the value is not YAML: month must be in 1..12"),
         ("run.name==", "the value is not YAML"),
         ("train={packs_per_step: 1, packs_per_step: 2}", "'packs_per_step' is there twice"),
-        ("run.seed=010", "010 is 8 to YAML 1.1 and 10 to YAML 1.2: write the number that is meant"),
-        ("stages.1.mixture.weights={true: 1}", 'the key true is true or false to YAML: write "true", in quotes'),
-        ("stages.1.mixture.weights={2024: 1}", 'the key 2024 is a number to YAML: write "2024", in quotes'),
-        ("data.sources.0.path=my data #2.jsonl", "what is behind the # is a comment to YAML"),
-        ("data.sources.0.path=#2.jsonl", "what is behind the # is a comment to YAML"),
+        ("run.seed=010", "010 is 8 in YAML 1.1 and 10 in YAML 1.2: write the number without a leading 0"),
+        ("stages.1.mixture.weights={true: 1}", 'YAML reads the key true as true or false: write "true", in quotes'),
+        ("stages.1.mixture.weights={2024: 1}", 'YAML reads the key 2024 as a number: write "2024", in quotes'),
+        ("data.sources.0.path=my data #2.jsonl", "for YAML, everything after the # is a comment"),
+        ("data.sources.0.path=#2.jsonl", "for YAML, everything after the # is a comment"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(assignment: str, words: str) -> None:
@@ -833,18 +856,18 @@ def test_an_override_by_a_former_name_wins_and_both_in_one_file_are_refused(tmp_
         (b"train: {}\nrun: {}\ntrain: {}", "line 3: 'train' is there twice"),
         (b"run: {seed: 1, seed: 2}", "'seed' is there twice"),
         (b"a: &a [*a]", "this is not YAML"),
-        (b"run: {seed: 0017}", "0017 is 15 to YAML 1.1 and 17 to YAML 1.2"),
-        (b"run: {seed: 08}", "08 is a text to YAML 1.1 and 8 to YAML 1.2"),
-        (b"a:\n  true: 1", 'line 2: the key true is true or false to YAML: write "true", in quotes'),
-        (b"? [1, 2]\n: 1", "line 1: a key is a text, and no list or mapping"),
-        (b"a:\n  2024-01-31: 1", "the key 2024-01-31 is a date to YAML"),
-        (b"a:\n  ~: 1", "the key ~ is nothing to YAML"),
+        (b"run: {seed: 0017}", "0017 is 15 in YAML 1.1 and 17 in YAML 1.2"),
+        (b"run: {seed: 08}", "08 is a text in YAML 1.1 and 8 in YAML 1.2"),
+        (b"a:\n  true: 1", 'line 2: YAML reads the key true as true or false: write "true", in quotes'),
+        (b"? [1, 2]\n: 1", "line 1: a key must be a text, not a list or a mapping"),
+        (b"a:\n  2024-01-31: 1", "YAML reads the key 2024-01-31 as a date"),
+        (b"a:\n  ~: 1", "YAML reads the key ~ as nothing"),
         (
             b"path: my data #2.jsonl\nb: 1",
-            "c.yaml: line 1: what is behind the # is a comment to YAML: put the whole value in quotes",
+            "c.yaml: line 1: for YAML, everything after the # is a comment: put the whole value in quotes",
         ),
-        (b"a: [{path: #2.jsonl\n}]", "what is behind the # is a comment to YAML"),
-        (b"dir:  #2\nb: 1", "what is behind the # is a comment to YAML"),
+        (b"a: [{path: #2.jsonl\n}]", "for YAML, everything after the # is a comment"),
+        (b"dir:  #2\nb: 1", "for YAML, everything after the # is a comment"),
         (b"[" * 600, "this is not YAML"),
         (b"", "must be a mapping of sections, but it is None"),
         (b"# nothing", "must be a mapping of sections, but it is None"),

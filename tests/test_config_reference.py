@@ -12,7 +12,9 @@ from jsonschema import Draft202012Validator
 
 from launcher.cli import main
 from sft.config_effects import EFFECTS
+from sft.config_names import with_current_names
 from sft.config_schema import config_schema
+from sft.job_config import JobFile
 from tests.test_config_file import FULL, LEAST
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,12 +75,34 @@ def test_the_schema_refuses_what_is_no_config(place: tuple[Any, ...], value: Any
     assert len(problems_of(content)) == 1
 
 
+def test_the_schema_takes_the_names_that_fields_had_before_and_says_those_of_now() -> None:
+    content = deepcopy(json.loads(json.dumps(LEAST)))
+    content["train"] = {"micro_packs": 2}
+    content["data"]["holdout"] = {"overlap": "remove", "overlap_len_tokens": 8}
+    assert with_current_names(content, JobFile)[1], "they are read"
+    assert problems_of(content) == []
+    of_before = {
+        name: field["description"]
+        for section in SCHEMA["$defs"].values()
+        for name, field in section["properties"].items()
+        if field.get("deprecated")
+    }
+    assert of_before == {
+        "micro_packs": "Now `packs_per_micro_batch`.",
+        "overlap": "Now `decontaminate`.",
+        "overlap_len_tokens": "Now `ngram_tokens`.",
+    }
+    content["train"]["micro_packs"] = 0
+    assert problems_of(content) == ["train.micro_packs"]
+
+
 def test_every_field_has_a_text_and_says_what_it_affects() -> None:
     for section in (SCHEMA, *SCHEMA["$defs"].values()):
         for name, field in section.get("properties", {}).items():
             assert field.get("description") or "$ref" in field, f"{section['title']}.{name}"
     text = (ROOT / "docs/CONFIG.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]* \| (\w*) \| [^|]+ \|$", text.replace("\\|", ""), re.MULTILINE)
-    fields = [name for section in SCHEMA["$defs"].values() for name in section["properties"]]
+    sections = [section["properties"] for section in SCHEMA["$defs"].values()]
+    fields = [name for section in sections for name, field in section.items() if "deprecated" not in field]
     assert sorted(name for name, _ in rows) == sorted(fields)
     assert {effect for _, effect in rows} == {*EFFECTS, ""}

@@ -39,7 +39,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         (
             {"zero_optimization": {"offload_optimizer": {"device": "nvme", "pin_memory": True}}},
             "zero_optimization.offload_optimizer.device",
-            "no checkpoint finds it; set deepspeed.offload_optimizer to cpu",
+            "no checkpoint saves; set deepspeed.offload_optimizer to cpu",
         ),
         (
             {"zero_optimization": {"offload_param": {"nvme_path": "/nvme"}}},
@@ -49,7 +49,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         (
             {"zero_optimization": {"offload_optimizer": {"ratio": 0.3}}},
             "zero_optimization.offload_optimizer.ratio",
-            "no checkpoint finds it",
+            "no checkpoint saves",
         ),
         ({"zero_optimization": {"zero_quantized_weights": True}}, "zero_optimization.zero_quantized_weights", "rounds"),
         (
@@ -57,7 +57,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
             "zero_optimization.stage3_module_granularity_threshold",
             "leaf_module",
         ),
-        ({"zero_optimization": {"zenflow": {}}}, "zero_optimization.zenflow", "no checkpoint holds"),
+        ({"zero_optimization": {"zenflow": {}}}, "zero_optimization.zenflow", "no checkpoint saves"),
         ({"zero_optimization": {"allgather_bucket_size": 5}}, "zero_optimization.allgather_bucket_size", "nothing"),
         ({"prescale_gradients": True}, "prescale_gradients", "summed in float32"),
         ({"communication_data_type": "bf16"}, "communication_data_type", "summed in float32"),
@@ -67,7 +67,7 @@ def refusals(extra: dict[str, Any]) -> list[tuple[str, str]]:
         ({"torch_autocast": {"enabled": True}}, "torch_autocast", "set model.dtype"),
         ({"gradient_clipping": 1.0}, "gradient_clipping", "max_grad_norm"),
         ({"train_batch_size": 32}, "train_batch_size", "packs_per_step"),
-        ({"optimizer": {"type": "Muon"}}, "optimizer", "what the stage's optimizer keeps"),
+        ({"optimizer": {"type": "Muon"}}, "optimizer", "only the state of the stage's optimizer"),
         ({"checkpoint": {"load_universal": True}}, "checkpoint", "DeepSpeed's own checkpoints"),
         ({"wandb": {"enabled": True}}, "wandb", "see `logging`"),
         ({"compression_training": {}}, "compression_training", "is not known to leave the numbers"),

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from sft.config import SftConfig
 from sft.config_file import build_config, find_problems, read_overrides
 from sft.config_rules import Problem
-from sft.foreign.answers import identify
+from sft.foreign.answers import COMMON_NAMES, identify
 from sft.foreign.keys import DEFAULTS, KEYS, SAME_MATTER, SYSTEMS
 from sft.job_config import ClusterConfig
 
@@ -74,6 +74,8 @@ def test_what_a_key_is_here_is_there() -> None:
         assert [place for place in places if not is_a_field(place)] == [], name
         assert places or key.note, f"{name} has no equal, and nobody says why"
         assert key.systems
+    assert [name for name, ours in COMMON_NAMES.items() if not all(map(is_a_field, ours.split(", ")))] == []
+    assert not COMMON_NAMES.keys() & KEYS.keys()
 
 
 def test_a_conversion_answers_whatever_stands_there() -> None:

@@ -100,7 +100,7 @@ def test_root_home_and_the_working_folder_are_no_run_folders(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(work)
     for folder in ("/", home, tmp_path, ".", work, "../project"):
-        with pytest.raises(UserError, match="and a run needs one for itself"):
+        with pytest.raises(UserError, match="but a run needs its own folder"):
             check_run_folder(RunFolder(Path(folder)))
     check_run_folder(RunFolder(work / "runs"))
     # Whoever stands in a run's own folder goes on there; an empty one is one for itself.
@@ -120,7 +120,7 @@ def test_who_has_no_home_needs_none(run: RunFolder, monkeypatch: pytest.MonkeyPa
 
 def test_a_file_is_no_folder(run: RunFolder) -> None:
     run.path.write_text("mine")
-    with pytest.raises(UserError, match="is a file, and a folder is needed"):
+    with pytest.raises(UserError, match="is a file, but a folder is needed"):
         check_run_folder(run)
 
 
@@ -128,7 +128,9 @@ def test_a_lock_that_is_a_folder_is_said(run: RunFolder) -> None:
     claim_run_folder(run)
     run.lock.mkdir()
     for look in (lambda: run_lock(run.lock, pytest.fail).__enter__(), lambda: read_holder(run.lock)):
-        with pytest.raises(UserError, match=r"driver\.lock is a folder, and no job has made it.*Remove it"):
+        with pytest.raises(
+            UserError, match=r"driver\.lock is a folder, but it must be the lock file of a job.*remove it"
+        ):
             look()
 
 
@@ -143,7 +145,7 @@ def test_what_no_run_can_use_is_named_before_it_is_met(run: RunFolder, name: str
         path.write_text("mine")
     else:
         path.mkdir()
-    with pytest.raises(UserError, match=rf"run\.dir: {path} is a (file|folder|link to nothing), and a run has a"):
+    with pytest.raises(UserError, match=rf"run\.dir: {path} is a (file|folder|link to nothing), but a run needs a"):
         check_run_folder(run)
     path.rmdir() if path.is_dir() else path.unlink()
     (run.path.parent / "elsewhere").mkdir()
@@ -183,15 +185,18 @@ def test_whose_a_folder_is_does_not_count_if_all_of_it_can_be_written(
     stage.path.mkdir(parents=True)
     stage.ledger.write_text("")
     said = as_nobody(lambda: check_run_folder(run))
-    assert f"run.dir: {run.path} belongs to root and cannot be written. Go on as root, have the right" in said
+    assert (
+        f"run.dir: {run.path} belongs to root, and you cannot write to it. Continue as root, get write permission"
+        in said
+    )
     for path in (run.path, run.stages, stage.path):
         path.chmod(0o777)
-    assert f"{stage.ledger} belongs to root and cannot be written" in as_nobody(lambda: check_run_folder(run))
+    assert f"{stage.ledger} belongs to root, and you cannot write to it" in as_nobody(lambda: check_run_folder(run))
     stage.ledger.chmod(0o666)
     said = as_nobody(lambda: check_run_folder(run))
     assert said.startswith(f"fine: ['note: everybody on this machine may change the files in {run.path}")
     run.path.chmod(0o777 | stat.S_ISVTX)
-    assert f"{run.manifest} belongs to root and cannot be written" in as_nobody(lambda: check_run_folder(run))
+    assert f"{run.manifest} belongs to root, and you cannot write to it" in as_nobody(lambda: check_run_folder(run))
     for path in (run.path, run.manifest):
         os.chown(path, 65534, 65534)
     assert as_nobody(lambda: check_run_folder(run)) == "fine: []"
@@ -206,7 +211,7 @@ def test_why_a_folder_cannot_be_written_is_what_is_so(tmp_path: Path, monkeypatc
     for path in (run.path, run.manifest):
         os.chown(path, 65534, 65534)
     run.path.chmod(0o555)
-    assert f"{run.path} is yours and cannot be written: its rights say so" in as_nobody(lambda: check_run_folder(run))
+    assert f"{run.path} is yours, but its permissions do not allow writing" in as_nobody(lambda: check_run_folder(run))
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode:

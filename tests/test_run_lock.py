@@ -313,5 +313,5 @@ def test_where_the_system_does_not_tell_a_holder_that_beats_refuses(path, withou
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(UserError, match=r"run\.dir: .+run cannot be written: .+ Give a folder that can"):
+    with pytest.raises(UserError, match=r"run\.dir: .+run cannot be written: .+ Give a writable folder"):
         run_lock(tmp_path / "run" / "driver.lock", never_lost).__enter__()

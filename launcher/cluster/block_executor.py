@@ -8,7 +8,6 @@ What was sent to a process that is lost, and has not come back, is sent to the n
 import os
 import socket
 import subprocess
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -17,13 +16,13 @@ from multiprocessing.connection import Connection
 from tempfile import TemporaryFile
 from typing import IO, NamedTuple
 
+from launcher.cluster.ray_losses import COME_BACK_SECONDS, RayLosses
 from launcher.cluster.ray_process import how_it_ended, start_ray_process
 from launcher.console import say_error
 from sft.data.block_preparer import BlockPreparer, PreparedBlock, prepare_in_threads
 from sft.data.reading.blocks import Block
 from sft.errors import UserError
 from sft.printable import shortened
-from sft.training.restarts import pause_after
 
 _LEAST_BLOCKS, _LEAST_CPUS = 32, 4
 """On one machine with less to do, or less to do it with, threads are done before Ray's processes have started."""
@@ -31,10 +30,7 @@ _LEAST_BLOCKS, _LEAST_CPUS = 32, 4
 _MOST_LOSSES = 3
 """In a row, without a block that came back in between."""
 
-_COME_BACK_SECONDS = 60.0
-"""So long a cluster that others run is waited for."""
-
-_LOOK_SECONDS, _END_SECONDS = 3.0, 20.0
+_END_SECONDS = 20.0
 _MOST_CHARS = 300
 
 
@@ -92,19 +88,17 @@ def prepare_on_cluster(preparer: BlockPreparer, blocks: Iterator[Block]) -> Gene
         yield from prepare_in_threads(preparer, chain(first, blocks))
         return
     asked = Preparing(preparer.data.model_dump_json(), preparer.model.model_dump_json())
-    yield from _whatever_becomes_of_ray(asked, chain(first, blocks), is_named)
+    yield from _whatever_becomes_of_ray(asked, chain(first, blocks))
 
 
-def _whatever_becomes_of_ray(
-    asked: Preparing, blocks: Iterator[Block], is_named: bool
-) -> Generator[PreparedBlock, None, None]:
+def _whatever_becomes_of_ray(asked: Preparing, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
     sent: deque[Block] = deque()
     again: deque[Block] = deque()
-    num_lost, lost_at = 0, 0.0
+    losses = RayLosses(_MOST_LOSSES)
     while True:
         again.extendleft(reversed(sent))
         sent.clear()
-        is_connected = False
+        is_connected, had_progress = False, False
         with _process() as (process, speak, log):
             last: Last
             try:
@@ -120,7 +114,7 @@ def _whatever_becomes_of_ray(
                         speak.send(block)
                     elif isinstance(said, PreparedBlock):
                         sent.popleft()
-                        num_lost = 0
+                        had_progress = True
                         yield said
                     else:
                         last = said
@@ -132,20 +126,21 @@ def _whatever_becomes_of_ray(
         if isinstance(last, Failed):
             raise RuntimeError(last.text)
         if isinstance(last, Refused):
-            is_gone = is_named and not is_connected and lost_at > 0
-            if not is_gone or time.monotonic() - lost_at > _COME_BACK_SECONDS:
+            if is_connected or not losses.in_a_row:
                 raise UserError(last.text)
-            time.sleep(_LOOK_SECONDS)
-            continue
-        num_lost, lost_at = num_lost + 1, time.monotonic()
-        if num_lost > _MOST_LOSSES:
+            if losses.is_named:
+                if losses.may_come_back():
+                    continue
+                raise UserError(f"{last.text}\nIt did not come back in {COME_BACK_SECONDS:.0f} s.")
+        losses.add(had_progress)
+        if losses.are_too_many:
             raise UserError(
-                f"Ray was lost {num_lost} times in a row while data was prepared. The last time: {last.text}. The same "
-                "command goes on with what is prepared."
+                f"Ray was lost {losses.in_a_row} times in a row while data was prepared. The last time: {last.text}. "
+                "The same command goes on with what is prepared."
             )
-        follows = "as soon as the cluster answers" if is_named else "with a Ray that is started again"
+        follows = "as soon as the cluster answers" if losses.is_named else "with a Ray that is started again"
         say_error(f"Ray was lost: {last.text}; the preparation goes on {follows}")
-        time.sleep(pause_after(num_lost))
+        losses.pause()
 
 
 @contextmanager

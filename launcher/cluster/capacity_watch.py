@@ -13,7 +13,7 @@ import ray._private.state
 _EVERY_SECONDS = 5.0
 
 _RAY_KNOWS_AFTER_SECONDS = 10.0
-"""A group that starts again before Ray has counted the new node (see `node_watch`) is no larger."""
+"""A group that restarts before Ray has counted the new node (see `node_watch`) does not grow."""
 
 
 class CapacityWatch:
@@ -26,7 +26,7 @@ class CapacityWatch:
         resources_per_worker: Mapping[str, float],
         report: Callable[[str], None],
     ) -> None:
-        """`num_workers` are there now, each with these resources; `report` takes a line for the log."""
+        """`num_workers` run now, each with these resources; `report` takes a line for the log."""
         self._report = report
         self._may_grow = num_workers < max_workers
         self._per_worker = resources_per_worker
@@ -37,7 +37,7 @@ class CapacityWatch:
         self._is_notice_new = False
 
     def has_room(self) -> bool:
-        """Whether one more worker would find its resources on one node, and Ray knows of it, too."""
+        """Whether one node has the free resources for one more worker, and Ray has had time to count them."""
         self._look()
         return self._room_since is not None and time.monotonic() - self._room_since > _RAY_KNOWS_AFTER_SECONDS
 
@@ -53,7 +53,7 @@ class CapacityWatch:
         if time.monotonic() - self._asked_at < _EVERY_SECONDS:
             return
         self._asked_at = time.monotonic()
-        # Whoever cannot be asked has nothing to tell: that Ray is gone is for the driver to find.
+        # A Ray that does not answer has nothing to report. The driver notices that Ray is gone.
         with suppress(Exception):
             has_room = self._may_grow and self._is_room()
             self._room_since = (self._room_since or time.monotonic()) if has_room else None
@@ -64,7 +64,7 @@ class CapacityWatch:
             self._leaving = leaving
 
     def _is_room(self) -> bool:
-        # Only the free resources of each node tell this: their sum may be scattered.
+        # Each node counts by itself: what is free in all may be scattered over the nodes.
         nodes = ray._private.state.state.available_resources_per_node()
         return any(
             all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()

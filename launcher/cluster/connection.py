@@ -1,4 +1,4 @@
-"""Connects to the Ray cluster that `RAY_ADDRESS` names, or starts one on this machine for the time of the job."""
+"""Connects to the Ray cluster that `RAY_ADDRESS` names, or starts one on this machine for the duration of the job."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from launcher.plan import JobPlan
 from sft.errors import UserError
 
 _OBJECT_STORE_BYTES = 200 * 1024**2
-"""In training, data does not travel through Ray, so its store is kept at little more than the least it accepts."""
+"""In training, no data goes through Ray, so its object store is little more than the minimum that Ray accepts."""
 
 # One CPU is left for Ray Train's controller and for the sample answers at the end.
 _EXTRA_CPUS = 1
@@ -31,34 +31,41 @@ _EXTRA_CPUS = 1
 _ELASTIC_START_SECONDS = 5
 
 RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Ray's own setting of how long its processes wait for a control store (GCS) that does not answer."""
+"""Ray's setting for how long its processes wait for a control store (GCS) that does not answer."""
 
 _RECONNECT_SECONDS = 10
-"""That of a Ray of our own, whose control store is never restarted."""
+"""For a Ray that we start: its control store is never restarted."""
 
 _ESSENTIAL = {"gcs_server": "control store (GCS)", "raylet": "raylet"}
-"""The processes without which nothing goes on; what the others do is not needed here."""
+"""The processes that a job needs. What Ray's other processes do is not needed here."""
 
 _NUM_NODES = "SFT_RAY_NODES"
-"""The variable in which whoever starts a cluster for one job says how many nodes it will have: they join one by one."""
+"""The environment variable with the number of nodes that the cluster will have. Whoever starts a cluster for one job
+sets it, because the nodes join one by one."""
 
 _HEAD_SECONDS = 5.0
 
 _JOIN_SECONDS = 180
-"""After that the job begins with the nodes that are there, if they have room for it."""
+"""After this time the job starts with the nodes that have joined, if they have room for it."""
+
+
+_NO_DASHBOARD = "http://127.0.0.1:1"
+"""Nothing answers there. Ray Train asks the dashboard whether its controller is alive, and removes the workers if it is
+not known. A Ray of our own has no dashboard, and Ray would look for one on this machine: another cluster's, where the
+controller is never known."""
 
 
 class Session(NamedTuple):
     """A connection to Ray."""
 
     where: str
-    """What to call it."""
+    """Its name in messages."""
     address: str
     """Of its control store (GCS), as host:port."""
     is_own: bool
-    """Whether this process has started it, for as long as it is connected."""
+    """Whether this process started it, and ends it when it disconnects."""
     note: str | None = None
-    """What a person should know of it."""
+    """What the user should know about it."""
 
 
 @contextmanager
@@ -66,10 +73,10 @@ def ray_cluster(plan: JobPlan) -> Iterator[Session]:
     """A connection to a cluster with room for the job.
 
     Raises:
-        UserError: the cluster cannot be reached, or can never hold the least number of workers.
+        UserError: the cluster cannot be reached, or can never hold the minimum number of workers.
     """
     if plan.is_elastic:
-        # Ray counts on a node that has vanished until it looks again, every 20 seconds. Meanwhile a group is placed at
+        # Ray checks its nodes every 20 seconds, and counts on a vanished one until then. Meanwhile a group is placed at
         # once or not at all.
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_ELASTIC_START_SECONDS))
     with ray_session(plan.cpus + _EXTRA_CPUS, plan.gpus, _OBJECT_STORE_BYTES) as session:
@@ -96,8 +103,8 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
             "name the address that `ray start --head` has printed."
         )
     try:
-        # Ray has its workers look for modules in this process's working folder first: in that of the program, they
-        # import what the driver does, whatever lies where the user stands.
+        # Ray's workers look for modules in this process's working folder first. In the program's folder they import
+        # what the driver imports, whatever the user's folder holds.
         with chdir(Path(launcher.__path__[0]).parent):
             if address:
                 ray.init(address=address, **quiet)
@@ -105,8 +112,9 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
                 _listen_on_loopback_only()
                 os.environ.setdefault(RECONNECT_VARIABLE, str(_RECONNECT_SECONDS))
                 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-                    # Else Ray makes one in the home folder, which may be one that cannot be written.
+                    # Otherwise Ray writes one to the home folder, which may be read-only.
                     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+                os.environ["RAY_API_SERVER_ADDRESS"] = _NO_DASHBOARD
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -114,7 +122,7 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
                     object_store_memory=object_store_bytes,
                     include_dashboard=False,
                     _temp_dir=folder,
-                    # Workers find the packages where this process does, also where they are not installed.
+                    # Workers find packages where this process finds them, even packages that are not installed.
                     runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}},
                     **quiet,
                 )
@@ -131,13 +139,13 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
 
 
 def _take_sigterm_back(before: Any) -> None:
-    """Ray has taken it twice: in Python, and below that, where it ends the process with a stack of C++."""
+    """Ray has installed two handlers: one in Python, and one in C++ that ends the process with a C++ stack."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before if callable(before) else signal.getsignal(signal.SIGTERM))
 
 
 def lost_process() -> str | None:
-    """Which process of a Ray that this one has started is gone, and how, in words; None while all of them live."""
+    """Which process of the Ray that this process started is gone, and how, in words; None while all are alive."""
     node: Any = ray._private.worker._global_node
     for name, process in node.dead_processes() if node is not None else ():
         if name in _ESSENTIAL:
@@ -148,7 +156,7 @@ def lost_process() -> str | None:
 
 
 def _listen_on_loopback_only() -> None:
-    """For a cluster of this machine alone. It is Ray's own switch for laptops, which is read when Ray is imported."""
+    """For a cluster on this machine alone. This is Ray's own switch for laptops, which Ray reads at import."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that Ray starts
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
 

@@ -11,7 +11,7 @@ _HOST_AND_PORT = re.compile(r"(?:\w+://)?\[?(?P<host>[^\[\]/]+?)\]?:(?P<port>\d+
 
 
 def answers(address: str) -> bool:
-    """Whether anything takes a connection at host:port; yes for another form of address, which is Ray's to resolve."""
+    """Whether anything takes a connection at host:port; True for any other form of address, which Ray resolves."""
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None:
         return True
@@ -23,7 +23,7 @@ def answers(address: str) -> bool:
 
 
 def answers_within(address: str, seconds: float) -> bool:
-    """The same, of a head that may just be starting."""
+    """The same, for a head that may still be starting."""
     deadline = time.monotonic() + seconds
     while not answers(address):
         if time.monotonic() > deadline:

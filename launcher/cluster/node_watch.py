@@ -1,7 +1,7 @@
-"""Sees nodes vanish and join: has Ray count again what an elastic group may have, and tells who is gone.
+"""Watches nodes leave and join: makes Ray recount what an elastic group may have, and reports which node is gone.
 
-Ray's coordinator of reservations looks at the nodes every 20 seconds. Until then a group is started again with the
-nodes that it had, and waits for one that is gone.
+Ray's coordinator of reservations looks at the nodes every 20 seconds. Until then Ray restarts a group with its
+former nodes, and waits for one that is gone.
 """
 
 import threading
@@ -16,7 +16,7 @@ _COORDINATOR = "AutoscalingCoordinator"  # the name and the namespace of Ray's a
 
 @contextmanager
 def nodes_watched(tell: Callable[[str], None]) -> Iterator[None]:
-    """While it is open, a thread compares the living nodes with those of a second before; `tell` takes who is gone."""
+    """While open, a thread looks at the living nodes every second; `tell` takes the name of each that is gone."""
     ended = threading.Event()
     thread = threading.Thread(target=_watch, args=(ended, tell), name="node-watch", daemon=True)
     thread.start()
@@ -30,7 +30,7 @@ def nodes_watched(tell: Callable[[str], None]) -> Iterator[None]:
 def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:
     known: dict[str, str] = {}
     while not ended.wait(_POLL_SECONDS):
-        # A head that is lost ends the job elsewhere; where Ray has no such actor, its own clock is left.
+        # A lost head ends the job elsewhere. If Ray has no such actor, it still recounts by its own clock.
         with suppress(Exception):
             nodes = ray.nodes()
             before, known = known, {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
@@ -42,10 +42,10 @@ def _watch(ended: threading.Event, tell: Callable[[str], None]) -> None:
 
 
 def forget_reservation(train_run_id: str) -> None:
-    """Give back what the controller of this run of Ray Train had reserved, and cannot give back: it is gone.
+    """Release what this run's Ray Train controller had reserved: the controller is gone and cannot release it.
 
-    Else the next one waits until the reservation lapses, after 3 minutes.
+    Otherwise the next one waits until the reservation expires, after 3 minutes.
     """
-    with suppress(Exception):  # where Ray itself is gone, so is this
+    with suppress(Exception):  # if Ray itself is gone, so is the reservation
         coordinator = ray.get_actor(_COORDINATOR, namespace=_COORDINATOR)
         ray.get(coordinator.cancel_request.remote(requester_id=f"train-{train_run_id}"), timeout=_POLL_SECONDS * 10)

@@ -1,9 +1,9 @@
-"""The process group of torch as Ray Train makes it, but ended otherwise.
+"""The torch process group of Ray Train, ended in our own way.
 
-Ray Train destroys the group of a failed attempt while some ranks are still in a step: there it makes errors that look
-like the program's, and with NCCL it waits for kernels whose peers never come. Here each rank says that it is alive, and
-that its group will be ended; then Ray ends the processes, and the group with them. It is destroyed where all have
-finished.
+Ray Train destroys the group of a failed attempt while some ranks are still in a step. That causes errors that look like
+the program's, and with NCCL it waits for kernels whose peers never come. Here each rank first records that it is alive
+and that its group will be ended. Then Ray ends the processes, and the group ends with them. The group is destroyed only
+if all ranks have finished.
 """
 
 import logging
@@ -21,17 +21,20 @@ _ANSWER_SECONDS = 5.0
 _logger = logging.getLogger(__name__)
 
 _user: Attempt | None = None
-"""Of this process, if it is a worker's: its attempt, until that has ended well."""
+"""The attempt of this process, if it is a worker, until that has ended well."""
 
 
 def group_is_used_by(attempt: Attempt | None) -> None:
-    """Said by a worker before it trains, and when that has ended well."""
+    """A worker calls this before it trains, and with None when that has ended well."""
     global _user
     _user = attempt
 
 
 def release_group() -> bool:
-    """Runs in the main thread of a worker: says that its group will be ended now; whether it has not finished."""
+    """Record that this worker's group will be ended now; returns whether the worker has not finished.
+
+    Runs in the worker's main thread.
+    """
     attempt = _user
     if attempt is not None:
         attempt.release()
@@ -39,7 +42,7 @@ def release_group() -> bool:
 
 
 class TorchGroup(_TorchBackend):
-    """Makes and ends it."""
+    """Makes and ends the process group."""
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """Called by the controller before it ends the workers, whatever became of them."""
@@ -64,4 +67,4 @@ def _was_training(reference: Any) -> bool:
     try:
         return bool(ray.get(reference))
     except ray.exceptions.RayError:
-        return True  # it is dead, so the group is not whole
+        return True  # the rank is dead, so the group is not whole

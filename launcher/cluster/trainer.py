@@ -1,8 +1,8 @@
-"""The process that speaks to Ray: connects or starts it, has Ray Train run the workers, and says how that ended.
+"""The process that speaks to Ray: connects to it or starts it, has Ray Train run the workers, and says how that ended.
 
-The driver starts it (see `trainer_process`), and starts another where Ray is lost. So nothing that Ray does to a
-process that is connected to it, as ending it when the head is gone, is done to the driver, which holds the run. This
-one ends with the driver, and a Ray that it has started ends with it.
+The driver starts it (see `trainer_process`), and starts another if Ray is lost. Ray ends a process that is connected to
+it when the head is gone. So the driver, which holds the run, is not connected to Ray itself. This process ends with the
+driver, and a Ray that this process started ends with it.
 """
 
 import json
@@ -44,8 +44,8 @@ from sft.training.process import quiet_third_parties
 from sft.training.watched_run import collective_timeout
 
 _MOST_STARTS = 1000
-"""Of the workers in one call. They count themselves how many have come no further (see `sft.training.failures`); this
-bounds those that end before they can count."""
+"""The most starts of the workers in one call. The workers themselves count starts without progress (see
+`sft.training.failures`); this bounds starts that end before they can count."""
 
 _NEVER_SECONDS = 1e9
 _LOOK_SECONDS = 1.0
@@ -64,14 +64,14 @@ Tell = Callable[[Mapping[str, str | None]], None]
 
 
 def run_trainer(request: TrainerRequest, tell: Tell) -> None:
-    """Train, and write the sample answers if the run is then finished; tells the driver how it ended."""
+    """Train, and write the sample answers if the run is then finished; tell the driver how it ended."""
     try:
         with ray_cluster(plan_job(request.job)) as session:
             tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
             outcome = _work(session, request)
             tell(outcome)
             if outcome["is"] == "lost":
-                # To take leave of a Ray that is gone may take minutes. What is left of it ends with this process.
+                # Disconnecting from a Ray that is gone may take minutes. What is left of it ends with this process.
                 os._exit(0)
     except UserError as error:
         tell({"is": "wrong input", "text": str(error)})
@@ -96,10 +96,10 @@ def _work(session: Session, request: TrainerRequest) -> dict[str, str | None]:
 
 
 def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerRequest], None]) -> None:
-    """Do it beside the main thread, which sees meanwhile whether Ray is there.
+    """Do the work in a thread, while the main thread watches whether Ray is there.
 
     Raises:
-        LostError: it is not.
+        LostError: Ray is gone.
     """
     pass_signals_by()  # the driver asks for a stop by a file
     run = RunFolder(request.job.sft.run.dir)
@@ -128,7 +128,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
             if _is_taken_over(run, driver):
                 _leave_to_another()
         if ended.exception() is not None:
-            # Ray says that an actor is gone before it is seen that its raylet is.
+            # Ray reports a lost actor before anyone can see that its raylet is lost.
             time.sleep(_LOOK_SECONDS)
             if text := watch.what_is_lost(patience_seconds=0):
                 raise LostError(text) from ended.exception()
@@ -136,7 +136,7 @@ def _watched(session: Session, request: TrainerRequest, work: Callable[[TrainerR
 
 
 def _is_taken_over(run: RunFolder, driver: Held | None) -> bool:
-    """Whether another than the driver of this process, which was suspended, holds the run's lock."""
+    """Whether another driver holds the run's lock now, because that of this process was suspended."""
     try:
         now = read_holder(run.lock)
     except (OSError, UserError):
@@ -145,10 +145,10 @@ def _is_taken_over(run: RunFolder, driver: Held | None) -> bool:
 
 
 def _leave_to_another() -> NoReturn:
-    """End at once, and the ranks with this process.
+    """End this process at once, and the ranks with it.
 
-    The driver finds out by itself when it wakes, and ends. Told of a loss, it would first write that into the other's
-    attempt: so what it listens to stays open until then.
+    The driver finds out by itself when it wakes, and ends. If it heard of a loss, it would first write that into the
+    attempt of the other: so the pipe that it reads stays open until then.
     """
     listens = [sys.executable, "-c", "import sys; sys.stdin.buffer.read()"]
     subprocess.Popen(listens, pass_fds=(int(sys.argv[1]),), start_new_session=True)
@@ -170,7 +170,7 @@ def _fit(request: TrainerRequest) -> None:
     trainer: Any = TorchTrainer(
         train_worker,
         train_loop_config={
-            # The driver alone posts alerts, and Ray may show to others what it passes on.
+            # Only the driver posts alerts, and Ray may show others what it passes on.
             "config": job.sft.model_dump(mode="json", by_alias=True, exclude={"alerts"}),
             "workload": request.workload.as_json(),
             "num_threads": cluster.cpus_per_worker,
@@ -222,21 +222,21 @@ def _answer_samples(request: TrainerRequest) -> None:
         ray.get(answer.remote(path, config.model, config.model.path, str(last), prompts, device))
     except ray.exceptions.RayTaskError as error:
         raise AnswersError(
-            f"{describe_error(error.cause).rstrip('.')}. A worker loads a whole model for them. Without them "
-            "(evaluate.sample_answers=0) the same command ends well."
+            f"{describe_error(error.cause).rstrip('.')}. A worker loads the whole model for the sample "
+            "answers. Without them (evaluate.sample_answers=0) the same command succeeds."
         ) from error
     except ray.exceptions.RayError as error:
         raise LostError(f"the sample answers were not written: {in_a_sentence(error)}") from error
 
 
 def _end_with_the_driver() -> None:
-    """It keeps the other end of standard input open for as long as it lives."""
+    """The driver keeps the other end of standard input open for as long as it lives."""
     sys.stdin.buffer.read()
     os._exit(1)
 
 
 def main() -> None:
-    """Read the request from standard input, and tell the driver through the file descriptor that is the argument."""
+    """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
     request: TrainerRequest = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
@@ -249,10 +249,10 @@ def main() -> None:
 
     try:
         run_trainer(request, tell)
-    except Exception as error:  # the edge of the process: nothing of it may be lost
+    except Exception as error:  # the process ends here: no error may go unreported
         traceback.print_exc()
         tell({"is": "lost", "text": describe_error(error)})
-    # Python's own end would find the other thread at its reading, and abort.
+    # A normal exit of Python would abort, because the other thread is still reading.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

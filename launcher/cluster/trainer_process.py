@@ -1,7 +1,7 @@
-"""Starts the process that speaks to Ray, and hears from it; the driver itself is not connected to Ray meanwhile.
+"""Starts the process that speaks to Ray, and reads its messages; the driver itself is not connected to Ray meanwhile.
 
 The request goes to its standard input, whose other end stays open for as long as the driver lives: when it is closed,
-the process ends. What it tells comes as a line of JSON each. What Ray and it print is kept in the run folder.
+the process ends. Each of its messages is a line of JSON. The run folder keeps what it and Ray print.
 """
 
 import json
@@ -22,9 +22,9 @@ from sft.training.workload import Workload
 _END_SECONDS = 20.0
 
 Kind = Literal["finished", "gave up", "wrong input", "lost"]
-"""`finished`: Ray Train has come to its end, whatever the workers have written of theirs. `gave up`: they were started
-too often. `wrong input`: Ray cannot be reached or started, or has no room. `lost`: Ray, or the process itself, is
-gone."""
+"""`finished`: Ray Train has ended; the workers' records say how. `gave up`: the workers were started too often, or the
+sample answers cannot be written. `wrong input`: Ray cannot be reached or started, or has no room. `lost`: Ray, or the
+process itself, is gone."""
 
 
 class TrainerRequest(NamedTuple):
@@ -39,7 +39,7 @@ class TrainerRequest(NamedTuple):
 
 
 class Connected(NamedTuple):
-    """It has reached Ray, or started it; see `launcher.cluster.connection.Session`."""
+    """The process has reached or started Ray; see `launcher.cluster.connection.Session`."""
 
     where: str
     address: str

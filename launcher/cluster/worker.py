@@ -38,7 +38,7 @@ _PAUSE_SECONDS = 30.0
 def train_worker(settings: dict[str, Any]) -> None:
     """Train on this worker; how it ended is written to the attempt's folder.
 
-    What another start would not heal ends the attempt without an exception, for Ray would start it again.
+    A failure that a restart would not fix ends the attempt without an exception, because Ray restarts after one.
     """
     quiet_third_parties()
     config = SftConfig.model_validate(settings["config"])
@@ -63,7 +63,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     except TrainingError:
         return  # the driver sees for itself what is wrong with the run folder, in which nothing can be written
     except OSError:
-        # Nothing can be written down of this start, and Ray begins the next one at once.
+        # This start cannot be recorded, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)
         raise
     group_is_used_by(attempt)
@@ -75,7 +75,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     try:
         run_watched(RunContext(config, workload, attempt, signals, fetch_as_task), Limits(**settings["limits"]))
     except BaseException:
-        # The traceback is Ray's to pass on; the log has it beside what was printed before.
+        # Ray passes the traceback on; the log keeps it too, after what was printed before.
         sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise

@@ -1,4 +1,4 @@
-"""The preflight: what is looked at in which order, and what came of it."""
+"""The preflight: what it checks, in which order, and what it found."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ class NodeReport(NamedTuple):
 
 
 class Preflight(NamedTuple):
-    """What came of it. `nodes`: those that have room for a worker; `all_reduce` is None where it was not measured."""
+    """The result. `nodes`: those with room for a worker; `all_reduce` is None where it was not measured."""
 
     nodes: tuple[NodeReport, ...]
     all_reduce: AllReduce | None
@@ -47,21 +47,21 @@ class Preflight(NamedTuple):
 
     @property
     def errors(self) -> list[Finding]:
-        """What keeps the job from being started."""
+        """What keeps the job from starting."""
         return [finding for finding in self.findings if finding.is_error]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What does not."""
+        """What does not keep it from starting."""
         return [finding for finding in self.findings if not finding.is_error]
 
 
 def check(job: JobConfig, answer_seconds: float = ANSWER_SECONDS) -> Preflight:
-    """Look at the nodes of the cluster that `RAY_ADDRESS` names; without one, at this machine alone.
+    """Check the nodes of the cluster that `RAY_ADDRESS` names; without one, check this machine alone.
 
     Args:
         job: its local paths are absolute.
-        answer_seconds: a node that takes longer for an answer is a finding.
+        answer_seconds: a node that takes longer to answer is a finding.
 
     Raises:
         UserError: the cluster cannot be reached.
@@ -137,7 +137,7 @@ def _offered(node: Node) -> OfferedGpus:
 
 
 def _without(dead: set[str], findings: Iterable[Finding]) -> list[Finding]:
-    """Without what is only about nodes that are dead by now, and without what they have broken in others."""
+    """Drop findings about dead nodes only, and network findings that dead nodes caused on others."""
     return [
         finding
         for finding in findings
@@ -182,7 +182,7 @@ def _shared_folders(config: SftConfig) -> list[SharedFolder]:
 
 
 def _room(node: Node, cluster: ClusterConfig) -> int:
-    """For how many workers a node has room when nothing else is on it."""
+    """How many workers a node has room for when nothing else runs on it."""
     needs = {"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker}
     return int(min(node.resources.get(name, 0.0) // need for name, need in needs.items() if need))
 

@@ -1,6 +1,6 @@
-"""From what was seen on the driver's machine and on the nodes to findings. Nothing is looked at here.
+"""Turns the facts of the driver's machine and of the nodes into findings. It gathers no facts itself.
 
-Each argument `…: Mapping[str, …]` is by the name of a node.
+Each argument `…: Mapping[str, …]` has the names of nodes as keys.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ from launcher.preflight.shared_folders import SharedFolder
 from sft.url_secrets import without_secrets
 
 DRIVER = "driver"
-"""What the driver's machine is called among the nodes."""
+"""The name of the driver's machine among the nodes."""
 
 _TEMP_BYTES = 10**9
 _SHM_BYTES = 10**9
@@ -26,7 +26,7 @@ _NUM_OPEN_FILES = 4096
 
 _SKEW_SECONDS = 2.0
 _MOST_SKEW_SECONDS = 300.0
-"""From about here on, object storage and others refuse what is signed with the wrong time."""
+"""From about here on, object storage and other services refuse requests signed with the wrong time."""
 
 
 class ClockOffset(NamedTuple):
@@ -57,7 +57,7 @@ def compare_versions(versions: Mapping[str, Mapping[str, str]]) -> list[Finding]
 
 
 def compare_contents(contents: Mapping[str, Contents], field: str, path: str) -> list[Finding]:
-    """Whether each node can read at the path what the first of them reads there."""
+    """Whether each node reads at the path what the first node reads there."""
     expected = next(iter(contents.values()))
     told = {node: _difference(found, expected) for node, found in contents.items()}
     return same_on_many(About.FILES, {n: f"{field} ({path}) {text}" if text else None for n, text in told.items()})
@@ -80,7 +80,7 @@ def compare_environments(environments: Mapping[str, Mapping[str, str]]) -> list[
 
 
 def check_limits(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
-    """What is too little on a node by itself."""
+    """What a node has too little of, without regard to the others."""
     told = {node: tuple(_limits(facts)) for node, facts in nodes.items()}
     texts = dict.fromkeys(text for of_node in told.values() for text in of_node)
     return [
@@ -93,14 +93,14 @@ def check_limits(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
 
 
 def check_folder(folder: SharedFolder, problems: Mapping[str, str | None]) -> list[Finding]:
-    """Whether a folder is one and the same for the driver and all nodes; `problems`: None where it is."""
+    """Whether the driver and all nodes see the same folder; `problems`: None for a node that does."""
     named = f"{folder.field} ({without_secrets(folder.location)})"
     told = {node: f"{named} {problem}" if problem else None for node, problem in problems.items()}
     return same_on_many(About.FILES, told)
 
 
 def check_clocks(offsets: Mapping[str, ClockOffset]) -> list[Finding]:
-    """Clocks that are off for certain, whatever the messages took."""
+    """Clocks that are off even if the messages took as long as measured."""
     findings = []
     for node, (seconds, bound) in offsets.items():
         off = abs(seconds) - bound
@@ -133,12 +133,12 @@ def check_connections(peers: Mapping[str, Peer], unreachable: Mapping[str, Mappi
 
 
 def check_host_addresses(nodes: Mapping[str, NodeFacts], addresses: Mapping[str, str]) -> list[Finding]:
-    """For training on CPUs: gloo tells the others the address that the host's name leads to."""
+    """For training on CPUs: gloo tells the other ranks the address that the host name resolves to."""
     if len(set(addresses.values())) < 2:
         return []
     told = {
-        node: f"its host name leads to {facts.host_address}, which is no way to it from other nodes: gloo cannot "
-        "connect. Set GLOO_SOCKET_IFNAME to the network interface before `ray start`, or mend /etc/hosts."
+        node: f"its host name resolves to {facts.host_address}, which other nodes cannot reach: gloo cannot "
+        "connect. Set GLOO_SOCKET_IFNAME to the network interface before `ray start`, or correct /etc/hosts."
         if "GLOO_SOCKET_IFNAME" not in facts.environment and not _leads_here(facts.host_address)
         else None
         for node, facts in nodes.items()
@@ -153,7 +153,7 @@ def _difference(found: Contents, expected: Contents) -> str | None:
     if missing:
         return f"lacks {_first(missing)}"
     other = [name for name, identity in expected.files.items() if found.files[name] != identity]
-    return f"is not what the driver reads there: {_first(other)}" if other else None
+    return f"differs from what the driver reads there: {_first(other)}" if other else None
 
 
 def _first(names: Sequence[str]) -> str:
@@ -165,7 +165,7 @@ def _limits(facts: NodeFacts) -> Iterator[str]:
         left = decimal(facts.temp_free_bytes)
         yield f"the temporary folder ({facts.temp_folder}) has {left} left; make room, or set TMPDIR before `ray start`"
     if facts.staging_problem is not None:
-        yield f"no packs can be staged: {facts.staging_problem}; they will be read from data.cache_dir all the time"
+        yield f"no packs can be staged: {facts.staging_problem}; ranks will read them from data.cache_dir"
     if facts.num_open_files is not None and facts.num_open_files < _NUM_OPEN_FILES:
         yield f"a process may have {facts.num_open_files} files open; raise it (`ulimit -n 65536`) before `ray start`"
     if facts.gpus is not None and facts.shm_bytes < _SHM_BYTES:

@@ -18,7 +18,7 @@ from sft.sizing.storage import plan_storage
 
 
 class DiskNeed(NamedTuple):
-    """What a run will have in the parts of a folder, in bytes; `what` in words."""
+    """What a run will write to the parts of a folder, in bytes; `what` says it in words."""
 
     field: str
     folder: Path
@@ -28,7 +28,7 @@ class DiskNeed(NamedTuple):
 
 
 def plan_disk(config: SftConfig) -> list[DiskNeed]:
-    """Checkpoints and models (see `sft.sizing.storage`). Nothing where the size of the model is not known here."""
+    """Checkpoints and models (see `sft.sizing.storage`). Empty if the size of the model is not known here."""
     try:
         shape, _ = read_shape(config.model.path)
     except UserError:
@@ -55,7 +55,7 @@ def plan_disk(config: SftConfig) -> list[DiskNeed]:
 
 
 def check_disk(needs: Iterable[DiskNeed]) -> list[Finding]:
-    """A finding for each file system without room for what will be there, beside what the run has already written."""
+    """A finding for each file system without room for the rest of what the run will write."""
     by_device: defaultdict[int, list[DiskNeed]] = defaultdict(list)
     for need in needs:
         by_device[need.folder.stat().st_dev].append(need)
@@ -67,9 +67,9 @@ def check_disk(needs: Iterable[DiskNeed]) -> list[Finding]:
         if free + there < wanted:
             folders = " and ".join(dict.fromkeys(f"{need.field} ({need.folder})" for need in on_device))
             text = (
-                f"{folders}: {decimal(free)} free, and {decimal(there)} of this run are there; needed: "
+                f"{folders}: {decimal(free)} free, and this run already has {decimal(there)}; needed: "
                 f"{decimal(wanted)} for {' and '.join(need.what for need in on_device)}. "
-                "Make room, lower checkpoint.keep_last, or take another disk."
+                "Make room, lower checkpoint.keep_last, or use another disk."
             )
             findings.append(Finding(About.DISK, text))
     return findings

@@ -1,4 +1,4 @@
-"""What the preflight has found: sentences, each with the nodes that it is about."""
+"""What the preflight found: sentences, each with the nodes that it is about."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ _MOST_NAMES = 6
 
 
 class About(StrEnum):
-    """What a finding is about, in the order in which they are shown."""
+    """What a finding is about, in the order of display."""
 
     NODES = "nodes"
     VERSIONS = "versions"
@@ -23,7 +23,7 @@ class About(StrEnum):
 
 
 class Finding(NamedTuple):
-    """An error keeps the job from being started, a warning does not. `nodes`: those that it is about."""
+    """An error keeps the job from starting, a warning does not. `nodes`: those that it is about."""
 
     about: About
     text: str
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Errors before warnings, then by what they are about."""
+    """Errors before warnings, then by subject."""
     order = list(About)
     return tuple(sorted(findings, key=lambda f: (not f.is_error, order.index(f.about))))
 
@@ -44,7 +44,7 @@ def join_names(nodes: Sequence[str]) -> str:
 
 
 def same_on_many(about: About, texts: Mapping[str, str | None], is_error: bool = True) -> list[Finding]:
-    """One finding for all nodes of which the same is to be said; `texts`: node → what, or None."""
+    """One finding for all nodes with the same text; `texts`: node → text, or None."""
     nodes: defaultdict[str, list[str]] = defaultdict(list)
     for node, text in texts.items():
         if text is not None:

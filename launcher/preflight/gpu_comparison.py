@@ -1,4 +1,4 @@
-"""What is wrong with the GPUs of the nodes, each by itself and beside the others."""
+"""What is wrong with the GPUs of the nodes, alone and compared with others."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from launcher.preflight.gpus import Gpu
 from launcher.preflight.node_facts import GpuFacts
 
 _USED_MIB = 1024
-"""An idle GPU shows less: what the driver keeps for itself."""
+"""An idle GPU shows less: the driver keeps some for itself."""
 
 
 class OfferedGpus(NamedTuple):
@@ -30,7 +30,12 @@ def compare_gpus(facts: Mapping[str, GpuFacts], offered: Mapping[str, OfferedGpu
         by_node = {node: ", ".join(sorted({values(gpu) for gpu in gpus})) for node, gpus in seen.items()}
         return not_equal(About.GPUS, what, by_node, remedy, is_error)
 
-    findings += compare("the kind of GPU", kind_of, "All workers wait for the slowest, and have no more memory.", True)
+    findings += compare(
+        "the kind of GPU",
+        kind_of,
+        "All workers wait for the slowest kind, and can use no more memory than the smallest has.",
+        True,
+    )
     findings += compare("the driver", lambda gpu: gpu.driver, "Install the same driver on all nodes.", False)
     builds = {node: f"CUDA {of_node.cuda}" for node, of_node in facts.items() if of_node.cuda is not None}
     return findings + not_equal(About.VERSIONS, "the build of torch", builds, "Install the same one on all nodes.")
@@ -58,7 +63,7 @@ def _missing(facts: GpuFacts, offered: OfferedGpus) -> str | None:
     if facts.problem is not None or _split(facts) is not None or len(facts.gpus) >= offered.num:
         return None
     seen = len(facts.gpus)
-    return f"{offered.num} GPUs are counted on, nvidia-smi shows {seen}: one is lost, or Ray was told a wrong number"
+    return f"Ray counts on {offered.num} GPUs, but nvidia-smi shows {seen}: one is lost, or Ray was told a wrong number"
 
 
 def _sick(facts: GpuFacts, offered: OfferedGpus) -> str | None:
@@ -70,7 +75,7 @@ def _sick(facts: GpuFacts, offered: OfferedGpus) -> str | None:
 
 
 def _used(facts: GpuFacts, offered: OfferedGpus) -> str | None:
-    # Where a job of the cluster holds some of them, the memory may be its own.
+    # If a job of the cluster holds some of them, the used memory may be that job's.
     if offered.num_free < offered.num:
         return None
     used = [f"GPU {gpu.number} ({gpu.used_mib:,} MiB)" for gpu in facts.gpus if (gpu.used_mib or 0) > _USED_MIB]

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, as `nvidia-smi` tells them; nothing is started on them.
+"""The GPUs of this machine, as `nvidia-smi` shows them; nothing is started on them.
 
 0, NVIDIA H100 80GB HBM3, 535.161.08, 81559, 4, Disabled, 0  →  Gpu(0, "NVIDIA H100 80GB HBM3", …)
 """
@@ -12,14 +12,15 @@ _FIELDS = (
     "ecc.errors.uncorrected.volatile.total",
 )
 _NOT_TOLD = {"[N/A]", "[Not Supported]", "[Insufficient Permissions]", "N/A"}
-"""What stands where the GPU has no such number (ECC of a consumer card) or keeps it from us (memory, with MIG)."""
+"""What nvidia-smi prints for a number that the GPU does not have (ECC of a consumer card) or hides (memory, with
+MIG)."""
 
 _TIMEOUT_SECONDS = 15.0
 """With persistence mode off, the driver is loaded first, which takes seconds on a machine with eight GPUs."""
 
 
 class Gpu(NamedTuple):
-    """One GPU; None where nvidia-smi does not tell. `fault`: what it says in the place of a number, if that is bad."""
+    """One GPU; None where nvidia-smi gives no number. `fault`: the error that it prints in place of a number."""
 
     number: int
     name: str
@@ -41,7 +42,7 @@ def query_gpus(timeout_seconds: float = _TIMEOUT_SECONDS) -> tuple[Gpu, ...]:
     """All GPUs of this machine, whatever `CUDA_VISIBLE_DEVICES` says.
 
     Raises:
-        GpuQueryError: nvidia-smi is not there, fails, or does not come back.
+        GpuQueryError: nvidia-smi is not installed, fails, or does not return in time.
     """
     command = ["nvidia-smi", f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
@@ -54,10 +55,10 @@ def query_gpus(timeout_seconds: float = _TIMEOUT_SECONDS) -> tuple[Gpu, ...]:
         process.kill()
         assert process.stdout is not None
         process.stdout.close()
-        # A driver that hangs keeps the process even from being killed: it is not waited for.
+        # If the driver hangs, the process cannot even be killed, so there is no long wait for it.
         with suppress(subprocess.TimeoutExpired):
             process.wait(1)
-        raise GpuQueryError(f"nvidia-smi did not come back in {timeout_seconds:g} s: the driver hangs") from None
+        raise GpuQueryError(f"nvidia-smi did not return within {timeout_seconds:g} s: the driver hangs") from None
     if process.returncode != 0:
         said = " ".join(text.split())[:200]
         raise GpuQueryError(f"nvidia-smi failed (exit code {process.returncode}): {said}")

@@ -12,13 +12,13 @@ from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, reason
 def check_folders(
     probes: Probes, folders: Sequence[SharedFolder], refused: Mapping[str, str], word: str
 ) -> list[Finding]:
-    """Whether each folder is one and the same everywhere, while the driver's marks are there.
+    """Whether each folder is the same everywhere, while the driver's marks are there.
 
     Args:
         probes: of the nodes.
-        folders: to be looked at.
+        folders: to check.
         refused: field → why the driver itself cannot use the folder; nodes are not asked then.
-        word: stands in the names of the marks.
+        word: a part of the names of the marks.
     """
     usable = [folder for folder in folders if folder.field not in refused]
     answers: dict[str, dict[str, FolderAnswer]] = probes.ask("use_folders", usable, word)
@@ -34,7 +34,7 @@ def check_folders(
 
 
 def check_network(probes: Probes, word: str) -> tuple[AllReduce | None, list[Finding]]:
-    """Whether each node reaches each other, and then how fast they are together: None where that was not measured."""
+    """Whether each node reaches every other, and then how fast they are together: None if that was not measured."""
     heard: dict[str, Peer | str] = probes.ask("listen")
     findings = same_on_many(About.NETWORK, {name: a if isinstance(a, str) else None for name, a in heard.items()})
     peers = {name: answer for name, answer in heard.items() if isinstance(answer, Peer)}
@@ -68,4 +68,4 @@ def _problem(folder: SharedFolder, answer: FolderAnswer) -> str | None:
             return None
     except OSError as error:
         return f"cannot be read by the driver: {reason_of(error)}"
-    return "is not the driver's: what the node writes there is not seen by the driver"
+    return "is not the driver's folder: the driver does not see what the node writes"

@@ -1,7 +1,7 @@
 """Whether nodes reach each other over TCP, and how fast an all-reduce between them is.
 
 Ranks talk to each other on ports that the system chooses, so any port has to be open between nodes. Every pair is tried
-before the all-reduce, which could say no more than that it did not come back.
+before the all-reduce, whose failure would only say that it did not return.
 """
 
 import socket
@@ -43,7 +43,7 @@ class AllReduce(NamedTuple):
 
 
 class Listener:
-    """Listens on a port of this node's address and gives back what it is told, until it is closed."""
+    """Listens on a port of this node's address and echoes what it receives, until it is closed."""
 
     def __init__(self, address: str) -> None:
         """Choose a free port.
@@ -56,7 +56,7 @@ class Listener:
         threading.Thread(target=self._serve, name="preflight-listener", daemon=True).start()
 
     def close(self) -> None:
-        """End it."""
+        """Stop listening."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -71,7 +71,7 @@ class Listener:
 
 
 def unreachable(peers: Mapping[str, Peer], word: str) -> dict[str, str]:
-    """Those of the peers that do not answer here, each with the reason."""
+    """The peers that do not answer this node, each with the reason."""
     if not peers:
         return {}
     with ThreadPoolExecutor(min(len(peers), _MOST_CONNECTIONS)) as threads:
@@ -115,7 +115,7 @@ def time_all_reduce(own_address: str, rank: int, size: int, store: Peer) -> list
     timeout = timedelta(seconds=_COLLECTIVE_SECONDS)
     options = gloo._Options()
     options._timeout = timeout
-    # Else gloo takes the address that the host's name leads to, which may lead to this machine from itself only.
+    # Otherwise gloo takes the address that the host name resolves to, which may work on this machine only.
     options._devices = [gloo.create_device(hostname=own_address)]
     client = c10d.TCPStore(store.address, store.port, is_master=False, timeout=timeout)
     group = gloo(client, rank, size, options)

@@ -1,4 +1,4 @@
-"""What is looked at on one node, without Ray: versions, files, limits, environment, GPUs."""
+"""The facts of one node, without Ray: versions, files, limits, environment, GPUs."""
 
 import hashlib
 import importlib.util
@@ -23,7 +23,7 @@ from sft.data.staging import LEAST_FREE_SHARE
 from sft.training.run_record import PACKAGES
 
 _VARIABLES = re.compile(r"(NCCL|GLOO|CUDA|FI|OMP)_\w+")
-# Ray gives each worker GPUs of its own, by this one.
+# By this variable, Ray gives each worker its own GPUs.
 _OF_THE_WORKER = {"CUDA_VISIBLE_DEVICES"}
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 _HASHED_BYTES = 2**20
@@ -40,7 +40,7 @@ class Request(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What is at a path: name → what tells a file from another. `problem`: why it cannot be read."""
+    """What is at a path: name → what identifies the file's content. `problem`: why it cannot be read."""
 
     files: dict[str, str]
     problem: str | None = None
@@ -62,17 +62,17 @@ class NodeFacts(NamedTuple):
     versions: dict[str, str]
     contents: dict[str, Contents]
     environment: dict[str, str]
-    """Variables that change how nodes compute and talk; none that looks like a secret has its value here."""
+    """Variables that change how nodes compute and communicate; values that look like secrets are left out."""
     temp_folder: str
     temp_free_bytes: int
     shm_bytes: int
     """Size of /dev/shm."""
     num_open_files: int | None
-    """How many a process may have open; None: any number."""
+    """How many files a process may have open; None: any number."""
     host_address: str
-    """What the host's name leads to: what gloo tells the other ranks to connect to."""
+    """The address that the host name resolves to: gloo tells the other ranks to connect to it."""
     staging_problem: str | None
-    """Why packs cannot be staged here, where the job wants that."""
+    """Why packs cannot be staged here, if the job wants that."""
     gpus: GpuFacts | None
     """None where the job asks for no GPUs."""
 
@@ -106,7 +106,7 @@ def source_hash() -> str:
 
 
 def read_contents(path: Path) -> Contents:
-    """The readable content of a file, or of the files in a folder (hidden ones and folders in it left out)."""
+    """The readable content of a file, or of the files in a folder (without hidden files and folders)."""
     try:
         folder = path.is_dir()
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")) if folder else [path]
@@ -118,7 +118,7 @@ def read_contents(path: Path) -> Contents:
 
 
 def shown_variables(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
-    """Those that two nodes should have alike."""
+    """The variables that should be the same on all nodes."""
     return {
         name: "(not shown)" if _SECRET.search(name) else value
         for name, value in sorted(environment.items())
@@ -134,15 +134,15 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
             continue
-        # What stands behind the + names the build; a driver without GPUs may have another one.
+        # The part after the + names the build; a driver without GPUs may have another build.
         found[package] = installed.version.partition("+")[0] + _shadow(package, installed)
     return found
 
 
 def _shadow(package: str, installed: Distribution) -> str:
-    """Whether an import would find something else of that name, as what lies in a folder of PYTHONPATH; in words."""
+    """Whether an import would find another package of that name, such as one in a folder of PYTHONPATH; in words."""
     own, spec = Path(str(installed.locate_file(f"{package}/__init__.py"))), importlib.util.find_spec(package)
-    # Of one that is installed as a link to its source, nothing lies beside its record.
+    # A package that is installed as a link to its source has no files beside its record.
     if spec is None or spec.origin is None or not own.is_file() or own.samefile(spec.origin):
         return ""
     return f", shadowed by {Path(spec.origin).parent}"
@@ -197,7 +197,7 @@ def _look_at_gpus() -> GpuFacts:
         gpus, problem = query_gpus(), None
     except GpuQueryError as error:
         gpus, problem = (), str(error)
-    # Ray hides the GPUs from a process that holds none. It may see them: nothing is put on them.
+    # Ray hides the GPUs from a process that holds none. This one may see them: it puts nothing on them.
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         del os.environ["CUDA_VISIBLE_DEVICES"]
     import torch  # noqa: PLC0415  (seconds, and it reads the variable)

@@ -20,7 +20,7 @@ class NodeProbe:
         self._store: Any = None
 
     def source(self) -> str:
-        """See `source_hash`. Asked first: what another program answers to the rest is not to be relied on."""
+        """See `source_hash`. Asked first: the other answers of a different program could not be trusted."""
         return source_hash()
 
     def clock(self) -> float:
@@ -41,7 +41,7 @@ class NodeProbe:
             remove_mark(folder.location, mark_name(word, self._who))
 
     def listen(self) -> Peer | str:
-        """Where it listens from now on, or why it cannot."""
+        """Where this node listens from now on, or why it cannot."""
         try:
             self._listener = Listener(self._address)
         except OSError as error:
@@ -53,9 +53,9 @@ class NodeProbe:
         return unreachable(peers, word)
 
     def begin_all_reduce(self, is_first: bool) -> Peer | None:
-        """Import what it needs; the first rank opens the store and says where."""
+        """Import what the all-reduce needs; the first rank opens the store and says where."""
         if not is_first:
-            import torch.distributed  # noqa: F401, PLC0415  (seconds, on all nodes at a time)
+            import torch.distributed  # noqa: F401, PLC0415  (takes seconds, on all nodes at the same time)
 
             return None
         self._store = open_store(self._address)

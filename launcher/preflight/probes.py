@@ -17,12 +17,12 @@ from launcher.preflight.comparison import ClockOffset
 from launcher.preflight.node_probe import NodeProbe
 
 ANSWER_SECONDS = 120.0
-"""The first import of torch, from a file system that all nodes read at the same time, takes long."""
+"""The first import of torch, from a file system that all nodes read at the same time, takes a long time."""
 
 _NUM_PINGS = 5
 
 _DEAD_WITHIN_SECONDS = 30.0
-"""Ray counts a node whose processes are gone as dead a little later."""
+"""Ray counts a node as dead a little after its processes are gone."""
 
 
 class Node(NamedTuple):
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
 
 
 def list_nodes() -> list[Node]:
-    """The nodes that are there to stay, by name."""
+    """The living nodes that are not about to leave, by name."""
     leaving = ray._private.state.state.get_draining_nodes()
     known: list[dict[str, Any]] = ray.nodes()
     free = ray._private.state.state.available_resources_per_node()
@@ -58,10 +58,10 @@ def list_nodes() -> list[Node]:
 
 
 class Probes:
-    """Asks all nodes the same at a time."""
+    """Asks all nodes the same question at the same time."""
 
     def __init__(self, nodes: Sequence[Node], answer_seconds: float) -> None:
-        """Start them; none is waited for."""
+        """Start the probes, without waiting for them."""
         self._nodes = {node.name: node for node in nodes}
         self._answer_seconds = answer_seconds
         self._actors: dict[str, Any] = {}
@@ -98,9 +98,11 @@ class Probes:
         return answers
 
     def clock_offsets(self) -> dict[str, ClockOffset]:
-        """How far each node's clock is from this machine's: of the quickest of some questions (Cristian's algorithm).
+        """How far each node's clock is from this machine's, by the quickest of several questions (Cristian's
+        algorithm).
 
-        The node read its clock somewhere between question and answer; halfway is wrong by half of that time at most.
+        The node read its clock at some time between question and answer. Taking the middle is wrong by at most half of
+        that time.
         """
         offsets: dict[str, ClockOffset] = {}
         for name in self.names:
@@ -126,7 +128,7 @@ class Probes:
             time.sleep(0.5)
 
     def end(self) -> None:
-        """End them all."""
+        """End all probes."""
         for name in self.names:
             self._kill(name)
 
@@ -141,7 +143,7 @@ class Probes:
 
 @contextmanager
 def placed_probes(nodes: Sequence[Node], answer_seconds: float = ANSWER_SECONDS) -> Iterator[Probes]:
-    """Probes on these nodes, for as long as it is open."""
+    """Probes on these nodes, as long as this is open."""
     probes = Probes(nodes, answer_seconds)
     try:
         yield probes

@@ -1,4 +1,4 @@
-"""Whether the driver and the nodes see one and the same folder: each leaves a mark there that the other looks for.
+"""Whether the driver and the nodes see the same folder: each leaves a mark there that the other looks for.
 
 The same path on two local disks looks alike from everywhere, but the other's mark is not there.
 """
@@ -28,14 +28,14 @@ class SharedFolder(NamedTuple):
 
 
 class FolderAnswer(NamedTuple):
-    """Of a node. `problem`: why it cannot use the folder; `mark`: the name of the mark that it left there."""
+    """A node's answer. `problem`: why it cannot use the folder; `mark`: the name of the mark that it left there."""
 
     problem: str | None
     mark: str | None = None
 
 
 def mark_name(word: str, who: str) -> str:
-    """The file name of the mark; `word` is another in each check."""
+    """The file name of the mark; each check has another `word`."""
     return f".preflight-{word}-{who}"
 
 
@@ -77,9 +77,9 @@ def remove_mark(location: str, name: str) -> None:
 
 @contextmanager
 def marked(folders: Iterable[SharedFolder], word: str) -> Iterator[dict[str, str]]:
-    """While it is open, the driver's mark is in each folder; yields field → why it cannot be put there.
+    """While open, the driver's mark is in each folder; yields field → why the mark cannot be put there.
 
-    Local folders that are not there are made for that time.
+    Local folders that do not exist are made for that time.
     """
     problems = {}
     with ExitStack() as stack:
@@ -101,7 +101,7 @@ def answer_on_node(folder: SharedFolder, word: str, who: str) -> FolderAnswer:
         if not sees_mark(folder.location, mark_name(word, DRIVER_MARK)):
             if "://" not in folder.location and not Path(folder.location).is_dir():
                 return FolderAnswer("is not there")
-            return FolderAnswer("is not the driver's: what the driver writes there is not seen")
+            return FolderAnswer("is not the driver's folder: the node does not see what the driver writes")
         if not folder.nodes_write:
             return FolderAnswer(None)
         leave_mark(folder.location, mark_name(word, who))
@@ -129,7 +129,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """A file system of fsspec raises what its own library has."""
+    """File systems of fsspec raise the errors of their own libraries."""
     try:
         yield
     except OSError:

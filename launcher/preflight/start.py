@@ -1,4 +1,4 @@
-"""The preflight before a job is started: an error keeps it from that, a warning is told."""
+"""The preflight before a job starts: an error prevents the start, a warning is printed."""
 
 from rich.console import Console
 
@@ -9,7 +9,7 @@ from sft.job_config import JobConfig
 
 
 def pass_preflight(job: JobConfig, console: Console) -> None:
-    """Check and tell.
+    """Check, and print warnings and the summary.
 
     Raises:
         UserError: with all errors; or the cluster cannot be reached.

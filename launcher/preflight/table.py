@@ -19,7 +19,7 @@ from sft.printable import counted
 
 
 def show(preflight: Preflight, console: Console) -> None:
-    """Print all of it."""
+    """Print nodes, findings and summary."""
     console.print(_nodes_table(preflight))
     show_findings(preflight.findings, console)
     console.print(summary(preflight), highlight=False, markup=False, soft_wrap=True)
@@ -34,7 +34,7 @@ def show_findings(findings: Iterable[Finding], console: Console) -> None:
 
 
 def summary(preflight: Preflight) -> str:
-    """How many nodes, how fast they are together, how many findings."""
+    """How many nodes there are, how fast they are together, and how many findings there are."""
     num_nodes = sum(report.room > 0 for report in preflight.nodes)
     parts = [f"Preflight of {counted(num_nodes, 'node')} in {preflight.seconds:.1f} s"]
     if (measured := preflight.all_reduce) is not None:
@@ -45,13 +45,13 @@ def summary(preflight: Preflight) -> str:
 
 
 def errors_as_text(preflight: Preflight) -> str:
-    """For the message with which a job is refused."""
+    """The text of the message that refuses a job."""
     lines = "\n".join(f"  {finding.about.value}: {finding.text}" for finding in preflight.errors)
-    return f"{summary(preflight)}\n{lines}\nMend these, or start without this check: cluster.preflight=false"
+    return f"{summary(preflight)}\n{lines}\nCorrect these, or start without this check: cluster.preflight=false"
 
 
 def as_json(preflight: Preflight) -> dict[str, Any]:
-    """All of it, for programs."""
+    """The whole preflight, for programs."""
     measured = preflight.all_reduce
     return {
         "seconds": round(preflight.seconds, 3),

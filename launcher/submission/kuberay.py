@@ -17,6 +17,7 @@ import yaml
 from launcher.plan import JobPlan
 from launcher.submission.portable_job import ENVIRONMENT, train_command
 from sft.config_file import ConfigError
+from sft.config_paths import named_paths
 from sft.config_rules import Problem
 from sft.errors import UserError
 from sft.job_config import JobConfig, KubernetesConfig
@@ -24,13 +25,13 @@ from sft.job_config import JobConfig, KubernetesConfig
 _CONFIG_FOLDER, _CONFIG = "/etc/sft", "config.yaml"
 _GPU = "nvidia.com/gpu"
 _MOST_NAME_CHARACTERS = 47
-"""Of a RayJob: KubeRay puts more behind it."""
+"""The limit for a RayJob: KubeRay appends more to it."""
 
 _OBJECT_STORE_BYTES = 1024**3
-"""Of Ray, in /dev/shm. Training data does not travel through it."""
+"""Ray's object store, in /dev/shm. Training data does not go through it."""
 
 _POD_ENVIRONMENT = {
-    # A pod that is silent is lost after 5 to 10 seconds, not after a minute.
+    # A silent pod counts as lost after 5 to 10 seconds, not after a minute.
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -44,12 +45,12 @@ def render_manifest(job: JobConfig, plan: JobPlan, config: str, origin: str) -> 
 
     Args:
         job: the job, with its section `kubernetes`.
-        plan: what it asks for.
+        plan: what the job asks for.
         config: its config as the pods read it.
         origin: where the config came from, for messages.
 
     Raises:
-        UserError: something of `kubernetes` is missing or does not fit the rest, or the name cannot be Kubernetes'.
+        UserError: something of `kubernetes` is missing or does not fit the rest, or Kubernetes does not allow the name.
     """
     kubernetes = job.kubernetes
     if kubernetes is None:
@@ -73,7 +74,7 @@ def render_manifest(job: JobConfig, plan: JobPlan, config: str, origin: str) -> 
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as such."""
+    """Writes a text of several lines as a block."""
 
 
 _Dumper.add_representer(
@@ -82,12 +83,10 @@ _Dumper.add_representer(
 
 
 def _folders_outside(job: JobConfig, kubernetes: KubernetesConfig) -> Iterator[Problem]:
-    """The folders that all pods have to see and that are on none of the volumes."""
-    folders = {"run.dir": str(job.sft.run.dir), "data.cache_dir": str(job.sft.data.cache_dir)}
-    if (checkpoints := job.sft.checkpoint.dir) and "://" not in checkpoints:
-        folders["checkpoint.dir"] = checkpoints
-    for field, folder in folders.items():
-        if not any(PurePosixPath(folder).is_relative_to(mount) for mount in kubernetes.volumes.values()):
+    """The folders that all pods must see but that are on none of the volumes."""
+    for _, field, folder, mark in named_paths(job.sft):
+        is_shared = mark.is_written and "://" not in folder
+        if is_shared and not any(PurePosixPath(folder).is_relative_to(mount) for mount in kubernetes.volumes.values()):
             mounts = ", ".join(kubernetes.volumes.values()) or "nothing"
             rule = f"is on no volume that all pods see (kubernetes.volumes has {mounts}), and would vanish with its pod"
             yield Problem(field, folder, rule, "choose a folder on one of them, or add its claim")
@@ -96,7 +95,7 @@ def _folders_outside(job: JobConfig, kubernetes: KubernetesConfig) -> Iterator[P
 def _uneven_pods(plan: JobPlan, kubernetes: KubernetesConfig) -> Iterator[Problem]:
     per_pod = kubernetes.workers_per_pod
     if plan.min_workers % per_pod or plan.max_workers % per_pod:
-        rule = f"a pod holds {per_pod} workers (kubernetes.workers_per_pod), and whole pods are asked for"
+        rule = f"a pod holds {per_pod} workers (kubernetes.workers_per_pod), and the job asks for whole pods"
         yield Problem("cluster.workers", plan.workers, rule, f"choose multiples of {per_pod}, or other pods")
 
 
@@ -119,7 +118,7 @@ def _spec(job: JobConfig, plan: JobPlan, kubernetes: KubernetesConfig) -> dict[s
         **({"entrypointResources": json.dumps(others)} if others else {}),
         "runtimeEnvYAML": yaml.safe_dump({"env_vars": ENVIRONMENT}),
         "submissionMode": "K8sJobMode",
-        # Each is a new Ray cluster, on which the run goes on: after a lost head, for one.
+        # Each retry is a new Ray cluster on which the run goes on, for example after a lost head.
         "backoffLimit": kubernetes.retries,
         "shutdownAfterJobFinishes": True,
         "rayClusterSpec": {
@@ -128,7 +127,7 @@ def _spec(job: JobConfig, plan: JobPlan, kubernetes: KubernetesConfig) -> dict[s
             "authOptions": {"mode": "token"},
             **({"enableInTreeAutoscaling": True} if plan.is_elastic else {}),
             "headGroupSpec": {
-                # 0 CPUs: no worker is placed there. The address is the pod's own and loopback, there is no other.
+                # 0 CPUs: no worker is placed there. The only addresses are the pod's own and loopback.
                 "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"} | _START,
                 "template": {"spec": _pod(job, kubernetes, "ray-head", _head_resources(kubernetes), is_head=True)},
             },
@@ -147,7 +146,7 @@ def _worker_group(job: JobConfig, plan: JobPlan, kubernetes: KubernetesConfig) -
     least, most = plan.min_workers // per_pod, plan.max_workers // per_pod
     return {
         "groupName": "workers",
-        # KubeRay submits the job when all replicas run. More of them are asked for by Ray Train, of the autoscaler.
+        # KubeRay submits the job when all replicas run. Ray Train asks the autoscaler for more of them.
         "replicas": least,
         "minReplicas": least,
         "maxReplicas": most,

@@ -1,30 +1,28 @@
-"""What of a job goes to another machine: the command, and the config, free of what only this machine knows.
+"""What another machine gets of a job: the command and the config, free of what only this machine knows.
 
-What is submitted is the resolved config: a later change of the file changes nothing. It is read elsewhere, and others
-can read it, so a path that is relative is refused, and so is a URL with a password.
+The resolved config is submitted: a later change of the file changes nothing. It is read elsewhere, and others can read
+it, so relative paths and URLs with a password are refused.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import launcher
 from launcher.preflight.node_facts import source_hash
+from sft.absolute_paths import may_be_hub_id
 from sft.config import SftConfig
 from sft.config_file import ConfigError
+from sft.config_paths import named_paths
 from sft.config_rules import Problem
 from sft.config_yaml import write_yaml
-from sft.data.reading.locations import is_on_hub
 from sft.errors import UserError
 from sft.job_config import JobConfig
 from sft.url_secrets import without_secrets
 
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": "1800"}
-"""`ray job stop` sends SIGTERM, on which `sft train` saves and ends, and SIGKILL if it has not ended so many seconds
-later. Ray's own 3 are too few for a checkpoint."""
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+"""`ray job stop` sends SIGTERM, on which `sft train` saves and ends. If the job has not ended after this many seconds,
+it sends SIGKILL. Ray's own 3 are too few for a checkpoint."""
 
 
 def render_config(job: JobConfig, origin: str) -> str:
@@ -35,7 +33,7 @@ def render_config(job: JobConfig, origin: str) -> str:
         origin: where the config came from, for messages.
 
     Raises:
-        ConfigError: with all paths that mean something only here, and all URLs that hold a secret.
+        ConfigError: names all paths that are valid only here, and all URLs that hold a secret.
     """
     problems = [*_relative_paths(job.sft), *_secrets(job.sft)]
     if problems:
@@ -45,52 +43,32 @@ def render_config(job: JobConfig, origin: str) -> str:
 
 
 def train_command(job: JobConfig, config: str, is_shipped: bool) -> list[str]:
-    """What runs there. A program that is not sent along has to be the one that is here."""
+    """The command that runs there. If the program is not sent along, it has to be the same as here."""
     command = [job.ray.python, "-m", "launcher", "train", config]
     return command if is_shipped else [*command, "--expect-source", source_hash()]
 
 
 def check_source(expected: str) -> None:
-    """Hold the program that runs here to the one that the job was submitted with.
+    """Check that the program here is the one that the job was submitted with.
 
     Raises:
-        UserError: it is another one.
+        UserError: it is a different program.
     """
     if (here := source_hash()) != expected:
         raise UserError(
-            f"The job was submitted with the program {expected}, and the one that is installed here is {here} "
+            f"The job was submitted with the program {expected}, but the program installed here is {here} "
             f"({Path(launcher.__file__).parent}).\n"
-            "Have the same on both sides. To a Ray cluster yours can be sent along: sft submit ray --package PATH"
+            "Install the same on both sides, or send yours along to a Ray cluster: sft submit ray --package PATH"
         )
 
 
 def _relative_paths(config: SftConfig) -> Iterator[Problem]:
-    for field, path in (*_folders(config), *_inputs(config)):
-        if not _is_absolute(path):
+    """An id on the Hub is none. A relative path that exists here is meant as a path."""
+    for named in named_paths(config):
+        is_id = named.mark.hub is not None and may_be_hub_id(named.path, named.mark.hub)
+        if not is_id and not _is_absolute(named.path):
             rule = "is relative, and the job runs elsewhere"
-            yield Problem(field, path, rule, "give the absolute path that it has on the nodes")
-
-
-def _folders(config: SftConfig) -> Iterator[tuple[str, str]]:
-    yield "run.dir", str(config.run.dir)
-    yield "data.cache_dir", str(config.data.cache_dir)
-    if config.checkpoint.dir is not None:
-        yield "checkpoint.dir", config.checkpoint.dir
-    if config.logging.mlflow and config.logging.mlflow.folder is not None:
-        yield "logging.mlflow.tracking_uri", config.logging.mlflow.folder
-
-
-def _inputs(config: SftConfig) -> Iterator[tuple[str, str]]:
-    """Paths that cannot be ids on the Hub. What lies here under a relative path is meant to be that."""
-    model = config.model
-    for field, path in (("model.path", model.path), ("model.tokenizer", model.tokenizer)):
-        if path is not None and (_HUB_ID.fullmatch(path) is None or Path(path).exists()):
-            yield field, path
-    if model.chat_template not in (None, "chatml"):
-        yield "model.chat_template", str(model.chat_template)
-    for source in config.data.sources:
-        if not is_on_hub(source):
-            yield f"data.sources.{source.name}.path", source.path
+            yield Problem(named.field, named.path, rule, "give the absolute path that it has on the nodes")
 
 
 def _is_absolute(path: str) -> bool:
@@ -107,7 +85,7 @@ def _secrets(config: SftConfig) -> Iterator[Problem]:
 
 
 def _texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every text of the config with its path; an item of a list goes by its name."""
+    """Every text of the config with its path; an item of a list is named by its `name`."""
     if isinstance(value, str):
         yield ".".join(path), value
     elif isinstance(value, dict):

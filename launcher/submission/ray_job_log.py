@@ -1,5 +1,5 @@
-"""Prints the log of a job on a Ray cluster until the job has ended. Following is only looking: it can be left and begun
-again, and a lost connection is made anew.
+"""Prints the log of a job on a Ray cluster until the job has ended. Following only reads: it can be
+ended and started again, and it reconnects after a lost connection.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from launcher.console import fit_log, say_error
 from launcher.exit_codes import DONE, FAILED, STOPPED, WRONG_INPUT
 
 _SILENCE_SECONDS = 60.0
-"""After that the connection is made anew: a machine that vanished says nothing either."""
+"""After this time it reconnects: a vanished machine is silent, too."""
 
 _GIVE_UP_SECONDS = 120.0
 _RETRY_SECONDS = 2.0
 
 
 def follow(client: JobSubmissionClient, job_id: str) -> int:
-    """Print a job's log to stdout until it has ended; returns the exit code of `sft train`, 1 where it gave none."""
+    """Print a job's log to stdout until it has ended; returns the exit code of `sft train`, or 1 if there is none."""
     return asyncio.run(_Follower(client, job_id).follow())
 
 
@@ -42,20 +42,20 @@ class _Follower:
                 if time.monotonic() - answered_at > _GIVE_UP_SECONDS:
                     sys.stderr.write(
                         f"{self._client.get_address()} has not answered for {_GIVE_UP_SECONDS:.0f} seconds: {error}\n"
-                        "If the cluster is there, follow the job as above. If it is gone, so is the job: submitted "
-                        "again, it goes on from its last checkpoint.\n"
+                        "If the cluster still runs, follow the job as above. If it is gone, so is the job: submit it "
+                        "again, and it goes on from its last checkpoint.\n"
                     )
                     return FAILED
             else:
                 answered_at = time.monotonic()
-                # The end of the log may have been missed; where its node is gone, a second try is enough.
+                # The end of the log may have been missed. If its node is gone, one more try is enough.
                 if details.status.is_terminal() and (is_whole or is_over):
                     return _exit_code(details)
                 is_over = details.status.is_terminal()
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _print_log(self) -> bool:
-        """Print what is new of the log, which comes from its first line each time; whether its end was seen."""
+        """Print the new part of the log, which always comes from its first line; returns whether its end was seen."""
         num_seen = 0
         now = asyncio.get_running_loop().time
         try:

@@ -1,7 +1,7 @@
-"""`sft submit ray`: a job runs on a Ray cluster, whatever becomes of the machine that submits it.
+"""`sft submit ray`: a job runs on a Ray cluster, independent of the machine that submits it.
 
-Sent is a small folder with the resolved config, and with this package where `--package` says so. In it the cluster
-runs `sft train`, by default on its head node.
+The cluster gets a small folder with the resolved config, and with this package if `--package` says so. It runs `sft
+train` in that folder, by default on its head node.
 """
 
 import itertools
@@ -57,7 +57,7 @@ def plan_request(job: JobConfig, config: str, package: Path | None) -> Request:
 
 
 def describe(request: Request) -> str:
-    """What is sent, for a person: two YAML documents, of which the second is the config."""
+    """What is sent, for people to read: two YAML documents; the second is the config."""
     num_bytes = sum(map(len, request.files.values()))
     shipped = " and the packages sft and launcher" if len(request.files) > 1 else ""
     content = {
@@ -75,14 +75,14 @@ def submit(request: Request, name: str, address: str | None, is_followed: bool) 
 
     Args:
         request: what is sent.
-        name: the job's id is this and a number that no other job of the cluster has.
+        name: the job's id is this name and a number that no other job of the cluster has.
         address: of the cluster's dashboard. Default: `RAY_API_SERVER_ADDRESS` or `RAY_ADDRESS`, as Ray's own client.
         is_followed: whether to print the job's log until it ends. The exit code is then the job's own.
 
     Raises:
-        UserError: the cluster cannot be reached or refuses, or the run is under way there.
+        UserError: the cluster cannot be reached, refuses the job, or already runs it.
     """
-    # Ray's client says what it uploads and when a connection closes.
+    # Ray's client logs its uploads and each closed connection.
     logging.disable(logging.WARNING)
     with _explained(address):
         client = _connect(address)
@@ -111,7 +111,7 @@ def _connect(address: str | None) -> JobSubmissionClient:
     if address is not None:
         if not address.startswith(("http://", "https://")):
             raise UserError(f"--address {address}: give the URL of Ray's dashboard, such as http://HEAD_NODE:8265.")
-        # Ray's client takes what is in its variables before what it is given.
+        # Ray's client prefers its variables to its arguments.
         os.environ["RAY_API_SERVER_ADDRESS"] = address
     return JobSubmissionClient()
 

@@ -1,4 +1,4 @@
-"""The files of this package that travel with a job: from a wheel or from a checkout, never what else lies there."""
+"""The files of this package that travel with a job: from a wheel or a checkout, and nothing else from there."""
 
 import zipfile
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from sft.errors import UserError
 
 _PACKAGES = ("sft", "launcher")
 _MOST_BYTES = 16 * 1024**2
-"""Many times what both packages hold: more is data that has got into their folders."""
+"""Many times the size of both packages: more would be data that got into their folders."""
 
 _Found = Iterator[tuple[str, int, Callable[[], bytes]]]
 
@@ -18,10 +18,10 @@ def read_package(origin: Path) -> dict[str, bytes]:
     """The files of the packages `sft` and `launcher`, by their paths below the folder that holds both.
 
     Args:
-        origin: a wheel, or the folder of a checkout. Of a checkout the files are taken as they are, committed or not.
+        origin: a wheel, or the folder of a checkout. A checkout's files are taken as they are, committed or not.
 
     Raises:
-        UserError: it is neither, or there is too much in it.
+        UserError: it is neither, or it is too large.
     """
     files: dict[str, bytes] = {}
     num_bytes = 0
@@ -29,8 +29,9 @@ def read_package(origin: Path) -> dict[str, bytes]:
         num_bytes += size
         if num_bytes > _MOST_BYTES:
             raise UserError(
-                f"--package {origin}: the packages sft and launcher hold more than the {_MOST_BYTES >> 20} MiB that "
-                f"are sent at most; {name} has {size / 2**20:.1f}. Take what is not the program out of these folders."
+                f"--package {origin}: the packages sft and launcher hold more than the limit of "
+                f"{_MOST_BYTES >> 20} MiB; {name} has {size / 2**20:.1f}. Move what is not the "
+                "program out of these folders."
             )
         files[name] = read()
     if not all(f"{package}/__init__.py" in files for package in _PACKAGES):

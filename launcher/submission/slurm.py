@@ -1,10 +1,10 @@
 """`sft submit slurm`: a job's plan becomes a batch script, which Slurm checks and queues.
 
-The script is `slurm/ray_cluster.sbatch` with the two parts that are the user's written from the plan and the config.
-All else of it is the same for every job, so one that was written by hand behaves like one that was written here.
+The script is `slurm/ray_cluster.sbatch`, with its two user parts written from the plan and the config. The rest is the
+same for every job, so a script written by hand behaves like one written here.
 
-The job reads a copy of the resolved config. Otherwise one that is queued again after days would go on with whatever
-stands in the file by then.
+The job reads a copy of the resolved config. Otherwise a job that is requeued after days would go on with whatever the
+file says by then.
 """
 
 import hashlib
@@ -33,21 +33,21 @@ from sft.training.run_record import claim_run_folder
 TEMPLATE = Path(__file__).with_name("ray_cluster.sbatch")
 
 _LINE = re.compile(r"^# ----.*\n", re.MULTILINE)
-"""Behind the first and the third of four stands what differs between jobs: options of sbatch, and shell lines."""
+"""What differs between jobs follows the first and the third of these four lines: options of sbatch, and shell lines."""
 
 _NEVER = re.compile(
     r"Partition(Config|TimeLimit|NodeLimit)|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed"
     r"|(QOS|Association)TimeLimit|(QOS|Assoc)(Max|Grp)?\w*Per(Job|Node)(Limit)?|QOSMin\w+"
 )
-"""Reasons for which Slurm lets a job wait for ever: no job that ends makes room for it."""
+"""Reasons for which a job waits in Slurm forever: no job that ends makes room for it."""
 
 _UNREADABLE = re.compile(r"[\\\x00-\x1f]")
 
 _LOOKS = 4
-"""At a job that was just queued, a second apart: until Slurm has said what it waits for, if it does so soon."""
+"""How often to look at a job that was just queued, a second apart, until Slurm says what it waits for."""
 
 _LONGEST_NAME = 200
-"""Of a job, in bytes: files are called after it, and a name has room for 255."""
+"""The limit for a job's name, in bytes: files are named after it, and a file name has at most 255."""
 
 
 def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None:
@@ -61,14 +61,14 @@ def submit(job: JobConfig, origin: str, dry_run: bool, console: Console) -> None
 
     Raises:
         UserError: Slurm refuses the request or could never meet it, there is no Slurm here, the run is under way, its
-            folder cannot be written, the config holds a secret, or something that Slurm would read otherwise.
+            folder cannot be written, or the config holds a secret or something that Slurm would read differently.
     """
-    job = job._replace(sft=absolute_paths(job.sft))
+    job = job.model_copy(update={"sft": absolute_paths(job.sft)})
     run = RunFolder(job.sft.run.dir)
     if problems := list(find_problems(job)):
         raise ConfigError(origin, problems, job.lines)
     config_text = render_config(job, origin)
-    # Of this content: what an earlier job reads stays as it is.
+    # Named by its content: what an earlier job reads stays as it is.
     digest = hashlib.blake2b(config_text.encode(), digest_size=4).hexdigest()
     config = run.slurm / f"{job.sft.run.name}-{digest}.yaml"
     script = run.slurm / f"{job.sft.run.name}.sbatch"
@@ -107,13 +107,13 @@ def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
     Args:
         plan: what the job asks for.
         slurm: how it asks Slurm for it.
-        logs: the folder for the output, in one file for all attempts of a job.
+        logs: the folder for the output; a job writes one file for all its attempts.
     """
     template = TEMPLATE.read_text(encoding="utf-8")
     first, second, third, fourth = _LINE.finditer(template)
     output = f"--output={str(logs).replace('%', '%%')}/%x-%j.log"
     options = [f"#SBATCH {shlex.quote(option)}\n" for option in (*_options(plan, slurm), output, *slurm.options)]
-    # The programs beside this Python; the lines of `setup` may put others before them.
+    # The programs beside this Python come first; the lines of `setup` may put others before them.
     shell = [f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n"]
     shell += [f"{slurm.setup.rstrip()}\n"] if slurm.setup.strip() else []
     shell.append(f"container=({shlex.join(slurm.container)})\n")
@@ -122,26 +122,26 @@ def render_script(plan: JobPlan, slurm: SlurmConfig, logs: Path) -> str:
 
 
 def find_problems(job: JobConfig) -> Iterator[Problem]:
-    """What Slurm or the shell would read otherwise than it is meant."""
+    """What Slurm or the shell would read differently than it is meant."""
     name = max((_job_name(job, stage) for stage in _stages(job)), key=lambda name: len(name.encode()))
     if len(name.encode()) > _LONGEST_NAME:
-        rule = f"is a job's name in Slurm, and its files' here: more than {_LONGEST_NAME} bytes have no room"
+        rule = f"names the job in Slurm and its files here, and is longer than {_LONGEST_NAME} bytes"
         yield Problem("run.name", name, rule, "choose a shorter one")
     if _UNREADABLE.search(str(job.sft.run.dir)):
-        rule = "is in the name of the job's log, in which Slurm reads \\ and line ends otherwise"
+        rule = "is in the name of the job's log, where \\ and line ends mean something else to Slurm"
         yield Problem("run.dir", str(job.sft.run.dir), rule, "choose another path")
     fields = {field: getattr(job.slurm, field) or "" for field in ("partition", "account", "qos", "constraint")}
     fields |= {f"options.{i}": option for i, option in enumerate(job.slurm.options)}
     for field, value in fields.items():
         if _UNREADABLE.search(value):
-            rule = "is a line of the batch script, in which Slurm reads \\ and line ends otherwise"
+            rule = "is a line of the batch script, where \\ and line ends mean something else to Slurm"
             yield Problem(f"slurm.{field}", value, rule, "leave them out")
     for i, option in enumerate(job.slurm.options):
         path = f"slurm.options.{i}"
         if not option.startswith("-"):
             yield Problem(path, option, "does not begin with -", "give option and value as one, such as --nice=100")
         if option.startswith(("--array", "-a")) and not option.endswith("%1"):
-            rule = "would have several jobs train in one run folder at a time"
+            rule = "would let several jobs train in one run folder at a time"
             yield Problem(path, option, rule, "end it with %1, for one after another, or give each a run of its own")
 
 
@@ -150,7 +150,7 @@ def _options(plan: JobPlan, slurm: SlurmConfig) -> list[str]:
     cpus, gpus = (number // plan.max_workers * slurm.workers_per_node for number in (plan.cpus, plan.gpus))
     given = {
         "nodes": str(most) if least == most else f"{least}-{most}",
-        # With a number of tasks, Slurm gives the least nodes of a range, not as many as it can.
+        # With a number of tasks, Slurm gives the fewest nodes of a range, not as many as it can.
         "ntasks-per-node": "1" if least == most else None,
         "mincpus": None if least == most else str(cpus),
         "cpus-per-task": str(cpus),
@@ -174,7 +174,7 @@ def _command(job: JobConfig, script: Path, config: Path, stage: str | None) -> l
 
 
 def _stages(job: JobConfig) -> list[str | None]:
-    """Of each job that is queued, in order, the stage up to which it trains; None: up to the last."""
+    """For each queued job, in order, the last stage that it trains; None: the last of all."""
     return [stage.name for stage in job.sft.stages] if job.slurm.jobs == "stages" else [None]
 
 
@@ -194,14 +194,14 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         said = [re.sub("^(sbatch: |error: |allocation failure: )*", "", line) for line in done.stderr.splitlines()]
         raise UserError(
             f"Slurm refuses the job: {'; '.join(said) or f'exit code {done.returncode}'}\n"
-            f"Asked was: {shlex.join(command)}\n"
+            f"The command was: {shlex.join(command)}\n"
             "Change `cluster` and `slurm` in the config; `sinfo -o '%P %a %l %D %c %m %G %f'` shows what there is."
         )
     return done
 
 
 def _refuse_if_under_way(run: RunFolder) -> None:
-    way_out = "Wait for it or stop it; to queue a job behind it, give slurm.options a --dependency."
+    way_out = "Wait for it or stop it; to queue a job after it, give slurm.options a --dependency."
     held = read_holder(run.lock)
     if held is not None and held.is_alive(now_on_file_system(run.slurm)):
         raise UserError(f"The run in {run.path} is under way: {held.who}. {way_out}")
@@ -212,24 +212,24 @@ def _refuse_if_under_way(run: RunFolder) -> None:
 
 
 def _look_at_queued(job_id: str, signal_seconds: int) -> str:
-    """What a job waits for, in Slurm's word. One that has no chance is cancelled: sbatch says `to start at …` also of
-    what the limits of partition, account or QOS never let start.
+    """What a job waits for, in Slurm's word. A job that can never start is cancelled: sbatch says `to start at …` even
+    for a job that the limits of its partition, account or QOS never let start.
 
     Raises:
-        UserError: it is cancelled.
+        UserError: the job is cancelled.
     """
     for _ in range(_LOOKS):
         try:
             said = _run(["scontrol", "show", "job", "--oneliner", job_id]).stdout
         except UserError:
-            return "None"  # it is queued all the same
+            return "None"  # the job is queued nevertheless
         fields = dict(word.partition("=")[::2] for word in said.split())
         limit, why = fields.get("TimeLimit", ""), fields.get("Reason", "None")
         if why != "None" or fields.get("JobState") != "PENDING":
             break
         time.sleep(1)
     if _NEVER.fullmatch(why):
-        problem = f"it would wait for ever ({why}: partition {fields['Partition']}, time limit {limit})"
+        problem = f"it would wait forever ({why}: partition {fields['Partition']}, time limit {limit})"
     elif (seconds := limit_seconds(limit)) is not None and seconds <= signal_seconds:
         problem = f"the time limit that it gets is {limit}, and slurm.signal_before_end_seconds is {signal_seconds}"
     else:
@@ -243,7 +243,7 @@ def _look_at_queued(job_id: str, signal_seconds: int) -> str:
 
 
 def limit_seconds(limit: str) -> int | None:
-    """The seconds of `1-02:03:04` or `02:03:04`; None where Slurm names no time."""
+    """The seconds of `1-02:03:04` or `02:03:04`; None if Slurm names no time."""
     if (found := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)) is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())

@@ -1,8 +1,8 @@
 """The verbs of the command `sft`, a module each: its arguments, and what it does.
 
-A new one is a module here, and its name in `VERBS`. At their top the modules import nothing slow, for all of them are
-imported to list the verbs. What a verb needs is imported when it is called, and by then the config, if it takes one,
-has been read: all that is wrong with it is said before the slow imports.
+A new verb is a module here, and its name in `VERBS`. The modules import nothing slow at their top, because listing the
+verbs imports all of them. A verb imports what it needs when it is called. By then its config has been read, so all
+problems of the config are reported before the slow imports.
 """
 
 import argparse
@@ -25,10 +25,10 @@ VERBS = (
     "verify",
     "config-schema",
 )
-"""In the order in which they are used. A dash or a space is an underscore in the module's name."""
+"""In the order of use. A dash or a space is an underscore in the module's name."""
 
 GROUPS = {"submit": "hand the job to a cluster, where it trains"}
-"""What the verbs of two words that begin with one have in common."""
+"""First word of a verb of two words → what the verbs that begin with it do."""
 
 
 class Verb(Protocol):
@@ -40,13 +40,13 @@ class Verb(Protocol):
     """Commands that people can copy, a line each."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add them; those of a config by `sft.config_arguments`."""
+        """Add the verb's arguments; those of a config by `sft.config_arguments`."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Do it; returns the exit code. `options.job` is the `JobConfig` of a verb that takes a config.
+        """Run the verb; returns the exit code. `options.job` is the `JobConfig` of a verb that takes a config.
 
         Raises:
-            UserError: something that the user can put right.
+            UserError: a problem that the user can correct.
         """
 
 

@@ -3,19 +3,19 @@
 import argparse
 import sys
 
-SUMMARY = "print the JSON schema of a config, by which an editor checks and explains it; --markdown: the same to read"
+SUMMARY = "print the JSON schema with which an editor checks and explains a config; --markdown: a reference to read"
 EXAMPLES = """\
 sft config-schema > schema.json    # and in a config: # yaml-language-server: $schema=schema.json
 sft config-schema --markdown       # every field with its type, its default and what it affects"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One option."""
-    parser.add_argument("--markdown", action="store_true", help="the reference of all fields instead")
+    """Add them."""
+    parser.add_argument("--markdown", action="store_true", help="print a reference of all fields instead")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print it."""
+    """Print the schema or the reference."""
     from launcher.exit_codes import DONE
 
     if options.markdown:

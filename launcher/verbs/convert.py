@@ -13,17 +13,19 @@ sft convert llama3_full_sft.yaml --from llama_factory > my.yaml"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The file, and what such a file does not say."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="their config, as their command line takes it")
-    text = "whose it is, where its keys do not tell: axolotl, llama_factory, trl"
+    """The file, and options for what such a file does not say."""
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a config of the other system, as its command line takes it"
+    )
+    text = "the system of FILE, if its keys do not tell: axolotl, llama_factory, trl"
     parser.add_argument("--from", dest="system", choices=("axolotl", "llama_factory", "trl"), help=text)
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs that it was run on")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the config; default: it is printed")
+    parser.add_argument("--gpus", type=int, metavar="N", help="how many GPUs it ran on")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="the file to write; default: print the config")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert, and say what could not be."""
+    """Convert, and list what could not be converted."""
     from launcher.console import build_console, say_error
     from launcher.exit_codes import DONE
     from launcher.new_config import Questions, check_is_new, write_config
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _mean_tokens(content: Mapping[str, Any]) -> float | None:
-    """The mean length of the examples that are trained, where data and tokenizer are on this machine."""
+    """The mean length of the training examples, in tokens; None if data or tokenizer are not on this machine."""
     from sft.config import ModelConfig, SourceConfig
 
     model, data = ModelConfig.model_validate(content["model"]), content["data"]

@@ -21,30 +21,31 @@ sft init qa.csv --model models/m --format prompt_completion --columns prompt=tex
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What can be said instead of being asked."""
+    """Options that answer the questions."""
     parser.add_argument("data", nargs="*", metavar="DATA", help="files, folders, URLs, or ids of data sets on the Hub")
     parser.add_argument("--model", metavar="MODEL", help="a folder, or the id of a model on the Hub")
-    parser.add_argument("--tokenizer", metavar="PATH", help="where it is not the model's")
-    parser.add_argument("--name", metavar="NAME", help="of the run; default: that of the first data file")
-    parser.add_argument("--format", metavar="NAME", help="what the columns mean, where it cannot be told from them")
-    text = "the format's names and what they are called in the data, such as prompt=question,completion=answer"
+    parser.add_argument("--tokenizer", metavar="PATH", help="the tokenizer, if not the model's own")
+    parser.add_argument("--name", metavar="NAME", help="the name of the run; default: that of the first data file")
+    parser.add_argument("--format", metavar="NAME", help="the format of the data, if the columns do not tell")
+    text = "the format's names and the columns that hold them, such as prompt=question,completion=answer"
     parser.add_argument("--columns", metavar="NAME=COLUMN,…", help=text)
     parser.add_argument("--task", metavar="COLUMN", help="the column that names the task of a record; `none`: one task")
-    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs of the run, one for each worker; 0: CPUs")
-    parser.add_argument("--gpu", metavar="KIND", help="such as a100-80gb or h100-80gb: what fits is worked out")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the config; default: NAME.yaml")
+    parser.add_argument("--gpus", type=int, metavar="N", help="how many GPUs, one for each worker; 0: train on CPUs")
     parser.add_argument(
-        "--yes", action="store_true", help="ask nothing: what is not said is found out, or has its default"
+        "--gpu", metavar="KIND", help="the kind of GPU, such as a100-80gb or h100-80gb, to work out what fits"
     )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write; default: NAME.yaml")
+    parser.add_argument("--yes", action="store_true", help="ask nothing: detect what is not given, or take its default")
     parser.add_argument("--force", action="store_true", help="overwrite FILE")
     parser.add_argument("--offline", action="store_true", help="do not fetch the model's config.json from the Hub")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, look, recommend, write."""
+    """Ask, examine the data and the model, recommend, write."""
     from launcher.console import build_console
     from launcher.exit_codes import DONE
     from launcher.new_config import Questions, check_is_new, write_config
+    from sft.data.reading.sources import read_records
     from sft.errors import UserError
     from sft.first_config.commented import write_commented
     from sft.first_config.model_survey import survey_model
@@ -61,24 +62,26 @@ def run(options: argparse.Namespace) -> int:
     needed = [what for what, given in (("DATA", data), ("--model MODEL", model)) if not given]
     if needed:
         raise UserError(f"sft init needs {' and '.join(needed)}: give them, or call it on a terminal, where it asks")
-    if model.startswith(("/", ".", "~")) and not Path(model).expanduser().exists():
+    model = _as_here(model)
+    if model.startswith(("/", ".")) and not Path(model).exists():
         raise UserError(f"--model: there is no {model}: name a folder, or the id of a model on the Hub")
+    data = [_as_here(path) for path in data]
     names = unique_names(data)
     name = options.name or questions.ask("Name of the run", names[0])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UserError(f"--name: {name!r} may hold letters, digits, dots, dashes and underscores only")
     path = options.output or Path(f"{name}.yaml")
     check_is_new(path, options.force, questions)
+    sources = [_source(*named, options.format or "auto", options.columns) for named in zip(names, data, strict=True)]
+    for source in sources:
+        next(iter(read_records(source)))  # raises if it cannot be read: that has nothing to do with its format
     if not options.offline and (fetched := fetch_config(model)):
         console.print(fetched, soft_wrap=True)
     facts = survey_model(model)
     for note in facts.notes:
         console.print(f"not known: {note}", soft_wrap=True)
-    tokenizer = _tokenizer(model, options, console)
-    surveys = [
-        _look(one_name, one_path, tokenizer, options, questions, console)
-        for one_name, one_path in zip(names, data, strict=True)
-    ]
+    tokenizer = _tokenizer(model, options, console, is_here=facts.family is not None)
+    surveys = [_look(source, tokenizer, options, questions, console) for source in sources]
     machine = _machine(options, questions)
     if options.task not in (None, "none", *(column for survey in surveys for column in survey.columns)):
         there = "; ".join(f"{survey.source.name}: {', '.join(survey.columns)}" for survey in surveys)
@@ -95,14 +98,25 @@ def run(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _tokenizer(model: str, options: argparse.Namespace, console: Any) -> "ModelConfig | None":
-    """The model's section if its tokenizer is on this machine; examples are measured with it."""
+def _as_here(path: str) -> str:
+    """With `~` and variables as they are here: no shell has expanded an answer to a question."""
+    from sft.absolute_paths import local_path
+
+    return str(local_path(path)) if "://" not in path and path.startswith(("~", "$")) else path
+
+
+def _tokenizer(model: str, options: argparse.Namespace, console: Any, is_here: bool) -> "ModelConfig | None":
+    """The model's section if its tokenizer can be had; examples are measured with it.
+
+    Where the model's config.json could not, the Hub is not asked again, which takes most of a minute.
+    """
     from sft.config import ModelConfig
     from sft.data.rendering.chat_template import load_tokenizer
     from sft.errors import UserError
 
     section = ModelConfig(path=model, tokenizer=options.tokenizer)
-    if options.offline and not Path(options.tokenizer or model).expanduser().exists():
+    may_ask = not options.offline and (is_here or options.tokenizer)
+    if not may_ask and not Path(options.tokenizer or model).expanduser().exists():
         console.print("not known: how long the examples are, as there is no tokenizer on this machine")
         return None
     try:
@@ -114,16 +128,17 @@ def _tokenizer(model: str, options: argparse.Namespace, console: Any) -> "ModelC
 
 
 def _look(
-    name: str, path: str, model: "ModelConfig | None", options: argparse.Namespace, questions: "Questions", console: Any
+    source: "SourceConfig",
+    model: "ModelConfig | None",
+    options: argparse.Namespace,
+    questions: "Questions",
+    console: Any,
 ) -> "Survey":
-    """Look at a source; where its format cannot be told, it is asked for."""
+    """Look at a source; if its format cannot be detected, ask for it."""
     from sft.data.formats.detection import describe_source
-    from sft.data.reading.sources import read_records
     from sft.errors import UserError
     from sft.first_config.source_survey import survey_source
 
-    source = _source(name, path, options.format or "auto", options.columns)
-    next(iter(read_records(source)))  # that it cannot be read has nothing to do with its format
     try:
         survey = survey_source(source, model)
     except UserError as error:
@@ -131,12 +146,13 @@ def _look(
             raise UserError(f"{error}\nFor `sft init`: --format NAME --columns NAME=COLUMN,…") from error
         console.print(str(error), soft_wrap=True)
         form = questions.ask("Format")
-        columns = questions.ask("Columns, such as prompt=question,completion=answer; empty: as the format calls them")
-        survey = survey_source(_source(name, path, form, columns), model)
-    lengths = f", {survey.mean_length:.0f} tokens in the mean" if survey.lengths else ""
+        columns = questions.ask("Columns, such as prompt=question,completion=answer; empty: as the format names them")
+        survey = survey_source(_source(source.name, source.path, form, columns), model)
+    lengths = f", {survey.mean_length:.0f} tokens on average" if survey.lengths else ""
     bad = f", {len(survey.reasons)} of {survey.num_looked:,} cannot be used" if survey.reasons else ""
     console.print(
-        f"{name}: about {survey.num_records:,} records, {describe_source(survey.source)}{lengths}{bad}", soft_wrap=True
+        f"{source.name}: about {survey.num_records:,} records, {describe_source(survey.source)}{lengths}{bad}",
+        soft_wrap=True,
     )
     return survey
 
@@ -178,7 +194,7 @@ def _machine(options: argparse.Namespace, questions: "Questions") -> "Machine":
 
     text = str(options.gpus) if options.gpus is not None else questions.ask("GPUs of the run (0: CPUs)", "0")
     if not text.isdecimal():
-        raise UserError(f"--gpus: {text} is no number of GPUs; give 0 or more")
+        raise UserError(f"--gpus: {text} is not a number of GPUs; give 0 or more")
     kind = options.gpu or (questions.ask("Kind of GPU", "other", [*GPUS, "other"]) if int(text) else "other")
     if kind not in (*GPUS, "other"):
         raise UserError(f"--gpu: {kind} is not known here. There are {', '.join(GPUS)}; leave it out for another")

@@ -10,7 +10,7 @@ SUMMARY = "show in colours what the model learns of each example, or prove it fo
 EXAMPLES = """\
 sft inspect my.yaml --num 10 --task summarize
 sft inspect my.yaml --html examples.html      # a page with 200 of them
-sft inspect my.yaml --check                   # every row; exit code 1 where an invariant is broken"""
+sft inspect my.yaml --check                   # every row; exit code 1 if an invariant is broken"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-tokens", type=count, metavar="N", help="only examples at least this long")
     parser.add_argument("--max-tokens", type=count, metavar="N", help="only examples at most this long")
     parser.add_argument("--row", type=_at_least(0), metavar="ID", help="this row of the store")
-    parser.add_argument("--seed", type=int, metavar="N", help="another seed, other examples; default: run.seed")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random choice; default: run.seed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page instead")
-    parser.add_argument(
-        "--check", action="store_true", help="check every row; exit code 1 where an invariant is broken"
-    )
+    parser.add_argument("--check", action="store_true", help="check every row; exit code 1 if an invariant is broken")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.exit_codes import DONE, FAILED
     from sft.absolute_paths import absolute_paths
     from sft.errors import UserError
+    from sft.hub_answers import check_hub_answers
     from sft.inspection.selection import Wanted
     from sft.training.process import quiet_third_parties
 
@@ -45,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
     if options.check and wanted != Wanted():
         raise UserError(f"--check looks at every row of the store; leave out {wanted.as_text()}.")
+    check_hub_answers(config)
     seed = config.run.seed if options.seed is None else options.seed
     if options.html:
         inspection.write_page(config, wanted, options.num or inspection.NUM_ON_PAGE, seed, options.html, console)

@@ -6,10 +6,10 @@ import sys
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "say what the job will ask for, need and cost; start nothing; needs neither torch nor a GPU"
+SUMMARY = "show what the job will ask for, need and cost; starts nothing, and needs neither torch nor a GPU"
 EXAMPLES = """\
 sft plan configs/quickstart.yaml
-sft plan my.yaml cluster.workers=16 cluster.gpu=h100-80gb    # as it would be with other settings
+sft plan my.yaml cluster.workers=16 cluster.gpu=h100-80gb    # the plan with other settings
 sft plan my.yaml --json > plan.json"""
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own and those of a config."""
     add_config_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    text = "do not fetch the config.json of a model on the Hub, a few kB, where it is not on this machine"
+    text = "do not fetch the config.json (a few kB) of a model that is only on the Hub"
     parser.add_argument("--offline", action="store_true", help=text)
 
 
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from sft.absolute_paths import absolute_paths
     from sft.sizing.hub_config import fetch_config
 
-    job = options.job._replace(sft=absolute_paths(options.job.sft))
+    job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     fetched = None if options.offline else fetch_config(job.sft.model.path)
     plan, forecast = plan_job(job), forecast_job(job)
     layout = find_layout(job.sft)

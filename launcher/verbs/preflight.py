@@ -6,10 +6,10 @@ import sys
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "look at every node of the cluster and say all that is wrong; exit code 2 if so"
+SUMMARY = "check every node of the cluster and list all problems; exit code 2 if a job could not start"
 EXAMPLES = """\
 RAY_ADDRESS=HEAD_NODE:6379 sft preflight my.yaml
-sft preflight my.yaml --json     # of this machine alone, where RAY_ADDRESS names no cluster"""
+sft preflight my.yaml --json     # this machine alone, if RAY_ADDRESS names no cluster"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,8 @@ def run(options: argparse.Namespace) -> int:
     quiet_third_parties()
     job = options.job
     try:
-        with ended_on_request(None):  # it leaves marks in folders, and takes them away
-            preflight = check(job._replace(sft=absolute_paths(job.sft)))
+        with ended_on_request(None):  # it leaves marks in folders, and has to remove them
+            preflight = check(job.model_copy(update={"sft": absolute_paths(job.sft)}))
     except EndRequested as request:
         say_error(f"Ended by {request}.")
         return request.exit_code

@@ -1,10 +1,10 @@
-"""`sft prepare`: makes a job's token store and plans, and shows what came of them."""
+"""`sft prepare`: makes a job's token store and plans, and shows the result."""
 
 import argparse
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "tokenize and mix the data; done once, found again by its content"
+SUMMARY = "tokenize and mix the data; done once, then found by its content"
 EXAMPLES = """\
 sft prepare configs/quickstart.yaml
 sft prepare my.yaml data.bad_records=quarantine      # leave out what cannot be used, and count it"""
@@ -16,15 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare, where that is not done yet."""
+    """Prepare, unless that is done already."""
     from launcher.console import build_console
     from launcher.exit_codes import DONE
     from sft.absolute_paths import absolute_paths
+    from sft.hub_answers import check_hub_answers
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
     config, console = absolute_paths(options.job.sft), build_console()
     console.print(f"run {config.run.name}, in {config.run.dir}", soft_wrap=True)
+    check_hub_answers(config)
     from launcher.held_run import work_in
     from launcher.layout_check import find_layout
     from launcher.preparation import prepare

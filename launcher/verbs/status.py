@@ -15,7 +15,7 @@ sft status runs/quickstart --watch"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and how it is shown."""
     add_run_argument(parser)
-    parser.add_argument("--watch", action="store_true", help="show it again and again, until the run has ended")
+    parser.add_argument("--watch", action="store_true", help="keep showing it until the run has ended")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
 
@@ -26,10 +26,10 @@ def run(options: argparse.Namespace) -> int:
     from launcher import status
     from launcher.console import build_console, fit_for_json
     from launcher.exit_codes import DONE
+    from launcher.opened_run import open_run
     from sft.monitoring.run_status import RunWatcher
-    from sft.run_folder import RunFolder
 
-    watcher = RunWatcher(RunFolder(options.run_dir))
+    watcher = RunWatcher(open_run(options.run_dir))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(asdict(watcher.read()))) + "\n")
     elif options.watch:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "start it on a Ray cluster and follow it; --kuberay: on Kubernetes"
+SUMMARY = "start the job on a Ray cluster and follow it; --kuberay: on Kubernetes"
 EXAMPLES = """\
 sft submit ray my.yaml --address http://HEAD_NODE:8265
-sft submit ray my.yaml --package . --detach      # the program of this checkout goes along
+sft submit ray my.yaml --package . --detach      # with the program of this checkout
 sft submit ray my.yaml --kuberay | kubectl apply -f -"""
 
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own and those of a config."""
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and do nothing")
-    text = "of Ray's dashboard, such as http://HEAD_NODE:8265; default: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS"
+    text = "the URL of Ray's dashboard, such as http://HEAD_NODE:8265; default: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS"
     parser.add_argument("--address", metavar="URL", help=text)
     text = "send this package along: a wheel, or a checkout such as `.`; default: the one that the cluster has"
     parser.add_argument("--package", type=Path, metavar="PATH", help=text)

@@ -4,7 +4,7 @@ import argparse
 
 from sft.config_arguments import add_config_arguments
 
-SUMMARY = "queue it in Slurm, on nodes of its own"
+SUMMARY = "queue the job in Slurm, on nodes of its own"
 EXAMPLES = """\
 sft submit slurm my.yaml --dry-run > my.sbatch
 sft submit slurm my.yaml slurm.time_limit_minutes=720"""

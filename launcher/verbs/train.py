@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own and those of a config."""
     add_config_arguments(parser)
     parser.add_argument("--until", metavar="STAGE", help="the last stage to train now; default: all")
-    # For `sft submit ray`. It is checked before the config is read, which may be one for another program.
+    # For `sft submit ray`. It is checked before the config is read, because the config may be for another program.
     parser.add_argument("--expect-source", metavar="HASH", action=_SameSource, help=argparse.SUPPRESS)
 
 
@@ -24,18 +24,21 @@ def run(options: argparse.Namespace) -> int:
     """Say which run it is, and train."""
     from launcher.console import build_console
     from sft.absolute_paths import absolute_paths
+    from sft.guarded_output import going_on_without_output
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
-    job, console = options.job._replace(sft=absolute_paths(options.job.sft)), build_console()
-    console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
-    from launcher.driver import train
+    job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
+    console = build_console()
+    with going_on_without_output():
+        console.print(f"run {job.sft.run.name}, in {job.sft.run.dir}", soft_wrap=True)
+        from launcher.driver import train
 
-    return train(job, console, options.until)
+        return train(job, console, options.until)
 
 
 class _SameSource(argparse.Action):
-    """Not a `type`, whose errors argparse would word itself."""
+    """An action, because argparse rewords the errors of a `type`."""
 
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, value: Any, *_: Any) -> None:
         from launcher.submission.portable_job import check_source

@@ -1,4 +1,4 @@
-"""`sft verify`: proves what a run has trained, and that its files are whole."""
+"""`sft verify`: proves what a run trained, and that its files are intact."""
 
 import argparse
 
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     """Verify, and show what was found."""
     from launcher.console import build_console
     from launcher.exit_codes import DONE, FAILED
+    from launcher.opened_run import open_run
     from launcher.verification import verify
-    from sft.run_folder import RunFolder
 
-    return DONE if verify(RunFolder(options.run_dir), build_console()) else FAILED
+    return DONE if verify(open_run(options.run_dir), build_console()) else FAILED

@@ -4,9 +4,9 @@
     newest ──hashes──▶ good: engine.load_local_state · damaged: told, quarantined; the next older one
                        of another version: refused in words, left as it is
 
-Invariants: a checkpoint is published or absent. A save that fails costs no training, so many in a row end it. What is
+Invariants: a checkpoint is published or absent. A failed save loses no training, but too many in a row end it. What is
 read is what was written. Nothing is pickled, so reading a checkpoint runs no code.
 
-`storage` says what a storage of checkpoints does; `local_storage` and `remote_storage` are two. `saver` saves, `resume`
-opens, `retention` deletes, `rank_file` is the format, `formats` are those of other versions.
+`storage` is the protocol of a storage of checkpoints; `local_storage` and `remote_storage` implement it. `saver` saves,
+`resume` opens, `retention` deletes, `rank_file` is the format, `formats` are those of other versions.
 """

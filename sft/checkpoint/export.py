@@ -1,10 +1,11 @@
 """Publishes the engine's model as a Hugging Face folder, without ever holding the whole model on one rank.
 
 The folder is what transformers itself would save. Parameters are gathered one at a time, and turned into the files'
-tensors a group at a time (see `sft.model.saved_tensors`). The files are dealt out to the ranks; the rank that owns a
-file writes each of its tensors as it comes by, behind a header that was known from the shapes.
+tensors a group at a time (see `sft.model.saved_tensors`). Each file belongs to one rank, which writes the file's
+tensors as they are gathered. The header comes first: it follows from the shapes.
 
-What is not trained is not gathered: it is copied, byte for byte, from the files that the stage started from.
+Parameters that are not trained are not gathered: they are copied, byte for byte, from the files that the stage started
+from.
 """
 
 import shutil
@@ -30,7 +31,7 @@ MAX_FILE_BYTES = 4 * 1024**3
 
 
 class _Source(NamedTuple):
-    """Where the tensors of a group come from: files that they are copied from, else the engine."""
+    """Where the tensors of a group come from: the files to copy them from, or else the engine."""
 
     group: Group
     stored: Mapping[str, StoredTensor] | None
@@ -48,21 +49,21 @@ def export_model(
     """Write and publish the model at `final`; all ranks call this together.
 
     Args:
-        engine: holds the parameters; the progress of its ranks is told of each one, and of each piece of a file.
+        engine: holds the parameters; the progress of its ranks hears of each parameter and of each piece of a file.
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
-        dtype: what the trained parameters are written in, but those that transformers keeps in float32.
-        attempt: keeps apart what a killed start of the job has left.
+        dtype: the dtype of the trained parameters in the files, except those that transformers keeps in float32.
+        attempt: tells this attempt's unfinished folder from one that a killed attempt left.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
     """
     ranks, world = engine.ranks, engine.ranks.world
-    # The first rank decides for all, who must gather together.
+    # The first rank decides for all, because all must gather together.
     if any_rank(ranks, world.is_first and is_published(final)):
         return
     aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
     if world.is_first:
         for left in set(final.parent.glob(f".{final.name}.attempt-*.partial")) - {aside}:
-            shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed: as large as the model
+            shutil.rmtree(left, ignore_errors=True)  # left by a killed attempt: as large as the model
     aside.mkdir(parents=True, exist_ok=True)
     skeleton = build_skeleton(engine.hf_model, dtype)
     sources = _find_sources(engine, skeleton, dtype)
@@ -97,7 +98,7 @@ def export_model(
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)
 
-    # When all have ended their files, all files are written.
+    # When all ranks have closed their files, all files are written.
     work_together(ranks, end_own_files, ended)
     work_together(ranks, publish, ended)
 
@@ -143,7 +144,7 @@ def _tensors(
             tell()
             tensor = buffers[member] if member in buffers else next(gathered)[1]
             if wanted:
-                # A copy where it has to outlive the gathering of the next one.
+                # A copy, if it has to outlive the gathering of the next parameter.
                 values[member] = tensor.detach().to("cpu", copy=len(group.members) > 1)
         if wanted:
             for name, tensor in revert_group(skeleton, group, values).items():

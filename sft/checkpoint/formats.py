@@ -1,11 +1,11 @@
-"""Versions of the format, and what became of it: a manifest says in which one its checkpoint is written, and by whom.
+"""Versions of the checkpoint format: a manifest says in which one its checkpoint is written, and by which program.
 
     1   no hash of the manifest itself; sizes and spans in the metadata of each file, by key: [elements, first here]
     2   both in the manifest (see `rank_file`); `num_updates`, `manifest_sha256`; since sft 0.1 also `written_by`, and
         `optimizer`, without which it was AdamW
 
-The one before the newest is read, too. What is newer, or older than that, is refused in words, and is not damage. So
-that any version can say so, all of them keep `kind`, `format` and `written_by`.
+The version before the newest is still read. Newer and older ones are refused in words, and do not count as damaged. For
+this, every version keeps `kind`, `format` and `written_by`.
 """
 
 import json
@@ -18,22 +18,24 @@ from safetensors import SafetensorError, safe_open
 from sft.atomic_files import MANIFEST, DamagedError, is_signed, read_json, read_manifest
 
 FORMAT_VERSION = 2
-"""What is written."""
+"""The version that is written."""
 
 _OLDEST = 1
 
 
 class OtherVersionError(Exception):
-    """The checkpoint is in a format that this version does not read. The text goes on from the checkpoint's name."""
+    """The checkpoint is in a format that this version does not read. The text continues a sentence that begins with the
+    checkpoint's name."""
 
 
 def read_checkpoint_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint, in the terms of the newest format; of format 1 without `sizes` and `spans`.
+    """The manifest of a checkpoint, in the terms of the newest format; a manifest of format 1 has no `sizes` and
+    `spans`.
 
     Raises:
         FileNotFoundError: there is none.
         DamagedError: it is not as it was written.
-        OtherVersionError: see there.
+        OtherVersionError: it is in a format that is not read here.
     """
     try:
         manifest = read_manifest(folder)
@@ -48,22 +50,22 @@ def read_checkpoint_manifest(folder: Path) -> dict[str, Any]:
         by = manifest.get("written_by", f"{age} version of this program")
         raise OtherVersionError(
             f"was written by {by}, in format {version} of checkpoints; this version reads formats {_OLDEST} to "
-            f"{FORMAT_VERSION}. It is not damaged, and nothing was changed. Go on with the version that wrote it, or "
+            f"{FORMAT_VERSION}. It is not damaged, and nothing was changed. Use the version that wrote it, or "
             "give run.dir a new folder."
         )
     if version == 1:
         if missing := {"files", "step"} - manifest.keys():
             raise DamagedError(folder / MANIFEST, f"it has no {' and no '.join(sorted(missing))}")
-        # Every step made an update then.
+        # In format 1, every step made an update.
         manifest = {"num_updates": manifest["step"], **manifest}
     return {"optimizer": "adamw", **manifest}
 
 
 def with_spans(manifest: dict[str, Any], folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The manifest with `sizes` and `spans`; of format 1 those of the named files.
+    """The manifest with `sizes` and `spans`; in format 1, those of the named files.
 
     Raises:
-        DamagedError: a file does not tell them.
+        DamagedError: a file's metadata does not hold them.
     """
     if "spans" in manifest:
         return manifest
@@ -84,9 +86,9 @@ def with_spans(manifest: dict[str, Any], folder: Path, names: Iterable[str]) -> 
 
 
 def _unsigned(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a version that did not sign it, or signs it in another way.
+    """The manifest of a version that does not sign it, or signs it in another way.
 
-    What was signed is damaged where it does not fit: one bit makes another version out of this one.
+    A signed manifest with a wrong hash is damaged: one flipped bit can change the version that it names.
     """
     try:
         manifest = read_json(folder / MANIFEST)

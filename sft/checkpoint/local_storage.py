@@ -2,7 +2,8 @@
 
     .step-00000200.attempt-0001-0003.partial/rank-*.safetensors + receipts ──rename──▶ step-00000200/
 
-A checkpoint is renamed before it is deleted. So a `step-*` folder without a manifest was published once: it is damaged.
+A checkpoint is renamed before it is deleted. So a `step-*` folder without a manifest was once published, and is
+damaged.
 """
 
 import shutil
@@ -49,7 +50,7 @@ class LocalStorage:
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
         """Write into the folder aside; see `CheckpointStorage`."""
         aside = self._aside(key)
-        # What lies above was there at the start. If it is gone, the save fails, and nothing is made in its place.
+        # The parent folder was there at the start. If it is gone, the save fails, and the folder is not made anew.
         self._folder.mkdir(exist_ok=True)
         aside.mkdir(exist_ok=True)
         leave_receipt(aside / name, write(aside / name), self.progress.tell)
@@ -80,7 +81,7 @@ class LocalStorage:
         shutil.rmtree(self._aside(key), ignore_errors=True)
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Make the folder, delete other attempts' folders aside, and what is half deleted; see `CheckpointStorage`."""
+        """Make the folder, delete what other attempts left aside or half deleted; see `CheckpointStorage`."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for partial in self._folder.glob(".step-*.partial"):
             if f".attempt-{attempt:04d}-" not in partial.name:
@@ -109,7 +110,7 @@ class LocalStorage:
         yield checkpoint_path(self._folder, step)
 
     def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
-        """Nothing: the files are there; see `CheckpointStorage`."""
+        """Do nothing: the files are there; see `CheckpointStorage`."""
 
     def _aside(self, key: SaveKey) -> Path:
         return self._folder / f".{step_name(key.step)}.{key}.partial"

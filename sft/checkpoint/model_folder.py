@@ -1,9 +1,9 @@
-"""Everything of a model's folder but the weights, so that whoever loads it gets what was trained, and it stops.
+"""Everything in a model's folder except the weights, so that it loads as it was trained, and stops.
 
 Config, code and generation config are what transformers would save. The tokens that ended the answers in training are
-added to those that end generation, and the tokenizer says so too. Its chat template writes what training said
-otherwise (`saved_template`). The rest of the generation config is the original's, word for word, whether transformers
-would save such settings or not. Files of a processor are copied.
+added to those that end generation, and the tokenizer says so too. Its chat template also renders what the original has
+no form for, as training did (`saved_template`). The rest of the generation config is copied from the original, even
+settings that transformers would not save. Files of a processor are copied.
 """
 
 import copy
@@ -24,7 +24,7 @@ from sft.model.weight_files import INDEX, finder
 
 GENERATION_CONFIG = "generation_config.json"
 _COPIED = (IMAGE_PROCESSOR_NAME, PROCESSOR_NAME, VIDEO_PROCESSOR_NAME)
-"""Also of audio. The processor's chat template is the tokenizer's, which is saved where both look for it."""
+"""Audio uses them too. The processor's chat template is the tokenizer's, which is saved where both look for it."""
 
 
 def write_model_folder(
@@ -35,7 +35,7 @@ def write_model_folder(
     stop_ids: Sequence[int],
     split: StateDictSplit,
 ) -> None:
-    """Write what belongs to the weights of `split` into `folder`.
+    """Write the files that belong to the weights of `split` into `folder`.
 
     Args:
         model: the trained model.
@@ -60,8 +60,8 @@ def write_model_folder(
 
 
 def _stopping(tokenizer: Any, stop_ids: Sequence[int]) -> Any:
-    """The tokenizer whose end-of-text token is one that the answers ended with."""
-    # A template that writes the token would write another one then.
+    """The tokenizer, with an end-of-text token that ended answers in training."""
+    # With a new token, a template that writes `eos_token` would write something else.
     if not stop_ids or tokenizer.eos_token_id in stop_ids or "eos_token" in (tokenizer.chat_template or ""):
         return tokenizer
     stopping = copy.deepcopy(tokenizer)
@@ -73,7 +73,7 @@ def _write_config(model: Any, folder: Path, dtype: torch.dtype, eos_token_id: in
     config = copy.deepcopy(model.config)
     config.dtype = dtype
     config.architectures = [type(model).__name__]
-    # These stand in the generation config; transformers does not save them twice.
+    # These are in the generation config; transformers does not save them twice.
     for name in config._get_generation_parameters():
         delattr(config, name)
     for part in {id(each): each for each in (config, config.get_text_config())}.values():
@@ -90,7 +90,7 @@ def _write_generation_config(
     content = _original_settings(model, original)
     old = content.get("eos_token_id")
     ends = list(old) if isinstance(old, list) else [] if old is None else [old]
-    # The tokenizer's own end of text ends a text in any case.
+    # The tokenizer's own end-of-text token always ends generation.
     end_of_text = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ends += [i for i in dict.fromkeys([*stop_ids, *end_of_text]) if i not in ends]
     if ends:
@@ -101,7 +101,7 @@ def _write_generation_config(
 
 
 def _original_settings(model: Any, original: Path | None) -> dict[str, Any]:
-    """Where the model has no such file, or one that transformers cannot read either, what it makes of the config."""
+    """The settings of the file; without a readable one, what transformers derives from the config."""
     try:
         content = json.loads(original.read_text(encoding="utf-8")) if original else None
     except ValueError:

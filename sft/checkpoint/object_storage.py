@@ -1,7 +1,7 @@
-"""From a URL to fsspec's file system, or to a message that says why it cannot be used; errors in Python's own terms.
+"""Turns a URL into fsspec's file system, or says why it cannot be used; raises Python's own kinds of errors.
 
-What will not heal (no such bucket, keys that are refused or not there) is said before anything is trained. A network
-that fails is for the tries of what is done there.
+Lasting problems (no such bucket, missing or refused keys) are reported before anything is trained. A failing network is
+left to the retries of each operation.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from sft.url_secrets import without_secrets
 
 
 def open_file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system, and the path of the URL in it; it was looked at, nothing is written.
+    """fsspec's file system, and the path of the URL in it; checks that it can be read, and writes nothing.
 
     Raises:
         UserError: fsspec does not know the protocol, lacks a package for it, or cannot use the URL; there is no such
@@ -49,7 +49,7 @@ def open_file_system(url: str) -> tuple[Any, str]:
 
 
 class Moved(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Tells of each part of a file that fsspec has uploaded or downloaded."""
+    """Reports each part of a file that fsspec has uploaded or downloaded."""
 
     def __init__(self, tell: Tell) -> None:
         """`tell` may be called from threads."""
@@ -57,20 +57,20 @@ class Moved(Callback):  # type: ignore[misc]  # fsspec has no types
         self._tell = tell
 
     def relative_update(self, inc: int = 1) -> None:
-        """So many bytes more were moved."""
+        """Called after this many more bytes were moved."""
         self._tell()
 
     def absolute_update(self, value: int) -> None:
-        """So many bytes were moved so far."""
+        """Called with the bytes that were moved so far."""
         self._tell()
 
 
 @contextmanager
 def os_errors(shown: str) -> Iterator[None]:
-    """Whatever goes wrong inside is an `OSError`, with the URL in its text; what is not there, a `FileNotFoundError`.
+    """Turns every error inside into an `OSError` with the URL in its text; a missing object is a `FileNotFoundError`.
 
     Raises:
-        OSError: of the kind that fits.
+        OSError: or the subclass that fits.
     """
     try:
         yield
@@ -81,7 +81,7 @@ def os_errors(shown: str) -> Iterator[None]:
 
 
 def _find_problem(files: Any, root: str) -> str | None:
-    """What is wrong for good, in words; None where nothing is, or it may be the network."""
+    """A lasting problem, in words; None if there is none, or if it may be the network."""
     try:
         files.invalidate_cache()
         files.ls(root, detail=False)
@@ -96,20 +96,20 @@ def _find_problem(files: Any, root: str) -> str | None:
 
 
 def _is_missing(files: Any, bucket: str) -> bool:
-    """Whether it is sure that there is no such bucket. Where a path begins with a slash, there are folders instead."""
+    """Whether the bucket certainly does not exist. A path that begins with a slash has folders, not a bucket."""
     try:
         if bucket:
             files.info(bucket)
     except FileNotFoundError:
         return True
     except Exception:
-        # Keys that are good for a part of a bucket may not look at the whole.
+        # Keys for a part of a bucket may not be allowed to look at the whole bucket.
         return False
     return False
 
 
 def _kind_of(error: BaseException) -> type[OSError]:
-    """Which of Python's own errors this is. For a network that fails, each package has errors of its own."""
+    """Which of Python's own errors this is. Each package has its own errors for a failing network."""
     for kind in (FileNotFoundError, PermissionError, ConnectionError, TimeoutError):
         if isinstance(error, kind):
             return kind

@@ -1,4 +1,4 @@
-"""From `checkpoint.dir` to the storage of a stage's checkpoints."""
+"""Opens the storage of a stage's checkpoints, from `checkpoint.dir`."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ class Publisher:
     pauses_seconds: Sequence[float]
 
     def publish(self, key: SaveKey, manifest: Mapping[str, Any], give_up: Event) -> None:
-        """Publish a save once all ranks have written their part; return without that when told to give up.
+        """Publish a save once all ranks have written their part; return without publishing when told to give up.
 
         Raises:
             OSError: it could not be published.
@@ -38,10 +38,10 @@ class Publisher:
         receipts: dict[str, Any] = {}
 
         def publish() -> None:
-            # A local storage takes the receipts away as it publishes: a further try has those of the first.
+            # A local storage removes the receipts when it publishes: a retry uses those of the first try.
             receipts.update(self.storage.receipts(key))
             if len(receipts) < self.world_size:
-                raise FileNotFoundError(f"parts of {self.storage.where(key.step)} are gone that were written before")
+                raise FileNotFoundError(f"parts of {self.storage.where(key.step)} that were written are gone")
             spans = {name: receipt["spans"] for name, receipt in receipts.items()}
             if self.before_publish is not None:
                 self.before_publish()
@@ -51,7 +51,7 @@ class Publisher:
         self._delete_old()
 
     def _all_parts_are_there(self, key: SaveKey, give_up: Event) -> bool:
-        """False when told to give up. However long it takes: whose part does not come is for its own rank to notice."""
+        """Wait without a time limit; False when told to give up. A rank whose part is missing notices that itself."""
         what = f"counting the parts of the checkpoint of step {key.step}"
         num_seen, pause = 0, _FIRST_POLL_SECONDS
         while True:
@@ -69,6 +69,6 @@ class Publisher:
         try:
             published = [step for step in self.storage.steps() if self.storage.is_published(step)]
         except OSError as error:
-            self.report(f"old checkpoints could not be listed, and so not deleted: {error}")
+            self.report(f"old checkpoints could not be listed, so none was deleted: {error}")
             return
         delete_checkpoints(self.storage, checkpoints_to_delete(published, self.retention), self.report)

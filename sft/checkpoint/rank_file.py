@@ -1,13 +1,13 @@
 """One rank's file of a checkpoint, and any part of the state read from the files of all ranks.
 
-A file is safetensors: flat float32 tensors by `<parameter>/<kind>`. Which elements of the whole a file holds stands in
-the manifest, so that what must be read is known before any file is opened:
+A file is safetensors: flat float32 tensors by `<parameter>/<kind>`. The manifest says which elements of the whole each
+file holds, so a reader knows which files it needs before it opens any:
 
     sizes   key → elements of the whole
     spans   file → elements of the whole, as text → [first here, end here]
 
-Tensors of one size are split alike, and a model has few sizes: the manifest stays small for any number of ranks. What
-older versions have written is told apart in `sft.checkpoint.formats`.
+Tensors of one size are split alike, and a model has few sizes: the manifest stays small for any number of ranks.
+`sft.checkpoint.formats` reads what older versions wrote.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def rank_file_name(rank: int, world_size: int) -> str:
 
 
 def write_rank_file(path: Path, state: Mapping[str, Shard], tell: Tell = lambda: None) -> dict[str, Any]:
-    """Write a rank's part of the state, telling of each piece; returns its `spans` for the receipt.
+    """Write a rank's part of the state, and call `tell` after each piece; returns its `spans` for the receipt.
 
     Raises:
         OSError: the file cannot be written.
@@ -61,8 +61,8 @@ def files_to_read(
         manifest: the checkpoint's.
         rank: of the reader.
         world_size: of the reader.
-        parts: the elements that the rank reads of each key. Where they, or those of the files, are not known, a rank
-            reads the file that it wrote where as many ranks did, else all files.
+        parts: the elements that the rank reads of each key. If these or the files' elements are not known, the rank
+            reads its own file if the checkpoint has the same number of ranks, else all files.
     """
     if parts is None or "spans" not in manifest:
         own = [name for name in manifest["files"] if Path(name).name == rank_file_name(rank, world_size)]
@@ -83,13 +83,13 @@ class CheckpointReader:
 
         Args:
             path: the checkpoint's folder.
-            held: what is to be closed after the files, such as a temporary folder with them.
+            held: what to close after the files, such as a temporary folder with them.
             manifest: the checkpoint's, with the spans of the files that are read; it is read by default.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
             DamagedError: its manifest is damaged.
-            OtherVersionError: it has a format that is not read here.
+            OtherVersionError: it is in a format that is not read here.
         """
         self._path = path
         if manifest is None:
@@ -123,11 +123,11 @@ class CheckpointReader:
 
         Raises:
             KeyError: the checkpoint has no such tensor.
-            ValueError: it holds less of it than is asked for.
+            ValueError: it holds fewer elements than are asked for.
             DamagedError: a file cannot be read as what was written.
         """
         if key not in self._sizes:
-            raise KeyError(f"the checkpoint has no {key}: it is of another model")
+            raise KeyError(f"the checkpoint has no {key}: it belongs to another model")
         values = torch.empty(stop - start, dtype=torch.float32)
         filled = 0
         for name, spans in self._spans.items():

@@ -1,11 +1,11 @@
-"""Checkpoints in object storage, which has no rename: the manifest is put last, and is the publication.
+"""Checkpoints in object storage, which has no rename: the manifest is uploaded last, which publishes the checkpoint.
 
     step-00000200/attempt-0001-0003/rank-*.safetensors + receipts     uploads, absent as long as no manifest names them
     step-00000200/manifest.json                                       names them, with that prefix
 
-Ranks write and read through temporary folders of their own machines. Needed of the storage: an object is there whole
-or not at all, and a listing shows what was put before it. What was listed before is never asked of fsspec's cache:
-other ranks put objects, too.
+Ranks write and read through temporary folders of their own machines. The storage must guarantee that an object is there
+whole or not at all, and that a listing shows earlier uploads. Listings never come from fsspec's cache, because other
+ranks upload objects, too.
 """
 
 import json
@@ -28,7 +28,7 @@ class RemoteStorage:
     """A `CheckpointStorage` below a URL that fsspec knows."""
 
     def __init__(self, url: str) -> None:
-        """Look at the storage; nothing is written yet.
+        """Check the storage; nothing is written yet.
 
         Raises:
             UserError: it cannot be used (see `open_file_system`).
@@ -39,7 +39,7 @@ class RemoteStorage:
         self._moved = Moved(self.progress.tell)
 
     def steps(self) -> list[int]:
-        """Those with a manifest, others are unfinished uploads; see `CheckpointStorage`."""
+        """Steps with a manifest; others are unfinished uploads; see `CheckpointStorage`."""
         return [step for step in steps_of(self._names(self._root)) if self.is_published(step)]
 
     def is_published(self, step: int) -> bool:
@@ -59,7 +59,7 @@ class RemoteStorage:
             receipt = {**write(path), **describe_file(path, self.progress.tell)}
             remote = self._path(key.step, f"{key}/{name}")
             with os_errors(self._shown):
-                # No makedirs before it: object storage needs no folders, and s3fs would make a misspelt bucket.
+                # No makedirs first: object storage needs no folders, and s3fs would create a misspelt bucket.
                 self._files.put_file(str(path), remote, callback=self._moved)
                 self._files.pipe_file(remote + RECEIPT, json.dumps(receipt).encode())
 
@@ -80,7 +80,7 @@ class RemoteStorage:
     def publish(self, key: SaveKey, manifest: Mapping[str, Any], receipts: Receipts) -> None:
         """Put the manifest; see `CheckpointStorage`."""
         if self.is_published(key.step):
-            # By a try before, whose answer was lost, or by another save: only then there is something to remove.
+            # Published by an earlier try whose answer was lost, or by another save, which leaves something to remove.
             self.discard(key)
             return
         files = {name: {k: receipt[k] for k in ("num_bytes", "sha256")} for name, receipt in receipts.items()}
@@ -113,7 +113,7 @@ class RemoteStorage:
         free = next(name for name in damaged_names(step) if name not in taken)
         source = self._path(step)
         with os_errors(self._shown):
-            # Not mv: it would copy what only looks like folders, too, which s3fs does not find.
+            # Not mv: it would also copy pseudo-folders, which s3fs does not find.
             files = self._files.find(source)
             copies = [f"{self._root}/{free}/{PurePosixPath(file).relative_to(source)}" for file in files]
             for start in range(0, len(files), _COPIES_AT_A_TIME):
@@ -143,7 +143,7 @@ class RemoteStorage:
                 with os_errors(self._shown):
                     self._files.get_file(self._path(step, name), str(path), callback=self._moved)
             except FileNotFoundError:
-                # A started download may have made it. That the file is missing is for the check to say.
+                # A started download may have made the file. The check reports that it is missing.
                 path.unlink(missing_ok=True)
 
     def _path(self, step: int, name: str = "") -> str:
@@ -162,7 +162,7 @@ class RemoteStorage:
         return sorted(str(name).rstrip("/").rpartition("/")[2] for name in found)
 
     def _may_be_named(self, step: int, prefix: str) -> bool:
-        """Whether uploads belong to the published checkpoint; where its manifest is damaged, any may."""
+        """Whether uploads may belong to the published checkpoint; if its manifest is damaged, any may."""
         if not self.is_published(step):
             return False
         try:

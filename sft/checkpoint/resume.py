@@ -1,12 +1,12 @@
-"""Finds the checkpoint to go on from: the newest that is as it was written, on all ranks the same.
+"""Finds the checkpoint to resume from: the newest that is as it was written, the same on all ranks.
 
     newest that any rank sees ──▶ each rank checks what it will read ──▶ all agree ──▶ good: opened
                                                                         ├▶ damaged: told; the next older one
                                                                         └▶ of another version: all raise
 
-Invariant: training never starts over silently. Where checkpoints are there, or remains of them, and none is good, all
-ranks raise. Damaged ones are quarantined for a person to look at, once a good one is found. What another version of
-this program has written is not damaged, and stays where it is.
+Invariant: training never starts over silently. If there are checkpoints, or remains of them, and none is good, all
+ranks raise. Damaged ones are quarantined for people to look at, once a good one is found. A checkpoint that another
+version of this program wrote is not damaged, and stays where it is.
 """
 
 import time
@@ -42,19 +42,19 @@ def open_newest_good(
 
     Args:
         storage: where the checkpoints are.
-        ranks: all of them go on from it.
-        report: takes one line for the log for each damaged checkpoint; of use on one rank.
-        parts: the elements that this rank will read of each state tensor, where it is known. Only files with any of
-            them are checked; without it, all, unless as many ranks wrote the checkpoint.
-        patience_seconds: how long a rank waits to see a checkpoint that another one sees already.
-        only: the step of the one checkpoint that will do.
+        ranks: all of them resume from it.
+        report: takes a line for the log for each damaged checkpoint; needed on one rank only.
+        parts: the elements that this rank will read of each state tensor, if known. Only files with any of them are
+            checked. If not known, all files are checked, unless the same number of ranks wrote the checkpoint.
+        patience_seconds: how long a rank waits for a checkpoint that another rank sees already.
+        only: the step of the only acceptable checkpoint.
 
     Returns:
-        A reader, to be closed, with `step`, `manifest` and `read`. None where no checkpoint was ever saved.
+        A reader, to be closed, with `step`, `manifest` and `read`. None if no checkpoint was ever saved.
 
     Raises:
-        UserError: on all ranks: there are checkpoints, and none is good; or the newest that is not damaged has a
-            format that is not read here.
+        UserError: on all ranks: there are checkpoints, but none is good; or the newest that is not damaged has a format
+            that is not read here.
     """
     damage: dict[int, str] = {}
     seen = try_again(storage.steps, "listing the checkpoints", report) if only is None else [only]
@@ -87,7 +87,7 @@ def _newest(seen: list[int], damage: Mapping[int, str], ranks: Ranks) -> int:
 
 
 def _wait_until_seen(storage: CheckpointStorage, step: int, ranks: Ranks, patience_seconds: float) -> None:
-    """Where any rank sees the checkpoint, give this one time to see it: shared file systems are late."""
+    """If any rank sees the checkpoint, give this one time to see it: shared file systems lag."""
     is_here = storage.is_published(step)
     is_anywhere = any_rank(ranks, is_here)
     deadline = time.monotonic() + patience_seconds
@@ -140,15 +140,16 @@ def _quarantine(storage: CheckpointStorage, damage: Mapping[int, str], report: C
         try:
             report(f"the damaged checkpoint {storage.where(step)} is kept as {storage.quarantine(step)}")
         except FileNotFoundError:
-            # Only a rank with an old view of the folder has seen it.
+            # Only a rank with an outdated view of the folder has seen it.
             continue
 
 
 def _none_is_good(storage: CheckpointStorage, damage: Mapping[int, str], quarantined: list[str]) -> str:
     lines = [f"  {storage.where(step)}: {what}" for step, what in damage.items()]
-    lines += [f"  {path}: was damaged, and is kept for a person" for text in quarantined for path in text.splitlines()]
+    kept = [path for text in quarantined for path in text.splitlines()]
+    lines += [f"  {path}: was damaged, and is kept for inspection" for path in kept]
     return (
-        "This stage has checkpoints, and none is as it was written:\n"
+        "This stage has checkpoints, but none is as it was written:\n"
         + "\n".join(lines)
-        + "\nRestore one of them from a backup; or delete them all, to train the stage from its beginning."
+        + "\nRestore one of them from a backup, or delete all of them to train the stage from its beginning."
     )

@@ -1,4 +1,4 @@
-"""Which checkpoints may go, and their going. Called after a newer one was published, never before."""
+"""Decides which checkpoints to delete, and deletes them; called only after a newer one was published."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ def checkpoints_to_delete(published_steps: Sequence[int], retention: Retention) 
 
 
 def delete_checkpoints(storage: CheckpointStorage, steps: Iterable[int], report: Callable[[str], None]) -> None:
-    """Delete these checkpoints. One that cannot be deleted is reported: it costs space, and nothing else."""
+    """Delete these checkpoints. One that cannot be deleted is reported: it only costs space."""
     for step in steps:
         try:
             storage.delete(step)

@@ -1,4 +1,4 @@
-"""Writes safetensors files whose tensors come one by one, in any order, so that none but the one at hand is in memory.
+"""Writes safetensors files whose tensors come one by one, in any order, so that only one tensor is in memory.
 
 Format: 8 bytes header length, JSON header, raw tensors.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from sft.progress import CHUNK_BYTES, Tell
 
 _SYNC_EVERY_BYTES = 256 * 1024**2
-"""What is written before it has to be on disk: no sync has much to wait for, so a slow disk is seen to go on."""
+"""Sync after this many bytes: each sync is short, so that a slow disk still shows progress."""
 
 _DTYPE_NAMES = {
     torch.bfloat16: "BF16",
@@ -39,12 +39,12 @@ class TensorSpec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: str
-    """By safetensors' name."""
+    """By its name in safetensors."""
     num_bytes: int
 
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: torch.dtype) -> "TensorSpec":
-        """That of a tensor of torch."""
+        """The spec of a torch tensor."""
         return cls(shape, _DTYPE_NAMES[dtype], dtype.itemsize * math.prod(shape))
 
 
@@ -88,7 +88,7 @@ class SafetensorsWriter:
             self._tell()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file. All tensors must have been written."""
         self._file.close()
         assert not self._left, f"not written: {list(self._left)}"
 

@@ -1,11 +1,11 @@
-"""Saves checkpoints while training goes on; a save that fails is told and counted, and costs no more than itself.
+"""Saves checkpoints while training goes on; a failed save is reported and counted, and loses nothing else.
 
     save k+1:  settle save k ──▶ copy the state ──▶ thread: write this rank's file, leave a receipt
                                                    first rank's thread: wait for all receipts, publish, delete old ones
     settle:    wait for all parts, then for the publishing, in rounds; did any fail?
 
-Threads call no collective. So what a thread has found out is agreed on where all ranks meet anyway: at the next save,
-or at the end. There a save may take as long as it likes, as long as it goes on (see `sft.ranks.shared_work`).
+Threads call no collective. So the ranks agree on the result of a save where all of them meet anyway: at the next save,
+or at the end. There is no time limit for a save, as long as it makes progress (see `sft.ranks.shared_work`).
 """
 
 import math
@@ -22,6 +22,7 @@ from sft.checkpoint.rank_file import rank_file_name, write_rank_file
 from sft.checkpoint.retention import Retention
 from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
+from sft.config import CheckpointConfig
 from sft.engine.engine import Shard
 from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import wait_for_all
@@ -30,7 +31,7 @@ _LOOK_EVERY_SECONDS = 0.1
 
 
 class CheckpointError(RuntimeError):
-    """So many saves in a row have failed that training on would risk too much. Raised on all ranks."""
+    """Too many saves in a row have failed to go on training. Raised on all ranks."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +52,34 @@ class CheckpointSaver:
         storage: CheckpointStorage,
         ranks: Ranks,
         attempt: int,
-        retention: Retention,
-        asynchronous: bool,
-        max_failed_saves: int,
+        config: CheckpointConfig,
         report: Callable[[str], None],
         before_publish: Callable[[], None] | None = None,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
     ) -> None:
-        """The first rank removes what saves of killed attempts have left.
+        """The first rank removes what unfinished saves of other attempts left.
 
         Args:
             storage: where the checkpoints are kept; all ranks see the same.
-            ranks: those whose state it is.
-            attempt: the number of this start of the job, another one at each start.
-            retention: which checkpoints are kept.
-            asynchronous: whether training goes on while a save is written.
-            max_failed_saves: that many in a row raise.
+            ranks: the ranks whose state is saved.
+            attempt: the number of this start of the job, a new one at each start.
+            config: whether training goes on while a save is written, how many saves in a row may fail, and which
+                checkpoints are kept.
             report: takes one line for the log; also called from threads.
             before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
-                of it is a failed try.
-            pauses_seconds: between the tries of a write; there is one try more than pauses.
+                in it is a failed try.
+            pauses_seconds: between the tries of a write; there is one more try than pauses.
         """
         self._storage = storage
         self._ranks = ranks
         self._world = ranks.world
         self._attempt = attempt
-        self._asynchronous = asynchronous
-        self._max_failed_saves = max_failed_saves
+        self._config = config
         self._report = report
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
+        retention = Retention(config.keep_last, config.keep_every_steps)
         self._publisher = Publisher(storage, self._world.size, retention, report, before_publish, pauses_seconds)
         self._saving: _Saving | None = None
         self._num_saves = 0
@@ -90,15 +88,15 @@ class CheckpointSaver:
             try:
                 storage.discard_unfinished(attempt)
             except OSError as error:
-                report(f"what unfinished saves have left could not be removed: {error}")
+                report(f"the remains of unfinished saves could not be removed: {error}")
 
     def save(self, step: int, state: Mapping[str, Shard], manifest: Mapping[str, Any]) -> float:
-        """Settle the save before, then copy the state after `step` steps and start to write it; a collective.
+        """Settle the last save, then copy the state after `step` steps and start to write it; a collective.
 
         Args:
             step: the number of steps that are done.
             state: this rank's part; may change as soon as this returns.
-            manifest: what the checkpoint's manifest is to say besides.
+            manifest: what else the checkpoint's manifest says.
 
         Returns:
             The seconds that training waited.
@@ -111,7 +109,7 @@ class CheckpointSaver:
         self._num_saves += 1
         key = SaveKey(step, self._attempt, self._num_saves)
         copied = {
-            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._asynchronous))
+            name: Shard(s.numel, s.start, s.values.detach().to("cpu", copy=self._config.async_))
             for name, s in state.items()
         }
         give_up = Event()
@@ -121,7 +119,7 @@ class CheckpointSaver:
             sizes = {name: shard.numel for name, shard in state.items()}
             published = self._publishing.submit(self._publisher.publish, key, {**manifest, "sizes": sizes}, give_up)
         self._saving = _Saving(key, written, published, give_up)
-        if not self._asynchronous:
+        if not self._config.async_:
             self._settle()
         return time.perf_counter() - started
 
@@ -140,8 +138,8 @@ class CheckpointSaver:
     def close(self, quiet_seconds: float = 5.0) -> None:
         """End the threads; no collective, so it is safe after any error.
 
-        A save under way goes on as long as it is seen to: this rank's part, and on the first rank the parts that come
-        in, with no longer than `quiet_seconds` between two. Those of ranks that are dead never do.
+        Waits for a save under way as long as it makes progress: for this rank's part, and on the first rank for the
+        parts of others, with at most `quiet_seconds` between two. The parts of dead ranks never come.
         """
         if self._saving is not None:
             self._wait_here(self._saving.written, math.inf)
@@ -152,7 +150,7 @@ class CheckpointSaver:
         self._publishing.shutdown()
 
     def _wait_here(self, task: Future[None], quiet_seconds: float) -> None:
-        """Until the task is done, or nothing has happened for so long."""
+        """Wait until the task is done, or nothing has happened for `quiet_seconds`."""
         seen, changed_at = self._storage.progress.count, time.monotonic()
         while not wait([task], _LOOK_EVERY_SECONDS).done and time.monotonic() - changed_at < quiet_seconds:
             if (count := self._storage.progress.count) != seen:
@@ -164,7 +162,7 @@ class CheckpointSaver:
             return
         saving, work = self._saving, self._storage.progress
         failed = wait_for_all(self._ranks, partial(_look, saving.written), work, saving.give_up.set)
-        # After giving up, too: the publishing must be over before its files are removed.
+        # Wait even after giving up: the publishing must be over before its files are removed.
         failed = wait_for_all(self._ranks, partial(_look, saving.published), work) or failed
         self._saving = None
         if not failed:
@@ -178,16 +176,16 @@ class CheckpointSaver:
     def _count(self, step: int, reason: str) -> None:
         self._failures.append(f"step {step}: {reason}")
         num_failed = len(self._failures)
-        if num_failed < self._max_failed_saves:
+        if num_failed < self._config.max_failed_saves:
             self._report(
                 f"the checkpoint of step {step} was not saved: {reason}. Training goes on; failed saves in a row: "
-                f"{num_failed}, checkpoint.max_failed_saves: {self._max_failed_saves}"
+                f"{num_failed}, checkpoint.max_failed_saves: {self._config.max_failed_saves}"
             )
             return
         raise CheckpointError(
-            f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._max_failed_saves}):\n"
+            f"{num_failed} saves in a row have failed (checkpoint.max_failed_saves: {self._config.max_failed_saves}):\n"
             + "\n".join(f"  {failure}" for failure in self._failures)
-            + "\nMend the cause; the same command goes on from the last checkpoint that was saved."
+            + "\nFix the cause; the same command goes on from the last checkpoint that was saved."
         )
 
     def _write(self, key: SaveKey, state: Mapping[str, Shard]) -> None:
@@ -204,11 +202,11 @@ class CheckpointSaver:
         try:
             self._storage.discard(key)
         except OSError as error:
-            self._report(f"what the failed save of step {key.step} has left could not be removed: {error}")
+            self._report(f"the remains of the failed save of step {key.step} could not be removed: {error}")
 
 
 def _look(task: Future[None] | None, seconds: float) -> bool | None:
-    """Whether the task has failed, after so many seconds at most; None where it is not done."""
+    """Whether the task has failed; waits `seconds` at most, and returns None if it is not done."""
     if task is None:
         return False
     wait([task], seconds)
@@ -216,7 +214,7 @@ def _look(task: Future[None] | None, seconds: float) -> bool | None:
 
 
 def _failure(task: Future[None] | None) -> str | None:
-    """Why the task failed, if it did; an error that is not the file system's is one of the program, and is raised."""
+    """Why the task failed, if it did. An error that is not an `OSError` is a bug of the program, and is raised."""
     try:
         if task is not None:
             task.result()

@@ -1,7 +1,7 @@
 """Where the checkpoints of a stage are kept: a folder that all ranks see, or object storage.
 
-The surface is what saving, resuming and retention need of both; how a checkpoint becomes visible as a whole (a rename
-there, a manifest that is put last here) is the storage's own affair.
+The protocol is what saving, resuming and retention need. How a checkpoint becomes visible as a whole is up to the
+storage: a folder is renamed, object storage gets the manifest last.
 """
 
 import re
@@ -15,7 +15,7 @@ from sft.progress import Progress
 
 
 class SaveKey(NamedTuple):
-    """One save: no two have the same, so what a failed or killed one has left is never taken for another's."""
+    """One save. Each has its own key, so the remains of a failed or killed save never count as part of another."""
 
     step: int
     attempt: int
@@ -29,17 +29,17 @@ WriteFile = Callable[[Path], Mapping[str, Any]]
 """Writes a local file and returns what its receipt says besides size and hash."""
 
 Receipts = Mapping[str, Mapping[str, Any]]
-"""By the name of a rank's file in the checkpoint: `num_bytes`, `sha256`, and what its writer said of it."""
+"""By the name of a rank's file in the checkpoint: `num_bytes`, `sha256`, and what its writer added."""
 
 
 class CheckpointStorage(Protocol):
-    """The checkpoints of one stage. Whatever fails raises an `OSError`."""
+    """The checkpoints of one stage. Every failure raises an `OSError`."""
 
     progress: Progress
     """Counts what is written, read, hashed, moved and found here, in any thread."""
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints here, in order; also of remains that must have been published once."""
+        """The steps of all checkpoints here, in order, including remains of once published ones."""
         ...
 
     def is_published(self, step: int) -> bool:
@@ -47,7 +47,7 @@ class CheckpointStorage(Protocol):
         ...
 
     def where(self, step: int) -> str:
-        """The checkpoint's path, to be shown to a person."""
+        """The checkpoint's path, for messages."""
         ...
 
     def write_part(self, key: SaveKey, name: str, write: WriteFile) -> None:
@@ -55,7 +55,7 @@ class CheckpointStorage(Protocol):
         ...
 
     def num_parts(self, key: SaveKey) -> int:
-        """How many ranks have left their receipt."""
+        """How many ranks have written their receipt."""
         ...
 
     def receipts(self, key: SaveKey) -> Receipts:
@@ -67,11 +67,11 @@ class CheckpointStorage(Protocol):
         ...
 
     def discard(self, key: SaveKey) -> None:
-        """Remove what a failed save has left."""
+        """Remove what a failed save left."""
         ...
 
     def discard_unfinished(self, attempt: int) -> None:
-        """Saving begins: remove what saves of other attempts than this one have left."""
+        """Called when saving begins: remove what saves of other attempts left."""
         ...
 
     def delete(self, step: int) -> None:
@@ -79,19 +79,19 @@ class CheckpointStorage(Protocol):
         ...
 
     def quarantine(self, step: int) -> str:
-        """Rename a damaged checkpoint: it stays for a person, and nobody takes it for a good one; where it is."""
+        """Rename a damaged checkpoint, so that people can look at it and no run uses it; returns where it is."""
         ...
 
     def damaged(self) -> list[str]:
-        """Where those lie that were quarantined."""
+        """The places of the quarantined checkpoints."""
         ...
 
     def opened(self, step: int, names: Iterable[str] = (MANIFEST,)) -> AbstractContextManager[Path]:
-        """A local folder with these files of the checkpoint, of those that are there; `fetch` adds others."""
+        """A local folder with these files of the checkpoint, if they are there; `fetch` adds others."""
         ...
 
     def fetch(self, step: int, names: Iterable[str], folder: Path) -> None:
-        """Have these files of the checkpoint in the opened folder; what is not there is not brought."""
+        """Bring these files of the checkpoint into the opened folder, except missing ones."""
         ...
 
 
@@ -101,7 +101,7 @@ def step_name(step: int) -> str:
 
 
 def steps_of(names: Iterable[str]) -> list[int]:
-    """The steps of those names that are checkpoints', in order."""
+    """The steps of the names that belong to checkpoints, in order."""
     return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"step-(\d{8,})", name)))
 
 

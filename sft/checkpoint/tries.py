@@ -1,4 +1,4 @@
-"""Some tries, with pauses: a file system or a network that fails once is often there again a moment later."""
+"""Retries with pauses: a file system or a network that fails once often works again a moment later."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ def try_again(
 
     Args:
         action: may be called again after it has failed half-way.
-        what: names it in the reports.
+        what: names the action in the reports.
         report: gets a line for each failed try.
         pauses_seconds: how long to wait before each further try.
 
     Raises:
-        OSError: of the last try.
+        OSError: the error of the last try.
     """
     num_tries = len(pauses_seconds) + 1
     for number, pause in enumerate(pauses_seconds, start=1):

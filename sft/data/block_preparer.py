@@ -1,6 +1,4 @@
-"""Blocks of records go in, the bytes of a store's parts come out: in threads of this process, or wherever an executor
-has them prepared.
-"""
+"""Turns blocks of records into the bytes of a store's parts, in the threads of this process or elsewhere."""
 
 import gc
 import os
@@ -18,14 +16,14 @@ from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_parts import encode_part
 
 _MAX_THREADS = 8
-"""Python does its part of a record, a quarter of the time, in one thread at once: more would only wait."""
+"""Python's part of a record, a quarter of the time, runs in one thread at a time: more threads would only wait."""
 
 _TOKENIZER_THREADS = "TOKENIZERS_PARALLELISM"
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
 class BlockPreparer:
-    """Prepares blocks of records: bytes in, bytes out, on any machine that sees the tokenizer."""
+    """Prepares blocks of records: bytes in, bytes out, on any machine that has the tokenizer."""
 
     def __init__(self, data: DataConfig, model: ModelConfig) -> None:
         """`data` has sources whose formats are explicit.
@@ -46,7 +44,7 @@ class BlockPreparer:
 
 
 class PreparedBlock(NamedTuple):
-    """What comes back of a block."""
+    """The result for a block."""
 
     source: str
     number: int
@@ -56,11 +54,11 @@ class PreparedBlock(NamedTuple):
 
 @contextmanager
 def whole_blocks() -> Iterator[None]:
-    """While it is open, this process prepares blocks at the least cost of each, as other blocks run beside it.
+    """Inside this context the process prepares each block at the least total cost, since other blocks run beside it.
 
-    The tokenizer does a block in one thread: its own threads, waiting for each other's texts, take a fifth more time
-    in all. Python's collector of cycles comes a few times a block, and passes over what was there before: it would look
-    at the same objects again and again while many small ones are made, which is a fifth of Python's work on a record.
+    The tokenizer processes a block in one thread: its own threads wait for each other's texts and take a fifth more
+    time in total. Python's cycle collector runs only a few times a block and skips older objects: otherwise it would
+    check the same objects again and again while many small ones are made, a fifth of Python's work on a record.
     """
     setting, thresholds = os.environ.get(_TOKENIZER_THREADS), gc.get_threshold()
     os.environ[_TOKENIZER_THREADS] = "false"
@@ -78,7 +76,7 @@ def whole_blocks() -> Iterator[None]:
 
 
 Executor = Callable[[BlockPreparer, Iterator[Block]], Generator[PreparedBlock, None, None]]
-"""Prepares blocks somewhere and gives back what they become, in order, with few of them under way at a time."""
+"""Prepares blocks somewhere and yields the results in order; only a few blocks are under way at a time."""
 
 
 def prepare_in_threads(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:

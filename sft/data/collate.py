@@ -4,7 +4,7 @@
                                                            c c c c
                                                            b b - -
 
-Shape suffixes: `B` rows (1 where they are packed), `T` tokens. Invariant: position ids restart at each segment, and the
+Shape suffixes: `B` rows (1 if they are packed), `T` tokens. Invariant: position ids restart at each segment, and the
 first token of a segment is not supervised.
 """
 
@@ -23,18 +23,18 @@ from sft.schema import Pack
 Layout = Literal["packed", "one_example"]
 """Whether a row holds the examples of packs end to end, or one example."""
 
-# Two tokens, since one has nothing to attend to or to predict; what they are does not matter.
+# Two tokens, since a single one has nothing to attend to or to predict; their ids do not matter.
 _EMPTY_LEN_TOKENS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch on a device. The segments of a packed row are in its order, those of several rows one in each."""
+    """One micro-batch on a device. A packed row holds its segments in order; otherwise each row holds one segment."""
 
     input_ids_BT: Tensor
     position_ids_BT: Tensor
     loss_mask_BT: Tensor
-    cu_seqlens: Tensor  # (num_segments + 1,) int32, sums of the segments' lengths, padding not counted
+    cu_seqlens: Tensor  # (num_segments + 1,) int32, cumulative lengths of the segments, without padding
     max_seqlen: int
     example_ids: tuple[int, ...]
     num_supervised_tokens: int
@@ -42,11 +42,11 @@ class Batch:
     """(pack id, `sft.ledger.pack_digest`) of each pack, for the ledger."""
     layout: Layout = "packed"
     seed: int | None = None
-    """Of what is random in the forward and the backward pass of this batch, where something is."""
+    """The seed of everything random in the forward and the backward pass of this batch, such as dropout."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are fed, without padding and those of empty packs."""
+        """Tokens that are fed, without padding and the tokens of empty packs."""
         return int(self.cu_seqlens[-1]) if self.example_ids else 0
 
     def to(self, device: torch.device) -> "Batch":
@@ -63,7 +63,7 @@ class Batch:
 
 
 def collate(packs: Sequence[Pack | None]) -> Batch:
-    """One micro-batch of the packs; None stands for an empty one.
+    """One micro-batch of the packs; None stands for an empty pack.
 
     An empty micro-batch still has two tokens: the rank must run the model in step with the others.
     """
@@ -88,10 +88,10 @@ def collate(packs: Sequence[Pack | None]) -> Batch:
 
 
 def collate_rows(packs: Sequence[Pack], max_slots: int) -> list[Batch]:
-    """All examples of the packs in rows of their own, in batches of at most `max_slots` slots, padding and all.
+    """All examples of the packs, one in each row, in batches of at most `max_slots` slots including padding.
 
-    Padding lies behind the example, where no causal model sees it from the example's tokens. The first batch says of
-    all packs that they were fed.
+    Padding is behind the example, where a causal model cannot see it from the example's tokens. The first batch lists
+    all packs as fed.
     """
     input_ids = [part for pack in packs for part in np.split(pack.input_ids, pack.cu_seqlens[1:-1])]
     masks = [part for pack in packs for part in np.split(pack.loss_mask, pack.cu_seqlens[1:-1])]
@@ -122,7 +122,7 @@ def collate_rows(packs: Sequence[Pack], max_slots: int) -> list[Batch]:
 
 
 def empty_batch(layout: Layout) -> Batch:
-    """A batch that weighs nothing: two tokens, none of them supervised."""
+    """A batch that adds nothing to the loss: two tokens, none of them supervised."""
     zeros_BT = torch.zeros(1, _EMPTY_LEN_TOKENS, dtype=torch.int64)
     positions_BT = torch.arange(_EMPTY_LEN_TOKENS).unsqueeze(0)
     cu_seqlens = torch.tensor([0, _EMPTY_LEN_TOKENS], dtype=torch.int32)

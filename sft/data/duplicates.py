@@ -1,11 +1,11 @@
-"""Which records say the same: asked the same (prompt hash), equal throughout (content hash), equal for the most part.
+"""Finds records that say the same: the same prompt (prompt hash), all of it equal (content hash), or nearly equal.
 
-A record becomes a few numbers, wherever it was prepared; which of them are duplicates is found from these numbers
-alone. The first of several in the order of the records is the one that stays, so what is left out depends neither on
-how the records were cut into blocks nor on who prepared them.
+Each record becomes a few numbers, wherever it is prepared, and duplicates are found from these numbers alone. Of
+several duplicates the first in the order of the records stays. So the result does not depend on how the records were
+cut into blocks, nor on who prepared them.
 
-Near duplicates are found by MinHash (Broder, 1997): of the runs of five words of each record, equal places of two
-signatures are as many as the runs that the two have in common, up to chance.
+Near duplicates are found by MinHash (Broder, 1997) over the runs of five words of each record: the share of equal
+places in two signatures estimates the share of runs that the two records have in common.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ Hashes = npt.NDArray[np.uint64]
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 5
 _CANDIDATE_PROBABILITY = 0.95
-"""Of two records that are just as similar as asked for, to be compared at all."""
+"""The probability that two records exactly as similar as the config asks for are compared at all."""
 _SHINGLES_AT_ONCE = 4096
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
-# White space to Python, so that no normalised text holds them.
+# Python counts these as white space, so no normalised text holds them.
 _PART, _TURN = "\x1f", "\x1e"
 
 
@@ -37,15 +37,15 @@ class RecordHashes(NamedTuple):
 
     prompt: int
     """Equal for equal prompts: all turns before the first answer to a user. An answer that opens the conversation (a
-    greeting) is part of the prompt; tools are not, so the same question is the same prompt whatever may be called. Of
-    token ids: those before the first learned one."""
+    greeting) is part of the prompt. Tools are not: the same question with other tools is the same prompt. For token
+    ids: those before the first learned one."""
     content: int
-    """Equal where everything that is trained on is: roles, tool calls, tools and which answers are learned count, too;
+    """Equal where everything that is trained on is equal. Roles, tool calls, tools and which answers are learned count;
     names of calls, the task and the source do not."""
 
 
 def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
-    """What tells whether two records ask or say the same."""
+    """The hashes that tell whether two records ask or say the same."""
     if isinstance(content, TokenizedRecord):
         ids, mask = content.example.input_ids, content.example.loss_mask
         learned = np.flatnonzero(mask)
@@ -62,8 +62,8 @@ def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
 def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
     """The MinHash signature, (NUM_PERMUTATIONS,), of the runs of five words (or of five token ids).
 
-    What is shorter is one run. Words are what white space separates, so a script without it has few of them, and only
-    texts that are nearly the same throughout are then similar.
+    A record shorter than five words is one run. Words are separated by white space. A script without white space has
+    few words, so there only texts that are nearly equal throughout count as similar.
     """
     if isinstance(content, TokenizedRecord):
         words = content.example.input_ids.astype(np.uint64) * _FACTOR
@@ -82,32 +82,32 @@ def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
     return np.asarray(sketch.hashvalues, dtype=np.uint32)
 
 
-# The values are hashes already. Its permutations take longer to draw than a record to hash: copies share them.
+# The values are hashes already. Drawing the permutations takes longer than hashing a record: all sketches share these.
 _EMPTY = MinHash(NUM_PERMUTATIONS, hashfunc=int, scheme="affine32")
 
 
 def find_duplicates(content_hashes: Hashes) -> IntArray:
-    """For each record, (num_records,), the first one that is equal to it: itself where it is the first."""
+    """For each record, (num_records,), the first record that equals it: itself where it is the first."""
     _, firsts, groups = np.unique(content_hashes, return_index=True, return_inverse=True)
     return np.asarray(firsts[groups])
 
 
 def find_near_duplicates(signatures: npt.NDArray[np.uint32], alive: BoolArray, similarity: float) -> IntArray:
-    """For each record, (num_records,), the first kept one that is as similar to it as that: itself where it is kept.
+    """For each record, (num_records,), the first kept record that is similar enough to it: itself where it is kept.
 
-    Going through the records in order, each is compared with those kept so far that agree with it in one band of the
-    signature at least. Bands are as long as they can be for pairs of just this similarity to be compared in 95 % of
-    cases, and more similar ones nearly always; equal ones always are.
+    Each record, in order, is compared with those kept so far that agree with it in at least one band of the signature.
+    Bands are as long as they can be while 95 % of the pairs with just this similarity are compared. More similar pairs
+    are compared nearly always, equal ones always.
 
     Args:
         signatures: (num_records, NUM_PERMUTATIONS), in the order of the records.
         alive: (num_records,), False for records that are left out already. They are compared with nothing.
-        similarity: above 0 and up to 1. Counted as the share of equal places in two signatures.
+        similarity: above 0 and at most 1, as the share of equal places in two signatures.
     """
     firsts = np.arange(len(signatures))
     index = MinHashLSH(num_perm=NUM_PERMUTATIONS, params=_bands(similarity))
     needed = similarity * NUM_PERMUTATIONS
-    # Most records agree with no other in any band: they are kept without a place in the index, which is large.
+    # Most records agree with no other in any band. They are kept without an entry in the index, which is large.
     for i in np.flatnonzero(alive)[_agree_in_a_band(signatures, alive, index.hashranges)].tolist():
         signature = np.asarray(signatures[i])
         sketch = MinHash(hashvalues=signature, permutations=_EMPTY.permutations, hashfunc=int, scheme="affine32")
@@ -122,7 +122,7 @@ def find_near_duplicates(signatures: npt.NDArray[np.uint32], alive: BoolArray, s
 
 
 def _bands(similarity: float) -> tuple[int, int]:
-    """Number and length of the bands; there are two at least."""
+    """The number and the length of the bands; at least two bands."""
     for length in range(NUM_PERMUTATIONS // 2, 1, -1):
         number = NUM_PERMUTATIONS // length
         if 1 - (1 - similarity**length) ** number >= _CANDIDATE_PROBABILITY:
@@ -131,7 +131,7 @@ def _bands(similarity: float) -> tuple[int, int]:
 
 
 def _agree_in_a_band(signatures: npt.NDArray[np.uint32], alive: BoolArray, bands: list[tuple[int, int]]) -> BoolArray:
-    """For each record that is alive, whether another one has equal places throughout one of the bands."""
+    """For each record that is alive, whether another one agrees with it in all places of one of the bands."""
     agree = np.zeros(np.count_nonzero(alive), dtype=bool)
     for start, end in bands:
         hashes = np.zeros(len(agree), dtype=np.uint64)

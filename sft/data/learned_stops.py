@@ -1,4 +1,4 @@
-"""Which control tokens end the answers that a store teaches, and so those of a model that was trained on it."""
+"""Which control tokens end the answers that a store teaches, and so end the answers of a model trained on it."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ _BLOCK_TOKENS = 1 << 24
 
 
 def learned_stop_ids(store: TokenStore, control_ids: Sequence[int]) -> tuple[int, ...]:
-    """The control tokens that are the last learned one of an answer, the most frequent first.
+    """The control tokens that are the last learned token of an answer, the most frequent first.
 
-    Rows that came as token ids may end their answers in a word, which ends nothing.
+    Rows that came as token ids may end their answers in a word, which is not a stop token.
     """
     counts = np.zeros(len(store.token_keys), dtype=np.int64)
     ends = np.asarray(store.offsets[1:]) - 1

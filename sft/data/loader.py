@@ -1,4 +1,4 @@
-"""Gives a rank the micro-batches of any step. It has no state: the state of the data loader is the step."""
+"""Gives a rank the micro-batches of any step. The loader is stateless: the step is all of the data loader's state."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from sft.step_plan import EMPTY_PACK, StepPlan
 
 @dataclass(frozen=True, slots=True)
 class StepLoader:
-    """The part of one rank in each step of a plan. It reads the packs of its own rank and no others.
+    """One rank's part of each step of a plan. It reads only the packs of its own rank.
 
-    The layout changes neither the plan nor what a rank feeds in a step, only how it lies before the model.
+    The layout changes neither the plan nor what a rank feeds in a step, only how the model's rows are laid out.
     """
 
     store: TokenStore
@@ -26,10 +26,10 @@ class StepLoader:
     steps: StepPlan
     rank: int
     read_staged: Callable[[int], Pack | None] | None = None
-    """Gives a pack that lies nearer than the store, on this node's disk, or None where it does not."""
+    """Returns a pack from this node's own disk, or None where it is not staged there."""
     layout: Layout = "packed"
     dropout_seed: int | None = None
-    """Where it is given, each batch holds one pack or a part of it, and has a seed of its own."""
+    """If given, each batch holds one pack or a part of it, and has a seed of its own."""
 
     def num_supervised_tokens(self, step: int) -> int:
         """Tokens in the loss of the whole step, over all ranks: known before it runs."""
@@ -51,7 +51,7 @@ class StepLoader:
         groups = [[self._read(pack) for pack in packs] for packs in self._groups(step, self.rank)]
         batches = [batch for packs in groups for batch in collate_rows(packs, self._max_slots)]
         ranks = [self._lengths(step, rank) for rank in range(self.steps.world_size)]
-        # ZeRO-3's ranks run the model together: who has fewer batches than another runs empty ones.
+        # The ranks of ZeRO-3 run the model together: a rank with fewer batches than another runs empty ones.
         missing = row_cost(ranks, self._max_slots).num_batches - len(batches)
         return batches + [empty_batch(self.layout)] * missing
 

@@ -1,7 +1,7 @@
-"""Reads stretches of arrays that lie in files, without keeping what was read.
+"""Reads stretches of arrays that lie in files, without keeping what was read in memory.
 
-A touched page of a map stays with the process until memory runs short. An array that is read here and there for weeks
-would come to lie in memory as a whole, and so would that of every other rank of the node.
+A touched page of a memory map stays with the process until memory runs short. An array that is read here and there for
+weeks would end up in memory whole, and so would the copy of every other rank of the node.
 """
 
 import os
@@ -15,16 +15,16 @@ import numpy.typing as npt
 from sft.errors import UserError
 
 Stretch = Callable[[int, int], npt.NDArray[Any]]
-"""From start and end, a copy of `array[start:end]`."""
+"""(start, end) → a copy of `array[start:end]`."""
 
 
 def stretch_reader(array: npt.NDArray[Any]) -> Stretch:
-    """A function that copies stretches of a one-dimensional array: past the map, where it is a mapped file.
+    """A function that copies stretches of a one-dimensional array; for a mapped file it reads the file, not the map.
 
-    The file is opened once, as opening takes long on a network.
+    The file is opened once, because opening is slow on a network file system.
 
     Raises:
-        UserError: (of the function) the file was cut off since it was mapped.
+        UserError: (from the function) the file was cut off since it was mapped.
     """
     if not isinstance(array, np.memmap):
         return lambda start, end: np.array(array[start:end])
@@ -34,7 +34,7 @@ def stretch_reader(array: npt.NDArray[Any]) -> Stretch:
     def read(start: int, end: int) -> npt.NDArray[Any]:
         found = np.empty(end - start, dtype)
         if os.preadv(descriptor, [found.data], first + start * size) != found.nbytes:
-            raise UserError(f"{path} was cut off while it was in use. Delete its folder; it is made again.")
+            raise UserError(f"{path} was cut off while it was in use. Delete its folder to make it again.")
         return found
 
     weakref.finalize(read, os.close, descriptor)

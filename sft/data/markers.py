@@ -1,8 +1,8 @@
-"""End-of-text markers that data brings along as text: taken from the ends of answers, refused anywhere else.
+"""End-of-text markers in the data's texts: removed from the ends of answers, refused anywhere else.
 
-The chat template writes the stop token itself, so a marker behind an answer (`<|endoftext|>` in data made for another
-model) would be learned as words, or as a second stop. A control token of this very tokenizer anywhere else in a text
-would become that token: it would end or begin a turn where there is none, whether by accident or by intent.
+The chat template writes the stop token itself. So a marker behind an answer (`<|endoftext|>` in data made for another
+model) would be learned as words, or as a second stop. A control token of the run's own tokenizer anywhere else in a
+text would become that token: it would end or begin a turn where there is none, by accident or by intent.
 """
 
 import json
@@ -14,14 +14,14 @@ from functools import lru_cache
 from sft.errors import RecordError
 from sft.schema import Conversation, Message
 
-# `</s>` is not among them: in HTML it is ordinary text. It counts where it is the tokenizer's own.
+# `</s>` is not among them: in HTML it is ordinary text. It counts if it is one of the tokenizer's own tokens.
 END_MARKERS = frozenset(
     {
         *("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>"),
         *("<end_of_turn>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", "<|return|>", "<｜end▁of▁sentence｜>"),
     }
 )
-"""What templates of well-known families end a turn or a text with, and no ordinary text ends with."""
+"""Texts with which the templates of well-known families end a turn or a text, and which end no ordinary text."""
 
 
 def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) -> tuple[Conversation, int]:
@@ -32,7 +32,7 @@ def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) ->
         special_tokens: the texts of the tokenizer's own control tokens.
 
     Raises:
-        RecordError: an answer is nothing but markers, or a control token stands elsewhere in a text.
+        RecordError: an answer is nothing but markers, or a control token occurs elsewhere in a text.
     """
     markers, pattern = _compile(special_tokens)
     messages = list(conversation.messages)
@@ -52,17 +52,17 @@ def strip_markers(conversation: Conversation, special_tokens: frozenset[str]) ->
 
 
 def refuse_special_tokens(text: str, special_tokens: frozenset[str], where: str) -> None:
-    """Refuse a text that comes into a prompt by another way than a message.
+    """Refuse control tokens in a text that becomes part of a prompt without being a message.
 
     Raises:
-        RecordError: a control token stands in it.
+        RecordError: it holds a control token.
     """
     _refuse(_compile(special_tokens)[1], text, where)
 
 
 @lru_cache(maxsize=8)
 def _compile(special_tokens: frozenset[str]) -> tuple[tuple[str, ...], re.Pattern[str]]:
-    """What is taken from the end of an answer, and a pattern of what may stand nowhere else; longer ones first."""
+    """The markers that are removed from the end of an answer, and a pattern of refused tokens; longer ones first."""
     markers = tuple(sorted((special_tokens | END_MARKERS) - {""}, key=lambda marker: (-len(marker), marker)))
     pattern = "|".join(re.escape(marker) for marker in markers if marker in special_tokens)
     return markers, re.compile(pattern or r"(?!)")

@@ -1,8 +1,8 @@
 """From the config's sources to a published token store: blocks of records go in, parts of the store come out.
 
-A killed preparation goes on behind the parts it wrote; of two that want the same store, the second waits for the first
-and opens what it made. Where the blocks are prepared is the caller's affair: in threads of this process, or on a
-cluster.
+A killed preparation continues behind the parts that it wrote. If two processes want the same store, the second waits
+for the first and opens what it made. The caller decides where the blocks are prepared: in threads of this process, or
+on a cluster.
 """
 
 import json
@@ -35,7 +35,7 @@ REJECTED = "rejected.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a preparation is: records of the source that is being read, and the share of it that is done."""
+    """The progress of a preparation: records read of the current source, and the share of it that is done."""
 
     source: str
     num_records: int
@@ -51,17 +51,17 @@ def prepare_store(
     report: Report = lambda progress: None,
     executor: Executor = prepare_in_threads,
 ) -> TokenStore:
-    """The token store of the config, made if it is not there.
+    """The token store of the config, made if it is missing.
 
     Raises:
-        UserError: a source, the tokenizer or the template is unusable, a record is and `bad_records` is stop, or too
-            many are.
+        UserError: a source, the tokenizer or the template is unusable, a record is unusable and `bad_records` is stop,
+            or too many records are.
     """
     return build_store(StoreRecipe.of(data, model), report, executor)
 
 
 def build_store(recipe: StoreRecipe, report: Report, executor: Executor) -> TokenStore:
-    """The store of the recipe, made if it is not there. Raises as `prepare_store` does."""
+    """The store of the recipe, made if it is missing. Raises as `prepare_store` does."""
     final = recipe.path
     if is_published(final):
         return _open_checked(recipe)
@@ -81,28 +81,28 @@ def build_store(recipe: StoreRecipe, report: Report, executor: Executor) -> Toke
 def _make_store(recipe: StoreRecipe, report: Report, executor: Executor) -> None:
     building = recipe.path.with_name(f".{recipe.path.name}.parts")
     building.mkdir(exist_ok=True)
-    # What the tokens say is worked out beside the blocks: of a large vocabulary it takes a second.
+    # Token keys are computed while the blocks are prepared: for a large vocabulary it takes a second.
     with ThreadPoolExecutor(1) as beside:
         keys = beside.submit(recipe.preparer.pipeline.token_keys)
         try:
             parts = _build_parts(building, recipe.preparer, report, executor)
             _publish(parts, recipe, keys.result())
         except UnusableDataError:
-            # What mends it changes the store's name: nobody would come back for these parts.
+            # The remedy changes the store's name, so nobody would come back for these parts.
             shutil.rmtree(building, ignore_errors=True)
             raise
     shutil.rmtree(building)
 
 
 def _open_checked(recipe: StoreRecipe) -> TokenStore:
-    """The store; the limit of bad records may have been lowered since it was made."""
+    """The store, checked again: the limit of bad records may be lower than when it was made."""
     store = TokenStore.open(recipe.path)
     check_bad_share(store.manifest, recipe.preparer.data)
     return store
 
 
 def _build_parts(building: Path, preparer: BlockPreparer, report: Report, executor: Executor) -> list[StorePart]:
-    """Every block's part, in order; those that are there already are not made again."""
+    """Every block's part, in order; existing parts are not made again."""
     parts: dict[str, StorePart] = {}
     num_records: Counter[str] = Counter()
     source_ids = {source.name: i for i, source in enumerate(preparer.data.sources)}

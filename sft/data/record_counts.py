@@ -1,6 +1,6 @@
-"""What became of every record: read = kept + each reason for which one is left out, source by source.
+"""What became of every record: read = kept + left out for each reason, source by source.
 
-The equation is checked before a store is published, so nothing is lost without a line in `rejected.jsonl`.
+The equation is checked before a store is published, so no record is lost without a line in `rejected.jsonl`.
 """
 
 import re
@@ -21,7 +21,7 @@ KINDS: tuple[LeftOutKind, ...] = ("bad", "too long", "duplicate", "near duplicat
 
 
 class UnusableDataError(UserError):
-    """Only other data, or another rule, would mend it."""
+    """Only other data, or another rule, would solve it."""
 
 
 class TooManyBadError(UserError):
@@ -41,9 +41,9 @@ class SourceCounts:
     num_near_duplicate: int
     num_shortened: int
     num_repaired: int
-    """Of the kept ones those whose turns were out of order, and were put right."""
+    """Kept records whose turns were out of order and were repaired."""
     num_markers: int
-    """End-of-text markers taken from the ends of answers."""
+    """End-of-text markers removed from the ends of answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class RecordCounts:
 
     @classmethod
     def of(cls, parts: Sequence[StorePart], rejected: Sequence[Rejected], data: DataConfig) -> "RecordCounts":
-        """Count; the number of kept records comes from the parts, not from the difference."""
+        """Count the records; the number of kept ones is counted from the parts, not computed as a difference."""
         left_out = Counter((r.source, r.kind) for r in rejected)
         sources = []
         for source in data.sources:
@@ -81,7 +81,7 @@ class RecordCounts:
         return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())))
 
     def check_any_left(self, data: DataConfig) -> None:
-        """Refuse data of which nothing is left.
+        """Refuse data if nothing of it is left.
 
         Raises:
             UnusableDataError: no record is kept.
@@ -110,7 +110,7 @@ class RecordCounts:
 
 
 def check_bad_share(manifest: Mapping[str, Any], data: DataConfig) -> None:
-    """Hold the counts of a store, as they are in its manifest, against the limit.
+    """Compare the counts in a store's manifest with the limit.
 
     Raises:
         TooManyBadError: more of a source's records are bad than `data.max_bad_share` allows.
@@ -134,7 +134,7 @@ def _list_reasons(reasons: Mapping[str, int]) -> str:
 
 
 def find_left_out(parts: Sequence[StorePart], data: DataConfig) -> tuple[IntArray, list[Rejected]]:
-    """For each record of the parts the kept one that it equals, itself where it is kept; and those that are not."""
+    """For each record of the parts, the kept record that it equals (itself if it is kept); and the rejected records."""
     itself = np.arange(sum(len(part.num_rows) for part in parts))
     if data.duplicates == "keep" or not len(itself):
         return itself, []
@@ -160,6 +160,6 @@ def _as_rejected(
 
 
 def _reason(rejected: Rejected) -> str:
-    """The reason without what differs from record to record, so that equal ones can be counted."""
+    """The reason without the parts that differ from record to record, so that equal reasons can be counted."""
     first_line = rejected.reason.partition("\n")[0]
     return re.sub(r"(?<![\w+-])\d+(?:[,.]\d+)*\b", "N", first_line)

@@ -1,7 +1,7 @@
-"""From records to examples: format, strip markers, tag, render, tokenize, hold to the length.
+"""From records to examples: format, strip markers, tag, render, tokenize, limit the length.
 
-Total or counted: every record that goes in comes out as kept or as rejected with its reason. It has no state but what
-it remembers of the template, so blocks of records can go through it anywhere and in any order.
+Total or counted: every record that goes in comes out as kept, or as rejected with its reason. The only state is a cache
+of what the template does, so blocks of records can go through it anywhere and in any order.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,12 +28,12 @@ from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, Tok
 
 
 class Formatted(NamedTuple):
-    """A record in its one form, before tag and template."""
+    """A record as a conversation or token ids, before tag and template."""
 
     content: Conversation | TokenizedRecord
     num_markers: int
     hashes: RecordHashes
-    """Of the record as it was given: cutting it does not take it to another side of the held-out share."""
+    """Of the record as given: shortening it does not move it to the other side of the held-out split."""
 
 
 class Rendered(NamedTuple):
@@ -45,10 +45,10 @@ class Rendered(NamedTuple):
 
 
 class RecordPipeline:
-    """The way of a record with one tokenizer, template and set of rules."""
+    """Turns records into examples with one tokenizer, one template and one set of rules."""
 
     def __init__(self, data: DataConfig, model: ModelConfig) -> None:
-        """`data` has sources whose formats are explicit.
+        """Load the tokenizer and the template; `data` has sources whose formats are explicit.
 
         Raises:
             UserError: the tokenizer or the template is unusable.
@@ -70,7 +70,7 @@ class RecordPipeline:
             turn_end,
         )
         self.fingerprint = fingerprint([self.tokenizer.fingerprint, turn_end, sorted(stops)])
-        """Of all that tokenizer and template do to a record."""
+        """Of everything that tokenizer and template do to a record."""
 
     def token_keys(self) -> npt.NDArray[np.uint64]:
         """See `sft.data.token_keys`: (num_ids,)."""
@@ -79,7 +79,7 @@ class RecordPipeline:
     def prepare(
         self, records: Iterable[Record | Rejected], source: SourceConfig, source_id: int
     ) -> tuple[list[PreparedRecord], PartCounts]:
-        """The records that are kept, in order, and what became of all of them."""
+        """The kept records, in order, and the counts of all of them."""
         rendered, rejected = self._render_all(records, source)
         num_read = len(rendered) + len(rejected)
         kept: list[PreparedRecord] = []
@@ -126,7 +126,7 @@ class RecordPipeline:
         return Formatted(stripped, num_markers, hash_record(stripped))
 
     def render(self, formatted: Formatted) -> Rendered:
-        """The conversation's renderings, with its task tag; none where there is nothing to render.
+        """The conversation's renderings, with its task tag; none for a record of token ids.
 
         Raises:
             RecordError: the template refuses it, or does not show where an answer is.
@@ -141,7 +141,7 @@ class RecordPipeline:
         content = rendered.formatted.content
         if self._data.overlong != "truncate" or isinstance(content, TokenizedRecord) or rendered.is_shortened:
             return None
-        key = rendered.formatted.hashes.prompt  # whether it has a tag does not change while it is cut
+        key = rendered.formatted.hashes.prompt  # cutting does not change whether it has a tag
 
         def count_tokens(conversation: Conversation) -> int:
             examples = self.tokenizer.tokenize(self.renderer.render(self._tag(conversation, key)))
@@ -153,7 +153,7 @@ class RecordPipeline:
                 return None
             renderings = self.renderer.render(self._tag(shorter, key))
         except RecordError:
-            return None  # the template has no form for what is left
+            return None  # the template cannot write what is left
         formatted = rendered.formatted._replace(content=shorter)
         return Rendered(formatted, renderings, is_shortened=True)
 
@@ -194,7 +194,7 @@ class RecordPipeline:
             shorter = self.shorten(rendered)
             if shorter is not None:
                 return self._hold_to_length(shorter, self.tokenizer.tokenize(shorter.renderings), source_id)
-            # Of an answer-by-answer record, those that fit are kept.
+            # For a record whose answers are separate examples, those that fit are kept.
             whole = [e for e in whole if len(e.input_ids) <= most]
             if not whole:
                 return reject(reason, "too long")

@@ -1,12 +1,12 @@
-"""Packs on a node's own disk: copies of those that the node's ranks feed, each held to its hash when it is read.
+"""Packs on a node's own disk: copies of the packs of the node's ranks, each checked against its hash when it is read.
 
-    STAGING_DIR/sft-staging-UID/KEY/    one folder a plan; KEY is a hash of all that its packs depend on
-        packs       pack p lies at p * slot_bytes; a file with holes where packs are not staged
-        digests     (num_packs,) a BLAKE2b of 8 bytes of each staged pack, 0 where there is none; written after the pack
+    STAGING_DIR/sft-staging-UID/KEY/    one folder for each plan; KEY is a hash of everything its packs depend on
+        packs       pack p is at p * slot_bytes; a sparse file, with holes where packs are not staged
+        digests     (num_packs,) a BLAKE2b of 8 bytes for each staged pack, 0 where none; written after the pack
 
-A pack lies there as int64 [pack id, num_segments, num_tokens] · example ids · boundaries, then its tokens and its mask.
-Whoever stages a pack writes the same bytes to the same place, so writers need not know of each other, and one that is
-killed leaves at most a pack without its digest. Nothing is synced: what a power cut leaves behind fails its hash.
+A pack is stored as int64 [pack id, num_segments, num_tokens] · example ids · boundaries, then its tokens and its mask.
+Everyone who stages a pack writes the same bytes to the same place. So writers need not know of each other, and a
+killed one leaves at most a pack without its digest. Nothing is synced: what a power cut leaves behind fails its hash.
 """
 
 import errno
@@ -29,26 +29,26 @@ from sft.data.token_store import TokenStore
 from sft.schema import Pack
 
 _FORMAT = 1
-"""Part of every key: raised when a pack is laid out otherwise."""
+"""Part of every key: raised when the layout of a pack changes."""
 
 _DIGEST_BYTES = 8
 
 _UNUSED_SECONDS = 7 * 24 * 3600
-"""A plan's folder that nobody has used for so long is removed: its run was given up, or goes on elsewhere."""
+"""A plan's folder unused for this long is removed: its run was given up, or continues elsewhere."""
 
 
 def staging_root(staging_dir: str | None) -> Path:
-    """This user's own folder below `staging_dir`, else below this node's temporary folder; made if it is not there.
+    """This user's own folder below `staging_dir`, else below this node's temporary folder; made if it is missing.
 
     Raises:
-        OSError: it cannot be made, others could write into it, or `staging_dir` is no absolute path on this node.
+        OSError: it cannot be made, others could write into it, or `staging_dir` is not an absolute path on this node.
     """
     parent = Path(os.path.expandvars(staging_dir or tempfile.gettempdir())).expanduser()
     if not parent.is_absolute() or "$" in str(parent):
-        raise FileNotFoundError(f"data.staging_dir: {staging_dir} is no absolute path on this node, but {parent}")
+        raise FileNotFoundError(f"data.staging_dir: {staging_dir} is not an absolute path on this node, but {parent}")
     root = parent / f"sft-staging-{os.getuid()}"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = root.lstat()  # of a link, not of what it leads to: a temporary folder is open to all
+    found = root.lstat()  # of a link itself, not its target: anyone can write to a temporary folder
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise PermissionError(f"{root} is not a folder that belongs to this user alone (mode 700)")
     return root
@@ -58,10 +58,10 @@ class StagedPacks:
     """The staged packs of one plan. Any number of the node's processes may read and write them at once."""
 
     def __init__(self, root: Path, plan: PackPlan, store: TokenStore) -> None:
-        """Open the plan's folder in `root`, and make it if it is not there.
+        """Open the plan's folder in `root`; made if it is missing.
 
         Raises:
-            OSError: the disk does not let us.
+            OSError: the disk does not allow it.
         """
         self.folder = root / plan_key(plan, store)
         self._dtype = store.tokens.dtype
@@ -80,14 +80,14 @@ class StagedPacks:
         return 8 * (3 + num_segments + num_segments + 1) + num_tokens * (self._dtype.itemsize + 1)
 
     def num_bytes(self, pack: Pack) -> int:
-        """What a pack takes on the disk."""
+        """The size of a pack on the disk."""
         return self._num_bytes(len(pack.example_ids), len(pack.input_ids))
 
     def read(self, pack_id: int) -> Pack | None:
         """The pack, as the plan reads it from the store; None where it is not staged.
 
         Raises:
-            DamagedError: it is not what was written.
+            DamagedError: it is not the pack that was written.
             OSError: the disk cannot be read.
         """
         digest = os.pread(self._digests, _DIGEST_BYTES, pack_id * _DIGEST_BYTES)
@@ -113,7 +113,7 @@ class StagedPacks:
         _write_whole(self._digests, _hash(content), pack.pack_id * _DIGEST_BYTES)
 
     def free_share(self) -> float:
-        """Part of the disk that is free."""
+        """The share of the disk that is free."""
         disk = os.fstatvfs(self._packs)
         return disk.f_bavail / disk.f_blocks
 
@@ -133,19 +133,19 @@ class StagedPacks:
 
 
 def plan_key(plan: PackPlan, store: TokenStore) -> str:
-    """Names the folder of a plan: no two plans share one, and two runs of the same plan do."""
+    """The name of a plan's folder: different plans have different names, and runs of the same plan share one."""
     return fingerprint({"format": _FORMAT, "store": store.path.name, "plan": plan.manifest})
 
 
 def remove_staged(folder: Path) -> None:
-    """Delete the staged packs of a plan. Who reads them meanwhile keeps what is open, or reads from the store."""
+    """Delete the staged packs of a plan. Processes that read them keep their open files, or read from the store."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_unused(root: Path) -> None:
     """Delete the staged packs of plans that nobody has used for a week."""
     for folder in root.iterdir():
-        with suppress(OSError):  # somebody else removes it, too
+        with suppress(OSError):  # another process may remove it too
             if time.time() - (folder / "digests").stat().st_mtime > _UNUSED_SECONDS:
                 remove_staged(folder)
 
@@ -155,6 +155,6 @@ def _hash(content: bytes | memoryview) -> bytes:
 
 
 def _write_whole(descriptor: int, content: bytes, offset: int) -> None:
-    # A disk that becomes full takes a part first.
+    # A disk that is almost full writes a part first.
     if os.pwrite(descriptor, content, offset) != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,7 +1,7 @@
-"""Fetches the packs of a node's ranks from the shared storage onto the node's disk, in the order of the steps.
+"""Fetches the packs of a node's ranks from the shared storage to the node's disk, in the order of the steps.
 
-What is there and passes its hash is not fetched again, whoever has staged it, for whatever number of ranks. So after a
-change of size only what is missing moves.
+A pack that is there and passes its hash is not fetched again, whoever staged it and for however many ranks. So after a
+change of size only the missing packs move.
 """
 
 import time
@@ -19,21 +19,21 @@ from sft.schema import Pack
 from sft.step_plan import EMPTY_PACK, StepPlan
 
 _READERS = 8
-"""Packs that are read at a time: a read from a network file system waits more than it works."""
+"""Packs that are read at the same time: reading from a network file system is mostly waiting."""
 
 _REPORT_EVERY_SECONDS = 10.0
 
 LEAST_FREE_SHARE = 0.06
-"""No more is staged when less of the disk is free. At 0.05 Ray takes the node's disk for full, and spills no more."""
+"""Staging stops when less of the disk is free. At 0.05 Ray considers the node's disk full, and spills no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class StagingOrder:
-    """What a node is to have on its disk; it travels to the task that fetches it."""
+    """What a node should have on its disk; sent to the task that fetches it."""
 
     node: str
     ranks: range
-    """Those on the node."""
+    """The ranks on the node."""
     steps: StepPlan
     first_step: int
     store: Path
@@ -51,14 +51,14 @@ class StagingOrder:
 
 @dataclass(slots=True)
 class StagingReport:
-    """What has come to the disk of a node, and what was there. Bytes are those that packs take there."""
+    """What was fetched to the disk of a node, and what was there. Bytes are sizes on that disk."""
 
     node: str
     first_rank: int
     num_ranks: int
     first_step: int
     num_steps: int = 0
-    """Steps whose packs are there, from the first on."""
+    """Steps whose packs are there, counted from the first."""
     num_fetched: int = 0
     bytes_fetched: int = 0
     num_there: int = 0
@@ -66,7 +66,7 @@ class StagingReport:
     seconds: float = 0.0
     is_complete: bool = False
     why_stopped: str | None = None
-    """What the node's disk said."""
+    """The reason, such as an error of the node's disk."""
 
 
 def fetch_packs(
@@ -74,12 +74,12 @@ def fetch_packs(
     is_wanted: Callable[[], bool] = lambda: True,
     least_free_share: float = LEAST_FREE_SHARE,
 ) -> StagingReport:
-    """Stage all packs of the order, and report it in the run folder, now and then on the way, too.
+    """Stage all packs of the order; reports in the run folder at the end, and every few seconds before.
 
     Args:
         order: whose packs, from which step on.
-        is_wanted: asked before each step whether to go on.
-        least_free_share: of the disk, below which no more is staged.
+        is_wanted: asked before each step whether to continue.
+        least_free_share: of the disk; staging stops below it.
 
     Raises:
         UserError: the token store is damaged.
@@ -131,5 +131,5 @@ class _Copier:
 
 def _write(report: StagingReport, path: Path, seconds: float) -> None:
     report.seconds = round(seconds, 3)
-    with suppress(OSError):  # it must not end what it reports on
+    with suppress(OSError):  # a failed report must not stop the staging
         write_json(path, asdict(report))

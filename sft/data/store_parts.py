@@ -1,7 +1,7 @@
-"""The parts a token store is built from: the examples of one block in one file, and how the parts are joined.
+"""The parts of a token store: the examples of one block in one file, and the joining of all parts.
 
-A part is made as bytes, wherever its block was prepared, and is there when its file is. So a killed preparation goes on
-behind the parts that are there. Joining leaves out duplicates; one part at a time is in memory.
+A part is made as bytes, wherever its block was prepared, and exists when its file does. So a preparation that was
+killed continues behind the existing parts. Joining leaves out duplicates and holds one part at a time in memory.
 """
 
 import json
@@ -25,7 +25,7 @@ _PLACE_ARRAYS = ("file_ids", "line_numbers", "instances")
 
 @dataclass(frozen=True, slots=True)
 class PreparedRecord:
-    """A record that is kept, with its examples and what the plan and the search for duplicates need to know of it."""
+    """A kept record, with its examples and the data that the plan and the search for duplicates need."""
 
     examples: Sequence[Example]
     """One, or one for each answer that a template shows in full only while it is the last."""
@@ -36,7 +36,7 @@ class PreparedRecord:
     prompt_hash: int
     content_hash: int
     signature: npt.NDArray[Any] | None
-    """For near duplicates: (num_permutations,)."""
+    """MinHash, for near duplicates: (num_permutations,)."""
     is_shortened: bool = False
     is_repaired: bool = False
 
@@ -120,7 +120,7 @@ class StorePart:
 
 
 def open_part(path: Path) -> StorePart | None:
-    """The part; None where it is not there, or was cut off when the machine went down."""
+    """The part; None where it is missing, or was cut off when the machine went down."""
     try:
         return StorePart(path)
     except (FileNotFoundError, SafetensorError):
@@ -128,12 +128,12 @@ def open_part(path: Path) -> StorePart | None:
 
 
 def read_all(parts: Sequence[StorePart], name: str) -> npt.NDArray[Any]:
-    """An array of all parts, one behind the other. Not for tokens: it is in memory whole."""
+    """An array of all parts, concatenated. Not for tokens: it is in memory whole."""
     return np.concatenate([part.read(name) for part in parts])
 
 
 def describe_records(parts: Sequence[StorePart], records: IntArray) -> list[tuple[RecordLocation, str, int, int]]:
-    """Location, task, source and number in the source of kept records, given by their numbers over all parts."""
+    """Location, task, source and index in the source of kept records, given by their numbers over all parts."""
     described: dict[int, tuple[RecordLocation, str, int, int]] = {}
     first = 0
     for part in parts:
@@ -160,11 +160,11 @@ def publish_store(
 
     Args:
         parts: all of them, in order.
-        equal_to: (num_records,), for each record of the parts the kept one that it equals: itself where it is kept.
+        equal_to: (num_records,), for each record of the parts the kept record that it equals: itself if it is kept.
         token_keys: see `TokenStore`.
-        aside: the folder that is written into; it may hold other files of the store.
+        aside: the folder to write into; it may hold other files of the store.
         final: where the store is published.
-        manifest: what the store says of itself; its tasks and files are added.
+        manifest: the manifest without its tasks and files, which are added here.
     """
     keep = equal_to == np.arange(len(equal_to))
     kept_rows = list(_split_rows(parts, keep))
@@ -214,7 +214,7 @@ def _list_duplicates(parts: Sequence[StorePart], equal_to: IntArray, tasks: Sequ
 
 
 def _renumber(ids: IntArray, old: Sequence[Any], new: Sequence[Any]) -> IntArray:
-    """Numbers into `old` as numbers into `new`."""
+    """Numbers into `old`, as numbers into `new`."""
     places = {name: i for i, name in enumerate(new)}
     return np.array([places[name] for name in old], dtype=ids.dtype)[ids] if len(old) else ids
 

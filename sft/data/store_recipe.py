@@ -1,5 +1,5 @@
-"""What a token store is made from: its sources with explicit formats, and the fingerprint of all that its content
-depends on, and of nothing else. The run's folder, batch size and world size do not change it.
+"""What a token store is made from: its sources with explicit formats, and the fingerprint of everything that its
+content depends on, and of nothing else. The run folder, batch size and world size do not change it.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from sft.errors import UserError
 from sft.schema import Record, Rejected
 
 _RESOLVE_RECORDS = 1000
-"""So many show which columns a source has."""
+"""The number of records that show which columns a source has."""
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
-"""What shows nothing of a column."""
+"""Values that say nothing about a column."""
 _MOST_FILES = 5
 
 
 class StoreRecipe(NamedTuple):
-    """Where the store of a config lies or will lie, what its name is made of, and who can make it."""
+    """The path of a config's store, what its name is made of, and the preparer that can make it."""
 
     path: Path
     inputs: Mapping[str, Any]
@@ -34,7 +34,7 @@ class StoreRecipe(NamedTuple):
 
     @classmethod
     def of(cls, data: DataConfig, model: ModelConfig) -> Self:
-        """The recipe of the config's store; reads the sources' content, for its hash.
+        """The recipe of the config's store; reads the sources' content to hash it.
 
         Raises:
             UserError: a source, the tokenizer or the template is unusable.
@@ -48,7 +48,7 @@ def resolve_sources(data: DataConfig) -> DataConfig:
     """The config with every source's format explicit, as its first records show it.
 
     Raises:
-        UserError: a source cannot be read, or its format cannot be told.
+        UserError: a source cannot be read, or its format is unclear.
     """
     return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
 
@@ -56,8 +56,8 @@ def resolve_sources(data: DataConfig) -> DataConfig:
 def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
     """Everything that the content of the store depends on; its fingerprint is the store's name.
 
-    That is every field of the two sections, but for those that `sft.config` marks as changing no example. What the
-    fields of a source lead to stands in it as the content's hash, what those of the model lead to as the tokenizer's.
+    That is every field of the two sections, except those that `sft.config` marks as changing no example. A source's
+    fields count by the hash of the content that they lead to, the model's fields by the tokenizer's fingerprint.
     """
     inputs, of_model = store_inputs(data), store_inputs(model)
     sources = zip(inputs["sources"], data.sources, strict=True)
@@ -71,7 +71,7 @@ def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerpri
 
 
 def _resolve(source: SourceConfig) -> SourceConfig:
-    """By the fields of the first records together: one alone may lack a column or its content, or be a bad one."""
+    """Uses the fields of the first records together: a single record may lack a column or its content, or be bad."""
     fields: dict[str, Any] = {}
     first: Record | None = None
     unread: list[Rejected] = []
@@ -89,11 +89,11 @@ def _resolve(source: SourceConfig) -> SourceConfig:
 
 
 def _why_unread(unread: list[Rejected]) -> str:
-    """The first reason of each of the first files."""
+    """The first reason for each of the first files."""
     if not unread:
         return " all that there are have no fields. Needed: objects with columns."
     firsts = {rejected.where.file: rejected for rejected in reversed(unread)}
     lines = [f"\n  {rejected.where}: {rejected.reason}" for rejected in reversed(firsts.values())]
-    way_out = "\nText has to be UTF-8: one in Latin-1 or Windows-1252 has to be saved as UTF-8."
+    way_out = "\nText must be UTF-8: save a file in Latin-1 or Windows-1252 as UTF-8."
     is_encoding = any("invalid UTF-8" in rejected.reason for rejected in unread)
     return "".join(lines[:_MOST_FILES]) + (way_out if is_encoding else "")

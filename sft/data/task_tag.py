@@ -1,7 +1,7 @@
 """A line in the prompt that names the task in natural language, such as "Task type: summarization".
 
-It stands in the system turn. Whether a prompt goes without is decided by the prompt alone: equal prompts are treated
-equally, in every run, in training and in evaluation, and whatever the order of the records is.
+It is in the system turn. The prompt alone decides whether it goes without a tag: equal prompts are treated equally, in
+every run, in training and in evaluation, whatever the order of the records.
 """
 
 from dataclasses import replace
@@ -12,10 +12,10 @@ from sft.seeds import derive_seed
 
 
 def add_task_tag(conversation: Conversation, tag: TaskTagConfig, key: int) -> Conversation:
-    """The conversation with the tag in its system turn, or as it is where its prompt goes without.
+    """The conversation with the tag in its system turn; unchanged if its prompt goes without a tag.
 
     Args:
-        conversation: its task is named; a system turn that it has comes first.
+        conversation: names its task; its system turn, if any, comes first.
         tag: what the tag says, and how many prompts go without.
         key: the hash of the prompt.
     """
@@ -30,11 +30,11 @@ def add_task_tag(conversation: Conversation, tag: TaskTagConfig, key: int) -> Co
 
 
 def tag_text(tag: TaskTagConfig, task: str) -> str:
-    """What the tag says of a task."""
+    """The text of the tag for a task."""
     return tag.text.replace("{task}", tag.texts.get(task, task.replace("_", " ")))
 
 
 def is_dropped(tag: TaskTagConfig, key: int) -> bool:
     """Whether the prompt with this hash goes without a tag."""
-    # Not the key itself: by it the held-out share is chosen, and tagged prompts should be on both sides alike.
+    # Not the key itself: it decides the held-out share, and tagged prompts should be on both sides alike.
     return derive_seed(key, "task_tag") < tag.dropout * 2**63

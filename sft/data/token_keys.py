@@ -1,4 +1,4 @@
-"""What each token says, whatever its case and the white space at it: texts can be compared by their ids."""
+"""The text of each token without case and surrounding white space, as a hash, so that texts can be compared by ids."""
 
 import hashlib
 from typing import Any
@@ -9,13 +9,13 @@ import numpy.typing as npt
 from sft.data.rendering.chat_template import control_ids
 
 CONTROL = 1
-"""The key of control tokens; every token that says something has a larger one."""
+"""The key of control tokens; every token with text has a larger key."""
 
 
 def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
-    """For each token id, (num_ids,), a hash of what it says: 0 for white space, `CONTROL` for control tokens.
+    """For each token id, (num_ids,), a hash of its text: 0 for white space, `CONTROL` for control tokens.
 
-    A token that is a part of a character says its bytes; ids without a token say nothing.
+    A token that is part of a character counts by its bytes; an id without a token counts as white space.
     """
     vocab = tokenizer.get_vocab()
     keys = np.zeros(max(vocab.values()) + 1, dtype=np.uint64)

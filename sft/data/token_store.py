@@ -1,10 +1,10 @@
-"""Examples on disk: a few flat arrays, memory-mapped, whose resident size does not grow with the store.
+"""Examples on disk: a few flat arrays, memory-mapped; the resident memory does not grow with the store.
 
     tokens (num_tokens,) · loss_mask (num_tokens,) · offsets (num_examples + 1,)
     num_supervised, task_ids, source_ids, record_ids, prompt_hashes, file_ids, line_numbers, instances: (num_examples,)
-    duplicates (num_duplicates, 3): for each left out, the example that it equals, and its own task and source
-    duplicate_prompts (num_duplicates,): and the hash of its prompt, which differs for a near duplicate
-    token_keys (num_ids,): what a token says, whatever its case and the white space at it (see `sft.data.token_keys`)
+    duplicates (num_duplicates, 3): for each duplicate left out, the example that it equals, its own task and source
+    duplicate_prompts (num_duplicates,): the hash of its prompt, which differs for a near duplicate
+    token_keys (num_ids,): a token's text without case and surrounding white space (see `sft.data.token_keys`)
 
 A store is published whole, from parts that lie in files (see `sft.data.store_parts`).
 """
@@ -24,13 +24,13 @@ from sft.errors import UserError
 from sft.schema import BoolArray, Example, IntArray, RecordLocation
 
 STORE_VERSION = 5
-"""Part of every fingerprint: raised when the code makes other examples of the same input."""
+"""Part of every fingerprint: raised when the code makes other examples from the same input."""
 
 _NOT_MAPPED = ("path", "manifest")
 
 
 def store_path(cache_dir: Path, name: str) -> Path:
-    """Where the store of this name lies; its name is the fingerprint of what it is made from."""
+    """The path of the store with this name; the name is the fingerprint of what it is made from."""
     return cache_dir.expanduser() / "tokens" / name
 
 
@@ -66,7 +66,7 @@ class TokenStore:
         try:
             return cls(path, read_manifest(path), *(np.load(path / f"{name}.npy", mmap_mode="r") for name in names))
         except (ValueError, FileNotFoundError) as error:
-            raise UserError(f"The token store {path} is damaged: {error}. Delete it; it is made again.") from None
+            raise UserError(f"The token store {path} is damaged: {error}. Delete it to make it again.") from None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -74,7 +74,7 @@ class TokenStore:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks' names; `task_ids` points into them."""
+        """The tasks' names; `task_ids` are indices into them."""
         return list(self.manifest["tasks"])
 
     @property

@@ -1,12 +1,12 @@
 """Turns renderings into examples: the ids of the whole text, and the mask of what is learned.
 
-Learned are the tokens of an answer, from the first that starts inside it through the one that ends the turn. A token
-that also covers words of the prompt is context; one that covers white space of the prompt and the answer's first word
-(SentencePiece) is answer.
-The text is tokenized whole, so the ids are those of the tokenizer's own chat template.
+The learned tokens of an answer go from the first that starts inside it to the one that ends the turn. A token that also
+covers words of the prompt is context; one that covers white space of the prompt and the answer's first word
+(SentencePiece) belongs to the answer. The text is tokenized whole, so the ids are those of the tokenizer's own chat
+template.
 
-Where a token stands in the text follows, for byte-level BPE, from the ids alone: each stands for a fixed number of
-bytes, and together they are the text. Other tokenizers are asked for character offsets, which takes longer.
+For byte-level BPE, the position of a token follows from the ids alone: each token stands for a fixed number of bytes,
+and together they are the text. Other tokenizers return character offsets, which takes longer.
 """
 
 import json
@@ -26,7 +26,7 @@ from sft.schema import Example, IntArray
 
 
 class _Placed(NamedTuple):
-    """A text and its tokens, with where each starts and ends in it."""
+    """A text and its tokens, with each token's start and end in the text."""
 
     text: str | bytes
     answers: Sequence[Span]
@@ -41,19 +41,19 @@ class ExampleTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """`tokenizer` is a fast one with its chat template set."""
         backend: Any = tokenizer.backend_tokenizer
-        # Padding and truncation that the tokenizer's file asks for would change the text's ids.
+        # Padding and truncation set in the tokenizer's file would change the text's ids.
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
         vocab = tokenizer.get_vocab()
         stop_ids = control_ids(tokenizer)
-        self.num_ids = max(vocab.values()) + 1  # not their number: a vocabulary may have gaps
+        self.num_ids = max(vocab.values()) + 1  # not the number of tokens: a vocabulary may have gaps
         self._is_stop = np.zeros(self.num_ids, dtype=bool)
         self._is_stop[stop_ids] = True
         self.special_tokens = frozenset(tokenizer.convert_ids_to_tokens(stop_ids))
-        """The texts of all control tokens, stop tokens among them."""
+        """The texts of all control tokens, including stop tokens."""
         self.added_tokens = frozenset(str(token) for token in tokenizer.get_added_vocab())
-        """The texts of all tokens that were added to the vocabulary, control tokens among them."""
+        """The texts of all tokens that were added to the vocabulary, including control tokens."""
         self.token_dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
         self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)
@@ -78,7 +78,7 @@ class ExampleTokenizer:
         raw = text.encode()
         whole = len(ids) > 0 and int(ends[-1]) == len(raw)
         if not whole or (self._normal_form and not unicodedata.is_normalized(self._normal_form, text)):
-            # Tokens that swallow white space around them, or a text that was normalised.
+            # Tokens that absorb white space around them, or a normalised text.
             return _place_by_offsets(rendering, self._backend.encode(text, add_special_tokens=False))
         if len(raw) == len(text):
             answers = rendering.answers
@@ -95,9 +95,9 @@ class ExampleTokenizer:
             if first and ends[first - 1] > start and _is_space(text[starts[first - 1] : start]):
                 first -= 1
             if is_stop[first:behind].all() and first and ends[first - 1] > start:
-                return RecordError("no token stands for the answer alone: the template's last token swallows it")
+                return RecordError("no token covers only the answer: the template's last token swallows it")
             if not is_stop[behind - 1]:
-                return RecordError("the tokenizer cuts the end of the turn together with what stands behind it")
+                return RecordError("the tokenizer merges the end of the turn with the text behind it")
             loss_mask[first:behind] = True
         if loss_mask[0]:
             return RecordError("the chat template starts with the answer: there is nothing to predict it from")
@@ -105,7 +105,7 @@ class ExampleTokenizer:
 
 
 def _byte_lengths(backend: Any, vocab: dict[str, int], num_ids: int) -> tuple[Any, IntArray | None]:
-    """The Unicode form that texts are brought to, and the bytes of each token; None where tokens are not bytes."""
+    """The Unicode form that texts are normalised to, and the bytes of each token; None where tokens are not bytes."""
     parts = json.loads(backend.to_str())
     model, normalizer, splitter = parts["model"], parts["normalizer"], parts["pre_tokenizer"] or {}
     last = splitter.get("pretokenizers", [splitter])[-1]

@@ -1,12 +1,12 @@
-"""Makes a conversation that is too long fit, by a rule: whole turns at its end go first, then prompt text, no answer.
+"""Shortens a conversation that is too long: first whole turns at its end go, then prompt text, never answers.
 
     fits as it is                     unchanged
     its first exchanges fit           the most of them that fit, if the last of them ends in a learned answer
     not even the first of those fits  that one, with its longest prompt texts cut at their ends
-    not even so                       None
+    still too long                    None
 
-Where the last answer alone is learned, no turns are left out. It is text that is cut, and what is left is rendered and
-tokenized again, so a truncated example obeys the same mask as any other.
+If only the last answer is learned, no turns are left out. The text is cut, then rendered and tokenized again, so a
+truncated example obeys the same mask as any other.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from typing import Literal
 from sft.schema import Conversation, Message
 
 MIN_PROMPT_CHARS = 32
-"""Prompt texts that are not longer are never cut."""
+"""Prompt texts of at most this length are never cut."""
 MIN_PROMPT_PART = 8
-"""No prompt text is cut to less than one part in so many: to what is left of it, the answer would be a guess."""
+"""Each prompt text keeps at least this fraction, one part in 8: with less of it, the answer would be a guess."""
 
 _NUM_TRIES = 6
 CountTokens = Callable[[Conversation], int]
@@ -30,9 +30,9 @@ def truncate(
     count_tokens: CountTokens,
     max_len_tokens: int,
 ) -> Conversation | None:
-    """The conversation, or what is left of it where it is too long; None where no allowed form is short enough.
+    """The conversation, shortened if it is too long; None where no allowed form is short enough.
 
-    The answers are the first ones of the original, unchanged, and the last turn is one that is learned.
+    Its answers are the first ones of the original, unchanged, and its last turn is learned.
 
     Args:
         conversation: ends in an answer.
@@ -54,7 +54,7 @@ def truncate(
 
 
 def _learned_ends(messages: tuple[Message, ...]) -> list[int]:
-    """The numbers of leading turns that are whole exchanges, the last of which ends in a learned answer."""
+    """The numbers of leading turns that are whole exchanges and end in a learned answer."""
     nexts = [m.role for m in messages[1:]] + ["user"]
     return [
         i + 1
@@ -66,7 +66,7 @@ def _learned_ends(messages: tuple[Message, ...]) -> list[int]:
 def _leave_out_turns(
     conversation: Conversation, ends: list[int], count_tokens: CountTokens, max_len_tokens: int
 ) -> Conversation:
-    """The most exchanges that fit; the whole conversation does not, the first of `ends` does."""
+    """The most exchanges that fit; the whole conversation does not fit, the first of `ends` does."""
     fits, too_many = 0, len(ends) - (ends[-1] == len(conversation.messages))
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -84,9 +84,9 @@ def _first_turns(conversation: Conversation, count: int) -> Conversation:
 def _cut_prompt(
     conversation: Conversation, num_tokens: int, count_tokens: CountTokens, max_len_tokens: int
 ) -> Conversation | None:
-    """Every prompt text cut to the same number of characters, the largest for which it fits, up to a few tokens.
+    """Every prompt text cut to the same number of characters: the largest that fits, to within a few tokens.
 
-    So the longest is cut first, and the next one only when that has come down to its length.
+    So the longest is cut first, and the next one only once the longest has come down to its length.
     """
     prompt_lens = [len(message.content) for message in conversation.messages if message.role != "assistant"]
     fits, too_long = MIN_PROMPT_CHARS, max(prompt_lens, default=0)
@@ -117,5 +117,5 @@ def _cut(message: Message, num_chars: int) -> Message:
     most = max(num_chars, -(-len(message.content) // MIN_PROMPT_PART))
     if message.role == "assistant" or len(message.content) <= most:
         return message
-    # From its first word on: of a text that begins with much white space, something has to be left.
+    # Keep text from the first word on: a text that begins with much white space must not become empty.
     return replace(message, content=message.content.lstrip()[:most])

@@ -1,7 +1,7 @@
-"""What training, checkpoints and evaluation need of an engine, and no more.
+"""What training, checkpoints and evaluation need from an engine.
 
-The surface is small so that a plain single-process engine can stand beside ZeRO-3 as the oracle of the tests, and
-so that checkpoints know nothing of how an engine lays out its memory: state is flat, by name, in parts.
+The protocol is small, so that a plain single-process engine can be the tests' oracle for ZeRO-3. Checkpoints do not
+know how an engine lays out its memory: state is flat tensors by name, in parts.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ class NonFiniteError(RuntimeError):
     """The loss or the gradient of a step is not finite. No update was made, and the next step can follow."""
 
     def __init__(self, what: str, ranks: tuple[int, ...] = ()) -> None:
-        """`ranks`: those whose own loss is not finite, where it is known."""
+        """`ranks`: those whose own loss is not finite, if known."""
         super().__init__(what)
         self.ranks = ranks
 
@@ -47,9 +47,9 @@ class Engine(Protocol):
     """A model with its optimizer, on this rank."""
 
     ranks: Ranks
-    """All that the model and the steps are split over."""
+    """The ranks that the model and the steps are split over."""
     num_begun: int
-    """Micro-batches that it has begun to train on, in all steps: whether a long step goes on."""
+    """Micro-batches that it has begun to train on, in all steps: it shows whether a long step makes progress."""
 
     def train_step(self, micro_batches: Sequence[Batch], num_supervised_tokens: int, lr: float) -> StepResult:
         """One update from this rank's micro-batches; `num_supervised_tokens` is that of the step over all ranks.
@@ -69,25 +69,25 @@ class Engine(Protocol):
     def token_nll(self, batch: Batch, by_own_forward: bool = False) -> Tensor:
         """The nll of each supervised token, in the order of the rows, without a gradient: (S,) float32 on the CPU.
 
-        With `by_own_forward`, by the model's own forward pass (see `sft.model.loss.SupervisedNll`); without it as in
-        training, but for dropout.
+        With `by_own_forward`, by the model's own forward pass (see `sft.model.loss.SupervisedNll`); without it, as in
+        training except for dropout.
         """
         ...
 
     def local_state(self) -> dict[str, Shard]:
-        """This rank's part of the state, by `<parameter>/<kind>`: views of it where it lies, not copies.
+        """This rank's part of the state, by `<parameter>/<kind>`: views of it in place, not copies.
 
-        The kinds are those of the optimizer (`sft.optimizers`). Which elements a rank has is the engine's own affair,
-        as long as all ranks together have each of them, and a rank has the same of all tensors of one size.
+        The kinds are those of the optimizer (`sft.optimizers`). The engine decides which elements a rank has. All ranks
+        together have every element, and a rank has the same elements of all tensors of one size.
         """
         ...
 
     def local_spans(self) -> dict[str, range]:
-        """The elements of each flat state tensor that this rank holds, and so reads."""
+        """The elements of each flat state tensor that this rank holds, and reads when it resumes."""
         ...
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
-        """Take over a saved state: `read` gives any part of it, whatever world size saved it.
+        """Load a saved state: `read` gives any part of it, whatever world size saved it.
 
         All ranks read their parts of the same tensors, in the same order.
         """
@@ -107,15 +107,15 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back all memory, on the device too. Nothing else can be called afterwards.
+        """Free all memory, on the device too. Nothing else can be called afterwards.
 
-        What a caller still holds of the model keeps its memory.
+        Parts of the model that a caller still holds keep their memory.
         """
         ...
 
 
 def run_without_gradient(module: nn.Module, run: Callable[[], Tensor], training: bool) -> Tensor:
-    """What `run` gives with `module` in training mode or not; afterwards it is in training mode."""
+    """The result of `run` with `module` in training mode or not; afterwards it is in training mode."""
     module.train(training)
     try:
         with torch.no_grad():

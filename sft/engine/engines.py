@@ -1,5 +1,5 @@
-"""The engines by name. Each is imported when it is chosen, since DeepSpeed settles what it computes on when it is
-imported: by then the rank's device is known.
+"""The engines by name. Each is imported when it is chosen, because DeepSpeed chooses its device at import: by then
+the rank's device is known.
 """
 
 import os
@@ -11,7 +11,7 @@ from sft.engine.engine import Engine
 from sft.ranks.ranks import Ranks
 
 BuildEngine = Callable[[SftConfig, OptimizerConfig, str, Ranks], Engine]
-"""(run, how a stage's parameters are updated, path of the model, ranks) → an engine. All ranks call it together."""
+"""(config, a stage's optimizer, path of the model, ranks) → an engine. All ranks call it together."""
 
 
 def _zero3(config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> Engine:

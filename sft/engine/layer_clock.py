@@ -1,7 +1,7 @@
-"""How fast a rank computes by itself: what tells a slow GPU from the others that wait for it.
+"""How fast a rank computes by itself, to tell a slow GPU from the others that wait for it.
 
-The ranks of ZeRO-3 wait for each other at every layer, so their steps take the same time, whoever is slow. One layer
-without a collective in it is timed instead: the largest matrix product.
+The ranks of ZeRO-3 wait for each other at every layer, so their steps take the same time, whichever is slow. So this
+times one layer that has no collective in it: the largest matrix product.
 """
 
 import time
@@ -15,19 +15,19 @@ class LayerClock:
     """Times one linear layer of a model whenever it runs forward in training."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Of several largest layers, it is the first. To be made after the engine, whose hooks must run around it."""
+        """Times the first of the largest layers. Make it after the engine, whose hooks must run around it."""
         self._running: list[tuple[int, Any, Any]] = []  # tokens, start, end
         linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
         if linear:
             layer = max(linear, key=lambda module: module.in_features * module.out_features)
             layer.register_forward_pre_hook(self._begin)
-            # Before the engine's hook, which gives the gathered parameters back.
+            # Before the engine's hook, which releases the gathered parameters.
             layer.register_forward_hook(self._end, prepend=True)
 
     def take(self) -> float:
-        """Seconds a token in the fastest call since the last `take`, when the device has finished; 0 without a call.
+        """Seconds a token in the fastest call since the last `take`; waits for the device; 0 without a call.
 
-        The fastest, as a call with few tokens is slow a token.
+        The fastest counts, because a call with few tokens takes more time a token.
         """
         calls, self._running = self._running, []
         return min((_seconds(start, end) / tokens for tokens, start, end in calls if end is not None), default=0.0)

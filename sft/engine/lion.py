@@ -1,4 +1,4 @@
-"""Lion as it was published: AdamW's decay, one mean of the gradients, and of the update its sign alone."""
+"""Lion as published: AdamW's decay, one running mean of the gradients, and only the sign of the update."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 _PIECE_ELEMENTS = 1 << 22
-"""What is updated at a time: the update takes so much memory, and not that of all parameters again."""
+"""How many elements are updated at a time: the update needs memory for these, not for all parameters."""
 
 
 class Lion(torch.optim.Optimizer):
@@ -14,12 +14,12 @@ class Lion(torch.optim.Optimizer):
 
         c = β1·m + (1 - β1)·g        w = (1 - lr·λ)·w - lr·sign(c)        m = β2·m + (1 - β2)·g
 
-    The sign of zero is zero, so that a row of the embeddings which no token of a run has stays as it is. DeepSpeed's
-    kernels (0.19.8) move such a weight by `lr`, on CPUs down and on GPUs up; torch has none.
+    The sign of zero is zero, so an embedding row whose token never occurs in a run stays as it is. DeepSpeed's kernels
+    (0.19.8) move such a weight by `lr`, on CPUs down and on GPUs up; torch has none.
     """
 
     def __init__(self, groups: Any, lr: float, betas: tuple[float, float], weight_decay: float = 0.0) -> None:
-        """`groups` are parameters, or groups of them with a `weight_decay` of their own."""
+        """`groups` are parameters, or groups of them with their own `weight_decay`."""
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """How each optimizer of `sft.optimizers` is built: as ZeRO-3 runs it on flat parts, and as the oracle on whole tensors.
 
-Another one is an entry there and one here; `tests/engine/test_optimizers.py` then asks of it what it asks of all.
+A new one is an entry there and one here; `tests/engine/test_optimizers.py` then tests it like all others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,14 +19,14 @@ Groups = list[dict[str, Any]]
 
 
 class Builders(NamedTuple):
-    """Of one optimizer."""
+    """How one optimizer is built."""
 
     plain: Callable[[Groups, OptimizerConfig], Optimizer]
-    """In the most obvious way."""
+    """The most obvious implementation."""
     fused: Callable[[Groups, OptimizerConfig, bool], Optimizer]
-    """The fastest that is installed; its state lies on the CPU or not."""
+    """The fastest that is installed; the third argument says whether its state is on the CPU."""
     counted: Callable[[Optimizer, int, torch.device], dict[str, Any]]
-    """What its state says besides tensors after so many updates, on this device."""
+    """What its state holds besides the means after this many updates, on this device."""
 
 
 def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> Groups:
@@ -41,15 +41,15 @@ def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.P
 
 
 def new_state(name: OptimizerName, optimizer: Optimizer, parameter: Tensor, num_updates: int) -> dict[str, Any]:
-    """What the optimizer is to have of a parameter after so many updates; its means are to be filled in."""
+    """A parameter's optimizer state after this many updates; the caller fills in the means."""
     means = {kind: torch.zeros_like(parameter) for kind in OPTIMIZERS[name].means}
     return {**means, **BUILDERS[name].counted(optimizer, num_updates, parameter.device)}
 
 
 def _fused_adamw(groups: Groups, config: OptimizerConfig, on_cpu: bool) -> Optimizer:
-    """One kernel: DeepSpeed's where its installation has built it, else torch's own.
+    """One kernel: DeepSpeed's if its installation has built it, else torch's own.
 
-    DeepSpeed would compile a missing one on its first use, which takes a compiler and a minute on every node.
+    DeepSpeed would compile a missing kernel on first use, which needs a compiler, and a minute on every node.
     """
     # ZeRO-3 has imported DeepSpeed by now, for the rank's device; the oracle never does.
     from deepspeed.git_version_info import installed_ops  # noqa: PLC0415  (see above)

@@ -28,7 +28,7 @@ from sft.ranks.ranks import OneRank, Ranks
 
 
 class SingleProcessEngine:
-    """`sft.engine.engine.Engine` in the most obvious way: float32 masters beside the working parameters."""
+    """The most obvious `sft.engine.engine.Engine`: float32 masters beside the working parameters."""
 
     def __init__(
         self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks | None = None
@@ -113,7 +113,7 @@ class SingleProcessEngine:
         return {f"{name}/{kind}": range(size) for name, size in sizes.items() for kind in state_kinds(self._name)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
-        """Take over a saved state; see `Engine`."""
+        """Load a saved state; see `Engine`."""
         for name, master in self._masters.items():
             state = new_state(self._name, self._optimizer, master.detach(), num_updates)
             self._optimizer.state[master] = state

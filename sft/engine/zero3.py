@@ -1,7 +1,7 @@
 """ZeRO-3: parameters, gradients and optimizer state are split over the ranks, each parameter as a flat array.
 
-Rank r of W holds elements `r * ceil(n / W)` onwards of each parameter of n elements, the last ones padded. So a
-checkpoint needs no format of its own for a world size: it is n elements in W parts, and any other W' reads its own
+Rank r of W holds elements `r * ceil(n / W)` onwards of each parameter of n elements, the last ones padded. So the
+format of a checkpoint does not depend on the world size: it is n elements in W parts, and any other W' reads its own
 parts of them.
 """
 
@@ -38,8 +38,8 @@ from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.ranks import Ranks
 
-# On the CPU DeepSpeed would compile a shared-memory op for a minute or two, and hang later processes if killed
-# meanwhile; gloo takes the same time for a step.
+# On the CPU, DeepSpeed would compile a shared-memory op for a minute or two. If killed meanwhile, it makes later
+# processes hang. With gloo, a step takes the same time.
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
@@ -53,7 +53,7 @@ class Zero3Engine:
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
         assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.engines"
-        # DeepSpeed takes the number of its device from here and from nowhere else.
+        # DeepSpeed takes the number of its device only from here.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
         dtype = getattr(torch, config.model.dtype)
@@ -73,7 +73,7 @@ class Zero3Engine:
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._optimizer = optimizer.name
         built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)
-        # DeepSpeed warns of an optimizer that it does not list; those of the table are tested here.
+        # DeepSpeed warns of an optimizer that it does not list; our tests cover those of the table.
         if type(built) not in ZERO_SUPPORTED_OPTIMIZERS:
             ZERO_SUPPORTED_OPTIMIZERS.append(type(built))
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
@@ -95,7 +95,7 @@ class Zero3Engine:
             if batch.seed is not None:
                 torch.manual_seed(batch.seed)
             nll_sum = self._engine(batch.to(self.device)).sum()
-            # DeepSpeed averages over the ranks; times the world size, that is the sum.
+            # DeepSpeed averages over the ranks; times the world size, this is the sum.
             self._engine.backward(nll_sum * (self.ranks.world.size / num_supervised_tokens), scale_wrt_gas=False)
             nll += nll_sum.detach()
         loss = float(self.ranks.sum(nll)) / num_supervised_tokens
@@ -103,14 +103,14 @@ class Zero3Engine:
             self._drop_gradients()
             raise NonFiniteError(f"the loss is {loss}", self._ranks_where(not math.isfinite(float(nll))))
         self._engine.step()
-        # Where it is not finite, DeepSpeed has made no update, and says so with an infinite norm.
+        # If the gradient is not finite, DeepSpeed made no update, and reports an infinite norm.
         grad_norm = float(self._engine.get_global_grad_norm())
         if not math.isfinite(grad_norm):
             raise NonFiniteError("the gradient is not finite")
         return StepResult(loss, grad_norm)
 
     def _drop_gradients(self) -> None:
-        """What DeepSpeed's own step does with gradients that it does not use."""
+        """Do what DeepSpeed's own step does with gradients that it does not use."""
         self._zero._pre_step()
         self._zero._partition_all_parameters()
         self._zero._overflow_clean_up(self._zero.loss_scale)
@@ -133,7 +133,7 @@ class Zero3Engine:
 
     def local_state(self) -> dict[str, Shard]:
         """This rank's part of the state; see `Engine`."""
-        # DeepSpeed's own functions would bring all that is offloaded to the device.
+        # DeepSpeed's own functions would move all offloaded state to the device.
         state = {}
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
@@ -148,12 +148,12 @@ class Zero3Engine:
         return {f"{name}/{kind}": span for name, span in spans.items() for kind in state_kinds(self._optimizer)}
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
-        """Take over a saved state; see `Engine`."""
-        # Before the first update the optimizer has no state that could be filled.
+        """Load a saved state; see `Engine`."""
+        # Before the first update, the optimizer has no state to fill.
         for flat in self._zero.fp32_partitioned_groups_flat:
             state = new_state(self._optimizer, self._zero.optimizer, flat, num_updates)
             self._zero.optimizer.state[flat] = state
-        # Whatever is gathered is given back: it has the values of before.
+        # Release what is gathered: it has the old values.
         self._zero.checkpoint_event_prologue()
         for name, parameter in self._parameters():
             start, stop = self._own_range(parameter)
@@ -161,9 +161,9 @@ class Zero3Engine:
                 part = self._part(parameter, kind)
                 part[: stop - start].copy_(read(f"{name}/{kind}", start, stop))
                 part[stop - start :].zero_()
-            # The first forward pass uses the working copy, which nothing else would bring up to date.
+            # The first forward pass uses the working copy, which nothing else would update.
             parameter.ds_tensor.data.copy_(self._part(parameter, MASTER))
-        # hpZ's copies, which have the values of before, go; small parameters, whole on every rank, are gathered anew.
+        # Drops hpZ's copies, which have the old values. Gathers the small parameters, whole on every rank, anew.
         self._zero.checkpoint_event_epilogue()
 
     def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -179,7 +179,7 @@ class Zero3Engine:
         return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
 
     def close(self) -> None:
-        """Give back all memory; see `Engine`."""
+        """Free all memory; see `Engine`."""
         release(self._engine)
         del self._engine, self._zero
         gc.collect()
@@ -187,11 +187,11 @@ class Zero3Engine:
             torch.cuda.empty_cache()
 
     def _parameters(self) -> Iterator[tuple[str, Any]]:
-        """What is trained."""
+        """The trained parameters."""
         return ((name, p) for name, p in self.hf_model.named_parameters() if p.requires_grad)
 
     def _part(self, parameter: Any, kind: str) -> Tensor:
-        """This rank's part of one kind of state, padded: a view of the flat tensor in which the optimizer has it."""
+        """This rank's part of one kind of state, padded: a view of the optimizer's flat tensor."""
         group, offset, size = self._zero.grad_position[self._zero.get_param_id(parameter)]
         flat = self._zero.fp32_partitioned_groups_flat[group]
         whole = flat.detach() if kind == MASTER else self._zero.optimizer.state[flat][kind]

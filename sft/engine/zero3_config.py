@@ -9,9 +9,9 @@ from sft.world import World
 
 
 def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) -> dict[str, Any]:
-    """The dictionary that `deepspeed.initialize` and `zero.Init` take.
+    """The dictionary for `deepspeed.initialize` and `zero.Init`.
 
-    Accumulation is driven by the engine and not by DeepSpeed, so no number in training depends on the world size.
+    The engine, not DeepSpeed, controls accumulation, so no number in training depends on the world size.
     """
     zero: dict[str, Any] = {
         "stage": 3,
@@ -45,17 +45,17 @@ def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) ->
 
 
 def num_copy_ranks(wanted: int, world_size: int) -> int:
-    """How many ranks share a copy of the parameters under hpZ, where so many are wanted; 1: there is no copy.
+    """How many ranks share a copy of the parameters under hpZ, if `wanted` were asked for; 1: there is no copy.
 
-    An elastic job may run with any number of ranks, and DeepSpeed needs groups of one size. Where all ranks would be
-    one group, a copy would be what they have anyway.
+    An elastic job may run with any number of ranks, and DeepSpeed needs groups of one size. If all ranks were one
+    group, the copy would be what they have anyway.
     """
     size = math.gcd(wanted, world_size)
     return size if size < world_size else 1
 
 
 def merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `extra` has put in, also in the mappings in it."""
+    """`base` with the values of `extra` merged in, also in nested mappings."""
     whole = dict(base)
     for key, value in extra.items():
         nested = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)

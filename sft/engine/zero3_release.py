@@ -1,8 +1,8 @@
-"""Lets go of a DeepSpeed engine. Read in DeepSpeed 0.19.8, and tried: with any of these left out, all of it stays.
+"""Frees a DeepSpeed engine. Found in DeepSpeed 0.19.8 and tried: if any of these is left out, all its memory stays.
 
-Besides the engine's own hooks, a list of the modules that are running holds the model, which is put there and never
-taken away; and the cache of a method holds the coordinator of the parameters. Both live as long as the process. Of hpZ,
-there is a process group which a second engine may not make again.
+Besides the engine's own hooks, two things that live as long as the process hold it: a list of running modules, from
+which the model is never removed, and the cache of a method, which holds the coordinator of the parameters. hpZ leaves a
+process group that a second engine may not make again.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from deepspeed.utils import groups
 
 
 def release(engine: Any) -> None:
-    """Take away what holds the engine, but for the caller's own references. All ranks call this together."""
+    """Remove all references to the engine, except the caller's own. All ranks call this together."""
     engine.destroy()
     modules = set(engine.module.modules())
     FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module not in modules]

@@ -1,8 +1,8 @@
-"""From the rows of a stage's mixture to a picture of its balance, beside the stage's packs.
+"""Draws the balance of a stage from the rows of its mixture: a picture beside the stage's packs.
 
-Bars are what the packs hold, ticks what was wanted: where they meet, the mixture is as the config says. At the side,
-how often a task's examples come and how many of them come at all. The largest tasks are shown; a line counts the rest.
-Invariant: the same rows give the same bytes, and the file is there whole or not at all.
+Bars show what the packs hold, ticks what was wanted: where they meet, the mixture is as the config says. Beside them:
+how often a task's examples are repeated, and the share of them that is used. The largest tasks are shown; a line counts
+the rest. Invariant: the same rows give the same bytes, and the file is there whole or not at all.
 """
 
 import os
@@ -71,7 +71,7 @@ def balance_figure(stage_name: str, unit: str, rows: Sequence[MixtureRow]) -> Fi
 
     most = max([1.0, *(r.epochs for r in shown)])
     bars = epochs.barh(ys, [r.epochs for r in shown], _HEIGHT, color=_EPOCHS)
-    # On white, as the line of one epoch may run behind.
+    # On white, because the line of one epoch may run behind it.
     on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     epochs.bar_label(bars, [f"{r.epochs:,.2f}" for r in shown], padding=3, fontsize=8.5, bbox=on_white)
     epochs.axvline(1.0, color="#555555", linewidth=1.0, linestyle=(0, (3, 3)))
@@ -97,5 +97,5 @@ def balance_figure(stage_name: str, unit: str, rows: Sequence[MixtureRow]) -> Fi
 def _quieten(axes: Axes, num_tasks: int) -> None:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    # A reader of a tall picture sees one end of it at a time.
+    # Readers of a tall picture see only one end of it at a time.
     axes.tick_params(axis="x", top=num_tasks > 20, labeltop=num_tasks > 20)

@@ -28,7 +28,7 @@ class Prompt(NamedTuple):
 
 
 def choose_prompts(store: TokenStore, heldout: PackPlan, num_prompts: int) -> list[Prompt]:
-    """The first held-out examples of so many different tasks, those with the most examples first."""
+    """The first held-out example of each of `num_prompts` tasks, those with the most examples first."""
     ids = np.sort(np.array(heldout.example_ids))
     task_ids, counts = np.unique(store.task_ids[ids], return_counts=True)
     prompts = []
@@ -48,7 +48,7 @@ def write_sample_answers(
 ) -> None:
     """Answer the prompts with the models at `before` and `after`, greedily, and keep both beside the reference.
 
-    Both end where the folder at `after` says that generation ends.
+    Both models stop at the stop tokens of the folder at `after`.
     """
     tokenizer = load_tokenizer(model)
     stop_ids = GenerationConfig.from_pretrained(after).eos_token_id

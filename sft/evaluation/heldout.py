@@ -1,4 +1,4 @@
-"""What a forward pass over held-out examples says, by task. Each rank runs its share of the packs; all is added up."""
+"""Metrics of a forward pass over held-out examples, by task. Each rank runs a share of the packs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ TOKEN_METRICS: Mapping[str, tuple[Metric, TokenMeasure]] = {
             "higher",
             LOSS.over,
             is_share=True,
-            note="That is how often the model's first choice is the token of the answer, given all that is before it.",
+            note="It is how often the model's first choice is the token of the answer, given everything before it.",
         ),
         is_first_choice,
     ),
 }
-"""What is measured of each supervised token, given all tokens before it as the example has them."""
+"""What is measured for each supervised token, given all tokens before it in the example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TokenEvaluator:
     tell: Callable[[], None] = lambda: None
     """Called before each micro-batch, for whoever watches whether there is progress."""
     layout: Layout = "packed"
-    """How examples are laid before the model, as in training."""
+    """How examples are laid out for the model, as in training."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:

@@ -1,10 +1,11 @@
-"""From the records of a run to SVG text, one function for each plot of the report.
+"""Draws the records of a run as SVG text, with one function for each plot of the report.
 
-Text stays text (`svg.fonttype: none`): small, selectable, and names in any script are drawn by the fonts of
-whoever reads. Colours are those of Okabe and Ito, told apart with any colour vision, always on white.
-Invariant: the same records give the same bytes, and no two plots of a run share an element id.
+Text stays text (`svg.fonttype: none`): it is small and selectable, and the reader's fonts draw names in any script.
+Colours are those of Okabe and Ito, which differ for any colour vision, always on white.
+Invariant: the same records
+give the same bytes, and no two plots of a run share an element id.
 
-The stages' steps are put one after another on one axis; its 0 is the model that nothing has trained yet.
+The stages' steps follow each other on one axis; its 0 is the untrained model.
 """
 
 import math
@@ -36,7 +37,7 @@ _WIDTH_INCHES = 10.0
 _STAGE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _BEFORE, _RESTART, _INK = "#AEB6BF", "#B3261E", "#333333"
 _TRAINED = "loss"
-"""The metric that is known of every step, too."""
+"""The metric that is also known for every training step."""
 _MAX_POINTS = 1500
 _MAX_LABEL_CHARS = 36
 LOOK: dict[Any, Any] = {
@@ -57,7 +58,7 @@ LOOK: dict[Any, Any] = {
     "ytick.color": _INK,
     "legend.frameon": False,
 }
-"""Settings of matplotlib for every plot of a run."""
+"""Matplotlib settings for every plot of a run."""
 
 
 def loss_plot(run: RunRecords) -> str:
@@ -122,7 +123,7 @@ def throughput_plot(run: RunRecords) -> str:
 
 
 def memory_plot(run: RunRecords) -> str:
-    """The most memory that the first rank has held since its stage began, by step; empty where that is not recorded."""
+    """Peak memory of the first rank since its stage began, by step; empty if that is not recorded."""
     with matplotlib.rc_context(LOOK):
         figure, (axes,) = _timeline(run, ["peak memory, GiB"], height_inches=3.2)
         for label, colour, value in _PEAKS:
@@ -142,7 +143,7 @@ def _known(gib: float | None) -> float:
     return math.nan if gib is None else gib
 
 
-# What was not recorded, or is not there on CPUs, is not a number.
+# NaN for what was not recorded, or does not exist on CPUs.
 _PEAKS: tuple[tuple[str, str, Callable[[StepMetrics], float]], ...] = (
     ("resident in the process", "#5F6B76", lambda step: _known(step.peak_resident_gib)),
     ("reserved on the GPU", _STAGE_COLOURS[5], lambda step: _known(step.peak_reserved_gib)),
@@ -226,7 +227,7 @@ def _timeline(run: RunRecords, labels: Sequence[str], height_inches: float) -> t
     panels[-1].set_xlabel("step")
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     for first, stage in _placed(run):
-        # A name wider than its stage would be written over the next.
+        # A name wider than its stage would overlap the next.
         if len(stage.steps) / end > 0.012 * len(stage.name):
             panels[0].text(first, 1.02, f" {stage.name}", transform=panels[0].get_xaxis_transform(),
                            color=_colour(stage.index), fontweight="bold")  # fmt: skip
@@ -242,7 +243,7 @@ def _curve(first: int, stage: StageRecord, value: Callable[[StepMetrics], float]
 def _draw_steps(
     axes: Axes, first: int, stage: StageRecord, value: Callable[[StepMetrics], float], colour: str, label: str
 ) -> None:
-    """A value of each step, light, and smoothed over it."""
+    """A value of each step: a light line, with a smoothed line over it."""
     xs, ys = _curve(first, stage, value)
     if len(xs):
         axes.plot(*_thinned(xs, ys), color=colour, alpha=0.28, linewidth=0.8)
@@ -250,7 +251,7 @@ def _draw_steps(
 
 
 def _smoothed(values: Floats) -> Floats:
-    """The mean over a window of a twentieth of the values around each; what is not finite is left out."""
+    """The mean over a window of a twentieth of the values around each; values that are not finite are left out."""
     kernel = np.ones(min(len(values), 2 * (len(values) // 40) + 1))
     finite = np.isfinite(values)
     sums = np.convolve(np.where(finite, values, 0.0), kernel, mode="same")
@@ -260,7 +261,7 @@ def _smoothed(values: Floats) -> Floats:
 
 
 def _thinned(xs: Floats, ys: Floats) -> tuple[Floats, Floats]:
-    """Of a long curve the lowest and the highest point of each bin: it looks the same and stays small."""
+    """The lowest and the highest point of each bin of a long curve: it looks the same and stays small."""
     if len(xs) <= _MAX_POINTS:
         return xs, ys
     keep = {0, len(xs) - 1}
@@ -277,7 +278,7 @@ def _marker(xs: Floats) -> dict[str, Any]:
 
 
 def _scale_by_range(axes: Axes, values: Sequence[float]) -> None:
-    """Logarithmic where a linear axis would flatten the curve under its spikes."""
+    """Use a logarithmic axis if a linear one would flatten the curve under its spikes."""
     finite = [value for value in values if np.isfinite(value)]
     if finite and min(finite) > 0 and max(finite) > 20 * float(np.median(finite)):
         axes.set_yscale("log")
@@ -288,7 +289,7 @@ def _bars(num_bars: int, inches_each: float) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set_ylim(num_bars - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    # A reader of a tall plot sees one end of it at a time.
+    # Readers of a tall plot see only one end of it at a time.
     axes.tick_params(axis="x", top=num_bars > 20, labeltop=num_bars > 20)
     return figure, axes
 
@@ -318,7 +319,7 @@ def _svg(figure: Figure, name: str) -> str:
     text = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # The reader's fonts draw the text, not the font that it is measured with here.
+        # The reader's fonts draw the text; the font here only measures it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata=nothing)
     svg = text.getvalue()

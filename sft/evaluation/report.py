@@ -1,7 +1,7 @@
-"""From a run folder to one self-contained HTML page: no scripts, and nothing is loaded from anywhere.
+"""Turns a run folder into one self-contained HTML page: no scripts, and nothing to load from elsewhere.
 
-Invariant: what came from data (tasks, prompts, answers, the config) is escaped; only the plots are put in as
-they are, and they are made here. A run still under way has a page too, which says what is not there yet.
+Invariant: text from data (tasks, prompts, answers, the config) is escaped; only the plots, which are made here, are
+inserted as they are. A run still under way has a page too, which says what is missing.
 """
 
 import json
@@ -66,7 +66,9 @@ def write_report(run: RunFolder) -> Path:
     try:
         write_text(run.report, page)
     except OSError as error:
-        raise UserError(f"{run.report} cannot be written: {error.strerror}. `sft report` makes it later.") from error
+        raise UserError(
+            f"{run.report} cannot be written: {error.strerror}. Make room or correct the rights, then run `sft report`."
+        ) from error
     return run.report
 
 
@@ -80,7 +82,7 @@ def _status(run: RunRecords) -> str:
 
 
 def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
-    """What a reader wants first: label, value, and a remark under it."""
+    """What a reader wants to know first: label, value, and a remark under it."""
     model = run.config.get("model")
     num_planned = sum(stage.num_steps for stage in run.stages)
     num_done = len(run.steps)
@@ -110,7 +112,7 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
 
 
 def _history(run: RunRecords) -> list[str]:
-    """How the run came to be what it is, where it did not go straight from one stage to the next."""
+    """What happened in the run besides going from one stage to the next."""
     began = []
     if start := run.config.get("from"):
         began = [f"The run began with stage {start['stage']} of {start['run']}, after {start['step']:,} steps of it."]
@@ -124,12 +126,12 @@ def _history(run: RunRecords) -> list[str]:
 
 
 def _short_path(path: str) -> str:
-    """A Hub id as it is; of a folder, what tells it from others."""
+    """A Hub id as it is; the last two parts of a folder's path."""
     return "/".join(Path(path).parts[-2:])
 
 
 def _score_fact(evaluations: Sequence[Evaluation], metric: str) -> tuple[str, str]:
-    """Of all tasks: the first value and the last, and the change."""
+    """Over all tasks: the first and the last value, and the change."""
     total = total_of(evaluations, metric)
     first, last = (value_text(total.metric, total.values[place], 3) for place in (0, -1))
     if len(evaluations) == 1:
@@ -139,7 +141,7 @@ def _score_fact(evaluations: Sequence[Evaluation], metric: str) -> tuple[str, st
 
 
 def _heldout(evaluations: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
-    """For each metric, the rows of its table by task and those that sum them up, and its plot."""
+    """For each metric: the rows of its table by task, the rows with totals, and its plot."""
     for name, metric in metrics_of(evaluations).items():
         rows = [*rows_of(evaluations, name)]
         has_both_kinds = len({row.unseen for row in rows}) == 2

@@ -1,7 +1,7 @@
-"""From the files of a run folder to frozen records: what the report's tables and plots are made from.
+"""Reads the files of a run folder into frozen records, from which the report's tables and plots are made.
 
-Invariant: a run still under way reads as well as a finished one. A file that is not there is an empty record,
-and a line that is just being written is left out. A file that is published whole and is not is an error.
+Invariant: a run still under way reads as well as a finished one. A missing file is an empty record, and a line that is
+just being written is left out. A damaged file among those that are written whole is an error.
 
 A restart goes back to a checkpoint and trains the steps after it again. A stage's `steps` hold each step
 once, as the model that exists now was trained:
@@ -29,7 +29,7 @@ from sft.run_folder import RunFolder, StageFolder
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """The manifest of a stage's pack plan; `fill` is the part of the slots that hold a token."""
+    """The manifest of a stage's pack plan; `fill` is the share of slots that hold a token."""
 
     mixture: tuple[MixtureRow, ...]
     unit: str
@@ -65,7 +65,7 @@ class StageRecord:
 
     @property
     def num_steps(self) -> int:
-        """Steps that the stage has when it is finished; those done where that is not known yet."""
+        """Steps of the finished stage; the steps done if that is not known yet."""
         if self.plan:
             return self.plan.num_steps
         return self.steps[-1].num_steps if self.steps else 0
@@ -73,7 +73,7 @@ class StageRecord:
 
 @dataclass(frozen=True, slots=True)
 class SampleAnswer:
-    """A held-out prompt with the answer of the data, of the first model and of the last."""
+    """A held-out prompt with the answers of the data, of the first model and of the last."""
 
     task: str
     prompt: str
@@ -84,7 +84,7 @@ class SampleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RunRecords:
-    """All of a run. `evaluations` are the base's and the stages' in order, `mid_stage` those in between."""
+    """All records of a run. `evaluations`: of the base and of the stages, in order; `mid_stage`: within stages."""
 
     name: str
     config_text: str
@@ -97,7 +97,7 @@ class RunRecords:
 
     @property
     def steps(self) -> list[StepMetrics]:
-        """The steps of all stages, in the order in which they were trained."""
+        """The steps of all stages, in the order of training."""
         return [step for stage in self.stages for step in stage.steps]
 
     @property
@@ -156,7 +156,7 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         if record.attempt > attempt:
             attempt = record.attempt
             restarts.append(record.step)
-            # What was trained after the checkpoint is rolled back, and not all of it may be repeated yet.
+            # Steps after the checkpoint are rolled back, and not all of them may be repeated yet.
             steps = {step: known for step, known in steps.items() if step < record.step}
         steps[record.step] = record
     return StageRecord(
@@ -187,7 +187,7 @@ def _extensions(manifest: Mapping[str, Any]) -> Iterator[Extension]:
 
 
 def _read_published(path: Path) -> Any:
-    """The content of a file that is written whole, or None where it is not there."""
+    """The content of a file that is written whole; None if there is none."""
     try:
         return read_json(path)
     except FileNotFoundError:

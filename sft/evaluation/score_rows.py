@@ -1,4 +1,4 @@
-"""From evaluations to the rows of a table: a metric by task, one value of each evaluation, and how it has changed."""
+"""Turns evaluations into the rows of a table: a metric by task, with a value of each evaluation, and its change."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,29 +14,29 @@ class ScoreRow:
     name: str
     metric: Metric
     values: tuple[float, ...]
-    """One of each evaluation, in the order of training."""
+    """One for each evaluation, in the order of training."""
     change: float
-    """From the first model to the last evaluation: the difference of a share, else a part of the first value."""
+    """From the first model to the last: a difference if the metric is a share, else relative to the first value."""
     unseen: bool = False
     num_examples: int = 0
     num_counted: int = 0
-    """Of what the metric is a mean over."""
+    """The count that the metric is a mean over."""
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the last is better than the first; None where they are equal, or one is not known."""
+        """Whether the last is better than the first; None if they are equal, or one is not known."""
         if not self.change or math.isnan(self.change):
             return None
         return (self.change < 0) == (self.metric.better == "lower")
 
 
 def title_of(evaluation: Evaluation) -> str:
-    """Of which model it is."""
+    """Which model was measured, as a title."""
     return evaluation.name if evaluation.stage_index is None else f"after {evaluation.name}"
 
 
 def rows_of(evaluations: Sequence[Evaluation], metric: str) -> Iterator[ScoreRow]:
-    """Every task: the trained ones first, each with the most that the metric is a mean over first."""
+    """A row for each task: trained tasks first; within each kind, those with the largest count first."""
     about = metrics_of(evaluations)[metric]
     last = {name: task for e in evaluations for name, task in e.tasks.items() if metric in task.numbers}
     for name in sorted(last, key=lambda name: (last[name].unseen, -last[name].numbers[about.over], name)):

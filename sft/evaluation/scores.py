@@ -1,9 +1,9 @@
-"""What was measured of a model on held-out examples: named metrics by task, and the Protocol of who measures them.
+"""Results of a model on held-out examples: named metrics by task, and the Protocol of what measures them.
 
     Evaluator --measure--> sums by task --evaluate--> Evaluation --as_json--> a file --read_evaluation--> Evaluation
 
-Every metric is a mean over something that is counted, so tasks and ranks are joined by adding up. A file says what its
-metrics are: whoever shows it needs to know none of them.
+Every metric is a mean over a count, so tasks and ranks are combined by adding up. A file describes its metrics, so the
+code that shows it needs to know none of them.
 """
 
 import math
@@ -16,35 +16,35 @@ from sft.json_lines import from_json
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a number says, and how it is to be read."""
+    """What a number means, and how to show it."""
 
     title: str
-    """In a word or two."""
+    """One or two words."""
     text: str
-    """The same with what it is a mean over."""
+    """The same, with what it is a mean over."""
     better: Literal["lower", "higher"]
     over: str
     """The count that it is a mean over, by its name among a task's numbers."""
     is_share: bool = False
-    """Whether it is a part of one: shown as a percentage, and its changes in points of it."""
+    """Whether it lies between 0 and 1: shown as a percentage, and its changes in percentage points."""
     note: str = ""
-    """What else a reader should know, in a sentence."""
+    """A sentence with what else a reader should know."""
 
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 
 Sums = Mapping[str, Mapping[str, float]]
-"""Task → each metric added up over what it is a mean of, and each count, by name.
+"""Task → the sum of each metric over what it is a mean of, and each count, by name.
 
-`num_examples` is among the counts. Who measures on fewer of them counts those by a name of their own.
+`num_examples` is among the counts. An evaluator that measures fewer examples counts them under another name.
 """
 
 
 class Evaluator(Protocol):
-    """Measures a model. It is built with the model, in whatever way that is run, and with what it is measured on.
+    """Measures a model. It is built with the model and the data to measure on.
 
-    There is no more to it, so that a forward pass over packs, answers that are generated and compared, or a server that
-    is asked are all the same to whoever keeps, shows and sends on what comes out.
+    The protocol has no more, so that results are kept, shown and sent on in the same way, whether they come from a
+    forward pass over packs, from generated answers, or from a server.
     """
 
     @property
@@ -53,13 +53,13 @@ class Evaluator(Protocol):
         ...
 
     def measure(self) -> Sums:
-        """Over all ranks, which call this together; each gets the same."""
+        """The sums over all ranks, which call this together; each gets the same."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
-    """What was measured of a task; one that is `unseen` is never trained on."""
+    """The results of one task; an `unseen` task is never trained on."""
 
     numbers: Mapping[str, float]
     """Its metrics and counts, by name."""
@@ -79,24 +79,24 @@ class Evaluation:
     step: int | None = None
 
     def value(self, metric: str, task: str | None = None) -> float:
-        """A metric of a task, or of all; NaN where it was not measured."""
+        """A metric of a task, or of all tasks; NaN if it was not measured."""
         numbers = self.totals if task is None else self.tasks[task].numbers if task in self.tasks else {}
         return numbers.get(metric, math.nan)
 
     def mean(self, metric: str, unseen: bool) -> float:
-        """A metric over the tasks of one kind; NaN where there is none."""
+        """A metric over the tasks of one kind; NaN if there is none."""
         measured = [task.numbers for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers]
         counts = [numbers[self.metrics[metric].over] for numbers in measured]
         values = [numbers[metric] * count for numbers, count in zip(measured, counts, strict=True)]
         return sum(values) / sum(counts) if sum(counts) else math.nan
 
     def values(self) -> dict[str, float]:
-        """Every metric: `loss` of all tasks, `TASK/loss` of each."""
+        """Every metric: `loss` over all tasks, `TASK/loss` for each task."""
         by_task = {f"{task}/{m}": self.value(m, task) for task in self.tasks for m in self.metrics}
         return {**self.totals, **by_task}
 
     def as_json(self) -> dict[str, Any]:
-        """What is written to its file; which stage it is of, the file's name says."""
+        """What is written to its file, whose name says which stage it belongs to."""
         return {
             "name": self.name,
             "step": self.step,
@@ -109,13 +109,13 @@ class Evaluation:
 def evaluate(
     evaluators: Iterable[Evaluator], name: str, unseen_tasks: Sequence[str], step: int | None = None
 ) -> Evaluation:
-    """What all of the evaluators measure; all ranks call this together.
+    """The results of all evaluators; all ranks call this together.
 
     Args:
-        evaluators: each of other metrics.
-        name: of the model.
-        unseen_tasks: which training never sees.
-        step: after which it is measured, within a stage.
+        evaluators: each has its own metrics.
+        name: of the model that is measured.
+        unseen_tasks: tasks that training never sees.
+        step: the step of the stage after which it is measured; None at the end of a stage.
     """
     metrics: dict[str, Metric] = {}
     sums: dict[str, dict[str, float]] = {}
@@ -132,14 +132,14 @@ def evaluate(
 
 
 def _mean(about: Metric, metric: str, sums: Iterable[Mapping[str, float]]) -> float:
-    """Over the tasks that it was measured of; NaN where there is nothing."""
+    """The mean over the tasks with this metric; NaN if there is none."""
     measured = [(added[metric], added[about.over]) for added in sums if metric in added]
     count = sum(over for _, over in measured)
     return sum(value for value, _ in measured) / count if count else math.nan
 
 
 def read_evaluation(content: Mapping[str, Any], stage_index: int | None, step: int | None) -> Evaluation:
-    """From the content of a file, of whichever version: the first ones measured the loss, and did not say so."""
+    """The evaluation in a file of any version: the first versions measured only the loss, and did not describe it."""
     metrics = {name: from_json(Metric, about) for name, about in content.get("metrics", {}).items()} or {"loss": LOSS}
     tasks = {
         name: TaskScores({key: _number(n) for key, n in task.items() if key != "unseen"}, bool(task.get("unseen")))
@@ -150,7 +150,7 @@ def read_evaluation(content: Mapping[str, Any], stage_index: int | None, step: i
 
 
 def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
-    """What was measured in any of them."""
+    """The metrics of all of these evaluations."""
     return {name: metric for evaluation in evaluations for name, metric in evaluation.metrics.items()}
 
 

@@ -1,4 +1,4 @@
-"""From evaluations and a stage's mixture to tables for a console of 100 columns.
+"""Turns evaluations and a stage's mixture into tables for a console of 100 columns.
 
 Invariant: the `all` row counts every task, shown or not. A table shows at most 30 tasks, the largest, and
 says how many more the report shows.
@@ -50,7 +50,7 @@ def score_table(evaluations: Sequence[Evaluation], metric: str) -> Table:
 
 
 def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
-    """What each task holds, its share before mixing, as wanted and as it is, and how often its examples come again."""
+    """For each task: its size, its share before mixing, its target and actual share, and its repetitions."""
     table = _table(f"Mixture of stage {stage_name}", len(rows))
     table.add_column("\n\ntask", max_width=28, no_wrap=True, overflow="ellipsis")
     table.padding = 0  # eleven columns
@@ -68,7 +68,7 @@ def mixture_table(stage_name: str, rows: Sequence[MixtureRow]) -> Table:
 
 
 def _add_mixture(table: Table, name: Text, rows: Sequence[MixtureRow], style: str = "") -> None:
-    """The counts of one task, or of all of them together."""
+    """The counts of one task, or of all tasks together."""
     num_before, num_after = sum(row.num_examples_before for row in rows), sum(row.num_examples for row in rows)
     num_trained = sum(row.coverage * row.num_examples_before for row in rows)
     table.add_row(
@@ -88,26 +88,26 @@ def _add_mixture(table: Table, name: Text, rows: Sequence[MixtureRow], style: st
 
 
 def number(value: float, num_digits: int) -> str:
-    """With so many digits after the point; a dash where there is no number."""
+    """The number with this many digits after the point; a dash if it is not finite."""
     return f"{value:,.{num_digits}f}" if math.isfinite(value) else "–"
 
 
 def percent(part: float, *, signed: bool = False) -> str:
-    """A part of one as a percentage with one digit; a dash where there is no number."""
+    """A share as a percentage with one digit; a dash if it is not finite."""
     if not math.isfinite(part):
         return "–"
-    # A true minus, and no sign on what rounds to nothing.
+    # A true minus sign, and no sign on what rounds to zero.
     text = f"{100 * part:+.1f}%" if signed and abs(part) >= 0.0005 else f"{100 * abs(part):.1f}%"
     return text.replace("-", "−")
 
 
 def value_text(metric: Metric, value: float, num_digits: int = 4) -> str:
-    """A value of the metric; a dash where it was not measured."""
+    """A value of the metric; a dash if it was not measured."""
     return percent(value) if metric.is_share else number(value, num_digits)
 
 
 def change_text(metric: Metric, change: float) -> str:
-    """How much it has changed: a share by points of it, anything else by a part of what it was."""
+    """How much it changed: percentage points for a share, else relative to the first value."""
     return percent(change, signed=True).replace("%", " pp" if metric.is_share else "%")
 
 

@@ -1,4 +1,4 @@
-"""A config as YAML in which a comment stands behind a value: where it comes from, or what is not known.
+"""A config as YAML with comments behind values: where a value comes from, or what is not known.
 
 {"lr": Said(2e-5, "learning_rate")}  →  lr: 2.0e-5  # learning_rate
 """
@@ -16,14 +16,14 @@ _NO_TEXT = {"true", "false", "yes", "no", "on", "off", "y", "n", "null", "none",
 
 
 class Said(NamedTuple):
-    """A value, and what is said of it."""
+    """A value, and a comment on it."""
 
     value: Any
     comment: str = ""
 
 
 def without_comments(content: Any) -> Any:
-    """The plain values of a content."""
+    """The content with plain values."""
     if isinstance(content, Said):
         return without_comments(content.value)
     if isinstance(content, Mapping):
@@ -63,7 +63,7 @@ def _block(content: Mapping[str, Any], pad: str) -> Iterator[str]:
 
 def _item(item: Mapping[str, Any], pad: str) -> Iterator[str]:
     lines = list(_block(item, f"{pad}  "))
-    # A comment may stand above the first key.
+    # A comment may come before the first key.
     first = next(i for i, line in enumerate(lines) if not line.lstrip().startswith("#"))
     yield from lines[:first]
     yield f"{pad}- {lines[first].lstrip()}"
@@ -98,7 +98,7 @@ def _flow(value: Any) -> str:
 def _scalar(value: Any) -> str:
     if isinstance(value, float) and "e" in (text := repr(value)):
         mantissa, _, exponent = text.partition("e")
-        # YAML 1.1 takes it for a text without the dot.
+        # Without the dot, YAML 1.1 reads it as a text.
         return f"{mantissa if '.' in mantissa else f'{mantissa}.0'}e{int(exponent)}"
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _NO_TEXT:
         return value
@@ -106,6 +106,6 @@ def _scalar(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """In double quotes; what does not print is escaped, for some of it would be taken for line ends."""
+    """In double quotes; unprintable characters are escaped, because YAML reads some of them as line ends."""
     escaped = (f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\U{ord(char):08X}" for char in text)
     return f'"{"".join(escaped)}"'

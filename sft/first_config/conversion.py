@@ -1,7 +1,7 @@
-"""From the config of another system to one of ours, with what has no equal and what means something else.
+"""From the config of another system to one of ours, with a list of what has no equal and what means something else.
 
-Key by key it is the table of `sft.foreign`; here is what only several keys together say: the data, the batch, the
-machines. What is not given counts with its default there, so that the same is trained.
+Single keys are converted by the table of `sft.foreign`. This module converts what takes several keys together: the
+data, the batch, the machines. A key that is not given counts with its default there, so the same run is trained.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,26 +27,26 @@ Fields = dict[str, Any]
 
 
 class Converted(NamedTuple):
-    """A config of ours, and what is to be said of it."""
+    """A config of ours, and notes on it."""
 
     content: dict[str, Any]
     missing: list[str]
     """Keys of theirs that have no equal."""
     differing: list[str]
-    """What means something else here."""
+    """Keys that mean something else here."""
 
 
 def choose_system(content: Mapping[str, Any]) -> System:
-    """The system that a config is written for, by its keys.
+    """The system that a config was written for, by its keys.
 
     Raises:
-        UserError: they do not tell.
+        UserError: the keys do not show it.
     """
     found = identify(content)
     if len(found) == 1:
         return found[0]
-    why = f"its keys are of {' and of '.join(SYSTEMS[s] for s in found)}" if found else "few of its keys are known"
-    raise UserError(f"it cannot be told which system it is for: {why}. Say it: --from {', --from '.join(SYSTEMS)}")
+    why = f"its keys belong to {' and to '.join(SYSTEMS[s] for s in found)}" if found else "few of its keys are known"
+    raise UserError(f"it is unclear which system it is for: {why}. Name it: --from {', --from '.join(SYSTEMS)}")
 
 
 def convert(
@@ -59,8 +59,8 @@ def convert(
 
     Args:
         theirs: the content of their file.
-        system: whose it is.
-        num_gpus: the GPUs that it was run on, which such a config does not say.
+        system: the system of that file.
+        num_gpus: the number of GPUs of the run, which such a config does not contain.
         mean_tokens: the mean length of the examples of a config of ours, if it can be known.
 
     Raises:
@@ -75,7 +75,7 @@ def convert(
         key, is_given = KEYS.get(name), name in given
         if key is None or system not in key.systems:
             if is_on(value):
-                missing.append(f"{name}: {_short(value)}: not known to this program")
+                missing.append(f"{name}: {_short(value)}: unknown to this program")
             continue
         ours = key.convert(value, beside)
         if ours == {} and is_given:
@@ -85,7 +85,7 @@ def convert(
         if ours and key.differs and is_given:
             differing.append(f"{name}: {key.note}")
     if system == "trl" and not is_on(beside.get("assistant_only_loss")):
-        differing.append("loss: over the answers only; of conversations it is over every token there by default")
+        differing.append("loss: over the answers only; there, by default, over every token of a conversation")
     data = read_foreign_data(system, beside)
     differing += data.notes
     _add_data(fields, data, system, beside)
@@ -93,8 +93,8 @@ def convert(
     _add_names(fields, beside)
     if _trains_adapters(beside) and "stages.0.optimizer.lr" in fields:
         rate = fields["stages.0.optimizer.lr"].value
-        why = f"{rate:g} there, for adapters; all parameters bear about a tenth of it. All of them need more memory"
-        fields["stages.0.optimizer.lr"] = Said(rate / _LORA_FACTOR, why)
+        why = f"{rate:g} there, for adapters. Training all parameters needs about a tenth of it, and more memory"
+        fields["stages.0.optimizer.lr"] = Said(float(f"{rate / _LORA_FACTOR:g}"), why)
     content = _nested(fields)
     _set_step(content, system, beside, mean_tokens(without_comments(content)), differing)
     return Converted(content, missing, list(dict.fromkeys(differing)))
@@ -107,7 +107,7 @@ def _check_task(given: Mapping[str, Any]) -> None:
 
 
 def _defaults(system: System, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of keys whose matter no key that is given settles."""
+    """The defaults of keys whose setting no given key decides."""
     settled = set(given).union(*(matter for matter in SAME_MATTER if matter & given.keys()))
     return {key: value for key, value in DEFAULTS[system].items() if key not in settled}
 
@@ -116,9 +116,9 @@ def _add_data(fields: Fields, data: ForeignData, system: System, beside: Mapping
     fields["data.sources"] = data.sources
     if data.held_out:
         fields["data.holdout.sources"] = data.held_out
-    fields.setdefault("data.duplicates", Said("keep", f"as there; `remove` is the default here ({SYSTEMS[system]})"))
+    fields.setdefault("data.duplicates", Said("keep", f"as in {SYSTEMS[system]}; the default here is `remove`"))
     given = beside.get("excess_length_strategy", "drop" if system == "axolotl" else "truncate")
-    fields["data.overlong"] = Said(_OVERLONG.get(str(given), "truncate"), "prompts are cut, never a part of an answer")
+    fields["data.overlong"] = Said(_OVERLONG.get(str(given), "truncate"), "cuts prompts, never a part of an answer")
     if data.shares:
         shares = {name: share for name, share in data.shares.items() if share > 0}
         fields["stages.0.mixture"] = {"rates": "weights", "weights": shares, "unit": "examples"}
@@ -127,7 +127,7 @@ def _add_data(fields: Fields, data: ForeignData, system: System, beside: Mapping
 def _add_machines(fields: Fields, beside: Mapping[str, Any], num_gpus: int | None, differing: list[str]) -> None:
     if num_gpus is not None:
         fields["cluster.workers"] = Said(num_gpus, "GPUs, one for each worker")
-    fields.setdefault("cluster.workers", Said(1, "such a config does not say on how many GPUs: --gpus N"))
+    fields.setdefault("cluster.workers", Said(1, "the config does not give the number of GPUs: use --gpus N"))
     fields["cluster.gpus_per_worker"] = Said(1, "0 trains on CPUs")
     zero = _deepspeed(beside.get("deepspeed"), differing)
     for theirs, ours in (("offload_optimizer", "offload_optimizer"), ("offload_param", "offload_parameters")):
@@ -142,18 +142,18 @@ def _add_machines(fields: Fields, beside: Mapping[str, Any], num_gpus: int | Non
 
 
 def _deepspeed(given: Any, differing: list[str]) -> Mapping[str, Any]:
-    """The section zero_optimization of DeepSpeed's config, in a file or in place; empty where there is none."""
+    """The section zero_optimization of DeepSpeed's config, from a file or inline; empty where there is none."""
     if isinstance(given, str):
         path = Path(given).expanduser()
         if not path.is_file():
-            differing.append(f"deepspeed: {given} is not here: whether it offloads is not known; ZeRO-3 is always on")
+            differing.append(f"deepspeed: {given} is not here: whether it offloads is unknown; ZeRO-3 is always on")
             return {}
         given = read_small_json(path, "DeepSpeed's config")
     zero = given.get("zero_optimization") if isinstance(given, Mapping) else None
     if not isinstance(zero, Mapping):
         return {}
     if zero.get("stage") != 3:
-        differing.append(f"deepspeed: stage {zero.get('stage')} there; here parameters are split, too (ZeRO-3)")
+        differing.append(f"deepspeed: stage {zero.get('stage')} there; here parameters are split too (ZeRO-3)")
     return zero
 
 
@@ -172,7 +172,7 @@ def _trains_adapters(beside: Mapping[str, Any]) -> bool:
 def _set_step(
     content: dict[str, Any], system: System, beside: Mapping[str, Any], mean: float | None, differing: list[str]
 ) -> None:
-    """How many packs a step has: as many tokens as there, over all workers."""
+    """The number of packs in a step: as many tokens as there, over all workers."""
     workers = int(content["cluster"]["workers"].value)
     per_device = (rows_per_step(1, beside) or {}).get("train.packs_per_step", 1)
     total = number(beside.get("batch_size")) if system == "axolotl" else None
@@ -183,18 +183,18 @@ def _set_step(
     if is_packed:
         packs, why = rows, f"{rows} packed rows a step on {workers} GPU{'s' if workers > 1 else ''}"
     elif mean is not None:
-        packs, why = max(1, round(rows * mean / length)), f"{rows} examples of {mean:.0f} tokens in the mean, in packs"
+        packs, why = max(1, round(rows * mean / length)), f"{rows} examples of {mean:.0f} tokens on average, in packs"
         batch = max(1, round(batch * mean / length))
     else:
         packs, why = (
             rows,
-            f"too many: {rows} EXAMPLES a step there, and a pack holds several. Divide by how many it holds",
+            f"too many: {rows} EXAMPLES a step there, and a pack holds several. Divide by the examples in a pack",
         )
-        differing.append(f"train.packs_per_step: {rows} examples a step there; how many a pack holds is not known here")
+        differing.append(f"train.packs_per_step: {rows} examples a step there; the number in a pack is unknown here")
     packs = max(workers, round(packs / workers) * workers)
     content["train"] |= {
         "packs_per_step": Said(packs, why),
-        "packs_per_micro_batch": Said(min(batch, packs // workers), "at one time"),
+        "packs_per_micro_batch": Said(min(batch, packs // workers), "processed at once"),
     }
 
 

@@ -1,10 +1,10 @@
-"""What another system's config says of its data, as sources of ours.
+"""The data of another system's config, as sources of ours.
 
     Axolotl         datasets, test_datasets: lists of {path, type, …}
     LLaMA-Factory   dataset, eval_dataset: names in the dataset_info.json of dataset_dir
     TRL             dataset_name, or datasets: a list of {path, fraction, …}
 
-A task is a source: what they mix by data set is mixed by task.
+A task is a source: shares that they give to data sets become shares of tasks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,12 +23,12 @@ Source = dict[str, Any]
 
 
 class ForeignData(NamedTuple):
-    """Sources, which of them are held out, and what could not be taken over."""
+    """Sources, which of them are held out, and what could not be converted."""
 
     sources: list[Source]
     held_out: list[str]
     shares: dict[str, float]
-    """Source → its share of the examples; empty where each counts by its size."""
+    """Source → its share of the examples; empty where each source counts by its size."""
     notes: list[str]
 
 
@@ -54,7 +54,7 @@ _AXOLOTL_TYPES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "metharme": ("prompt_completion", {"prompt": "prompt", "completion": "generation"}),
     "sharegpt": ("sharegpt", {}),
 }
-"""What a type of Axolotl is here: format, and columns."""
+"""A dataset type of Axolotl → our format and columns."""
 
 
 def read_foreign_data(system: System, theirs: Theirs) -> ForeignData:
@@ -66,7 +66,7 @@ def read_foreign_data(system: System, theirs: Theirs) -> ForeignData:
     read: Callable[[Theirs], tuple[list[_Reading], list[_Reading], list[float]]] = _READERS[system]
     trained, held_out, shares = read(theirs)
     if not trained:
-        raise UserError(f"the config names no data: {_NEEDED[system]} is not given, and without data there is no run")
+        raise UserError(f"the config names no data. Needed: {_NEEDED[system]}")
     names = unique_names([without_comments(reading.source["path"]) for reading in (*trained, *held_out)])
     sources = [{"name": name, **one.source} for name, one in zip(names, (*trained, *held_out), strict=True)]
     notes = [
@@ -89,14 +89,14 @@ def _axolotl_source(entry: Theirs) -> _Reading:
         prompt, answer = ("instruction", "output") if kind.get("field_input") else ("prompt", "completion")
         given = {prompt: "field_instruction", answer: "field_output", "input": "field_input", "system": "field_system"}
         source["columns"] = {ours: str(kind[name]) for ours, name in given.items() if kind.get(name)}
-        notes += ["its text around prompts (format) is not taken over: here the chat template is"]
+        notes += ["its text around prompts (format) is not used: here the chat template writes that text"]
     elif kind is None:
         source["format"] = "tokens"
     elif (name := str(kind).split(":")[0]) in _AXOLOTL_TYPES:
         form, columns = _AXOLOTL_TYPES[name]
         source |= {"format": form, **({"columns": dict(columns)} if columns else {})}
         if form != "sharegpt":
-            notes.append(f"type {name} writes a text of its own around prompts: here the chat template does")
+            notes.append(f"type {name} writes its own text around prompts; here the chat template does")
     elif name.startswith("chat_template"):
         keys = entry.get("message_property_mappings")
         role = keys.get("role") if isinstance(keys, Mapping) else entry.get("message_field_role")
@@ -105,16 +105,14 @@ def _axolotl_source(entry: Theirs) -> _Reading:
         if (given := entry.get("field_messages", "messages")) != column:
             source["columns"] = {column: str(given)}
         if role not in (None, "from", "role"):
-            notes.append(f"the key {role!r} names the role of a message: here it is role or from")
+            notes.append(f"the key {role!r} names the role of a message; here the key is role or from")
     else:
-        notes.append(f"type {kind} is not known here: the format is found from the columns, or asked for")
+        notes.append(f"type {kind} is unknown here: the format is found from the columns, or an error asks for it")
     if entry.get("roles_to_train") not in (None, ["assistant"], ["gpt"]):
-        notes.append("roles_to_train: answers are learned, and of them none with `train: false`")
+        notes.append("roles_to_train: all answers are learned, except those with `train: false`")
     if entry.get("train_on_eos") not in (None, "turn", "all"):
-        notes.append("train_on_eos: the end of each answer that is learned is learned, too")
-    notes += [
-        f"{name} is not taken over" for name in ("shards", "shards_idx", "drop_system_message") if entry.get(name)
-    ]
+        notes.append("train_on_eos: the end of each learned answer is learned too")
+    notes += [f"{name} is not used" for name in ("shards", "shards_idx", "drop_system_message") if entry.get(name)]
     return _Reading(source, notes)
 
 
@@ -155,15 +153,15 @@ def _llama_factory_source(name: str, folder: str, known: Mapping[str, Any] | Non
     else:
         source = {"path": str(entry.get("hf_hub_url", name)), **_copied(entry, {"split": "split", "subset": "subset"})}
     if entry.get("script_url") or entry.get("cloud_file_name"):
-        notes.append("its place (script_url, cloud_file_name) is not taken over: name a file, a folder or a URL")
+        notes.append("its location (script_url, cloud_file_name) is not used: name a file, a folder or a URL")
     if entry.get("ranking"):
-        notes.append("it holds pairs of a better and a worse answer, which are not trained on here")
+        notes.append("it holds pairs of a better and a worse answer; such data cannot be trained on here")
     columns = entry.get("columns") if isinstance(entry.get("columns"), Mapping) else None
     source |= _llama_factory_format(entry, columns)
     if columns and columns.get("history"):
         notes.append("history: earlier turns go into the format messages")
     if count := number(entry.get("num_samples")):
-        source["max_records"] = Said(int(count), "num_samples: the first of them, there a random choice")
+        source["max_records"] = Said(int(count), "num_samples: the first records here, a random choice there")
     return _Reading(source, notes)
 
 
@@ -205,7 +203,7 @@ _NEEDED: Mapping[System, str] = {"axolotl": "datasets", "llama_factory": "datase
 
 
 def _placed(entry: Theirs) -> Source:
-    """Path, subset, split and revision of an entry; a file that is named beside `path: json` is the path."""
+    """Path, subset, split and revision of an entry; a file named beside `path: json` is the path."""
     files = entry.get("data_files")
     path = files if isinstance(files, str) else files[0] if isinstance(files, list) and len(files) == 1 else None
     source: Source = {"path": str(path or entry.get("path") or "")}
@@ -227,6 +225,6 @@ def _mappings(value: Any) -> list[Theirs]:
 
 
 def _words(value: Any) -> list[str]:
-    """Of a list, or of a text with commas."""
+    """From a list, or from a text with commas."""
     items: Iterator[Any] = iter(value if isinstance(value, list) else str(value or "").split(","))
     return [word for item in items if (word := str(item).strip())]

@@ -1,4 +1,4 @@
-"""What is known of a model before it is trained: its size, the longest text it was made for, whether it can tokenize.
+"""What is known about a model before it is trained: its size, its longest text, whether it has a tokenizer.
 
 Read from its config.json and the headers of its files, without torch.
 """
@@ -15,19 +15,19 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_sequence_length", "
 
 
 class ModelFacts(NamedTuple):
-    """What is known; None where it is not."""
+    """What is known; None where it is unknown."""
 
     path: str
     family: str | None
     num_positions: int | None
-    """Tokens of the longest text that it was made for."""
+    """The length in tokens of the longest text that it was made for."""
     shape: ModelShape | None
     notes: tuple[str, ...]
-    """What is not known, and why."""
+    """What is unknown, and why."""
 
 
 def survey_model(path: str) -> ModelFacts:
-    """The facts of the model at `path`, a folder or an id of the Hub; what is not on this machine is not known."""
+    """The facts of the model at `path`, a folder or an id of the Hub; what is not on this machine is unknown."""
     try:
         config, _ = read_model_config(path)
     except UserError as error:
@@ -46,6 +46,6 @@ def survey_model(path: str) -> ModelFacts:
 
 
 def has_tokenizer(path: str) -> bool:
-    """Whether a folder holds one; what is on the Hub has one."""
+    """Whether a folder holds a tokenizer; a model on the Hub has one."""
     folder = Path(path).expanduser()
     return not folder.is_dir() or (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file()

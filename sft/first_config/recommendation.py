@@ -1,7 +1,7 @@
-"""From what is known of data, model and machine to a config to start from: each value with its reason.
+"""From what is known about data, model and machine to a config to start from: each value with its reason.
 
-A pure function. The numbers are those of the project's own configs, taken further: a start, and no tuned optimum. What
-is not known is said in a comment, beside a value that does no harm.
+A pure function. The numbers are extrapolated from the project's own configs: a starting point, not a tuned optimum.
+Where something is unknown, the value is a safe one and a comment says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.gpus import GPUS, GpuKind
 
 _RATES = ((3e8, 1e-4), (3e9, 2e-5), (2e10, 5e-6))
-"""(parameters, learning rate up to there): small models need and bear higher rates."""
+"""(parameters, learning rate up to there): small models need and tolerate higher rates."""
 _LARGE_RATE = 2e-6
 _SLOTS = ((3e8, 1 << 15), (3e9, 1 << 16), (2e10, 1 << 17))
 _LARGE_SLOTS = 1 << 18
@@ -31,7 +31,7 @@ _UNEVEN = 10
 
 
 class Machine(NamedTuple):
-    """What it runs on."""
+    """The machine to train on."""
 
     num_gpus: int
     """0: on CPUs, with one worker."""
@@ -79,7 +79,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
                 "name": "sft",
                 **_mixture(surveys, wanted.tasks),
                 "budget": {
-                    "epochs": Said(epochs, f"of about {num_records:,} records; more epochs learn few records by heart")
+                    "epochs": Said(epochs, f"of about {num_records:,} records; more epochs memorize few records")
                 },
                 "optimizer": {
                     "lr": Said(*_rate(num_parameters)),
@@ -102,8 +102,8 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
 
 def _source(survey: Survey, task: str | None) -> dict[str, Any]:
     source = survey.source
-    looked = f"{survey.num_looked:,} looked at of about {survey.num_records:,}"
-    looked = f"all {survey.num_looked:,} looked at" if survey.num_looked == survey.num_records else looked
+    looked = f"{survey.num_looked:,} read of about {survey.num_records:,}"
+    looked = f"all {survey.num_looked:,} read" if survey.num_looked == survey.num_records else looked
     given: dict[str, Any] = {"name": source.name, "path": Said(source.path, f"records: {looked}")}
     given |= {key: value for key in ("split", "subset", "revision") if (value := getattr(source, key))}
     given["format"] = source.format
@@ -134,7 +134,7 @@ def _max_len(surveys: Sequence[Survey], positions: int | None) -> Said:
     length = next((most for most in _LENGTHS if most >= covered), _LENGTHS[-1])
     length = min(length, positions or length)
     longer = sum(one > length for one in lengths)
-    what = f"{longer} of {len(lengths):,} are longer and are dropped" if longer else "none that was looked at is longer"
+    what = f"{longer} of {len(lengths):,} are longer and are dropped" if longer else "none of those read is longer"
     return Said(length, f"{what}; the longest has {max(lengths):,} tokens, the mean is {_mean(surveys):.0f}{limit}")
 
 
@@ -147,26 +147,24 @@ def _bad_records(surveys: Sequence[Survey]) -> dict[str, Any]:
     reasons = [reason for survey in surveys for reason in survey.reasons]
     if not reasons:
         return {}
-    return {
-        "bad_records": Said("quarantine", f"{len(reasons)} that were looked at cannot be used, such as: {reasons[0]}")
-    }
+    return {"bad_records": Said("quarantine", f"{len(reasons)} of those read cannot be used, such as: {reasons[0]}")}
 
 
 def _holdout(num_records: int) -> tuple[float, str]:
     if num_records < 500:
-        return 0.05, "of so few records little is measured exactly: better give a source of its own, holdout.sources"
-    return (0.05 if num_records < 5000 else 0.02), "never trained on, to measure on"
+        return 0.05, "too few records to measure well: better hold out a source of its own (holdout.sources)"
+    return (0.05 if num_records < 5000 else 0.02), "never trained on, used to measure"
 
 
 def _sample_answers(facts: ModelFacts, machine: Machine) -> tuple[int, str]:
-    """They are answered on one GPU, in two bytes a parameter."""
+    """The answers are generated on one GPU, with two bytes a parameter."""
     if facts.shape and machine.kind and 2 * facts.shape.num_held > GPUS[machine.kind].memory_gib * GIB:
-        return 0, "they would be answered on one GPU, which the model does not fit"
+        return 0, "one GPU would generate them, and the model does not fit on it"
     return 4, "held-out prompts, answered by the first and by the last model"
 
 
 def _mixture(surveys: Sequence[Survey], tasks: Mapping[str, str | None]) -> dict[str, Any]:
-    """Where tasks differ much in size, the small ones count for more than it."""
+    """If tasks differ much in size, small ones get a larger share than their size gives them."""
     sizes: list[float] = []
     for survey in surveys:
         column = tasks.get(survey.source.name)
@@ -175,7 +173,7 @@ def _mixture(surveys: Sequence[Survey], tasks: Mapping[str, str | None]) -> dict
         sizes += [count * scale for count in values.values()] or [survey.num_records]
     if len(sizes) < 2 or max(sizes) < _UNEVEN * min(sizes):
         return {}
-    why = f"the largest task is about {max(sizes) / min(sizes):,.0f} times the smallest: small ones count for more"
+    why = f"the largest task is about {max(sizes) / min(sizes):,.0f} times the smallest: small ones get a larger share"
     return {"mixture": Said({"rates": "temperature", "temperature": 2.0, "max_epochs_per_task": 4}, why)}
 
 
@@ -183,7 +181,7 @@ def _rate(num_parameters: int | None) -> tuple[float, str]:
     if num_parameters is None:
         return 1e-5, "the model's size is not known: 1e-4 below 0.3 billion parameters, 5e-6 at 8, 2e-6 at 70"
     rate = next((rate for most, rate in _RATES if num_parameters <= most), _LARGE_RATE)
-    return rate, f"a start for {_billions(num_parameters)} parameters; try a half and the double of it"
+    return rate, f"a starting point for {_billions(num_parameters)} parameters; also try half and twice this rate"
 
 
 def _billions(num_parameters: int) -> str:
@@ -193,7 +191,7 @@ def _billions(num_parameters: int) -> str:
 def _packs_per_step(
     surveys: Sequence[Survey], num_parameters: int | None, lengths: tuple[int, int], epochs: int, num_workers: int
 ) -> Said:
-    """As many slots as models of that size take, and fewer where the data would make too few updates.
+    """As many slots as suit models of that size; fewer where the data would otherwise give too few updates.
 
     `lengths` are those of the longest example and of a pack.
     """
@@ -204,9 +202,7 @@ def _packs_per_step(
     enough = min(slots, total / _LEAST_UPDATES) if total else slots
     packs = max(1, round(enough / pack_len / num_workers)) * num_workers
     if not total:
-        return Said(
-            packs, f"{packs * pack_len:,} tokens an update at most; how many updates is known after `sft prepare`"
-        )
+        return Said(packs, f"{packs * pack_len:,} tokens an update at most; `sft prepare` shows the number of updates")
     updates = max(1, round(total / (packs * pack_len)))
     return Said(packs, f"{packs * pack_len:,} tokens an update, about {updates:,} updates in all")
 
@@ -228,7 +224,7 @@ def _cluster(machine: Machine) -> dict[str, Any]:
 
 
 def _memory(content: Mapping[str, Any], facts: ModelFacts, machine: Machine) -> dict[str, Any]:
-    """Packs in a pass, and whether activations are computed again; by the memory of the GPU, where it is known."""
+    """Packs in a pass, and whether activations are recomputed; by the memory of the GPU, if it is known."""
     if facts.shape is None or machine.kind is None:
         computed_again = machine.num_gpus > 0
         why = "less memory for a third more arithmetic" if computed_again else ""

@@ -1,11 +1,11 @@
-"""Names for sources that have a path only."""
+"""Names for sources that only have a path."""
 
 import re
 from collections.abc import Iterable
 
 
 def unique_names(paths: Iterable[str]) -> list[str]:
-    """A name for each: the last part of its path without endings, with a number behind it where it is there already."""
+    """A name for each: the last part of its path without endings, with a number if the name is taken."""
     names: list[str] = []
     for path in paths:
         last = path.rstrip("/").rpartition("/")[2]

@@ -1,6 +1,6 @@
-"""What a source looks like from its beginning: format and columns, tasks, lengths in tokens, what cannot be used.
+"""What a source is like, from its beginning: format and columns, tasks, lengths in tokens, unusable records.
 
-It goes through the very steps of the preparation, so what is said here holds there.
+It uses exactly the steps of the preparation, so its results hold there too.
 """
 
 import math
@@ -18,7 +18,7 @@ from sft.errors import UserError
 from sft.schema import Record, Rejected
 
 NUM_LOOKED = 1000
-"""So many records show what a source is like."""
+"""The number of records that are read to survey a source."""
 _TASK_NAMES = ("task", "task_name", "task_type", "category", "type", "subject", "topic", "domain", "skill")
 _MAX_TASKS = 60
 _MAX_TASK_CHARS = 60
@@ -32,40 +32,40 @@ class Survey(NamedTuple):
     """With format and columns as they were found."""
     num_looked: int
     num_records: int
-    """Of the whole source; estimated, where it is longer than what was looked at."""
+    """Of the whole source; an estimate if not all of it was read."""
     reasons: tuple[str, ...]
-    """Of those that cannot be used, why not: one for each."""
+    """For each record that cannot be used, the reason."""
     lengths: tuple[int, ...]
-    """Tokens of each example, prompt and answer; empty where no tokenizer is here."""
+    """Tokens of each example, prompt and answer; empty without a tokenizer."""
     columns: tuple[str, ...]
-    """Of all that was looked at."""
+    """Of all records that were read."""
     task_columns: Mapping[str, Mapping[str, int]]
     """Columns that may name the task, the likeliest first → value → records."""
 
     def length_at(self, share: float) -> int:
-        """Such a share of the examples is not longer."""
+        """This share of the examples is at most so long."""
         return sorted(self.lengths)[math.ceil(share * len(self.lengths)) - 1]
 
     @property
     def mean_length(self) -> float:
-        """Of the examples, in tokens."""
+        """The mean length of the examples, in tokens."""
         return sum(self.lengths) / len(self.lengths)
 
     def num_tokens(self, most: int) -> float:
-        """Of the whole source, by estimate, in examples that are no longer than that; 0 where no length is known."""
+        """Estimated tokens of the whole source, in examples of at most `most` tokens; 0 where no length is known."""
         return sum(length for length in self.lengths if length <= most) * self.num_records / max(1, self.num_looked)
 
 
 def survey_source(source: SourceConfig, model: ModelConfig | None, num_records: int = NUM_LOOKED) -> Survey:
-    """Look at the first records of a source.
+    """Survey the first records of a source.
 
     Args:
-        source: where they are; what is given of its format counts.
-        model: whose tokenizer and template they go through; None where there is none here.
-        num_records: how many are looked at.
+        source: the source; given format and columns are used.
+        model: provides tokenizer and template; None where there is none here.
+        num_records: how many records to read.
 
     Raises:
-        UserError: it cannot be read, its format cannot be told, or the tokenizer is unusable.
+        UserError: it cannot be read, its format is unclear, or the tokenizer is unusable.
     """
     data = DataConfig(
         sources=(source,), max_len_tokens=_NO_LIMIT, bad_records="quarantine", duplicates="keep", turns="repair"
@@ -92,7 +92,7 @@ def survey_source(source: SourceConfig, model: ModelConfig | None, num_records: 
 
 
 def _first_records(source: SourceConfig, most: int) -> tuple[list[Record | Rejected], float]:
-    """The first records, and the share of the source that they are."""
+    """The first records, and their share of the source."""
     found: list[Record | Rejected] = []
     before = share = 0.0
     for block in read_blocks(source):
@@ -107,7 +107,7 @@ def _first_records(source: SourceConfig, most: int) -> tuple[list[Record | Rejec
 
 
 def _find_task_columns(records: Sequence[Mapping[str, Any]], source: SourceConfig) -> dict[str, dict[str, int]]:
-    """Columns that the format does not read, with few short values that come again and again."""
+    """Columns that the format does not read, with few short values that repeat."""
     assert source.format != "auto"
     read = {column_of(source.columns, name) for name in COLUMNS[source.format]}
     found: dict[str, dict[str, int]] = {}
@@ -131,12 +131,12 @@ def _spelled(column: str) -> str:
 
 
 def likely_task(survey: Survey) -> str | None:
-    """The column that most likely names the task, by what it is called."""
+    """The column that most likely names the task, by its name."""
     return next((column for column in islice(survey.task_columns, 1) if _spelled(column) in _TASK_NAMES), None)
 
 
 def mean_example_tokens(sources: Sequence[SourceConfig], model: ModelConfig) -> float | None:
-    """The mean length of the sources' examples; None where they or the tokenizer are not here."""
+    """The mean length of the sources' examples; None if they or the tokenizer are not here."""
     try:
         surveys = [survey_source(source, model) for source in sources]
     except UserError:

@@ -1,7 +1,7 @@
-"""The keys of other systems' configs, and what they are here.
+"""The keys of other systems' configs, and their equals here.
 
-    keys (one table: their key → ours, how its value is converted, what differs) ── values (the conversions)
-    answers (what a config that has such a key is told)
+keys (one table: their key → ours, how its value is converted, what differs) ── values (the conversions)
+answers (the message for a config that has such a key)
 
-A config is read with it, so it imports nothing of ours.
+Reading a config uses this package, so it imports nothing else of `sft`.
 """

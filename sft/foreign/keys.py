@@ -1,7 +1,7 @@
-"""One table: the keys of Axolotl, LLaMA-Factory and TRL, and what each is here.
+"""One table: the keys of Axolotl, LLaMA-Factory and TRL, and the equal of each here.
 
-It answers a config that has such a key, `sft convert` reads by it, and docs/MIGRATE.md shows it. What only several keys
-together say (the data, the batch, the machines) is converted in `sft.first_config`; here stands where it goes.
+Messages about such keys, `sft convert` and docs/MIGRATE.md use it. What takes several keys together (the data, the
+batch, the machines) is converted in `sft.first_config`; the table then only says where it goes.
 
 Read in the public sources of the three as of August 2026: the schemas of Axolotl, the arguments of LLaMA-Factory, TRL's
 `SFTConfig`, `ModelConfig`, `ScriptArguments` and dataset mixture, and transformers' `TrainingArguments`, which the
@@ -25,18 +25,18 @@ ALL: Final = A | L | T
 
 
 class ForeignKey(NamedTuple):
-    """What a key of another system is here."""
+    """The equal of another system's key here."""
 
     systems: frozenset[System]
     ours: str
-    """The path of our field, or several with commas between; empty where there is no equal."""
+    """The path of our field, or several separated by commas; empty where there is no equal."""
     note: str
-    """What differs, or what there is instead."""
+    """What differs, or what to use instead."""
     convert: Convert
     is_needed: bool = True
-    """Whether it says something that has to be said here."""
+    """Whether leaving it out loses a setting."""
     differs: bool = False
-    """Whether what it is here means something else, as the note says."""
+    """Whether our field means something else, as the note says."""
 
 
 def _is(systems: frozenset[System], ours: str, convert: Convert | None = None, note: str = "") -> ForeignKey:
@@ -57,14 +57,14 @@ def _needless(systems: frozenset[System], note: str) -> ForeignKey:
 
 _OPTIMIZER = "stages.0.optimizer"
 _LENGTH = "data.max_len_tokens, train.pack_len_tokens"
-_ROWS = "packs, over all workers: times their number, and fewer where a row was one example there"
-_LENGTHS = "an example may be so long, and a pack holds so many tokens"
+_ROWS = "packs over all workers: multiply by their number; use fewer if a row was one example there"
+_LENGTHS = "the longest example, and the tokens that a pack holds"
 _FULL = "all parameters are trained: no adapters and no quantized weights. A rate for LoRA is about ten times too high"
-_SINKS = "metrics go to metrics.jsonl, and as well to TensorBoard, Weights & Biases, MLflow"
+_SINKS = "metrics go to metrics.jsonl, and also to TensorBoard, Weights & Biases, MLflow"
 _ATTENTION = "the attention is chosen by the device and keeps the examples of a pack apart"
 _HOLDOUT = "a part of the prompts, not a number of records; records with one prompt are never on both sides"
 _STATES = "`adamw` or `lion`, with states in float32"
-_PACKED = "examples are packed, and kept apart, where the model can"
+_PACKED = "examples are packed, and kept apart, if the model allows it"
 _SHARES = "parameters, gradients and optimizer are always split over all workers (ZeRO-3)"
 _TRUNCATION = (
     "a longer example is dropped, or with `data.overlong: truncate` loses prompt text, never a part of an answer"
@@ -87,8 +87,8 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "bf16": _is(ALL, "model.dtype", v.bfloat16),
     "bfloat16": _is(A, "model.dtype", v.bfloat16),
     "pure_bf16": _differs(L, "model.dtype", v.bfloat16, "the optimizer's copy stays float32"),
-    "fp16": _differs(ALL, "model.dtype", v.float16, "float16 is not there: bfloat16 needs no loss scaling"),
-    "float16": _differs(A, "model.dtype", v.float16, "float16 is not there: bfloat16 needs no loss scaling"),
+    "fp16": _differs(ALL, "model.dtype", v.float16, "float16 is not available: bfloat16 needs no loss scaling"),
+    "float16": _differs(A, "model.dtype", v.float16, "float16 is not available: bfloat16 needs no loss scaling"),
     "float32": _is(A, "model.dtype", v.switch("model.dtype", "float32", None)),
     "dtype": _is(T, "model.dtype", v.dtype, "bfloat16 or float32"),
     "torch_dtype": _is(T, "model.dtype", v.dtype, "bfloat16 or float32"),
@@ -115,14 +115,14 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     **dict.fromkeys(("liger_rms_norm", "liger_glu_activation", "liger_layer_norm", "liger_rope"), _needless(A, _LIGER)),
     "liger_fused_linear_cross_entropy": _needless(A, _LIGER),
     "processor_type": _none(A, "only text is trained on"),
-    "eot_tokens": _needless(A, "what ends an answer is found in the template; else it is model.turn_end"),
+    "eot_tokens": _needless(A, "the end of an answer is found in the template; else it is model.turn_end"),
     "rope_scaling": _none(A | L, "set it in the model's config.json"),
     "special_tokens": _none(A, "special tokens are the tokenizer's; packs need no padding token"),
     "tokens": _none(A, "add tokens to the model and its tokenizer before, and save both"),
     "add_tokens": _none(L, "add tokens to the model and its tokenizer before, and save both"),
     "resize_vocab": _none(L, "add tokens to the model and its tokenizer before, and save both"),
     # what is trained
-    "stage": _needless(L, "instruction tuning is what there is"),
+    "stage": _needless(L, "there is only instruction tuning"),
     "finetuning_type": ForeignKey(L, "", _FULL, lambda value, theirs: None if value == "full" else {}),
     "adapter": _none(A, _FULL),
     "use_peft": _none(T, _FULL),
@@ -141,7 +141,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "dataset": _is(
         L, "data.sources", v.elsewhere, "each name is an entry of their dataset_info.json: its file is `path`"
     ),
-    "dataset_dir": _is(L, "data.sources", v.elsewhere, "where dataset_info.json lies; `path` of a source is its own"),
+    "dataset_dir": _is(L, "data.sources", v.elsewhere, "the folder of dataset_info.json; each source has its `path`"),
     "dataset_name": _is(T, "data.sources", v.elsewhere, "`path` of a source"),
     "dataset_config": _is(T, "data.sources", v.elsewhere, "`subset` of a source"),
     "dataset_train_split": _is(T, "data.sources", v.elsewhere, "`split` of a source"),
@@ -194,7 +194,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "batch_size": _is(A, "train.packs_per_step", v.count("train.packs_per_step"), _ROWS),
     "eval_batch_size": _needless(A, "as in training"),
     "per_device_eval_batch_size": _needless(LT, "as in training"),
-    "auto_find_batch_size": _none(ALL, "`sft plan` says what fits: train.packs_per_micro_batch"),
+    "auto_find_batch_size": _none(ALL, "`sft plan` shows what fits: train.packs_per_micro_batch"),
     "gradient_checkpointing": _is(ALL, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),
     "activation_checkpointing": _is(LT, "train.activation_checkpointing", v.switch("train.activation_checkpointing")),
     "disable_gradient_checkpointing": _is(
@@ -233,7 +233,7 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "saves_per_epoch": _is(A, "checkpoint.every_epochs", v.times_per_epoch("checkpoint")),
     "save_total_limit": _is(ALL, "checkpoint.keep_last", v.count("checkpoint.keep_last")),
     "save_only_model": _none(
-        ALL, "checkpoints hold all that a run needs to go on; the model is exported at a stage's end"
+        ALL, "checkpoints hold all that a run needs to continue; the model is exported at a stage's end"
     ),
     "eval_steps": _is(ALL, "evaluate.every_steps", v.every("evaluate")),
     "eval_strategy": _differs(
@@ -277,14 +277,14 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "fsdp_config": _needless(ALL, _SHARES),
     "fsdp_version": _needless(A, _SHARES),
     "ddp_timeout": _is(
-        ALL, "cluster.hang_timeout_seconds", v.elsewhere, "a rank without progress for so long ends the attempt"
+        ALL, "cluster.hang_timeout_seconds", v.elsewhere, "a rank without progress for this long ends the attempt"
     ),
     "ddp_find_unused_parameters": _needless(ALL, _SHARES),
     "ray_num_workers": _is(A | L, "cluster.workers", v.count("cluster.workers")),
     **dict.fromkeys(("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"), _none(A, _SHARES)),
     **dict.fromkeys(("do_train", "do_eval"), _needless(L, "`sft train` trains and measures")),
 }
-"""Their key → what it is here."""
+"""Their key → its equal here."""
 
 DEFAULTS: Final[Mapping[System, Mapping[str, Any]]] = {
     "axolotl": {
@@ -303,7 +303,7 @@ DEFAULTS: Final[Mapping[System, Mapping[str, Any]]] = {
         "adam_beta2": 0.999, "test_split_size": 0.0, "save_steps": 500,
     },
 }  # fmt: skip
-"""What a key that is not given is there, where it is another value than ours."""
+"""The value of a key that is not given, if it differs from our default."""
 
 SAME_MATTER: Final = (
     {"warmup_ratio", "warmup_steps"},
@@ -312,4 +312,4 @@ SAME_MATTER: Final = (
     {"sequence_len"}, {"cutoff_len", "model_max_length"}, {"max_length", "max_seq_length"},
     {"gradient_checkpointing", "disable_gradient_checkpointing", "activation_checkpointing"},
 )  # fmt: skip
-"""Keys that say the same: where one is given, the default of another does not count."""
+"""Keys with the same meaning: if one is given, the default of another does not count."""

@@ -1,7 +1,7 @@
-"""From the value of another system's key to values of ours: total functions, whatever stands there.
+"""Converts the value of another system's key to values of ours: total functions, which accept any value.
 
-Each takes the value and all of their keys beside it, and returns our fields by their path; nothing, `{}`, where the
-value has no equal here; None where nothing needs to be said of it. A path names the first stage, `stages.0`.
+Each takes the value and all of their keys beside it, and returns our fields by their path. `{}` means that the value
+has no equal here, None that nothing needs to be said about it. A path names the first stage, `stages.0`.
 """
 
 import re
@@ -13,9 +13,9 @@ Ours = Mapping[str, Any] | None
 Convert = Callable[[Any, Theirs], Ours]
 
 NEVER_CLIPS = 1e9
-"""For a limit of the gradients' norm of 0, which switches the clipping off elsewhere."""
+"""For a gradient norm limit of 0, which turns clipping off elsewhere."""
 _WANDB_PROJECT = "huggingface"
-"""Where transformers' own reporting goes when WANDB_PROJECT is not set."""
+"""The project of transformers' own reporting if WANDB_PROJECT is not set."""
 _SCHEDULES = {
     "cosine": "cosine",
     "cosine_with_min_lr": "cosine",
@@ -27,7 +27,7 @@ _SCHEDULES = {
 
 
 def number(value: Any) -> float | int | None:
-    """The value as a number; a text is one if it reads so, such as `2e-5`, which PyYAML takes for text."""
+    """The value as a number. A text counts if it reads as one, such as `2e-5`, which PyYAML loads as text."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -40,19 +40,19 @@ def number(value: Any) -> float | int | None:
 
 
 def is_on(value: Any) -> bool:
-    """Whether a switch is on: true, a text other than those that say no, a number above 0."""
+    """Whether a switch is on: true, a text other than those that mean no, a number above 0."""
     if isinstance(value, str):
         return value.lower() not in ("", "false", "no", "none", "off", "0")
     return bool(value)
 
 
 def same(*paths: str) -> Convert:
-    """The value as it is, at each of these."""
+    """The value unchanged, at each of these paths."""
     return lambda value, theirs: dict.fromkeys(paths, value)
 
 
 def positive(*paths: str) -> Convert:
-    """A number above 0 as it is."""
+    """A number above 0, unchanged."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         found = number(value)
@@ -62,7 +62,7 @@ def positive(*paths: str) -> Convert:
 
 
 def count(*paths: str) -> Convert:
-    """A whole number above 0; what is not above it counts as not given."""
+    """A whole number above 0; any other number counts as not given."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         found = number(value)
@@ -74,14 +74,14 @@ def count(*paths: str) -> Convert:
 
 
 def epochs(value: Any, theirs: Theirs) -> Ours:
-    """A number of epochs, unless a number of steps goes before it."""
+    """A number of epochs, unless a number of steps takes precedence."""
     if (number(theirs.get("max_steps")) or 0) > 0:
         return None
     return positive("stages.0.budget.epochs")(value, theirs)
 
 
 def part(path: str) -> Convert:
-    """A number from 0 on and below 1."""
+    """A number of at least 0 and below 1."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         found = number(value)
@@ -91,7 +91,7 @@ def part(path: str) -> Convert:
 
 
 def switch(path: str, on: Any = True, off: Any = False) -> Convert:
-    """One value where it is on, another where it is off; None among them says nothing."""
+    """One value if it is on, another if it is off; None means that nothing needs to be said."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         ours = on if is_on(value) else off
@@ -101,7 +101,7 @@ def switch(path: str, on: Any = True, off: Any = False) -> Convert:
 
 
 def elsewhere(value: Any, theirs: Theirs) -> Ours:
-    """Read together with others, by `sft.first_config`."""
+    """Converted together with others, by `sft.first_config`."""
     return None
 
 
@@ -111,7 +111,7 @@ def missing(value: Any, theirs: Theirs) -> Ours:
 
 
 def rows_per_step(value: Any, theirs: Theirs) -> Ours:
-    """The rows of a step on one device: a device's batch, as often as gradients are accumulated."""
+    """The rows of a step on one device: a device's batch times the accumulation steps."""
     batch = [theirs.get(key) for key in ("per_device_train_batch_size", "micro_batch_size")]
     factors = [number(given) for given in (*batch, theirs.get("gradient_accumulation_steps")) if given is not None]
     if number(value) is None or None in factors:
@@ -123,7 +123,7 @@ def rows_per_step(value: Any, theirs: Theirs) -> Ours:
 
 
 def schedule(value: Any, theirs: Theirs) -> Ours:
-    """The learning rate's course; where it ends, if that is said beside it."""
+    """The schedule of the learning rate; and its end, if that is given beside it."""
     name = str(value)
     if name not in _SCHEDULES:
         return {}
@@ -142,7 +142,7 @@ def schedule(value: Any, theirs: Theirs) -> Ours:
 
 
 def warmup(value: Any, theirs: Theirs) -> Ours:
-    """A number of steps; below 1 it is a part of them."""
+    """A number of steps; below 1 it is a share of them."""
     found = number(value)
     if found is None or found < 0:
         return {}
@@ -154,20 +154,20 @@ def warmup(value: Any, theirs: Theirs) -> Ours:
 
 
 def warmup_ratio(value: Any, theirs: Theirs) -> Ours:
-    """The same as a part; a number of steps goes before it."""
+    """The same as a share; a number of steps takes precedence."""
     if number(theirs.get("warmup_steps")):
         return None
     return warmup(value, theirs)
 
 
 def betas(value: Any, theirs: Theirs) -> Ours:
-    """AdamW's two, of which one may be given."""
+    """The two of AdamW; one may be given alone."""
     both = [number(theirs.get("adam_beta1", 0.9)), number(theirs.get("adam_beta2", 0.999))]
     return {} if None in both else {"stages.0.optimizer.betas": both}
 
 
 def optimizer(value: Any, theirs: Theirs) -> Ours:
-    """AdamW is the default here; states of fewer bits, and other optimizers, are none of ours."""
+    """AdamW is the default here; 8-bit states and other optimizers have no equal."""
     name = str(value)
     if name in ("lion", "lion_32bit"):
         return {"stages.0.optimizer.name": "lion"}
@@ -182,7 +182,7 @@ def epsilon(value: Any, theirs: Theirs) -> Ours:
 
 
 def max_grad_norm(value: Any, theirs: Theirs) -> Ours:
-    """0 clips nothing elsewhere."""
+    """0 turns clipping off elsewhere."""
     found = number(value)
     if found is None or found < 0:
         return {}
@@ -190,14 +190,14 @@ def max_grad_norm(value: Any, theirs: Theirs) -> Ours:
 
 
 def every(section: str) -> Convert:
-    """So many steps; below 1 it is a part of the whole training, which is a part of its epochs."""
+    """A number of steps; below 1 it is a share of the whole training, and so of its epochs."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         found = number(value)
         kind = {"checkpoint": "save", "evaluate": "eval"}[section]
         strategies = (theirs.get(f"{kind}_strategy"), theirs.get("evaluation_strategy") if kind == "eval" else None)
         if {"no", "epoch", False} & set(map(_plain, strategies)):
-            return None  # it is not read then
+            return None  # the other system ignores it then
         if found is None or found <= 0:
             return {}
         if found >= 1:
@@ -211,7 +211,7 @@ def every(section: str) -> Convert:
 
 
 def times_per_epoch(section: str) -> Convert:
-    """So many times in an epoch."""
+    """A number of times in an epoch."""
 
     def convert(value: Any, theirs: Theirs) -> Ours:
         found = number(value)
@@ -240,7 +240,7 @@ def strategy(section: str) -> Convert:
 
 
 def _no_steps(section: str) -> dict[str, Any]:
-    # Evaluations between those before and behind a stage are off by default, saves are not.
+    # Evaluations between those before and after a stage are off by default, saves are not.
     return {"checkpoint.every_steps": None} if section == "checkpoint" else {}
 
 
@@ -249,24 +249,24 @@ def _plain(value: Any) -> Any:
 
 
 def bfloat16(value: Any, theirs: Theirs) -> Ours:
-    """`auto` and `full` are on; where it is off and float16 is not on, the model computes in float32."""
+    """`auto` and `full` are on; if it is off and float16 is not on, the model computes in float32."""
     if is_on(value):
         return {"model.dtype": "bfloat16"}
     return None if is_on(theirs.get("fp16")) else {"model.dtype": "float32"}
 
 
 def float16(value: Any, theirs: Theirs) -> Ours:
-    """bfloat16 takes its place."""
+    """bfloat16 replaces it."""
     return {"model.dtype": "bfloat16"} if is_on(value) else None
 
 
 def dtype(value: Any, theirs: Theirs) -> Ours:
-    """One of the two that there are."""
+    """One of the two dtypes that are possible here."""
     return {"model.dtype": value} if value in ("bfloat16", "float32") else None if value == "auto" else {}
 
 
 def chat_template(value: Any, theirs: Theirs) -> Ours:
-    """ChatML by its name, or a Jinja file; of the others the model's own is meant to be the same."""
+    """ChatML by its name, or a Jinja file; another name is taken to mean the model's own template."""
     name = str(value)
     if name in ("tokenizer_default", "tokenizer_default_fallback_chatml", "jinja"):
         return None
@@ -276,7 +276,7 @@ def chat_template(value: Any, theirs: Theirs) -> Ours:
 
 
 def run_name(value: Any, theirs: Theirs) -> Ours:
-    """What may be part of a file's name."""
+    """Only characters that a file name may have."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(value)).strip("-._")[:100]
     return {"run.name": name} if name else {}
 

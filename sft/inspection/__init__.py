@@ -3,6 +3,6 @@
     TokenStore ─ selection ─▶ example ids ─ token_view ─▶ ShownToken ─▶ terminal · page
     TokenStore, rendered_rows ─ mask_check, source_check ─▶ CheckResult
 
-Nothing here decides what is learned. Invariant: what is shown is what lies in the store, and every character of data
-is shown as text, whatever it would do to a terminal or to a browser.
+Nothing here decides what is learned. Invariant: it shows exactly what is in the store, and every character of the data
+as text, whatever it would do to a terminal or to a browser.
 """

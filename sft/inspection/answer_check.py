@@ -1,10 +1,10 @@
-"""Holds what is learned of an answer to what a model at inference meets: its prompt, and the tokens it stops at.
+"""Compares what is learned of an answer with what a model meets at inference: its prompt, and its stop tokens.
 
-    before the run    the generation prompt, as `apply_chat_template` writes it for the conversation so far
-    the run           shows thought, words and calls, in this order; no token in it ends the generation early
-    its end           what the template writes behind an answer that is the last, all of the turn's own end
+before the run    the generation prompt, as `apply_chat_template` writes it for the conversation so far
+the run           shows thought, words and calls, in this order; no token in it ends the generation early
+its end           what the template writes behind a final answer: all of the turn's own end
 
-Everything is rendered by transformers' own `apply_chat_template`, and nothing is taken from what made the mask.
+Everything is rendered by transformers' own `apply_chat_template`; nothing comes from the code that made the mask.
 """
 
 import json
@@ -25,11 +25,11 @@ from sft.inspection.template_texts import TemplateTexts
 from sft.schema import Conversation, JsonObject, Message, ToolCall
 
 _PROBE = "\ue000probeanswer\ue000"
-"""Words that begin and end as no others do."""
+"""Words that begin and end like no others."""
 
 
 class LearnedRun(NamedTuple):
-    """Where a run of learned tokens stands in a text."""
+    """The position of a run of learned tokens in a text."""
 
     start: int
     end: int
@@ -61,10 +61,10 @@ class AnswerCheck:
         """What is wrong with an answer, by invariant.
 
         Args:
-            conversation: whose text it is.
+            conversation: the conversation of the text.
             turn: the message that is learned.
             text: the template's text of the row.
-            run: what of it is learned.
+            run: the part of the text that is learned.
         """
         before, learned = _squeeze(text[: run.start]), _squeeze(text[run.start : run.end])
         messages, tools = conversation.messages, conversation.tools
@@ -92,7 +92,7 @@ class AnswerCheck:
             right = shown.startswith(before) and before.endswith(thought) and (before.startswith(bare) or not is_prefix)
             return None if right else f"it begins behind {_tail(before)}, and not behind the thought"
         if prompt is None or len(messages) == 1:
-            # Nobody asks for a greeting: its own words are learned.
+            # A greeting answers no prompt: only its own words are learned.
             right = shown.startswith(before) and self._begins_with_words(messages[-1], learned) and _is_words(run, text)
         elif before == bare and not is_prefix:
             right = _is_at(run, text, len(prompt))
@@ -115,36 +115,37 @@ class AnswerCheck:
         bare: str,
         shown: str,
     ) -> str | None:
-        """What the model is given is not what the template writes: learned are the answer's own words, or what begins
-        where the two part, or where its calls begin, behind what stands before any answer."""
+        """For a template that does not write its own prompt before the answer. What is learned must begin with the
+        answer's own words, or where prompt and text differ, or with its calls, behind the text that comes before any
+        answer."""
         message, before, learned = messages[-1], _squeeze(text[: run.start]), _squeeze(text[run.start : run.end])
         answered = self._answered(messages[:-1], tools)
         shared = commonprefix([bare, shown])
         if len(shared) < self._asked_end(messages[:-1], tools, bare):
-            return f"what stands before it is not its prompt, which ends in {_tail(bare)}"
+            return f"the text before it is not its prompt, which ends in {_tail(bare)}"
         only_calls = not (message.content or message.thought)
         first = commonprefix([shown, answered]) if answered else shared
-        # Less than what stands before any answer, only where that ends in a part of a token.
+        # It may begin before the end of the text that comes before any answer, if that text ends in a part of a token.
         part = first[len(before) :] if first.startswith(before) else ""
         if not before.startswith(first) and not any(token.startswith(part) and token != part for token in self._added):
-            return f"it begins behind {_tail(before)}; before any answer stands {_tail(first)}"
+            return f"it begins behind {_tail(before)}; any answer begins behind {_tail(first)}"
         is_own = answered.startswith(before) if only_calls else self._begins_with_words(message, learned)
         whole = [token.end() for token in self._control.finditer(shared)]
         parts_here = shared.startswith(before) and not any(end > len(before) for end in whole)
         is_plain = not (message.thought or message.tool_calls)
         if shown.startswith(before) and (is_own or (parts_here and not is_plain)) and _is_words(run, text):
             return None
-        return f"it begins behind {_tail(before)}; prompt and text part behind {_tail(shared)}"
+        return f"it begins behind {_tail(before)}; prompt and text differ behind {_tail(shared)}"
 
     def _asked_end(self, messages: Sequence[Message], tools: Sequence[JsonObject], prompt: str) -> int:
-        """Where the words of the last message end in the prompt, however they are written: behind them nothing changes
-        when others stand there."""
+        """Where the words of the last message end in the prompt, in whatever form: behind them the prompt does not
+        depend on these words."""
         others = [*messages[:-1], replace(messages[-1], content=_PROBE)]
         other = _squeeze(self._texts.try_to_write(others, tools, for_generation=True) or "")
         return len(prompt) - len(commonprefix([prompt[::-1], other[::-1]]))
 
     def _begins_with_words(self, message: Message, learned: str) -> bool:
-        """Whether the answer's own first words are the first that are learned."""
+        """Whether what is learned begins with the answer's own first words."""
         in_text = template_turn(message, self._inference.form)["content"]
         own = [words for words in (message.thought or message.content, in_text) if words and isinstance(words, str)]
         return not own or any(learned.startswith(_squeeze(words)) for words in own)
@@ -154,7 +155,7 @@ class AnswerCheck:
 
     @cached_property
     def _header(self) -> str:
-        """What a template without generation prompt writes before any answer, of text or of calls."""
+        """What a template without a generation prompt writes before any answer, of text or of calls."""
         user, call = Message("user", "probequestion"), ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
         prompt = self._texts.try_to_write([user], (), for_generation=True)
         if prompt is None or prompt != self._texts.try_to_write([user], ()):
@@ -169,12 +170,12 @@ class AnswerCheck:
     def _wrong_end(
         self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str, learned: str, until: str
     ) -> str | None:
-        # Where the answer stands behind its prompt, the template may write other words before it once it is there.
+        # If the answer was put behind its prompt, the template may write other words before it once it is there.
         place = until.rfind(learned)
         through = before + learned if until.startswith(before) or place < 0 else until[: place + len(learned)]
         tokens = self._control.findall(through)
         if not tokens or not learned.endswith(tokens[-1]):
-            return f"it ends in {_tail(learned)}, which ends no turn"
+            return f"it ends in {_tail(learned)}, which does not end a turn"
         last = tokens[-1]
         if until.startswith(through):
             behind = self._control.match(until, len(through))
@@ -187,7 +188,7 @@ class AnswerCheck:
         is_put = self._inference.turn_end is not None and last in self._stops()
         if is_put and until.startswith(through.removesuffix(last)):
             return None
-        return f"it ends in {_tail(through)}, which the template does not write where this answer is the last"
+        return f"it ends in {_tail(through)}, which the template does not write when this answer is the last"
 
     def _wrong_inside(self, learned: str) -> str | None:
         tokens = self._control_in_text.findall(learned)
@@ -220,8 +221,8 @@ def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
 
 
 def _is_at(run: LearnedRun, text: str, place: int) -> bool:
-    """Whether the run begins at this place, as far as tokens are cut there."""
-    if run.start == place:  # no token before has a part of the answer
+    """Whether the run begins at this place, as closely as token boundaries allow."""
+    if run.start == place:  # no token before it holds a part of the answer
         return run.before[0] < place or run.before[1] <= place
     if run.start < place:  # one token covers white space before and the answer's first word
         return run.first_end > place and text[run.start : place].isspace()
@@ -231,12 +232,12 @@ def _is_at(run: LearnedRun, text: str, place: int) -> bool:
 
 
 def _is_words(run: LearnedRun, text: str) -> bool:
-    """Whether the first token of the run is more than white space, which is the template's."""
+    """Whether the first token of the run is more than white space, which belongs to the template."""
     return not text[run.start : run.first_end].isspace()
 
 
 def _is_cut(run: LearnedRun, text: str) -> bool:
-    """Whether the token before has characters of the answer, and no other words: the run has all such tokens."""
+    """Whether the token before the run holds characters of the answer and no other words: it should be in the run."""
     begin, end = run.before
     return begin <= run.start < end and not text[begin : run.start].strip() and bool(text[begin:end].strip())
 

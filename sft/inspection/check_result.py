@@ -1,4 +1,4 @@
-"""What a check of a store found: for each invariant how often it was looked at, how often it is broken, and where."""
+"""The result of checking a store: for each invariant, how often it was checked, how often it is broken, and where."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,35 +11,35 @@ MAX_SHOWN = 5
 
 
 class Invariant(StrEnum):
-    """What holds for every row of a store, in the order in which it is shown."""
+    """What holds for every row of a store, in display order."""
 
-    LAYOUT = "the rows lie one behind the other and fill the store"
+    LAYOUT = "the rows follow each other and fill the store"
     VOCABULARY = "every id is in the vocabulary"
     LENGTH = "no row is longer than data.max_len_tokens"
-    NAMES = "task and source are ones that the store names"
+    NAMES = "the store names every task and source"
     FIRST_TOKEN = "the first token is not learned"
     LEARNS = "every row has a learned token"
-    COUNT = "the stored number of learned tokens is the mask's"
+    COUNT = "the stored number of learned tokens equals the mask's"
     STOP = "what is learned of each answer ends in a control token"
     RECORD = "every row is made of its record"
     IDS = "the ids are those of the tokenizer's own chat template"
     TURNS = "one answer is learned for each assistant turn to be trained"
     BEGIN = "each answer is learned from the end of its generation prompt on"
     ANSWER = "the thought, words and calls of each answer are learned"
-    CONTROL = "at no token before its end would the model stop"
+    CONTROL = "the model would stop at no token before the end"
     END = "each answer is learned through the whole end of its turn, and no further"
     ACCOUNT = "records read = kept + left out, each with its reason"
 
 
 class Violation(NamedTuple):
-    """One place where an invariant is broken; `row` is None where it is not one row's affair."""
+    """One place where an invariant is broken; `row` is None if it does not concern a single row."""
 
     row: int | None
     what: str
 
 
 class InvariantResult(NamedTuple):
-    """What was found for one invariant; of its violations, the first few."""
+    """The result for one invariant, with the first few of its violations."""
 
     invariant: Invariant
     num_checked: int
@@ -48,7 +48,7 @@ class InvariantResult(NamedTuple):
 
 
 class CheckResult(NamedTuple):
-    """What was found in a whole store."""
+    """The result for a whole store."""
 
     num_rows: int
     num_tokens: int
@@ -77,7 +77,7 @@ class Findings:
         self._counts = {invariant: _Count() for invariant in Invariant}
 
     def add(self, invariant: Invariant, row: int | None, violation: str | None, num_checked: int = 1) -> None:
-        """Note one look at one row (None: at no row in particular); `violation` says what is wrong, if anything is."""
+        """Count one check of a row (None: of no row in particular); `violation` says what is wrong, if anything is."""
         count = self._counts[invariant]
         count.num_checked += num_checked
         if violation is not None:
@@ -86,7 +86,7 @@ class Findings:
                 count.first.append(Violation(row, violation))
 
     def add_rows(self, invariant: Invariant, rows: IntArray, broken: BoolArray, say: Callable[[int], str]) -> None:
-        """Note a look at each of `rows`; `say` makes the text for the i-th of them where it is broken."""
+        """Count a check of each of `rows`; `say` makes the text for the i-th of them if it is broken."""
         count = self._counts[invariant]
         count.num_checked += len(rows)
         found = broken.nonzero()[0]

@@ -3,8 +3,8 @@
     the store alone     sizes, ids, counts, and where learned runs begin and end; over arrays, a chunk of rows at a time
     against its sources `sft.inspection.source_check`: ids and answers, row by row, from the conversations
 
-Nothing is sampled. Rows that came as token ids have no template behind them: for them holds what holds for any mask,
-and neither the stop token nor the answers are looked at.
+Nothing is sampled. Rows that came as token ids have no template behind them: only what holds for any mask is checked,
+not the stop token or the answers.
 """
 
 import json
@@ -31,17 +31,17 @@ _ROW_ARRAYS = ("task_ids", "source_ids", "record_ids", "prompt_hashes", "file_id
 
 
 class _Chunk(NamedTuple):
-    """Rows that follow each other, with the ends of their learned runs as places in `ids`."""
+    """Consecutive rows, with the ends of their learned runs as places in `ids`."""
 
     rows: IntArray  # (num_rows,)
     bounds: IntArray  # (num_rows + 1,)
     ids: IntArray  # (num_tokens,)
     loss_mask: BoolArray  # (num_tokens,)
     is_special: BoolArray  # (num_tokens,)
-    is_last: BoolArray  # (num_tokens,): the last of a learned run
+    is_last: BoolArray  # (num_tokens,): True at the last token of a learned run
 
     def sums(self, values: BoolArray) -> IntArray:
-        """How many of `values` are True in each row."""
+        """The number of True `values` in each row."""
         return np.diff(np.concatenate([[0], np.cumsum(values)])[self.bounds])
 
     def example_at(self, place: int) -> tuple[IntArray, BoolArray]:
@@ -61,13 +61,13 @@ def check_store(
     """Check every row.
 
     Args:
-        store: what is checked.
+        store: the store to check.
         tokenizer: the one of the store, with its chat template set.
         max_len_tokens: the longest row allowed.
-        renderings: for each row of the store, in order, what its record renders to when it is read again, as
+        renderings: for each row of the store, in order, the rendering of its record when it is read again, as
             `sft.inspection.rendered_rows` makes them.
-        report: called with the number of rows that were checked.
-        inference: what is known of the model beside its tokenizer; without it, no more than the tokenizer says.
+        report: called with the number of rows checked.
+        inference: what is known about the model besides its tokenizer; by default only what the tokenizer says.
     """
     findings = Findings()
     _check_account(store, findings)
@@ -92,7 +92,7 @@ def check_store(
 
 
 def _check_account(store: TokenStore, findings: Findings) -> None:
-    """Hold the counts against the list of records that are left out, and against the records that rows belong to."""
+    """Compare the counts with the list of records that are left out, and with the records that rows belong to."""
     lines = [json.loads(line) for line in (store.path / REJECTED).read_text(encoding="utf-8").splitlines()]
     listed = Counter((line["source"], line["kind"]) for line in lines)
     for source_id, counts in enumerate(store.manifest["by_source"]):
@@ -112,7 +112,7 @@ def _check_account(store: TokenStore, findings: Findings) -> None:
 
 
 def _num_records(store: TokenStore, source_id: int) -> int:
-    """Records of a source that have rows; those of one record follow each other."""
+    """The number of a source's records that have rows; the rows of one record follow each other."""
     own = store.source_ids == source_id
     names = np.stack([store.record_ids[own], store.instances[own]])
     return int(own.any()) + int((names[:, 1:] != names[:, :-1]).any(axis=0).sum())
@@ -163,7 +163,7 @@ def _read_chunk(store: TokenStore, start: int, end: int, is_special: BoolArray) 
     ids, mask = np.array(store.tokens[part], dtype=np.int64), np.array(store.loss_mask[part])
     bounds = offsets - offsets[0]
     following = np.append(mask[1:], False)
-    following[bounds[1:] - 1] = False  # what follows in another row does not count
+    following[bounds[1:] - 1] = False  # a token of the next row does not count
     return _Chunk(np.arange(start, end), bounds, ids, mask, known_special(ids, is_special), mask & ~following)
 
 
@@ -185,7 +185,7 @@ def _check_masks(
     findings.add_rows(
         Invariant.COUNT, rows, learned != counted, lambda i: f"{learned[i]} tokens are learned, {counted[i]} are stored"
     )
-    # Rows without a rendering beside them are wrong anyway, and said to be by the check against the sources.
+    # A row without a rendering is wrong anyway, and the check against the sources reports it.
     whole = [*given, *[None] * (len(rows) - len(given))]
     rendered = np.array([isinstance(item, Rendering) for item in whole], dtype=bool)
     endless = chunk.sums(chunk.is_last & ~chunk.is_special)
@@ -193,5 +193,5 @@ def _check_masks(
         Invariant.STOP,
         rows[rendered],
         endless[rendered] > 0,
-        lambda i: f"{endless[rendered][i]} learned runs end in a token that ends no turn",
+        lambda i: f"{endless[rendered][i]} learned runs end in a token that does not end a turn",
     )

@@ -1,8 +1,8 @@
 """Shown examples as one self-contained HTML page, with filters by task, source, length and text.
 
-Invariant: nothing is loaded from anywhere, and what came from data is only ever text: it is escaped, the script reads
-it and never writes it, and the page's policy lets no other script run. The page stays below 10 MB: where the examples
-are too long for that, the middle of long passages is left out, and the page says so.
+Invariant: the page loads nothing, and text from the data stays text: it is escaped, the script reads it and never
+writes it, and the page's policy lets no other script run. The page stays below 10 MB: if the examples are too long for
+that, the middle of long passages is left out, and the page says so.
 """
 
 import base64
@@ -22,7 +22,7 @@ _PASSAGE_LIMITS = (1024, 512, 256, 128, 64, 32)
 
 
 def render_page(title: str, store: TokenStore, examples: Sequence[ShownExample], selection: str) -> str:
-    """The page as text; `selection` says in words how the examples were chosen."""
+    """The page as text; `selection` describes how the examples were chosen."""
     environment = page_environment("sft.inspection")
     environment.filters["number"] = lambda value: f"{value:,}"
     script = environment.get_template("page_script.j2").render().strip()
@@ -53,7 +53,7 @@ def _counted(names: Any) -> list[tuple[str, int]]:
 
 
 def _fit(examples: Sequence[ShownExample], budget_bytes: int) -> tuple[list[Markup], int | None]:
-    """The examples' bodies, and the most tokens shown of a passage where that had to be limited."""
+    """The examples' bodies, and the limit on the tokens shown of a passage, if there had to be one."""
     for limit in (None, *_PASSAGE_LIMITS):
         bodies = [_body(example.tokens, limit) for example in examples]
         if limit == _PASSAGE_LIMITS[-1] or sum(len(body.encode()) for body in bodies) <= budget_bytes:
@@ -74,5 +74,5 @@ def _body(tokens: Sequence[ShownToken], limit: int | None) -> Markup:
 
 
 def _tokens(run: Sequence[ShownToken]) -> Markup:
-    # Not by Markup.format: a page has some hundred thousand tokens.
+    # Not by Markup.format: a page has hundreds of thousands of tokens.
     return Markup("".join([f"<i data-i={token.token_id:d}>{escape(token.text)}</i>" for token in run]))

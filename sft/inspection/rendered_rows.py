@@ -1,8 +1,8 @@
 """From a store back to its sources: each record that has rows is read, formatted and rendered again, in row order.
 
-Exactly one item comes for each row that a record was found for: its rendering, None where the record came as token ids,
-or a `RecordError` where the record does not make the rows that the store has of it. Records without rows are passed
-over; the check of the counts accounts for them.
+There is exactly one item for each row whose record was found: its rendering, None where the record came as token ids,
+or a `RecordError` where the record does not make the rows that the store has of it. Records without rows are skipped;
+the check of the counts accounts for them.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _READ_AT_ONCE = 1 << 16
 
 
 def render_rows(store: TokenStore, preparer: BlockPreparer) -> Iterator[RenderedRow]:
-    """What each row of the store is made of; fewer items where there are no more records.
+    """The rendering of each row of the store; fewer items where there are no more records.
 
     Raises:
         UserError: a source is unusable.
@@ -72,10 +72,10 @@ def _render_again(
 
 
 def _short_enough(rendered: Rendered, num_rows: int, data: DataConfig, pipeline: RecordPipeline) -> list[Rendering]:
-    """The renderings that are not too long, after the record was shortened where the config says so."""
+    """The renderings that are not too long, after shortening the record if the config says so."""
     renderings = rendered.renderings
     if data.overlong != "truncate":
-        # Nothing is changed, so where as many are stored as there are, these are the ones.
+        # Nothing was changed, so if the store has as many rows as there are renderings, these are the ones.
         return list(renderings) if len(renderings) == num_rows else _within_length(renderings, data, pipeline)
     if len(_within_length(renderings, data, pipeline)) < len(renderings):
         renderings = (pipeline.shorten(rendered) or rendered).renderings

@@ -1,4 +1,4 @@
-"""Which examples of a store are shown: those that match, and of these some at random, always the same for a seed."""
+"""Which examples of a store are shown: a random choice of those that match, always the same for a seed."""
 
 import difflib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _MAX_NAMED = 40
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an example has to be like to be shown; None asks for nothing."""
+    """The conditions for an example to be shown; None sets no condition."""
 
     task: str | None = None
     source: str | None = None
@@ -25,16 +25,16 @@ class Wanted:
     row: int | None = None
 
     def as_text(self) -> str:
-        """The options of the command line that ask for it."""
+        """The command-line options that set these conditions."""
         options = {name.replace("_", "-"): getattr(self, name) for name in self.__dataclass_fields__}
         return " ".join(f"--{name} {value}" for name, value in options.items() if value is not None)
 
 
 def choose_rows(store: TokenStore, wanted: Wanted, num_rows: int, seed: int) -> IntArray:
-    """At most `num_rows` rows of the store that are as wanted, in the store's order.
+    """At most `num_rows` matching rows of the store, in the store's order.
 
     Raises:
-        UserError: there is none; the message says what there is.
+        UserError: no row matches; the message says what there is.
     """
     matching = np.flatnonzero(_match(store, wanted))
     if not len(matching):
@@ -73,7 +73,7 @@ def _find(name: str, known: Sequence[str], what: str, option: str) -> int:
 def _no_match(store: TokenStore, wanted: Wanted) -> str:
     named = Wanted(task=wanted.task, source=wanted.source, row=wanted.row)
     rest = np.flatnonzero(_match(store, named))
-    message = f"{wanted.as_text()}: no example in the store is like this."
+    message = f"{wanted.as_text()}: no example in the store matches."
     if len(rest):
         lengths = store.lengths[rest]
         return f"{message} The {len(rest):,} without the limits have {lengths.min()} to {lengths.max()} tokens."

@@ -1,7 +1,7 @@
-"""Holds stored rows against their records, read and rendered anew, by ways that the store was not made by.
+"""Compares stored rows with their records, read and rendered again, in ways that the store was not made in.
 
-The ids come from transformers' own `apply_chat_template`; what is learned, placed by the tokenizer's offsets, is held
-to what a model at inference meets (`answer_check`).
+The ids come from transformers' own `apply_chat_template`. What is learned, placed by the tokenizer's offsets, is
+compared with what a model meets at inference (`answer_check`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Run = tuple[int, int]
 
 
 class _Templated(NamedTuple):
-    """A conversation by the tokenizer's own template: its text, its ids, and the characters of each."""
+    """A conversation by the tokenizer's own template: its text, its ids, and the characters of each id."""
 
     text: str
     ids: list[int]
@@ -50,18 +50,18 @@ class SourceCheck:
         self._findings = findings
 
     def check(self, numbers: Sequence[int], rows: Sequence[Row], renderings: Sequence[RenderedRow]) -> None:
-        """Check rows, given with their numbers in the store, against what their records render to.
+        """Check rows, given with their numbers in the store, against the renderings of their records.
 
         Args:
-            numbers: of the rows.
-            rows: ids and mask of each.
-            renderings: of each; fewer where there are no more records.
+            numbers: the rows' numbers in the store.
+            rows: ids and mask of each row.
+            renderings: the rendering of each row; fewer if there are no more records.
         """
         for number, item in zip(numbers, renderings, strict=False):
             if isinstance(item, RecordError):
                 self._findings.add(Invariant.RECORD, number, str(item))
         for number in numbers[len(renderings) :]:
-            self._findings.add(Invariant.RECORD, number, "there is no record that this row is made of")
+            self._findings.add(Invariant.RECORD, number, "no record makes this row")
         rendered = [(n, r, g) for n, r, g in zip(numbers, rows, renderings, strict=False) if isinstance(g, Rendering)]
         templates = self._apply_template([g for _, _, g in rendered])
         for (number, (ids, mask), rendering), due in zip(rendered, templates, strict=True):
@@ -82,7 +82,7 @@ class SourceCheck:
             self._findings.add(invariant, number, wrong.get(invariant))
 
     def _apply_template(self, renderings: Sequence[Rendering]) -> list["_Templated | str"]:
-        """Each as the tokenizer's own template writes and cuts it, or why it does not."""
+        """Each conversation as the tokenizer's own template writes and tokenizes it, or why it does not."""
         texts: list[str | None] = []
         refusals: list[str] = []
         for rendering in renderings:
@@ -105,7 +105,7 @@ class SourceCheck:
         ]
 
     def _with_ends(self, text: str, rendering: Rendering) -> str:
-        """The template's text, or what was made of it by putting ends behind answers, where that is all there is."""
+        """The template's text, or the rendering if the two differ only in ends that were put behind answers."""
         end, made = self._inference.turn_end, rendering.text
         if end is None or made == text:
             return text
@@ -113,11 +113,11 @@ class SourceCheck:
         for _, stop in reversed(rendering.answers):
             if without[:stop].endswith(end):
                 without = without[: stop - len(end)] + without[stop:]
-        # The last may be the opener of the next turn, at which the text was cut.
+        # The last end may be the token that opens the next turn, where the text was cut.
         return made if without == text or made.startswith(text.rstrip()) else text
 
     def _behind_prompt(self, text: str, rendering: Rendering) -> str:
-        """The template's text; or what it asks for the last answer with, and the end of its text behind that."""
+        """The template's text; or its prompt for the last answer, and the end of its text behind that."""
         (*asked, _), made = rendering.conversation.messages, rendering.text
         if made == text or rendering.turns[-1] != len(asked):
             return text
@@ -133,7 +133,7 @@ class SourceCheck:
         except IndexError:
             return "its source, task or file is not one that the store names"
         due = (conversation.source, conversation.index, conversation.task, conversation.where)
-        # The same content may lie in another place than it was read from.
+        # The same content may be at another place than the one it was read from.
         same = stored[:3] == due[:3] and stored[3][1:] == due[3][1:]
         return None if same else f"stored as {_listed(stored)}, read as {_listed(due)}"
 
@@ -151,7 +151,7 @@ class SourceCheck:
 
 
 def learned_runs(ids: IntArray, mask: BoolArray, num_turns: int) -> list[Run]:
-    """Where what is learned begins and ends; answers that follow each other at once are split behind their stops."""
+    """Where learned runs begin and end; answers that directly follow each other are split behind their stop tokens."""
     edges = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)).nonzero()[0].reshape(-1, 2)
     runs = [(int(start), int(end)) for start, end in edges]
     if len(runs) >= num_turns:
@@ -164,7 +164,7 @@ def learned_runs(ids: IntArray, mask: BoolArray, num_turns: int) -> list[Run]:
 
 
 def inference_of(tokenizer: PreTrainedTokenizerBase) -> Inference:
-    """What the tokenizer alone says of how its model is used."""
+    """What the tokenizer alone says about the use of its model."""
     stops = frozenset() if tokenizer.eos_token is None else frozenset([str(tokenizer.eos_token)])
     return Inference(stops, form=TemplateRenderer(tokenizer).form)
 
@@ -173,10 +173,10 @@ def _wrong_turns(rendering: Rendering, num_answers: int) -> str | None:
     messages = rendering.conversation.messages
     for turn in rendering.turns:
         if messages[turn].role != "assistant" or not messages[turn].train:
-            return f"message {turn + 1} ({messages[turn].role}) is learned, which is not to be trained"
+            return f"message {turn + 1} ({messages[turn].role}) is learned, but is not to be trained"
     if num_answers == len(rendering.turns):
         return None
-    return f"{num_answers} answers are learned, {len(rendering.turns)} turns are to be"
+    return f"{num_answers} answers are learned; {len(rendering.turns)} turns are to be trained"
 
 
 def _listed(values: Sequence[object]) -> str:

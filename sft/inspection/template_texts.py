@@ -1,4 +1,4 @@
-"""What transformers' own `apply_chat_template` writes of a conversation, on the day that the rows were told."""
+"""What transformers' own `apply_chat_template` writes for a conversation, with the date that the rows were given."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from sft.schema import JsonObject, Message
 
 
 class TemplateTexts:
-    """The tokenizer's own renderings, told the day that the store's rows were told."""
+    """The tokenizer's own renderings, with the date that the store's rows were given."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, form: TurnForm) -> None:
         self._tokenizer: Any = tokenizer
@@ -28,7 +28,7 @@ class TemplateTexts:
             "add_generation_prompt": for_generation,
         }
         if any(turn["content"] is None for turn in turns):
-            # `apply_chat_template` leaves out what is null, and templates that ask for it then fail.
+            # `apply_chat_template` drops null values, and templates that ask for them then fail.
             special = self._tokenizer.special_tokens_map
             return str(
                 _compile_jinja_template(self._template).render(messages=turns, documents=None, **told, **special)
@@ -47,9 +47,9 @@ class TemplateTexts:
 
 
 def _with_fixed_date(template: str) -> str:
-    """The template, told the day that the store's rows were told, whatever day it is."""
+    """The template with the date that the store's rows were given, whatever the current date."""
     formats = {found[1] for found in re.findall(r"strftime_now\(\s*(['\"])(.*?)\1", template)}
     days = ", ".join(f"{form!r}: {TEMPLATE_DATE.strftime(form)!r}" for form in sorted(formats))
-    # A macro hides the function of this name. The plus keeps a line break that the template begins with.
+    # A macro replaces the function of this name. The plus keeps a line break that the template begins with.
     macro = "{% macro strftime_now(form) %}{{ {DAYS}[form] }}{% endmacro +%}".replace("DAYS", days)
     return macro + template if formats else template

@@ -1,4 +1,4 @@
-"""Shown examples as text for a console: coloured, or, where there are no colours, with marks around what is learned."""
+"""Shown examples as text for a console: coloured or, without colours, with marks around learned text."""
 
 from itertools import groupby
 
@@ -16,15 +16,15 @@ _OPEN, _CLOSE = "⟦", "⟧"
 
 
 def render_legend(coloured: bool) -> Text:
-    """What the colours, or the marks, mean."""
+    """The meaning of the colours, or of the marks."""
     if not coloured:
-        return Text(f"{_OPEN}learned, with the token that ends the turn{_CLOSE}, all else is read only\n")
+        return Text(f"{_OPEN}learned, with the token that ends the turn{_CLOSE}; everything else is only read\n")
     parts = [(f" {kind} ", _STYLES[kind], f" {KIND_TEXTS[kind]}   ") for kind in KINDS]
     return Text.assemble(*(piece for name, style, text in parts for piece in ((name, style), (text, "dim"))), "\n")
 
 
 def render_example(example: ShownExample, coloured: bool) -> Text:
-    """A line that says what the example is, and its tokens."""
+    """A header that describes the example, and its tokens."""
     counts = f"{len(example.tokens):,} tokens, {example.num_supervised:,} learned"
     rule = "─" * 78 + "\n"
     header = f"row {example.row} · task {example.task} · source {example.source} · {counts}\n{example.place}\n"

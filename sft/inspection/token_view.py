@@ -1,9 +1,9 @@
-"""From an example's ids and mask to tokens as a person reads them: the text of each, and what it is to the loss.
+"""From an example's ids and mask to readable tokens: the text of each token, and its role in the loss.
 
-Invariant: no token is hidden, and the texts in a row are the text of the example. What has no glyph of its own is
+Invariant: no token is hidden, and the texts in a row are the text of the example. Characters without a glyph are
 spelled out: a line break as `↵` and the break, two or more spaces as `··`, other invisible characters by their number
-(`⟨U+200B⟩`), and the bytes of a character that is split over tokens as `⟨E2⟩⟨80⟩⟨99⟩’`, the character behind its last
-byte.
+(`⟨U+200B⟩`). If a character is split over tokens, its bytes are shown as `⟨E2⟩⟨80⟩⟨99⟩’`, with the character behind its
+last byte.
 """
 
 import json
@@ -29,14 +29,14 @@ KIND_TEXTS: dict[Kind, str] = {
     "stop": "learned: ends the turn",
     "special": "control token, not learned",
 }
-"""What a legend says of each kind."""
+"""The legend's text for each kind."""
 
 
 LEARNED: tuple[Kind, ...] = ("answer", "stop")
 
 
 class ShownToken(NamedTuple):
-    """One token to be read."""
+    """One token, ready to be shown."""
 
     text: str
     token_id: int
@@ -45,7 +45,7 @@ class ShownToken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ShownExample:
-    """An example of a store to be read, with where it came from."""
+    """An example of a store, ready to be shown, with its origin."""
 
     row: int
     task: str
@@ -55,7 +55,7 @@ class ShownExample:
 
     @property
     def num_supervised(self) -> int:
-        """How many of the tokens are learned."""
+        """The number of learned tokens."""
         return sum(token.kind in LEARNED for token in self.tokens)
 
 
@@ -84,7 +84,7 @@ class TokenView:
         return ShownExample(row, task, source, str(store.location(row)), self.show(store.example(row)))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What the token adds to a text; of a control token its name."""
+        """The bytes that the token adds to a text; for a control token its name."""
         if token_id not in self._bytes:
             self._bytes[token_id] = self._look_up(token_id)
         return self._bytes[token_id]
@@ -112,13 +112,13 @@ def find_special(tokenizer: PreTrainedTokenizerBase) -> BoolArray:
 
 
 def token_kinds(example: Example, is_special: BoolArray) -> list[Kind]:
-    """What each token is to the loss."""
+    """The role of each token in the loss."""
     codes = example.loss_mask * 1 + known_special(example.input_ids, is_special) * 2
     return [_KIND_OF_CODE[code] for code in codes.tolist()]
 
 
 def known_special(ids: IntArray, is_special: BoolArray) -> BoolArray:
-    """Which of `ids` are control tokens; an id outside the vocabulary is none."""
+    """Which of `ids` are control tokens; an id outside the vocabulary is not one."""
     wide = ids.astype(np.int64)
     inside = (wide >= 0) & (wide < len(is_special))
     return np.asarray(is_special[np.where(inside, wide, 0)] & inside)
@@ -144,12 +144,12 @@ def shown_texts(tokens: Sequence[bytes]) -> list[str]:
 
 
 def visible(text: str) -> str:
-    """`text` with every character that has no glyph spelled out; nothing in it moves a cursor but its line breaks."""
+    """`text` with every character without a glyph spelled out; only its line breaks can move a cursor."""
     return _INVISIBLE.sub(lambda found: _spelled(found[0]), text)
 
 
 def group_kinds(tokens: Sequence[ShownToken]) -> Iterator[tuple[Kind, list[ShownToken]]]:
-    """Neighbours of one kind together."""
+    """Group neighbouring tokens of the same kind."""
     for kind, run in groupby(tokens, key=lambda token: token.kind):
         yield kind, list(run)
 
@@ -181,7 +181,7 @@ def _byte_style(backend: Any) -> Literal["byte_level", "pieces"]:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's spelling: a printable byte is its own character, the others are those from U+0100 on, in order."""
+    """GPT-2's spelling: a printable byte is its own character; the others are those from U+0100 on, in order."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     spelled = [*map(chr, printable), *(chr(0x100 + i) for i in range(len(others)))]

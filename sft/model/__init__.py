@@ -1,4 +1,4 @@
-"""The model: loaded under ZeRO-3 or plainly, with attention that stays inside segments and a loss without logits.
+"""The model: loaded under ZeRO-3 or on one rank, with attention that stays inside segments and a loss without logits.
 
     Batch ──packed attention──▶ hidden states at supervised positions ──chunked head──▶ nll of each supervised token
 

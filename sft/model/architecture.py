@@ -1,7 +1,7 @@
-"""Which class of transformers a model is, found from its config, and that class without any weights.
+"""Which class of transformers a model is, found from its config; and that class without any weights.
 
 A checkpoint that holds more than text (Gemma 3, Qwen3.5, Mistral 3) is loaded as the class that it names itself, so
-that nothing of it is lost; what is trained of it says `sft.model.text_path`.
+that nothing of it is lost; `sft.model.text_path` decides which part of it is trained.
 """
 
 import copy
@@ -17,7 +17,7 @@ from sft.errors import UserError
 
 
 class UnreadableConfigError(UserError):
-    """A config that transformers, as it is installed here, makes nothing of."""
+    """A config that the installed transformers cannot read."""
 
 
 class MissingPackageError(UserError):
@@ -25,10 +25,10 @@ class MissingPackageError(UserError):
 
 
 def read_config(model: ModelConfig, path: str) -> Any:
-    """The config of the model at `path`, with what it says of its use here exchanged for what is needed here.
+    """The config of the model at `path`, with its settings for use replaced by the ones needed here.
 
     Raises:
-        UserError: it cannot be read, or is that of a model that is not trained here.
+        UserError: it cannot be read, or belongs to a model that cannot be trained here.
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=model.trust_remote_code)
@@ -45,7 +45,7 @@ def read_config(model: ModelConfig, path: str) -> Any:
 
 
 def _choose_use(config: Any) -> None:
-    """Outputs by their names, and an attention that is chosen where the model is loaded.
+    """Set named outputs, and leave the choice of attention to the loading of the model.
 
     A config may ask for bare tuples, and for kernels that are not installed. Neither is a part of the model.
     """
@@ -55,7 +55,7 @@ def _choose_use(config: Any) -> None:
 
 
 def _sections(config: Any) -> Iterator[Any]:
-    """The config and those inside of it."""
+    """The config and the configs inside it."""
     yield config
     for name in config.sub_configs:
         if isinstance(inner := getattr(config, name, None), PreTrainedConfig):
@@ -65,7 +65,7 @@ def _sections(config: Any) -> Iterator[Any]:
 def auto_class(config: Any) -> Any:
     """The `AutoModelFor…` whose class for this config is the one that the config itself names.
 
-    Where none is, that for causal language models goes before, which Hugging Face's `generate` is used with.
+    If there is none, the one for causal language models comes first: Hugging Face's `generate` uses it.
     """
     causal, multimodal = AutoModelForCausalLM, AutoModelForMultimodalLM
     auto_map = getattr(config, "auto_map", None) or {}
@@ -95,7 +95,7 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
 
 
 def cannot_be_loaded(path: str, config: Any, error: BaseException) -> UserError:
-    """What is said of a model that transformers refuses."""
+    """The error for a model that transformers refuses."""
     if "Unrecognized configuration class" in str(error):
         named = ", ".join(getattr(config, "architectures", None) or ()) or "no class"
         reason = (
@@ -108,7 +108,7 @@ def cannot_be_loaded(path: str, config: Any, error: BaseException) -> UserError:
 
 
 def missing_package(path: str, error: ImportError) -> MissingPackageError:
-    """What is said of a model that needs a package which is not installed."""
+    """The error for a model that needs a package which is not installed."""
     reason = " ".join(str(error).split())[:400]
     return MissingPackageError(
         f"model: {path} needs a package that is not installed here: {reason}\n"
@@ -125,7 +125,7 @@ def _class_names(auto: Any, config: Any) -> set[str]:
 
 
 def _refuse_other_class(config: Any, path: str) -> None:
-    """Without its own code a model would be read as another class, whose tensors may have the same names."""
+    """Without its own code, a model would be read as another class, whose tensors may have the same names."""
     auto_map = getattr(config, "auto_map", None)
     own = auto_map.get(AutoModelForCausalLM.__name__) if isinstance(auto_map, dict) else None
     if not isinstance(own, str):
@@ -135,7 +135,7 @@ def _refuse_other_class(config: Any, path: str) -> None:
     if name.lower() not in {each.lower() for each in offered}:
         instead = f" ({', '.join(sorted(offered))} of transformers is another class)" if offered else ""
         raise UserError(
-            f"model: {path} is a {name}, which comes with code of its own{instead}, and that is not run. If you trust "
+            f"model: {path} is a {name}, which comes with code of its own{instead}. It is not run. If you trust "
             "that code: model.trust_remote_code=true"
         )
 
@@ -149,6 +149,6 @@ def _refuse_quantized(config: Any, path: str) -> None:
     method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method", "an unknown method")))
     raise UserError(
         f"model: the weights of {path} are quantized ({method}), and an optimizer cannot update such numbers. "
-        "Needed: the same model in bfloat16, float16 or float32; most are published beside the quantized ones. Where "
-        "there is none, load it with transformers, call its `dequantize()`, and save what that gives."
+        "Needed: the same model in bfloat16, float16 or float32; most are published beside the quantized ones. If "
+        "there is none, load it with transformers, call its `dequantize()`, and save the result."
     )

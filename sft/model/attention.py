@@ -21,13 +21,13 @@ from sft.data.collate import Layout
 from sft.errors import UserError
 
 PACKED_ATTENTION = "sft_packed"
-"""The name that `attn_implementation` takes."""
+"""The value for `attn_implementation`."""
 
 _FLASH_DTYPES = {torch.float16, torch.bfloat16}
 _FLASH_MAX_WIDTH = 256
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' attention functions)
     module: nn.Module,
     query_BHTD: Tensor,
     key_BHTD: Tensor,
@@ -58,7 +58,7 @@ def packed_attention(
 
 
 def layout_of(packing: str) -> Layout:
-    """The layout that `train.packing` names. `auto` is settled before (see `sft.model.layout`), else it is packed."""
+    """The layout that `train.packing` names. `auto` is resolved before (see `sft.model.layout`), or is packed."""
     return "one_example" if packing == "one_example" else "packed"
 
 
@@ -69,9 +69,9 @@ def attention_for(layout: Layout) -> str | None:
 
 @contextmanager
 def attention_of(model: nn.Module, name: str) -> Iterator[None]:
-    """Have all layers of `model` use the attention called `name`, until the block ends.
+    """Make all layers of `model` use the attention called `name`, until the block ends.
 
-    Not by `set_attn_implementation`, which tells some models apart from their source and leaves them as they are.
+    Not by `set_attn_implementation`, which inspects the source of some models and leaves them unchanged.
     """
     configs = {id(c): c for m in model.modules() if isinstance(c := getattr(m, "config", None), PreTrainedConfig)}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
@@ -131,7 +131,7 @@ def _lengths(cu_seqlens: Tensor) -> list[int]:
 
 
 def _band(length: int, window: int, device: torch.device) -> Tensor:
-    """True where a token may look: itself and the `window - 1` before it. (T, T)."""
+    """True where a token may look: at itself and the `window - 1` tokens before it. (T, T)."""
     at = torch.arange(length, device=device)
     distance = at.unsqueeze(1) - at.unsqueeze(0)
     return (distance >= 0) & (distance < window)

@@ -1,4 +1,4 @@
-"""Turns off what is random in a model's forward pass: dropout, left-out layers, noise on the way to experts."""
+"""Turns off randomness in a model's forward pass: dropout, skipped layers, noise in the routing to experts."""
 
 import re
 
@@ -9,10 +9,10 @@ _RATE = re.compile(r".*drop.*|(input_)?jitter_noise|moe_jitter_eps")
 
 
 def turn_dropout_off(model: nn.Module) -> None:
-    """Set every rate that the modules of `model` hold to zero; its config stays as it is, and so does what is exported.
+    """Set every rate that the modules of `model` hold to zero. Its config does not change, nor does the exported model.
 
-    transformers' modules hold rates as `nn.Dropout`, or as numbers under names such as `attention_dropout`. A model
-    that is random in another way is found by the probe (see `packing_probe`).
+    transformers' modules hold rates as `nn.Dropout`, or as numbers under names such as `attention_dropout`. The probe
+    finds a model that is random in another way (see `packing_probe`).
     """
     for module in model.modules():
         if isinstance(module, _DropoutNd):

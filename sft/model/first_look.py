@@ -1,8 +1,8 @@
-"""All that can be said of a model before a machine is held for it: how examples are laid, what is noted, or why not.
+"""Checks a model before a machine is held for it: how examples are laid out, notes for people, or why it is refused.
 
-`python -m sft.model.first_look` says it of what is on this machine, in a process of its own, for programs without
-torch: it reads `{"model": …, "packing": …, "max_len_tokens": …, "is_whole": …}` and writes `{"layout": …, "reason": …,
-"notes": […]}`, or `{"error": …, "is_lasting": …}`, a line of JSON.
+`python -m sft.model.first_look` does so for the files on this machine, in a process of its own, for programs without
+torch. It reads `{"model": …, "packing": …, "max_len_tokens": …, "is_whole": …}` and writes `{"layout": …, "reason": …,
+"notes": […]}`, or `{"error": …, "is_lasting": …}`, as a line of JSON.
 """
 
 import json
@@ -21,13 +21,13 @@ from sft.model.loading import check_model
 
 
 class FirstLook(NamedTuple):
-    """What is known of a model that may be trained."""
+    """What is known about a model that can be trained."""
 
     layout: Layout
     reason: str | None
     """Why it is not packed, or what could not be found out."""
     notes: list[str]
-    """What a person should know, in words."""
+    """Notes for people, in words."""
 
 
 def look_at(model: ModelConfig, packing: str, max_len_tokens: int, is_whole: bool = True) -> FirstLook:
@@ -37,7 +37,7 @@ def look_at(model: ModelConfig, packing: str, max_len_tokens: int, is_whole: boo
         model: the model.
         packing: `train.packing`.
         max_len_tokens: the longest example.
-        is_whole: whether all of the model has to be here; else what is here is looked at (see `check_model`).
+        is_whole: whether all of the model has to be here; if not, only what is here is checked (see `check_model`).
 
     Raises:
         UserError: it cannot be trained.
@@ -57,7 +57,7 @@ def _main() -> None:
         look = look_at(model, asked["packing"], asked["max_len_tokens"], asked["is_whole"])
         answer: dict[str, Any] = look._asdict()
     except UserError as error:
-        # A package can be installed.
+        # A missing package can be installed: that is not lasting.
         answer = {"error": str(error), "is_lasting": not isinstance(error, MissingPackageError)}
     sys.stdout.write(json.dumps(answer) + "\n")
 

@@ -1,4 +1,4 @@
-"""How examples are laid before a model, decided on a tiny model of its class: no machine is held for it."""
+"""How examples are laid out for a model, decided on a tiny model of its class, without holding a machine for it."""
 
 import copy
 import warnings
@@ -30,19 +30,19 @@ class LayoutChoice(NamedTuple):
 
 
 class CannotTryError(Exception):
-    """No tiny model of the class could be made or run on its own, so nothing is known of its layouts."""
+    """No tiny model of the class could be made or run on its own, so nothing is known about its layouts."""
 
 
 def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> LayoutChoice:
-    """The layout that `train.packing` asks for, or under `auto` the first of the two that the model is right in.
+    """The layout that `train.packing` asks for; under `auto`, the first of the two in which the model is correct.
 
     Args:
         model: the model.
         packing: `train.packing`.
-        max_len_tokens: of an example.
+        max_len_tokens: the longest example.
 
     Raises:
-        UserError: the model is not right in what is asked for; the message says how it shows, and what to do.
+        UserError: the model is not correct in that layout; the message says how this shows, and what to do.
     """
     asked = layout_of(packing)
     options = {"trust_remote_code": True} if model.trust_remote_code else {}
@@ -69,15 +69,15 @@ def _read_config(model: ModelConfig) -> Any:
     try:
         return read_config(model, model.path)
     except UnreadableConfigError as error:
-        # Said where the model is loaded.
+        # Loading the model reports it.
         raise CannotTryError(_first_line(error)) from error
 
 
 def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
-    """Some models stretch the positions of a whole batch where one example in it is long.
+    """Refuse models that change the positions of a whole batch when one example in it is long.
 
     Raises:
-        UserError: examples may be so long.
+        UserError: examples may be long enough for that.
     """
     parameters = getattr(config, "rope_parameters", None) or {}
     sections = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
@@ -93,10 +93,10 @@ def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
 
 
 def try_layout(config: Any, layout: Layout, dropout: str = "none", **options: Any) -> str | None:
-    """What is wrong with a layout for models of the class of `config`, tried on a tiny one; None where it is right.
+    """What is wrong with a layout for models of the class of `config`, tried on a tiny one; None where it is correct.
 
     Raises:
-        CannotTryError: there is no tiny one.
+        CannotTryError: no tiny model can be made.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -120,7 +120,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
     except CannotTryError:
         raise
     except RAISED_BY_CODE as error:
-        # A class that is not made for the layout fails in a way of its own.
+        # A class that is not made for the layout may fail in any way.
         return _first_line(error)
 
 
@@ -142,7 +142,7 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
     wrong = probe_layout(nll, token_ids, layout, torch.float32)
     if wrong is not None:
         return wrong
-    # Not only computed but also learned, all of it in every step: the ranks exchange the gradients of all parameters.
+    # Every parameter must also get a gradient in every step: the ranks exchange the gradients of all parameters.
     module.train()
     module(probe_batch(token_ids, layout)).sum().backward()
     gradients = {name: p.grad for name, p in module.model.named_parameters() if name not in frozen}
@@ -154,6 +154,6 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().removeprefix("model: ").split("\n")
-    # Some say in the first line only whose words come.
+    # Some messages end their first line in a colon and give the reason in the second.
     text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
     return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"

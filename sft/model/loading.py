@@ -1,6 +1,6 @@
 """Loads a causal language model from a Hugging Face folder or Hub id, whole or straight into ZeRO-3 shards.
 
-Before any weight is read, the files are held against the model's class; what does not fit is refused, not filled in.
+Before any weight is read, the files are compared with the model's class; a mismatch is refused, not filled in.
 """
 
 from pathlib import Path
@@ -41,17 +41,17 @@ def load_model(
 ) -> Any:
     """The model at `path`, ready for packed rows, or for rows of one example.
 
-    What text does not go through has `requires_grad` off.
+    Parameters that text does not go through have `requires_grad` off.
 
     Args:
         model: says whether code that comes with the model may run.
-        path: a folder or Hub id; that of the config, or the model of the stage before.
-        dtype: what the parameters are loaded in.
-        zero_config: DeepSpeed's config, where the model is to be partitioned while it is loaded (`zero.Init`).
+        path: a folder or Hub id: that of the config, or the model of the stage before.
+        dtype: the dtype to load the parameters in.
+        zero_config: DeepSpeed's config, if the model is to be partitioned while it is loaded (`zero.Init`).
         attention: the implementation; None leaves the choice to transformers.
 
     Raises:
-        UserError: there are no weights at `path`, or they are not of a causal language model.
+        UserError: there are no weights at `path`, or they are not those of a causal language model.
     """
     check_model_folder(path)
     config = read_config(model, path)
@@ -62,7 +62,7 @@ def load_model(
         loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention))
     finally:
         del partitioned
-    # Under ZeRO-3 transformers keeps all conversions that there are, and not only those that these files needed.
+    # Under ZeRO-3 transformers keeps all known conversions, not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions
     for name in frozen:
         loaded.get_parameter(name).requires_grad_(False)
@@ -70,7 +70,7 @@ def load_model(
 
 
 def load_plain_model(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
-    """The model at `path` as transformers loads it, to generate with.
+    """The model at `path` as transformers loads it, for generation.
 
     Raises:
         UserError: it cannot be loaded.
@@ -84,15 +84,15 @@ def check_model(model: ModelConfig, max_len_tokens: int | None = None, is_whole:
     Args:
         model: the model.
         max_len_tokens: the longest example.
-        is_whole: whether all of it has to be here. Else weights that are missing are a note, and a tokenizer that is
-            missing, or a config that transformers makes nothing of here, are left to others.
+        is_whole: whether all of it has to be here. If not, missing weights are a note, and a missing tokenizer or a
+            config that transformers cannot read here is left to later checks.
 
-    Returns:
-        What a person should know, in words.
+        Returns:
+        Notes for people, in words.
 
     Raises:
-        UserError: config or weights are missing or do not fit each other, the tokenizer has more tokens than the model
-            has embeddings, or the model has not as many positions as the longest example.
+        UserError: config or weights are missing or do not fit each other, the tokenizer has more tokens than the
+            model has embeddings, or the longest example is longer than the model's positions.
     """
     check_model_folder(model.path, is_whole)
     try:
@@ -118,7 +118,7 @@ def _has_tokenizer(model: ModelConfig) -> bool:
 def _check_vocabulary(model: ModelConfig, config: Any) -> None:
     tokenizer: Any = load_tokenizer(model)
     num_embeddings = config.get_text_config().vocab_size
-    # Not their number: a vocabulary may have holes.
+    # Not the number of tokens: a vocabulary may have gaps.
     last, last_id = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     if last_id >= num_embeddings:
         raise UserError(
@@ -133,7 +133,7 @@ def check_model_folder(path: str, is_whole: bool = True) -> None:
 
     Args:
         path: the folder or id.
-        is_whole: whether weights have to be there. Else a config by itself will do, also as a file of any name.
+        is_whole: whether weights have to be there. If not, a config alone is enough, also as a file of any name.
 
     Raises:
         UserError: config or weights are missing.
@@ -151,7 +151,7 @@ def check_model_folder(path: str, is_whole: bool = True) -> None:
     if (folder / "adapter_config.json").is_file():
         raise UserError(
             f"model: {folder} holds an adapter (adapter_config.json), a part of a model. Needed: the whole model. "
-            "Merge it with PEFT's `merge_and_unload()` and save what that gives."
+            "Merge it with PEFT's `merge_and_unload()` and save the result."
         )
     if not (folder / "config.json").is_file():
         raise UserError(f"model: {folder} has no config.json; it holds {there}")
@@ -169,11 +169,11 @@ def check_model_folder(path: str, is_whole: bool = True) -> None:
 
 
 def _check_generation_config(folder: Path) -> None:
-    """Refuse one that transformers makes nothing of: it fails on some, and leaves others out without a word."""
+    """Refuse a generation config that transformers cannot read: it fails on some, and silently ignores others."""
     file = folder / "generation_config.json"
     if not file.is_file():
         return
-    content, reason = read_small_json(file, "the model's generation config"), "it is no JSON object"
+    content, reason = read_small_json(file, "the model's generation config"), "it is not a JSON object"
     if isinstance(content, dict):
         try:
             GenerationConfig.from_dict(content)
@@ -181,15 +181,15 @@ def _check_generation_config(folder: Path) -> None:
         except RAISED_BY_CODE as error:
             reason = loading_reason(error, "trust_remote_code")
     raise UserError(
-        f"model: {file} is not a generation config: {reason}. Fetch it again, or remove it: what "
-        "config.json says of generation holds then."
+        f"model: {file} is not a generation config: {reason}. Fetch it again, or remove it: the settings for "
+        "generation in config.json then apply."
     )
 
 
 def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tuple[Any, frozenset[str]]:
-    """The model without weights, and which of its parameters are not trained.
+    """The model without weights, and the names of its parameters that are not trained.
 
-    It is held against its files, where those are on this machine or may be fetched.
+    It is compared with its files, if those are on this machine or may be fetched.
     """
     skeleton = build_without_weights(model, config, path)
     frozen = frozen_parameters(skeleton)
@@ -203,7 +203,7 @@ def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tup
 
 
 def _files(path: str, download: bool) -> list[Path]:
-    """The files with the weights, where they are on this machine or may be fetched; a config by itself has none."""
+    """The files with the weights, if they are on this machine or may be fetched; a config alone has none."""
     return [] if Path(path).is_file() else weight_files(path, finder(path, download))
 
 
@@ -227,7 +227,7 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
 
 
 def _only_of_text(config: Any, attention: str | None) -> str | dict[str, str] | None:
-    """The implementation for the decoder; eyes and ears, which no text goes through, keep theirs."""
+    """The implementation for the decoder; encoders for images and sound, where no text goes, keep theirs."""
     if attention is None:
         return None
     text = config.get_text_config()

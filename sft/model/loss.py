@@ -1,9 +1,9 @@
-"""The negative log-likelihood of each supervised token, or what else is measured of it from its logits.
+"""The negative log-likelihood of each supervised token, or another measure of it, from its logits.
 
 Logits exist for those tokens only, a chunk at a time.
 
 The one shift between a token and its prediction is here: the token at `t + 1` is predicted from the hidden state at
-`t`. As no segment starts with a supervised token, no prediction crosses from one example to the next.
+`t`. No segment starts with a supervised token, so no prediction crosses from one example to the next.
 
 Shape suffixes: `B` rows (1 where they are packed), `T` tokens, `S` supervised tokens, `H` hidden width, `V` vocabulary.
 """
@@ -25,7 +25,7 @@ _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_ca
 
 
 TokenMeasure = Callable[[Tensor, Tensor], Tensor]
-"""(logits_SV in float32, targets_S) → what is measured of each target: (S,), or (S, M) for several at once."""
+"""(logits_SV in float32, targets_S) → a measure of each target: (S,), or (S, M) for several measures."""
 
 
 def token_nll(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
@@ -34,20 +34,20 @@ def token_nll(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
 
 
 def is_first_choice(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
-    """1 where it is the most probable token (of several, that with the lowest id), else 0."""
+    """1 where the target is the most probable token (of several, the one with the lowest id), else 0."""
     return (logits_SV.argmax(-1) == targets_S).float()
 
 
 def all_of(measures: Sequence[TokenMeasure]) -> TokenMeasure:
-    """All of these at once, each in a column."""
+    """All of these measures, one in each column."""
     return lambda logits_SV, targets_S: torch.stack([measure(logits_SV, targets_S) for measure in measures], 1)
 
 
 class NllHead(nn.Module):
-    """The language model's head and loss in one module, in the place of the model's own output layer.
+    """The language model's head and loss in one module, which replaces the model's own output layer.
 
-    One module, because ZeRO-3 gathers a module's parameters each time it is called: the head's are gathered once
-    for all chunks, and the order of calls does not vary with the number of supervised tokens.
+    It is one module because ZeRO-3 gathers a module's parameters at each call: the head's parameters are gathered once
+    for all chunks, and the order of calls does not depend on the number of supervised tokens.
     """
 
     def __init__(self, output: nn.Linear, config: Any, chunk_tokens: int) -> None:
@@ -56,15 +56,16 @@ class NllHead(nn.Module):
         self.weight = output.weight
         self.bias = output.bias
         self.chunk_tokens = chunk_tokens
-        # What some models do to their logits: Gemma 2 bends, Granite divides, Cohere multiplies. Whether this is all
-        # that a model does is found by the probe (see `packing_probe`).
+        # What some models do to their logits: Gemma 2 bends, Granite divides, Cohere multiplies. The probe finds
+        # whether a model does anything else (see `packing_probe`).
         self.softcap = next((cap for name in _SOFTCAPS if (cap := getattr(config, name, None))), None)
         self.scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
 
     def forward(self, hidden_SH: Tensor, targets_S: Tensor | None = None, measure: TokenMeasure = token_nll) -> Tensor:
-        """The nll of each target: (S,) float32, or what `measure` gives. Of none, too, it depends on every parameter.
+        """The nll of each target: (S,) float32, or the result of `measure`. Even without targets it depends on all
+        parameters.
 
-        Without `targets_S`, it is the output layer in whose place it stands, for the model's own forward.
+        Without `targets_S` it acts as the output layer that it replaces, for the model's own forward pass.
         """
         if targets_S is None:
             return self._linear(hidden_SH)
@@ -73,7 +74,7 @@ class NllHead(nn.Module):
         return torch.cat([checkpoint(self._measure_chunk, h, t, measure, use_reentrant=False) for h, t in pieces])
 
     def _linear(self, hidden_SH: Tensor) -> Tensor:
-        # Some models keep what they add up in float32.
+        # Some models keep their residual stream in float32.
         return linear(hidden_SH.to(self.weight.dtype), self.weight, self.bias)
 
     def _measure_chunk(self, hidden_SH: Tensor, targets_S: Tensor, measure: TokenMeasure) -> Tensor:
@@ -101,10 +102,10 @@ class SupervisedNll(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, by_own_forward: bool = False, measure: TokenMeasure = token_nll) -> Tensor:
-        """The nll of each supervised token, or what else is measured, in the order of the rows: (S,) float32.
+        """The nll of each supervised token, or the result of `measure`, in the order of the rows: (S,) float32.
 
-        With `by_own_forward`, all of it is transformers': the plain attention that the model's authors wrote down, and
-        the model's own logits. It holds for a row of one segment, and costs all logits of the row.
+        With `by_own_forward`, everything is transformers' own: the reference attention of the model's authors, and the
+        model's own logits. It is correct for a row of one segment, and computes all logits of the row.
         """
         rows, predicted_at = batch.loss_mask_BT[:, 1:].nonzero(as_tuple=True)
         targets_S = batch.input_ids_BT[rows, predicted_at + 1]
@@ -120,7 +121,7 @@ class SupervisedNll(nn.Module):
 
 
 def _boundaries(batch: Batch) -> dict[str, Any]:
-    """What tells the layers where the segments of a packed row begin, under the names that transformers has for it."""
+    """The arguments that tell the layers where the segments of a packed row begin, under transformers' names."""
     if batch.layout != "packed":
         return {}
     lengths = batch.cu_seqlens.diff()

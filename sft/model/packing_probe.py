@@ -1,9 +1,9 @@
-"""Whether a model gives each example the nll that it has alone: tried out on a few short ones, not looked up in a list.
+"""Whether a model gives each example the nll that it has alone: tried on a few short ones, not looked up in a list.
 
-What is tried: other tokens in one example, and behind the supervised ones of another, leave the nll of all the rest as
-it was (no leak, no look ahead); and the nll is that of the model's own forward pass, with its own attention and logits.
-How far nll may differ by rounding follows from the dtype, and from what examples do to each other where nothing
-separates them, which is what a leak would show.
+The probe changes the tokens of one example, and tokens behind the supervised ones of another. The nll of all other
+tokens must stay the same (no leak, no look-ahead). It must also equal the nll of the model's own forward pass, with its
+own attention and logits. The tolerance for rounding follows from the dtype, and from how much examples change each
+other when nothing separates them, which is what a leak would show.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ TokenNll = Callable[[Batch, bool], Tensor]
 """(a batch, whether by the model's own forward pass) → the nll of each supervised token, in the order of its rows."""
 
 _LENGTHS = (21, 9, 2, 13)
-"""In tokens. Longer than windows and kernels of convolutions are in a tiny model, and one that is hardly an example."""
+"""In tokens. Longer than windows and convolution kernels are in a tiny model; one is hardly an example."""
 _CHANGED, _CUT, _KEPT_OF_CUT = 1, 3, 6
-"""The example with other tokens, and the one that is only changed behind its first tokens."""
+"""The example with other tokens, and the one that is changed only behind its first tokens."""
 
-# (nats, part of what examples do to each other) by which the mean nll of a token may differ: where the same is computed
-# beside other tokens, and where it is computed in another way.
+# (nats, share of the effect that examples have on each other) by which the mean nll of a token may differ: computed the
+# same way beside other tokens, and computed in another way.
 _SAME_WAY = {torch.float32: (5e-5, 2e-4), torch.bfloat16: (5e-3, 1e-2)}
 _OTHER_WAY = {torch.float32: (5e-5, 2e-4), torch.bfloat16: (3e-2, 0.1)}
 
@@ -35,9 +35,9 @@ def probe_layout(nll: TokenNll, token_ids: Sequence[int], layout: Layout, dtype:
 
     Args:
         nll: runs the model, without a gradient. It is called seven times, with at most 45 tokens.
-        token_ids: those of ordinary tokens, of which the examples are made; at least two.
-        layout: how the examples are laid before the model.
-        dtype: what the model computes in.
+        token_ids: ids of ordinary tokens, to make the examples from; at least two.
+        layout: how the examples are laid out for the model.
+        dtype: the dtype that the model computes in.
     """
     known = np.asarray(token_ids)
     examples = _examples(known)
@@ -67,7 +67,7 @@ def probe_layout(nll: TokenNll, token_ids: Sequence[int], layout: Layout, dtype:
 
 
 def ordinary_token_ids(config: Any) -> list[int]:
-    """Ids of tokens that stand for nothing special to the model, such as the place of a picture."""
+    """Ids of tokens without a special meaning to the model, such as a placeholder for a picture."""
     text = config.get_text_config()
     special: set[Any] = set()
     for section in (config, text):
@@ -80,7 +80,7 @@ def ordinary_token_ids(config: Any) -> list[int]:
 
 
 def _nll(nll: TokenNll, examples: Sequence[IntArray], layout: Layout, by_own_forward: bool) -> list[Tensor]:
-    """The nll of each example's tokens but the first, in the order of `examples`: float64."""
+    """The nll of each example's tokens except the first, in the order of `examples`: float64."""
     lengths = [len(ids) for ids in examples]
     batch = _batch(examples, layout)
     values = nll(batch, by_own_forward).double().cpu()
@@ -90,7 +90,7 @@ def _nll(nll: TokenNll, examples: Sequence[IntArray], layout: Layout, by_own_for
 
 
 def probe_batch(token_ids: Sequence[int], layout: Layout) -> Batch:
-    """What is laid before the model: four short examples, all tokens but the first of each supervised."""
+    """The batch for the model: four short examples, all tokens except the first of each supervised."""
     return _batch(_examples(np.asarray(token_ids)), layout)
 
 
@@ -107,7 +107,7 @@ def _batch(examples: Sequence[IntArray], layout: Layout) -> Batch:
 
 
 def _others(ids: IntArray, known: IntArray) -> IntArray:
-    """An ordinary token in the place of each, another one."""
+    """Replace each token with another ordinary token."""
     at = np.searchsorted(known, ids)
     return known[(at + len(known) // 2) % len(known)]
 

@@ -1,4 +1,4 @@
-"""How many positions a model has: a table that ends, or a range that it was trained in."""
+"""How many positions a model has: the length of a table, or the range that it was trained on."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ from sft.errors import UserError
 from sft.model.text_path import text_decoder
 
 _MAX_OFFSET = 8
-"""Rows of a position table that stand for no position (OPT has two)."""
+"""Rows of a position table that belong to no position (OPT has two)."""
 
 
 def check_positions(path: str, skeleton: Any, max_len_tokens: int) -> list[str]:
-    """Hold the longest example against the model's positions. Positions begin anew in each example of a pack.
+    """Compare the longest example with the model's positions. Positions restart at each example of a pack.
 
     Args:
         path: the model, as the user names it.
-        skeleton: the model; its weights are not looked at.
+        skeleton: the model; its weights are not used.
         max_len_tokens: the longest example.
 
     Returns:
-        A note where examples may be longer than what the model was trained on.
+        A note if examples may be longer than what the model was trained on.
 
     Raises:
         UserError: the model has a table of positions, and it is shorter.
@@ -37,7 +37,7 @@ def check_positions(path: str, skeleton: Any, max_len_tokens: int) -> list[str]:
         )
     return [
         f"model: {path} was made for {trained:,} positions (max_position_embeddings), and data.max_len_tokens is "
-        f"{max_len_tokens:,}. It has to learn the later ones from this data alone."
+        f"{max_len_tokens:,}. It must learn the later positions from this data alone."
     ]
 
 

@@ -1,7 +1,7 @@
-"""How a model's tensors are named and cut in the files that transformers writes, found without any of their values.
+"""The names and shapes of a model's tensors in the files that transformers writes, found without any of their values.
 
 transformers may hold several tensors of a file as one (the experts of a layer) or under another name, and reverts that
-when it saves. Which tensors are reverted together is a group; a group can be written without any other tensor at hand.
+when it saves. Tensors that are reverted together are a group; a group can be written without any other tensor.
 
     tensors of the model ──tied ones once──▶ groups ──revert──▶ tensors of the files
 """
@@ -29,11 +29,11 @@ class Group:
     saved: Mapping[str, tuple[int, ...]]
     """The shapes in the files, by their names there."""
     is_renamed: bool
-    """One tensor that is written as it is, under this name; its rules of renaming may look at all names of a model."""
+    """A single tensor that is saved unchanged, under this name. The rules for renaming may depend on all names."""
 
 
 def build_skeleton(model: Any, dtype: torch.dtype) -> Any:
-    """The same class with the same config and the same conversions, in that dtype and on the meta device."""
+    """The same class with the same config and the same conversions, in `dtype` and on the meta device."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
         skeleton = type(model)._from_config(copy.deepcopy(model.config), dtype=dtype)
     conversions = getattr(model, "_weight_conversions", None)
@@ -46,12 +46,12 @@ def saved_groups(skeleton: Any) -> list[Group]:
     """What `save_pretrained` would write of the model, in groups, in the order of the model's tensors.
 
     Raises:
-        UserError: the model's tensors cannot be told apart so.
+        UserError: the model's tensors cannot be split into groups.
     """
     state = _saved_state(skeleton)
     whole = _revert(skeleton, state)
     kept = {id(tensor): name for name, tensor in state.items()}
-    # What comes out as the very tensor that went in was renamed, by rules that may look at all names.
+    # A tensor that comes out as the same object was only renamed, by rules that may depend on all names.
     renamed = {kept[id(tensor)]: name for name, tensor in whole.items() if id(tensor) in kept}
     groups = []
     for names in _converted_together(skeleton, state):
@@ -64,7 +64,7 @@ def saved_groups(skeleton: Any) -> list[Group]:
     if found != {name: tuple(tensor.shape) for name, tensor in whole.items()}:
         raise UserError(
             f"model: the tensors of {type(skeleton).__name__} cannot be saved one group at a time, which training on "
-            "several workers needs. Nothing can be set against it; use another model."
+            "several workers needs. No setting changes this: use another model."
         )
     return groups
 
@@ -75,7 +75,7 @@ def saved_names(skeleton: Any, name: str) -> list[str]:
 
 
 def saved_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The dtype of each tensor of the model where transformers loads it in `dtype`: some are kept in float32."""
+    """The dtype of each tensor of the model when transformers loads it in `dtype`: some stay in float32."""
     plan = skeleton._get_dtype_plan(dtype)
     kept = re.compile("|".join(f"(?:{pattern.replace('*', '.*')})" for pattern in plan) or r"(?!)")
     return {name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()}
@@ -113,7 +113,7 @@ def _converted_together(skeleton: Any, names: Iterable[str]) -> list[list[str]]:
 
 
 def _first_target(converters: list[Any], name: str) -> str | None:
-    """The name that transformers collects what belongs together under; None where a tensor stands by itself."""
+    """The name under which transformers collects tensors that belong together; None for a tensor by itself."""
     for converter in converters:
         target, pattern = converter.rename_source_key(name)
         if pattern is not None:

@@ -1,9 +1,9 @@
 """Which parameters of a model text goes through: those that take part in the loss, and no others.
 
-They are found by a forward and a backward pass without numbers, on torch's meta device: a gradient reaches them or it
-does not. So a checkpoint's eyes and ears, the layers that look at what they give, and modules that a language model
-has for other tasks are left out, whatever they are called. What is left out is not trained: it gets no optimizer
-state, is never changed, and goes into the export as it lies in the model's files.
+They are found by a forward and a backward pass without numbers, on torch's meta device: either a gradient reaches a
+parameter or it does not. So a checkpoint's encoders for images and sound, the layers that attend to their outputs, and
+modules for other tasks are left out, whatever their names. They are not trained: they get no optimizer state, never
+change, and go into the export as they are in the model's files.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from sft.errors import UserError
 
 _TRACED_ATTENTION = "sft_traced"
 _TRACED_TOKENS = 256
-"""More than what layers that compress their past need to have something to compress."""
+"""More tokens than layers need that compress their past."""
 _TRACED_EXPERTS = "batched_mm"
-"""transformers' way to compute experts that asks for no numbers: it does not look which token goes where."""
+"""transformers' implementation of experts that needs no numbers: it does not look at which token goes where."""
 
 
 def text_decoder(model: Any) -> nn.Module:
     """The module from token ids to hidden states.
 
     Raises:
-        UserError: there is none apart from the output layer.
+        UserError: it has no decoder apart from the output layer.
     """
     is_composite = model.config.get_text_config() is not model.config
     decoder: Any = model.get_decoder() if is_composite else model.base_model
-    # Llama 4's language model takes itself for its own body.
+    # Llama 4's language model returns itself as its own base model.
     body = getattr(decoder, "model", None) if decoder.get_output_embeddings() is not None else decoder
     if not isinstance(body, nn.Module):
         raise UserError(f"model: {type(model).__name__} has no decoder apart from its output layer")
@@ -38,23 +38,23 @@ def text_decoder(model: Any) -> nn.Module:
 
 
 def frozen_parameters(skeleton: Any) -> frozenset[str]:
-    """The names of those that its class does not train, or that text does not go through.
+    """The names of the parameters that its class does not train, or that text does not go through.
 
     Args:
-        skeleton: the model on the meta device, as its class makes it: loading weights turns `requires_grad` on.
+        skeleton: the model on the meta device, as its class makes it: loading weights would turn `requires_grad` on.
     """
     used = _traced(skeleton)
     return frozenset(n for n, p in skeleton.named_parameters() if not p.requires_grad or id(p) not in used)
 
 
 def _traced(skeleton: Any) -> set[int]:
-    """The ids of the parameters that a gradient reaches; those of decoder and output layer where it cannot be tried."""
+    """The ids of the parameters that a gradient reaches; if it cannot be tried, those of decoder and output layer."""
     for has_mask in (False, True):
         try:
             return _reached(skeleton, has_mask)
         except UserError:
             raise
-        except RAISED_BY_CODE:  # what a class does with numbers that are not there is its own
+        except RAISED_BY_CODE:  # a class may do anything with numbers that are not there
             continue
     modules = [text_decoder(skeleton), skeleton.get_output_embeddings(), skeleton.get_input_embeddings()]
     return {id(p) for module in modules if module is not None for p in module.parameters()}
@@ -65,7 +65,7 @@ def _reached(skeleton: Any, has_mask: bool) -> set[int]:
 
     Args:
         skeleton: the model on the meta device.
-        has_mask: whether it is given a mask, which some classes choose tokens by outside of attention.
+        has_mask: whether it gets a mask, which some classes use outside of attention to choose tokens.
     """
     config = skeleton.config
     before = config._attn_implementation, getattr(config, "_experts_implementation", None)
@@ -87,9 +87,9 @@ def _reached(skeleton: Any, has_mask: bool) -> set[int]:
 def _traced_attention(
     module: nn.Module, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, *mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """Something of the right shape that depends on all that attention depends on.
+    """A tensor of the right shape that depends on everything that attention depends on.
 
-    There may be more keys than queries: some models add what they have compressed of their past.
+    There may be more keys than queries: some models add a compressed form of their past.
     """
     parts = (key_BHTD, *(given for given in options.values() if isinstance(given, Tensor)))
     total = torch.stack([part.float().sum() for part in parts]).sum().to(value_BHTD.dtype)

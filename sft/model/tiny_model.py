@@ -1,8 +1,8 @@
-"""A tiny random model of the same class as a given one: what the class does is seen in a second, on any machine.
+"""A tiny random model of the same class as a given one: it shows in a second, on any machine, what the class does.
 
 The config is made small by the names of its fields: widths, heads, experts, vocabulary, and windows and chunks of
-attention, which are made shorter than the segments of the probe so that it sees what they do. Layers are cut off behind
-the first of each kind. Kinds of layers, of positions, of norms and of scales stay as they are.
+attention. These get shorter than the segments of the probe, so that it sees their effect. Layers are cut off after the
+first of each kind. The kinds of layers, positions, norms and scales stay as they are.
 """
 
 import copy
@@ -22,7 +22,7 @@ _MAX_BUFFER_BYTES = 500_000_000
 _WIDTH, _HEADS, _HEAD_DIM = 64, 4, 16
 _SPREAD = 0.1
 
-# Field → its largest value. A pattern is matched against the whole name; the first that fits counts.
+# Field → its largest value. A pattern is matched against the whole name; the first match counts.
 _AT_MOST: tuple[tuple[str, int], ...] = (
     (r"vocab_size|vocab_size_per_layer_input|.*_vocab_size", VOCAB_SIZE),
     (
@@ -65,7 +65,7 @@ _STATE_HEADS = (
     ("n_mamba_heads", "mamba_headdim", "mamba_expand"),
     ("mamba_num_heads", "mamba_head_dim", "expand"),
 )
-"""Number of heads, width of one and how many times the model's width they make up, of state-space layers."""
+"""State-space layers: the number of heads, the width of a head, and their total as a multiple of the model's width."""
 _NUM_LAYERS = re.compile(
     r"num_hidden_layers|n_layers?|num_layers|num_blocks|(encoder|decoder|text|num_decoder|num_encoder)_layers"
 )
@@ -77,7 +77,7 @@ def tiny_config(config: Any) -> Any:
     """A small config of the class of `config`; `config` stays as it is.
 
     Raises:
-        Exception: whatever the class raises where the small numbers do not go together.
+        Exception: anything that the class raises where the small numbers do not fit together.
     """
     content = _small(copy.deepcopy(config.to_dict()))
     content.pop("quantization_config", None)
@@ -85,9 +85,9 @@ def tiny_config(config: Any) -> Any:
 
 
 def tiny_model(config: Any, attention: str | None, **options: Any) -> Any:
-    """A model of a tiny config in float32 with the same random weights each time.
+    """A model of a tiny config in float32, with the same random weights each time.
 
-    The weights are larger than those that training starts from, so that what a token sees shows in its nll.
+    The weights are larger than training's initial ones, so that the nll of a token shows which tokens it sees.
 
     Args:
         config: from `tiny_config`.
@@ -96,11 +96,11 @@ def tiny_model(config: Any, attention: str | None, **options: Any) -> Any:
 
     Raises:
         ValueError: the config's fields are not known well enough to make it small.
-        Exception: whatever the class raises.
+        Exception: anything that the class raises.
     """
 
     def build() -> Any:
-        # The config is given away: a model writes into it.
+        # The model gets its own copy: it writes into its config.
         own = copy.deepcopy(config)
         return auto_class(own).from_config(own, attn_implementation=attention, dtype=torch.float32, **options)
 
@@ -158,7 +158,7 @@ def _most(name: str) -> int:
 
 
 def _small_section(value: Any, layers: tuple[int, int]) -> Any:
-    """A section of the config; of one that has an entry for each layer, the layers that are kept."""
+    """A section of the config; if it has an entry for each layer, the entries of the kept layers."""
     if not isinstance(value, Mapping):
         return value
     if layers[0] and value and all(str(key).isdigit() for key in value):
@@ -188,7 +188,7 @@ def _num_layers(content: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _two_of_each(kinds: list[str]) -> int:
-    """The number of layers with two of each kind, where they come soon, or at least one."""
+    """The number of layers that has two of each kind, if they come early, or at least one."""
     places = [[i for i, kind in enumerate(kinds) if kind == wanted][:2] for wanted in set(kinds)]
     return 1 + max(max((i for i in place if i < MAX_LAYERS), default=place[0]) for place in places)
 

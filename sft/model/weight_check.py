@@ -1,7 +1,7 @@
-"""Holds a model's files against its class, before a weight is read: what is missing, left over, or of another shape.
+"""Compares a model's files with its class before a weight is read: missing, additional and wrongly shaped tensors.
 
-transformers itself does the comparison, with tensors that have a shape and no content, so that its renaming and fusing
-of weights, its tied weights and what it declares ignorable are its own. What is missing it would fill at random.
+transformers itself compares them, with tensors that have a shape and no content. So its own rules apply for renaming
+and fusing weights, for tied weights, and for weights it declares ignorable. It would fill missing weights at random.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -19,22 +19,22 @@ from sft.model.weight_files import StoredTensor
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _INDICES = ("I64", "I32", "I16", "BOOL")
-"""Not numbers that are learned: tables of positions, of experts and the like."""
+"""Not learned numbers: tables of positions, of experts and the like."""
 
 
 def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) -> None:
     """Load the stored tensors' shapes into a model without memory.
 
-    `skeleton` keeps in `_weight_conversions` how the names in its files and its own differ, as transformers leaves it
-    in a model that it has loaded.
+    `skeleton` keeps in `_weight_conversions` how its names differ from those in its files, as transformers leaves it in
+    a model that it has loaded.
 
     Args:
         path: the model, as the user names it.
         skeleton: the model on the meta device.
-        stored: what its files hold.
+        stored: the tensors in its files.
 
     Raises:
-        UserError: the files are not those of the model, with the names of all tensors that differ.
+        UserError: the files do not belong to the model; the message names all tensors that differ.
     """
     shapes = {name: _shape(tensor) for name, tensor in stored.items()}
     mapping: Any = get_model_conversion_mapping(skeleton)
@@ -57,15 +57,17 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
     wrong = {name: (tuple(there), tuple(needed)) for name, there, needed in found.mismatched_keys}
     missing = sorted(found.missing_keys - broken - set(wrong))
     if broken:
-        # Of what is put together from several, by the names in the files.
+        # For tensors merged from several: by the names in the files.
         parts = [name for group in saved_groups(skeleton) if broken & set(group.members) for name in group.saved]
         missing += sorted(set(parts) - set(stored))
     problems = [
         *_lines("missing", missing),
         *_lines("not of this model", sorted(found.unexpected_keys)),
         *_lines("of another shape", [f"{n} {there}, needed {needed}" for n, (there, needed) in sorted(wrong.items())]),
-        *_lines("put together from several, which do not fit each other", sorted(broken)),
-        *_lines("one by tie_word_embeddings (set it to false if both are meant), and two that differ", unequal),
+        *_lines("merged from several that do not fit together", sorted(broken)),
+        *_lines(
+            "tied by tie_word_embeddings (set it to false if both are meant), but stored as two that differ", unequal
+        ),
         *_lines("quantized", [f"{name} {stored[name].dtype}" for name in _quantized(skeleton, stored)]),
     ]
     if problems:
@@ -73,7 +75,7 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
             f"model: the weights of {path} are not those of a {type(skeleton).__name__}, which its config.json asks "
             "for. Tensors that are\n" + "\n".join(problems) + "\n"
             "Nothing is filled in or left out. Needed: the whole model with its own config.json, such as a fresh "
-            "download; a fine-tuned part (an adapter, a classifier) has to be merged or left out before."
+            "download; a fine-tuned part (an adapter, a classifier) has to be merged or left out first."
         )
 
 
@@ -87,9 +89,9 @@ def _quantized(skeleton: Any, stored: Mapping[str, StoredTensor]) -> list[str]:
 
 
 def _unequal_ties(skeleton: Any, missing: Set[str], stored: Mapping[str, StoredTensor]) -> list[str]:
-    """Tensors that the class has as one, and the files as two that differ, or that are not found there by name.
+    """Tensors that the class ties, but the files store as two that differ, or that are not found there by name.
 
-    transformers would keep both, and train two. Where the parameters are split over ranks it would keep one.
+    transformers would keep both, and train two. If the parameters are split over ranks, it would keep one.
     """
     unequal = []
     for pair in skeleton.all_tied_weights_keys.items():
@@ -101,7 +103,7 @@ def _unequal_ties(skeleton: Any, missing: Set[str], stored: Mapping[str, StoredT
 
 
 def _find_stored(skeleton: Any, name: str, stored: Mapping[str, StoredTensor]) -> StoredTensor | None:
-    # The prefix of the body may be there or not.
+    # Names may have the prefix of the base model or not.
     (saved,) = saved_names(skeleton, name)
     return next((t for n, t in stored.items() if f".{saved}".endswith(f".{n}") or f".{n}".endswith(f".{saved}")), None)
 

@@ -1,4 +1,4 @@
-"""The safetensors files of a model, and what their headers say of each tensor. No weight is read, and no torch needed.
+"""The safetensors files of a model, and what their headers say about each tensor. Reads no weights, needs no torch.
 
 Format: 8 bytes with the header's length, the header as JSON, then the tensors' raw bytes.
 """
@@ -17,10 +17,10 @@ from sft.errors import UserError
 from sft.progress import Tell
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""The names by which transformers finds a model's weights; a single file goes before an index."""
+"""The file names by which transformers finds a model's weights; a single file takes precedence over an index."""
 
 _MAX_HEADER_BYTES = 100_000_000
-"""What the safetensors format allows."""
+"""The limit of the safetensors format."""
 
 _PART_BYTES = 1 << 24
 
@@ -33,7 +33,7 @@ class StoredTensor(NamedTuple):
     """By safetensors' name, such as `BF16`."""
     shape: tuple[int, ...]
     start: int
-    """The first of its bytes, from the beginning of the file."""
+    """The offset of its first byte from the beginning of the file."""
     num_bytes: int
 
     def read(self) -> bytes:
@@ -43,7 +43,7 @@ class StoredTensor(NamedTuple):
             return file.read(self.num_bytes)
 
     def read_parts(self) -> Iterator[bytes]:
-        """Its raw bytes in parts of 16 MiB, so that little memory is taken; the last may be shorter."""
+        """Its raw bytes in parts of 16 MiB, to take little memory; the last part may be shorter."""
         with self.file.open("rb") as file:
             file.seek(self.start)
             for at in range(0, self.num_bytes, _PART_BYTES):
@@ -51,7 +51,7 @@ class StoredTensor(NamedTuple):
 
 
 Find = Callable[[str], Path | None]
-"""The file of that name among a model's, on this machine; None where there is none."""
+"""A file of the model by its name, on this machine; None where there is none."""
 
 
 def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
@@ -60,7 +60,8 @@ def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
     Args:
         path: the folder or id.
         download: whether a file of the Hub that is not on this machine is fetched.
-        tell: called after each part of a file that is fetched.
+        download: whether to fetch a file of the Hub that is not on this machine.
+        tell: called after each fetched part of a file.
     """
 
     class Told(tqdm):
@@ -80,14 +81,14 @@ def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
             return Path(cached) if isinstance(cached, str) else None
         try:
             return Path(hf_hub_download(path, name, tqdm_class=Told))
-        except EntryNotFoundError:  # also where the Hub cannot be asked and the cache has none
+        except EntryNotFoundError:  # also where the Hub cannot be reached and the cache has none
             return None
 
     return in_folder if folder.is_dir() else on_hub
 
 
 def weight_files(path: str, find: Find) -> list[Path]:
-    """The files that transformers reads the weights from; empty where none is there.
+    """The files that transformers reads the weights from; empty where there are none.
 
     Raises:
         UserError: the index cannot be read, or names a file that is missing.
@@ -101,7 +102,7 @@ def weight_files(path: str, find: Find) -> list[Path]:
         if not all(isinstance(name, str) for name in names):
             raise TypeError(f"{names[0]!r} is not the name of a file")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"model: {index} is no index of weights: {error}") from error
+        raise UserError(f"model: {index} is not an index of weights: {error}") from error
     found = {name: find(name) for name in names}
     if missing := [name for name, file in found.items() if file is None]:
         raise UserError(
@@ -115,7 +116,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
     """Every tensor of the files, by name.
 
     Raises:
-        UserError: a file is not safetensors, is cut off, or holds a tensor that another one holds too.
+        UserError: a file is not safetensors, is cut off, or holds a tensor that another file holds too.
     """
     tensors: dict[str, StoredTensor] = {}
     for file in files:
@@ -123,7 +124,7 @@ def read_headers(files: Iterable[Path]) -> dict[str, StoredTensor]:
         if twice := sorted(found.keys() & tensors.keys()):
             raise UserError(
                 f"model: {_listed(twice)} is in {tensors[twice[0]].file.name} and in {file.name} of {file.parent}: "
-                "it is not certain which one counts. Fetch the model again, or take one of them away."
+                "it is unclear which one counts. Fetch the model again, or remove one of the files."
             )
         tensors |= found
     return tensors
@@ -153,9 +154,9 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
         raise _damaged(file, f"its header cannot be read: {error}") from error
     end = max((tensor.start + tensor.num_bytes for tensor in tensors.values()), default=8 + length)
     if size < end:
-        raise _damaged(file, f"it has {size:,} bytes, and its header tells of {end:,}")
+        raise _damaged(file, f"it has {size:,} bytes, and its header describes {end:,}")
     try:
-        # The library checks that shapes, dtypes and places go together, and that nothing lies beside them.
+        # The library checks that shapes, dtypes and offsets fit together, and that the file holds nothing else.
         with safe_open(file, framework="np"):
             return tensors
     except SafetensorError as error:

@@ -1,7 +1,6 @@
-"""Looks for weights that are no numbers, before a machine is held for them: the first loss would be none, either.
+"""Finds weights that are not numbers before a machine is held for them: with them the first loss would be NaN too.
 
-The files are read once, a part at a time, without torch. A float is no finite number if all bits of its exponent
-are set.
+The files are read once, a part at a time, without torch. A float is not finite if all bits of its exponent are set.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +17,14 @@ _EXPONENTS: dict[str, np.unsignedinteger[Any]] = {
     "F32": np.uint32(0x7F800000),
     "F64": np.uint64(0x7FF0000000000000),
 }
-"""The bits of the exponent, by safetensors' name of the type. Tensors of others are passed over."""
+"""The bits of the exponent, by safetensors' name of the dtype. Tensors of other dtypes are skipped."""
 
 _THREADS = 4
 _MOST_SHOWN = 8
 
 
 def check_values(path: str) -> None:
-    """Look at every weight of the model at `path`, if it is on this machine.
+    """Check every weight of the model at `path`, if it is on this machine.
 
     Raises:
         UserError: some are NaN or infinite; their tensors are named.
@@ -38,7 +37,7 @@ def check_values(path: str) -> None:
         shown = [f"  {name}: {wrong[name]:,} of {_size(tensors[name]):,}" for name in sorted(wrong)[:_MOST_SHOWN]]
         shown += [f"  and {len(wrong) - _MOST_SHOWN:,} more tensors"] if len(wrong) > _MOST_SHOWN else []
         raise UserError(
-            f"model: weights of {path} are no numbers (NaN or infinite), so nothing could be learned from them:\n"
+            f"model: weights of {path} are not numbers (NaN or infinite), so nothing could be learned from them:\n"
             + "\n".join(shown)
             + "\nFetch the model again, or take one from before its training went wrong."
         )

@@ -1,1 +1,1 @@
-"""What a run is doing now, read from its folder alone: no connection to the ranks, no torch."""
+"""What a run is doing now, read from its folder only: no connection to the ranks, no torch."""

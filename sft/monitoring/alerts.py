@@ -1,7 +1,7 @@
-"""Posts what happens to a run to a webhook, as JSON with the field `text` that Slack and those like it show.
+"""Posts events of a run to a webhook, as JSON with the field `text` that Slack and similar services show.
 
-Whoever holds the run folder's lock posts, the driver or under torchrun the first rank, so each alert comes once. It
-posts from a thread: a webhook that is slow or gone holds up nothing but, for a few seconds, the end of that process.
+The process that holds the run folder's lock posts (the driver, or under torchrun the first rank), so each alert comes
+once. It posts from a thread: a webhook that is slow or gone delays only the end of that process, by a few seconds.
 """
 
 import json
@@ -24,12 +24,12 @@ from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets, remember_path
 
-Kind = Literal["failed", "restarted", "spike", "skipped", "finished", "stopped"]
-"""What is posted. `failed`, `finished` and `stopped` are the end of the job, the others events of the same name."""
+Kind = Literal["failed", "restarted", "waiting", "spike", "skipped", "finished", "stopped"]
+"""What is posted. `failed`, `finished` and `stopped` report the end of the job, the others events of the same name."""
 
-_OF_EVENTS: tuple[Kind, ...] = ("restarted", "spike", "skipped")
+_OF_EVENTS: tuple[Kind, ...] = ("restarted", "waiting", "spike", "skipped")
 _OFTEN_SECONDS = {"spike": 600.0, "skipped": 600.0}
-"""Of these, which come in numbers where a training goes wrong, one alert in so long a time; it counts the others."""
+"""At most one alert of these kinds in this time, because a bad training has many; the next alert counts the others."""
 
 _LOOK_SECONDS = 5.0
 _ANSWER_SECONDS = 5.0
@@ -42,17 +42,17 @@ End = Callable[[Kind, str], None]
 
 
 def webhook(alerts: AlertsConfig) -> str | None:
-    """The URL that is posted to, from the environment where it stands there; its path is a secret from now on.
+    """The URL to post to, read from the environment if the config says so; its path counts as a secret from now on.
 
     Raises:
-        UserError: the variable is not set, or holds no such URL.
+        UserError: the variable is not set, or does not hold such a URL.
     """
     if alerts.url is None or not alerts.url.startswith("$"):
         return alerts.url
     url = os.environ.get(alerts.url[1:], "")
     remember_path(url)
     if not re.match(r"https?://[^/\s]", url):
-        problem = "holds no URL with https:// or http://" if url else "is not set here"
+        problem = "does not hold an https:// or http:// URL" if url else "is not set here"
         raise UserError(
             f"alerts.url: the environment variable {alerts.url[1:]} {problem}. Set it where sft train runs."
         )
@@ -67,16 +67,16 @@ def alerts_posted(
     look_seconds: float = _LOOK_SECONDS,
     end_seconds: float = _END_SECONDS,
 ) -> Iterator[End]:
-    """While it is open, events of the run's new attempts are posted. What it yields posts the end.
+    """While open, posts events of the run's new attempts; yields a function that posts the end of the job.
 
-    An exception that leaves it is posted as a failure, or where somebody has interrupted the process as a stop.
+    An exception that leaves it is posted as a failure; an interrupt by the user is posted as a stop.
 
     Args:
-        alerts: where to; nothing is posted where no URL is given.
+        alerts: where to post; without a URL, nothing is posted.
         run: the events are read from its folder.
-        name: the run's.
-        look_seconds: between two looks for events.
-        end_seconds: that the last alerts may take when it is closed.
+        name: the name of the run.
+        look_seconds: the time between two looks for events.
+        end_seconds: the time that the last alerts may take when it is closed.
 
     Raises:
         UserError: see `webhook`.
@@ -133,7 +133,7 @@ class _Poster:
             self._post(kind, text, {})
 
     def _post_events(self) -> None:
-        with suppress(OSError):  # the run folder is away; it is read again
+        with suppress(OSError):  # the run folder cannot be read now; it is read again later
             for attempt, event in self._events.read_new():
                 if event.kind in _OF_EVENTS:
                     self._post_event(event.kind, attempt, event)
@@ -152,7 +152,7 @@ class _Poster:
         message = str(hide_secrets(message))[:_MAX_TEXT_CHARS]
         text = f"{self._name}: {'loss spike' if kind == 'spike' else kind}{': ' if message else ''}{message}"
         alert = {
-            # Slack would take what stands in angle brackets for a mention or a link.
+            # Slack would read text in angle brackets as a mention or a link.
             "text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
             "event": kind,
             "message": message,
@@ -165,7 +165,7 @@ class _Poster:
         why = _send(self._url, json.dumps(alert).encode())
         if why is not None and not self._told:
             self._told = True
-            self._tell(f"alerts.url: the alert `{kind}` was not taken: {why}. Later ones are tried without a word.")
+            self._tell(f"alerts.url: the alert `{kind}` was not accepted: {why}. Later failures are not reported.")
 
     def _tell(self, text: str) -> None:
         number = self._run.latest_attempt()
@@ -176,11 +176,11 @@ class _Poster:
 
 
 def _send(url: str, content: bytes) -> str | None:
-    """Post it, in a few tries; why it was not taken, None where it was."""
+    """Post it, in a few tries; returns why it was not accepted, or None if it was."""
     headers = {"Content-Type": "application/json", "User-Agent": "sft"}
     why = None
     for i in range(_TRIES):
-        time.sleep(i)  # in a thread of its own, which the end of the job waits for only so long
+        time.sleep(i)  # this thread may sleep: the end of the job waits for it only for a limited time
         try:
             request = urllib.request.Request(url, content, headers)
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS):
@@ -189,6 +189,6 @@ def _send(url: str, content: bytes) -> str | None:
             why = f"HTTP status {error.code}"
             if error.code < 500 and error.code != 429:
                 return why
-        except (OSError, ValueError) as error:  # ValueError: what answers does not speak HTTP
+        except (OSError, ValueError) as error:  # ValueError: the server does not speak HTTP
             why = str(hide_secrets(str(getattr(error, "reason", error))))
     return why

@@ -1,4 +1,4 @@
-"""The end of a stage's metrics file that somebody else appends to."""
+"""The last steps in a stage's metrics file, while another process appends to it."""
 
 import statistics
 from pathlib import Path
@@ -8,11 +8,11 @@ from sft.metrics import StepMetrics, read_metrics_line
 
 _RATE_STEPS = 20
 _FIRST_BYTES = 32_768
-"""Of a long file so much is read at first: more than the last steps, which the rates are of."""
+"""How much of a long file is read at first: more than the last steps, from which the rates are computed."""
 
 
 class MetricsTail:
-    """The last steps of a stage, as often as `read_new` is called."""
+    """The last steps of a stage, updated by each call of `read_new`."""
 
     def __init__(self, path: Path) -> None:
         """The file may not be there yet."""
@@ -20,9 +20,9 @@ class MetricsTail:
         self._recent: list[StepMetrics] = []
 
     def read_new(self) -> bool:
-        """Take in whole lines that were added; whether there were any."""
+        """Read the complete lines that were added; returns whether there were any."""
         fresh = [step for line in self._lines.read_new() if (step := read_metrics_line(line)) is not None]
-        # The rates are of the attempt that is running.
+        # The rates are those of the current attempt.
         self._recent = [s for s in (*self._recent, *fresh) if s.attempt == fresh[-1].attempt] if fresh else self._recent
         self._recent = self._recent[-_RATE_STEPS:]
         return bool(fresh)
@@ -54,13 +54,13 @@ class MetricsTail:
 
     @property
     def mfu(self) -> float | None:
-        """Mean model FLOPs utilisation of the last steps, of 1, where it is known."""
+        """Mean model FLOPs utilisation of the last steps, 0 to 1; None if it is not known."""
         known = [step.mfu for step in self._recent if step.mfu is not None]
         return statistics.fmean(known) if known else None
 
     @property
     def seconds_left(self) -> float:
-        """To the end of the stage, at this rate."""
+        """Seconds to the end of the stage, at the current rate."""
         last = self._recent[-1]
         return (last.num_steps - last.step - 1) * self.step_seconds
 

@@ -1,4 +1,4 @@
-"""The state of a run in one record, for a person or a program that looks at it."""
+"""The state of a run in one record, for people and programs."""
 
 import math
 import time
@@ -22,12 +22,13 @@ from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
-"""`stopped`: on request, with a checkpoint. `dead`: the driver is gone without a word. Both go on again."""
+"""`stopped`: on request, with a checkpoint. `dead`: the driver is gone and recorded no end. The same command resumes
+both."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """How far a stage is. What is measured is of the last steps, and None before the first."""
+    """How far a stage is. Measured values are means over the last steps, and None before the first."""
 
     name: str
     num_done: int
@@ -43,7 +44,7 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointStatus:
-    """The newest checkpoint; its age where its place is a folder."""
+    """The newest checkpoint; its age is known if it is in a folder."""
 
     stage: str
     step: int
@@ -62,7 +63,7 @@ class Straggler:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A later attempt, and why the one before has ended."""
+    """A later attempt, and why the one before it ended."""
 
     attempt: int
     time: float
@@ -71,7 +72,7 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """All that `sft status` shows; `seconds_left` is to the end of the last stage."""
+    """Everything that `sft status` shows; `seconds_left` is the time to the end of the last stage."""
 
     name: str
     state: State
@@ -89,7 +90,7 @@ class RunStatus:
 
 
 class RunWatcher:
-    """Reads the state of a run again and again, each time only what is new of its long files."""
+    """Reads the state of a run repeatedly; of its long files, it reads only what is new."""
 
     def __init__(self, run: RunFolder) -> None:
         """Open the folder of a run, which other machines may write to.
@@ -120,7 +121,7 @@ class RunWatcher:
             tail.read_new()
         for number, event in self._event_tail.read_new():
             self._events[number].append(event)
-        # Of each stage that is planned, what its newest plan says.
+        # The newest plan of each stage that has one.
         plans = [read_json(f.packs / MANIFEST) if is_published(f.packs) else None for f in self._folders.values()]
         stages, now = self._read_stages(plans), self._now()
         state, detail = self._read_state(attempt, stages, now)
@@ -174,16 +175,16 @@ class RunWatcher:
         if all(stage.is_complete for stage in stages):
             return "finished", ""
         if attempt == 0:
-            return "not started", "sft train begins it"
+            return "not started", "`sft train` starts it"
         ended = read_end(self._run.attempt(attempt))
         if ended is not None and ended.why == "stopped":
             return "stopped", "on request, with a checkpoint; the same command goes on"
         if ended is not None and ended.why in ("failed", "wrong input"):
             return "failed", ended.message
-        return "dead", "its driver has ended without a word; the same command goes on"
+        return "dead", "its driver ended without saying why; the same command goes on"
 
     def _now(self) -> float:
-        """By the clock that dates the files there, unless nothing can be written."""
+        """The time by the clock that dates the files there; by our own clock if nothing can be written."""
         try:
             return now_on_file_system(self._run.path)
         except OSError:
@@ -211,11 +212,18 @@ class RunWatcher:
         restarts = []
         for number in range(2, attempt + 1):
             events = self._events[number]
+            if self._had_nothing_to_do(number):
+                continue
             reasons = [event for event in events if event.kind == "restarted"]
             began = next((event for event in events if event.kind in ("restarted", "resumed")), None)
             why = reasons[0].text.partition("ended: ")[2] if reasons else self._how_it_ended(number - 1)
             restarts.append(Restart(number, began.time if began else math.nan, why))
         return tuple(restarts)
+
+    def _had_nothing_to_do(self, attempt: int) -> bool:
+        """Whether it found that all was trained."""
+        ended = read_end(self._run.attempt(attempt))
+        return ended is not None and ended.why == "done" and all(e.kind != "resumed" for e in self._events[attempt])
 
     def _how_it_ended(self, attempt: int) -> str:
         ended = read_end(self._run.attempt(attempt))
@@ -225,7 +233,7 @@ class RunWatcher:
 
 
 def _whole_time_left(stages: Sequence[StageStatus], num_tokens: Sequence[int | None]) -> float | None:
-    """Later stages are taken to train as many tokens a second as the one under way."""
+    """Assumes that later stages train as many tokens a second as the current one."""
     rates = [stage.tokens_per_second for stage in stages if stage.tokens_per_second]
     if not rates:
         return None

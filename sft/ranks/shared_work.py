@@ -1,12 +1,12 @@
-"""Slow work of all ranks, such as reading and writing: how they wait for each other, and a hang is still seen.
+"""Slow work of all ranks, such as reading and writing: they wait for each other, and still detect a hang.
 
-In a collective nobody sees whether the others work or hang. So who waits for reading or writing meets the others again
-and again, in short collectives that say how far each is:
+Inside a collective, no rank sees whether the others work or hang. So ranks that wait for reading or writing meet
+repeatedly in short collectives that say how far each rank is:
 
     work in a thread, counted ──▶ round: who is done, and each one's count ──▶ all done? ──▶ no: the next round
 
-A rank that is not done is alive if its own count has changed; one that is done, if that of any other has. So a rank
-that is blocked is not hidden by others that go on, and a slow rank makes no other rank look blocked.
+A rank that is not done is alive if its own count has changed; one that is done, if the count of any unfinished rank
+has. So ranks that make progress do not hide a blocked rank, and a slow rank makes no other rank look blocked.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 0.01, 0.2
 _DONE, _FAILED = 2**62, 2**62 + 1
-"""In the place of a count."""
+"""States that take the place of a count."""
 
 
 def wait_for_all(
@@ -31,11 +31,11 @@ def wait_for_all(
     work: Progress,
     on_failure: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Wait until every rank has done its work; whether any has failed. A collective.
+    """Wait until every rank has done its work; returns whether any has failed. A collective.
 
     Args:
-        ranks: of whom each waits with its own work.
-        look: waits for the own work, for so many seconds at most: None where it is not done, else whether it failed.
+        ranks: each of them waits for its own work.
+        look: waits for the own work, for the given seconds at most; None if it is not done, else whether it failed.
         work: counts the own work.
         on_failure: called as soon as it is known here that a rank has failed.
     """
@@ -60,14 +60,14 @@ def wait_for_all(
 
 
 def work_together(ranks: Ranks, work: Callable[[], T], counted: Progress) -> T:
-    """What `work` returns here, once every rank has done its own, which it counts in `counted`. A collective.
+    """The result of `work` on this rank, once every rank has done its own work. A collective.
 
     Raises:
-        Exception: that of the own work, at once.
+        Exception: the own work's, at once.
     """
     threads = ThreadPoolExecutor(1, "slow-work")
     task = threads.submit(work)
-    # After an error of the group, the end of the work is of no use to anybody.
+    # After an error of the group, nothing needs the end of the work.
     threads.shutdown(wait=False)
 
     def look(seconds: float) -> bool | None:

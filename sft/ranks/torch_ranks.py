@@ -1,4 +1,4 @@
-"""`Ranks` over torch's default process group, which `process_group` starts under torchrun, and Ray Train under Ray."""
+"""`Ranks` over torch's default process group; `process_group` starts it under torchrun, and Ray Train under Ray."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from sft.world import World
 
 @dataclass(frozen=True)
 class TorchRanks:
-    """See `sft.ranks.ranks.Ranks`. What is exchanged goes through the device of this rank, as NCCL wants it."""
+    """See `sft.ranks.ranks.Ranks`. Exchanged values go through the device of this rank, as NCCL requires."""
 
     world: World
     progress: Progress = field(default_factory=Progress)
@@ -26,7 +26,7 @@ class TorchRanks:
         return self._reduced(values, dist.ReduceOp.MAX)
 
     def gather(self, text: str) -> list[str]:
-        """See `Ranks`. Nothing is pickled, so what comes from another rank runs no code."""
+        """See `Ranks`. Nothing is pickled, so data from another rank runs no code."""
         content = torch.tensor(list(text.encode()), dtype=torch.uint8)
         lengths = [int(length) for length in self._gathered(torch.tensor([len(content)]))]
         if not any(lengths):

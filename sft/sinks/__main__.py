@@ -1,7 +1,7 @@
 """The process of one sink: `python -m sft.sinks FD`, started by `sft.sinks.processes`.
 
-What it is to do comes through standard input, whose other end stays open for as long as the training goes on. Through
-the file descriptor it says, a line of JSON each, that it lives, where a person finds the run, and why it gives up.
+Its request comes through standard input, whose other end stays open as long as the training goes on. Through the file
+descriptor it reports, one line of JSON each, that it is alive, where to find the run, and why it gives up.
 """
 
 import json
@@ -32,17 +32,17 @@ _MAX_REASON_CHARS = 500
 
 
 def main() -> None:
-    """Follow the run; what goes wrong ends this process alone."""
-    # Signals of the job are for those who train: this process ends behind them.
+    """Follow the run; an error ends only this process."""
+    # Signals of the job are for the processes that train: this one ends after them.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
     request: SinkRequest = pickle.load(sys.stdin.buffer)
     remember_secrets(request.logging.model_dump())
-    os.set_inheritable(number := int(sys.argv[1]), False)  # what a package starts must not keep it open
+    os.set_inheritable(number := int(sys.argv[1]), False)  # processes that a package starts must not keep it open
     lines = os.fdopen(number, "w", encoding="utf-8")
 
     def tell(**message: str) -> None:
-        # Whoever started it may be gone: then it comes to its end without.
+        # The process that started this one may be gone: this one still finishes.
         with suppress(BrokenPipeError):
             lines.write(json.dumps(message) + "\n")
             lines.flush()
@@ -51,25 +51,25 @@ def main() -> None:
     threading.Thread(target=_wait_for_the_end, args=(ended, request.end_seconds), daemon=True).start()
     try:
         _run(request, tell, ended)
-    except Exception as error:  # the edge of the process
+    except Exception as error:  # the process ends here: no error may go unreported
         traceback.print_exc()
         first_line = (str(error).strip().splitlines() or [""])[0]
         tell(failed=without_secrets(f"{type(error).__name__}: {first_line}")[:_MAX_REASON_CHARS])
         sys.stderr.flush()
-        os._exit(1)  # its package may have threads that would be waited for
+        os._exit(1)  # a normal exit would wait for threads of its package
 
 
 def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
     run, load = RunFolder(request.run), SINKS[request.sink].load
     path = run.sink_state(request.sink)
     tell(beat="")
-    # The sink of a driver that was killed a moment ago may still be at its end.
+    # The sink of a driver that was just killed may still be finishing.
     with FileLock(path.with_suffix(".lock"), timeout=3 * request.end_seconds):
         kind = load()
         destination = kind.destination(request.logging)
         known = read_json(path) if path.is_file() else {}
         if known.get("destination") != destination:
-            known = {}  # it was sent elsewhere: all of it is new here
+            known = {}  # it was sent elsewhere: everything is new here
         config = yaml.safe_load(run.config.read_text(encoding="utf-8"))
         purpose = Purpose(request.name, request.logging, run.sinks, run.tensorboard, config, known.get("id", ""))
         sink = kind(purpose)
@@ -85,7 +85,7 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
 
 
 def _end(run: RunFolder) -> End:
-    """How the training has ended, as the ranks or who started them have written it down."""
+    """How the training ended, as the ranks, or the process that started them, recorded it."""
     try:
         ended = read_end(run.attempt(run.latest_attempt()))
     except OSError:
@@ -95,11 +95,11 @@ def _end(run: RunFolder) -> End:
 
 
 def _wait_for_the_end(ended: threading.Event, end_seconds: float) -> None:
-    # Not by Python's own reader, which the interpreter's end would find at its work.
+    # Not by Python's own reader: the interpreter could not exit while it reads.
     while os.read(0, 1):
         pass
     ended.set()
-    # Where nobody is left who would end it before.
+    # If no process is left to end this one before.
     time.sleep(2 * end_seconds)
     os._exit(1)
 

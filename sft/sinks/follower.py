@@ -9,7 +9,7 @@ from sft.sinks.sink import Point, Sink
 
 _PAUSE_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 285.0)
-"""Ten minutes: servers are restarted within them."""
+"""Ten minutes in all: servers restart within that time."""
 
 
 def follow(
@@ -20,18 +20,18 @@ def follow(
     ended: threading.Event,
     pauses: Sequence[float] = _TRY_AGAIN_SECONDS,
 ) -> None:
-    """Send what is new, again and again.
+    """Send what is new until the end.
 
     Args:
-        reader: of the run.
+        reader: reads the run.
         sink: takes the points.
-        keep: called when the sink has all that was read: the reader's state may be written down.
-        beat: called now and then by one that lives.
+        keep: called when the sink has everything that was read: the reader's state may be recorded.
+        beat: called regularly, to show that the process is alive.
         ended: set when nothing more will be written to the run.
-        pauses: between tries where the sink fails.
+        pauses: seconds between tries when the sink fails.
 
     Raises:
-        Exception: the sink's, when all tries have failed, or one has after the end.
+        Exception: the sink's, if all tries failed, or if one failed after the end.
     """
     while True:
         is_last = ended.is_set()
@@ -49,7 +49,7 @@ def follow(
 def _read(reader: RunReader) -> list[Point]:
     try:
         return reader.read()
-    except OSError:  # a file system that is away for a moment, or a run folder that somebody has removed
+    except OSError:  # the file system is away for a moment, or the run folder was removed
         return []
 
 
@@ -60,7 +60,7 @@ def _add(
         try:
             sink.add(points)
             return
-        except Exception:  # a package of others may raise anything
+        except Exception:  # a third party's package may raise anything
             if pause is None or ended.is_set():
                 raise
         until = time.monotonic() + pause

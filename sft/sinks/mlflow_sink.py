@@ -1,6 +1,6 @@
-"""A run of MLflow, on a tracking server or in a folder, by its client.
+"""A run in MLflow, on a tracking server or in a folder, through its client.
 
-MLflow keeps what it has, so no step is sent twice. Names and values are made fit for what it takes.
+MLflow cannot replace values, so no step is sent twice. Names and values are adapted to what it accepts.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from sft.config_logging import LoggingConfig
 from sft.sinks.sink import End, Point, Purpose
 from sft.url_secrets import without_secrets
 
-# Read when it is imported. A folder is in maintenance mode, and refused unless this is set; who names one asks for it.
+# MLflow reads these at import. It refuses folders, which are in maintenance mode, unless this is set.
 os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# A server that does not answer is tried again here, so that it is seen meanwhile that this process lives.
+# The follower retries a server that does not answer, so that this process shows meanwhile that it is alive.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
@@ -27,13 +27,13 @@ from mlflow.entities import Metric, Param  # noqa: E402
 
 _STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
-# What MLflow 3 takes in one request; names may have 250 characters there.
+# What MLflow 3 accepts in one request; it allows names of 250 characters.
 _MOST_METRICS, _MOST_PARAMS = 1000, 100
 _MOST_VALUE_CHARS, _MOST_NAME_CHARS = 6000, 200
 
 
 class MlflowSink:
-    """One run there for a run here, through all its starts."""
+    """One run in MLflow for a run here, across all its starts."""
 
     replaces = False
 
@@ -76,7 +76,7 @@ class MlflowSink:
 
 
 def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of the config with its path; an item of a list goes by its name or its number."""
+    """Every value of the config with its path; an item of a list is named by its name or its number."""
     if isinstance(config, Mapping):
         for key, item in config.items():
             yield from _flat(item, f"{path}.{key}".lstrip("."))
@@ -88,7 +88,7 @@ def _flat(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _fit(name: str) -> str:
-    """A name that MLflow takes, another for each name: a task may be called anything.
+    """A name that MLflow accepts, different for each name: a task may have any name.
 
     `eval/code & maths/loss` → `eval/code _ maths/loss-5f1e0c2a`
     """

@@ -1,7 +1,7 @@
-"""Starts a process for each sink that a run wants, and watches them; nothing that they do reaches the training.
+"""Starts a process for each sink of a run, and watches them; they cannot affect the training.
 
-Whoever holds the run folder's lock does this: the driver, or under torchrun the first rank. A process that fails, or
-gives no sign of life for a while, is ended, and one event says so. What it has not sent is sent by the next start.
+The holder of the run folder's lock does this: the driver, or under torchrun the first rank. A process that fails, or
+gives no sign of life for a while, is ended, and one event says so. The next start sends what it did not send.
 """
 
 import json
@@ -27,7 +27,7 @@ from sft.sinks.table import SINKS, wanted_sinks
 _END_SECONDS = 15.0
 
 _SILENT_SECONDS = 180.0
-"""Longer than W&B waits by itself for a run to begin."""
+"""Longer than W&B itself waits for a run to begin."""
 
 _LOOK_SECONDS = 1.0
 
@@ -41,7 +41,7 @@ class SinkRequest(NamedTuple):
     name: str
     stages: tuple[str, ...]
     end_seconds: float
-    """So long after the training it may take to send the rest."""
+    """How long it may take after the training to send the rest."""
 
 
 @contextmanager
@@ -51,13 +51,13 @@ def sinks_fed(
     silent_seconds: float = _SILENT_SECONDS,
     end_seconds: float = _END_SECONDS,
 ) -> Iterator[None]:
-    """While it is open, what the run measures is sent on.
+    """While open, sends the metrics of the run to its sinks.
 
     Args:
         config: the run's, with absolute paths; its record is in the run folder.
         first_attempt: the next one, or the one that is running. Events are written into it, or into a later one.
-        silent_seconds: without a sign of life, after which a process is ended.
-        end_seconds: that all of them may take to send the rest when it is closed.
+        silent_seconds: a process without a sign of life for this long is ended.
+        end_seconds: how long all of them may take to send the rest when this is closed.
     """
     run = RunFolder(config.run.dir)
     told = _Told(run, first_attempt)
@@ -81,7 +81,7 @@ def sinks_fed(
 
 
 class _Told:
-    """Writes events into the newest attempt; before there is one, they are kept."""
+    """Writes events into the newest attempt; keeps them until there is one."""
 
     def __init__(self, run: RunFolder, first_attempt: int) -> None:
         self._run = run
@@ -119,7 +119,7 @@ class _SinkProcess:
                 stderr=log,
                 env=own_environment(),
                 pass_fds=(write,),
-                start_new_session=True,  # Ctrl-C is not for it
+                start_new_session=True,  # Ctrl-C must not reach it
             )
         os.close(write)
         assert self._process.stdin is not None
@@ -130,17 +130,17 @@ class _SinkProcess:
         self._thread.start()
 
     def end(self) -> None:
-        """The training is over: it is to send the rest, and end."""
+        """Tell it that the training is over: it sends the rest, and ends."""
         self._ended = True
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.close()
 
     def join(self, seconds: float) -> None:
-        """Wait for its end; after so many seconds it is ended."""
+        """Wait for its end; end it after this many seconds."""
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
-            self._why = self._why or "the rest was not sent soon enough after the training's end"
+            self._why = self._why or "it did not send the rest in time after the training ended"
             self._kill()
             self._thread.join(_LOOK_SECONDS)
 
@@ -157,7 +157,7 @@ class _SinkProcess:
                 for line in whole:
                     self._hear(json.loads(line))
             else:
-                # A pause that was much longer is time that this process did not have.
+                # After a much longer pause, this process itself was not running.
                 silent_seconds += min(time.monotonic() - looked_at, 2 * _LOOK_SECONDS)
             if silent_seconds > self._silent_seconds:
                 self._why = self._why or f"no sign of life for {self._silent_seconds:.0f} s"
@@ -181,7 +181,7 @@ class _SinkProcess:
         self._why = message.get("failed", self._why)
 
     def _kill(self) -> None:
-        """Unless it ends by itself, with all that it has started."""
+        """Kill it, and all processes that it started, unless it ends by itself."""
         if not self._ended or self._why is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

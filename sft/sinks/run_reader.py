@@ -1,7 +1,7 @@
-"""From the files of a run folder to points, each once, however often whoever reads them is started.
+"""Turns the files of a run folder into points, each once, however often the reader is restarted.
 
-Metrics have the names that people of the field look for: `train/loss`, `throughput/mfu`, `eval/TASK/loss`. The step
-counts through all stages: the first of the second stage follows the last of the first.
+Metrics have the field's usual names: `train/loss`, `throughput/mfu`, `eval/TASK/loss`. The step counts through all
+stages: the first of the second stage follows the last of the first.
 """
 
 import heapq
@@ -19,11 +19,11 @@ from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
 
 _READ_BYTES = 32_768
-"""At a time, of a stage's metrics: a request's worth, some sixty steps."""
+"""How much of a stage's metrics is read at a time: enough for one request, some sixty steps."""
 
 
 def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
-    """What a step is shown by."""
+    """The named values of a step."""
     values = {
         "train/loss": metrics.loss,
         "train/grad_norm": metrics.grad_norm,
@@ -44,7 +44,7 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, float]:
-    """What an evaluation is shown by."""
+    """The named values of an evaluation."""
     return _known({f"eval/{name}": value for name, value in evaluation.values().items()})
 
 
@@ -53,10 +53,10 @@ def _known(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 class RunReader:
-    """Reads what is new. `state` says how far it has come, as plain values; one that is made of it goes on there."""
+    """Reads what is new. `state` says how far it has read, as plain values; a reader made with it goes on there."""
 
     def __init__(self, run: RunFolder, stages: Sequence[str], replaces: bool, state: Mapping[str, Any]) -> None:
-        """`stages`: the names of the run's. `replaces`: see `Sink`. `state`: empty at first."""
+        """`stages`: the names of the run's stages. `replaces`: see `Sink`. `state`: empty at first."""
         self._run = run
         self._folders = [run.stage(index, name) for index, name in enumerate(stages)]
         self._replaces = replaces
@@ -64,14 +64,14 @@ class RunReader:
         self._looked_at: dict[str, int] = {}
 
     def read(self) -> list[Point]:
-        """Some of what is new, in the order of time; nothing where there is nothing.
+        """Some of the new points, in the order of time; empty if there are none.
 
         Raises:
             OSError: the run folder cannot be read; the next call reads the same.
         """
         before = deepcopy(self.state)
         try:
-            # Steps keep their order, whatever the clocks of nodes say.
+            # Steps keep their order even if the nodes' clocks differ.
             return list(heapq.merge(self._read_steps(), self._read_evaluations(), key=attrgetter("time")))
         except OSError:
             self.state = before
@@ -103,7 +103,7 @@ class RunReader:
             step = self._first_step(index)
             if stage is not None:
                 step += self._num_steps(index) if num_steps is None else num_steps
-            # By the step: a stage's last file is renamed where the stage is extended.
+            # Keyed by the step, because a stage's last file is renamed when the stage is extended.
             key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed

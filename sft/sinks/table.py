@@ -1,6 +1,6 @@
-"""The sinks that there are, by the name that they have in the section `logging`, and which of them a run wants.
+"""All sinks, by their names in the section `logging`, and which of them a run wants.
 
-A package is imported where its sink is loaded, which is in the sink's own process: each takes a second or more.
+A package is imported when its sink is loaded, in the sink's own process: each takes a second or more.
 """
 
 import os
@@ -35,7 +35,7 @@ def _mlflow() -> type[Sink]:
 
 
 class SinkKind(NamedTuple):
-    """A sink before it is loaded. `package` is what it imports, which the extra of the sink's name installs."""
+    """A sink before it is loaded. `package` is what it imports; the extra with the sink's name installs it."""
 
     title: str
     package: str
@@ -50,15 +50,15 @@ SINKS = {
 
 
 def wanted_sinks(logging: LoggingConfig) -> list[str]:
-    """The names of those that the config asks for."""
+    """The names of the sinks that the config asks for."""
     return [name for name in SINKS if getattr(logging, name)]
 
 
 def check_sinks(logging: LoggingConfig) -> None:
-    """See that all that is asked for can be loaded on this machine, and has a place to write to; nothing is loaded.
+    """Check that all wanted sinks can be loaded on this machine and have a place to write to; nothing is loaded.
 
     Raises:
-        UserError: with all that is missing.
+        UserError: names everything that is missing.
     """
     lines = []
     for name in wanted_sinks(logging):
@@ -66,8 +66,8 @@ def check_sinks(logging: LoggingConfig) -> None:
         if find_spec(package) is None:
             install = f"`pip install 'sft[{name}]'`"
             lines.append(
-                f"logging.{name}: the package {package} is not installed here, and {SINKS[name].title} is written by "
-                f"the process that starts the training. Install it with {install}, or take the field away."
+                f"logging.{name}: the package {package} is not installed here, but the process that starts the "
+                f"training needs it to write to {SINKS[name].title}. Install it with {install}, or remove the field."
             )
     if logging.mlflow:
         uri = logging.mlflow.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
@@ -79,7 +79,7 @@ def check_sinks(logging: LoggingConfig) -> None:
         elif _DATABASE.match(uri) and find_spec("mlflow") and find_spec("sqlalchemy") is None:
             lines.append(
                 "logging.mlflow.tracking_uri: mlflow-skinny, which is installed here, writes to a server or a folder, "
-                "and this is a database. Install all of MLflow with `pip install mlflow`."
+                "but this is a database. Install all of MLflow with `pip install mlflow`."
             )
     if lines:
         raise UserError("\n".join(lines))

@@ -1,6 +1,6 @@
-"""Event files for TensorBoard, in a folder for each stage, written by its own package without torch.
+"""Event files for TensorBoard, in a folder for each stage, written by TensorBoard's own package without torch.
 
-Where a restart goes back, a session begins at that step: TensorBoard then forgets the later ones that it had read.
+When a restart goes back, a session begins at that step: TensorBoard then forgets the later steps that it had read.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from sft.sinks.sink import End, Point, Purpose
 
 
 class TensorBoardSink:
-    """Keeps a file open for each stage that it has written of."""
+    """Keeps a file open for each stage that it has written."""
 
     replaces = True
     id = ""

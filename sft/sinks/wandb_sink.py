@@ -1,6 +1,6 @@
-"""A run of Weights & Biases. Without a network (`WANDB_MODE=offline`) it is kept in the run folder, for `wandb sync`.
+"""A run in Weights & Biases. Without a network (`WANDB_MODE=offline`) it is kept in the run folder, for `wandb sync`.
 
-W&B keeps what it has: rows are told apart by `global_step`, and none is sent twice.
+W&B cannot replace rows: `global_step` identifies them, and none is sent twice.
 """
 
 import uuid
@@ -14,7 +14,7 @@ from sft.sinks.sink import End, Point, Purpose
 
 
 class WandbSink:
-    """One run there for a run here, through all its starts."""
+    """One run in W&B for a run here, across all its starts."""
 
     replaces = False
 
@@ -22,7 +22,7 @@ class WandbSink:
         """See `Sink`."""
         assert purpose.logging.wandb is not None
         self.id = purpose.id or uuid.uuid4().hex[:16]
-        # Of this machine, W&B is told nothing that may hold a secret: no output, no code, no address of a repository.
+        # W&B gets nothing of this machine that may hold a secret: no output, no code, no address of a repository.
         settings = wandb.Settings(console="off", disable_git=True, disable_code=True, save_code=False)
         self._run = wandb.init(
             entity=purpose.logging.wandb.entity,
@@ -36,7 +36,7 @@ class WandbSink:
             settings=settings,
         )
         self.where = self._run.url or str(purpose.folder)
-        # Not W&B's own step, which may only grow: an evaluation may be read behind later steps.
+        # Not W&B's own step, which may only grow: an evaluation may be read after later steps.
         self._run.define_metric("global_step", hidden=True)
         self._run.define_metric("*", step_metric="global_step")
 
@@ -54,6 +54,6 @@ class WandbSink:
     def close(self, end: End) -> None:
         """See `Sink`."""
         self._run.finish(exit_code=1 if end == "failed" else 0)
-        # What is left of its service must not be waited for by the interpreter's end.
+        # The interpreter's exit must not wait for W&B's service.
         with suppress(Exception):
             wandb.teardown()

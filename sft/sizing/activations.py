@@ -1,4 +1,4 @@
-"""What autograd keeps of a layer for its backward pass, and what the backward pass needs on top: bytes a token.
+"""What autograd keeps of a layer for its backward pass, and what the backward pass needs besides: bytes a token.
 
 Counted tensor by tensor as transformers' layers run without fused kernels; Korthikanti et al. 2022 ("Reducing
 Activation Recomputation in Large Transformer Models", section 4) count the same for GPT, with attention that keeps its
@@ -12,16 +12,16 @@ from sft.sizing.model_shape import Layer, ModelShape
 
 _FLOAT32 = 4
 _PLAIN_STEPS = {"gelu_new": 5, "gelu_fast": 5}
-"""Tensors of the MLP's width that an activation written in several steps keeps; one kernel keeps its input, and the
-layer behind it its output."""
+"""How many tensors of the MLP's width an activation in several steps keeps. An activation in one kernel keeps its
+input, and the next layer keeps its output."""
 _GELU_NEW_BACKWARD = 2
 
 
 class Numbers(NamedTuple):
-    """How numbers are held while a layer runs."""
+    """How numbers are stored while a layer runs."""
 
     num_bytes: int
-    """Of one, in the dtype that the model computes in."""
+    """Bytes of one number, in the dtype that the model computes in."""
     on_gpu: bool
 
 
@@ -31,7 +31,7 @@ def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
     norms = structure.norms_per_layer * norm_per_token(structure.norm, hidden, b)
     inputs = 2  # of attention and MLP: outputs of norms, or the residual stream
     if structure.has_parallel_mlp:
-        # The norms read one and the same stream.
+        # The norms read the same stream.
         norms = norm_per_token(structure.norm, hidden, b)
         inputs = structure.norms_per_layer
     dropout = 2 * hidden * (1 if numbers.on_gpu else b) if shape.dropout else 0
@@ -52,9 +52,9 @@ def norm_per_token(norm: Norm, width: int, num_bytes: int) -> int:
 
 
 def backward_per_token(shape: ModelShape, layer: Layer, num_bytes: int) -> int:
-    """Bytes of gradients that the backward pass of a layer holds at one time beside what is kept."""
+    """Bytes of gradients that the backward pass of a layer holds at the same time, besides what is kept."""
     hidden, mlp, b = shape.hidden_size, layer.mlp, num_bytes
-    # The gradient of a root-mean-square norm is worked out in float32, in four steps.
+    # The gradient of a root-mean-square norm is computed in float32, in four steps.
     in_norm = 4 * _FLOAT32 * hidden if shape.structure.norm.startswith("rms") else 3 * _FLOAT32 * hidden
     if mlp.num_experts:
         in_mlp = mlp.experts_per_token * (2 * mlp.width + hidden)
@@ -71,7 +71,7 @@ def _attention_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> i
     kept = b * (query + 2 * key)  # queries, keys, values
     if structure.fuses_qkv and structure.has_rotary:
         kept += b * (query + key)  # values are a view of all three, which stay as they were before the rotation
-    # The output, which the projection behind it keeps too. On CPUs segments are joined, which is a copy.
+    # The output, which the next projection keeps too. On CPUs segments are joined, which makes a copy.
     kept += b * query * (1 if numbers.on_gpu else 2)
     if "norm.query" in layer.tensors:
         kept += norm_per_token(structure.norm, query + key, b) + _FLOAT32 * (num_heads + num_key_heads)

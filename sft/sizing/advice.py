@@ -1,7 +1,7 @@
-"""What to change where a stage does not fit its GPUs: each change with the bytes that a GPU then needs.
+"""What to change if a stage does not fit its GPUs: each change with the bytes that a GPU then needs.
 
-The order is that of their price. The first changes keep the speed about as it is, and add up. Each of the others comes
-on top of those alone: more GPUs, less speed, other packs, another model.
+Cheap changes come first. They keep about the same speed, and add up. Each of the others comes on top of these by
+itself: more GPUs, less speed, other packs, another model.
 """
 
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ class Change(NamedTuple):
     """One thing to change."""
 
     setting: str
-    """As it is given on the command line."""
+    """As given on the command line."""
     num_bytes: int
     """What each GPU then needs, allowances included."""
     price: str
 
 
 def advise(job: Job, capacity: int) -> Iterator[Change]:
-    """The changes to a job that needs more than GPUs with `capacity` bytes have; none to one that does not."""
+    """The changes to a job that needs more than GPUs with `capacity` bytes have; empty if it fits."""
     for setting, changed, price in _cheap_changes(job, capacity):
         if job.num_bytes > capacity and changed.num_bytes < job.num_bytes:
             job = changed
@@ -36,7 +36,7 @@ def advise(job: Job, capacity: int) -> Iterator[Change]:
 
 
 def _cheap_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
-    """Each with those before it."""
+    """Each includes those before it."""
     job = job.having("train", activation_checkpointing=True)
     yield "train.activation_checkpointing=true", job, "a third more arithmetic"
     packs = max(1, min(job.config.train.packs_per_micro_batch, largest_packs_per_micro_batch(job, capacity)))

@@ -1,12 +1,12 @@
 """How long the network between the nodes is busy in a step of ZeRO-3, with and without hpZ.
 
-All workers gather and reduce in a ring whose neighbours lie in one node where they can, as NCCL builds it. Then what
-one worker receives of the others enters each node once: a worker's traffic (`traffic`) over the bandwidth of a node is
-the time at the least.
+All workers gather and reduce in a ring whose neighbours are in the same node where possible, as NCCL builds it. So what
+one worker receives from the others enters each node once: the least time is a worker's traffic (`traffic`) divided by
+the bandwidth of a node.
 
 hpZ (Wang et al. 2023, "ZeRO++", section 3.2) keeps a second copy of the parameters, split over the workers of a node.
-As DeepSpeed runs it, only the first gathering of a parameter in a step crosses the network; what comes after it, until
-the update makes the copy stale, stays in the node.
+As DeepSpeed runs it, only the first gathering of a parameter in a step crosses the network; later ones stay in the
+node, until the update makes the copy stale.
 """
 
 from typing import NamedTuple
@@ -19,32 +19,32 @@ from sft.sizing.traffic import Traffic
 
 
 class Communication(NamedTuple):
-    """Seconds of a step in which the network carries what it must carry, at the least."""
+    """The least time that the network needs in a step, in seconds."""
 
     gathering: float
-    """Parameters, without hpZ."""
+    """For parameters, without hpZ."""
     gathering_with_hpz: float
     reducing: float
-    """Gradients."""
+    """For gradients."""
     has_hpz: bool
-    """Whether the config asks for it."""
+    """Whether the config asks for hpZ."""
     hpz_bytes: int
-    """What hpZ takes of each worker's device: its part of the second copy."""
+    """What hpZ needs on each worker's device: its part of the second copy."""
 
     @property
     def seconds(self) -> float:
-        """In all, as the config asks for it."""
+        """In all, with the config's choice of hpZ."""
         return self.reducing + (self.gathering_with_hpz if self.has_hpz else self.gathering)
 
 
 def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, nodes: Nodes) -> Communication | None:
-    """The network's part of a step; None where all workers are in one node, or its bandwidth is not known.
+    """The network's part of a step; None if all workers are in one node, or its bandwidth is not known.
 
     Args:
         shape: the model.
-        setting: of the stage.
-        traffic: of a step of the same (see `step_traffic`).
-        nodes: the workers of one share its network.
+        setting: the setting of the stage.
+        traffic: the traffic of a step of the stage (see `step_traffic`).
+        nodes: the workers of a node share its network.
     """
     if nodes.network_gb_per_second is None or setting.num_workers <= nodes.workers_per_node:
         return None

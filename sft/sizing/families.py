@@ -1,7 +1,7 @@
 """How the model families of transformers are built, as far as their size depends on it: one row each.
 
-A family is found by `model_type` of its config.json. What a row does not say is Llama's way: root-mean-square norms
-before attention and MLP, a gated MLP, separate projections, no biases.
+`model_type` of config.json names the family. A row lists only what differs from Llama: root-mean-square norms before
+attention and MLP, a gated MLP, separate projections, no biases.
 """
 
 from typing import Literal, NamedTuple
@@ -20,14 +20,14 @@ class Family(NamedTuple):
     norm: Norm = "rms"
     norms_per_layer: int = 2
     norms_are_behind: bool = False
-    """Attention and MLP take the residual stream itself; their outputs are normalised."""
+    """Attention and MLP read the residual stream itself; their outputs are normalised."""
     attention_bias: Bias = False
     """Of the query, key and value projections."""
     output_bias: Bias = False
-    """Of the projection behind the attention."""
+    """Of the projection after the attention."""
     mlp_bias: Bias = False
     is_biased: bool = False
-    """What a key of a bias means where config.json does not have it."""
+    """The value of a bias key that is missing in config.json."""
     head_bias: bool = False
     has_gate: bool = True
     fuses_qkv: bool = False
@@ -35,21 +35,21 @@ class Family(NamedTuple):
     qk_norm: Literal["head", "width"] | None = None
     """Norms of queries and keys: one weight for a head, or for all heads together."""
     has_parallel_mlp: bool = False
-    """Attention and MLP take the same residual stream, and both results are added to it."""
+    """Attention and MLP read the same residual stream, and both results are added to it."""
     has_experts: bool = False
-    """A mixture of experts in place of the MLP."""
+    """A mixture of experts instead of the MLP."""
     expert_width_key: str = "intermediate_size"
     has_shared_expert: bool = False
     head_dim: int | None = None
-    """Where config.json does not say it; else the hidden width over the number of heads."""
+    """The default if config.json does not say it. None: the hidden width divided by the number of heads."""
     is_tied: bool = False
-    """Where config.json does not say it."""
+    """The default if config.json does not say it."""
     dropout_key: str | None = None
-    """The key of the dropout behind attention and MLP."""
+    """The key of the dropout after attention and MLP."""
     dropout: float = 0.0
-    """Where config.json does not say it."""
+    """The default if config.json does not say it."""
     activation: str = "silu"
-    """Where config.json does not say it."""
+    """The default if config.json does not say it."""
 
 
 _GPT2 = Family(

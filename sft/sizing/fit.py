@@ -15,12 +15,12 @@ CONTEXT_BYTES = round(1.5 * GIB)
 """Allowance: CUDA context, cuBLAS work space and NCCL's buffers on each GPU. Not measured."""
 
 FRAGMENTATION = 0.05
-"""Allowance: what torch's allocator holds in blocks that nothing fits into, as a part of what is allocated. Not
+"""Allowance: what torch's allocator holds in blocks that nothing fits into, as a share of what is allocated. Not
 measured."""
 
 
 class Job(NamedTuple):
-    """A stage of a config, a model and workers: all that its memory depends on."""
+    """A stage of a config, a model and workers: everything that its memory depends on."""
 
     config: SftConfig
     shape: ModelShape
@@ -28,7 +28,7 @@ class Job(NamedTuple):
     num_workers: int
 
     def having(self, section: str, **values: Any) -> "Job":
-        """The same with other values in a section of the config."""
+        """The same job with other values in a section of the config."""
         changed = getattr(self.config, section).model_copy(update=values)
         return self._replace(config=self.config.model_copy(update={section: changed}))
 
@@ -44,16 +44,16 @@ class Job(NamedTuple):
 
     @property
     def packs_per_worker(self) -> int:
-        """Packs of a step that a worker gets at the most."""
+        """The most packs of a step that a worker gets."""
         return math.ceil(self.config.train.packs_per_step / self.num_workers)
 
 
 def with_allowances(memory: Memory) -> int:
-    """Bytes of a GPU that are taken when torch has allocated so much."""
+    """Bytes in use on a GPU when torch has allocated this much."""
     return CONTEXT_BYTES + round(memory.total * (1 + FRAGMENTATION))
 
 
 def largest_packs_per_micro_batch(job: Job, capacity: int) -> int:
-    """The most packs in a micro-batch with which a GPU of `capacity` bytes has room; 0 where one is too many."""
+    """The most packs in a micro-batch for a GPU of `capacity` bytes; 0 if one is too many."""
     packs = range(1, job.packs_per_worker + 1)
     return bisect_right(packs, capacity, key=lambda count: job.having("train", packs_per_micro_batch=count).num_bytes)

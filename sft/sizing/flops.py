@@ -1,8 +1,9 @@
-"""How much arithmetic a stage is, and so how long it takes and what it costs.
+"""How much arithmetic a stage needs, and so how long it takes and what it costs.
 
 Counted as for the model FLOPs utilisation of Chowdhery et al. 2022 ("PaLM", appendix B): each matrix element takes two
-operations a token forward and four backward; what activation checkpointing computes again does not count. Two things
-are counted as they are here: attention looks back only, within segments; and the head works on supervised positions.
+operations a token forward and four backward; recomputation for activation checkpointing does not count. Two things are
+counted as they are done here: attention only looks back, within segments; and the head works on supervised positions
+only.
 """
 
 from typing import NamedTuple
@@ -35,5 +36,5 @@ def training_flops(shape: ModelShape, counts: TokenCounts) -> float:
 
 
 def training_seconds(flops: float, mfu: float, teraflops: float, num_gpus: float) -> float:
-    """Seconds that so much takes on so many GPUs of which `mfu` is the part of their arithmetic that is used."""
+    """Seconds that `flops` take on `num_gpus` GPUs; `mfu` is the share of their arithmetic that is used."""
     return flops / (mfu * teraflops * 1e12 * num_gpus)

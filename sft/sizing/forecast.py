@@ -1,4 +1,4 @@
-"""A run's needs as one object: of each stage, of each worker, and of the whole."""
+"""A run's needs in one object: for each stage, for each worker, and in all."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class Hardware(NamedTuple):
     has_gpus: bool
     gpu: GpuKind | None
     expected_mfu: float
-    """The part of the GPUs' arithmetic that is used."""
+    """The share of the GPUs' arithmetic that is used."""
     price_per_gpu_hour: float | None
     nodes: Nodes
 
@@ -45,11 +45,11 @@ class Model(NamedTuple):
     family: str
     num_parameters: int
     parts: dict[str, int]
-    """Parameters by what they do."""
+    """Number of parameters by their role."""
 
 
 class StageForecast(NamedTuple):
-    """One stage with the most workers. What is not known before `sft prepare` is None."""
+    """One stage with the most workers. Values that are not known before `sft prepare` are None."""
 
     name: str
     num_packs: int | None
@@ -57,66 +57,66 @@ class StageForecast(NamedTuple):
     num_tokens: int | None
     num_supervised_tokens: int | None
     fill: float | None
-    """The part of slots that holds tokens."""
+    """The share of slots that hold tokens."""
     mixture: tuple[dict[str, Any], ...]
-    """Rows of the mixture table; none before `sft prepare`."""
+    """Rows of the mixture table; empty before `sft prepare`."""
     is_planned: bool
-    """`sft prepare` has made the plan; else tokens and times are those of full packs, which is the most."""
+    """Whether `sft prepare` has made the plan. If not, tokens and times are those of full packs, an upper bound."""
     rows: RowsOfStage | None
-    """What one example a row costs in place of packs."""
+    """The cost of one example a row, if examples are not packed."""
     traffic: Traffic | None
-    """Of a step, of each worker."""
+    """Of each worker in a step."""
     communication: Communication | None
-    """Of a step; None where all workers are in one node, or the network is not known."""
+    """In a step; None if all workers are in one node, or the network is not known."""
     arithmetic_seconds: float | None
-    """Of a step, at `expected_mfu`."""
+    """In a step, at `expected_mfu`."""
     step_seconds: float | None
-    """The same, or as long as the network takes where that is longer."""
+    """The larger of the arithmetic's and the network's time."""
     seconds: float | None
     cost: float | None
     """In the currency of `price_per_gpu_hour`."""
     intervals: tuple[Interval, ...] = ()
-    """What the stage takes by how often it saves; none where it is not known how often nodes fail."""
+    """How long the stage takes with several checkpoint intervals; empty if the failure rate of nodes is not known."""
 
 
 class WorkerForecast(NamedTuple):
-    """What each worker needs where there are so many: in the stage that needs the most."""
+    """What each worker needs with this number of workers, in the stage that needs the most."""
 
     num_workers: int
     stage: str
     memory: Memory
-    """The largest moment of a step: on the GPU, or in a process that has none."""
+    """The largest moment of a step: on the GPU, or in the process if there is no GPU."""
     num_bytes: int
-    """The same with allowances: what the GPU must have, or the machine for this process."""
+    """The same with allowances: what the GPU must have, or the machine for each process."""
     host: HostMemory
     capacity: int | None
-    """What the GPU has; None where its kind is not given."""
+    """What the GPU has; None if its kind is not given."""
     largest_packs_per_micro_batch: int | None
     changes: tuple[Change, ...]
-    """What to change where it does not fit."""
+    """What to change if it does not fit."""
 
     @property
     def fits(self) -> bool | None:
-        """Whether there is room; None where it is not known how much there is."""
+        """Whether it fits; None if the capacity is not known."""
         return None if self.capacity is None else self.num_bytes <= self.capacity
 
 
 class Forecast(NamedTuple):
-    """All of it. Without the model's shape, what depends on it is not there."""
+    """The whole forecast. Without the model's shape, what depends on it is empty."""
 
     model: Model | None
     stages: tuple[StageForecast, ...]
     workers: tuple[WorkerForecast, ...]
-    """With the fewest workers, and with the most where that is another number."""
+    """With the fewest workers, and with the most if that differs."""
     storage: Storage | None
     failures: FailureCosts | None
-    """With the most workers; None where it is not known how often nodes fail."""
+    """With the most workers; None if the failure rate of nodes is not known."""
     findings: tuple[str, ...]
-    """What a person should know or do."""
+    """What the user should know or do."""
 
 
 def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
-    """The forecast of a run; reads the model's config.json and the run folder, and nothing else."""
+    """The forecast of a run; reads only the model's config.json and the run folder."""
     planned = read_planned(config, hardware.max_workers)
     shape, findings = None, list(planned.notes)
     try:
@@ -197,7 +197,7 @@ def _forecast_stage(
 
 
 def _full_packs(config: SftConfig, index: int, num_packs: int) -> TokenCounts:
-    """At the most: full packs of the longest examples, all of them supervised."""
+    """The upper bound: full packs of the longest examples, all of them supervised."""
     num_tokens = num_packs * config.pack_len_tokens(index)
     return TokenCounts(num_tokens, num_tokens, num_tokens * config.data.max_len_tokens)
 
@@ -236,10 +236,10 @@ def _node_findings(nodes: Nodes, num_workers: int) -> list[str]:
     missing = [name for name, value in given.items() if value is None]
     findings = []
     if nodes.network_gb_per_second is not None or not missing:
-        where = f"{num_workers} workers are taken to be on {nodes.count(num_workers)} nodes"
+        where = f"{num_workers} workers are assumed to be on {nodes.count(num_workers)} nodes"
         findings.append(f"{where} (slurm.workers_per_node, or kubernetes.workers_per_pod: {nodes.workers_per_node})")
     if len(missing) == 1:
-        findings.append(f"{missing[0]} is not given: what failures cost, and how often to save, is known with it")
+        findings.append(f"{missing[0]} is not given: it is needed to know what failures cost, and how often to save")
     return findings
 
 
@@ -248,11 +248,11 @@ def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware)
         return []
     if hardware.gpu is None:
         kinds = ", ".join(GPUS)
-        return [f"cluster.gpu is not given: whether it fits, time and cost are known with it; one of {kinds}"]
+        return [f"cluster.gpu is not given: it is needed to know whether it fits, time and cost; give one of {kinds}"]
     gpu, num_bytes = GPUS[hardware.gpu], Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
     speed = f"{hardware.expected_mfu:.0%} of {hardware.gpu}'s {gpu.teraflops:g} teraflops"
-    findings = [f"times are those of {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
+    findings = [f"times assume {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
     whole = num_bytes * shape.num_held / GIB
     if config.evaluate.sample_answers and whole > gpu.memory_gib:
-        findings.append(f"evaluate.sample_answers: one GPU is to hold the whole model for them, {whole:.0f} GiB")
+        findings.append(f"evaluate.sample_answers: one GPU must hold the whole model for them, {whole:.0f} GiB")
     return findings

@@ -1,7 +1,7 @@
-"""What well-known GPUs have: memory, and arithmetic in bfloat16 without sparsity. From the makers' data sheets.
+"""Memory and bfloat16 arithmetic (without sparsity) of well-known GPUs, from the makers' data sheets.
 
-Data sheets give memory in GB and mean GiB, of which the driver keeps some: the sizes here are a little less. Of
-GeForce cards it is the arithmetic with float32 accumulation.
+Data sheets give memory in GB but mean GiB, and the driver keeps some: the sizes here are a little less. For GeForce
+cards, the arithmetic is that with float32 accumulation.
 """
 
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ GpuKind = Literal[
     "a10", "a100-40gb", "a100-80gb", "b200", "h100-80gb", "h100-pcie", "h200",
     "l4", "l40s", "mi300x", "rtx3090", "rtx4090",
 ]  # fmt: skip
-"""A kind of GPU that is known here."""
+"""The kinds of GPUs that are known here."""
 
 
 class Gpu(NamedTuple):
@@ -55,9 +55,9 @@ _NAMES: dict[str, GpuKind] = {
     "A10": "a10",
     "AMD Instinct MI300X": "mi300x",
 }
-"""As the drivers call them, without NVIDIA's name before."""
+"""The drivers' names, without the prefix NVIDIA."""
 
 
 def kind_of(device_name: str) -> GpuKind | None:
-    """The kind of the device that a driver calls so; None if it is not known here."""
+    """The kind of the device with this name; None if it is not known here."""
     return _NAMES.get(device_name.removeprefix("NVIDIA "))

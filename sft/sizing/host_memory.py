@@ -1,4 +1,4 @@
-"""What a worker's process holds in the memory of its machine, beside what is on a GPU."""
+"""What a worker's process holds in the memory of its machine, besides what is on a GPU."""
 
 from typing import NamedTuple
 
@@ -13,35 +13,35 @@ CPU_PROCESS_BYTES = round(0.6 * GIB)
 """Allowance: Python, torch, DeepSpeed and transformers in a process that trains on CPUs (measured: 0.5 GiB)."""
 
 CPU_KERNELS_BYTES = round(0.6 * GIB)
-"""Allowance: in bfloat16 oneDNN keeps a compiled kernel for each shape of a matrix product, and packs vary in length;
-1,024 kernels of 0.6 MiB at the most (measured)."""
+"""Allowance: in bfloat16, oneDNN keeps a compiled kernel for each shape of a matrix product, and packs vary in length;
+at most 1,024 kernels of 0.6 MiB (measured)."""
 
 CPU_KEPT_BLOCKS = 0.55
-"""Allowance: what glibc keeps of freed blocks, as a part of what a step takes (measured: docs/BENCHMARKS.md)."""
+"""Allowance: what glibc keeps of freed blocks, as a share of what a step takes (measured: docs/BENCHMARKS.md)."""
 
 GPU_PROCESS_BYTES = 4 * GIB
 """Allowance: the same with CUDA's libraries. Not measured."""
 
 
 class HostMemory(NamedTuple):
-    """Bytes of one worker."""
+    """Host memory of one worker, in bytes."""
 
     process: int
     """Allowance for the process itself."""
     states: int
-    """What is offloaded: parameters, gradients (twice), optimizer state."""
+    """Offloaded state: parameters, gradients (twice), optimizer state."""
     step: int
-    """Of a worker without a GPU: what the largest moment of a step takes."""
+    """Without a GPU: what the largest moment of a step takes."""
     kept_blocks: int
-    """Of a worker without a GPU: allowance for freed blocks that the C library keeps."""
+    """Without a GPU: allowance for freed blocks that the C library keeps."""
     checkpoint: int
     """The copy that a checkpoint is written from while training goes on."""
     first_worker: int
-    """Pages of the model's files while the first worker reads them; they can be given back at any time."""
+    """Pages of the model's files while the first worker reads them; the system can reclaim them at any time."""
 
     @property
     def total(self) -> int:
-        """What a worker needs; the pages of files are not part of it."""
+        """What a worker needs, without the pages of files."""
         return self.process + self.states + self.step + self.kept_blocks + self.checkpoint
 
 

@@ -1,10 +1,10 @@
 """Fetches the config.json of a model on the Hub, a few kB, into the Hub's own cache on this machine.
 
-    model.path ── on this machine, or no id of the Hub ──▶ nothing
+    model.path ── on this machine, or not a Hub id ──▶ nothing
                └─ else: a process of its own asks the Hub ──▶ kept in the cache, or why not, in words
 
-The process may be ended when its time is up, whatever it waits for: a name server, a proxy, a lock of the cache. What
-the Hub's library prints stays in it.
+The process can be ended when its time is up, whatever it waits for: a name server, a proxy, a lock of the cache. It
+also catches what the Hub's library prints.
 """
 
 import json
@@ -29,19 +29,19 @@ _CONFIG = "config.json"
 _TIMEOUT_SECONDS = 20.0
 _ANSWER_SECONDS = 5.0
 _MAX_BYTES = 1_000_000
-"""Of a config.json that is fetched to plan. Those on the Hub have a few kB."""
+"""The limit for a config.json that is fetched. Those on the Hub have a few kB."""
 
 
 def fetch_config(path: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | None:
-    """Have the config.json of the model at `path` on this machine.
+    """Fetch the config.json of the model at `path`, unless it is on this machine.
 
     Args:
         path: a folder, a file, or the id of a model on the Hub.
-        timeout_seconds: for all of it.
+        timeout_seconds: for everything together.
 
     Returns:
-        What was fetched, or why not, in words. None where it was here already, the environment says that the Hub is
-        not to be asked (HF_HUB_OFFLINE), or `path` cannot be of the Hub.
+        What was fetched, or why not, in words. None if it was here already, if the environment forbids asking the Hub
+        (HF_HUB_OFFLINE), or if `path` cannot be a Hub id.
     """
     if constants.HF_HUB_OFFLINE or not may_be_hub_id(path, "model"):
         return None
@@ -51,7 +51,7 @@ def fetch_config(path: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> str | 
     except HFValidationError:
         return None
     command = own_module("sft.sizing.hub_config", path)
-    # Nothing else is asked of the Hub, and nothing told.
+    # It asks nothing else of the Hub, and sends no telemetry.
     alone = own_environment(HF_HUB_DISABLE_TELEMETRY="1")
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False, env=alone)
@@ -71,7 +71,7 @@ def _fetch(path: str) -> dict[str, str | int]:
     try:
         size = get_hf_file_metadata(hf_hub_url(path, _CONFIG), timeout=_ANSWER_SECONDS).size or 0
         if size > _MAX_BYTES:
-            return {"why_not": f"it has {size:,} bytes, and a model's config has at most {_MAX_BYTES:,}"}
+            return {"why_not": f"it has {size:,} bytes, but a model's config has at most {_MAX_BYTES:,}"}
         file = Path(hf_hub_download(path, _CONFIG, etag_timeout=_ANSWER_SECONDS))
         return {"num_bytes": file.stat().st_size}
     except GatedRepoError:
@@ -83,7 +83,7 @@ def _fetch(path: str) -> dict[str, str | int]:
     except HfHubHTTPError as error:
         return {"why_not": f"it answers with status {error.response.status_code}"}
     except Exception as error:
-        # Each layer below has errors of its own for a network that is not there.
+        # Each layer below has its own errors for a missing network.
         text = (str(error).splitlines() or [""])[0]
         return {"why_not": without_secrets(f"it cannot be reached ({type(error).__name__}: {text})")}
 

@@ -1,7 +1,7 @@
-"""What failures of nodes cost a job by how often it saves: the config's interval between checkpoints, the best, others.
+"""What node failures cost a job with several checkpoint intervals: the config's, the best, and others.
 
-From sizes and the bandwidth of the storage: a checkpoint is written and read once, the model's weights are read once.
-What cannot be counted is an allowance: how fast the state is copied out of the workers' devices.
+Computed from sizes and the bandwidth of the storage: a checkpoint is written and read once, the model's weights are
+read once. One value cannot be counted and is an allowance: how fast the state is copied from the workers' devices.
 """
 
 from typing import NamedTuple
@@ -12,34 +12,34 @@ from sft.sizing.nodes import Nodes
 from sft.sizing.storage import Storage
 
 _COPY_BYTES_PER_SECOND = 4e9
-"""Allowance: of one worker's part of the state, into host memory."""
+"""Allowance: the speed of copying one worker's part of the state into host memory."""
 _FACTORS = (0.5, 2.0, 4.0)
-"""Other intervals that are shown, in units of the best."""
+"""Other intervals to show, in units of the best."""
 
 
 class Interval(NamedTuple):
-    """One choice of how often to save, and how all the time is spent with it."""
+    """One checkpoint interval, and how the whole time is spent with it."""
 
     name: str
     """`config`, `best`, or `other`."""
     seconds: float
-    """Of training between two checkpoints."""
+    """Training between two checkpoints."""
     steps: int | None
-    """The same in steps, where it is known how long one takes."""
+    """The same in steps; None if the time of a step is not known."""
     shares: TimeShares
     run_seconds: float | None
-    """What the stage takes with all failures, saves and restarts, where it is known how long its training takes."""
+    """The time of the stage with all failures, saves and restarts; None if the time of its training is not known."""
 
 
 def failure_costs(
     storage: Storage, checkpoint: CheckpointConfig, num_workers: int, nodes: Nodes
 ) -> FailureCosts | None:
-    """What a failure and a save of the job cost; None where mean time or bandwidth is not known.
+    """What a failure and a save of the job cost; None if mean time or bandwidth is not known.
 
     Args:
         storage: the sizes of checkpoint and model.
         checkpoint: whether training waits for the writing.
-        num_workers: how many there are.
+        num_workers: the number of workers.
         nodes: what is known of the machines.
     """
     if nodes.node_mtbf_hours is None or nodes.storage_gb_per_second is None:
@@ -60,14 +60,14 @@ def compare_intervals(
     stage_seconds: float | None,
     epochs: float | None = None,
 ) -> tuple[Interval, ...]:
-    """The config's interval, where it is known, the best, and others around that.
+    """The config's interval if it is known, the best, and others around it.
 
     Args:
-        costs: of the job.
+        costs: the costs of failures and saves of the job.
         checkpoint: the config's.
-        step_seconds: of the stage's steps.
-        stage_seconds: of all of them.
-        epochs: that they are; None where the stage's budget counts something else.
+        step_seconds: the time of one step of the stage.
+        stage_seconds: the time of all its steps.
+        epochs: the stage's epochs; None if its budget counts something else.
     """
     best = _in_steps(best_interval(costs), step_seconds)
     given = _given(checkpoint, step_seconds, stage_seconds, epochs)
@@ -85,9 +85,9 @@ def compare_intervals(
 def _given(
     checkpoint: CheckpointConfig, step_seconds: float | None, stage_seconds: float | None, epochs: float | None
 ) -> float | None:
-    """The config's interval in seconds of training; None where nobody knows how long its steps or epochs take.
+    """The config's interval in seconds of training; None if the time of its steps or epochs is not known.
 
-    A stage that saves nothing on its way has one interval, itself.
+    A stage without saves in between has one interval: the whole stage.
     """
     known = [60 * checkpoint.every_minutes] if checkpoint.every_minutes is not None else []
     if checkpoint.every_steps is not None:
@@ -103,5 +103,5 @@ def _given(
 
 
 def _in_steps(seconds: float, step_seconds: float | None) -> float:
-    """The nearest interval of whole steps, and one step at the least."""
+    """The nearest interval of whole steps, at least one step."""
     return max(1, round(seconds / step_seconds)) * step_seconds if step_seconds else seconds

@@ -1,4 +1,4 @@
-"""The shape of a model of any family from its own safetensors files: parameters exactly, activations as Llama's."""
+"""The shape of a model of any family from its own safetensors files: exact parameters, activations like Llama's."""
 
 import re
 from collections import defaultdict

@@ -1,8 +1,9 @@
-"""What a device holds at each moment of a training step under ZeRO-3, and the moment at which it holds the most.
+"""What a device holds at each moment of a training step under ZeRO-3, and the moment when it holds the most.
 
 Parameters, gradients and optimizer state are split over the workers (Rajbhandari et al. 2020, "ZeRO: Memory
-Optimizations Toward Training Trillion Parameter Models", section 5). The rest is how DeepSpeed 0.19 and our engine work
-on them; it was read there, and measured (docs/BENCHMARKS.md). Only moments that can be the largest are looked at:
+Optimizations Toward Training Trillion Parameter Models", section 5). The rest follows from how DeepSpeed 0.19 and our
+engine work; it comes from their source, and was measured (docs/BENCHMARKS.md). Only moments that can be the largest
+count:
 
     end of the forward pass ──▶ head and loss ──▶ each layer backward ──▶ embeddings ──▶ last reduction ──▶ update
 """
@@ -18,42 +19,43 @@ from sft.sizing.setting import Setting
 
 _FLOAT32 = 4
 _LOSS_ARRAYS = 3
-"""Float32 arrays of a chunk's logits: where the softmax gets its gradient, that, its result and the one it is given."""
+"""Float32 arrays of the size of a chunk's logits when the softmax computes its gradient: its gradient, its result and
+the incoming gradient."""
 _FIRST = ("embeddings", "positions")
 """The tensors that a model begins with."""
 
 
 class States(NamedTuple):
-    """A worker's part of what is split: bytes on its device."""
+    """A worker's part of the split states: bytes on its device."""
 
     parameters: int
-    """With its part of a copy that some workers share (hpZ)."""
+    """Including its part of a copy that some workers share (hpZ)."""
     gradients: int
     """In float32, so that they can be summed over micro-batches."""
     optimizer: int
 
 
 class Memory(NamedTuple):
-    """Bytes that a device holds at one moment, by what they are for."""
+    """Bytes that a device holds at one moment, by purpose."""
 
     when: str
     states: States
     gathered: int = 0
     """Whole parameters that are in use, or will be soon."""
     reduction: int = 0
-    """Whole gradients: in the bucket, before it, and while it is sent; and those of the update."""
+    """Whole gradients: in the bucket, before it, and while it is sent; and gradients of the update."""
     activations: int = 0
     logits: int = 0
-    """Of one chunk, with the loss and its gradient."""
+    """Logits of one chunk, with the loss and its gradient."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return sum(self.states) + self.gathered + self.reduction + self.activations + self.logits
 
 
 def peak_memory(shape: ModelShape, setting: Setting) -> Memory:
-    """The moment of a step at which the device holds the most. On CPUs the device is the worker's process."""
+    """The moment of a step at which the device holds the most. On CPUs, the device is the worker's process."""
     return max(step_moments(shape, setting), key=lambda moment: moment.total)
 
 
@@ -69,7 +71,7 @@ def step_moments(shape: ModelShape, setting: Setting) -> Iterator[Memory]:
 
 
 def device_states(shape: ModelShape, setting: Setting) -> States:
-    """A worker's part of parameters, gradients and optimizer state, without what lies in host memory."""
+    """A worker's part of parameters, gradients and optimizer state, without what is in host memory."""
     on_gpu, part = setting.numbers.on_gpu, split(shape.num_parameters, setting.num_workers)
     parameters = 0 if on_gpu and setting.offload_parameters else _parameter_bytes(shape, setting)
     if on_gpu and setting.offload_optimizer:
@@ -79,7 +81,7 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
 
 
 def offloaded_states(shape: ModelShape, setting: Setting) -> States:
-    """A worker's part of what lies in host memory instead. Offloaded gradients are copied once more for the update."""
+    """A worker's part of what is in host memory instead. Offloaded gradients are copied once more for the update."""
     part = split(shape.num_parameters, setting.num_workers)
     parameters = _parameter_bytes(shape, setting) if setting.offload_parameters else 0
     if not setting.offload_optimizer:
@@ -88,7 +90,7 @@ def offloaded_states(shape: ModelShape, setting: Setting) -> States:
 
 
 def _parameter_bytes(shape: ModelShape, setting: Setting) -> int:
-    """A worker's part of the parameters, and of the copy that it shares with some others."""
+    """A worker's part of the parameters, and of the copy that it shares with other workers."""
     copied = split(shape.num_held, setting.num_copy_ranks) if setting.num_copy_ranks > 1 else 0
     return setting.numbers.num_bytes * (split(shape.num_held, setting.num_workers) + copied)
 
@@ -101,14 +103,14 @@ def split(num_elements: int, num_workers: int) -> int:
 def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Iterator[Memory]:
     """The end of the forward pass, and the head's turn: the loss of its last chunk, and then its gradient."""
     b, num_tokens = setting.numbers.num_bytes, setting.num_tokens
-    # The last norm, and the hidden states of supervised positions: a full pack has no others.
+    # The last norm, and the hidden states of supervised positions: in a full pack these are all.
     last = num_tokens * (norm_per_token(shape.structure.norm, shape.hidden_size, b) + b * shape.hidden_size)
     gathered, held = gathered_bytes(shape, setting, len(shape.layers)), sum(_stored(shape, setting)) + last
     at_head = always._replace(gathered=gathered, activations=held)
     yield at_head._replace(when="end of the forward pass", gathered=gathered + prefetch_bytes(shape, setting))
     chunk, gradient = min(setting.logits_chunk_tokens, num_tokens), b * shape.head_size
     logits = chunk * shape.vocab_size
-    # That of the chunks before is there, too.
+    # The gradient of earlier chunks is there, too.
     before = always.reduction + (gradient if num_tokens > chunk else 0)
     yield at_head._replace(when="head and loss", reduction=before, logits=_LOSS_ARRAYS * _FLOAT32 * logits)
     yield at_head._replace(when="gradient of the head", reduction=before + gradient, logits=b * logits)
@@ -117,7 +119,7 @@ def _forward_moments(shape: ModelShape, setting: Setting, always: Memory) -> Ite
 def _layer_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: ReduceBucket) -> Iterator[Memory]:
     """The backward pass of each layer, from the last on."""
     b, num_tokens, stored = setting.numbers.num_bytes, setting.num_tokens, _stored(shape, setting)
-    # The gradient of a tied head waits, whole, for that of the embeddings.
+    # The whole gradient of a tied head waits for that of the embeddings.
     waiting = always.reduction + (b * shape.head_size if shape.is_tied else 0)
     for i, layer in reversed(list(enumerate(shape.layers))):
         held = sum(stored[: i + 1])
@@ -140,7 +142,7 @@ def _last_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: R
     yield whole._replace(when="gradients of the embeddings", reduction=held + made + taken)
     yield whole._replace(when="last gradients", reduction=held + bucket.outside + bucket.send())
     part = min(split(shape.num_parameters, setting.num_workers), setting.buckets.sub_group)
-    # The gradients of the parameters that are updated are put into one piece.
+    # The gradients for the update are copied into one piece.
     yield always._replace(when="update", reduction=held + (_FLOAT32 * part if always.states.optimizer else 0))
 
 
@@ -152,7 +154,7 @@ def _stored(shape: ModelShape, setting: Setting) -> list[int]:
 
 
 def _bucket_bytes(shape: ModelShape, setting: Setting) -> int:
-    """On a GPU the whole bucket is allocated; of host memory only what was ever written to is taken."""
+    """On a GPU the whole bucket is allocated; in host memory only what was ever written counts."""
     if setting.numbers.on_gpu:
         return _FLOAT32 * setting.buckets.reduce
     bucket = ReduceBucket(setting)

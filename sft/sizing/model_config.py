@@ -13,7 +13,7 @@ from sft.small_files import read_small_json
 
 
 def read_model_config(path: str) -> tuple[dict[str, Any], Path]:
-    """The content of the config.json of the model at `path`, and the folder that it lies in.
+    """The content of the config.json of the model at `path`, and its folder.
 
     Args:
         path: a folder, a config.json itself, or the id of a model on the Hub.
@@ -45,7 +45,7 @@ def _find(path: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     raise UserError(
-        f"model.path: the config.json of {path} is not on this machine. Memory, time and disk are known with it: "
-        f"`hf download {path} config.json` fetches it, a few kB, as `sft plan` does where the Hub answers; or name a "
-        "folder that holds it (model.path=FOLDER)."
+        f"model.path: the config.json of {path} is not on this machine. Memory, time and disk are computed from it. "
+        f"Fetch it (a few kB) with `hf download {path} config.json`; `sft plan` does so too if the Hub answers. Or "
+        "name a folder that holds it (model.path=FOLDER)."
     )

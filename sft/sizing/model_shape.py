@@ -1,7 +1,7 @@
-"""From a model's config.json to its parameters, tensor by tensor: how many, how large, in which layer.
+"""Turns a model's config.json into its parameters, tensor by tensor: how many, how large, in which layer.
 
 The count is exact for the families of `sft.sizing.families`. Tensors are those that ZeRO-3 splits, so the experts of a
-layer are two (as transformers 5 holds them), and tied embeddings are one.
+layer are two tensors (as transformers 5 holds them), and tied embeddings are one.
 """
 
 from collections.abc import Mapping
@@ -28,16 +28,16 @@ class Attention(NamedTuple):
 
     query_width: int
     key_width: int
-    """Of the keys, and of the values: with grouped heads smaller than that of the queries."""
+    """The width of the keys, and of the values: smaller than that of the queries with grouped heads."""
     num_heads: int
     num_key_heads: int
 
 
 class Mlp(NamedTuple):
-    """A dense MLP, or experts and the one that all tokens share."""
+    """A dense MLP, or experts and an expert that all tokens share."""
 
     width: int
-    """Of the dense MLP, or of one expert."""
+    """The width of the dense MLP, or of one expert."""
     num_experts: int = 0
     experts_per_token: int = 0
     shared_width: int = 0
@@ -59,7 +59,7 @@ class Layer:
 
     @property
     def num_active(self) -> int:
-        """Of these, those that one token is multiplied with: not the experts that it is not sent to."""
+        """Elements that one token is multiplied with: without the experts that it is not sent to."""
         experts = sum(size for name, size in self.tensors.items() if name.startswith("experts."))
         idle = experts * (1 - self.mlp.experts_per_token / self.mlp.num_experts) if self.mlp.num_experts else 0
         return self.num_parameters - round(idle)
@@ -67,7 +67,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A causal language model, as far as its size goes."""
+    """The sizes of a causal language model."""
 
     family: str
     structure: Family
@@ -76,16 +76,16 @@ class ModelShape:
     is_tied: bool
     layers: tuple[Layer, ...]
     ends: Mapping[str, int]
-    """Tensors outside of the layers: `embeddings`, `positions`, `norm`, `head`, `head.bias`."""
+    """Tensors outside the layers: `embeddings`, `positions`, `norm`, `head`, `head.bias`."""
     activation: str
     dropout: float
-    """Behind attention and MLP."""
+    """Dropout after attention and MLP."""
     num_frozen: int = 0
-    """Elements that are held and written, and not trained: of what text does not go through."""
+    """Elements that are held and written but not trained: parts that no text goes through."""
 
     @property
     def num_held(self) -> int:
-        """Trained or not."""
+        """All elements, trained or not."""
         return self.num_parameters + self.num_frozen
 
     @cached_property
@@ -95,12 +95,12 @@ class ModelShape:
 
     @property
     def head_size(self) -> int:
-        """Elements of the matrix that makes logits, which may be that of the embeddings."""
+        """Elements of the matrix that makes logits, which may be the embeddings."""
         return self.vocab_size * self.hidden_size
 
     @property
     def parts(self) -> dict[str, int]:
-        """Parameters by what they do."""
+        """Number of parameters by their role."""
         found = {"embeddings": self.ends["embeddings"] + self.ends.get("positions", 0), "attention": 0, "mlp": 0}
         found |= {"norms": self.ends.get("norm", 0), "head": self.ends.get("head", 0) + self.ends.get("head.bias", 0)}
         for layer in self.layers:
@@ -114,11 +114,11 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     """The shape of the model that a config.json describes.
 
     Raises:
-        UserError: its family is not known here, or a key that is needed is missing.
+        UserError: its family is not known here, or a needed key is missing.
     """
     family = config.get("model_type", "")
     if family not in FAMILIES:
-        raise UserError(f"no formula for model_type {family!r}; there are those for {', '.join(FAMILIES)}")
+        raise UserError(f"no formula for model_type {family!r}; there are formulas for {', '.join(FAMILIES)}")
     return build_shape(family, FAMILIES[family], config)
 
 
@@ -126,7 +126,7 @@ def build_shape(family: str, structure: Family, config: Mapping[str, Any]) -> Mo
     """The shape of a model with this structure.
 
     Raises:
-        UserError: a key that is needed is missing.
+        UserError: a needed key is missing.
     """
     hidden, vocab = _number(config, "hidden_size"), _number(config, "vocab_size")
     layers = tuple(_layer(structure, config, i) for i in range(_number(config, "num_hidden_layers")))
@@ -248,5 +248,5 @@ def _optional(config: Mapping[str, Any], key: str) -> int | None:
 def _number(config: Mapping[str, Any], key: str) -> int:
     value = _find(config, key)
     if not isinstance(value, int):
-        raise UserError(f"config.json has no {key}, which the size of the model depends on")
+        raise UserError(f"config.json has no {key}, which is needed for the size of the model")
     return value

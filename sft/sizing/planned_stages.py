@@ -1,7 +1,7 @@
 """What `sft prepare` has already decided: packs, steps, tokens and mixture of each stage, read from the run folder.
 
-A plan is used if all that it was made from is as the config says now, but for the content of the data: that would have
-to be read and hashed again, which `sft prepare` and `sft train` do. A plan of other settings counts as none.
+A plan is used if everything that it was made from is as the config says now. The content of the data is not checked:
+this would read and hash it again, as `sft prepare` and `sft train` do. A plan of other settings does not count.
 """
 
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ class PlannedStage(NamedTuple):
     num_steps: int
     counts: TokenCounts
     fill: float
-    """The part of slots that holds tokens."""
+    """The share of slots that hold tokens."""
     mixture: tuple[dict[str, Any], ...]
     """Rows of the stage's mixture table."""
     rows: RowsOfStage
-    """What one example a row costs with the most workers."""
+    """The cost of one example a row with the most workers."""
 
 
 class Planned(NamedTuple):
-    """What there is of each stage, in their order, and what is to be said about it."""
+    """The planned stages, in their order, and notes about them."""
 
     stages: tuple[PlannedStage | None, ...]
     token_store: int | None
@@ -45,7 +45,7 @@ class Planned(NamedTuple):
 
 
 def read_planned(config: SftConfig, num_workers: int) -> Planned:
-    """The stages' plans that are of this config."""
+    """The plans of the stages that match this config."""
     run = RunFolder(config.run.dir.expanduser())
     stages: list[PlannedStage | None] = []
     notes, store_bytes = [], None
@@ -78,7 +78,7 @@ def _open_store(config: SftConfig, name: str) -> TokenStore:
 
 
 def _changed(config: SftConfig, index: int, plan: PackPlan, store: TokenStore) -> list[str]:
-    """One line for each setting that is another one than that of the plan."""
+    """One line for each setting that differs from the plan's."""
     inputs = planned_inputs(config, plan.manifest, index)
     changed = differences(inputs, stage_inputs(config, index, store))
     prepared: Mapping[str, Any] = inputs["data"]

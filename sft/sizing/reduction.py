@@ -1,4 +1,4 @@
-"""Gradients on their way: they wait in a bucket until the next one does not fit, and are then sent together."""
+"""Reduction of gradients: they wait in a bucket until the next one does not fit, and are then sent together."""
 
 from sft.sizing.setting import Setting
 
@@ -6,16 +6,16 @@ _FLOAT32 = 4
 
 
 class ReduceBucket:
-    """DeepSpeed's bucket. A gradient that is larger waits outside of it, alone, in the dtype that it was made in."""
+    """DeepSpeed's bucket. A larger gradient waits outside it, alone, in its original dtype."""
 
     def __init__(self, setting: Setting) -> None:
         self._limit = setting.buckets.reduce
         self._made_bytes = setting.numbers.num_bytes
-        # gloo sends a copy of what it is given.
+        # gloo sends a copy of its input.
         self._num_copies = 1 if setting.numbers.on_gpu else 2
         self._waiting = 0
         self.most_waiting = 0
-        """The most elements that were in the bucket at one time."""
+        """The most elements that were in the bucket at the same time."""
 
     @property
     def outside(self) -> int:
@@ -23,7 +23,7 @@ class ReduceBucket:
         return self._made_bytes * self._waiting if self._waiting > self._limit else 0
 
     def add(self, size: int) -> int:
-        """Take a gradient of `size` elements; returns the bytes that this takes for a moment."""
+        """Add a gradient of `size` elements; returns the bytes that this needs temporarily."""
         taken = self.outside
         if self._waiting and self._waiting + size > self._limit:
             taken += self.send()
@@ -33,7 +33,7 @@ class ReduceBucket:
         return taken
 
     def send(self) -> int:
-        """Send what waits; returns the bytes that this takes for a moment, all in float32."""
+        """Send what waits; returns the bytes that this needs temporarily, all in float32."""
         size, self._waiting = self._waiting, 0
         # A single float32 gradient is sent as it is; several are copied into one piece.
         is_sent_as_it_is = size > self._limit and self._made_bytes == _FLOAT32

@@ -1,4 +1,4 @@
-"""What it costs to lay one example in a row, from what `sft prepare` has planned."""
+"""The cost of one example a row, computed from the plans of `sft prepare`."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from sft.row_plan import row_cost
 from sft.step_plan import EMPTY_PACK
 
 _MOST_STEPS = 100
-"""So many are looked at, evenly over the stage."""
+"""How many steps to look at, evenly over the stage."""
 
 
 class RowsOfStage(NamedTuple):
@@ -20,13 +20,13 @@ class RowsOfStage(NamedTuple):
     batches: float
     """Forward and backward passes of each worker in a step."""
     packed_batches: int
-    """The same where examples are packed."""
+    """The same if examples are packed."""
     padding: float
-    """The part of slots that holds padding."""
+    """The share of slots that hold padding."""
 
 
 def rows_of_stage(config: SftConfig, index: int, plan: PackPlan, store: TokenStore, num_workers: int) -> RowsOfStage:
-    """What the rows of a stage cost with so many workers."""
+    """The cost of a stage in rows, with this number of workers."""
     train, by_pack = config.train, config.model.dropout == "as_configured"
     steps = plan.steps(num_workers, train.packs_per_micro_batch)
     max_slots = train.packs_per_micro_batch * config.pack_len_tokens(index)

@@ -1,4 +1,4 @@
-"""What memory and traffic depend on besides the model: the batch, the workers, and where things lie."""
+"""What memory and traffic depend on besides the model: the batch, the workers, and where states are kept."""
 
 import math
 from typing import Any, NamedTuple, Self
@@ -10,7 +10,7 @@ from sft.sizing.activations import Numbers
 from sft.world import World
 
 _DEFAULT_LIMIT = 1_000_000_000
-"""DeepSpeed's, where the engine sets none."""
+"""DeepSpeed's default, if the engine sets none."""
 
 
 class Buckets(NamedTuple):
@@ -21,15 +21,15 @@ class Buckets(NamedTuple):
     prefetch: int
     """Parameters that are gathered before they are needed."""
     live: int
-    """Whole parameters, up to which others are gathered ahead."""
+    """Up to this many whole parameters, others are gathered ahead."""
     reuse_distance: int
-    """Parameters that are used again before so many others are not given back."""
+    """Parameters that are used again before this many others are not released."""
     sub_group: int
-    """Parameters of a worker that are updated together."""
+    """Parameters of a worker that are updated at the same time."""
 
     @classmethod
     def of(cls, config: SftConfig) -> Self:
-        """Those of the engine, with the config's `deepspeed.extra`; else DeepSpeed's defaults."""
+        """The limits of the engine, with the config's `deepspeed.extra`; otherwise DeepSpeed's defaults."""
         zero: Any = build_zero3_config(config, 1.0, World(device="cuda"))["zero_optimization"]
         of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
         names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
@@ -41,23 +41,23 @@ class Setting(NamedTuple):
 
     num_workers: int
     num_tokens: int
-    """Of a micro-batch of full packs."""
+    """Tokens of a micro-batch of full packs."""
     numbers: Numbers
     activation_checkpointing: bool
     logits_chunk_tokens: int
     optimizer_bytes: int
-    """Of a parameter: its float32 copy, and what the optimizer keeps."""
+    """Bytes of state for one element: its float32 copy, and what the optimizer keeps."""
     offload_optimizer: bool
     offload_parameters: bool
     copies_checkpoint: bool
-    """A checkpoint is written from a copy in host memory."""
+    """Whether a checkpoint is written from a copy in host memory."""
     buckets: Buckets
     num_copy_ranks: int
-    """Workers that share a copy of the parameters, beside what is split over all (hpZ); 1: there is none."""
+    """Workers that share a copy of the parameters, besides the parts split over all (hpZ); 1: there is none."""
 
     @classmethod
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
-        """That of a stage of the config with so many workers."""
+        """The setting of a stage with this number of workers."""
         train = config.train
         packs = min(train.packs_per_micro_batch, math.ceil(train.packs_per_step / num_workers))
         return cls(

@@ -1,4 +1,4 @@
-"""What a run has on disk when it has the most: checkpoints, models, token store."""
+"""The most that a run has on disk: checkpoints, models, token store."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,37 +10,37 @@ from sft.sizing.model_shape import ModelShape
 
 
 class Storage(NamedTuple):
-    """Bytes, and how often they are there."""
+    """Sizes in bytes, and how many there are of each."""
 
     checkpoint: int
-    """One: the float32 copy of every parameter, and what the optimizer keeps; of several optimizers, the most."""
+    """One checkpoint: a float32 copy of every parameter, and the optimizer's state (of the largest optimizer)."""
     num_checkpoints: int
-    """At one time: the newest of each stage, those that are kept for good, and the one that is being written."""
+    """At the same time: the newest of each stage, those that are kept forever, and the one being written."""
     model: int
     num_models: int
     token_store: int | None
-    """None where `sft prepare` has not made it."""
+    """None if `sft prepare` has not made it."""
 
     @property
     def total(self) -> int:
-        """All that is known."""
+        """Everything that is known."""
         return self.checkpoint * self.num_checkpoints + self.model * self.num_models + (self.token_store or 0)
 
 
 def plan_storage(
     config: SftConfig, shape: ModelShape, num_steps: Sequence[int | None], token_store: int | None
 ) -> Storage:
-    """What the run has on disk when it has the most.
+    """The most that the run has on disk.
 
     Args:
         config: the run.
         shape: its model.
-        num_steps: of each stage. Where it is None, or checkpoints are saved by the clock, the newest ones are counted.
-        token_store: bytes of the token store, where it is there.
+        num_steps: steps of each stage. If None, or if checkpoints are saved by the clock, only the newest ones count.
+        token_store: bytes of the token store, if it is there.
     """
     num_checkpoints, earlier, newest = 0, 0, config.checkpoint.keep_last
     for stage, steps in zip(config.stages, num_steps, strict=True):
-        # An older one is deleted after a newer one is there: until then there is one more.
+        # An older one is deleted only after a newer one is there: until then there is one more.
         num_checkpoints = max(num_checkpoints, earlier + _num_kept(config, stage, steps, newest + 1))
         if config.checkpoint.keep_stage_ends:
             earlier += _num_kept(config, stage, steps, newest)
@@ -55,7 +55,7 @@ def plan_storage(
 
 
 def _num_kept(config: SftConfig, stage: StageConfig, num_steps: int | None, num_newest: int) -> int:
-    """Of one stage at its end: the newest, and older ones that are kept for good."""
+    """Checkpoints of one stage at its end: the newest, and older ones that are kept forever."""
     checkpoint = config.checkpoint
     if num_steps is None or checkpoint.every_minutes is not None:
         return num_newest

@@ -1,8 +1,9 @@
 """How many bytes each worker sends and receives in a step of ZeRO-3.
 
 Rajbhandari et al. 2020, section 7: parameters are gathered for the forward and again for the backward pass, gradients
-are reduced and scattered once; each of the three moves all parameters but the worker's own part. Ours differs in two
-ways: gradients are float32, and what stays whole until the backward pass is not gathered again (see `gathering`).
+are reduced and scattered once; each of the three moves all parameters except the worker's own part. Ours differs in two
+ways: gradients are float32, and parameters that stay whole until the backward pass are not gathered again (see
+`gathering`).
 """
 
 from typing import NamedTuple
@@ -15,7 +16,7 @@ _FLOAT32 = 4
 
 
 class Traffic(NamedTuple):
-    """Bytes of a step, of one worker."""
+    """Bytes of one worker in a step."""
 
     gathered: int
     """Received: parameters, for each micro-batch."""
@@ -24,9 +25,9 @@ class Traffic(NamedTuple):
 
 
 def step_traffic(shape: ModelShape, setting: Setting, micro_batches: int) -> Traffic:
-    """The traffic of a step with so many micro-batches on each worker; activation checkpointing does not add to it.
+    """The traffic of a step with this number of micro-batches on each worker.
 
-    What is computed again uses parameters that its backward pass needs anyway.
+    Activation checkpointing adds nothing: the recomputation uses parameters that its backward pass needs anyway.
     """
     others = micro_batches * (setting.num_workers - 1) / setting.num_workers
     gathered = shape.num_parameters + num_gathered_again(shape, setting)

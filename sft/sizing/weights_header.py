@@ -7,7 +7,7 @@ from sft.model.weight_files import finder, read_headers, weight_files
 
 
 def read_tensor_sizes(folder: Path) -> dict[str, int]:
-    """Elements of each tensor in the folder's safetensors files, by name; empty where there are none.
+    """Elements of each tensor in the folder's safetensors files, by name; empty if there are none.
 
     Raises:
         UserError: a header cannot be read.

@@ -1,4 +1,4 @@
-"""Runs the curriculum: stage after stage, each planned before it is trained, each from the model of the one before.
+"""Runs the curriculum: stage after stage, each planned before it is trained, each from the model of the last.
 
     curriculum ──stage config──▶ stage ──engine, loader, schedule──▶ loop ──▶ checkpoints, model, evaluation
 

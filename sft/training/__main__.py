@@ -1,7 +1,7 @@
 """`torchrun --nproc-per-node N -m sft.training CONFIG.yaml [section.field=value …]`: the job without Ray.
 
-For debugging, and for places where Ray is not wanted. Under plain python it runs as one rank; with several, the data
-must have been prepared (`sft prepare CONFIG`). The config is that of `sft train`; of its sections about machines, only
+For debugging, and for sites that do not want Ray. Under plain python it runs as one rank; with several, the data must
+have been prepared (`sft prepare CONFIG`). The config is that of `sft train`; of its sections about machines, only
 `cluster.gpus_per_worker` and `cluster.hang_timeout_seconds` are used. The first rank holds the run folder's lock, as
 the driver does under Ray.
 """
@@ -23,6 +23,7 @@ from sft.config import SftConfig
 from sft.config_arguments import add_config_arguments
 from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
+from sft.guarded_output import going_on_without_output, output_guarded
 from sft.job_config import load_job
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
                 _say(note)
         return _run(config, world, job.cluster.hang_timeout_seconds)
     except (UserError, TrainingError) as error:
-        # What all ranks raise together, one of them says.
+        # If all ranks raise it together, only one prints it.
         if world.is_first or not error.is_everywhere:
             _say(str(error))
         return EXIT_WRONG_INPUT if isinstance(error, UserError) else EXIT_FAILED
@@ -94,11 +95,15 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
                 post_end = held.enter_context(alerts_posted(config.alerts, run, config.run.name))
                 remove_stale_stop(run.stop_file, now_on_file_system(run.path), _say)
                 if not run.latest_attempt():
-                    check_values(config.model.path)  # a run that has begun has trained on them
-        # Behind the lock: this writes plans and config.yaml.
+                    check_values(config.model.path)  # a run that has begun has already trained on them
+        # Under the lock: this writes plans and config.yaml.
         with _raised_by_all(ranks):
             workload, _store, _plans = prepare_workload(config, executor=executor)
+        before = end_of_last_attempt(run) if world.is_first and _is_restart(run) else None
         attempt = begin_attempt(run, ranks)
+        if before is not None:
+            why = before.message or before.why
+            attempt.events.add("restarted", f"attempt {attempt.number - 1} ended: {why}")
         if world.is_first:
             held.enter_context(sinks_fed(config, attempt.number))
         limits = Limits(attempt.number, 0, hang_timeout_seconds)
@@ -106,31 +111,36 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         if world.is_first:
             post_end(_ALERTS[end], end_of_last_attempt(run).message)
             if end == "stopped":
-                run.stop_file.unlink(missing_ok=True)  # it is obeyed
+                run.stop_file.unlink(missing_ok=True)  # it has been obeyed
     if end in ("wrong input", "failed") and world.is_first:
         _say(end_of_last_attempt(run).message)
     return EXIT_CODES[end]
 
 
 def _refuse_shared_store() -> None:
-    """No rank waits where it would wait in vain.
+    """Refuse a setting of torchrun with which ranks could wait in vain.
 
     Raises:
-        UserError: on all ranks: torchrun would give a group that it starts again the key-value store of the dead one,
-            in which ranks may find the addresses of the dead (pytorch/pytorch#135712).
+        UserError: on all ranks: torchrun would give a restarted group the key-value store of the dead one, in which
+            ranks may find addresses of dead ranks (pytorch/pytorch#135712).
     """
     num_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
     if num_restarts > 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise UserError(
             f"torchrun --max-restarts {num_restarts}: ranks that it starts again could wait for the dead ones "
-            "(pytorch/pytorch#135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment, or leave "
-            "the option away.",
+            "(pytorch/pytorch#135712). Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment, or omit "
+            "the option.",
             is_everywhere=True,
         )
 
 
+def _is_restart(run: RunFolder) -> bool:
+    """Whether torchrun has started ranks before, which have come so far as to begin an attempt."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0 and run.latest_attempt() > 0
+
+
 def with_device(world: World, wants_gpu: bool) -> World:
-    """The rank with what it computes on, as the config says, whatever torch sees.
+    """The rank with its device, as the config says, whatever torch sees.
 
     Raises:
         UserError: on all ranks of the machine: it has no GPU for each of them.
@@ -139,21 +149,21 @@ def with_device(world: World, wants_gpu: bool) -> World:
     if not wants_gpu:
         if num_gpus and world.is_first:
             _say(f"Training on CPUs (cluster.gpus_per_worker: 0): {world.node} has {num_gpus} GPUs, which stay free")
-        # Before anything has asked CUDA for them: no library of this process finds one.
+        # Set before anything asks CUDA for them, so that no library of this process finds one.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return world
     if world.local_size > num_gpus:
         raise UserError(
             f"{world.node}: torchrun starts {world.local_size} ranks with a GPU each (cluster.gpus_per_worker: 1), but "
             f"torch sees {num_gpus} GPUs. Start as many as that, or set cluster.gpus_per_worker=0 to train on CPUs.",
-            is_everywhere=world.local_rank > 0,  # one rank of the machine says it
+            is_everywhere=world.local_rank > 0,  # only one rank of the machine prints it
         )
     return replace(world, device=f"cuda:{world.local_rank}")
 
 
 @contextmanager
 def _raised_by_all(ranks: Ranks) -> Iterator[None]:
-    """A `UserError` of any rank is raised by all; who is done waits here for the others."""
+    """A `UserError` of any rank is raised by all; ranks that are done wait here for the others."""
     message = None
     try:
         yield
@@ -163,7 +173,7 @@ def _raised_by_all(ranks: Ranks) -> Iterator[None]:
 
 
 def _end_at_once(message: str) -> None:
-    """Another job works in the run folder. The other ranks end with this one, for which their collectives wait."""
+    """Exit because another job works in the run folder. The other ranks end with it: their collectives need it."""
     _say(message)
     os._exit(EXIT_FAILED)
 
@@ -185,16 +195,17 @@ def _world() -> World:
 
 
 def _run_and_exit(arguments: list[str]) -> None:
-    """Where the group was left, the process ends at once: the interpreter's own end would wait for it, as above."""
-    try:
-        code = main(arguments)
-    except BaseException:  # the edge of the process
-        traceback.print_exc()
-        code = EXIT_FAILED
-    if is_left():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    """Run and exit. If the group was left, exit at once: the interpreter's own exit would wait for the group."""
+    with output_guarded(), going_on_without_output(on_gone=lambda: None):
+        try:
+            code = main(arguments)
+        except BaseException:  # the process ends here: no error may go unreported
+            traceback.print_exc()
+            code = EXIT_FAILED
+        if is_left():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
     sys.exit(code)
 
 

@@ -29,10 +29,10 @@ class Attempt:
     events: EventLog
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     released: threading.Event = field(default_factory=threading.Event)
-    """Set before the group of this rank is taken down: what fails from then on is no fault of the program."""
+    """Set before the group of this rank is ended: errors from then on are not the program's fault."""
 
     def release(self) -> None:
-        """Say that this rank is alive, and that its group will now be taken down; from any thread."""
+        """Record that this rank is alive, and that its group will now be ended; from any thread."""
         self.released.set()
         self.events.add("released", f"{self.heartbeat}: the group is ended")
 
@@ -51,12 +51,12 @@ def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
         raise TrainingError(why_unusable(run) or f"{run.path} could not be written", is_everywhere=True)
     folder = run.attempt(number)
     write_rank(folder, world)
-    # Whoever looks at the heartbeat sees that the waiting for other ranks goes on, too.
+    # So the heartbeat also shows progress while this rank waits for others.
     return Attempt(number, ranks, folder, EventLog(folder, world.rank), Heartbeat(progress=ranks.progress))
 
 
 def _make_folder(run: RunFolder, world: World) -> int:
-    """The number of the attempt whose folder was made; `_NONE` where the run folder cannot be used."""
+    """The number of the attempt whose folder was made; `_NONE` if the run folder cannot be used."""
     if not run.config.is_file():
         return _NONE
     number = run.latest_attempt() + 1

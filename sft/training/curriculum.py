@@ -1,7 +1,7 @@
-"""Runs the stages in order, on every rank. Each starts from the model of the one before; a finished one is skipped.
+"""Runs the stages in order, on every rank. Each starts from the model of the last; finished ones are skipped.
 
-Everything that is decided is on disk before: the token store and the plans are opened here, never made, so that no
-rank waits for another to prepare data.
+All decisions are on disk already: this opens the token store and the plans and never makes them, so that no rank waits
+for another to prepare data.
 """
 
 from dataclasses import replace
@@ -51,7 +51,7 @@ def run_curriculum(context: RunContext) -> bool:
         if not folder.complete.is_file():
             plan = PackPlan.open(workload.plans[index])
             if world.is_first:
-                run.sample_answers.unlink(missing_ok=True)  # of a model that is not the last any more
+                run.sample_answers.unlink(missing_ok=True)  # its model is no longer the last
             _fetch_weights(model_path, attempt)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
@@ -65,14 +65,14 @@ def run_curriculum(context: RunContext) -> bool:
                 return False
             meet(ranks)
         if not config.checkpoint.keep_stage_ends:
-            # Also of a stage that was finished before: a killed start may have left them.
+            # Also for a stage that was finished earlier: a killed start may have left them.
             _delete_checkpoints(config, folder, attempt)
         model_path = str(folder.model)
     return True
 
 
 def _delete_checkpoints(config: SftConfig, folder: StageFolder, attempt: Attempt) -> None:
-    """The first rank deletes a finished stage's checkpoints; the others wait as long as that goes on."""
+    """The first rank deletes a finished stage's checkpoints; the others wait as long as it makes progress."""
     attempt.heartbeat.enter("delete checkpoints")
     storage = stage_storage(config.checkpoint, folder) if attempt.ranks.world.is_first else None
 
@@ -84,7 +84,7 @@ def _delete_checkpoints(config: SftConfig, folder: StageFolder, attempt: Attempt
 
 
 def _fetch_weights(model_path: str, attempt: Attempt) -> None:
-    """Have a model of the Hub on every node: one rank of each fetches it, the others wait as long as that goes on."""
+    """Fetch a Hub model to every node: one rank of each node fetches it, the others wait while it makes progress."""
     if Path(model_path).expanduser().is_dir():
         return
     attempt.heartbeat.enter("download")
@@ -98,9 +98,9 @@ def _fetch_weights(model_path: str, attempt: Attempt) -> None:
 
 
 def _unseen_folders(config: SftConfig, world: World, workload: Workload) -> str | None:
-    """What this node does not see of what it needs, in words."""
+    """The needed folders that this node does not see, in words."""
     unseen = [str(path) for path in (workload.store, *workload.plans) if not is_published(path)]
-    # A local model is absolute here (see `absolute_paths`); anything else is of the Hub.
+    # A local model is absolute here (see `absolute_paths`); anything else is a Hub id.
     unseen += [path for path in (config.model.path,) if Path(path).is_absolute() and not Path(path).is_dir()]
     if not unseen:
         return None

@@ -1,6 +1,6 @@
-"""What a stage had published at its end makes room when it is extended; nothing of it is lost.
+"""Moves aside what a stage published at its end when the stage is extended; nothing is lost.
 
-model/              → model-step-00000100/            the model after so many steps
+model/              → model-step-00000100/            the model after that many steps
 stage.json          → stage-step-00000100.json        the stage is under way again
 evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
 """
@@ -15,10 +15,10 @@ from sft.run_folder import RunFolder, StageFolder
 
 
 def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFolder) -> None:
-    """Make a stage one that is under way. A stage that has not ended stays as it is.
+    """Turn a finished stage into one that is under way. A stage that has not ended stays as it is.
 
     Raises:
-        UserError: it keeps no checkpoint, or they cannot be listed, so nothing could go on.
+        UserError: it keeps no checkpoint, or they cannot be listed, so it cannot go on.
     """
     if not folder.complete.is_file():
         return
@@ -31,14 +31,14 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     if not is_kept:
         raise UserError(
             f"{folder.path} is finished and keeps no checkpoint (checkpoint.keep_stage_ends), so its optimizer's state "
-            "is gone, and it cannot be extended. Add a stage behind it instead, which starts from its model."
+            "is gone, and it cannot be extended. Add a stage after it instead, which starts from its model."
         )
     measured = run.evaluation(folder)
-    # The file by which it is finished is the last: what was not renamed before a kill is renamed by the next start.
+    # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
     for path in (measured, folder.model, folder.complete):
         kept = folder.ended_after(num_steps, path)
         if kept.is_dir() and path.exists():
-            shutil.rmtree(path)  # it was extended before, and then not: the same model again
+            shutil.rmtree(path)  # an earlier extension was undone: the same model again
         elif path.exists():
             path.rename(kept)
             sync_folder(path.parent)

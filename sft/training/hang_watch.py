@@ -1,11 +1,11 @@
-"""Ends a rank that makes no progress, after it has said where it stands; the launcher then starts the group again.
+"""Ends a rank that makes no progress, after recording where it is; the launcher then restarts the group.
 
-A rank that hangs takes the others with it: they wait in a collective. Each of them notices by itself, from a thread,
-and writes the stacks of all its threads to its log and where it stands to the attempt's folder. Whoever wrote nothing
-is stopped altogether, and whoever has passed fewer places than the others is behind: that is the straggler.
+If one rank hangs, the others wait for it in a collective. Each of them notices by itself, from a thread. It writes the
+stacks of all its threads to its log, and where it is to the attempt's folder. A rank that wrote nothing is stopped
+completely. A rank that has passed fewer places than the others is behind: it is the straggler.
 
-What counts is time without progress, however long a place takes, and only time that the process had: one that was
-suspended, by Slurm or a person, goes on where it was.
+Only time without progress counts, however long a place takes, and only time in which the process ran: one that was
+suspended, by Slurm or a user, continues where it was.
 """
 
 import faulthandler
@@ -27,7 +27,7 @@ from sft.world import World
 EXIT_HUNG = 4
 
 _LONGEST_GRACE_SECONDS = 10.0
-"""So long the ranks wait for each other's reports: they have seen the same hang, but not at the same moment."""
+"""How long the ranks wait for each other's reports: they noticed the same hang, but not at the same moment."""
 
 
 class HangWatch:
@@ -42,7 +42,7 @@ class HangWatch:
         timeout_seconds: float,
         end: Callable[[int], Any] = os._exit,
     ) -> None:
-        """`end` ends the process, which a thread cannot do in another way."""
+        """`end` ends the process; a thread has no other way to do so."""
         self._heartbeat = heartbeat
         self._world = world
         self._folder = folder
@@ -53,11 +53,11 @@ class HangWatch:
         self._thread = threading.Thread(target=self._watch, name="hang-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """The work is over."""
+        """Stop watching: the work is over."""
         self._stopped.set()
         faulthandler.cancel_dump_traceback_later()
 
@@ -65,14 +65,14 @@ class HangWatch:
         pause = min(self._timeout / 4, 5.0)
         mark, idle_seconds, looked_at = self._heartbeat.mark(), 0.0, time.monotonic()
         while not self._stopped.wait(pause):
-            # Where Python itself stands still (a call that keeps its lock), no thread of it could report anything. This
-            # writes the stacks, and does not end the process: it counts the time of a suspension, too.
+            # If Python itself is blocked (a call keeps its lock), no thread can report anything. This writes the
+            # stacks, but does not end the process, because it also counts the time of a suspension.
             faulthandler.dump_traceback_later(2 * self._timeout, file=2)
             before, looked_at = looked_at, time.monotonic()
             if (now := self._heartbeat.mark()) != mark:
                 mark, idle_seconds = now, 0.0
                 continue
-            # A pause that was much longer than asked for is time that this process did not have.
+            # If a pause was much longer than asked for, this process was not running.
             idle_seconds += min(looked_at - before, 2 * pause)
             if idle_seconds > self._timeout:
                 if self._is_still_there(mark):
@@ -81,9 +81,9 @@ class HangWatch:
                 idle_seconds = 0.0
 
     def _is_still_there(self, mark: tuple[int, int, int]) -> bool:
-        """Report the hang, unless the rank goes on before all have reported theirs."""
+        """Report the hang, unless the rank makes progress before all have reported theirs."""
         heartbeat = self._heartbeat
-        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {heartbeat}. Where the threads of this rank are:\n")
+        sys.stderr.write(f"No progress for {self._timeout:.0f} s at {heartbeat}. The threads of this rank are at:\n")
         sys.stderr.flush()
         faulthandler.dump_traceback(file=2, all_threads=True)
         report = {
@@ -113,14 +113,14 @@ class HangWatch:
 
     @contextmanager
     def _whatever_the_disk_says(self) -> Iterator[None]:
-        """One that is full or gone does not keep a hang from being ended."""
+        """A disk that is full or gone must not keep a hang from being ended."""
         try:
             yield
         except (OSError, ValueError) as error:
             sys.stderr.write(f"The attempt's folder cannot be used: {error}\n")
 
     def _is_first_to_report(self) -> bool:
-        """One speaks for all: of a thousand ranks, not each has to read the reports of all."""
+        """One speaks for all, so that not each of a thousand ranks has to read the reports of all."""
         return min(self._folder.hang_reports(), default=None) == self._world.rank
 
     def _read_reports(self) -> dict[int, dict[str, Any]]:
@@ -132,22 +132,22 @@ class HangWatch:
 
 
 def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses) -> str:
-    """Who holds up the others, in a sentence.
+    """Which ranks hold up the others, in a sentence.
 
     Args:
-        reports: of each rank that noticed the hang, where it stands (`where`), how many places it `passed`, and which
-            ranks have not done their part of a common work there (`waits_for`).
-        ranks: which process every rank is.
+        reports: for each rank that noticed the hang: where it is (`where`), how many places it `passed`, and which
+            ranks have not done their part of shared work there (`waits_for`).
+        ranks: the process of each rank.
     """
     blocked = sorted(rank for rank, report in reports.items() if rank in report["waits_for"])
     if blocked:
-        return f"{named(blocked, ranks)} does not come on with its part, at {reports[blocked[0]]['where']}"
+        return f"{named(blocked, ranks)} makes no progress with its part, at {reports[blocked[0]]['where']}"
     silent = sorted(ranks.keys() - reports.keys())
     if silent:
         return f"no sign of life from {named(silent, ranks)}: stopped, or too busy to answer; the others wait for it"
     least, most = (f(r["passed"] for r in reports.values()) for f in (min, max))
     if least == most:
         where = next(iter(reports.values()))["where"]
-        return f"all ranks stand at the same place ({where}): a collective does not come back, look at the network"
+        return f"all ranks are at the same place ({where}): a collective does not return, check the network"
     behind = sorted(rank for rank, report in reports.items() if report["passed"] == least)
     return f"{named(behind, ranks)} is behind the others, at {reports[behind[0]]['where']}"

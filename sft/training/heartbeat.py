@@ -1,4 +1,4 @@
-"""What a rank does now, and whether it goes on, for whoever asks: the hang watch, the record of a failure."""
+"""What a rank does now, and whether it makes progress, for the hang watch and the record of a failure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,21 +12,21 @@ def _nothing_else() -> int:
 
 @dataclass
 class Heartbeat:
-    """Changed by the training thread alone, and read by others.
+    """Only the training thread changes it; others read it.
 
-    All ranks go through the same places in the same order, so whoever has passed fewer of them is behind.
+    All ranks go through the same places in the same order, so a rank that has passed fewer of them is behind.
     """
 
     stage: str = ""
     step: int | None = None
     place: str = "start"
     packs: tuple[int, ...] = ()
-    """Those of this rank, while it trains on them."""
+    """The packs of this rank, while it trains on them."""
     num_passed: int = 0
     progress: Progress = field(default_factory=Progress)
-    """Of the work at this place, where it may take long."""
+    """The progress of long work at this place."""
     also_counts: Callable[[], int] = _nothing_else
-    """What else grows while the work at this place goes on."""
+    """Another count that grows while the work at this place goes on."""
 
     def enter(
         self,
@@ -36,7 +36,7 @@ class Heartbeat:
         stage: str | None = None,
         also_counts: Callable[[], int] = _nothing_else,
     ) -> None:
-        """Say what comes now; a stage stays until another is named."""
+        """Enter a place; a stage stays until another is named."""
         if stage is not None:
             self.stage = stage
         self.place, self.step, self.packs, self.also_counts = place, step, packs, also_counts

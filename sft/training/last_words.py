@@ -1,8 +1,9 @@
-"""Why an attempt ended, from the last words of its ranks and of whoever started them: the cause before what followed.
+"""Finds why an attempt ended, from the last events of its ranks and of what started them: the cause before its
+consequences.
 
-A rank that is lost leaves no word, and the others tell of broken connections. Under Ray, two others know more: the
-controller, which sees a rank's process or node die, and the driver, which sees Ray itself die. And before a group is
-ended, each rank that is still there says so. Who is silent after all that is gone; where nobody could know, it is said.
+A lost rank leaves no record, and the others report broken connections. Under Ray, two others know more: the controller
+sees a rank's process or node die, and the driver sees Ray itself die. Also, before a group is ended, each rank that is
+still there says so. A rank that stayed silent is gone. If the cause cannot be known, the message says so.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,10 @@ from sft.run_events import NO_RANK, Event, read_events
 from sft.run_folder import AttemptFolder
 
 GONE, RAISED, RAY, NODE = "gone", "raised", "ray", "node"
-"""What an event `lost` says (`how`): the process of `rank` is gone; `rank` raised an error; Ray itself is gone;
+"""The values of `how` in an event `lost`: the process of `rank` is gone; `rank` raised an error; Ray itself is gone;
 `node` has left the cluster."""
 
-NOT_KNOWN = "not known: no rank left a word, as when all are killed at once or their machines are lost"
+NOT_KNOWN = "not known: no rank left a message, as if all were killed at once or their machines were lost"
 
 
 def describe_end(folder: AttemptFolder) -> str:
@@ -37,7 +38,7 @@ def describe_end(folder: AttemptFolder) -> str:
         return found
     failed = _first_failure(events)
     if failed:
-        return f"not known who was first: {failed}"
+        return f"not known which rank was first: {failed}"
     return "the ranks were ended from outside; why is not known" if _of(events, "released") else NOT_KNOWN
 
 
@@ -68,7 +69,7 @@ def _lost_ray(events: Sequence[Event]) -> str | None:
 
 
 def _gone_ranks(events: Sequence[Event], reported: Iterable[int]) -> list[Event]:
-    """Of each rank that is gone without having met an error before."""
+    """The event of each rank that is gone and met no error before."""
     spoke = {event.rank for event in events if event.kind in ("failed", "hung")}.union(reported)
     return [event for event in _of_how(events, GONE) if event.facts["rank"] not in spoke]
 
@@ -99,12 +100,13 @@ def _silent(events: Sequence[Event], ranks: RankProcesses, reported: Iterable[in
     if not silent or not heard:
         return None
     if _of(events, "released"):
-        return f"{named(silent, ranks)} did not answer any more: stopped, or its machine was lost"
+        return f"{named(silent, ranks)} no longer answered: stopped, or its machine was lost"
     if len(silent) == 1:
         return f"{named(silent, ranks)} was gone: killed, out of memory, or its node was lost"
-    return f"at least one of {named(silent, ranks)} was gone, which is not known: killed, out of memory, or a lost node"
+    who = f"at least one of {named(silent, ranks)} was gone, but which one is not known"
+    return f"{who}: killed, out of memory, or a lost node"
 
 
 def _taken_away(events: Sequence[Event]) -> str | None:
     notice = _first(events, "notice")
-    return f"the ranks were ended for a node that is taken away ({notice})" if notice else None
+    return f"the ranks were ended because a node is taken away ({notice})" if notice else None

@@ -1,7 +1,7 @@
-"""Settles how examples are laid before the model, the same on all ranks and in all attempts, and tries it out.
+"""Settles how examples are laid out for the model, the same on all ranks and in all attempts, and tests it.
 
-The first rank decides, on a tiny model, and writes it down; once the run has trained, what is written counts. Whatever
-was decided is tried on the real model under its engine before each stage: nothing is trained that is not right.
+The first rank decides, on a tiny model, and records the decision; once the run has trained, the record counts. Before
+each stage, the decision is tested on the real model under its engine: a model that is wrong is not trained.
 """
 
 import json
@@ -26,7 +26,7 @@ def settle_layout(config: SftConfig, ranks: Ranks, events: EventLog) -> SftConfi
     """The config with `train.packing` settled. All ranks call this together.
 
     Raises:
-        UserError: on all ranks: the model is not right in the layout that is asked for, or in any.
+        UserError: on all ranks: the model is wrong in the layout that is asked for, or in every layout.
     """
     is_first = ranks.world.is_first
     decided: dict[str, Any] = json.loads(ranks.gather(json.dumps(_decide(config)) if is_first else "")[0])

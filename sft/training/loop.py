@@ -1,4 +1,4 @@
-"""The training loop: draw, step, exchange, record, save, evaluate. Everything it uses is built before (`stage`)."""
+"""The training loop: draw, step, exchange, record, save, evaluate. `stage` builds everything that it uses."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,20 +18,21 @@ from sft.training.step_exchange import StepDecision, StepExchange, StepSummary
 
 
 class ResizeError(RuntimeError):
-    """The ranks end, with a checkpoint saved, to start again as a larger group: no failure."""
+    """The ranks end, with a checkpoint saved, to restart as a larger group: this is not a failure."""
 
 
 Record = Callable[[int, StepResult | None, StepSummary, float, float], None]
-"""(step, its result, what all know of it, seconds of the step, seconds the checkpoint before it took from training)
+"""(step, its result, its summary over all ranks, seconds of the step, seconds that the checkpoint before it took from
+training)
 
-The result is None where there was no update.
+The result is None if there was no update.
 """
 
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a stage's loop. `evaluate` is called where one is due, by all ranks, unless the run is to stop: then
-    it is made up on resume."""
+    """The parts of a stage's loop. All ranks call `evaluate` when an evaluation is due, unless the run is asked to
+    stop: then it is done on resume."""
 
     engine: Engine
     loader: StepLoader
@@ -49,10 +50,10 @@ class Loop:
     heartbeat: Heartbeat
 
     def run(self, first_step: int) -> bool:
-        """Train from `first_step` to the end; False if it stopped before, on request, with a checkpoint saved.
+        """Train from `first_step` to the end; False if it stopped earlier, on request, with a checkpoint saved.
 
         Raises:
-            ResizeError: the same, to begin again with more ranks.
+            ResizeError: it stopped with a checkpoint saved, to restart with more ranks.
         """
         stall_seconds, saved_at = 0.0, time.monotonic()
         for step in range(first_step, self.schedule.num_steps):
@@ -68,7 +69,7 @@ class Loop:
                 stall_seconds += self._save(num_done)
                 saved_at = time.monotonic()
             if stop:
-                # Whoever asked does not wait for an evaluation. One that is due is made up on resume.
+                # The stop does not wait for an evaluation. One that is due is done on resume.
                 self._finish_saving(num_done)
                 return False
             if self.evaluations.is_due(num_done) and not is_last:
@@ -80,7 +81,7 @@ class Loop:
         return True
 
     def _train(self, step: int) -> tuple[Sequence[Batch], StepResult | None]:
-        """Take the step: what was fed, and the result; None where the rule for what is not finite made no update."""
+        """Take the step; returns what was fed, and the result, or None if it was skipped because it was not finite."""
         packs = tuple(self.loader.own_packs(step))
         self.heartbeat.enter("train", step, packs, also_counts=lambda: self.engine.num_begun)
         micro_batches = self.loader.micro_batches(step)
@@ -99,13 +100,13 @@ class Loop:
         return self.checkpoints.save(num_done, self.engine.local_state(), manifest)
 
     def _finish_saving(self, num_done: int) -> None:
-        """What was trained last must be on disk: a save that failed is tried again, until there were too many."""
+        """Make sure that the last steps are on disk: repeat a failed save, until too many have failed."""
         self.heartbeat.enter("finish saving", num_done - 1)
         while not self.checkpoints.finish():
             self._save(num_done)
 
     def _decide(self, num_done: int, saved_at: float) -> StepDecision:
-        """What all ranks shall do after this step; the first rank decides."""
+        """What all ranks do after this step; the first rank decides."""
         if not self.engine.ranks.world.is_first:
             return StepDecision()
         minutes = self.save_every_minutes

@@ -1,7 +1,7 @@
-"""Flags a loss that is out of line with those before it. It changes nothing: people look at the packs of such a step.
+"""Flags a loss that is out of line with the last ones. It changes nothing: people look at the packs of such a step.
 
-Out of line is what lies more than eight robust standard deviations above the median of the last losses; the median
-absolute deviation, unlike the variance, is not moved by an earlier spike (Hampel, 1974).
+A loss is out of line if it is more than eight robust standard deviations above the median of the last losses. Unlike
+the variance, the median absolute deviation is not moved by an earlier spike (Hampel, 1974).
 """
 
 import statistics
@@ -10,14 +10,14 @@ from collections import deque
 _WINDOW_STEPS = 64
 _LEAST_STEPS = 16
 _NUM_DEVIATIONS = 8.0
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_MAD_TO_SIGMA = 1.4826  # for a normal distribution
 
 
 class SpikeDetector:
     """Remembers the last losses of a stage."""
 
     def __init__(self) -> None:
-        """Nothing is remembered: after a restart it begins anew."""
+        """Starts empty, also after a restart."""
         self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
 
     def find(self, loss: float) -> str | None:
@@ -26,7 +26,7 @@ class SpikeDetector:
         if len(self._losses) >= _LEAST_STEPS:
             median = statistics.median(self._losses)
             sigma = _MAD_TO_SIGMA * statistics.median(abs(other - median) for other in self._losses)
-            # Of losses that are all but equal, the smallest difference would be out of line.
+            # If losses are almost equal, the smallest difference would be out of line.
             limit = median + _NUM_DEVIATIONS * max(sigma, 0.01 * median)
             if loss > limit:
                 found = f"the loss is {loss:.3f}; the median of the last {len(self._losses)} steps is {median:.3f}"

@@ -10,13 +10,13 @@ from sft.data.planning.pack_plan import PackPlan
 
 @dataclass(frozen=True, slots=True)
 class LrSchedule:
-    """A linear warm-up to the peak, then cosine, linear or constant to the last step."""
+    """A linear warm-up to the peak, then cosine, linear or constant until the last step."""
 
     optimizer: OptimizerConfig
     num_steps: int
 
     def __call__(self, step: int) -> float:
-        """The rate of `step`, counted from 0. The first warm-up step already learns; the last step of all does too."""
+        """The rate of `step`, counted from 0. The first warm-up step already learns, and so does the last step."""
         config = self.optimizer
         num_warmup = config.warmup_steps or round(config.warmup_ratio * self.num_steps)
         if step < num_warmup:
@@ -30,20 +30,20 @@ class LrSchedule:
 
 @dataclass(frozen=True, slots=True)
 class StageSchedule:
-    """The rate of a whole stage: one schedule after the other, where it was extended."""
+    """The rate of a whole stage: one schedule after the other if it was extended."""
 
     parts: tuple[LrSchedule, ...]
 
     @classmethod
     def of(cls, optimizer: OptimizerConfig, plan: PackPlan) -> "StageSchedule":
-        """That of a plan; what it says of its parts goes before what the config says now."""
+        """The schedule of a plan; what the plan says of its parts overrides the config."""
         schedules = [schedule_of(optimizer, part.schedule) for part in plan.parts]
         rates = [optimizer.model_copy(update=schedule) for schedule in schedules] or [optimizer]
         return cls(tuple(map(LrSchedule, rates, plan.steps().part_steps)))
 
     @property
     def num_steps(self) -> int:
-        """Of all parts."""
+        """Steps of all parts."""
         return sum(part.num_steps for part in self.parts)
 
     def __call__(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation (MFU): the part of the GPUs' arithmetic that a step has used (see `sft.sizing.flops`)."""
+"""Model FLOPs utilisation (MFU): the share of the GPUs' arithmetic that a step used (see `sft.sizing.flops`)."""
 
 import torch
 
@@ -11,10 +11,10 @@ from sft.world import World
 
 
 class MfuMeter:
-    """Of one stage; on devices or with a model that are not known to `sft.sizing` it is None."""
+    """Measures one stage; gives None for devices or models that `sft.sizing` does not know."""
 
     def __init__(self, model_path: str, world: World) -> None:
-        """`model_path` is that of the model that is trained."""
+        """`model_path`: the model that is trained."""
         self._shape: ModelShape | None = None
         self._flops_per_second = 0.0
         kind = kind_of(torch.cuda.get_device_name(world.device)) if world.on_gpu else None
@@ -27,7 +27,7 @@ class MfuMeter:
             return
 
     def __call__(self, counts: TokenCounts, seconds: float) -> float | None:
-        """The MFU of a step, of 1."""
+        """The MFU of a step, 0 to 1."""
         if self._shape is None or not seconds:
             return None
         return training_flops(self._shape, counts) / (seconds * self._flops_per_second)

@@ -1,4 +1,4 @@
-"""The most memory that this rank has held since a stage began: in its process, and on its GPU."""
+"""The peak memory of this rank since a stage began: in its process, and on its GPU."""
 
 import resource
 from contextlib import suppress
@@ -14,25 +14,25 @@ _PROCESS = Path("/proc/self")
 
 
 class PeakMemory(NamedTuple):
-    """GiB (1024³ bytes)."""
+    """Peaks in GiB (1024³ bytes)."""
 
     resident: float
-    """Of the process."""
+    """Resident memory of the process."""
     allocated: float | None
-    """By tensors on the GPU; None without one."""
+    """Memory of tensors on the GPU; None without a GPU."""
     reserved: float | None
-    """Of the GPU, by torch, which keeps freed blocks for the next tensors; None without one."""
+    """GPU memory that torch reserved; it keeps freed blocks for the next tensors. None without a GPU."""
 
     @property
     def of_training(self) -> float:
-        """Where the training has its tensors: on the GPU, or in the process."""
+        """The peak where the training has its tensors: on the GPU, or in the process."""
         return self.resident if self.allocated is None else self.allocated
 
 
 def reset_peaks(world: World) -> None:
-    """Begin to count anew."""
-    # 5: "reset the peak resident set size to the current value" (the kernel's filesystems/proc.rst). Where there is
-    # no such file, as in sandboxes, the peak stays that of the process since it began.
+    """Start the peaks anew."""
+    # 5: "reset the peak resident set size to the current value" (the kernel's filesystems/proc.rst). If there is no
+    # such file, as in sandboxes, the peak stays that since the process began.
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
     if world.on_gpu:

@@ -1,4 +1,4 @@
-"""What a training process sets before anything else: which warnings of third parties are not for the user."""
+"""Hides warnings of third parties that are not for the user; each process does this first."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ import warnings
 
 def quiet_third_parties() -> None:
     """Keep known, harmless messages of libraries off the console and out of the logs."""
-    # DeepSpeed 0.19 calls two collectives by names that torch 2.13 has renamed.
+    # DeepSpeed 0.19 calls two collectives by names that torch 2.13 renamed.
     warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

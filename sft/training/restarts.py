@@ -1,7 +1,7 @@
-"""Whether a run that has failed is worth another start, and after which pause; from what is on record, without torch.
+"""Whether a failed run is worth another start, and after which pause; decided from the record, without torch.
 
-A node that is lost is worth another start, as often as it takes while the training gets on. An error of the program
-that comes again at the same step comes a third time, too: then it is said which step, packs and rank it is.
+A lost node is worth another start, as often as needed while the training makes progress. An error of the program that
+comes twice at the same step would come a third time, too: then the message names step, packs and rank.
 """
 
 from collections.abc import Sequence
@@ -14,43 +14,43 @@ from sft.training.last_words import is_lost
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _MOST_THAT_PAUSE = 8
-"""After so many starts in a row the pause is the longest: more of them change nothing."""
+"""After this many starts in a row, the pause is at its longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error of the program. Two are the same if stage, step, place and error are."""
+    """An error of the program. Two are equal if stage, step, place and error are equal."""
 
     stage: str
     step: int | None
     place: str
     error: str
     text: str = field(compare=False)
-    """With the rank and its packs, which differ where the number of ranks does."""
+    """Includes the rank and its packs, which differ with the number of ranks."""
 
 
 class History(NamedTuple):
     """The attempts since the driver was started, oldest first: where each began to train, and what went wrong."""
 
     began_at: tuple[tuple[str, int] | None, ...]
-    """(stage, step), or None where it did not come so far."""
+    """(stage, step), or None if it did not get so far."""
     failures: tuple[tuple[Failure, ...], ...]
-    """Of the program."""
+    """The program's errors in each attempt."""
 
 
 def read_history(run: RunFolder, first_attempt: int, attempt: int, max_failures: int) -> History:
-    """What became of the attempts from `first_attempt` to the one before `attempt`; of many, the last that count."""
+    """The history of the attempts from `first_attempt` to the one before `attempt`, or of the last ones of many."""
     first = max(first_attempt, attempt - max(max_failures + 1, _MOST_THAT_PAUSE))
     events = [read_events(run.attempt(number)) for number in range(first, attempt)]
     return History(tuple(_began_at(e) for e in events), tuple(_program_failures(e) for e in events))
 
 
 def why_to_give_up(history: History, max_failures: int) -> str | None:
-    """The reason not to start again, in words; None where another start is worth it.
+    """The reason not to start again, in words; None if another start is worth it.
 
     Args:
         history: all attempts before this one have failed.
-        max_failures: starts in a row that may come no further than the one before; -1: any number.
+        max_failures: the most starts in a row without progress; -1: any number.
     """
     if len(history.failures) >= 2:
         again = [f for f in history.failures[-1] if f in history.failures[-2]]
@@ -69,7 +69,7 @@ def why_to_give_up(history: History, max_failures: int) -> str | None:
 
 
 def count_without_progress(history: History) -> int:
-    """How many of the last attempts began at the same place as the newest one that came so far, or nowhere."""
+    """How many of the last attempts began at the same place as the newest one that began to train, or nowhere."""
     last = next((place for place in reversed(history.began_at) if place is not None), None)
     count = 0
     for place in reversed(history.began_at):
@@ -85,7 +85,7 @@ def pause_seconds(history: History) -> float:
 
 
 def pause_after(num_in_a_row: int) -> float:
-    """The same, after so many failures in a row."""
+    """The pause after this many failures in a row."""
     return 0.0 if num_in_a_row < 2 else min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(num_in_a_row - 1, _MOST_THAT_PAUSE))
 
 

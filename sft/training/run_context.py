@@ -1,4 +1,4 @@
-"""What a rank knows of its run, from the first stage to the last."""
+"""What a rank knows about its run, from the first stage to the last."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from sft.training.workload import Workload
 
 @dataclass(frozen=True)
 class RunContext:
-    """What whoever starts the ranks gives to each of them."""
+    """What each rank gets from the code that starts it."""
 
     config: SftConfig
     workload: Workload
@@ -21,11 +21,11 @@ class RunContext:
     attempt: Attempt
     """This start of the job, with the ranks."""
     signals: ControlSignals
-    """Asked for between steps."""
+    """Requests that are checked between steps."""
     fetch: Fetch = fetch_packs
-    """Brings packs to this node's disk, where `data.staging` asks for it."""
+    """Copies packs to this node's disk, if `data.staging` asks for it."""
     engine: str = "zero3"
-    """Which of `sft.engine.engines`."""
+    """A name in `sft.engine.engines`."""
 
     @property
     def folder(self) -> RunFolder:

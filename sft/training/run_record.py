@@ -1,7 +1,7 @@
-"""What a run folder says of its run: the resolved config and the versions. A resumed run must be the same run.
+"""The record of a run in its folder: the resolved config and the versions. A resumed run must be the same run.
 
-What may change between two starts of a run is how it is run (machines, checkpoints, logging) and what comes behind that
-which has trained, not what was computed.
+Between two starts of a run, only this may change: how it is run (machines, checkpoints, logging), and what comes after
+the steps that were trained. What was computed may not.
 """
 
 import platform
@@ -23,19 +23,19 @@ from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets
 
 PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "ray", "numpy")
-"""What computes beside this program."""
+"""The packages that compute, besides this program."""
 
 
 def check_run(config: SftConfig) -> Mapping[str, Any] | None:
-    """Refuse a run folder in which another run has trained; what has not trained may be planned anew.
+    """Refuse a run folder in which another run has trained; stages that have not trained may be planned anew.
 
-    What a field affects (see `sft.config_effects`) says whether it may be another. So may all of the stages that have
-    not begun, and of the last one that has, its budget, with the learning rate of what is added (see
+    What a field affects (see `sft.config_effects`) says whether it may change. Stages that have not begun may change
+    completely. The last stage that has begun may get another budget, with another learning rate for what is added (see
     `sft.data.planning.extension`).
 
     Returns:
-        What the folder's record says of the run, with the fields that an earlier version did not have; None if it
-        never trained.
+        The folder's record of the run, completed with fields that an earlier version did not have; None if it never
+        trained.
 
     Raises:
         UserError: data, model, seed, or a stage that has trained differ; the message shows how.
@@ -44,30 +44,30 @@ def check_run(config: SftConfig) -> Mapping[str, Any] | None:
     if not run.has_trained():
         return None
     if not run.config.is_file():
-        raise DamagedError(run.config, "it is gone, and says what the run has trained with")
+        raise DamagedError(run.config, "it is gone, but it holds the config that the run has trained with")
     try:
         recorded = completed(config, hide_secrets(read_yaml(run.config).content))
         changed = [*_differences(config, recorded), *_stage_differences(run, config, recorded["stages"])]
     except UserError:  # which is a ValueError, too
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedError(run.config, f"it is no config of a run ({type(error).__name__}: {error})") from error
+        raise DamagedError(run.config, f"it is not the config of a run ({type(error).__name__}: {error})") from error
     if config.from_ and recorded["from"] and config.from_.manifest_sha256 == recorded["from"].get("manifest_sha256"):
-        # The same model, which lies elsewhere: its stage was extended since, or its run has moved.
+        # The same model at another place: its stage was extended since, or its run has moved.
         changed = [difference for difference in changed if difference.path != "model.path"]
     if changed:
         lines = [f"  {d.path}: was {shown_value(d.before)}, now {shown_value(d.now)}\n" for d in changed]
         raise UserError(
             f"{run.path} holds a run with another config:\n{''.join(lines)}"
-            "Set these back to resume it, or give run.dir a new folder to start another. A run may be extended: by "
-            "stages behind those that have trained, and by a larger budget of the last of these, with a learning rate "
+            "Set these back to resume it, or give run.dir a new folder to start another. A run may be extended by "
+            "stages after those that have trained, and by a larger budget of the last of these, with a learning rate "
             "for what is added."
         )
     return recorded
 
 
 def claim_run_folder(run: RunFolder) -> None:
-    """Make the folder a run's: write down the versions of what computes, before anything else is written.
+    """Make the folder a run's: record the versions of the packages that compute, before anything else is written.
 
     Raises:
         UserError: it holds files that are not a run's, or cannot be written.
@@ -77,11 +77,11 @@ def claim_run_folder(run: RunFolder) -> None:
     try:
         write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
     except OSError as error:
-        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a folder that can.") from error
+        raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a writable folder.") from error
 
 
 def is_extended(config: SftConfig) -> bool:
-    """Whether a stage that has trained has another budget now.
+    """Whether the budget of a stage that has trained has changed.
 
     Raises:
         UserError: see `check_run`.
@@ -110,7 +110,7 @@ class Difference(NamedTuple):
 
 
 def _stage_differences(run: RunFolder, config: SftConfig, recorded: Sequence[Any]) -> Iterator[Difference]:
-    """What differs of the stages that have trained."""
+    """The differences in stages that have trained."""
     trained = [i for i, stage in enumerate(recorded) if run.stage(i, stage["name"]).has_trained()]
     for i in trained:
         name = recorded[i]["name"]
@@ -120,20 +120,20 @@ def _stage_differences(run: RunFolder, config: SftConfig, recorded: Sequence[Any
             continue
         found = list(_differences(now, recorded[i], f"stages.{name}"))
         if i == trained[-1] and any(difference.effect == "budget" for difference in found):
-            # More is added; whether it is more is seen when it is planned.
+            # The stage gets more; the planning checks that it is more.
             found = [difference for difference in found if difference.effect not in ("budget", "rate")]
         yield from found
 
 
 def _differences(section: BaseModel, recorded: Mapping[str, Any], path: str = "") -> Iterator[Difference]:
-    """What differs of a section but its stages, field by field, of what may not change."""
+    """The differences of a section, field by field, without stages and without fields that may change."""
     now = hide_secrets(section.model_dump(mode="json", by_alias=True))
     for name, field in type(section).model_fields.items():
         key, mark = field.alias or name, affects(field)
         where = f"{path}.{key}".lstrip(".")
         if where != "stages" and not (mark and mark.may_change):
             yield from _compare(getattr(section, name), recorded.get(key), now[key], where, mark)
-    # Of another version, which may have done something by it.
+    # Fields of another version, which may have had an effect.
     others = [key for key in recorded if key not in now]
     yield from (Difference(f"{path}.{key}".lstrip("."), recorded[key], None) for key in others)
 
@@ -149,6 +149,6 @@ def _compare(value: Any, before: Any, now: Any, where: str, mark: Affects | None
 
 
 def _names(value: Any) -> Any:
-    """Of a list of sections that have names, these: the sections as a whole would be shown without what differs."""
+    """The names in a list of named sections: whole sections would be cut before the part that differs."""
     is_named = isinstance(value, list) and all(isinstance(item, Mapping) and "name" in item for item in value)
     return [item["name"] for item in value] if is_named else value

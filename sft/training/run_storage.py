@@ -1,4 +1,4 @@
-"""When the run folder itself is gone or cannot be written: said in words, and nothing is made in its place."""
+"""Says in words that the run folder is gone or cannot be written; nothing is made in its place."""
 
 import errno
 import os
@@ -10,15 +10,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 _LEAST_FREE_BYTES = 64 * 1024
-"""A disk with less room is full: the next lines of ledger, metrics and events would not fit."""
+"""A disk with less room counts as full: the next lines of ledger, metrics and events would not fit."""
 
 
 def why_unusable(run: RunFolder) -> str | None:
-    """What is wrong with the run folder of a prepared run; None where nothing is, or what may heal by itself."""
+    """What is wrong with the run folder of a prepared run; None if nothing is, or if it may go away by itself."""
     if not run.config.is_file():
         return (
             f"the run folder {run.path} is gone: it was deleted or moved, or its file system is no longer mounted. It "
-            "is not made again by itself. Bring it back; the same command then goes on from its last checkpoint."
+            "is not made anew. Bring it back; the same command then goes on from its last checkpoint."
         )
     try:
         with tempfile.NamedTemporaryFile(dir=run.path, prefix=".room-", suffix=".partial") as file:
@@ -28,12 +28,12 @@ def why_unusable(run: RunFolder) -> str | None:
     except OSError as error:
         if error.errno in _FULL:
             return (
-                f"the disk of the run folder {run.path} is full ({error.strerror}). What was published there is whole. "
-                "Make room; the same command then goes on from the last checkpoint."
+                f"the disk of the run folder {run.path} is full ({error.strerror}). What was published there is "
+                "intact. Make room; the same command then goes on from the last checkpoint."
             )
         if error.errno in _READ_ONLY:
             return (
-                f"the run folder {run.path} cannot be written ({error.strerror}). What was published there is whole. "
-                "Let it be written again; the same command then goes on from the last checkpoint."
+                f"the run folder {run.path} cannot be written ({error.strerror}). What was published there is intact. "
+                "Make it writable again; the same command then goes on from the last checkpoint."
             )
     return None

@@ -1,4 +1,4 @@
-"""What becomes of a step whose loss or gradient is not finite: the run stops, or the step makes no update."""
+"""What happens to a step whose loss or gradient is not finite: the run stops, or the step makes no update."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,19 +19,19 @@ class SkipRule:
     is_first: bool
     """Whether this rank writes the event."""
     num_skipped: int = 0
-    """Of the whole stage: the optimizer has made so many updates fewer than there were steps."""
+    """In the whole stage: the optimizer has made this many fewer updates than there were steps."""
     _in_a_row: int = 0
 
     def count_update(self) -> None:
-        """A step made its update."""
+        """Count a step that made its update."""
         self._in_a_row = 0
 
     def count_skipped(self, step: int, loader: StepLoader, error: NonFiniteError) -> None:
-        """A step made none.
+        """Count a step that made no update.
 
         Raises:
-            TrainingError: on all ranks, as the engine's error was: the policy is to stop, or too many steps in a row
-                were skipped.
+            TrainingError: on all ranks, like the engine's error: the policy is to stop, or too many steps in a row were
+                skipped.
         """
         text = f"step {step}, {_where(step, loader, error)}: {error}"
         if self.policy == "stop":
@@ -53,7 +53,7 @@ class SkipRule:
 
 
 def _where(step: int, loader: StepLoader, error: NonFiniteError) -> str:
-    """The packs that may be the reason: those of the ranks whose loss is not finite, or all of the step."""
+    """The packs that may be the cause: those of the ranks whose loss is not finite, or all packs of the step."""
     if not error.ranks:
         packs = loader.steps.step_packs(step)
         return f"packs {packs.start} to {packs.stop - 1}"

@@ -1,7 +1,7 @@
 """Runs one stage on its engine: loader, schedule, checkpoints and loop; at its end the model, then `stage.json`.
 
-A stage is a function of the model that it starts from and of its plan. It resumes at the newest checkpoint, at the
-exact next step; when `stage.json` is there it is never run again.
+A stage is a function of the model that it starts from and of its plan. It resumes at the exact next step after the
+newest checkpoint. Once `stage.json` is there, it is never run again.
 """
 
 import time
@@ -48,7 +48,7 @@ from sft.world import World
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a stage is run with, besides its engine."""
+    """What a stage needs besides its engine."""
 
     context: RunContext
     index: int
@@ -59,7 +59,7 @@ class StageInputs:
 
     @property
     def config(self) -> SftConfig:
-        """The run's."""
+        """The run's config."""
         return self.context.config
 
     @property
@@ -74,7 +74,7 @@ class StageInputs:
 
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
-    """Train the stage to its end and publish its model; False if it was stopped on request before."""
+    """Train the stage to its end and publish its model; False if it was stopped earlier on request."""
     config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = inputs.plan.steps(world.size, config.train.packs_per_micro_batch)
@@ -108,7 +108,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         _evaluate(engine, inputs, None)
     evaluations = Cadence.of(config.evaluate, steps.num_steps, inputs.plan.epochs)
     if evaluations.is_due(first_step) and first_step < steps.num_steps:
-        # It was due when the checkpoint was saved, and is lost where the attempt ended before it.
+        # It was due when the checkpoint was saved, but may be missing: the attempt may have ended before it.
         _evaluate(engine, inputs, folder, first_step)
     checkpoints = open_saver(storage, config.checkpoint, attempt, ledger)
     loop = Loop(
@@ -166,20 +166,20 @@ def _evaluate(
 ) -> None:
     """Measure the model, if the run measures: before the first stage, at the end of this one, or after `num_steps`.
 
-    Unless `again`, only where it is not on record.
+    Unless `again`, only if it is not on record.
     """
     heldout = inputs.heldout
     if heldout is None:
         return
     path = inputs.context.folder.evaluation(folder, num_steps)
-    # The first rank decides: on a shared file system the others may see its file later, and not take part.
+    # The first rank decides: on a shared file system, others may see the file at different times and disagree.
     if not again and any_rank(engine.ranks, engine.ranks.world.is_first and path.is_file()):
         return
     tell = partial(inputs.attempt.heartbeat.enter, "evaluate", num_steps)
     evaluators = [TokenEvaluator(engine, heldout, tell, layout_of(inputs.config.train.packing))]
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
-        # From here on it is known: tables, the report and the sinks read this file.
+        # Tables, the report and the sinks read this file.
         write_json(path, evaluation.as_json())
 
 

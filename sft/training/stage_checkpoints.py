@@ -1,4 +1,4 @@
-"""A stage's checkpoints as its config wants them: which one it goes on from, how they are saved."""
+"""A stage's checkpoints, as its config says: which one it resumes from, and how they are saved."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.resume import open_newest_good
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
 from sft.config import CheckpointConfig, FromConfig
@@ -25,16 +24,16 @@ def resume(engine: Engine, storage: CheckpointStorage, attempt: Attempt, about: 
     """Load the newest good checkpoint into the engine; all ranks call it together.
 
     Args:
-        engine: takes the state over.
+        engine: gets the state.
         storage: where the stage's checkpoints are.
         attempt: this start of the job.
         about: what the manifest of each of this stage's checkpoints says.
 
     Returns:
-        The steps it has done, and how many of them made no update; 0 and 0 where there is no checkpoint.
+        The steps that it has done, and how many of them made no update; 0 and 0 if there is no checkpoint.
 
     Raises:
-        UserError: there are checkpoints, and none is good; or they are another run's.
+        UserError: there are checkpoints, but none is good; or they belong to another run.
     """
     attempt.heartbeat.enter("load checkpoint")
     report = partial(attempt.events.add, "checkpoint")
@@ -46,7 +45,7 @@ def resume(engine: Engine, storage: CheckpointStorage, attempt: Attempt, about: 
         if other := [key for key, value in about.items() if reader.manifest.get(key) != value]:
             raise UserError(
                 f"{storage.where(reader.step)} is the checkpoint of another run: its {' and '.join(other)} differ. "
-                "Give checkpoint.dir a place of its own for each run.",
+                "Give each run its own checkpoint.dir.",
                 is_everywhere=True,
             )
         step, num_updates = int(reader.manifest["step"]), int(reader.manifest["num_updates"])
@@ -55,9 +54,9 @@ def resume(engine: Engine, storage: CheckpointStorage, attempt: Attempt, about: 
 
 
 def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
-    """Put the parameters of another run's checkpoint into an engine that has not trained; all ranks call it together.
+    """Load the parameters of another run's checkpoint into an engine that has not trained; all ranks call it together.
 
-    The optimizer begins anew.
+    The optimizer's state starts empty.
 
     Raises:
         UserError: on all ranks: the checkpoint is gone or damaged.
@@ -68,7 +67,7 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
     try:
         reader = open_newest_good(storage, attempt.ranks, report, engine.local_spans(), only=start.step)
     except UserError as error:
-        raise UserError(f"from: {start.run} cannot be started from. {error}", is_everywhere=True) from error
+        raise UserError(f"from: the run cannot start from {start.run}. {error}", is_everywhere=True) from error
     assert reader is not None, "there is one, or it is damaged"
 
     def read(key: str, first: int, last: int) -> Tensor:
@@ -82,21 +81,19 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
 def open_saver(
     storage: CheckpointStorage, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
 ) -> CheckpointSaver:
-    """What saves this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
+    """The saver of this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
     return CheckpointSaver(
         storage,
         attempt.ranks,
         attempt.number,
-        Retention(config.keep_last, config.keep_every_steps),
-        config.async_,
-        config.max_failed_saves,
+        config,
         partial(attempt.events.add, "checkpoint"),
         ledger.sync if ledger else None,
     )
 
 
 def _in_step(ranks: Ranks, read: ReadState) -> ReadState:
-    """All ranks read the same tensors in the same order: none waits longer than another reads one."""
+    """Keep the ranks together: they read the same tensors in the same order, so each waits for one tensor at most."""
 
     def read_in_step(key: str, start: int, stop: int) -> Tensor:
         values = read(key, start, stop)

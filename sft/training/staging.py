@@ -1,7 +1,7 @@
-"""`data.staging: node_local` in a stage: a rank reads its packs from its node's disk where they lie there already.
+"""`data.staging: node_local` in a stage: a rank reads its packs from its node's disk if they are there already.
 
-The node's first rank has them fetched, beside the training, which never waits for it: a pack that is not there, or is
-not what was written, is read from the shared storage. So a disk that is full, damaged or lost costs time at most.
+The node's first rank fetches them during the training, which never waits for it: a pack that is missing or damaged is
+read from the shared storage. So a disk that is full, damaged or lost costs only time.
 """
 
 import threading
@@ -19,7 +19,7 @@ from sft.run_events import EventLog
 from sft.schema import Pack
 
 Fetch = Callable[[StagingOrder, Callable[[], bool]], StagingReport | None]
-"""Carries an order out on this node while the function says that it is wanted; None if it is not, any more."""
+"""Carries an order out on this node while the function says that it is wanted; None if it is no longer wanted."""
 
 _PATIENCE_SECONDS = 10.0
 
@@ -28,7 +28,7 @@ class Staging:
     """The packs on this node's disk, as one rank sees them in one stage."""
 
     def __init__(self, order: StagingOrder, store: TokenStore, plan: PackPlan, events: EventLog) -> None:
-        """Open what the node has; if its disk does not let us, all packs are read from the shared storage."""
+        """Open what the node has; if its disk fails, all packs are read from the shared storage."""
         self._order = order
         self._events = events
         self.num_staged = self.num_direct = 0
@@ -42,14 +42,14 @@ class Staging:
             self._tell(f"packs are not staged on node {order.node}: {error}")
 
     def read(self, pack_id: int) -> Pack | None:
-        """The pack from this node's disk; None where it has to be read from the shared storage."""
+        """The pack from this node's disk; None if it has to be read from the shared storage."""
         pack = None
         try:
             pack = self._packs.read(pack_id) if self._packs is not None else None
         except (DamagedError, OSError) as error:
             if not self._was_told:
                 self._was_told = True
-                # Damage here is no loss: the pack is whole where it was copied from.
+                # Damage here loses nothing: the original of the pack is intact.
                 what = f"{error.path}: {error.reason}" if isinstance(error, DamagedError) else str(error)
                 self._tell(f"node {self._order.node}: {what}; such packs are read from the shared storage")
         self.num_staged += pack is not None
@@ -57,19 +57,19 @@ class Staging:
         return pack
 
     def start(self, fetch: Fetch) -> None:
-        """Have the packs of the node's ranks fetched meanwhile; by one rank of the node."""
+        """Start to fetch the packs of the node's ranks; called by one rank of the node."""
         if self._packs is not None:
             self._thread = threading.Thread(target=self._fetch, args=(fetch,), name="staging", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
-        """No more is fetched."""
+        """Stop fetching."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join(_PATIENCE_SECONDS)
 
     def finish(self, engine: Engine) -> None:
-        """After the last step, on all ranks together: say where the packs came from, and leave the disk as it was."""
+        """After the last step, on all ranks together: report where the packs came from, and clean the disk."""
         counts = torch.tensor([self.num_staged, self.num_direct], dtype=torch.int64)
         num_staged, num_direct = engine.ranks.sum(counts).tolist()
         if engine.ranks.world.is_first:
@@ -81,7 +81,7 @@ class Staging:
     def _fetch(self, fetch: Fetch) -> None:
         try:
             report = fetch(self._order, lambda: not self._ended.is_set())
-        except Exception as error:  # it must not end the training, which can do without
+        except Exception as error:  # it must not end the training, which does not need it
             self._tell(f"packs are not staged on node {self._order.node}, {type(error).__name__}: {error}")
             return
         if report is not None and report.why_stopped is not None:

@@ -1,4 +1,4 @@
-"""What the ranks tell each other after a step, in one collective: what they fed, how fast they are, what comes next."""
+"""What the ranks exchange after a step, in one collective: what they fed, how fast they are, what comes next."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,23 +20,23 @@ class StepDecision(NamedTuple):
     stop: bool = False
     save: bool = False
     resize: bool = False
-    """Begin again with more ranks."""
+    """Restart with more ranks."""
 
 
 class StepSummary(NamedTuple):
-    """What every rank knows of the step when it is over."""
+    """What every rank knows about a step after it."""
 
     decision: StepDecision
     seconds_per_token: tuple[float, ...]
-    """By rank: of one layer's forward pass (see `LayerClock`)."""
+    """By rank: time of one layer's forward pass (see `LayerClock`)."""
     squared_lengths: int
-    """The sum of the squares of all examples' lengths in tokens: what attention has to do."""
+    """The sum of the squares of all examples' lengths in tokens: the work of attention."""
     slots: tuple[int, ...]
     """The sum of all ranks' `sft.ledger.slots_of`."""
 
 
 class StepExchange:
-    """Called by all ranks after each step."""
+    """Exchanges the summaries; all ranks call it after each step."""
 
     def __init__(self, engine: Engine, steps: StepPlan) -> None:
         """`steps` says how many packs a rank feeds at most."""
@@ -45,7 +45,7 @@ class StepExchange:
         self._slots_per_rank = steps.micro_batches_per_step * steps.packs_per_micro_batch
 
     def __call__(self, micro_batches: Sequence[Batch], decision: StepDecision) -> StepSummary:
-        """Tell what this rank has fed in the step. The first rank's `decision` counts; others pass an empty one."""
+        """Exchange what the ranks fed in the step. The first rank's `decision` counts; others pass an empty one."""
         world = self._engine.ranks.world
         fed = [pack for batch in micro_batches for pack in batch.fed]
         pace = [0] * world.size

@@ -1,4 +1,4 @@
-"""Writes down each step: ledger, metrics (a JSON line), loss spikes. Only the first rank has one."""
+"""Records each step: ledger, metrics (a JSON line), loss spikes. Only the first rank has a recorder."""
 
 import statistics
 import time
@@ -18,7 +18,7 @@ from sft.training.step_exchange import StepSummary
 
 
 class StepRecorder:
-    """Turns what a step did into what is kept of it."""
+    """Turns the result of a step into its records."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class StepRecorder:
         mfu_meter: MfuMeter,
         file: Path,
     ) -> None:
-        """`file` takes the metrics' JSON lines, from which the sinks have them (`sft.sinks`)."""
+        """`file` gets the metrics as JSON lines, which the sinks read (`sft.sinks`)."""
         self._stage = stage
         self._loader = loader
         self._schedule = schedule
@@ -44,7 +44,7 @@ class StepRecorder:
     def __call__(
         self, step: int, result: StepResult | None, summary: StepSummary, seconds: float, stall_seconds: float
     ) -> None:
-        """Record one step; one without an update is in the ledger alone."""
+        """Record one step; a step without an update is recorded only in the ledger."""
         world_size = len(summary.seconds_per_token)
         entry = entry_from_slots(step, self._attempt.number, world_size, summary.slots, result is not None)
         self._ledger.append(entry)

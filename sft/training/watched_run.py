@@ -1,4 +1,4 @@
-"""One attempt from its first word to its last: another try only where it helps, the hang watch, and why it ended."""
+"""Runs one attempt: decides whether another try helps, watches for hangs, and records why it ended."""
 
 import time
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from sft.training.run_storage import why_unusable
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to give up, and when to take a rank for hanging.
+    """When to give up, and when a rank counts as hanging.
 
     Attributes:
-        first_attempt: the first that this start of the driver has made: what failed before it does not count.
-        max_failures: starts in a row that may come no further; -1: any number.
-        hang_timeout_seconds: without progress.
+        first_attempt: the first attempt of this start of the driver; earlier failures do not count.
+        max_failures: the most starts in a row without progress; -1: any number.
+        hang_timeout_seconds: a rank without progress for this long counts as hanging.
     """
 
     first_attempt: int
@@ -38,7 +38,7 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
     """Run the curriculum in this attempt; how it ended is also written to `ended.json`.
 
     Raises:
-        Exception: what another start may heal, or what only this rank knows of; it is on record.
+        Exception: an error that another start may fix, or that only this rank knows; it is on record.
     """
     attempt, world = context.attempt, context.attempt.ranks.world
     watch = HangWatch(attempt.heartbeat, world, attempt.folder, attempt.events, limits.hang_timeout_seconds)
@@ -72,7 +72,7 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
 
 
 def collective_timeout(hang_timeout_seconds: float) -> timedelta:
-    """For the process group while it starts: longer than the hang watch takes, which can say who is to blame."""
+    """The timeout of the process group while it starts: longer than the hang watch, which can name the cause."""
     return timedelta(seconds=60 + 2 * hang_timeout_seconds)
 
 
@@ -83,7 +83,7 @@ def _end(attempt: Attempt, is_mine: bool, why: Why, message: str = "") -> Why:
 
 
 def _learn_from_the_past(context: RunContext, limits: Limits) -> None:
-    """Where the last start has failed: wait a little, or give up, if this one would fail, too."""
+    """If the last start failed: wait a little, or give up if this one would fail, too."""
     attempt, run = context.attempt, context.folder
     wrong_input, reason = None, None
     if attempt.ranks.world.is_first and attempt.number > limits.first_attempt:

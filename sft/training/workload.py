@@ -1,6 +1,6 @@
 """What must be on disk before the ranks start: the token store and the plan of every stage.
 
-Made by the first process that asks for it; others that ask meanwhile wait for its lock and open what it made.
+The first process that asks makes it; others that ask meanwhile wait for its lock and open what it made.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -28,9 +28,9 @@ from sft.training.run_record import check_run, claim_run_folder, write_run_recor
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Where the prepared data and the plans lie.
+    """Where the prepared data and the plans are.
 
-    A stage that was extended has several plans. All ranks open the one that is named here, whatever a node sees yet.
+    A stage that was extended has several plans. All ranks open the one named here, whatever their node sees already.
     """
 
     store: Path
@@ -38,7 +38,7 @@ class Workload:
     plans: tuple[Path, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """As it travels to the workers."""
+        """The form in which it is sent to the workers."""
         heldout = str(self.heldout) if self.heldout else None
         return {"store": str(self.store), "heldout": heldout, "plans": list(map(str, self.plans))}
 
@@ -50,7 +50,7 @@ class Workload:
 
 
 def refuse_to_prepare(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
-    """For a rank that others wait for: it uses what is prepared, and prepares nothing.
+    """An executor for a rank that others wait for: it uses prepared blocks, and prepares none.
 
     Raises:
         UserError: a block is not prepared.
@@ -63,7 +63,7 @@ def refuse_to_prepare(preparer: BlockPreparer, blocks: Iterator[Block]) -> Gener
 def prepare_workload(
     config: SftConfig, report: Report = lambda progress: None, executor: Executor = prepare_in_threads
 ) -> tuple[Workload, TokenStore, list[PackPlan]]:
-    """Make what is not there yet.
+    """Make the token store and the plans that are not there yet.
 
     Raises:
         UserError: the data or the mixture cannot be used; nothing half-written stays.

@@ -16,31 +16,31 @@ from sft.checkpoint.storage import CheckpointStorage
 from sft.verification.findings import Findings, Kind
 
 _MAX_THREADS = 8
-"""Hashing leaves Python's lock; more at a time would wait for the disk."""
+"""Hashing releases Python's lock; more threads would only wait for the disk."""
 
 ReportProgress = Callable[[str, int, int], None]
-"""(what is done: `hashing` or `comparing`; how much of it, in bytes or packs; how much there is)"""
+"""(the work: `hashing` or `comparing`; how much is done, in bytes or packs; how much there is)"""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Artifact:
-    """Something that was published, wherever it lies."""
+    """Something that was published, wherever it is."""
 
     name: str
-    """What to call it."""
+    """Its name in messages."""
     where: str
     """Its path or URL."""
     opened: Callable[[Iterable[str]], AbstractContextManager[Path]]
-    """A local folder with these files of it, of those that are there."""
+    """Opens a local folder with these files of it, if they are there."""
     is_gone: Callable[[], bool]
-    """Whether it was deleted, as it may be, since it was found."""
+    """Whether it was deleted since it was found, which is allowed."""
     read: Callable[[Path], Mapping[str, Any]] = read_manifest
-    """Its manifest, held to its own hash."""
+    """Reads its manifest, and checks it against its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArtifactsChecked:
-    """What was hashed, and where what is not as its manifest says."""
+    """What was hashed, and the places of the damaged artifacts."""
 
     num_files: int
     num_bytes: int
@@ -48,7 +48,7 @@ class ArtifactsChecked:
 
 
 def folder_artifact(name: str, path: Path) -> Artifact:
-    """A folder that is never deleted by itself."""
+    """A folder that a run never deletes."""
     return Artifact(name, str(path), lambda names: nullcontext(path), lambda: False)
 
 
@@ -64,7 +64,7 @@ def checkpoint_artifact(name: str, storage: CheckpointStorage, step: int) -> Art
 
 
 def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: ReportProgress) -> ArtifactsChecked:
-    """Hash every file of these. One that is deleted meanwhile, as it may be, is left out."""
+    """Hash every file of these artifacts. One that the run deletes meanwhile is left out."""
     wrong: defaultdict[Artifact, list[str]] = defaultdict(list)
     written: dict[tuple[Artifact, str], Mapping[str, Any]] = {}
     for artifact in artifacts:
@@ -99,7 +99,7 @@ def check_artifacts(artifacts: Sequence[Artifact], findings: Findings, report: R
 
 
 def _check_file(artifact: Artifact, name: str, written: Mapping[str, Any]) -> list[str]:
-    # The manifest is not read again for each file: it names all of them, and so their reading would grow as a square.
+    # Do not read the manifest again for each file: it names all files, so the cost would grow quadratically.
     try:
         with artifact.opened([name]) as folder:
             problem = check_file(folder / name, name, written)

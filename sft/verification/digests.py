@@ -1,9 +1,9 @@
-"""Computes again, from plan and token store, what steps should have been fed: many packs at a time, in all processes.
+"""Computes again, from plan and token store, what steps should have been fed: many packs at a time, in many processes.
 
-    packs of consecutive steps ──gather──▶ one array with what `sft.ledger.pack_digest` hashes of each ──▶ their digests
+    packs of consecutive steps ──gather──▶ one array with the bytes that `sft.ledger.pack_digest` hashes ──▶ digests
 
 Invariant: the digest of a step is `digest_of_packs` of its packs, bit for bit. Packs are read a block at a time, and
-the maps are opened anew now and then, so that no more of the files stays in memory than a few blocks.
+the maps are reopened regularly, so that only a few blocks of the files stay in memory.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ _MAX_BLOCK_PACKS = 16_384
 _MAX_BLOCK_TOKENS = 1 << 21
 _BLOCKS_A_TASK = 16
 _FEW_PACKS = 50_000
-"""As many are done sooner than other processes have started."""
+"""This many are done before other processes would have started."""
 _LONG = 100
-"""Stretches that are as long on average are faster copied one by one."""
+"""Stretches of this average length or more are copied faster one by one."""
 _MASK = np.uint64(2**63 - 1)
 
 
 class StepDigest(NamedTuple):
-    """Of one step: what its ledger entry has to say, and the tokens in its loss."""
+    """For one step: the digest that its ledger entry must have, and the tokens in its loss."""
 
     digest: int
     num_supervised_tokens: int
@@ -46,7 +46,7 @@ def digest_steps(plan: Path, store: Path, steps: Sequence[range]) -> Iterator[St
 
     Args:
         plan: the published pack plan.
-        store: the token store that it was made of.
+        store: the token store that it was made from.
         steps: the packs of each step, in the order of the plan; none is empty.
     """
     blocks = _blocks(stretch_reader(PackPlan.open(plan).num_tokens), steps)
@@ -85,7 +85,7 @@ def digest_packs(plan: PackPlan, store: TokenStore, packs: range) -> tuple[npt.N
     num_words = 7 + 2 * segments + num_tokens + mask_words
     at = np.cumsum(num_words) - num_words  # where each pack begins
     words = np.zeros(int(num_words.sum()), "<i8")
-    # Each part with its length before it, as `pack_digest` hashes them: id, examples, boundaries, tokens, mask.
+    # Each part follows its length, as `pack_digest` hashes them: id, examples, boundaries, tokens, mask.
     words[at] = 1
     words[at + 1] = np.arange(packs.start, packs.stop)
     words[at + 2] = segments
@@ -106,7 +106,7 @@ def digest_packs(plan: PackPlan, store: TokenStore, packs: range) -> tuple[npt.N
     content = words.data.cast("B")
     last = 8 * (at + 1) + mask_bytes
     first = 8 * (np.cumsum(num_words) - num_words)
-    # A copy is made twice as fast as a new hash, which counts where packs are short.
+    # A copy is twice as fast as a new hash, which matters if packs are short.
     blank, hashed = hashlib.blake2b(digest_size=8), bytearray()
     for start, end in zip(first.tolist(), last.tolist(), strict=True):
         of_pack = blank.copy()
@@ -122,7 +122,7 @@ def _digest_task(plan: Path, store: Path, blocks: Sequence[Sequence[range]]) -> 
     for steps in blocks:
         digests, supervised = digest_packs(opened, tokens, range(steps[0].start, steps[-1].stop))
         starts = np.array([step.start - steps[0].start for step in steps])
-        # uint64 wraps around modulo 2**64, of which 2**63 is a divisor.
+        # uint64 wraps around modulo 2**64, a multiple of 2**63.
         sums = np.add.reduceat(digests, starts) & _MASK
         found += [
             StepDigest(*pair) for pair in zip(sums.tolist(), np.add.reduceat(supervised, starts).tolist(), strict=True)
@@ -131,7 +131,7 @@ def _digest_task(plan: Path, store: Path, blocks: Sequence[Sequence[range]]) -> 
 
 
 def _blocks(num_tokens: Stretch, steps: Sequence[range]) -> Iterator[list[range]]:
-    """Runs of consecutive steps, none with more packs or tokens than a block may have, or of one step."""
+    """Runs of consecutive steps, within the limits of packs and tokens for a block, or of a single step."""
     block: list[range] = []
     tokens = 0
     for step in steps:
@@ -148,7 +148,7 @@ def _blocks(num_tokens: Stretch, steps: Sequence[range]) -> Iterator[list[range]
 
 
 def _gather(array: npt.NDArray[Any], starts: IntArray, lengths: IntArray) -> npt.NDArray[Any]:
-    """The stretches of the array, one behind the other."""
+    """The stretches of the array, concatenated."""
     if lengths.mean() < _LONG:
         found: npt.NDArray[Any] = array[_spread(starts, lengths)]
         return found
@@ -157,7 +157,7 @@ def _gather(array: npt.NDArray[Any], starts: IntArray, lengths: IntArray) -> npt
 
 
 def _scatter(array: npt.NDArray[Any], starts: IntArray, lengths: IntArray, values: npt.NDArray[Any]) -> None:
-    """Put the values, which lie one behind the other, into the stretches of the array."""
+    """Put concatenated values into the stretches of the array."""
     if lengths.mean() < _LONG:
         array[_spread(starts, lengths)] = values
         return

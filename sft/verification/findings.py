@@ -1,4 +1,4 @@
-"""What is wrong with a run, in sentences, by what they are about."""
+"""What is wrong with a run, in sentences, by subject."""
 
 from collections import Counter, defaultdict
 from enum import StrEnum
@@ -8,7 +8,7 @@ MAX_SHOWN = 20
 
 
 class Kind(StrEnum):
-    """What a finding is about, in the order in which they are shown."""
+    """What a finding is about, in the order of display."""
 
     FILES = "published files"
     LEDGER = "lines of the ledger"
@@ -33,13 +33,13 @@ class Findings:
         self._first: defaultdict[Kind, list[str]] = defaultdict(list)
 
     def add(self, kind: Kind, text: str) -> None:
-        """Note one."""
+        """Add a finding."""
         self._nums[kind] += 1
         if len(self._first[kind]) < MAX_SHOWN:
             self._first[kind].append(text)
 
     def results(self) -> tuple[KindFindings, ...]:
-        """The kinds of which there are any, in order."""
+        """The kinds that have findings, in order."""
         return tuple(
             KindFindings(kind, self._nums[kind], tuple(self._first[kind])) for kind in Kind if self._nums[kind]
         )

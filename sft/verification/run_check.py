@@ -1,4 +1,4 @@
-"""Verifies a run folder: takes down what its stages say, hashes what they published, compares ledger and plan."""
+"""Verifies a run folder: notes the state of its stages, hashes what they published, compares ledger and plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ class RunVerified:
     """What was verified, and what is wrong with it."""
 
     stages: tuple[StageVerified, ...]
-    """Those that have begun and whose ledger could be held to a plan."""
+    """Stages that have begun and whose ledger could be compared with a plan."""
     began_with: str | None
-    """The stage of another run, in words, where it is one."""
+    """The stage of another run that this one began with, in words, if any."""
     num_stages_planned: int
     files: ArtifactsChecked
     quarantined: tuple[str, ...]
@@ -43,7 +43,7 @@ class RunVerified:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every stage of the config is."""
+        """Whether every stage of the config is finished."""
         return len(self.stages) == self.num_stages_planned and all(stage.is_finished for stage in self.stages)
 
 
@@ -56,7 +56,7 @@ class _Stage(NamedTuple):
 
 
 def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, num_total: None) -> RunVerified:
-    """Verify everything that the run folder has published so far, and the token store that it was trained from.
+    """Verify everything that the run folder has published so far, and the token store that it was trained on.
 
     Raises:
         UserError: this is not the folder of a run, or its config cannot be read.
@@ -65,7 +65,7 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
         raise UserError(f"{run.path} is not the folder of a run: there is no {run.config.name} in it")
     config = build_config(read_yaml(run.config).content, str(run.config))
     findings = Findings()
-    # All stages say how far they are before the hashing, which takes long, while a run under way goes on.
+    # Note how far all stages are before the hashing: it takes long, and a run under way goes on meanwhile.
     stages = [_look(config, run.stage(i, stage.name), stage.name, findings) for i, stage in enumerate(config.stages)]
     stores = _find_stores(config, stages, findings)
     files = check_artifacts(_list_artifacts(run, config, stages, stores), findings, report)
@@ -101,14 +101,14 @@ def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings)
 
 
 def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings) -> dict[Path, Path]:
-    """For each published plan, the place of its token store; the stages of a run share one."""
+    """The place of the token store of each published plan; the stages of a run share one."""
     stores = {}
     for folder in (stage.folder for stage in stages if is_published(stage.folder.packs)):
         try:
             inputs = read_manifest(folder.packs)["inputs"]
             name, content = inputs["store"], inputs["data"]
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # said when its files are checked
+            continue  # reported when its files are checked
         # The name is the fingerprint of what the store is made from (see `sft.data.store_recipe`).
         if fingerprint(content) != name:
             findings.add(Kind.FILES, f"{folder.packs}: the data that it names is not that of the store {name}")
@@ -117,7 +117,7 @@ def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings
         if not is_published(path):
             text = (
                 f"the token store {path} is not there, so what was fed cannot be compared; "
-                "bring it back (`sft prepare` makes it again)"
+                "restore it (`sft prepare` makes it again)"
             )
             findings.add(Kind.FILES, text)
     return stores
@@ -148,7 +148,7 @@ def _check_stages(
 ) -> tuple[StageVerified, ...]:
     checks: list[tuple[StageCheck, Path]] = []
     for folder, _, _, _, state in stages:
-        # What a damaged plan says is not worth comparing; that it is damaged was found before.
+        # A damaged plan is not worth comparing; the damage was already reported.
         if state is not None and folder.packs in stores and str(folder.packs) not in files.damaged:
             check = StageCheck(state, PackPlan.open(folder.packs), findings)
             check.check()

@@ -1,4 +1,4 @@
-"""Holds the ledger of a stage to its plan: each pack once, in its own step, with the very tokens of the store."""
+"""Checks the ledger of a stage against its plan: each pack once, in its own step, with the store's tokens."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,29 +13,29 @@ from sft.verification.findings import Findings, Kind
 
 @dataclass(frozen=True, slots=True)
 class StageState:
-    """What a stage's folder said when it was looked at."""
+    """The state of a stage's folder when it was read."""
 
     name: str
     is_finished: bool
     newest_checkpoint: int
-    """The updates that the newest published one has done, 0 where there is none."""
+    """The steps of the newest published checkpoint; 0 if there is none."""
     ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True)
 class StageVerified:
-    """What a stage has trained. The counts are of steps that are not rolled back."""
+    """What a stage has trained. Counts are without rolled back steps."""
 
     name: str
     is_finished: bool
     num_steps_planned: int
     part_steps: tuple[int, ...]
-    """The planned steps of each part: what was planned at first, then each extension."""
+    """The planned steps of each part: the original plan, then each extension."""
     num_steps: int
     num_packs: int
-    """Of the packs that are fed in their own step."""
+    """Packs that were fed in their own step."""
     num_supervised_tokens: int
-    """Of those of them that have led to an update, counted in the token store."""
+    """Tokens of those packs that led to an update, counted in the token store."""
     skipped_steps: tuple[int, ...]
     num_rolled_back: int
     num_restarts: int
@@ -43,10 +43,10 @@ class StageVerified:
 
 
 class StageCheck:
-    """The ledger of one stage beside its plan."""
+    """Compares the ledger of one stage with its plan."""
 
     def __init__(self, state: StageState, plan: PackPlan, findings: Findings) -> None:
-        """`plan` is whole; what is found goes to `findings`."""
+        """`plan` is intact; problems go to `findings`."""
         self._state = state
         self._plan = plan
         self._findings = findings
@@ -59,7 +59,7 @@ class StageCheck:
         return sum(len(entry.packs) for entry in self._in_place)
 
     def check(self) -> None:
-        """Look for steps and packs that were left out, trained more than once, or in a place that is not theirs."""
+        """Look for steps and packs that were left out, trained more than once, or trained in the wrong place."""
         ledger, num_steps = self._state.ledger, self._steps.num_steps
         for problem in ledger.problems:
             self._add(Kind.LEDGER, f": ledger.jsonl, {problem}")
@@ -81,7 +81,7 @@ class StageCheck:
         """Compute again, from plan and store, what the ranks should have fed.
 
         Args:
-            store: where the one of the plan lies, whole.
+            store: the intact token store of the plan.
             report: called with the number of packs that were read.
         """
         num_supervised = 0
@@ -90,7 +90,7 @@ class StageCheck:
         for entry, packs, expected in zip(self._in_place, packs_of_steps, found, strict=True):
             if expected.digest != entry.digest:
                 first, last = packs[0], packs[-1]
-                text = f", step {entry.step}: what was fed is not what the plan says, though as packs {first} to {last}"
+                text = f", step {entry.step}: what was fed as packs {first} to {last} is not what the plan says"
                 self._add(Kind.FED, text)
             if entry.update:
                 num_supervised += expected.num_supervised_tokens
@@ -119,7 +119,7 @@ class StageCheck:
         return bool(packs) and (entry.packs == packs or sorted(entry.packs) == list(packs))
 
     def _check_packs(self) -> None:
-        """Only of steps that are not as planned are packs looked at one by one: the others' are where they belong."""
+        """Check packs one by one, but only in steps that are not as planned: all others are where they belong."""
         ledger, num_packs = self._state.ledger, len(self._plan)
         in_place = {entry.step for entry in self._in_place}
         odd = [entry for step, entry in ledger.effective.items() if step not in in_place] + list(ledger.repeated)
@@ -129,7 +129,7 @@ class StageCheck:
                 trained[pack_id].append(entry.step)
         for pack_id, steps in sorted(trained.items()):
             if not 0 <= pack_id < num_packs:
-                self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is none of the plan's {num_packs}")
+                self._add(Kind.PACKS, f": pack {pack_id} of step {steps[0]} is not one of the plan's {num_packs}")
                 continue
             own = self._steps.step_of(pack_id)
             # Its own step has trained it, too.
@@ -137,7 +137,7 @@ class StageCheck:
             if len(steps) > 1:
                 self._add(Kind.PACKS, f": pack {pack_id} was trained {len(steps)} times ({_as_text(sorted(steps))})")
             elif steps != [own]:
-                self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but is of step {own}")
+                self._add(Kind.PACKS, f": pack {pack_id} was trained in step {steps[0]}, but belongs to step {own}")
         for step in sorted(ledger.effective.keys() - in_place):
             # The packs of a step that was never trained are not named one by one.
             for pack_id in self._steps.step_packs(step):

@@ -6,6 +6,7 @@ Killed meanwhile, it is as good as if it never had been.
 import shutil
 
 import numpy as np
+import pytest
 
 from sft.atomic_files import hash_file
 from sft.config import SftConfig
@@ -50,6 +51,7 @@ def losses(run: RunFolder) -> list[list[float]]:
     return [[step.loss for step in stage.steps] for stage in read_run(run).stages]
 
 
+@pytest.mark.long
 def test_what_was_fed_stays_and_a_kill_changes_nothing(job: Job, undisturbed: RunFolder) -> None:
     run = extended(job, undisturbed, "extended")
     verified = verify_run(run)

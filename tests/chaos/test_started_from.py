@@ -103,10 +103,10 @@ def test_a_checkpoint_in_the_middle_is_found_by_its_step(job: Job, undisturbed: 
     ("start", "said"),
     [
         ({"run": "{run}/nowhere", "stage": "words"}, "is not the folder of a run"),
-        ({"run": "{run}", "stage": "wrds"}, "has no stage 'wrds'. It has: broad, words."),
+        ({"run": "{run}", "stage": "wrds"}, "has no stage of this name\n      → name one of: broad, words"),
         (
             {"run": "{run}", "stage": "words", "step": 5},
-            "no model and no checkpoint after 5 steps. Give from.step one of: 9, 12.",
+            "no model and no checkpoint after so many steps\n      → give from.step one of: 9, 12",
         ),
         ({"run": "{run}"}, "from.stage: nothing"),
         ({"stage": "words"}, "from.run: nothing"),

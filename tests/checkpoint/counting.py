@@ -16,9 +16,9 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
+from sft.config import CheckpointConfig
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.world import World
@@ -153,9 +153,7 @@ def save(storage: CheckpointStorage, num_ranks: int, step: int) -> Costs:
             storage,
             _Echo(rank, num_ranks),
             attempt=1,
-            retention=Retention(1),
-            asynchronous=False,
-            max_failed_saves=3,
+            config=CheckpointConfig(keep_last=1, async_=False),
             report=print,
         )
         state = _state(rank, num_ranks)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sft.checkpoint.local_storage import LocalStorage
-from sft.checkpoint.retention import Retention
 from tests.checkpoint.ranks import save_steps
 
 MOMENTS = {
@@ -61,7 +60,7 @@ class Deadly(LocalStorage):
 if __name__ == "__main__":
     for name in MOMENTS:
         if not (child := os.fork()):
-            save_steps(Deadly(Path(sys.argv[1]) / name, name), 1, 1, 2, retention=Retention(1))
+            save_steps(Deadly(Path(sys.argv[1]) / name, name), 1, 1, 2, keep_last=1)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"{name}: it was not killed"

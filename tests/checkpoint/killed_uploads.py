@@ -14,7 +14,6 @@ import fsspec
 import s3fs
 
 from sft.checkpoint.open_storage import open_storage
-from sft.checkpoint.retention import Retention
 from tests.checkpoint.ranks import resumed_step, save_steps
 
 PART = 5 * 2**20
@@ -73,7 +72,7 @@ def main(base: str) -> None:
                 resumed_step(open_storage(url), 1)
             else:
                 kill_at(request, number)
-                save_steps(open_storage(url), 1, 1, 2, numel=NUMEL.get(name, 37), retention=Retention(1))
+                save_steps(open_storage(url), 1, 1, 2, numel=NUMEL.get(name, 37), keep_last=1)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), f"{name}: it was not killed"

@@ -1,7 +1,7 @@
 """Ranks as threads that meet at a barrier, and what they save: for tests of what takes several ranks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
+from sft.config import CheckpointConfig
 from sft.engine.engine import Shard
 from sft.progress import Progress
 from sft.ranks.agreement import any_rank
@@ -55,15 +55,16 @@ class Rank:
         """As if the process had died: collectives of the others fail."""
         self._barrier.abort()
 
-    def saver(self, storage: CheckpointStorage, attempt: int = 1, **changes: Any) -> CheckpointSaver:
-        settings: dict[str, Any] = {
-            "retention": Retention(9),
-            "asynchronous": True,
-            "max_failed_saves": 3,
-            "pauses_seconds": (0.0, 0.0),
-            **changes,
-        }
-        return CheckpointSaver(storage, self, attempt, report=self.report, **settings)
+    def saver(
+        self,
+        storage: CheckpointStorage,
+        attempt: int = 1,
+        before_publish: Callable[[], None] | None = None,
+        pauses_seconds: Sequence[float] = (0.0, 0.0),
+        **settings: Any,
+    ) -> CheckpointSaver:
+        config = CheckpointConfig(**{"keep_last": 9} | settings)
+        return CheckpointSaver(storage, self, attempt, config, self.report, before_publish, pauses_seconds)
 
     def open(self, storage: CheckpointStorage, **changes: Any) -> CheckpointReader | None:
         return open_newest_good(storage, self, self.report, **changes)

@@ -133,7 +133,7 @@ def test_none_is_good(store: StoredBytes) -> None:
         for text in run_ranks(3, main):
             assert "step-00000200: manifest.json: it is not JSON" in text
             assert "rank-00000-of-00002.safetensors has 5 bytes; the manifest says" in text
-            assert "Restore one of them from a backup; or delete them all" in text
+            assert "Restore one of them from a backup, or delete all of them" in text
     assert store.storage.steps() == [100, 200], "none is moved: they are where a backup belongs"
 
 

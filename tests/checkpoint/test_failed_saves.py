@@ -47,7 +47,7 @@ def test_it_is_tried_again_and_each_failed_try_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_training_goes_on_and_the_next_save_succeeds(tmp_path: Path, asynchronous: bool) -> None:
     def main(rank: Rank) -> list[str]:
-        saver = rank.saver(LocalStorage(tmp_path), asynchronous=asynchronous, max_failed_saves=2)
+        saver = rank.saver(LocalStorage(tmp_path), async_=asynchronous, max_failed_saves=2)
         for step in (1, 2, 3, 4):
             if step in (1, 3) and rank.world.is_first:
                 block(tmp_path, step, step)
@@ -136,7 +136,7 @@ def test_too_many_in_a_row_end_it_on_all_ranks(tmp_path: Path, asynchronous: boo
     folder.write_text("a file where the folder should be")
 
     def main(rank: Rank) -> str:
-        saver = rank.saver(LocalStorage(folder), asynchronous=asynchronous)
+        saver = rank.saver(LocalStorage(folder), async_=asynchronous)
 
         def train() -> None:
             for step in range(1, 9):

@@ -125,7 +125,7 @@ def test_the_checkpoint_of_another_version_is_named_and_left_alone(
     for text, reports in run_ranks(3, main):
         assert "step-00000200 was written " in text
         assert said in text
-        assert "Go on with the version that wrote it" in text
+        assert "Use the version that wrote it" in text
         assert not reports, "it is no damage"
     assert store.storage.damaged() == []
     assert {path: store.files.cat_file(path) for step in (100, 200) for path in store.files_of(step)} == before

@@ -11,7 +11,6 @@ import s3fs
 from sft.checkpoint.local_storage import LocalStorage
 from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.remote_storage import RemoteStorage
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.storage import SaveKey
 from sft.errors import UserError
 from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, save_steps, state_of
@@ -27,7 +26,7 @@ def test_any_world_size_reads_what_any_other_wrote(remote: StoredBytes) -> None:
 
 
 def test_old_ones_go_and_nothing_is_left(remote: StoredBytes) -> None:
-    save_steps(remote.storage, 2, 1, 2, 3, retention=Retention(1))
+    save_steps(remote.storage, 2, 1, 2, 3, keep_last=1)
     assert remote.storage.steps() == [3]
     assert remote.files.find(remote.root) == remote.files_of(3)
 
@@ -128,7 +127,7 @@ def test_what_another_process_does_is_seen_at_once(in_s3: StoredBytes, monkeypat
     other = with_settings(in_s3.url, {"skip_instance_cache": True}, monkeypatch)
     assert other.files is not in_s3.files
     for step in (1, 2, 3):
-        save_steps(other.storage, 1, step, retention=Retention(2))
+        save_steps(other.storage, 1, step, keep_last=2)
         assert in_s3.storage.steps() == [1, 2, 3][max(0, step - 2) : step]
         assert in_s3.storage.is_published(step)
     key = SaveKey(4, 1, 1)
@@ -173,7 +172,7 @@ def test_keys_that_may_touch_objects_alone_are_enough(
 ) -> None:
     """They may neither look at the bucket nor make one."""
     limited = with_settings(in_s3.url, s3_server.make_keys(*OF_OBJECTS), monkeypatch)
-    save_steps(limited.storage, 2, 1, 2, 3, retention=Retention(2))
+    save_steps(limited.storage, 2, 1, 2, 3, keep_last=2)
     assert limited.storage.steps() == [2, 3]
     in_s3.change(in_s3.shards_of(3)[0], lambda content: content[:-1])
     assert resumed_step(limited.storage, 2)[0] == 2
@@ -205,7 +204,7 @@ def test_keys_that_may_not_delete_cost_space_and_no_more(
     limited = with_settings(in_s3.url, s3_server.make_keys(*OF_OBJECTS[:3]), monkeypatch)
 
     def main(rank: Rank) -> list[str]:
-        saver = rank.saver(limited.storage, retention=Retention(1))
+        saver = rank.saver(limited.storage, keep_last=1)
         for step in (1, 2):
             saver.save(step, state_of(step, rank.world), {"num_updates": step - 1})
         assert saver.finish()

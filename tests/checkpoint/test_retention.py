@@ -32,7 +32,7 @@ def test_a_failing_deletion_is_reported_and_does_not_fail_the_save(tmp_path: Pat
 
     def main(rank: Rank) -> None:
         (tmp_path / ".step-00000001.deleted.partial").touch()
-        saver = rank.saver(LocalStorage(tmp_path), retention=Retention(1))
+        saver = rank.saver(LocalStorage(tmp_path), keep_last=1)
         for step in (1, 2):
             saver.save(step, state_of(step, rank.world), {})
         assert saver.finish()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sft.atomic_files import check_files, hash_file, is_published, read_manifest
 from sft.checkpoint.local_storage import LocalStorage, checkpoint_path, published_steps
 from sft.checkpoint.rank_file import CheckpointReader
-from sft.checkpoint.retention import Retention
 from sft.engine.engine import Shard
 from sft.world import World
 from tests.checkpoint.ranks import KEYS, Rank, names, range_of, resumed_step, run_ranks, save_steps, state_of, values_of
@@ -31,7 +30,7 @@ def test_what_is_not_there_is_not_read(tmp_path: Path) -> None:
     save_steps(LocalStorage(tmp_path), 2, 1)
     with CheckpointReader(checkpoint_path(tmp_path, 1)) as reader:
         assert torch.equal(reader.read("weight/master", 0, 37), values_of(1, "weight/master"))
-        with pytest.raises(KeyError, match="of another model"):
+        with pytest.raises(KeyError, match="belongs to another model"):
             reader.read("bias/master", 0, 1)
         with pytest.raises(ValueError, match="holds 37 of elements 0 to 38"):
             reader.read("weight/master", 0, 38)
@@ -103,7 +102,7 @@ def test_a_thread_saves_the_state_as_it_was(tmp_path: Path) -> None:
 
 def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> None:
     def main(rank: Rank) -> None:
-        saver = rank.saver(LocalStorage(tmp_path), asynchronous=False)
+        saver = rank.saver(LocalStorage(tmp_path), async_=False)
         saver.save(1, state_of(1, rank.world), {})
         assert is_published(checkpoint_path(tmp_path, 1))
         assert saver.finish()
@@ -113,7 +112,7 @@ def test_without_a_thread_it_is_published_when_save_returns(tmp_path: Path) -> N
 
 
 def test_old_ones_go_after_a_newer_one_is_published(tmp_path: Path) -> None:
-    save_steps(LocalStorage(tmp_path), 2, 5, 10, 15, 20, retention=Retention(2, keep_every_steps=10))
+    save_steps(LocalStorage(tmp_path), 2, 5, 10, 15, 20, keep_last=2, keep_every_steps=10)
     assert names(tmp_path) == ["step-00000010", "step-00000015", "step-00000020"]
 
 

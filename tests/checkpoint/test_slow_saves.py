@@ -144,7 +144,7 @@ def test_a_save_that_blocks_is_ended_and_the_rank_is_named(tmp_path: Path) -> No
         assert after is not None
         assert after < 4 * TIMEOUT_SECONDS
     [event] = read_events(attempt)
-    assert event.text == "rank 1 (node n1, pid 1) does not come on with its part, at stage broad, save"
+    assert event.text == "rank 1 (node n1, pid 1) makes no progress with its part, at stage broad, save"
 
 
 def test_a_rank_that_blocks_is_not_hidden_by_one_that_goes_on(tmp_path: Path) -> None:

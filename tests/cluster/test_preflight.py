@@ -183,7 +183,7 @@ def test_no_job_starts_and_all_that_is_wrong_with_a_node_is_said_at_once(
         "  versions: the source of this program differs: ",
         "  versions: transformers differs: ",
         "  files: sick: model.path (",
-        f"  files: sick: run.dir ({run}) is not the driver's: what the driver writes there is not seen",
+        f"  files: sick: run.dir ({run}) is not the driver's folder: the node does not see what the driver writes",
     )
     assert "; 4.9.9 on sick. " in errors[1]
     assert "lacks chat_template.jinja and 5 more files" in errors[2]
@@ -242,6 +242,7 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
+@pytest.mark.long
 def test_without_a_preflight_too_a_job_that_has_no_room_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -63,6 +63,7 @@ def config(write_config: WriteConfig, tmp_path: Path) -> Path:
     return config
 
 
+@pytest.mark.long
 def test_killed_and_with_a_lost_node_the_cluster_makes_the_store_that_one_process_makes(
     cluster: Cluster, config: Path, tmp_path: Path
 ) -> None:
@@ -102,21 +103,43 @@ def test_a_ray_that_is_lost_is_started_again_and_nothing_is_missing_or_there_twi
         command = [sys.executable, "-c", PREPARE_ON_RAY, str(config)]
         job = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT, env=environment)
     try:
-        for num_lost, victim in enumerate(("gcs_server", "launcher.cluster.block_process"), 1):
+        for num_lost, victim in enumerate(("gcs_server", "raylet", "launcher.cluster.block_process"), 1):
             wait_for_parts(tmp_path, num_parts(tmp_path) + 4, job)
-            kill_below(job.pid, victim)
-            while log.read_text().count("the preparation goes on with a Ray that is started again") < num_lost:
-                if job.poll() is not None:
-                    break  # what was under way came to its end before the loss was noticed
-                time.sleep(0.1)
-            if job.poll() is not None:
-                break
+            with suspended_tasks(job.pid) as suspend:
+                kill_below(job.pid, victim)
+                deadline = time.monotonic() + 60
+                while log.read_text().count("the preparation goes on with a Ray that is started again") < num_lost:
+                    assert job.poll() is None, f"it ended: {log.read_text()}"
+                    assert time.monotonic() < deadline, f"{victim} is not missed: {log.read_text()}"
+                    suspend()
+                    time.sleep(0.1)
         assert job.wait(150) == 0, log.read_text()
     finally:
         job.kill()
         job.wait()
     assert "Traceback" not in log.read_text()
     assert_as_alone(config, tmp_path)
+
+
+@contextmanager
+def suspended_tasks(pid: int) -> Iterator[Callable[[], None]]:
+    """What it gives stops the Ray tasks below a process: they are shorter than a loss takes to be seen."""
+    stopped: list[psutil.Process] = []
+
+    def suspend() -> None:
+        for process in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if process.name().startswith("ray::"):
+                    process.suspend()
+                    stopped.append(process)
+
+    suspend()
+    try:
+        yield suspend
+    finally:
+        for process in stopped:
+            with suppress(psutil.Error):
+                process.resume()
 
 
 def kill_below(pid: int, name: str) -> None:

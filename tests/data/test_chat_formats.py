@@ -315,7 +315,7 @@ def calling(**function):
         (calling(arguments="{}"), "call 1 in message 2 has no name"),
         (calling(name=" "), "the name of call 1 in message 2 is empty"),
         (calling(name="f", arguments="[1]"), "the arguments of call 1 in message 2 are a list, not an object"),
-        (calling(name="f", arguments={"x": float("nan")}), "call 1 in message 2 holds nan, which is no number of JSON"),
+        (calling(name="f", arguments={"x": float("nan")}), "call 1 in message 2 holds nan, which is not a JSON number"),
         ({**CALLING, "function_call": {"name": "f"}}, "message 2 has both tool_calls and function_call"),
         ({**CALLING, "role": "user"}, "message 2 is a user turn that calls a tool; only an assistant turn may"),
     ],

@@ -85,7 +85,7 @@ def test_turns_are_told_apart_by_their_keys():
 def test_turns_in_a_text_and_prompts_of_messages_are_found_too():
     assert resolved({"messages": json.dumps(ROLES)}) == ("messages", {})
     assert resolved({"messages": json.dumps(FROM)}) == ("sharegpt", {"conversations": "messages"})
-    assert "no format can be seen" in refusal({"messages": "[", "other": "x"})
+    assert "fit no format" in refusal({"messages": "[", "other": "x"})
     assert resolved({"prompt": ROLES, "completion": ROLES, "tools": []}) == ("prompt_completion", {})
 
 
@@ -138,7 +138,7 @@ PAIRS = "format: prompt_completion, columns: "
 )
 def test_what_fits_in_several_ways_is_asked_with_the_lines_to_write(fields, lines):
     first, *offered = refusal(fields).splitlines()
-    assert first.startswith(f"source s: s.jsonl:4: it is not certain how the columns {', '.join(fields)} are meant.")
+    assert first.startswith(f"source s: s.jsonl:4: it is unclear how the columns {', '.join(fields)} are meant.")
     assert [line.strip() for line in offered] == lines
     for line in lines:
         written = yaml.safe_load("{" + line.partition("   ")[0] + "}")
@@ -147,12 +147,12 @@ def test_what_fits_in_several_ways_is_asked_with_the_lines_to_write(fields, line
 
 def test_what_fits_no_format_is_asked_with_an_example():
     text = refusal({"id": 1, "text": "a", "code": "b"})
-    assert "no format can be seen from the columns id, text, code" in text
+    assert "the columns id, text, code fit no format" in text
     assert "seed_tasks (instruction, instances)" in text
     assert text.endswith("format: prompt_completion, columns: {prompt: text, completion: code}")
     assert "no format has 'answer'" in refusal({"prompt": "a", "completion": "b"}, columns={"answer": "completion"})
     for fields in ({}, {"conversations": ["a", "b"]}, {"input_ids": [1, 2]}):
-        assert "no format can be seen" in refusal(fields)
+        assert "fit no format" in refusal(fields)
 
 
 NAMES = sorted({n for known in COLUMNS.values() for name, c in known.items() for n in (name, *c.aliases)} | {"x"})
@@ -229,7 +229,7 @@ def test_what_was_found_is_said_in_one_line():
 
 def test_two_columns_that_differ_in_capitals_alone_are_asked_about():
     said = refusal({"instruction": "a", "Input": "b", "input": "c", "output": "d"})
-    assert "it is not certain how the columns instruction, Input, input, output are meant" in said
+    assert "it is unclear how the columns instruction, Input, input, output are meant" in said
     assert "format: instruction\n" in f"{said}\n"
     assert "format: instruction, columns: {input: Input}" in said
     found = {"instruction": "a", "Input": "b", "input": "c", "output": "d"}

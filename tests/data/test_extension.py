@@ -237,7 +237,7 @@ def test_a_plan_that_lost_its_manifest_is_made_again_but_not_that_of_an_extensio
     assert np.array_equal(again.example_ids, old.example_ids)
     new = plan(tmp_path, store, {"steps": 8})
     (new.path / "manifest.json").unlink()
-    with pytest.raises(UserError, match=r"packs-2: its manifest.json is gone.*Bring it back from a backup"):
+    with pytest.raises(UserError, match=r"packs-2: its manifest.json is missing.*Bring it back from a backup"):
         plan(tmp_path, store, {"steps": 8})
 
 

@@ -117,11 +117,11 @@ def test_a_template_that_refuses_calls_says_why_they_are_written_as_text(folder)
     question, calls = {"role": "user", "content": "one"}, {"role": "assistant", "content": None, "tool_calls": [call]}
     notes = notes_of(ModelConfig(path=str(folder(template=text))), {"messages": [question, calls]})
     assert notes[0].startswith("the chat template has no tool calls")
-    assert "line 2 of the template does what no template may do: access to attribute 'append'" in notes[1]
+    assert "line 2 of the template does what a template may not do: access to attribute 'append'" in notes[1]
 
 
 def test_an_end_is_a_token_that_is_there(folder):
-    with pytest.raises(UserError, match=r"'\[end\]' is no control token of the tokenizer. Needed: auto, or one of"):
+    with pytest.raises(UserError, match=r"'\[end\]' is not a control token of the tokenizer. Needed: auto, or one of"):
         learned(ModelConfig(path=str(folder()), turn_end="[end]"))
     (folder() / "generation_config.json").write_text("{")
     with pytest.raises(UserError, match=r"generation_config\.json cannot be read"):
@@ -142,7 +142,7 @@ REFUSED = {
     r"line 2 of the template cannot write it \(TypeError: 'NoneType' object is not iterable\)": "\n{% for t in tools %}"
     "{% endfor %}",
     "the chat template refuses the conversation: no such thing": "{{ raise_exception('no such\nthing') }}",
-    "does what no template may do": "{{ messages.append(1) }}",
+    "does what a template may not do": "{{ messages.append(1) }}",
 }
 
 

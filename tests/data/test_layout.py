@@ -76,15 +76,13 @@ def test_a_folder_without_splits_is_read_whole_and_no_split_can_be_asked_of_it(t
     assert read(tmp_path) == read(tmp_path, split="all") == names
     for path in (tmp_path, tmp_path / "a.jsonl", tmp_path / "*.jsonl"):
         for split in ("train", "test"):
-            assert f"split: {split} is given, but no name there shows a split. Take it away." in refusal(
-                path, split=split
-            )
+            assert f"split: {split} is given, but no name there shows a split. Remove it." in refusal(path, split=split)
 
 
 def test_what_may_be_a_test_set_is_never_read_for_want_of_a_word(tmp_path):
     write(tmp_path / "mixed", "a.jsonl", "sql-test.jsonl")
     text = refusal(tmp_path / "mixed")
-    assert "are by name of a split (test: sql-test.jsonl), and others of none (a.jsonl)" in text
+    assert "show a split (test: sql-test.jsonl), those of others do not (a.jsonl)" in text
     assert "Write `split: test`, or `split: all` for all files." in text
     assert read(tmp_path / "mixed", split="all") == read(tmp_path / "mixed" / "*") == ["a.jsonl", "sql-test.jsonl"]
     assert read(tmp_path / "mixed", split="test") == ["sql-test.jsonl"]
@@ -217,7 +215,7 @@ def test_elsewhere_the_layout_is_the_same(tmp_path):
         assert read("memory://hub") == ["data/train-00000-of-00001.jsonl"]
         assert read("memory://hub", split="test") == ["data/test-00000-of-00001.jsonl"]
         assert "shows a split" not in refusal("memory://hub", split="dev")
-        assert "revision: v1 is given, but only the Hub has any" in refusal("memory://hub", revision="v1")
+        assert "revision: v1 is given, but only the Hub has revisions" in refusal("memory://hub", revision="v1")
     finally:
         filesystem.store.clear()
         filesystem.pseudo_dirs[:] = [""]
@@ -226,7 +224,7 @@ def test_elsewhere_the_layout_is_the_same(tmp_path):
 def test_a_revision_of_what_lies_here_is_refused(tmp_path):
     write(tmp_path, "a.jsonl")
     for path in (tmp_path, tmp_path / "a.jsonl", tmp_path / "*"):
-        assert "revision: main is given, but only the Hub has any. Take it away." in refusal(path, revision="main")
+        assert "revision: main is given, but only the Hub has revisions. Remove it." in refusal(path, revision="main")
 
 
 PARTS = st.sampled_from(["train", "test", "dev", "val", "valid", "evaluation", "testing", "a", "contest", "x1", "data"])

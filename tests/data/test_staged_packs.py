@@ -246,7 +246,7 @@ def test_variables_are_those_of_the_node(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("LOCAL_SCRATCH", str(tmp_path))
     assert staging_root("$LOCAL_SCRATCH/packs").parent == tmp_path / "packs"
     monkeypatch.delenv("LOCAL_SCRATCH")
-    with pytest.raises(OSError, match=r"data\.staging_dir: \$LOCAL_SCRATCH/packs is no absolute path on this node"):
+    with pytest.raises(OSError, match=r"data\.staging_dir: \$LOCAL_SCRATCH/packs is not an absolute path on this node"):
         staging_root("$LOCAL_SCRATCH/packs")
 
 

@@ -45,7 +45,7 @@ def test_labels_and_masks_say_the_same_and_padding_is_left_out(row, left, right)
         ({"input_ids": "5 8"}, "the field 'input_ids' holds text, not a list of integers"),
         ({"input_ids": [5, "8"]}, "the field 'input_ids' holds text at place 2, not an integer"),
         ({"input_ids": [5, True]}, "the field 'input_ids' holds a boolean at place 2, not an integer"),
-        ({"input_ids": [5, 2**64]}, "the field 'input_ids' holds a number that is no token id"),
+        ({"input_ids": [5, 2**64]}, "the field 'input_ids' holds a number that is not a token id"),
         ({"input_ids": [5, 8]}, "the fields 'labels' and 'loss_mask' are both missing"),
         ({"input_ids": [5, -8], "loss_mask": [0, 1]}, "the id -8 at token 2 is negative"),
         ({"input_ids": [5], "loss_mask": [1]}, "the row has 1 tokens; needed: at least 2"),
@@ -61,7 +61,7 @@ def test_labels_and_masks_say_the_same_and_padding_is_left_out(row, left, right)
         ),
         (
             {"input_ids": [5, 8], "labels": [-100, 8], "loss_mask": [0, 0]},
-            "the fields 'labels' and 'loss_mask' say different tokens",
+            "the fields 'labels' and 'loss_mask' mark different tokens",
         ),
         (
             {"input_ids": [5, 8], "loss_mask": [0, 1], "attention_mask": [0, 1]},

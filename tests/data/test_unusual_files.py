@@ -165,8 +165,8 @@ NOT_TEXT = {
     "is UTF-16. Save it as UTF-8 ": LINES.encode("utf-16-le"),
     "is UTF-16. Save it as UTF-8  ": LINES.encode("utf-16-be"),
     "is UTF-32. Save it as UTF-8": LINES.encode("utf-32"),
-    "is Parquet. Let its name end in .parquet": b"PAR1\x15\x04",
-    "is Arrow. Let its name end in .arrow": b"ARROW1\x00\x00",
+    "is Parquet. Rename it to end in .parquet": b"PAR1\x15\x04",
+    "is Arrow. Rename it to end in .arrow": b"ARROW1\x00\x00",
     "begins with zero bytes": bytes(4096),
     "is compressed twice": gzip.compress(gzip.compress(b"{}")),
 }
@@ -199,7 +199,7 @@ def test_where_no_record_can_be_read_the_reason_of_each_file_is_given(tmp_path):
     assert f"{tmp_path}/a.jsonl:1: invalid UTF-8 at byte {latin.index(0xE9)} of the line\n" in text
     assert f"{tmp_path}/b.jsonl:1: broken JSON: Expecting value at column 1\n" in text
     assert f"{tmp_path}/c.jsonl:1: the record is text, not an object with fields\n" in text
-    assert text.endswith("one in Latin-1 or Windows-1252 has to be saved as UTF-8.")
+    assert text.endswith("save a file in Latin-1 or Windows-1252 as UTF-8.")
     (tmp_path / "d.jsonl").write_text("{}\n{}\n")
     assert "all that there are have no fields" in why(tmp_path / "d.jsonl")
 
@@ -250,7 +250,7 @@ def test_a_header_of_one_column_shows_which_delimiter_to_write(tmp_path):
 def test_rules_of_csv_are_not_given_in_vain(tmp_path):
     (tmp_path / "a.jsonl").write_text(LINES)
     for call in (content_hash, lambda source: list(read_blocks(source))):
-        with pytest.raises(UserError, match=r"csv: is given, but .*a\.jsonl is no CSV file. Take it away"):
+        with pytest.raises(UserError, match=r"csv: is given, but .*a\.jsonl is not a CSV file. Remove it"):
             call(source_of(tmp_path / "a.jsonl", csv=CsvConfig(delimiter=";")))
     (tmp_path / "b.csv").write_text("prompt;completion\n3?;é\n", encoding="utf-8")
     assert len(fields(tmp_path, csv=CsvConfig(delimiter=";"))) == 4

@@ -20,9 +20,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from sft.checkpoint.export import export_model
 from sft.checkpoint.local_storage import LocalStorage
 from sft.checkpoint.resume import open_newest_good
-from sft.checkpoint.retention import Retention
 from sft.checkpoint.saver import CheckpointSaver
-from sft.config import SftConfig
+from sft.config import CheckpointConfig, SftConfig
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
@@ -129,9 +128,7 @@ def train_save_export(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
         LocalStorage(folder / "checkpoints"),
         ranks,
         attempt=1,
-        retention=Retention(keep_last=2),
-        asynchronous=True,
-        max_failed_saves=1,
+        config=CheckpointConfig(max_failed_saves=1),
         report=print,
     )
     checkpoints.save(saved_at, engine.local_state(), {"num_updates": saved_at})

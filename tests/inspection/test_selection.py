@@ -32,7 +32,7 @@ def test_the_rows_are_as_wanted_and_the_same_for_a_seed(task, source, least, mos
     ]
     wanted = Wanted(task, source, least, most)
     if not matching:
-        with pytest.raises(UserError, match="no example in the store is like this"):
+        with pytest.raises(UserError, match="no example in the store matches"):
             choose_rows(STORE, wanted, num_rows, seed)
         return
     rows = choose_rows(STORE, wanted, num_rows, seed).tolist()

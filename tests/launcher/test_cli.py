@@ -153,9 +153,11 @@ def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, t
             "must be a valid integer",
             "write a whole number, such as 8",
         ),
+        ("workers=8", "workers: 8", "is not a known key", "here it is `cluster.workers`"),
+        ("cluster=8", "cluster: 8", "must be a mapping of fields", "such as {workers: 8}, or"),
         ("cluster.workers=[8]", "cluster.workers: [8]", "item 2 is missing", "make the list longer"),
         ("cluster.workers=[0, 3]", "cluster.workers.0: 0", "must be greater than 0", "correct the value"),
-        ("cluster.workers=[4, 2]", "cluster.workers: [4, 2]", "larger than the most", "exchange the two"),
+        ("cluster.workers=[4, 2]", "cluster.workers: [4, 2]", "larger than the most", "swap the two"),
         ("cluster.gpus_per_worker=0.5", "cluster.gpus_per_worker: 0.5", "one GPU, or none", "choose 0 or 1"),
         ("cluster.worker=1", "cluster.worker: 1", "not a known key", "did you mean `workers`?"),
         ("clustre.workers=1", "clustre: {'workers': 1}", "not a known key", "did you mean `cluster`?"),
@@ -250,7 +252,13 @@ def test_every_module_of_the_verbs_is_one() -> None:
 
 
 def test_the_version_is_said(sft) -> None:
-    assert sft("--version") == Answer(0, f"sft {__version__}\n", "")
+    assert sft("--version") == sft("-V") == sft("version") == Answer(0, f"sft {__version__}\n", "")
+
+
+def test_help_is_also_a_word(sft) -> None:
+    assert sft("help") == sft("-h")
+    assert sft("help", "train") == sft("train", "-h")
+    assert sft("help", "submit", "ray") == sft("submit", "ray", "-h")
 
 
 @pytest.mark.parametrize("module", ["sft", "launcher", "launcher.cli"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from launcher.command_line import build_parser
 from launcher.completion import complete, field_paths
 from launcher.verbs import VERBS
 from sft.config_file import read_overrides
+from sft.job_config import JobFile
 
 pytest.importorskip("argcomplete")
 
@@ -72,4 +74,6 @@ def test_every_field_that_is_offered_can_be_given() -> None:
     paths = list(field_paths())
     assert {"run.dir=", "data.holdout.share=", "slurm.partition=", "kubernetes.image=", "stages="} <= set(paths)
     assert len(paths) == len(set(paths))
+    sections = {field.alias or name for name, field in JobFile.model_fields.items()}
+    assert {re.split("[.=]", path)[0] for path in paths} == sections
     read_overrides({}, [f"{path}1" for path in paths])

@@ -66,7 +66,7 @@ TRL = """
 model_name_or_path: {model}
 dataset_name: {prompts}
 max_length: 256
-learning_rate: 2.0e-4
+learning_rate: 3.0e-4
 use_peft: true
 lora_r: 32
 max_steps: 20
@@ -150,7 +150,7 @@ def test_trl(convert: Convert) -> None:
     job, said = convert(TRL)
     config = job.sft
     assert config.stages[0].budget.steps == 20
-    assert config.stages[0].optimizer.lr == pytest.approx(2e-5), "a tenth of the rate for adapters"
+    assert config.stages[0].optimizer.lr == 3e-5, "a tenth of the rate for adapters, without 2.9999999999999997e-05"
     assert (job.cluster.workers, config.train.packs_per_step) == (2, 4 * 2 * 2)
     assert config.model.turn_end == "<|im_end|>"
     for words in ("use_peft: True: all parameters are trained", "neftune_noise_alpha", "over the answers only"):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from launcher.cli import main
 from launcher.plan import forecast_job, plan_job
@@ -69,6 +70,19 @@ def test_what_is_not_known_is_said_in_a_comment(
     for unknown in ("its size is not known", "how long the examples are is not known", "the model's size is not known"):
         assert unknown in text
     assert load_job(tmp_path / "prompts.yaml").cluster.workers == 4
+
+
+def test_a_hub_that_did_not_answer_is_not_asked_again(
+    init: Init, small_records: SmallRecords, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> None:
+        pytest.fail("the tokenizer is asked for")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", ask)
+    assert init(small_records.prompts, "--model", "owner/model") == 0
+    assert "there is no tokenizer on this machine" in capsys.readouterr().out
+    assert init("nowhere.jsonl", "--model", "owner/model") == 2
+    assert capsys.readouterr().out == "", "data that is not there is said first"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +151,8 @@ def test_on_a_terminal_it_asks_for_what_was_not_said(
     tmp_path: Path, small_records: SmallRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answers = [str(small_records.instructions), "owner/model", "asked", "2", "l4", "none"]
+    monkeypatch.setenv("RECORDS", str(small_records.instructions.parent))
+    answers = [f"$RECORDS/{small_records.instructions.name}", "owner/model", "asked", "2", "l4", "none"]
     with terminal(answers):
         assert main(["init", "--offline"]) == 0
     job = load_job(tmp_path / "asked.yaml")

@@ -154,5 +154,12 @@ def test_what_would_be_lost_or_does_not_fit_is_refused_with_all_that_is_wrong(ca
     assert "needs a section `kubernetes`" in refused(capsys, config)
 
 
+def test_mlflow_may_not_write_into_a_folder_that_vanishes_with_its_pod(capsys, config: Path) -> None:
+    rendered(capsys, config, "logging.mlflow.tracking_uri=http://tracking")
+    rendered(capsys, config, "logging.mlflow.tracking_uri=file:/shared/mlruns")
+    assert main(["submit", "ray", "--kuberay", "--dry-run", str(config), "logging.mlflow.tracking_uri=/mlruns"]) == 2
+    assert "logging.mlflow.tracking_uri: '/mlruns'" in capsys.readouterr().err
+
+
 def test_a_checkpoint_in_object_storage_needs_no_volume(capsys, config: Path) -> None:
     rendered(capsys, config, "checkpoint.dir=s3://bucket/tune")

@@ -75,6 +75,7 @@ def test_what_lies_in_the_working_folder_is_not_taken_for_the_program(
     assert f"model: the weights of {tmp_path} are not on this machine. The training needs them." in notes
 
 
+@pytest.mark.long
 def test_what_was_found_is_kept_where_it_can_be_and_read_where_it_is_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

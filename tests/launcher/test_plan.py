@@ -179,7 +179,7 @@ def test_what_failures_cost_is_told_in_plain_words(llama: str, capsys: pytest.Ca
     assert any("storage_gb_per_second is not given" in finding for finding in plan(capsys, llama, *known)["findings"])
     known += [stage, "cluster.storage_gb_per_second=2", "cluster.network_gb_per_second=25"]
     found = plan(capsys, llama, *known)
-    assert any("32 workers are taken to be on 4 nodes" in finding for finding in found["findings"])
+    assert any("32 workers are assumed to be on 4 nodes" in finding for finding in found["findings"])
     best = next(interval for interval in found["stages"][0]["intervals"] if interval["name"] == "best")
     assert main(["plan", str(CONFIG), llama, *known]) == 0
     out = capsys.readouterr().out

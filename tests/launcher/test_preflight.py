@@ -64,7 +64,7 @@ def test_all_that_is_wrong_is_said_at_once_as_a_table_and_as_json(
 def test_a_checkpoint_that_the_run_begins_with_is_looked_for(config: Path, tmp_path: Path) -> None:
     job = load_job(config)
     start = FromConfig(run=tmp_path / "old", stage="broad", step=9, checkpoints=str(tmp_path / "checkpoints"))
-    job = job._replace(sft=job.sft.model_copy(update={"from_": start}))
+    job = job.model_copy(update={"sft": job.sft.model_copy(update={"from_": start})})
     path = tmp_path / "checkpoints" / "step-00000009"
     (error,) = check(job).errors
     assert error.text.endswith(f": from.checkpoints ({path}) is not there")

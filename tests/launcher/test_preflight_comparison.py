@@ -58,7 +58,11 @@ def with_file(name: str, identity: str | None) -> Change:
 WRONG: dict[str, tuple[Change, str, bool]] = {
     "package": (lambda f: f._replace(versions={**f.versions, "torch": "2.12.1"}), "torch differs", True),
     "no package": (lambda f: f._replace(versions={**f.versions, "python": "not installed"}), "python differs", True),
-    "file": (with_file("config.json", "cd34"), f"({MODEL}) is not what the driver reads there: config.json", True),
+    "file": (
+        with_file("config.json", "cd34"),
+        f"({MODEL}) differs from what the driver reads there: config.json",
+        True,
+    ),
     "variable": (
         lambda f: f._replace(environment={**f.environment, "NCCL_DEBUG": "INFO"}),
         "NCCL_DEBUG differs",

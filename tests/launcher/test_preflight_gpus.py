@@ -74,7 +74,7 @@ def test_it_is_asked_for_numbers_without_units(tmp_path: Path, monkeypatch: pyte
 def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_nvidia_smi(tmp_path, monkeypatch, "exec sleep 60")
     started = time.monotonic()
-    with pytest.raises(GpuQueryError, match=r"did not come back in 0\.3 s"):
+    with pytest.raises(GpuQueryError, match=r"did not return within 0\.3 s"):
         query_gpus(timeout_seconds=0.3)
     assert time.monotonic() - started < 10
 
@@ -110,7 +110,7 @@ def test_healthy_and_equal_ones_are_no_finding() -> None:
         (GpuFacts((), "nvidia-smi did not come back", "12.8", False), "cannot be seen: nvidia-smi did not come back"),
         (FINE._replace(cuda=None), "torch is built without CUDA"),
         (FINE._replace(torch_sees_them=False), "torch finds no GPU that it can use: it is built for CUDA 12.8"),
-        (FINE._replace(gpus=FINE.gpus[:1]), "2 GPUs are counted on, nvidia-smi shows 1"),
+        (FINE._replace(gpus=FINE.gpus[:1]), "Ray counts on 2 GPUs, but nvidia-smi shows 1"),
         (FINE._replace(gpus=parse_gpus(WITH_ECC_ERRORS)), "GPU 1 (3 uncorrected memory errors)"),
         (FINE._replace(gpus=(*parse_gpus(SICK), FINE.gpus[1])), "GPU 0 (Unknown Error)"),
         (FINE._replace(gpus=(FINE.gpus[0], FINE.gpus[1]._replace(used_mib=40_000))), "GPU 1 (40,000 MiB)"),

@@ -254,12 +254,12 @@ def test_what_a_run_has_written_is_part_of_what_it_needs(job: JobConfig) -> None
     job.sft.run.dir.mkdir()
     needs = [need._replace(num_bytes=10**15) for need in plan_disk(job.sft)]
     (empty,) = check_disk(needs)
-    assert "0 bytes of this run are there" in empty.text
+    assert "this run already has 0 bytes" in empty.text
     written = needs[1].parts[0] / "step-00000200" / "rank-00000-of-00001.safetensors"
     written.parent.mkdir(parents=True)
     written.write_bytes(bytes(3_000_000))
     (later,) = check_disk(needs)
-    assert "3.0 MB of this run are there" in later.text
+    assert "this run already has 3.0 MB" in later.text
 
 
 def test_checkpoints_elsewhere_are_looked_for_there(job: JobConfig, tmp_path: Path) -> None:

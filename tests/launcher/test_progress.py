@@ -8,7 +8,7 @@ import pytest
 from launcher.console import FitConsole
 from launcher.progress import RunProgress, _Happenings
 from sft.attempt_record import write_rank
-from sft.run_events import EventLog
+from sft.run_events import EventLog, read_events
 from sft.run_folder import RunFolder
 from sft.training.last_words import NODE
 from sft.world import World
@@ -37,4 +37,6 @@ def test_a_loss_is_told_of_where_no_attempt_follows_and_once(tmp_path: Path, fol
         run.attempt(2).path.mkdir()
     told = [event.text for _ in range(2) for event in happenings.read_new()]
     assert len(told) == (not follows)
+    recorded = [event.text for event in read_events(run.attempt(1)) if event.kind == "waiting"]
+    assert recorded == told, "alerts are posted of events"
     assert all("node n7" in text and "No other has begun since then" in text for text in told)

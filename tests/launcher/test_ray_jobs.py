@@ -161,7 +161,7 @@ def test_a_wheel_and_a_checkout_are_sent_alike_and_nothing_beside_the_program(tm
     assert read_package(checkout) == read_package(wheel) == program
 
     (checkout / "sft" / "weights.bin").write_bytes(b"0" * (16 * 2**20 + 1))
-    with pytest.raises(UserError, match="more than the 16 MiB that are sent at most; sft/weights.bin has 16.0"):
+    with pytest.raises(UserError, match="more than the limit of 16 MiB; sft/weights.bin has 16.0"):
         read_package(checkout)
     (tmp_path / "no.whl").write_text("this is no archive")
     with pytest.raises(UserError, match="this is not a wheel"):

@@ -181,7 +181,7 @@ def test_a_run_that_a_living_driver_holds_is_not_queued_but_behind_it(
 @pytest.mark.parametrize(
     ("override", "path", "rule"),
     [
-        ("run.dir=back\\slash", "run.dir", "reads \\ and line ends otherwise"),
+        ("run.dir=back\\slash", "run.dir", "where \\ and line ends mean something else"),
         ('slurm.options=["--comment=a\\nb"]', "slurm.options.0", "line ends"),
         ('slurm.options=["--nice=1", "spring"]', "slurm.options.1", "does not begin with -"),
         ('slurm.options=["--array=0-3"]', "slurm.options.0", "in one run folder at a time"),
@@ -204,7 +204,7 @@ def test_the_name_of_a_stage_counts_where_it_is_part_of_a_jobs_name(config: Path
     longest = [f"run.name={'n' * 100}", f"stages.0.name={'s' * 100}"]
     assert not list(find_problems(load_job(config, longest)))
     (problem,) = find_problems(load_job(config, [*longest, "slurm.jobs=stages"]))
-    assert "more than 200 bytes" in problem.rule
+    assert "longer than 200 bytes" in problem.rule
 
 
 def test_an_array_whose_jobs_run_one_after_another_is_fine(config: Path) -> None:

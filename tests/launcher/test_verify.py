@@ -60,7 +60,7 @@ def test_a_run_under_way_is_exactly_once_so_far_with_counts(verify, run):
     code, out, err = verify(run.path)
     assert (code, err) == (0, "")
     assert re.search(r"broad +│ +38 of 40 so far +│ +76 +│ +[\d,]+ +│ +2 +│ +10 +│ +1 +│ +none", out)
-    assert "stage broad: fed, but skipped as not finite: steps 21, 33\n" in out
+    assert "stage broad: fed, but skipped because not finite: steps 21, 33\n" in out
     text = re.sub(r"\s+", " ", out)
     assert re.search(
         r"So far, every pack was fed exactly once, in its own step\. 1 stage, 38 steps, 76 packs, "
@@ -93,4 +93,4 @@ def test_before_the_first_step_nothing_is_wrong(verify, run):
 def test_another_folder_is_one_message_and_exit_code_2(verify, tmp_path):
     code, out, err = verify(tmp_path)
     assert (code, out) == (2, "")
-    assert err == f"{tmp_path} is not the folder of a run: there is no config.yaml in it\n"
+    assert err == f"{tmp_path} is not the folder of a run: there is no manifest.json of a run in it\n"

@@ -239,6 +239,20 @@ def test_a_config_that_lies_where_the_run_would_write_its_own_is_kept(
     for verb in ("prepare", "train"):
         assert main([verb, str(config)]) == 2
         assert "is not the folder of a run, and holds config.yaml, report.html, which" in capsys.readouterr().err
-    assert main(["report", str(tmp_path)]) == 2
+    for verb in ("status", "verify", "report"):
+        assert main([verb, str(tmp_path)]) == 2
+        assert "is not the folder of a run: there is no manifest.json of a run in it\n" in capsys.readouterr().err
     assert config.read_bytes() == before
     assert (tmp_path / "report.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["status", "verify", "report"])
+def test_a_config_in_the_place_of_a_run_is_told_where_its_run_is(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    config, run = written(content, tmp_path), Path(content["run"]["dir"])
+    run.mkdir()
+    (run / "manifest.json").write_text('{"versions": {}}')
+    for given in (tmp_path, config):
+        assert main([verb, str(given)]) == 2
+        assert capsys.readouterr().err.endswith(f"of a run in it. The run of {config} is in {run}\n")

@@ -108,19 +108,19 @@ CHANGES: dict[str, tuple[str, Callable[[Tensors], object], str]] = {
     "a head that should be tied and is another one": (
         "llama",
         lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1}),
-        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
+        r"tied by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
     ),
     "such a head, and names without the prefix of the body": (
         "llama",
         lambda t: t.update(
             {name.removeprefix("model."): t.pop(name) for name in list(t)}, **{"lm_head.weight": torch.ones(640, 32)}
         ),
-        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
+        r"tied by tie_word_embeddings .*:\n    lm_head\.weight and model\.embed_tokens\.weight\n",
     ),
     "such a head of a model that sees": (
         "gemma3",
         lambda t: t.update({"lm_head.weight": torch.ones(640, 32)}),
-        r"one by tie_word_embeddings .*:\n    lm_head\.weight and model\.language_model\.embed_tokens\.weight\n",
+        r"tied by tie_word_embeddings .*:\n    lm_head\.weight and model\.language_model\.embed_tokens\.weight\n",
     ),
 }
 
@@ -209,7 +209,7 @@ def test_an_index_that_is_none_is_refused(content: str, checkpoints: Callable[[s
     folder = Path(shutil.copytree(checkpoints("llama"), tmp_path / "model"))
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    assert "is no index of weights" in refusal(folder)
+    assert "is not an index of weights" in refusal(folder)
 
 
 def test_an_index_that_names_a_missing_file_is_refused(checkpoints: Callable[[str], Path], tmp_path: Path) -> None:

@@ -32,11 +32,13 @@ def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -
         ranks.add("restarted", "attempt 1 ended: rank 3 <node a> was gone")
         ranks.add("resumed", "going on at step 40", stage="broad", step=40)
         ranks.add("checkpoint", "one was damaged")
+        EventLog(run.attempt(2), "driver").add("waiting", "attempt 2: node n7 was lost. No other has begun")
         ranks.add("spike", "step 41, packs 3 to 4: the loss is 9.000", stage="broad", step=41)
-        hook.wait_for(2)  # without an end
+        hook.wait_for(3)  # without an end
         post_end("finished", "")
     assert [(alert["event"], alert.get("stage"), alert.get("step")) for alert in hook.alerts] == [
         ("restarted", None, None),
+        ("waiting", None, None),
         ("spike", "broad", 41),
         ("finished", None, None),
     ]
@@ -44,7 +46,7 @@ def test_what_happens_is_posted_once_in_order_and_the_end_last(run: RunFolder) -
     assert first["text"] == "tuned: restarted: attempt 1 ended: rank 3 &lt;node a&gt; was gone", "as Slack wants it"
     assert first["message"] == "attempt 1 ended: rank 3 <node a> was gone"
     assert (first["run"], first["run_dir"], first["attempt"]) == ("tuned", str(run.path), 2)
-    assert hook.alerts[2]["text"] == "tuned: finished"
+    assert hook.alerts[3]["text"] == "tuned: finished"
 
 
 def test_of_many_spikes_one_is_posted(run: RunFolder) -> None:
@@ -85,7 +87,7 @@ def test_a_webhook_that_refuses_is_told_of_once_without_its_url(run: RunFolder) 
     (event,) = read_events(run.attempt(2))
     assert (event.kind, event.text) == (
         "sink",
-        "alerts.url: the alert `failed` was not taken: HTTP status 404. Later ones are tried without a word.",
+        "alerts.url: the alert `failed` was not accepted: HTTP status 404. Later failures are not reported.",
     )
 
 
@@ -113,7 +115,7 @@ def test_the_url_may_stand_in_the_environment(run: RunFolder, monkeypatch: pytes
     assert len(hook.alerts) == 1
 
 
-@pytest.mark.parametrize(("value", "problem"), [("", "is not set here"), ("ftp://a/b", "holds no URL")])
+@pytest.mark.parametrize(("value", "problem"), [("", "is not set here"), ("ftp://a/b", "does not hold an https")])
 def test_a_variable_without_a_url_is_refused(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, value: str, problem: str
 ) -> None:

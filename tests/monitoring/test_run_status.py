@@ -81,6 +81,22 @@ def test_a_running_one_shows_rates_time_left_restarts_and_the_slow_rank(run: Run
     assert (status.straggler.rank, status.straggler.node, status.straggler.slowdown) == (1, "b", 1.6)
 
 
+def test_a_start_that_had_nothing_to_do_is_no_restart_and_one_that_trained_is(run: RunFolder) -> None:
+    for attempt in (1, 2, 3):
+        begin(run, attempt, "done")
+    event = {"kind": "resumed", "text": "attempt 3: going on", "rank": 0, "time": 1e9, "facts": {}}
+    run.attempt(3).events(0).write_text(json.dumps(event) + "\n")
+    assert [restart.attempt for restart in RunWatcher(run).read().restarts] == [3]
+
+
+def test_one_rank_is_said_as_one(run: RunFolder) -> None:
+    begin(run, 1, "stopped")
+    run.attempt(1).began.write_text(json.dumps({"time": time.time(), "world_size": 1}))
+    out = io.StringIO()
+    FitConsole(file=out, width=110).print(draw(RunWatcher(run).read()))
+    assert out.getvalue().splitlines()[0] == "tiny  stopped, attempt 1 with 1 rank"
+
+
 def test_a_driver_that_renews_its_lock_no_more_is_dead(run: RunFolder) -> None:
     begin(run, 1, None)
     with run_lock(run.lock, on_lost=lambda text: None):
@@ -139,6 +155,7 @@ def test_what_is_shown_is_text_and_no_markup(run: RunFolder) -> None:
 
 def test_every_state_can_be_drawn_and_torch_is_not_imported(run: RunFolder) -> None:
     draw(RunWatcher(run).read())
+    run.manifest.write_text('{"versions": {}}')
     program = (
         "import sys; from launcher.cli import main; code = main(sys.argv[1:])\n"
         "assert 'torch' not in sys.modules and 'ray' not in sys.modules; sys.exit(code)"

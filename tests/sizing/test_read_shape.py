@@ -29,6 +29,6 @@ def test_a_model_of_states_is_not_estimated_and_that_is_said(tmp_path: Path) -> 
     (tmp_path / "config.json").write_text('{"model_type": "mamba2", "hidden_size": 64, "vocab_size": 96}')
     save_file({"backbone.embeddings.weight": torch.zeros(96, 64)}, tmp_path / "model.safetensors")
     with pytest.raises(
-        UserError, match="mamba2 has no formula: memory and time are not estimated, for config.json has"
+        UserError, match="mamba2 has no formula: memory and time are not estimated, because config.json has"
     ):
         read_shape(str(tmp_path))

@@ -35,7 +35,7 @@ def test_what_would_wait_for_ever_or_have_no_time_is_cancelled_with_the_reason(
         # Slurm's word for it is first one, and later the other.
         (
             ["slurm.time_limit_minutes=60"],
-            r"for ever \(Partition(Config|TimeLimit): partition short, time limit 01:00:00",
+            r"forever \(Partition(Config|TimeLimit): partition short, time limit 01:00:00",
         ),
         ([], "the time limit that it gets is 00:05:00, and slurm.signal_before_end_seconds is 300"),
     ):

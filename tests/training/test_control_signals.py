@@ -47,7 +47,7 @@ def stays(stop_file: Path, seconds_ago: float) -> bool:
     os.utime(stop_file, (now - seconds_ago, now - seconds_ago))
     said: list[str] = []
     remove_stale_stop(stop_file, now, said.append)
-    assert said == ([] if stop_file.exists() else [f"{stop_file} is older than this start, and removed."])
+    assert said == ([] if stop_file.exists() else [f"{stop_file} is older than this start, and was removed."])
     return stop_file.exists()
 
 

@@ -74,6 +74,6 @@ def test_without_a_checkpoint_nothing_is_touched(tmp_path: Path) -> None:
     run, stage = finished(tmp_path)
     (stage.checkpoints / "step-00000007" / "manifest.json").unlink()
     before = kept(run)
-    with pytest.raises(UserError, match=r"keeps no checkpoint .*Add a stage behind it instead"):
+    with pytest.raises(UserError, match=r"keeps no checkpoint .*Add a stage after it instead"):
         set_end_aside(run, HERE, stage)
     assert kept(run) == before

@@ -82,7 +82,7 @@ def test_a_rank_that_is_stopped_is_named_by_the_others(tmp_path: Path) -> None:
         assert f"no sign of life from rank 1 ({read_ranks(AttemptFolder(tmp_path))[1]})" in error
 
 
-@pytest.mark.parametrize(("passed", "said"), [([4, 4], "all ranks stand at the same place"), ([5, 4], "rank 1 ")])
+@pytest.mark.parametrize(("passed", "said"), [([4, 4], "all ranks are at the same place"), ([5, 4], "rank 1 ")])
 def test_who_is_behind_has_passed_fewer_places(passed: list[int], said: str) -> None:
     ranks = {rank: RankProcess(1, "a") for rank in range(2)}
     reports = {rank: {"passed": count, "where": "step 1", "waits_for": ()} for rank, count in enumerate(passed)}

@@ -120,13 +120,13 @@ def test_of_those_who_did_not_speak_nobody_is_blamed_alone(ended: Ended) -> None
     ended.failed(2)
     assert ended.why == "rank 1 (node n1, pid 101) was gone: killed, out of memory, or its node was lost"
     ended.released(1)
-    assert ended.why.startswith("not known who was first: rank 0, ")
+    assert ended.why.startswith("not known which rank was first: rank 0, ")
 
 
 def test_who_does_not_answer_when_the_group_is_ended_is_named(ended: Ended) -> None:
     ended.released(0)
     ended.released(2)
-    assert ended.why == "rank 1 (node n1, pid 101) did not answer any more: stopped, or its machine was lost"
+    assert ended.why == "rank 1 (node n1, pid 101) no longer answered: stopped, or its machine was lost"
 
 
 def test_a_node_that_is_taken_away_is_the_reason_where_nothing_else_is(ended: Ended) -> None:

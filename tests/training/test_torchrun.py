@@ -13,7 +13,10 @@ import pytest
 import yaml
 
 from launcher.cli import main
+from sft.attempt_record import write_began
 from sft.job_config import load_job
+from sft.monitoring.run_status import RunWatcher
+from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.run_lock import run_lock
 from sft.training.workload import prepare_workload
@@ -77,6 +80,7 @@ def test_ranks_do_not_prepare_while_others_wait(config: Path) -> None:
     assert "Traceback" not in "".join(said)
 
 
+@pytest.mark.long
 def test_restarts_that_could_hang_are_refused_before_anything_is_trained(config: Path, run: RunFolder) -> None:
     command = [*TORCHRUN[:-1], "1", "--max-restarts", "1", "-m", "sft.training", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment())
@@ -132,19 +136,27 @@ job._run_and_exit(sys.argv[1:])
 """
 
 
-def test_a_rank_that_fails_does_not_wait_for_its_group_and_the_failure_is_posted_once(
+def test_a_rank_that_fails_does_not_wait_for_its_group_and_all_that_happened_is_posted_once(
     config: Path, run: RunFolder
 ) -> None:
     prepare_workload(load_job(config).sft)
-    # As if an earlier start had trained a step, whose metrics the first rank sends.
+    # As if torchrun had started ranks before, which have trained a step, whose metrics the first rank sends.
     train(run, "broad", range(1))
+    before = run.attempt(1)
+    before.path.mkdir(parents=True)
+    write_began(before, 1)
+    EventLog(before, 0).add("failed", "step 1: ValueError: no", of="program", follows=False)
     command = [sys.executable, "-c", FAILS_WITH_NCCL, str(config), "alerts.url=$WEBHOOK", "logging.tensorboard=true"]
     with webhook() as hook:
-        variables = environment() | {"WEBHOOK": hook.url}
+        variables = environment() | {"WEBHOOK": hook.url, "TORCHELASTIC_RESTART_COUNT": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=variables)
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: a step has failed") == 1, done.stderr
-    assert [alert["text"] for alert in hook.alerts] == ["job: failed: RuntimeError: a step has failed"]
+    assert [alert["text"] for alert in hook.alerts] == [
+        "job: restarted: attempt 1 ended: rank 0, step 1: ValueError: no",
+        "job: failed: RuntimeError: a step has failed",
+    ]
+    assert [restart.why for restart in RunWatcher(run).read().restarts] == ["rank 0, step 1: ValueError: no"]
     assert json.loads(run.sink_state("tensorboard").read_text())["state"]["stages"]["broad"]["step"] == 0
 
 

@@ -123,17 +123,17 @@ def changed(lines, step, **fields):
         (
             lambda lines: changed(changed(lines, 4, packs=[20, 17, 18, 19]), 5, packs=[16, 21, 22, 23]),
             [
-                "stage broad: pack 16 was trained in step 5, but is of step 4",
-                "stage broad: pack 20 was trained in step 4, but is of step 5",
+                "stage broad: pack 16 was trained in step 5, but belongs to step 4",
+                "stage broad: pack 20 was trained in step 4, but belongs to step 5",
             ],
         ),
         (
             lambda lines: changed(lines, 7, packs=[28, 29, 30, 31, 32]),
-            ["stage broad: pack 32 of step 7 is none of the plan's 32"],
+            ["stage broad: pack 32 of step 7 is not one of the plan's 32"],
         ),
         (
             lambda lines: changed(lines, 5, digest=1),
-            ["stage broad, step 5: what was fed is not what the plan says, though as packs 20 to 23"],
+            ["stage broad, step 5: what was fed as packs 20 to 23 is not what the plan says"],
         ),
         (
             lambda lines: [*lines, {**lines[-1], "step": 8, "packs": []}],
@@ -192,8 +192,8 @@ def test_one_other_token_or_mask_bit_is_found_by_what_was_fed_even_where_the_fil
 
     publish_anew(finished.store, change)
     found = texts(verify_run(finished.run))
-    assert "stage words, step 2: what was fed is not what the plan says, though as packs 8 to 11" in found
-    assert all("what was fed is not what the plan says" in text for text in found)
+    assert "stage words, step 2: what was fed as packs 8 to 11 is not what the plan says" in found
+    assert all("is not what the plan says" in text for text in found)
 
 
 def test_a_run_under_way_is_verified_so_far(planned):

@@ -1,4 +1,4 @@
-"""The formats of records, each in a module of its own; `sft.data.formats.formatting` is the way in.
+"""The formats of records, each in a module of its own; `sft.data.formats.formatting` is the entry point.
 
     columns        the columns of each format, and other names that they are known by
     detection      auto → an explicit format and its columns, or the line to write in the config
@@ -7,8 +7,8 @@
     messages       OpenAI's messages           ┐
     sharegpt       ShareGPT's conversations    ┴─ turns (order of roles, train marks), tool_calls
     token_rows     rows of token ids
-    text_fields    what a text may hold; the reason where it does not: RecordError
+    text_fields    the rules for a text; a RecordError with the reason where it breaks them
 
-A reader takes the fields of a record and the source's columns. It never changes a text: nothing is stripped or
-corrected on the way.
+A reader takes the fields of a record and the source's columns. It never changes a text: it neither strips nor corrects
+it.
 """

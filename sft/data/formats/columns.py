@@ -1,7 +1,7 @@
-"""The columns of each format, under the format's own names, and the other names that are known for them.
+"""The columns of each format, under the format's own names, and known other names for them.
 
-The names in `SourceConfig.columns` are those on the left. An alias is only looked for where the format is `auto`, or
-to say which columns could be meant.
+The names in `SourceConfig.columns` are those on the left. An alias is only used where the format is `auto`, or to
+suggest which columns could be meant.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Column(NamedTuple):
 
 
 Columns = Mapping[str, str]
-"""The format's names → the columns that hold them, where these are called differently."""
+"""The format's name of a column → the source's name, where they differ."""
 
 _SYSTEM = Column(False, ("system_prompt",))
 
@@ -64,7 +64,7 @@ SINGLE_TURN_NAMES = frozenset(
     for spelled in (name, *column.aliases)
     if name != "tools"
 )
-"""Columns by these names are a part of the prompt or an answer: none of them is left out without a word."""
+"""Columns by these names are a part of the prompt or an answer: none of them is dropped silently."""
 
 
 def column_of(columns: Columns, name: str) -> str:
@@ -73,5 +73,5 @@ def column_of(columns: Columns, name: str) -> str:
 
 
 def optional_column(columns: Columns, name: str) -> str | None:
-    """The same for a column that may be absent; None where the one of that name is given to another: no text twice."""
+    """The same for an optional column; None where the column of that name has another use: no text is read twice."""
     return columns.get(name) or (None if name in columns.values() else name)

@@ -1,9 +1,9 @@
-"""Which format a source has, and which columns hold what: given in the config, or found from the first records.
+"""The format of a source and the meaning of its columns: given in the config, or found from the first records.
 
-A format fits a record when its required columns are there, by their own names or by an alias, in capitals or not, and a
-list of turns has the format's keys. It is taken when it is the only one that fits and, of formats with one question and
-one answer, when no other column is left that may be a part of them: context that is left out without a word would be
-wrong data. Everything else is asked, with the lines that can be written in the config.
+A format fits a record when its required columns are there, by their own names or by an alias in any case, and a list of
+turns has the format's keys. It is chosen when it is the only one that fits. A format with one question and one answer
+must also leave out no column that may be a part of them: to drop context silently would make wrong data. In every other
+case an error asks, and shows the lines that can be written in the config.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,13 +27,13 @@ class Fit(NamedTuple):
 
 
 def resolve_source(source: SourceConfig, record: Record) -> SourceConfig:
-    """The source with an explicit format, and in `columns` only what is called differently here.
+    """The source with an explicit format, and in `columns` only the names that differ here.
 
-    It is the same whether format and columns were written or found. `record` has the fields of the first records
-    together, and the place of the first.
+    The result is the same whether format and columns were given or found. `record` has the fields of the first records
+    together, and the location of the first.
 
     Raises:
-        UserError: several formats fit the record or none does, or a column that is needed is not there.
+        UserError: several formats fit the record or none does, or a needed column is missing.
     """
     form: Format
     if source.format == "auto":
@@ -47,7 +47,7 @@ def resolve_source(source: SourceConfig, record: Record) -> SourceConfig:
 
 
 def describe_source(source: SourceConfig) -> str:
-    """The format and what is called differently, such as `format instruction (input ← context)`."""
+    """The format and the names that differ, such as `format instruction (input ← context)`."""
     renamed = ", ".join(f"{name} ← {column}" for name, column in source.columns.items())
     return f"format {source.format} ({renamed})" if renamed else f"format {source.format}"
 
@@ -56,7 +56,7 @@ def check_columns(source: SourceConfig, record: Record) -> None:
     """Compare the columns of a source whose format is known with the fields of its first records.
 
     Raises:
-        UserError: a column is not there; the message names those that are.
+        UserError: a column is missing; the message names those that are there.
     """
     assert source.format != "auto", "the format is found before its columns are checked"
     known = COLUMNS[source.format]
@@ -98,7 +98,7 @@ def _find_format(source: SourceConfig, record: Record) -> Fit:
     if rivals:
         lines = "".join(f"\n  {_line(fit)}" for fit in rivals)
         raise UserError(
-            f"{place}: it is not certain how the columns {there} are meant. Write it into the config, such as:{lines}"
+            f"{place}: it is unclear how the columns {there} are meant. Write it into the config, such as:{lines}"
         )
     for name in source.columns:
         if not any(name in known for known in COLUMNS.values()):
@@ -107,7 +107,7 @@ def _find_format(source: SourceConfig, record: Record) -> Fit:
     prompt, completion = (*texts, "…", "…")[:2]
     example = Fit("prompt_completion", {"prompt": prompt, "completion": completion})
     raise UserError(
-        f"{place}: no format can be seen from the columns {there}. {_needed_columns()}\n"
+        f"{place}: the columns {there} fit no format. {_needed_columns()}\n"
         f"Write the format and what its columns are called here, such as\n  {_line(example)}"
     )
 
@@ -119,7 +119,7 @@ def _fits(form: Format, given: Mapping[str, str], fields: JsonObject) -> Iterato
         return
     choices: list[list[str | None]] = []
     for name, column in known.items():
-        # Of two columns whose names differ in capitals alone, either may be meant: that is asked.
+        # If two columns differ only in case, either may be meant: an error asks.
         found: list[str | None] = [
             there
             for spelled in (name, *column.aliases)
@@ -143,14 +143,14 @@ def _fits(form: Format, given: Mapping[str, str], fields: JsonObject) -> Iterato
 
 
 def _holds_the_format(form: Format, columns: Mapping[str, str], fields: JsonObject) -> bool:
-    """What the names alone do not tell: the keys of turns, and that a row of tokens says which are learned."""
+    """Checks beyond the names: the keys of turns, and that a row of tokens marks which ones are learned."""
     if form == "tokens":
         return "labels" in columns or "loss_mask" in columns
     if form not in ("messages", "sharegpt"):
         return True
     column, key = (columns["messages"], "role") if form == "messages" else (columns["conversations"], "from")
     if column not in fields:
-        return True  # given in the config, and about to be missed
+        return True  # given in the config; a later check reports that it is missing
     turns = fields[column]
     if isinstance(turns, str):
         try:
@@ -163,7 +163,7 @@ def _holds_the_format(form: Format, columns: Mapping[str, str], fields: JsonObje
 
 
 def _is_part_of_another(fit: Fit, fits: list[Fit]) -> bool:
-    """Whether it leaves out columns that another, which leaves out nothing, reads together with all of its own."""
+    """Whether it leaves out columns that another fit, which leaves out nothing, reads together with all of its own."""
     own = set(fit.columns.values())
     return bool(fit.left_out) and any(
         not other.left_out and own < set(other.columns.values()) for other in fits if other is not fit

@@ -1,4 +1,4 @@
-"""Turns a record into a conversation. Total or counted: what cannot be turned raises `RecordError` with the reason.
+"""Turns a record into a conversation. Total or counted: a record that cannot be turned raises `RecordError`.
 
     instruction                  instruction (+ input) → output        one user turn, one answer
     prompt_completion            prompt → completion                   one user turn, one answer; or lists of messages
@@ -9,7 +9,7 @@
     tokens                       input_ids with labels or loss_mask    an example, without rendering
 
 The format and its columns are found or checked once, on a source's first records (`resolve_source`). A conversation has
-a user turn and ends in an answer, and the same turns make the same conversation, whatever format they were written in.
+a user turn and ends in an answer. The same turns make the same conversation, whatever their format was.
 """
 
 import math
@@ -48,7 +48,7 @@ _READERS: Mapping[Format, Callable[[JsonObject, Columns], tuple[Message, ...]]] 
 }
 
 _INSTANCES: Mapping[str, str] = {"super_natural_instructions": "Instances", "seed_tasks": "instances"}
-"""The formats whose records hold several examples → where."""
+"""The formats whose records hold several examples → the column that holds them."""
 
 
 _NOT_READ: Mapping[str, str] = {
@@ -60,7 +60,7 @@ _NOT_READ: Mapping[str, str] = {
 
 
 def expand_record(record: Record, source: SourceConfig) -> Iterator[Record]:
-    """The records to format: one for each instance of a task file, in any other format the record itself."""
+    """The records to format: one for each instance of a task file, otherwise the record itself."""
     name = _INSTANCES.get(source.format)
     return iter((record,)) if name is None else expand_instances(record, column_of(source.columns, name))
 
@@ -68,10 +68,10 @@ def expand_record(record: Record, source: SourceConfig) -> Iterator[Record]:
 def format_record(
     record: Record, source: SourceConfig, turns: Literal["strict", "repair"] = "strict"
 ) -> Conversation | TokenizedRecord:
-    """The record as a conversation that ends in an answer, or as token ids where it came as such.
+    """The record as a conversation that ends in an answer, or as token ids if it came as such.
 
-    The source is one that `resolve_source` has returned, and the record one of `expand_record`. With `repair`, turns
-    that are out of order are put right where `sft.data.formats.turns` can.
+    `source` was returned by `resolve_source`, `record` by `expand_record`. With `repair`, turns that are out of order
+    are put right where `sft.data.formats.turns` can.
 
     Raises:
         RecordError: a field is missing, of the wrong type or empty, or the turns are out of order.
@@ -83,7 +83,7 @@ def format_record(
         return TokenizedRecord(example, _read_task(fields, source), record.source, record.index, record.where)
     for column in _NOT_READ.keys() & fields.keys():
         if fields[column]:
-            raise RecordError(f"the field {column!r} holds what is not read: {_NOT_READ[column]}")
+            raise RecordError(f"the field {column!r} holds what cannot be read: {_NOT_READ[column]}")
     has_turns = _has_turns(form, fields, source.columns)
     if has_turns:
         messages, is_repaired = _read_conversation(form, fields, source.columns, turns == "repair")
@@ -98,7 +98,7 @@ def format_record(
 def _has_turns(form: Format, fields: JsonObject, columns: Columns) -> bool:
     if form == "prompt_completion":
         parts = [fields.get(column_of(columns, name)) for name in ("prompt", "completion")]
-        # One text that holds messages may be a prompt about messages. Two are no prompt and answer.
+        # One text that holds messages may be a prompt about messages. Two such texts are not a prompt and an answer.
         return any(isinstance(part, list) for part in parts) or all(map(holds_turns, parts))
     return form in _CONVERSATIONS
 
@@ -106,7 +106,7 @@ def _has_turns(form: Format, fields: JsonObject, columns: Columns) -> bool:
 def _read_conversation(
     form: Format, fields: JsonObject, columns: Columns, repair: bool
 ) -> tuple[tuple[Message, ...], bool]:
-    """The messages, and whether they had to be repaired: those that are in order stay as they are."""
+    """The messages, and whether they had to be repaired: turns that are in order stay unchanged."""
     read = _CONVERSATIONS[form]
     try:
         return read(fields, columns, False), False
@@ -117,9 +117,10 @@ def _read_conversation(
 
 
 def _with_own_thought(message: Message) -> Message:
-    """An answer that begins with a thought in the usual form has it as its thought: templates may write it otherwise.
+    """Move a thought in the usual form at the start of an answer to the message's thought: templates may write it
+    differently.
 
-    In any other form it stays words of the answer, so that putting both together again gives the very same text.
+    In any other form it stays part of the answer's words, so that joining both again gives exactly the same text.
     """
     if message.thought or message.role != "assistant" or not message.content.startswith(THOUGHT_START):
         return message
@@ -130,7 +131,7 @@ def _with_own_thought(message: Message) -> Message:
 
 
 def _read_task(fields: JsonObject, source: SourceConfig) -> str:
-    """The record's task. A whole number is its digits, whether it came as 3, 3.0 or "3"."""
+    """The record's task. A whole number becomes its digits, whether it came as 3, 3.0 or "3"."""
     if not isinstance(source.task, TaskColumn):
         return source.task or source.name
     column, default = source.task.column, source.task.default
@@ -138,10 +139,10 @@ def _read_task(fields: JsonObject, source: SourceConfig) -> str:
     value = fields.get(column)
     value = value[0] if isinstance(value, list) and value else value
     if isinstance(value, float):
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value  # pandas' way to say null
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value  # pandas writes null as NaN
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    # A line break in it would break tables.
+    # A line break in a task name would break tables.
     task = "" if value is None or value == [] else " ".join(check_text(value, f"the field {column!r}").split())
     if not task and default is None:
         what = f"the field {column!r}, which names the task, is {'missing' if value is None else 'empty'}"

@@ -5,8 +5,8 @@
     {role: tool, tool_call_id: c1, content: "no"}                           →  tool       "no", answers c1
     {role: assistant, content: "No."}                                       →  assistant  "No."
 
-`developer` is another name of system, `function` of tool, and `function_call` is one call without an id. A content in
-parts is their texts, end to end; there is no place for a picture. `train: false`, or `weight: 0`, is kept: such an
+`developer` is another name of system, `function` of tool, and `function_call` is one call without an id. If a content
+is a list of parts, their texts are joined; a picture cannot be used. `train: false`, or `weight: 0`, is kept: such an
 answer is read but not learned. `reasoning_content` is the answer's thought.
 """
 
@@ -42,7 +42,7 @@ def read_messages(fields: JsonObject, columns: Columns, repair: bool = False) ->
 
 
 def read_prompt_turns(fields: JsonObject, columns: Columns, repair: bool = False) -> tuple[Message, ...]:
-    """The turns of a prompt and of its completion, of which one at least is a list of such messages, as TRL has them.
+    """The turns of a prompt and its completion, at least one of them a list of such messages, as in TRL.
 
     Answers in the prompt are not learned. With `repair` see `sft.data.formats.turns`.
 

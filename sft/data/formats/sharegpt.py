@@ -5,8 +5,8 @@
     {from: observation, value: "no"}                                       →  tool       "no"
     {from: gpt, value: "No."}                                              →  assistant  "No."
 
-A call is the end of the assistant's turn that it stands behind: an answer and its calls, or several calls, are one
-turn, unless only some of them are marked to be learned.
+A call ends the assistant's turn that it follows. An answer and its calls, or several calls, are one turn, unless only
+some of them are marked to be learned.
 """
 
 from collections.abc import Mapping

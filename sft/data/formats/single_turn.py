@@ -4,7 +4,7 @@
     input                 "1 2"                  user       "Add the numbers.\n\n1 2"
     output                "3"              →     assistant  "3"
 
-A field `system`, where there is one, becomes the system turn.
+A field `system`, if there is one, becomes the system turn.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ def read_prompt(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
 def read_natural_instructions(fields: JsonObject, columns: Columns) -> tuple[Message, ...]:
     """The turns of the one instance of a Super-NaturalInstructions task; see `task_files`.
 
-    Definition and output may be lists of texts, of which the first is taken. The positive examples are not trained:
-    they belong into the prompt when a model is measured with a few examples.
+    Definition and output may be lists of texts; the first text is used. The positive examples are not trained on: they
+    belong in the prompt when a model is measured with a few examples.
 
     Raises:
         RecordError: a field cannot be used.

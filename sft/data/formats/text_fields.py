@@ -1,8 +1,8 @@
-"""Text out of a record's fields: whole, of the right type, and not empty where it must not be, or the reason why not.
+"""Text from a record's fields: whole, of the right type, not empty where it must not be; or the reason why not.
 
-A text may hold everything that Unicode calls a character but the control characters of ASCII; of these, tab, line
-feed, form feed and carriage return are allowed. Nothing is corrected: a text with such a character was cut or
-decoded wrongly, and only its owner knows what it was.
+A text may hold every Unicode character except ASCII's control characters; of these, tab, line feed, form feed and
+carriage return are allowed. Nothing is corrected: a text with another control character was cut or decoded wrongly, and
+only its owner knows the original.
 """
 
 import math
@@ -32,10 +32,10 @@ def read_text(fields: JsonObject, column: str) -> str:
 
 
 def read_optional_text(fields: JsonObject, column: str | None) -> str:
-    """The text of the field; empty where there is none, or it is missing, null or blank.
+    """The text of the field; empty if there is no field, or it is missing, null or blank.
 
     Raises:
-        RecordError: it holds something else than text.
+        RecordError: it holds something other than text.
     """
     value = None if column is None else fields.get(column)
     if value is None:
@@ -58,7 +58,7 @@ def check_text(value: object, what: str) -> str:
     """The value as text; it may be empty.
 
     Raises:
-        RecordError: it is not text, or has characters that no text has; `what` begins the reason.
+        RecordError: it is not text, or has characters that a text may not have; `what` begins the reason.
     """
     if not isinstance(value, str):
         raise RecordError(f"{what} holds {kind_of(value)}, not text")
@@ -68,7 +68,7 @@ def check_text(value: object, what: str) -> str:
 
 
 def text_flaw(text: str) -> str | None:
-    """The first character that no text has, with its place; None where there is none."""
+    """The first character that a text may not have, with its position; None where there is none."""
     if _is_clean(text):
         return None
     for number, character in enumerate(text, start=1):
@@ -82,7 +82,7 @@ def text_flaw(text: str) -> str | None:
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
+    """The kind of a JSON value, in words."""
     if isinstance(value, Unreadable):
         return f"a value that cannot be read ({value.reason})"
     if value is None:
@@ -101,10 +101,10 @@ def kind_of(value: object) -> str:
 
 
 def check_json(value: Any, what: str, depth: int = 100) -> None:
-    """Every text in it is whole and every number is one.
+    """Check that every text in it is valid and every number is finite.
 
     Raises:
-        RecordError: something in it is not; `what` begins the reason.
+        RecordError: one is not; `what` begins the reason.
     """
     if isinstance(value, str):
         check_text(value, what)
@@ -117,13 +117,13 @@ def check_json(value: Any, what: str, depth: int = 100) -> None:
         for inner in value.values() if isinstance(value, Mapping) else value:
             check_json(inner, what, depth - 1)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise RecordError(f"{what} holds {value}, which is no number of JSON")
+        raise RecordError(f"{what} holds {value}, which is not a JSON number")
     elif value is not None and not isinstance(value, int | float):
         raise RecordError(f"{what} holds {kind_of(value)}, which JSON does not have")
 
 
 def _is_clean(text: str) -> bool:
-    # In UTF-8 the bytes below 0x80 are the ASCII characters themselves, and bytes are searched faster than a text.
+    # In UTF-8 the bytes below 0x80 are exactly the ASCII characters, and searching bytes is faster than searching text.
     try:
         encoded = text.encode()
     except UnicodeEncodeError:

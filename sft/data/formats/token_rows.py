@@ -1,11 +1,11 @@
-"""Rows that are token ids already → an `Example`. Nothing is rendered, so the chat template has no part in them.
+"""Rows that are token ids already → an `Example`. Nothing is rendered, so the chat template is not involved.
 
     input_ids        5    8    9    2    0        labels: -100 where a token is not learned, else the token itself
     labels        -100 -100    9    2 -100        loss_mask: 1 where a token is learned
     attention_mask   1    1    1    1    0        0 at padding, which is left out
     → input_ids      5    8    9    2,  loss_mask 0 0 1 1
 
-The first token is never learned. Whether the ids are in the vocabulary is checked where the tokenizer is known.
+The first token is never learned. The ids are checked against the vocabulary where the tokenizer is known.
 """
 
 from typing import Any
@@ -22,10 +22,10 @@ IGNORED = -100
 
 
 def read_token_row(fields: JsonObject, columns: Columns) -> Example:
-    """The example that the row's ids are.
+    """The example that the row's ids form.
 
     Raises:
-        RecordError: a field is no list of ids or marks of one length, or nothing is learned.
+        RecordError: a field is not a list of ids or marks of the same length, or nothing is learned.
     """
     input_ids = _read_integers(fields, column_of(columns, "input_ids"))
     learned = _read_learned(fields, columns, input_ids)
@@ -37,14 +37,14 @@ def read_token_row(fields: JsonObject, columns: Columns) -> Example:
     if (input_ids < 0).any():
         place = int(np.argmax(input_ids < 0))
         raise RecordError(f"the id {input_ids[place]} at token {place + 1} is negative")
-    learned[0] = False  # nothing is before it that it could be predicted from
+    learned[0] = False  # no token comes before it to predict it from
     if not learned.any():
         raise RecordError("no token of the row is to be learned")
     return Example(input_ids, learned)
 
 
 def _read_learned(fields: JsonObject, columns: Columns, input_ids: IntArray) -> BoolArray:
-    """Which tokens the labels or the mask say are learned."""
+    """Which tokens are learned, according to the labels or the mask."""
     column = column_of(columns, "labels")
     learned = _read_marks(fields, column_of(columns, "loss_mask"), input_ids)
     if fields.get(column) is None:
@@ -62,7 +62,7 @@ def _read_learned(fields: JsonObject, columns: Columns, input_ids: IntArray) -> 
             f"needed: labels that are not shifted, {IGNORED} where a token is not learned"
         )
     if learned is not None and not np.array_equal(labelled, learned):
-        raise RecordError(f"the fields {column!r} and {column_of(columns, 'loss_mask')!r} say different tokens")
+        raise RecordError(f"the fields {column!r} and {column_of(columns, 'loss_mask')!r} mark different tokens")
     return labelled
 
 
@@ -90,7 +90,7 @@ def _read_integers(fields: JsonObject, column: str, kinds: tuple[type, ...] = (i
     try:
         return np.array(values, dtype=np.int64)
     except OverflowError:
-        raise RecordError(f"the field {column!r} holds a number that is no token id") from None
+        raise RecordError(f"the field {column!r} holds a number that is not a token id") from None
 
 
 def _check_length(values: IntArray, column: str, input_ids: IntArray) -> None:

@@ -1,10 +1,10 @@
-"""The tools that an assistant may call, and its calls, in the one form that chat templates are written for.
+"""The tools that an assistant may call, and its calls, in the one form that chat templates expect.
 
     {name, description, parameters}    →    {type: function, function: {name, description, parameters}}
     {name, arguments}                  →    ToolCall(name, arguments: an object)
 
-Tools and arguments may come as JSON or as text that holds JSON. Whether a call fits the schema of its tool is not
-checked: an answer may well call a tool wrongly, and be marked not to be learned.
+Tools and arguments may come as JSON or as text that holds JSON. Calls are not checked against the schema of their tool:
+an answer may call a tool wrongly and be marked not to be learned.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ from sft.schema import JsonObject, ToolCall
 
 
 def read_tools(fields: JsonObject, column: str | None) -> tuple[JsonObject, ...]:
-    """The tools in the field; none where there is no field, or it is null or empty.
+    """The tools in the field; none if there is no field, or it is null or empty.
 
     Raises:
-        RecordError: it is no list of tools with names.
+        RecordError: it is not a list of tools with names.
     """
     what = f"the field {column!r}"
     given = None if column is None else fields.get(column)
@@ -36,7 +36,7 @@ def read_call(call: Any, what: str) -> ToolCall:
     """A call as OpenAI writes it, {id, function: {name, arguments}}, or only {name, arguments}.
 
     Raises:
-        RecordError: it has no name, or its arguments are no object.
+        RecordError: it has no name, or its arguments are not an object.
     """
     if not isinstance(call, Mapping):
         raise RecordError(f"{what} is {kind_of(call)}, not an object with name and arguments")
@@ -51,10 +51,10 @@ def read_call(call: Any, what: str) -> ToolCall:
 
 
 def parse_json(value: Any, what: str) -> Any:
-    """The JSON that a text holds, or the value itself where it is no text.
+    """The JSON that a text holds, or the value itself if it is not a text.
 
     Raises:
-        RecordError: the text is not JSON, or something in it is neither whole text nor a number.
+        RecordError: the text is not JSON, a text in it is broken, or a number is not finite.
     """
     if isinstance(value, str):
         try:
@@ -70,7 +70,7 @@ def _read_tool(tool: Any, what: str) -> JsonObject:
         raise RecordError(f"{what} is {kind_of(tool)}, not an object")
     if tool.get("function") is None:
         _read_name(tool, what)
-        # OpenAI's older `functions` and ShareGPT's tools have no envelope, and may have a type of their own in it.
+        # OpenAI's older `functions` and ShareGPT's tools have no envelope, and may have a type of their own.
         return {"type": "function", "function": tool}
     if tool.get("type") not in (None, "function"):
         raise RecordError(f"{what} is of the type {str(tool['type'])[:40]!r}; known: 'function'")

@@ -1,9 +1,9 @@
-"""Turns that come one by one → a conversation: who may speak after whom, and which answers are learned.
+"""Joins single turns into a conversation: who may speak after whom, and which answers are learned.
 
     system?  greeting?  (user  answer  (tool …  answer)*)+        greeting, answer: assistant turns
 
-A tool turn stands behind an answer that calls tools, or behind another tool turn. Turns in any other order are refused,
-unless they are to be repaired: then user turns that follow each other are one, and none is left behind the last answer.
+A tool turn follows an answer that calls tools, or another tool turn. Turns in any other order are refused, unless they
+are to be repaired: then consecutive user turns are joined, and none is left behind the last answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from sft.schema import JsonObject, Message, Role, ToolCall
 
 
 class Turn(NamedTuple):
-    """A message and its number in the record, from 1, for those who have to find it there."""
+    """A message and its number in the record, from 1, so that people can find it there."""
 
     number: int
     message: Message
@@ -31,7 +31,7 @@ _NEXT: dict[Role | None, tuple[Role, ...]] = {
     "assistant": ("user",),
     "tool": ("tool", "assistant"),
 }
-"""Role → those that may follow; None is the beginning. Tool turns behind answers depend on their calls."""
+"""Role → the roles that may follow; None is the beginning. Whether a tool turn may follow depends on the calls."""
 
 _IN_WORDS: dict[Role, str] = {
     "system": "a system turn",
@@ -45,7 +45,7 @@ def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
     """The field's turns, each an object; the field is a list, or text that holds one as JSON.
 
     Raises:
-        RecordError: the field is missing or no list, or a turn is no object.
+        RecordError: the field is missing or not a list, or a turn is not an object.
     """
     if column not in fields:
         raise RecordError(f"the field {column!r} is missing")
@@ -61,7 +61,7 @@ def read_turns(fields: JsonObject, column: str) -> list[JsonObject]:
 
 
 def holds_turns(value: Any) -> bool:
-    """Whether a prompt or a completion is a list of messages, or text that holds nothing but one, as JSON."""
+    """Whether a prompt or a completion is a list of messages, or text that is nothing but such a list, as JSON."""
     if not isinstance(value, str):
         return isinstance(value, list)
     if not value.lstrip().startswith("["):
@@ -76,10 +76,10 @@ def holds_turns(value: Any) -> bool:
 
 
 def read_role(turn: JsonObject, key: str, known: Mapping[str, Role], what: str) -> Role:
-    """The role of the turn, in our word.
+    """The role of the turn, by our name for it.
 
     Raises:
-        RecordError: it has none, or one that is not known.
+        RecordError: it has none, or an unknown one.
     """
     spelled = turn.get(key)
     if not isinstance(spelled, str):
@@ -119,10 +119,10 @@ def build_turn(
 def join_turns(
     turns: Sequence[Turn], fields: JsonObject, columns: Columns, repair: bool = False
 ) -> tuple[Message, ...]:
-    """The messages of the conversation, behind the text of the column `system` where there is one.
+    """The messages of the conversation, after the text of the column `system` if there is one.
 
     Raises:
-        RecordError: the turns are out of order, nothing is asked, or no answer is learned.
+        RecordError: the turns are out of order, there is no user turn, or no answer is learned.
     """
     turns = _repair(turns) if repair else turns
     previous: Message | None = None
@@ -148,7 +148,7 @@ def join_turns(
 
 
 def _repair(turns: Sequence[Turn]) -> list[Turn]:
-    """User turns that follow each other are one, a blank line between them; those at the end are left out."""
+    """Join consecutive user turns, with a blank line between them; leave out those at the end."""
     repaired: list[Turn] = []
     for turn in turns:
         if repaired and repaired[-1].message.role == turn.message.role == "user":
@@ -187,5 +187,5 @@ def _read_train(turn: JsonObject, role: Role, what: str) -> bool:
         train = bool(weight)
     if train and role != "assistant":
         raise RecordError(f"{what} is {_IN_WORDS[role]} that is marked to be learned; only answers are")
-    # Prompts are never learned, so their mark says nothing and equal prompts stay equal.
+    # Prompts are never learned, so their mark changes nothing and equal prompts stay equal.
     return train is not False or role != "assistant"

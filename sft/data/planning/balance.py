@@ -1,7 +1,7 @@
-"""The audit of a stage's mixture: what each task was to get, what it got, and how often its examples come again.
+"""The audit of a stage's mixture: each task's intended share, its actual share, and how often its examples repeat.
 
-Counted from the examples that the packs hold, not from what was asked for. `balance.json` beside the packs is this
-audit for people and their scripts; it holds nothing that the plan's manifest does not.
+It counts the examples in the packs, not the intended shares. `balance.json` beside the packs is this audit for people
+and their scripts; the plan's manifest holds all of it.
 """
 
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ _OF_THE_STAGE = (
 def mixture_rows(
     order: IntArray, supplies: Supplies, rates: Rates, unit: str, store: TokenStore
 ) -> tuple[MixtureRow, ...]:
-    """What each task of `supplies`, counted in `unit`, gives to the examples of `order`.
+    """What each task of `supplies`, counted in `unit`, contributes to the examples of `order`.
 
     Args:
         order: (num_draws,), the example ids that the stage trains on.
-        supplies: what there is of each task.
-        rates: the share of each task that is wanted.
+        supplies: the supply of each task.
+        rates: the intended share of each task.
         unit: `supervised_tokens` or `examples`.
-        store: where the examples lie.
+        store: the store that holds the examples.
     """
     num_tasks, num_supervised = len(store.tasks), store.num_supervised[:]
     drawn = np.bincount(order, minlength=len(store))

@@ -1,10 +1,10 @@
-"""Draws and packs as much as a stage's budget says: so many epochs, tokens of either kind, or steps.
+"""Draws and packs as much as a stage's budget says: epochs, tokens of either kind, or steps.
 
-Examples vary in length, so how many fill a budget is known only when they are drawn and packed. A draw that falls
-short is made anew, larger; what is drawn too many is cut off at the end. Each is a pure function of its seed.
+Examples vary in length, so how many fill a budget is known only after they are drawn and packed. A draw that falls
+short is repeated with a larger size; the surplus is cut off at the end. Each draw is a pure function of its seed.
 
-A stage that was extended has drawn already. Then what it drew is left out of the draws, and the rest comes in the
-order of the draws: each task goes on where it ended, and no example comes again before all others of its task.
+A stage that is extended has drawn already. The new draws leave out what it drew, and the rest keeps the order of the
+draws: each task continues where it ended, and no example comes again before all others of its task.
 """
 
 import math
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What a stage has drawn before it was extended: its examples, in any order, and in how many steps they lie."""
+    """What a stage drew before it was extended: its examples, in any order, and the number of their steps."""
 
     example_ids: IntArray
     num_steps: int
@@ -55,7 +55,7 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What a stage draws from, at which rates; `own_units` is what its own tasks hold, by which epochs are counted."""
+    """What a stage draws from, and at which rates; `own_units` is the sum of its own tasks, the size of an epoch."""
 
     stage: StageConfig
     supplies: Mapping[str, TaskSupply]
@@ -72,23 +72,23 @@ class Drawing:
 
     @property
     def num_units_wanted(self) -> float | None:
-        """What a budget of epochs asks for; other budgets do not count in units."""
+        """The units that a budget of epochs asks for; None for other budgets."""
         epochs = self.stage.budget.epochs
         return None if epochs is None else epochs * self.own_units
 
     @property
     def ends_early(self) -> bool:
-        """Whether tasks may not be repeated often enough for the epochs of the budget. Other budgets are refused."""
+        """Whether the limits on repetition end the stage before its epochs. For other budgets that is an error."""
         wanted = self.num_units_wanted
         return wanted is not None and wanted > sum(self.limits.values()) * (1.0 + 1e-9)
 
     def order(self, total_units: float) -> IntArray:
-        """So many units in the stage's order, without what is drawn already."""
+        """Examples of `total_units` units in the stage's order, without those drawn already."""
         order = draw(self.supplies, allot(self.rates, total_units, self.limits), self.seed)
         return without_drawn(order, self.drawn.example_ids) if self.drawn.num_steps else order
 
     def growing_orders(self, num_units: float) -> Iterator[IntArray]:
-        """Orders of about so many units, then of ever more, until no more may be drawn; all without what is drawn."""
+        """Orders of about `num_units` units, then of more and more up to the limits; without those drawn already."""
         most_units = sum(self.limits.values())
         total_units = 1.01 * num_units
         while total_units < most_units:
@@ -97,31 +97,31 @@ class Drawing:
         yield self.order(most_units)
 
     def mean_per_unit(self, field: str) -> float:
-        """How much of `field` (a count of `TaskSupply`) comes with one unit."""
+        """How much of `field` (a count of `TaskSupply`) one unit brings."""
         counts = {task: int(getattr(self.supplies[task], field)) for task in self.rates}
         return sum(rate * counts[task] / self.supplies[task].units for task, rate in self.rates.items())
 
 
 def budget_in_words(budget: Mapping[str, Any]) -> str:
-    """Such as `1,000 steps`, of the fields of a `BudgetConfig`."""
+    """The fields of a `BudgetConfig` as text, such as `1,000 steps`."""
     return ", ".join(f"{value:,} {kind.replace('_', ' ')}" for kind, value in budget.items() if value is not None)
 
 
 def without_drawn(order: IntArray, drawn: IntArray) -> IntArray:
-    """The order without the first draws of each example, as many as there are of it in `drawn`.
+    """The order without the first draws of each example, as many as `drawn` holds of it.
 
     order a b a c b, drawn b a  →  a c b
     """
     by_example = np.argsort(order, kind="stable")
     ids = order[by_example]
-    # The number of each draw among those of its example.
+    # The number of each draw among the draws of its example.
     numbers = np.arange(len(ids)) - np.searchsorted(ids, ids)
     num_drawn = np.bincount(drawn, minlength=int(order.max(initial=-1)) + 1)
     return order[np.sort(by_example[numbers >= num_drawn[ids]])]
 
 
 def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
-    """The examples of a stage in order, and their packs; of a stage that is extended, those that are added.
+    """The examples of a stage in order, and their packs; for a stage that is extended, only the added ones.
 
     Raises:
         UserError: the budget needs more epochs of the tasks than the mixture allows.
@@ -140,13 +140,13 @@ def fill_budget(drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[
 
 
 def _draw_tokens(needed: int, kind: str, drawing: Drawing, per_example: IntArray) -> IntArray:
-    """Draw until the tokens are there; the last example takes the count to the budget or just past it.
+    """Draw until there are enough tokens; the last example takes the count to the budget or just past it.
 
     Args:
-        needed: so many.
-        kind: the count of `TaskSupply` that they are.
+        needed: the number of tokens.
+        kind: the count of `TaskSupply` that the budget means.
         drawing: what is drawn from.
-        per_example: (num_examples,), those of each.
+        per_example: (num_examples,), the tokens of each.
     """
     drawn = there = int(per_example[drawing.drawn.example_ids].sum(dtype=np.int64))
     if drawn >= needed:
@@ -160,7 +160,7 @@ def _draw_tokens(needed: int, kind: str, drawing: Drawing, per_example: IntArray
 
 
 def _fill_steps(num_steps: int, drawing: Drawing, packing: Packing, store: TokenStore) -> tuple[IntArray, Packed]:
-    """Draw until the packs are there."""
+    """Draw until there are enough packs."""
     needed, there = max(0, num_steps - drawing.drawn.num_steps) * packing.packs_per_step, 0
     num_tokens = num_steps * packing.packs_per_step * packing.pack_len_tokens
     for order in drawing.growing_orders(num_tokens / drawing.mean_per_unit("num_tokens")):
@@ -168,7 +168,7 @@ def _fill_steps(num_steps: int, drawing: Drawing, packing: Packing, store: Token
         there = len(starts) - 1
         if there >= needed:
             starts = starts[: needed + 1]
-            # The packs in use are the plan; the order shrinks to their examples, so that the table tells the truth.
+            # Only the packs in use are the plan; the order is cut to their examples, so the table is right.
             used = order[positions[: starts[-1]]]
             return used, Packed(np.arange(len(used)), starts)
     raise _too_few(drawing, needed, there, "packs")

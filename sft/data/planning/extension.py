@@ -1,11 +1,11 @@
-"""A stage that has trained gets more budget: what was planned stays as it is, and more is planned behind it.
+"""More budget for a stage that has trained: the plan so far stays as it is, and more is planned behind it.
 
     packs      a a a a │ b b b        2 steps of 4 packs, the last one with 3
-    packs-2    a a a a │ b b b │ c c c c │ d d        the same, and then a part of its own
+    packs-2    a a a a │ b b b │ c c c c │ d d        the same, followed by a new part
 
-So what was fed is what the new plan says, too, and a step that was trained is never packed anew. The new part draws on
-where the stage had ended, as if all had been asked for at first, and has a learning rate of its own: its schedule goes
-from the first of its steps to the last. An extension by which nothing was trained may be planned anew.
+So the new plan repeats exactly what was fed, and a trained step is never packed again. The new part continues drawing
+where the stage ended, as if the whole budget had been set from the start. It has a learning rate of its own: its
+schedule runs from its first step to its last. An extension with which nothing was trained may be planned again.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from sft.schema import IntArray
 
 
 class Kept(NamedTuple):
-    """What stays of a stage that is extended: the parts of its plan, and their packs."""
+    """What an extended stage keeps: the parts of its plan, and their packs."""
 
     plan: PackPlan
     parts: tuple[PlanPart, ...]
@@ -38,28 +38,28 @@ class Kept(NamedTuple):
 
     @property
     def example_ids(self) -> IntArray:
-        """Their examples, pack after pack."""
+        """The examples of the kept packs, pack after pack."""
         return np.asarray(self.plan.example_ids[: self.plan.starts[self.num_packs]])
 
     @property
     def drawn(self) -> Drawn:
-        """What was drawn for them."""
+        """What was drawn for the kept packs."""
         part_steps = self.plan.steps().part_steps
         return Drawn(self.example_ids, sum(part_steps[: len(self.parts)]))
 
     def with_more(self, order: IntArray, added: Packed) -> tuple[IntArray, Packed]:
-        """The examples of all packs, and these: what is kept, and behind it what is added (see `fill_budget`)."""
+        """The examples of all packs, and the packs: the kept ones, then the added ones (see `fill_budget`)."""
         starts = np.asarray(self.plan.starts[: self.num_packs + 1])
         whole = np.concatenate([self.example_ids, order[added.positions]])
         return whole, Packed(np.arange(len(whole)), np.concatenate([starts, starts[-1] + added.starts[1:]]))
 
 
 def schedule_of(optimizer: OptimizerConfig, recorded: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What gives the learning rate: it may be another for what is added, as it is read as a function of the step.
+    """The fields that give the learning rate. The added part may have other values: the rate is a function of the step.
 
     Args:
-        optimizer: as it is now.
-        recorded: what was recorded of one; its values are given instead, in the form of now.
+        optimizer: the current config.
+        recorded: recorded fields of an optimizer; their values are returned instead, in the current form.
     """
     now = inputs_of(optimizer, "rate")
     if recorded is None:
@@ -69,19 +69,19 @@ def schedule_of(optimizer: OptimizerConfig, recorded: Mapping[str, Any] | None =
 
 
 def is_wanted_still(plan: PackPlan, stage: StageConfig) -> bool:
-    """Whether the newest part of an extended stage has the learning rate that the config has."""
+    """Whether the newest part of an extended stage has the learning rate of the config."""
     optimizer = stage.optimizer
     return not plan.parts or schedule_of(optimizer, plan.parts[-1].schedule) == schedule_of(optimizer)
 
 
 def kept_of(folder: StageFolder, stage: StageConfig, plan: PackPlan, recorded: Mapping[str, Any]) -> Kept:
-    """What stays of a stage whose budget is another now.
+    """What a stage keeps whose budget has changed.
 
     Args:
-        folder: the stage's.
-        stage: as it is now.
+        folder: the stage's folder.
+        stage: its current config.
         plan: its newest plan.
-        recorded: the stage in the run's record, which is of this plan if the stage was never extended.
+        recorded: the stage in the run's record; it belongs to this plan if the stage was never extended.
     """
     whole = PlanPart(len(plan), plan.manifest["inputs"]["budget"], recorded["optimizer"])
     parts = tuple(
@@ -96,10 +96,10 @@ def kept_of(folder: StageFolder, stage: StageConfig, plan: PackPlan, recorded: M
 
 
 def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict[str, Any]]:
-    """What the manifest of the new plan says of its parts.
+    """What the manifest of the new plan says about its parts.
 
     Raises:
-        UserError: nothing is added, or the learning rate of what is kept is another.
+        UserError: nothing is added, or the learning rate of the kept part has changed.
     """
     budget, schedule = stage.budget.model_dump(mode="json"), schedule_of(stage.optimizer)
     if num_added:
@@ -109,7 +109,7 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
     if was != now:
         raise UserError(
             f"stage {stage.name}: its budget was {was} and is now {now}, which is not more: {kept.drawn.num_steps:,} "
-            "steps are planned, and some of them are trained. A stage that has trained may get more only. Set the "
+            "steps are planned, and some of them are trained. A stage that has trained can only get more. Set the "
             "budget back, or make it larger."
         )
     if last.schedule != schedule:
@@ -119,7 +119,7 @@ def described_parts(kept: Kept, stage: StageConfig, num_added: int) -> list[dict
             if schedule[key] != value
         ]
         raise UserError(
-            f"stage {stage.name}: {', '.join(changed)}, but what is planned keeps its learning rate. Set it back, or "
-            "give the stage a larger budget: the new rate is for what is added."
+            f"stage {stage.name}: {', '.join(changed)}, but planned steps keep their learning rate. Set it back, or "
+            "give the stage a larger budget: the new rate then applies to the added steps."
         )
     return [*map(asdict, kept.parts)]

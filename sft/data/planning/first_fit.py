@@ -1,13 +1,13 @@
-"""First-fit decreasing, one pack at a time: the longest that is left, then again and again the longest that still fits.
+"""First-fit decreasing, one pack at a time: take the longest element left, then again and again the longest that fits.
 
-Examples of one length are interchangeable, so what is left is a set of lengths: the bits of one integer, of which the
-longest that fits is the highest bit below the space that is left.
+Examples of one length are interchangeable, so the elements left are a set of lengths: the bits of one integer. The
+longest that fits is the highest bit at or below the space left.
 
     lengths 5 4 3 2 2, packs of 8:   [5 3] [4 2 2]
 
-Invariant: what has to be packed is packed as if it were alone, and the rest fills the gaps. Alone, it needs no more
-than G packs where it has at most G elements, or at most half of G packs' tokens, rounded up to whole packs: two packs
-that first-fit leaves never fit into one.
+Invariant: the elements that have to be packed are packed as if they were alone, and the rest fills the gaps. Alone,
+they need at most G packs if there are at most G of them, or if their tokens fill at most half of G packs, rounded up
+to whole packs: first-fit never leaves two packs that would fit into one.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ class _Pool:
 
     def __init__(self, lengths: Sequence[int], elements: range) -> None:
         self.by_length: dict[int, list[int]] = defaultdict(list)
-        for i in reversed(elements):  # the first is then the first to be taken
+        for i in reversed(elements):  # `pop` then takes the first one first
             self.by_length[lengths[i]].append(i)
         self.lengths_left = sum(1 << length for length in self.by_length)
 
@@ -63,18 +63,18 @@ class _Pool:
 def fill_packs(
     lengths: Sequence[int], num_musts: int, pack_len_tokens: int, num_packs: int, examples: Sequence[int] | None = None
 ) -> tuple[list[list[int]], list[int]]:
-    """Fill at most so many packs.
+    """Fill at most `num_packs` packs.
 
     Args:
         lengths: of the elements; those that have to be packed come first.
-        num_musts: how many of them have to be packed.
+        num_musts: the number of elements that have to be packed.
         pack_len_tokens: tokens that a pack holds.
-        num_packs: packs there are.
-        examples: of the elements, where some that have to be packed are copies of one example. A pack then takes a
-            copy of what it holds only where nothing else that is left fits.
+        num_packs: the most packs.
+        examples: the example of each element; given where some that have to be packed are copies of one example. A
+            pack then takes a second copy only where nothing else fits.
 
     Returns:
-        The packs, as indices of `lengths`, none of them empty, and the indices of what is left.
+        The packs, none of them empty, as indices into `lengths`; and the indices of the elements left.
     """
     musts, others = _Pool(lengths, range(num_musts)), _Pool(lengths, range(num_musts, len(lengths)))
     packs: list[list[int]] = []

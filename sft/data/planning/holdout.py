@@ -1,7 +1,7 @@
 """Which examples are kept out of training: a share of all prompts, whole tasks, and whole sources.
 
-The share is decided by the hash of the prompt, so records with the same prompt are never on both sides, and a
-record's side does not depend on what other data the run has.
+The hash of the prompt decides the share. So records with the same prompt are never on both sides, and the side of a
+record does not depend on the other data of the run.
 """
 
 import difflib
@@ -24,7 +24,7 @@ def held_out_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
     tasks = [store.tasks.index(t) for t in check_tasks(holdout.tasks, store.tasks, "data.holdout.tasks")]
     sources = [store.manifest["sources"].index(name) for name in holdout.sources]
     unseen = np.isin(store.task_ids, tasks) | np.isin(store.source_ids, sources)
-    # An example stands for those that were left out as equal to it; one of them may be of a benchmark.
+    # An example stands for the duplicates of it that were left out; one of them may belong to a benchmark.
     kept, of_tasks, of_sources = store.duplicates.T
     unseen_duplicates = np.isin(of_tasks, tasks) | np.isin(of_sources, sources)
     unseen[kept[unseen_duplicates]] = True
@@ -36,7 +36,11 @@ def held_out_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
 
 
 def check_tasks(given: Iterable[str], known: list[str], path: str) -> list[str]:
-    """`given`, if each is a task of the data; else a `UserError` that says which are."""
+    """`given`, if each is a task of the data.
+
+    Raises:
+        UserError: one is not; the message names the tasks of the data.
+    """
     names = list(given)
     for name in names:
         if name not in known:

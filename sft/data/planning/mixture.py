@@ -1,10 +1,10 @@
-"""How much of each task a stage trains on, and in which order: pure functions over counts and index arrays.
+"""How much of each task a stage trains on, and in which order: pure functions of counts and index arrays.
 
     sizes of the tasks ──rates──▶ shares ──allotment──▶ units of each task ──draw──▶ order of example ids
 
-A unit is a supervised token or an example. Invariants: the shares hold in every stretch of the order, not only
-over the whole, and in units, however long the examples are; no example of a task is drawn again before all others
-of it were.
+A unit is a supervised token or an example. Invariants: the shares hold in every stretch of the order, not only over
+the whole, and they hold in units, however long the examples are; no example of a task is drawn again before all
+others of the task were drawn.
 
 Sources: examples-proportional mixing with a rate cap and temperature: Raffel et al. 2020 (T5), section 3.5.2;
 Wei et al. 2022 (FLAN), section 2.4.
@@ -24,7 +24,7 @@ Rates = dict[str, float]
 
 
 class TaskSupply(NamedTuple):
-    """What there is of one task to train on; units are what the mixture counts in."""
+    """The supply of one task; the mixture counts in units."""
 
     example_ids: IntArray  # (num_examples,)
     example_units: IntArray  # (num_examples,)
@@ -37,8 +37,8 @@ class TaskSupply(NamedTuple):
 class MixtureRow:
     """One task in the table of a stage's mixture, before and after.
 
-    `epochs` are draws by examples there are; `coverage` is the part of these that is trained at all;
-    `num_tokens_repeated` are the supervised tokens of all draws of an example but its first.
+    `epochs` is the number of draws divided by the number of examples; `coverage` is the share of the examples that is
+    trained at all; `num_tokens_repeated` are the supervised tokens of all draws of an example except its first.
     """
 
     task: str
@@ -72,9 +72,9 @@ def mixing_rates(mixture: MixtureConfig, sizes: Mapping[str, int]) -> Rates:
 
 
 def raise_to_least(rates: Rates, least: float) -> Rates:
-    """The rates with none below `least`; what these take more, the others give, each the same part of its own.
+    """The rates with none below `least`; the other rates give the difference, each the same part of its own rate.
 
-    The least share of all tasks together is at most 1.
+    `least` times the number of tasks is at most 1.
     """
     raised: Rates = {}
     open_rates = dict(rates)
@@ -90,7 +90,7 @@ def raise_to_least(rates: Rates, least: float) -> Rates:
 
 
 def capped_sizes(mixture: MixtureConfig, sizes: Mapping[str, int]) -> dict[str, int]:
-    """The sizes that count for the rates: none above the cap."""
+    """The sizes that determine the rates: none above the cap."""
     return {task: min(size, mixture.cap) if mixture.cap else size for task, size in sizes.items()}
 
 
@@ -105,7 +105,7 @@ def add_replay(own: Rates, earlier: Sequence[tuple[float, Rates]]) -> Rates:
 
 
 def convert_rates(rates: Rates, units_per_unit: Mapping[str, float]) -> Rates:
-    """The same mixture in another unit, of which `units_per_unit` go to one of the old for each task."""
+    """The same mixture in another unit; one old unit of each task is `units_per_unit` new ones."""
     raw = {task: rate * units_per_unit[task] for task, rate in rates.items()}
     total = sum(raw.values())
     return {task: rate / total for task, rate in raw.items()}
@@ -133,13 +133,13 @@ def allot(rates: Rates, total: float, limits: Mapping[str, float]) -> dict[str, 
 def draw(supplies: Mapping[str, TaskSupply], allotted: Mapping[str, float], seed: int) -> IntArray:
     """The stage's examples in order: (num_draws,) example ids, with repeats where a task is over-sampled.
 
-    A task is drawn until its units come as near to what it is allotted as whole examples allow. The draws share one
-    clock: when a part x of the stage has passed, a task has had the part x of its own units, to within one example.
-    So in a stretch of the order that holds W units, a task with share s has s * W, to within (1 - s) times the units
-    of its largest example plus s times those of the largest example of each other task.
+    A task is drawn until its units come as close to its allotment as whole examples allow. All draws share one clock:
+    when a part x of the stage has passed, a task has had the part x of its own units, to within one example. So in a
+    stretch of the order that holds W units, a task with share s has s * W, to within (1 - s) times the units of its
+    largest example plus s times those of the largest example of each other task.
 
-    A task's examples come in one shuffled order, again and again: two draws of the same example have all others of
-    the task between them.
+    A task's examples come in one shuffled order, again and again: between two draws of the same example come all
+    others of the task.
     """
     ids, positions = [], []
     for task in sorted(allotted):
@@ -150,13 +150,13 @@ def draw(supplies: Mapping[str, TaskSupply], allotted: Mapping[str, float], seed
         ids.append(np.resize(supply.example_ids[shuffled], num_draws))
         units = np.resize(supply.example_units[shuffled], num_draws)
         passed = np.cumsum(units, dtype=np.int64)
-        # A draw comes when a part of its own units has passed that is the same for all draws of the task.
+        # A draw comes when a part of its own units has passed; this part is the same for all draws of the task.
         positions.append((passed - rng.random() * units) / passed[-1])
     return np.concatenate(ids)[np.argsort(np.concatenate(positions), kind="stable")]
 
 
 def _num_draws(units: IntArray, total: int, allotted: float) -> int:
-    """How many draws of these examples, again and again, come nearest to so many units."""
+    """The number of draws of these examples, again and again, that comes nearest to the allotted units."""
     passes, rest = divmod(allotted, total)
     ends = np.cumsum(units, dtype=np.int64)
     return int(passes) * len(units) + int(np.searchsorted(ends - units / 2, rest))

@@ -1,13 +1,13 @@
-"""Contamination: which training examples share a run of tokens with a held-out example, and with whose.
+"""Contamination: which training examples share a run of tokens with a held-out example, and with which one.
 
-The text is compared as tokens that say the same whatever their case and the white space at them (`token_keys`). A run
-lies in one passage: control tokens begin another, so what a template writes around a text is not compared with it. Two
-texts that the tokenizer cuts into different tokens are different here.
+The text is compared as token keys, which ignore case and surrounding white space (`token_keys`). A run lies in one
+passage: control tokens begin a new passage, so the text that a template writes around a turn is not compared with the
+turn. Two texts that the tokenizer cuts into different tokens are different here.
 
-Runs of many training examples with different prompts are template or common phrases and tell nothing (Brown et al.,
-2020, appendix C, leave out runs that more than ten training documents have). A passage that is shorter than a run is
-not compared: equal prompts are on one side anyway. The store is read in pieces: the memory needed grows with what is
-held out, not with the store.
+A run that many training examples with different prompts contain is template text or a common phrase and shows nothing
+(Brown et al., 2020, appendix C, ignore runs that more than ten training documents contain). A passage shorter than a
+run is not compared: equal prompts are on one side anyway. The store is read in pieces, so the memory needed grows with
+the held-out examples, not with the store.
 """
 
 from collections.abc import Iterator
@@ -24,9 +24,9 @@ from sft.schema import BoolArray, IntArray
 Hashes = npt.NDArray[np.uint64]
 
 MAX_PROMPTS = 10
-"""A run that training examples with more different prompts than this have is a common phrase."""
+"""A run in training examples with more different prompts than this is a common phrase."""
 MAX_PAIRS = 100
-"""So many are named, to be looked at."""
+"""The most pairs that are listed for people to look at."""
 
 _CHUNK_TOKENS = 1 << 20
 _MAX_WAITING = 1 << 22
@@ -50,7 +50,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class _HeldOutRuns:
-    """The different runs of the held-out examples, sorted, and which examples have them."""
+    """The distinct runs of the held-out examples, sorted, and the examples that contain them."""
 
     runs: Hashes  # (num_runs,)
     run_rows: IntArray  # (num_places,), into runs, rising
@@ -73,7 +73,7 @@ def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) ->
     Args:
         store: its tokens and token keys are read.
         held_out: (num_examples,), True for the examples that are measured on.
-        length: of a run, in tokens that say something.
+        length: the length of a run, counting only tokens that say something.
     """
     index = _index_runs(store, np.flatnonzero(held_out), length)
     rows, training_ids = _find_in_training(store, np.flatnonzero(~held_out), index, length)
@@ -95,7 +95,7 @@ def _index_runs(store: TokenStore, example_ids: IntArray, length: int) -> _HeldO
     hashes = hashes[order]
     is_first = _is_first(hashes)
     runs = hashes[is_first]
-    # Sixteen cells for each run, so that fifteen of sixteen other runs are passed over without a search.
+    # Sixteen cells for each run, so fifteen of sixteen other runs need no search.
     num_bits = int(np.clip((16 * len(runs)).bit_length(), 10, 27))
     shift = np.uint64(64 - num_bits)
     may_be_there = np.zeros(1 << num_bits, dtype=bool)
@@ -106,7 +106,7 @@ def _index_runs(store: TokenStore, example_ids: IntArray, length: int) -> _HeldO
 def _find_in_training(
     store: TokenStore, example_ids: IntArray, index: _HeldOutRuns, length: int
 ) -> tuple[IntArray, IntArray]:
-    """Each held-out run that one of these examples has, and that example; common phrases are left out."""
+    """Each held-out run that one of these examples contains, and that example; without common phrases."""
     is_common = np.zeros(len(index.runs), dtype=bool)
     num_examples = len(store)
 
@@ -126,7 +126,7 @@ def _find_in_training(
         places, rows = index.find(hashes)
         pairs = rows * num_examples + owners[places]
         waiting.append(_sort_once(pairs[~is_common[rows]]))
-        # Common phrases are in most examples: they are left out before they fill the memory.
+        # Common phrases are in most examples: drop them before they fill the memory.
         if sum(map(len, waiting)) > max(len(kept), _MAX_WAITING):
             kept, waiting = thin_out(np.concatenate([kept, *waiting])), []
     rows, examples = np.divmod(thin_out(np.concatenate([kept, *waiting])), num_examples)
@@ -137,7 +137,7 @@ def _count_by_task(
     store: TokenStore, index: _HeldOutRuns, rows: IntArray, training_ids: IntArray
 ) -> dict[tuple[str, str], int]:
     tasks = store.tasks
-    # Each run that was found, once for each task whose held-out examples have it.
+    # Each run found, once for each task whose held-out examples contain it.
     places = np.flatnonzero(_is_among(rows, len(index.runs))[index.run_rows])
     task_ids = store.task_ids[index.example_ids[places]]
     run_rows, run_tasks = np.divmod(_sort_once(index.run_rows[places] * len(tasks) + task_ids), len(tasks))
@@ -151,7 +151,7 @@ def _count_by_task(
 
 
 def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterator[tuple[Hashes, IntArray]]:
-    """The runs of these examples as hashes, with the example of each; a million tokens at a time."""
+    """The runs of these examples as hashes, with the example of each, a million tokens at a time."""
     offsets = np.asarray(store.offsets)
     lengths = offsets[example_ids + 1] - offsets[example_ids]
     pieces = np.cumsum(lengths) // _CHUNK_TOKENS
@@ -161,7 +161,7 @@ def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterato
 
 
 def _hash_runs(store: TokenStore, offsets: IntArray, ids: IntArray, length: int) -> tuple[Hashes, IntArray]:
-    """Polynomials of the token keys modulo 2^64: the difference of two sums over all keys before, moved to power 0."""
+    """Polynomials of the token keys modulo 2^64: the difference of two prefix sums, shifted to power 0."""
     lengths = offsets[ids + 1] - offsets[ids]
     keys = np.asarray(store.token_keys)[store.tokens[_ranges(offsets[ids], lengths)]]
     begins = keys == CONTROL
@@ -179,7 +179,7 @@ def _hash_runs(store: TokenStore, offsets: IntArray, ids: IntArray, length: int)
 
 
 def _powers(factor: int, count: int) -> Hashes:
-    """`factor` to the powers from 0, modulo 2^64."""
+    """`factor` to the powers 0, 1, …, modulo 2^64."""
     powers = np.full(count, factor, dtype=np.uint64)
     powers[:1] = 1
     return np.multiply.accumulate(powers)
@@ -199,13 +199,13 @@ def _is_among(numbers: IntArray, count: int) -> BoolArray:
 
 
 def _is_first(ordered: npt.NDArray[Any]) -> BoolArray:
-    """Where another value begins."""
+    """True where a new value begins."""
     first = np.ones(len(ordered), dtype=bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return first
 
 
 def _sort_once(values: IntArray) -> IntArray:
-    """The different values, rising. `np.unique` hashes them, which takes ten times as long for such numbers."""
+    """The distinct values, rising. `np.unique` hashes them, which takes ten times as long for such numbers."""
     ordered = np.sort(values)
     return np.asarray(ordered[_is_first(ordered)])

@@ -1,9 +1,9 @@
-"""The packs of a stage on disk: which examples each holds, and what it weighs. Memory-mapped, without history.
+"""The packs of a stage on disk: which examples each holds, and how many tokens. Memory-mapped, without history.
 
     example_ids (num_segments,) · starts (num_packs + 1,) · num_tokens, num_supervised (num_packs,)
 
-Step k is `PackPlan.steps(…).step_packs(k)`: finding it needs none of the steps before. The plan knows the supervised
-tokens of every step before its first backward pass.
+Step k is `PackPlan.steps(…).step_packs(k)`: finding it needs none of the steps before it. The plan knows the number
+of supervised tokens of every step before its first backward pass.
 """
 
 from collections.abc import Mapping
@@ -26,13 +26,13 @@ _ARRAYS = ("example_ids", "starts", "num_tokens", "num_supervised")
 
 @dataclass(frozen=True, slots=True)
 class PlanPart:
-    """What was planned at a time: the stage at first, then each extension."""
+    """What was planned at one time: first the stage, then each extension."""
 
     num_packs: int
     budget: Mapping[str, Any]
-    """Of the stage up to its end, as in the config."""
+    """The stage's budget up to the end of this part, as in the config."""
     schedule: Mapping[str, Any]
-    """The fields of the optimizer's config that say its learning rate."""
+    """The fields of the optimizer's config that determine its learning rate."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +65,18 @@ class PackPlan:
 
     @property
     def parts(self) -> tuple[PlanPart, ...]:
-        """The parts of a stage that was extended, in order; else there is one, and nothing more is said of it."""
+        """The parts of a stage that was extended, in order; empty for a stage that was not."""
         return parts_of(self.manifest)
 
     @property
     def first_inputs(self) -> dict[str, Any]:
-        """What a stage's plan was made from before any extension: its checkpoints know it by this."""
+        """What a stage's plan was made from before any extension: this is how its checkpoints identify it."""
         inputs: dict[str, Any] = self.manifest["inputs"]
         return {**inputs, "budget": self.parts[0].budget} if self.parts else inputs
 
     @property
     def epochs(self) -> float | None:
-        """That a stage trains; None where its budget counts something else."""
+        """How many epochs a stage trains; None where its budget counts something else."""
         asked: float | None = self.manifest["inputs"]["budget"]["epochs"]
         if asked is None or not self.manifest["ends_early"]:
             return asked
@@ -92,7 +92,7 @@ class PackPlan:
         return example_ids(*starts(pack_id, pack_id + 2).tolist())
 
     def num_supervised_tokens(self, packs: range) -> int:
-        """Tokens in the loss over consecutive packs, such as those of a step."""
+        """Tokens in the loss of consecutive packs, such as those of a step."""
         _, _, num_supervised = self._readers
         return int(num_supervised(packs.start, packs.stop).sum())
 
@@ -101,7 +101,7 @@ class PackPlan:
         return stretch_reader(self.example_ids), stretch_reader(self.starts), stretch_reader(self.num_supervised)
 
     def read_pack(self, pack_id: int, store: TokenStore) -> Pack:
-        """A pack with its tokens; only the pages of its own examples are read."""
+        """A pack with its tokens; reads only the pages of its own examples."""
         example_ids = self.pack_examples(pack_id)
         examples = [store.example(int(i)) for i in example_ids]
         return Pack(

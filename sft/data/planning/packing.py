@@ -1,16 +1,16 @@
 """Lays examples end to end in packs of a fixed length, step by step; works on lengths and returns indices.
 
 A step of G packs takes the next stretch of the order, with a little more than it can hold, and fills its packs
-(`first_fit`). What is left over comes first in the very next step: so an example is trained in the step that its place
-in the order gives it, or in the one after. The packs of a step are shuffled, as the fullest would come first.
+(`first_fit`). What is left over comes first in the very next step. So an example is trained in the step where its
+position in the order falls, or in the next one. The packs of a step are shuffled, because the fullest come out first.
 
     stretch of step 1   stretch of step 2                         left over by step 1: c, by step 2: f
     a b c d             e f g               step 1: a b d    step 2: c e g    step 3: f …
 
-Invariants: the packs partition the order; none is longer than its length; every step but the last has G packs. Where
-the order repeats an example only after all others of its task, a step holds an example twice only if it holds all
-others of its task too. That needs one rule: a task of which an example comes again before the next stretch can end
-leaves nothing over, so a step that sees both sees all that lies between.
+Invariants: the packs partition the order; no pack is longer than its length; every step but the last has G packs.
+Where the order repeats an example only after all others of its task, a step holds an example twice only if it also
+holds all others of its task. One rule ensures this: a task that has an example which comes again before the next
+stretch can end leaves nothing over. So a step that sees both copies sees everything between them.
 """
 
 from array import array
@@ -25,8 +25,8 @@ from sft.seeds import derive_seed
 
 _SURPLUS_PACKS = 2
 _SURPLUS_SHARE = 0.05
-"""A stretch is longer than its step by the larger of these, of packs and of the step, but never by more than may be
-left over. More makes packs no fuller; less does where steps are small."""
+"""How much longer a stretch is than its step: the larger of this many packs and this share of the step, but never more
+than may be left over. More does not make packs fuller; less makes them emptier where steps are small."""
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -69,7 +69,7 @@ def pack_order(
 
 
 def next_draws(examples: IntArray) -> IntArray:
-    """For each element of the order the position where its example comes again, beyond all where it does not."""
+    """For each element of the order, the position where its example comes again; `_NEVER` if it does not."""
     by_example = np.argsort(examples, kind="stable")
     again = examples[by_example[1:]] == examples[by_example[:-1]]
     following = np.full(len(examples), _NEVER)
@@ -79,10 +79,10 @@ def next_draws(examples: IntArray) -> IntArray:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """The order, and the shape of the steps that are filled from it."""
+    """The order, and the shape of the steps to fill from it."""
 
     lengths: IntArray
-    ends: IntArray  # tokens up to each element and with it
+    ends: IntArray  # tokens up to and including each element
     examples: IntArray
     tasks: IntArray
     next_draws: IntArray
@@ -95,7 +95,7 @@ class _Order:
 
     @property
     def most_left_over(self) -> int:
-        """Tokens that the next step can pack whatever their lengths are (see `sft.data.planning.first_fit`)."""
+        """Tokens that the next step can pack, whatever their lengths (see `sft.data.planning.first_fit`)."""
         return -(-self.packs_per_step // 2) * self.pack_len_tokens
 
     @property
@@ -105,10 +105,10 @@ class _Order:
         return self.step_slots + min(surplus, self.most_left_over)
 
     def fill_step(self, carried: IntArray, start: int) -> FilledStep:
-        """Pack all that is carried, and of the stretch from `start` as much as goes with it.
+        """Pack everything that is carried, and as much of the stretch from `start` as fits with it.
 
-        The stretch is made shorter until all that has to be packed is, and no more is left over than the next step
-        can pack. As many elements as there are packs can always be packed, so there is an end to that.
+        The stretch shrinks until every element that has to be packed is packed, and no more is left over than the next
+        step can pack. This ends, because as many elements as there are packs can always be packed.
         """
         least = min(start + max(0, self.packs_per_step - len(carried)), len(self.lengths))
         stop = self._reach(start, self.most_candidates - int(self.lengths[carried].sum()))
@@ -126,7 +126,7 @@ class _Order:
             )
             listed = elements.tolist()
             packs = [[listed[i] for i in pack] for pack in packed]
-            # What is left behind the last that was packed is not left over: the next stretch begins with it.
+            # Elements behind the last one packed are not left over: the next stretch begins with them.
             end = max(start, 1 + max(max(pack) for pack in packs))
             remaining = np.sort(elements[left])
             left_over = remaining[remaining < end]
@@ -141,12 +141,12 @@ class _Order:
         return FilledStep(packs, left_over, end)
 
     def _reach(self, start: int, num_tokens: int) -> int:
-        """Where a stretch from `start` ends that has at most so many tokens."""
+        """Where a stretch from `start` of at most `num_tokens` tokens ends."""
         before = self.ends[start - 1] if start else 0
         return int(np.searchsorted(self.ends, before + num_tokens, side="right"))
 
     def _musts(self, start: int, stop: int) -> tuple[BoolArray, bool]:
-        """Which elements of the stretch are of a task that leaves nothing over; whether an example is there twice."""
+        """Which elements of the stretch are of a task that leaves nothing over; whether an example is in it twice."""
         following = self.next_draws[start:stop]
         soon = following < self._reach(stop, self.most_candidates)
         if not soon.any():
@@ -156,7 +156,7 @@ class _Order:
 
 
 def _split(packs: list[list[int]], num_packs: int) -> None:
-    """Halve packs until there are so many: steps are counted by their packs, so only the last may have fewer."""
+    """Halve packs until there are `num_packs`: steps are counted by their packs, so only the last may have fewer."""
     while len(packs) < num_packs:
         largest = max(packs, key=len)
         half = len(largest) // 2

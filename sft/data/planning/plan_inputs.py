@@ -1,7 +1,7 @@
-"""What a plan is made from, whether a published one is of the same, and if not, in what they differ.
+"""What a plan is made from: whether a published plan has the same inputs, and if not, how they differ.
 
-A plan's manifest holds all of its inputs, those of the token store too, so that a difference can be named leaf by leaf
-(`data.sources.dolly.content`), not as two fingerprints.
+A plan's manifest holds all of its inputs, including those of the token store. So a message can name each leaf that
+differs (`data.sources.dolly.content`) instead of two fingerprints.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,26 +17,26 @@ from sft.printable import shortened
 from sft.run_folder import RunFolder
 
 _OF_STAGES: tuple[Effect, ...] = ("plan", "budget")
-"""Beside what all plans depend on."""
+"""Effects of fields that stage plans depend on, in addition to those of all plans."""
 
 _MAX_DIFFERENCES = 12
 _MAX_VALUE_CHARS = 60
 
 
 def stage_inputs(config: SftConfig, index: int, store: TokenStore) -> dict[str, Any]:
-    """All that a stage's plan depends on."""
+    """Everything that a stage's plan depends on."""
     earlier, stage = config.replayable(index), config.stages[index]
     return {
         **data_inputs(config, store),
         **_inputs(config, *_OF_STAGES),
         **inputs_of(stage, *_OF_STAGES),
         "replayed": {k: inputs_of(earlier[k], *_OF_STAGES) for k in earlier if k in stage.mixture.replay},
-        "pack_len_tokens": config.pack_len_tokens(index),  # the stage's own, or that of all
+        "pack_len_tokens": config.pack_len_tokens(index),  # the stage's own, or the one for all stages
     }
 
 
 def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
-    """All that the plan of the held-out examples depends on; their packs fit every stage."""
+    """Everything that the plan of the held-out examples depends on; their packs fit every stage."""
     return {
         **data_inputs(config, store),
         **_inputs(config, "measured"),
@@ -45,17 +45,17 @@ def heldout_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
 
 
 def data_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
-    """What every plan of a run depends on, that of the held-out examples too."""
+    """What every plan of a run depends on, including that of the held-out examples."""
     return {"store": store.path.name, "data": store.manifest["inputs"], **_inputs(config, "split")}
 
 
 def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
-    """The inputs in a plan's manifest; what an earlier version did not have is filled in (see `config_effects`).
+    """The inputs in a plan's manifest; those that an earlier version lacked are filled in (see `config_effects`).
 
     Args:
-        config: as it is now.
+        config: the current config.
         plan: the manifest.
-        index: of the stage; None for the plan of the held-out examples.
+        index: the stage's index; None for the plan of the held-out examples.
     """
     inputs = {**plan["inputs"]}
     effects: tuple[Effect, ...] = ("split", *(("measured",) if index is None else _OF_STAGES))
@@ -70,12 +70,12 @@ def planned_inputs(config: SftConfig, plan: Mapping[str, Any], index: int | None
 
 
 def _inputs(config: SftConfig, *effects: Effect) -> dict[str, Any]:
-    """The fields with these effects of all sections but the stages."""
+    """The fields with these effects, from all sections except the stages."""
     return {key: value for section in sections_of(config) for key, value in inputs_of(section, *effects).items()}
 
 
 def check_data(run: RunFolder, stage: Path, data: Mapping[str, Any]) -> None:
-    """Refuse other data before it is prepared, which may take long.
+    """Refuse other data before preparing it, which may take long.
 
     Args:
         run: the run.
@@ -105,13 +105,13 @@ def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     before, after = dict(_leaves(planned)), dict(_leaves(now))
     changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     if any(key.startswith("data.") for key in changed):
-        changed = [key for key in changed if key != "store"]  # the fingerprint of what these lines tell
+        changed = [key for key in changed if key != "store"]  # only the fingerprint of the differences listed
     lines = [f"{key}: planned {_shown(before, key)}, now {_shown(after, key)}" for key in changed[:_MAX_DIFFERENCES]]
     return [*lines, f"… and {len(changed) - len(lines)} more"] if len(changed) > len(lines) else lines
 
 
 def shown_value(value: Any) -> str:
-    """As it stands in a message about what differs."""
+    """The value as messages about differences show it."""
     return shortened(repr(value), _MAX_VALUE_CHARS)
 
 

@@ -1,7 +1,8 @@
 """Plans a stage before it is trained: mixture, order and packs, a pure function of (store, config, seed).
 
-The plan lies in the run folder. The same inputs find it again. Others make it anew, unless steps were trained by it:
-then more budget extends it, and all else is refused with the difference, because checkpoints count the plan's steps.
+The plan lies in the run folder. The same inputs find it again. Other inputs make a new plan, unless steps were trained
+with the old one: then a larger budget extends it, and any other difference is refused with a message that shows it,
+because checkpoints count the plan's steps.
 """
 
 import math
@@ -37,17 +38,17 @@ def plan_stages(
     recorded: Sequence[Mapping[str, Any]] = (),
     before_extending: Callable[[StageFolder], None] = lambda folder: None,
 ) -> list[PackPlan]:
-    """The published plan of every stage, made where it is not there yet, with the audit of its balance.
+    """The published plan of every stage, made if it is missing, with the audit of its balance.
 
     Args:
         config: the run.
         store: its data.
         recorded: the stages in the record of a run that has trained.
-        before_extending: called with the folder of a stage that has trained and is extended, before it is.
+        before_extending: called with the folder of a stage that has trained, before it is extended.
 
     Raises:
         UserError: a task of the config is not in the data, a share or a budget cannot be met, or the run folder holds
-            a plan of other inputs by which steps were trained.
+            a plan of other inputs with which steps were trained.
     """
     run = RunFolder(config.run.dir)
     folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
@@ -66,14 +67,14 @@ def plan_stages(
             write_json(run.overlap, trainable.overlap)
         for one in missing:
             kept = None
-            # One that is not published is made again: it is a function of its inputs.
+            # A plan that is not published is made again: it is a function of its inputs.
             if one.folder.has_trained() and is_published(one.folder.packs):
                 stage, plan = config.stages[one.number], PackPlan.open(one.folder.packs)
                 kept = kept_of(one.folder, stage, plan, recorded[one.number])
             order, packed, manifest = _plan_stage(config, one, store, available, rates[one.number], kept)
             if kept is not None:
                 before_extending(one.folder)
-            # What is left of a plan that was taken away would pass for the audit of this one.
+            # The audit of a removed plan must not pass for the audit of this one.
             one.folder.balance.unlink(missing_ok=True)
             one.folder.balance_plot.unlink(missing_ok=True)
             place = one.folder.packs if kept is None else one.folder.next_plan
@@ -86,7 +87,7 @@ def plan_stages(
 
 
 class _Wanted(NamedTuple):
-    """A stage as it is to be planned, by its place in the curriculum."""
+    """A stage to plan, with its position in the curriculum."""
 
     number: int
     inputs: dict[str, Any]
@@ -94,7 +95,7 @@ class _Wanted(NamedTuple):
 
 
 def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
-    """Take away the plans of stages that the config does not have any more, and that never began."""
+    """Remove the plans of stages that the config no longer has and that never began."""
     used = {folder.path for folder in folders}
     for folder in run.stage_folders():
         ours = {*folder.plans(), folder.balance, folder.balance_plot}
@@ -103,16 +104,16 @@ def _remove_unused(run: RunFolder, folders: Sequence[StageFolder]) -> None:
 
 
 def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
-    """Whether a stage has its plan. One of other inputs makes room if nothing was trained by it.
+    """Whether a stage has its plan. A plan of other inputs is removed if nothing was trained with it.
 
     Raises:
-        UserError: something was, and the stage cannot be extended to what is wanted.
+        UserError: something was trained, and the stage cannot be extended as the config asks.
     """
     folder, stage = one.folder, config.stages[one.number]
     if not is_published(folder.packs):
         if len(folder.plans()) > 1:
             raise UserError(
-                f"{folder.packs}: its manifest.json is gone, and no plan but this one says how the stage was extended. "
+                f"{folder.packs}: its manifest.json is missing, and only this plan says how the stage was extended. "
                 "Bring it back from a backup."
             )
         return False
@@ -121,14 +122,14 @@ def _is_there(config: SftConfig, one: _Wanted, may_grow: bool) -> bool:
     if planned == one.inputs and is_wanted_still(plan, stage):
         return True
     if not folder.has_trained():
-        shutil.rmtree(folder.path)  # the plan, and what was made with it
+        shutil.rmtree(folder.path)  # the plan, and everything made with it
     elif not may_grow or planned | {"budget": one.inputs["budget"]} != one.inputs:
         refuse(folder.packs, planned, one.inputs)
     return False
 
 
 def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
-    """The packs of held-out examples that are measured, at most so many of each task; None where there are none."""
+    """The packs of held-out examples to measure, at most so many of each task; None where there are none."""
     run = RunFolder(config.run.dir)
     path = run.heldout_packs
     inputs = heldout_inputs(config, store)
@@ -137,10 +138,10 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
         if planned == inputs:
             return PackPlan.open(path)
         has_trained = run.has_trained()
-        # How many are measured, and how they are packed, is no part of what is trained.
+        # How many examples are measured, and how they are packed, does not affect what is trained.
         if has_trained and any(planned[key] != value for key, value in data_inputs(config, store).items()):
             refuse(path, planned, inputs)
-        # What was measured before the first step goes with it.
+        # The measurements from before the first step go with it.
         shutil.rmtree(path if has_trained else run.evaluations)
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
@@ -163,7 +164,7 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
 def _plan_stage(
     config: SftConfig, one: _Wanted, store: TokenStore, available: Available, rates: Rates, kept: Kept | None
 ) -> tuple[IntArray, Packed, dict[str, Any]]:
-    """The examples of a stage, their packs, and the plan's manifest; behind what is kept, if it is extended."""
+    """The examples of a stage, their packs, and the plan's manifest; an extended stage begins with what is kept."""
     index, inputs = one.number, one.inputs
     stage = config.stages[index]
     unit = stage.mixture.unit
@@ -179,7 +180,7 @@ def _plan_stage(
     extended: dict[str, Any] = {}
     if kept is not None:
         extended["parts"] = described_parts(kept, stage, len(packed.starts) - 1)
-        # What the stage's checkpoints say of their plan stays what it was, but for the budget.
+        # What the stage's checkpoints record of their plan stays unchanged, except the budget.
         inputs = {**kept.plan.manifest["inputs"], "budget": inputs["budget"]}
         order, packed = kept.with_more(order, packed)
     num_packs, num_tokens = len(packed.starts) - 1, int(store.lengths[order].sum())

@@ -1,6 +1,6 @@
-"""What there is to train on, and how much of each task a stage takes: rates from the config and the supplies.
+"""How much of each task there is to train on, and how much a stage takes: rates from the config and the supplies.
 
-A stage's own tasks are checked here, once: what is not in the data, what is held out as a whole, what cannot be met.
+The tasks of a stage are checked here, once: are they in the data, is a task held out whole, can the shares be met.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ Supplies = Mapping[str, TaskSupply]
 
 @dataclass(frozen=True, slots=True)
 class Available:
-    """What may be trained on of each task that has any, counted in each unit; and what the data holds of each task."""
+    """The trainable examples of each task that has any, in each unit; and the number of examples of each task."""
 
     supplies: Mapping[str, Supplies]
     num_examples: Mapping[str, int]
@@ -58,7 +58,7 @@ def split_by_task(store: TokenStore, example_ids: IntArray) -> Iterator[tuple[st
 def stage_rates(config: SftConfig, index: int, available: Available) -> Rates:
     """Each task's share of the stage in the stage's unit, with replay.
 
-    An earlier stage is replayed as it drew: at the rates that it makes in its own unit, whatever the unit of this one.
+    An earlier stage is replayed with the rates that it drew with, in its own unit, whatever the unit of this stage.
 
     Raises:
         UserError: a task of the config cannot be trained on, or `min_share` cannot be met.
@@ -76,19 +76,19 @@ def stage_rates(config: SftConfig, index: int, available: Available) -> Rates:
 
 
 def _path_of(config: SftConfig, name: str) -> str:
-    """Where the mixture of an earlier stage stands in the config."""
+    """The path in the config of the mixture of an earlier stage."""
     own = [i for i, stage in enumerate(config.stages) if stage.name == name]
     return f"stages.{own[0]}.mixture" if own else f"from.mixtures.{name}"
 
 
 def own_units(config: SftConfig, index: int, available: Available) -> int:
-    """What the stage's own tasks count for, in its unit: an epoch of the stage."""
+    """The sum of the stage's own tasks in its unit: one epoch of the stage."""
     mixture = config.stages[index].mixture
     return sum(capped_sizes(mixture, _own_sizes(mixture, f"stages.{index}.mixture", available)).values())
 
 
 def _own_rates(mixture: MixtureConfig, path: str, available: Available) -> Rates:
-    """Without replay; `path` is where the mixture stands in the config."""
+    """Rates without replay; `path` is the mixture's path in the config."""
     sizes = _own_sizes(mixture, path, available)
     least = mixture.min_share or 0.0
     if least * len(sizes) > 1.0 + 1e-9:
@@ -108,7 +108,7 @@ def _own_sizes(mixture: MixtureConfig, path: str, available: Available) -> dict[
     for name in names:
         if name not in supplies:
             raise UserError(
-                f"{path}: nothing of task {name!r} may be trained on, as all of its {available.num_examples[name]:,} "
-                "examples are held out. Take it away here, or hold out less (data.holdout)."
+                f"{path}: nothing of task {name!r} may be trained on: all of its {available.num_examples[name]:,} "
+                "examples are held out. Remove it here, or hold out less (data.holdout)."
             )
     return {name: supplies[name].units for name in names}

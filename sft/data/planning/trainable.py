@@ -1,4 +1,4 @@
-"""What stages may train on: everything that is not held out, and, where the config says so, is not like it either."""
+"""What stages may train on: everything not held out and, if the config asks for it, not similar to it either."""
 
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from sft.schema import BoolArray
 
 
 class Trainable(NamedTuple):
-    """What may be trained on, and what it has in common with what is held out."""
+    """The examples to train on, and what they have in common with the held-out ones."""
 
     examples: BoolArray  # (num_examples,)
     overlap: dict[str, Any] | None
-    """The content of `overlap.json`; None where nobody asked or nothing is held out."""
+    """The content of `overlap.json`; None where the config does not ask for it or nothing is held out."""
 
 
 def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:

@@ -1,9 +1,9 @@
-"""What has to be known of an Arrow file before its rows are touched: it is mapped into memory as it lies.
+"""Checks an Arrow file before its rows are read, because it is mapped into memory as it is.
 
-How large its compressed buffers are unpacked: a message is a flatbuffer and a body
-(https://arrow.apache.org/docs/format/Columnar.html), and where the body is compressed, each buffer in it begins with
-its own length unpacked. pyarrow shows neither, so the few fields that say it are read here. And whether the places of
-its values lie inside it: pyarrow would follow them anywhere.
+Two things are checked. The size of its compressed buffers once unpacked: a message is a flatbuffer and a body
+(https://arrow.apache.org/docs/format/Columnar.html), and each buffer of a compressed body begins with its own unpacked
+length. pyarrow shows neither, so this module reads the few fields that say it. And whether the offsets of the values
+lie inside the file: pyarrow would follow them anywhere.
 """
 
 import struct
@@ -19,14 +19,14 @@ _NOT_COMPRESSED = -1
 
 
 class Body(NamedTuple):
-    """The body of a message: its bytes as they lie in the file, and unpacked."""
+    """The body of a message, in bytes: as stored in the file, and unpacked."""
 
     num_stored: int
     num_unpacked: int
 
 
 def bodies(mapped: pa.MemoryMappedFile) -> Iterator[Body]:
-    """Of each message with rows, or with a dictionary, of a file in Arrow's file format or its stream format."""
+    """The body of each message that holds rows or a dictionary, in Arrow's file format or its stream format."""
     mapped.seek(len(_FILE_MAGIC) if mapped.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0)
     for message in pa.ipc.MessageReader.open_stream(mapped):
         table = _Table.root(memoryview(message.metadata))
@@ -48,7 +48,7 @@ def check_places(array: pa.Array) -> None:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:
-        # Of an array of texts, places are looked at before texts. What holds such an array is then not looked at.
+        # In an array of texts, offsets are checked before UTF-8. The arrays that contain it are then unchecked.
         if "UTF8" not in str(error):
             raise
         kind, types = array.type, pa.types

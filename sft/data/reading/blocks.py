@@ -1,6 +1,6 @@
-"""The pieces that a source is cut into, small enough to be sent to another process and prepared there.
+"""The pieces that a source is cut into, small enough to send to another process and prepare there.
 
-Where a source is cut is decided by its content alone, so a number names the same records in every run.
+Only the content of a source decides where it is cut, so a number names the same records in every run.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import pyarrow as pa
 from sft.schema import RecordLocation
 
 BLOCK_BYTES = 1 << 20
-"""Of text in a block, or nearly; at most `MAX_RECORD_BYTES`."""
+"""The approximate size of a block's text; at most `MAX_RECORD_BYTES`."""
 BLOCK_RECORDS = 4096
-"""At most so many rows of a table are a block."""
+"""The most rows of a table in a block."""
 MAX_RECORD_BYTES = 32 << 20
-"""The longest record: a line, a row or an item of a list, unpacked. What is longer is never held in memory whole."""
+"""The longest record: a line, a row or an item of a list, unpacked. A longer one is never held in memory whole."""
 MAX_UNPACKED_BYTES = 1 << 30
-"""What is stored at once in a file, such as a column of a row group, may be so large unpacked, or larger where it is
-not `MAX_RATIO` times what is stored."""
+"""How large a unit of a file that is read at once, such as a column of a row group, may be unpacked. It may be larger
+where it is at most `MAX_RATIO` times as large as stored."""
 MAX_RATIO = 100
 
 
@@ -29,19 +29,19 @@ class Unreadable(NamedTuple):
 
 
 Rows: TypeAlias = tuple[tuple[int, Any], ...]
-"""Records that are read already: the number of each one's line or row, and its JSON value or an `Unreadable`."""
+"""Records that are read already: the line or row number of each, and its JSON value or an `Unreadable`."""
 
 Content: TypeAlias = bytes | pa.Buffer | Rows
 """Text, rows of a table as an Arrow stream, or rows that are read already."""
 
 
 def unpacks_too_far(num_bytes: int, num_stored: int | None) -> bool:
-    """Whether so few stored bytes as these become so many that they are meant to fill the memory."""
+    """Whether so few stored bytes unpack to so many that the file is meant to fill the memory."""
     return num_bytes > MAX_UNPACKED_BYTES and num_bytes > MAX_RATIO * (num_stored or 0)
 
 
 class Piece(NamedTuple):
-    """What the reader of one file cuts: a block that does not know its source."""
+    """What the reader of one file yields: a block that does not know its source."""
 
     content: Content
     first: int
@@ -59,14 +59,14 @@ class Block:
 
     source: str
     number: int
-    """In its source, from 0."""
+    """Within its source, from 0."""
     first_index: int
     """The index of its first line or record in the source."""
     where: RecordLocation
-    """The place of its first line or record."""
+    """The location of its first line or record."""
     content: Content
-    """Text is lines where the place is a line, else one JSON value."""
+    """Text is lines where the location is a line, else one JSON value."""
     done: float
     """The share of the source, from 0 to 1, that is read up to the end of this block."""
     num_wanted: int | None = None
-    """Only so many of its lines or records are read; None: all."""
+    """How many of its lines or records to read; None: all."""

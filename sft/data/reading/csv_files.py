@@ -1,6 +1,6 @@
-"""Reads CSV and TSV files row by row. All cells are text: left to guess, a reader makes 7 of the answer 007.
+"""Reads CSV and TSV files row by row. All cells stay text: a reader that guesses types turns the answer 007 into 7.
 
-The place of a row is the line that it begins in, since a cell may hold line ends.
+The location of a row is the line on which it begins, because a cell may hold line ends.
 """
 
 import csv
@@ -16,19 +16,19 @@ from sft.data.reading.locations import SourceFile
 from sft.errors import UserError
 
 _DELIMITERS = ",;\t|"
-"""Those that are in use: a header of one column that holds one is most likely none."""
+"""Delimiters in common use. A header of one column that contains one of them was most likely not split."""
 
 
 def cut_csv(file: SourceFile, rules: CsvConfig) -> Iterator[Piece]:
-    """Pieces of rows that are read already: a dict of the header's names, or an `Unreadable`.
+    """Pieces of rows that are read already: a dict by the header's names, or an `Unreadable`.
 
     Raises:
-        UserError: the header cannot be used, a row is too long, or a quote is left open, so that the rows behind it
-            cannot be told.
+        UserError: the header cannot be used, a row is too long, or a quote is left open, so that it is unknown where
+            the next row begins.
     """
     csv.field_size_limit(blocks.MAX_RECORD_BYTES)  # the library has one limit for all readers
     with file.open() as (stream, share_read):
-        # Bytes that are no UTF-8 come out as surrogates, so that only their own row is lost.
+        # Bytes that are not UTF-8 come out as surrogates, so only their own row is lost.
         lines = _Lines(file, io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=""))
         rows: list[tuple[int, Any]] = []
         num_bytes = 0
@@ -43,14 +43,14 @@ def cut_csv(file: SourceFile, rules: CsvConfig) -> Iterator[Piece]:
 
 
 class _Lines:
-    """The lines of a file. A row of several of them, as of one, may not be longer than a record may be."""
+    """The lines of a file. A row, of one line or of several, may not be longer than a record may be."""
 
     def __init__(self, file: SourceFile, lines: io.TextIOWrapper) -> None:
         self._file, self._lines = file, lines
         self.first = 1
-        """The line that the row begins in, set by whoever reads rows."""
+        """The line on which the current row begins; set by the reader of rows."""
         self.num_characters = 0
-        """Of the row, so far."""
+        """Of the current row, so far."""
 
     def __iter__(self) -> "_Lines":
         return self
@@ -70,7 +70,7 @@ class _Lines:
 
 
 def _read_rows(file: SourceFile, rules: CsvConfig, lines: _Lines) -> Iterator[tuple[int, Any, int]]:
-    """Each row's line, its cells by name or an `Unreadable`, and about how many bytes it has."""
+    """Each row's line number, its cells by name or an `Unreadable`, and its approximate size in bytes."""
     delimiter = rules.delimiter or ("\t" if file.ending == ".tsv" else ",")
     quoting = {"quotechar": rules.quote} if rules.quote else {"quoting": csv.QUOTE_NONE, "quotechar": None}
     reader = csv.reader(lines, strict=True, delimiter=delimiter, **quoting)
@@ -99,8 +99,8 @@ def _explain(error: csv.Error) -> str:
     text = str(error)
     if "end of data" in text or "field limit" in text:
         return (
-            f"{text}: a quote that is opened here is not closed. Close it; or where a quote is a character as others "
-            'are, write into the source: csv: {quote: ""}'
+            f"{text}: a quote that is opened here is not closed. Close it. If a quote is an ordinary character in this "
+            'file, write into the source: csv: {quote: ""}'
         )
     return text
 
@@ -117,8 +117,8 @@ def _check_header(file: SourceFile, number: int, names: list[str], delimiter: st
     if other:
         written = "\\t" if other == "\t" else other
         raise UserError(
-            f"{place}: the header is one column: {names[0][:80]!r}. If another character than {delimiter!r} stands "
-            f'between cells, write it into the source: csv: {{delimiter: "{written}"}}.'
+            f"{place}: the header is one column: {names[0][:80]!r}. If another character than {delimiter!r} separates "
+            f'the cells, write it into the source: csv: {{delimiter: "{written}"}}.'
         )
     return names
 

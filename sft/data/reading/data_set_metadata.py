@@ -1,4 +1,4 @@
-"""What lies beside the files of a data set and says which of them it is made of: a README, `save_to_disk`'s files.
+"""Metadata beside the files of a data set that says which files belong to it: a README, `save_to_disk`'s files.
 
 README.md           configs: [{config_name, data_files, data_dir, default}] in the YAML at its start
 dataset_dict.json   {splits: [train, test]}: a folder for each
@@ -26,12 +26,12 @@ class Tree(NamedTuple):
     names: frozenset[str]
     """All files."""
     data: Sequence[str]
-    """Those that hold records by their endings, and no metadata; sorted."""
+    """Files whose endings show that they hold records, without metadata; sorted."""
     read: Callable[[str], bytes]
     """The content of a small file."""
 
     def below(self, folder: str) -> "Tree":
-        """The same of a folder in it."""
+        """The tree of a folder in it."""
         start = f"{folder}/"
         names = frozenset(name.removeprefix(start) for name in self.names if name.startswith(start))
         data = [name.removeprefix(start) for name in self.data if name.startswith(start)]
@@ -44,7 +44,7 @@ class CardConfig(NamedTuple):
     splits: dict[str, list[str]]
     """Split → patterns of its files; empty where the paths say it."""
     folder: str
-    """That the patterns are relative to; empty for that of the README."""
+    """The folder that the patterns are relative to; empty for the README's own folder."""
     is_default: bool
 
 
@@ -57,7 +57,7 @@ class Saved(NamedTuple):
 
 
 def is_metadata(name: str, names: frozenset[str]) -> bool:
-    """Whether the file holds no records, but says something of those beside it."""
+    """Whether the file holds no records, but describes the files beside it."""
     folder, file = posixpath.split(name)
     if file == _STATE:
         beside = [other for other in names if posixpath.dirname(other) == folder]
@@ -69,7 +69,7 @@ def read_configs(place: str, tree: Tree) -> dict[str, CardConfig]:
     """The subsets that the README names, in its order; none where it names none.
 
     Raises:
-        UserError: what it says of them cannot be understood.
+        UserError: its `configs` cannot be understood.
     """
     if config.REPOCARD_FILENAME not in tree.names:
         return {}
@@ -78,7 +78,7 @@ def read_configs(place: str, tree: Tree) -> dict[str, CardConfig]:
     if head is None or not re.search(r"^configs\s*:", head[1], re.MULTILINE):
         return {}
     try:
-        # All scalars are text, and nothing is merged: a file of any content stays as small as it is.
+        # All scalars stay text, and nothing is merged: no content can make the parsed value much larger than the file.
         listed = yaml.load(head[1], yaml.BaseLoader)["configs"]
         return {str(each["config_name"]): _as_config(each) for each in listed}
     except (yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
@@ -96,7 +96,7 @@ def _as_config(given: Mapping[str, Any]) -> CardConfig:
         split, paths = (each["split"], each["path"]) if isinstance(each, dict) else (SANITIZED_DEFAULT_SPLIT, each)
         patterns = [paths] if isinstance(paths, str) else paths
         if not all(isinstance(text, str) and "://" not in text for text in (split, *patterns)):
-            raise ValueError("patterns are texts, of files that are here")
+            raise ValueError("patterns must be texts, and match files that are here")
         splits.setdefault(split, []).extend(patterns)
     folder = given.get("data_dir") or ""
     return CardConfig(splits, folder.removeprefix("./").strip("/"), given.get("default") == "true")
@@ -106,7 +106,7 @@ def read_saved(place: str, tree: Tree) -> dict[str, Saved]:
     """Folder → what `save_to_disk` wrote there.
 
     Raises:
-        UserError: a file that is listed is not there, or only some rows of it are meant.
+        UserError: a listed file is missing, or only some of its rows are meant.
     """
     declared = {
         posixpath.dirname(name): _read_json(place, tree, name).get("splits")

@@ -1,6 +1,6 @@
-"""Finds local files: all below a folder, or those that a pattern matches. Links are followed, into no folder twice.
+"""Finds local files: all below a folder, or those that a pattern matches. Links are followed, but no folder twice.
 
-What is neither a file nor a folder (a pipe, a socket, a device) is given out too: it is the caller's to refuse.
+Pipes, sockets and devices are listed too: the caller refuses them.
 """
 
 import glob
@@ -12,25 +12,25 @@ _ANY_DEPTH = "**"
 
 
 def walk_files(folder: str) -> Iterator[str]:
-    """Everything below the folder that is no folder and not hidden."""
+    """Everything below the folder that is not a folder and not hidden."""
     for root, _, names in _walk(folder):
         yield from (os.path.join(root, name) for name in names if not name.startswith("."))
 
 
 def match_files(pattern: str) -> list[str]:
-    """Everything that the pattern matches and is no folder, as `glob` matches, sorted."""
+    """Everything that the pattern matches, as in `glob`, and that is not a folder; sorted."""
     return sorted({path for path in _match(pattern) if not os.path.isdir(path)})
 
 
 def fixed_part(pattern: str) -> str:
-    """The folder that a pattern begins with, before its first part with a wildcard."""
+    """The folder that a pattern begins with: the parts before the first one with a wildcard."""
     parts = Path(pattern).parts
     fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return str(Path(*parts[:fixed]))
 
 
 def once(paths: list[str]) -> list[str]:
-    """The paths in their order, each file once, whatever links lead to it."""
+    """The paths in their order, each file once, even where several links lead to it."""
     firsts: dict[str, str] = {}
     for path in paths:
         firsts.setdefault(os.path.realpath(path), path)
@@ -38,7 +38,7 @@ def once(paths: list[str]) -> list[str]:
 
 
 def _match(pattern: str) -> Iterator[str]:
-    """`glob` itself goes round and round where a link leads to a folder above it."""
+    """As `glob.glob`, which would loop for ever where a link leads to a folder above it."""
     head, any_depth, tail = _cut_at_any_depth(pattern)
     if not any_depth:
         yield from glob.glob(pattern)
@@ -66,7 +66,7 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
     """As `os.walk`, without hidden folders; a folder that links lead to comes once, by its own path if it has one."""
 
     def stop(error: OSError) -> None:
-        raise error  # a folder that may not be looked into would be left out without a word
+        raise error  # a folder without read permission must not be skipped silently
 
     seen: set[str] = set()
     starts = [folder]

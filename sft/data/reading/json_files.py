@@ -1,7 +1,7 @@
-"""Cuts files of JSON into pieces: a record a line, a list of records, or records one after another.
+"""Cuts JSON files into pieces: one record a line, a list of records, or records one after another.
 
-Which of these a file is, its content says, not its ending. Lines are cut without being looked at, so the process that
-reads is as fast as the disk. Of the other two, each record is parsed to find its end.
+The content decides which of these a file is, not its ending. Lines are cut without being parsed, so the process that
+reads is as fast as the disk. In the other two forms each record is parsed to find its end.
 """
 
 import codecs
@@ -16,16 +16,16 @@ from sft.data.reading.locations import SourceFile
 from sft.errors import UserError
 
 _SHORT_BYTES = 1 << 16
-"""A longer first line that begins a list is not parsed to see whether it ends it."""
+"""A longer first line that begins a list is not parsed to see whether it also ends it."""
 
 
 def cut_json(file: SourceFile) -> Iterator[Piece]:
-    """Pieces of a file that holds a record a line, a list of records, or records one after another, over any lines.
+    """Pieces of a file that holds one record a line, a list of records, or records one after another, across lines.
 
     A line that is too long is a piece of its own, without its text.
 
     Raises:
-        UserError: a list, or one of several records that are no lines, is broken or holds a record that is too long.
+        UserError: a list, or a file of several records across lines, is broken or holds a record that is too long.
     """
     form = _find_form(file)
     with file.open() as (stream, share_read):
@@ -64,7 +64,7 @@ def _cut_lines(stream: BufferedReader, share_read: Callable[[], float]) -> Itera
 
 
 def _skip_line(stream: BufferedReader, text: bytes) -> int:
-    """Skip what is left of the line that `text` ends in, and say how many bytes that were."""
+    """Skip the rest of the line that `text` ends in; returns how many bytes that were."""
     num_bytes = 0
     while not text.endswith(b"\n") and (text := stream.readline(blocks.BLOCK_BYTES)):
         num_bytes += len(text) - text.endswith(b"\n")
@@ -78,15 +78,15 @@ def _find_form(file: SourceFile) -> Literal["lines", "list", "values"]:
             lines += [] if line.isspace() else [line.removeprefix(codecs.BOM_UTF8).strip()]
     first, second = (*lines, b"", b"")[:2]
     if first.startswith(b"["):
-        # One line that is a list, and nothing behind it, is the list of all records.
+        # One line that is a list, with nothing behind it, is the list of all records.
         is_line = len(first) < _SHORT_BYTES and second and isinstance(decode_value(first), list)
         return "lines" if is_line else "list"
-    is_whole = len(first) < blocks.MAX_RECORD_BYTES - _SHORT_BYTES  # or nearly so long that it does not matter
+    is_whole = len(first) < blocks.MAX_RECORD_BYTES - _SHORT_BYTES  # or so nearly full that it does not matter
     if not first.startswith(b"{") or not is_whole or not isinstance(decode_value(first), Unreadable):
         return "lines"
     if _begins_with_value(file):
         return "values"
-    # Of an object that is written over several lines, no line but perhaps the last is an object.
+    # Where an object spans several lines, no line except perhaps the last is an object by itself.
     is_line = file.ending != ".json" or (first != b"{" and isinstance(decode_value(second), dict))
     return "lines" if is_line else "values"
 
@@ -120,7 +120,7 @@ def _cut_values(
         if is_list or first + len(rows) > 1:
             column = "" if error.column is None else f" at column {error.column}"
             raise UserError(f"source {file.source}: {file.name}:{error.line}: {error}{column}") from None
-        # The file is one record, such as a task with its instances: it is bad, and its neighbours may be good.
+        # The file is one record, such as a task with its instances: this record is bad, other files may be good.
         place = "" if error.column is None else f" at line {error.line} column {error.column}"
         rows.append((1, Unreadable(f"{error}{place}")))
     if rows:

@@ -1,4 +1,4 @@
-"""Parses JSON: one value, or the values of a file one after another, of which one at a time is held.
+"""Parses JSON: one value, or the values of a file one after another, with one at a time in memory.
 
 An object that has a key twice is refused: parsers disagree about which of the two values counts.
 """
@@ -15,7 +15,7 @@ from sft.data.reading.blocks import Unreadable
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEAR_THE_END = 16
-"""A complaint so near the end of what is read may be about a value that goes on behind it."""
+"""An error this close to the end of what is read may be about a value that continues behind it."""
 
 
 class RepeatedKeyError(ValueError):
@@ -23,19 +23,19 @@ class RepeatedKeyError(ValueError):
 
 
 class BrokenJsonError(ValueError):
-    """From here on the file cannot be read; the text says why."""
+    """The file cannot be read from here on; the text says why."""
 
     def __init__(self, reason: str, line: int, column: int | None = None) -> None:
-        """The place is where it breaks; there is no column where the line says enough."""
+        """`line` and `column` say where the JSON breaks; no column where the line says enough."""
         super().__init__(reason)
         self.line, self.column = line, column
 
 
 def parse_json_text(text: str) -> Any:
-    """The value that the text is.
+    """The value of the text.
 
     Raises:
-        ValueError: the text is no JSON, an object in it has a key twice, or a number too many digits.
+        ValueError: the text is not JSON, an object in it has a key twice, or a number has too many digits.
         RecursionError: it is nested too deep.
     """
     return _DECODER.decode(text)
@@ -52,12 +52,12 @@ def decode_value(text: bytes, is_line: bool = True) -> Any:
         return Unreadable(f"broken JSON: {error.msg} at {place}")
     except RepeatedKeyError as error:
         return Unreadable(str(error))
-    except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+    except (ValueError, RecursionError) as error:  # a number with too many digits, brackets nested too deep
         return Unreadable(f"broken JSON: {error}")
 
 
 class ValueReader:
-    """Reads JSON values from a stream, whatever stands between them; holds little more than the one it is at."""
+    """Reads JSON values from a stream, whatever stands between them; holds little more than the current value."""
 
     def __init__(self, stream: BufferedReader) -> None:
         self._stream = stream
@@ -70,28 +70,28 @@ class ValueReader:
         self._fill(blocks.BLOCK_BYTES)
 
     def next_character(self) -> str:
-        """The next one that is not white space, which is not read by this; the empty string at the end.
+        """The next character that is not white space, without reading it; the empty string at the end.
 
         Raises:
             BrokenJsonError: the file is not UTF-8.
         """
         while True:
             space = _SPACE.match(self._text, self._at)
-            assert space is not None, "no white space is white space, too"
+            assert space is not None, "the pattern matches the empty string too"
             self._at = space.end()
             if self._at < len(self._text) or self._ended:
                 return self._text[self._at : self._at + 1]
             self._fill(blocks.BLOCK_BYTES)
 
     def skip(self) -> None:
-        """Read the character that `next_character` has shown."""
+        """Read the character that `next_character` showed."""
         self._at += 1
 
     def next_value(self) -> tuple[Any, int]:
         """The value that begins here, or an `Unreadable`, and the number of its characters.
 
         Raises:
-            BrokenJsonError: it is no JSON, so that its end is not known, or longer than `blocks.MAX_RECORD_BYTES`.
+            BrokenJsonError: it is not JSON, so its end is unknown, or it is longer than `blocks.MAX_RECORD_BYTES`.
         """
         num_more = blocks.BLOCK_BYTES
         while True:
@@ -101,10 +101,10 @@ class ValueReader:
                 goes_on = error.msg.startswith("Unterminated") or error.pos > len(self._text) - _NEAR_THE_END
                 if self._ended or not goes_on:
                     raise self.broken(error.msg, error.pos) from None
-            except (ValueError, RecursionError) as error:  # a number of too many digits, brackets too deep
+            except (ValueError, RecursionError) as error:  # a number with too many digits, brackets nested too deep
                 raise self.broken(str(error), self._at) from None
             else:
-                # A number may go on behind what is read.
+                # A number may continue behind what is read.
                 if end < len(self._text) or self._ended:
                     num_characters = end - self._at
                     self._at = end
@@ -116,7 +116,7 @@ class ValueReader:
             num_more = min(2 * num_more, blocks.MAX_RECORD_BYTES)
 
     def broken(self, reason: str, at: int | None = None) -> BrokenJsonError:
-        """The error that says where in the file it is."""
+        """The error, with the line and the column of the file where it is."""
         at = self._at if at is None else at
         last = self._text.rfind("\n", 0, at)
         column = at - last if last >= 0 else self._columns_before + at + 1

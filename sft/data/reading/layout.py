@@ -1,12 +1,12 @@
-"""Which of a folder's files are the split and the subset that a source asks for: the layouts of data sets on the Hub.
+"""Which files of a folder belong to the split and the subset of a source: the layouts of data sets on the Hub.
 
     what shows it                                      splits                     subsets
     README.md with `configs:` in its YAML              `data_files`               `config_name`
     dataset_dict.json, state.json (`save_to_disk`)     their folders              folders
     paths (see `split_names`)                          train, test, …             folders
 
-With no split asked for: all files where none is shown; else `train`; else the user is asked. So no test set is trained
-on for want of a word, and no word of the config is without effect.
+Without `split`: all files where the layout shows no splits; else `train`; else an error asks the user. So no test set
+is trained on because a setting is missing, and no setting is without effect.
 """
 
 import posixpath
@@ -23,14 +23,14 @@ from sft.data.reading.split_names import split_meant, splits_in_path
 from sft.errors import UserError
 
 ALL = "all"
-"""The split that is every file, as `datasets` calls it."""
+"""The split that contains every file, as `datasets` calls it."""
 
 Kind = Literal["file", "folder", "pattern"]
 """What a source's path is."""
 
 
 class Layout(NamedTuple):
-    """The files of each split, and those of none."""
+    """The files of each split, and those of no split."""
 
     splits: dict[str, list[str]]
     others: list[str]
@@ -40,14 +40,14 @@ def choose_files(source: SourceConfig, place: str, kind: Kind, tree: Tree) -> li
     """The names of the files to read; `place` begins every message.
 
     Raises:
-        UserError: the layout does not show what is asked for, or more has to be said.
+        UserError: the layout does not show what the source asks for, or the source has to say more.
     """
     if kind == "folder":
         folder, layout = _layout_of_folder(source.subset, place, tree)
     elif source.subset is not None:
         raise UserError(
             f"{place}: subset: {source.subset} is given, but only folders and data sets on the Hub have subsets. "
-            "Take it away."
+            "Remove it."
         )
     else:
         folder, layout = "", _layout_by_paths(place, tree)
@@ -68,15 +68,15 @@ def _choose(split: str | None, place: str, kind: Kind, layout: Layout) -> Iterab
     if split is not None and splits:
         raise UserError(f"{place}: there is no split {split}; {those}. {way_out}")
     if split is not None:
-        raise UserError(f"{place}: split: {split} is given, but no name there shows a split. Take it away.")
+        raise UserError(f"{place}: split: {split} is given, but no name there shows a split. Remove it.")
     if kind == "pattern":
         if len(splits) == 1 or "train" not in splits:
             return everything  # the pattern says which
-        raise UserError(f"{place}: files of the splits {there} match: it is not certain what to train on. {way_out}")
+        raise UserError(f"{place}: files of the splits {there} match: it is unclear what to train on. {way_out}")
     if others:
         raise UserError(
-            f"{place}: some files are by name of a split ({there}: {_some(of_splits)}), and others of none "
-            f"({_some(others)}): it is not certain what to train on. {way_out}"
+            f"{place}: the names of some files show a split ({there}: {_some(of_splits)}), those of others do not "
+            f"({_some(others)}): it is unclear what to train on. {way_out}"
         )
     if "train" in splits:
         return splits["train"]
@@ -100,7 +100,7 @@ def _layout_of_folder(subset: str | None, place: str, tree: Tree) -> tuple[str, 
     if not inside.data:
         folders = sorted({name.partition("/")[0] for name in tree.data if "/" in name})
         there = f"there are {', '.join(folders)}" if folders else "no folder in it holds records"
-        raise UserError(f"{place}: there is no subset {subset}: {there}. Correct `subset`, or take it away.")
+        raise UserError(f"{place}: there is no subset {subset}: {there}. Correct `subset`, or remove it.")
     return folder, _layout_by_paths(place, inside)
 
 

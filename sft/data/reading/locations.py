@@ -1,7 +1,7 @@
 """Finds the files of a source: one file, a folder, a pattern, or a URL that fsspec knows.
 
-The same path gives the same files in the same order, sorted by path. What a message or a `RecordLocation` shows of a
-URL never holds its password or its query. Which records a file holds is not looked at here.
+The same path gives the same files in the same order, sorted by path. Messages and a `RecordLocation` never show the
+password or the query of a URL. This module does not read the records of a file.
 """
 
 import bz2
@@ -38,7 +38,7 @@ COMPRESSIONS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
-    # Unlike zstandard's reader, this one goes on behind a file's first frame, and tells a cut file from a whole one.
+    # Unlike zstandard's reader, this one reads all frames of a file, and tells a cut file from a complete one.
     ".zst": lambda raw: pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"),
 }
 _BUFFER_BYTES = 1 << 17
@@ -61,7 +61,7 @@ class SourceFile:
 
     @property
     def ending(self) -> str:
-        """Of the file inside the compression, such as `.jsonl`."""
+        """The ending of the file inside the compression, such as `.jsonl`."""
         return split_endings(self.name)[0]
 
     @property
@@ -77,7 +77,7 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator[tuple[io.BufferedReader, Callable[[], float]]]:
-        """The bytes inside the compression, and a function that says which share of the file is read.
+        """The bytes inside the compression, and a function that returns the share of the file that is read.
 
         Raises:
             UserError: the file cannot be read, ends before its compressed content does, or cannot hold records.
@@ -90,7 +90,7 @@ class SourceFile:
         """The bytes inside the compression, the stored ones, and whether they are compressed."""
         with self.open_stored() as raw, ExitStack() as stack:
             stream = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
-            # By its first bytes, since a file is easily given another name; a file named as compressed has to be it.
+            # The first bytes decide, since files get renamed. A file that is named as compressed has to be compressed.
             compression = find_compression(stream.peek(HEAD_BYTES)) or self.compression
             if compression:
                 stream = io.BufferedReader(stack.enter_context(COMPRESSIONS[compression](stream)), _BUFFER_BYTES)
@@ -105,7 +105,7 @@ class SourceFile:
         return open(self.path, "rb", buffering=0)
 
     def check_is_file(self) -> None:
-        """Refuse what would be read for ever, or never.
+        """Refuse a file that can never be read to its end.
 
         Raises:
             UserError: it is a pipe, a socket or a device.
@@ -123,7 +123,7 @@ class SourceFile:
         """The path of a plain local file with the content: this file, or a copy in the temporary folder.
 
         Raises:
-            UserError: as `open`, or the copy would be much larger than any file of records that is compressed again.
+            UserError: as `open`, or the copy would be much larger than any file of records is after decompression.
         """
         with self._open_unpacked() as (stream, raw, is_compressed):
             if not self.filesystem and not is_compressed:
@@ -134,8 +134,8 @@ class SourceFile:
                     copy.write(content)
                     if is_compressed and blocks.unpacks_too_far(copy.tell(), raw.tell()):
                         raise UserError(
-                            f"source {self.source}: {self.name} unpacks to more than {copy.tell():,} bytes: "
-                            "no table does. Unpack it and see what it holds."
+                            f"source {self.source}: {self.name} unpacks to more than {copy.tell():,} bytes, more than "
+                            "any table. Unpack it and see what it holds."
                         )
                 copy.flush()
                 yield copy.name
@@ -155,23 +155,23 @@ def is_on_hub(source: SourceConfig) -> bool:
 
 
 class _Found(NamedTuple):
-    """What a path leads to, by paths relative to its folder, or to the part of a pattern before its wildcards."""
+    """What a path leads to, keyed by paths relative to its folder, or to the part of a pattern before its wildcards."""
 
     kind: Kind
     files: dict[str, SourceFile]
 
 
 def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
-    """The files of a source that is not on the Hub, sorted by path; hidden ones and those of other splits are left out.
+    """The files of a source that is not on the Hub, sorted by path, without hidden files and those of other splits.
 
     Raises:
-        UserError: there is none, none that can be read, the place cannot be reached, or `split`, `subset` or
-            `revision` asks for what is not there.
+        UserError: there is no file, none that can be read, the location cannot be reached, or `split`, `subset` or
+            `revision` asks for something that is not there.
     """
     shown = without_secrets(source.path)
     place = f"source {source.name}: {shown}"
     if source.revision is not None:
-        raise UserError(f"{place}: revision: {source.revision} is given, but only the Hub has any. Take it away.")
+        raise UserError(f"{place}: revision: {source.revision} is given, but only the Hub has revisions. Remove it.")
     with explained(source.name, shown):
         kind, files = _find_remote(source) if "://" in source.path else _find_local(source)
         for file in files.values():
@@ -225,7 +225,7 @@ def _find_local(source: SourceConfig) -> _Found:
         kind, root = "pattern", Path(fixed_part(str(path)))
         if not found:
             raise _missing(source, near_it(path))
-    # A link to nothing is found too, and said to be unreadable when it is read.
+    # A broken link is found too; reading it says that it cannot be read.
     files = [SourceFile(source.name, n, n, os.path.getsize(n) if os.path.exists(n) else None) for n in found]
     return _Found(kind, {os.path.relpath(file.path, root): file for file in files})
 
@@ -239,7 +239,7 @@ def _find_remote(source: SourceConfig) -> _Found:
         raise UserError(f"source {source.name}: {shown} needs a package that is not installed: {reason}") from None
     if isinstance(filesystem, LocalFileSystem):
         return _find_local(source.model_copy(update={"path": root}))
-    # In an http URL a question mark is not a pattern's: the query is behind it.
+    # In an http URL a question mark begins the query; it is no wildcard.
     is_pattern = re.search(r"[*\[]" if source.path.startswith("http") else r"[*?\[]", root)
     kind: Kind = "pattern" if is_pattern else "folder"
     try:
@@ -250,12 +250,12 @@ def _find_remote(source: SourceConfig) -> _Found:
         else:
             found = filesystem.find(root, detail=True)
     except FileNotFoundError as error:
-        if error.__cause__:  # what http says of a server that it cannot reach
+        if error.__cause__:  # http could not reach the server
             raise _unreadable(source.name, shown, error.__cause__) from None
         found = {}
     if not found:
         raise _missing(source, "")
-    # Hidden is what lies below a hidden folder that the path itself does not name.
+    # Files below a hidden folder are hidden, unless the path itself names that folder.
     start = len(root[: is_pattern.start()].rpartition("/")[0] if is_pattern else root)
     files = {
         path[start:].strip("/") or posixpath.basename(path): SourceFile(
@@ -285,7 +285,7 @@ def _needed() -> str:
 
 @contextmanager
 def explained(source: str, what: str) -> Iterator[None]:
-    """Turn what any of the many libraries below says of a file into a message to the user."""
+    """Turn any error that the libraries below raise for a file into a message to the user."""
     try:
         yield
     except UserError:

@@ -1,7 +1,7 @@
-"""What the footer of a Parquet file says of its column chunks, before any of them is read.
+"""What the footer of a Parquet file says about its column chunks, before any of them is read.
 
-pyarrow shows it too, but where a footer is damaged it ends the whole process: the errors of its C++ are not caught
-there. So the few fields that are asked for are read here. The footer is one value of Thrift's compact protocol
+pyarrow shows it too, but a damaged footer makes it end the whole process: it does not catch the errors of its C++
+code there. So this module reads the few fields that are needed. The footer is one value of Thrift's compact protocol
 (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md); the numbers of its fields are in
 https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift.
 """
@@ -20,16 +20,16 @@ class ColumnChunk(NamedTuple):
     path: str
     num_values: int
     num_stored: int
-    """Bytes, as they lie in the file."""
+    """Bytes, as stored in the file."""
     num_unpacked: int
-    """Bytes, without the compression."""
+    """Bytes, uncompressed."""
     has_dictionary: bool
     is_delta: bool
     """Each value may begin with all of the one before."""
 
 
 def read_row_groups(file: Path) -> list[list[ColumnChunk]]:
-    """The column chunks of each row group; pyarrow has found the footer whole before.
+    """The column chunks of each row group. Before this, pyarrow has checked that the footer is complete.
 
     Raises:
         ValueError: a field is missing, or the footer is damaged in another way.
@@ -52,7 +52,7 @@ def _chunk(fields: dict[int, Any]) -> ColumnChunk:
 
 
 class _Values:
-    """The values of a text in Thrift's compact protocol: a struct is a dict by the numbers of its fields."""
+    """The values of a text in Thrift's compact protocol: a struct is a dict keyed by the numbers of its fields."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0

@@ -1,6 +1,6 @@
-"""How large each row of a table is once it is unpacked: text that a dictionary or a run holds once counts in each row.
+"""The size of each row of a table once it is unpacked: text that a dictionary or a run holds once counts in each row.
 
-Only lengths are looked at, so nothing is unpacked to find out.
+Only lengths are read, so nothing is unpacked.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 Sizes = npt.NDArray[np.int64]
 
 _VALUE_BYTES = 1
-"""What a value counts beside its bytes: a row of very many empty ones is large, too."""
+"""Added for each value, since a row with very many empty values is large too."""
 
 
 def row_sizes(rows: pa.RecordBatch) -> Sizes:
-    """The size of each row, about in bytes: (num_rows,)."""
+    """The approximate size of each row in bytes: (num_rows,)."""
     sizes = np.zeros(rows.num_rows, dtype=np.int64)
     for column in rows.columns:
         sizes += _value_sizes(column)
@@ -39,7 +39,7 @@ def _value_sizes(array: pa.Array) -> Sizes:
         runs = np.searchsorted(array.run_ends.to_numpy(zero_copy_only=False), places, side="right")
         return _value_sizes(array.values)[runs]
     if types.is_string_view(kind) or types.is_binary_view(kind):
-        # A view is four numbers of 32 bits, of which the first is its length.
+        # A view is four 32-bit numbers; the first is its length.
         lengths = np.frombuffer(array.buffers()[1], np.int32)[::4][array.offset : array.offset + len(array)]
         return np.where(array.is_valid().to_numpy(zero_copy_only=False), lengths, 0).astype(np.int64) + _VALUE_BYTES
     if types.is_struct(kind):
@@ -58,13 +58,13 @@ def _value_sizes(array: pa.Array) -> Sizes:
 
 
 def _sizes_between(array: Any, starts: npt.NDArray[Any], ends: npt.NDArray[Any]) -> Sizes:
-    """Of lists whose items lie between the places given, in the array of all items."""
+    """The sizes of lists whose items lie between `starts` and `ends` in the array of all items."""
     is_map = pa.types.is_map(array.type)
     items = [array.keys, array.items] if is_map else [array.values]
     sizes = np.full(len(starts), _VALUE_BYTES, dtype=np.int64)
     for each in items:
         if (width := _width(each.type)) is not None:
-            sizes += (ends - starts) * (width + _VALUE_BYTES)  # there may be very many: they are not gone through
+            sizes += (ends - starts) * (width + _VALUE_BYTES)  # no loop over the items: there may be very many
         else:
             before = np.concatenate([[0], np.cumsum(_value_sizes(each))])
             sizes += before[ends] - before[starts]
@@ -76,14 +76,14 @@ def _flat_sizes(array: Any) -> Sizes:
         return np.full(len(array), width + _VALUE_BYTES, dtype=np.int64)
     try:
         lengths = pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False)
-    except pa.ArrowNotImplementedError:  # a union: what there is on average
+    except pa.ArrowNotImplementedError:  # a union: use the average
         return np.full(len(array), array.nbytes // max(len(array), 1) + _VALUE_BYTES, dtype=np.int64)
     sizes: Sizes = lengths.astype(np.int64) + _VALUE_BYTES
     return sizes
 
 
 def _width(kind: pa.DataType) -> int | None:
-    """Bytes of each value, where all have as many."""
+    """Bytes of each value, where all values have the same size."""
     if pa.types.is_null(kind):
         return 0
     is_flat = pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_fixed_size_binary(kind)

@@ -1,9 +1,9 @@
-"""Reads a source's records, each with the place where a person can look it up.
+"""Reads a source's records, each with the location where a person can look it up.
 
     files ──read_blocks──▶ Block ──decode_block──▶ Record, or Rejected in its place
 
-Cutting a source into blocks is cheap and in order; blocks can be decoded anywhere. The same content gives the
-same blocks in every run. What the fields of a record mean is not looked at here.
+Cutting a source into blocks is cheap and happens in order; blocks can be decoded anywhere. The same content gives the
+same blocks in every run. This module does not interpret the fields of a record.
 """
 
 import hashlib
@@ -39,15 +39,15 @@ _KINDS = {
     type(None): "null",
 }
 _CHECKSUMS = ("md5Hash", "Content-MD5", "blob_id", "ETag", "etag")
-"""What the file systems of fsspec call a checksum of a file's content, best first."""
+"""The names that fsspec's file systems give to a checksum of a file's content, best first."""
 
 
 def read_blocks(source: SourceConfig) -> Iterator[Block]:
     """The source, cut into blocks, in order.
 
     Raises:
-        UserError: the source is not there, is not of a kind that can be read, is damaged, or holds nothing. Where
-            that shows only later in a file, the blocks before it have been given out.
+        UserError: the source is missing, is of a kind that cannot be read, is damaged, or holds nothing. Where this
+            shows only later in a file, the blocks before it have been yielded.
     """
     if is_on_hub(source):
         return _number_blocks(source, ((source.path, piece, piece.done) for piece in cut_hub(source)))
@@ -55,7 +55,7 @@ def read_blocks(source: SourceConfig) -> Iterator[Block]:
 
 
 def decode_block(block: Block) -> Iterator[Record | Rejected]:
-    """Every record of the block, in order, as a `Record` or, where it cannot be read, a `Rejected`."""
+    """Every record of the block, in order: a `Record`, or a `Rejected` where it cannot be read."""
     for offset, number, value in _decode(block):
         if block.num_wanted is not None and offset >= block.num_wanted:
             return
@@ -79,14 +79,14 @@ def read_records(source: SourceConfig) -> Iterator[Record | Rejected]:
 
 
 def content_hash(source: SourceConfig) -> str:
-    """Changes when, and only when, the content of the source does: the bytes of its files, in their order.
+    """Changes if and only if the content of the source changes: the bytes of its files, in their order.
 
-    Of a remote file the checksum that its server keeps is taken (an ETag, an MD5), and where there is none its
-    bytes. A server may give the same bytes another ETag, as S3 does for an upload in other parts: that counts as
-    other content. Of a data set on the Hub it is the fingerprint that `datasets` gives it.
+    For a remote file it uses the checksum that the server keeps (an ETag, an MD5), or the bytes where there is none. A
+    server may give the same bytes another ETag, as S3 does for an upload in other parts: that counts as other content.
+    For a data set on the Hub it is the fingerprint that `datasets` computes.
 
     Raises:
-        UserError: the source is not there, or cannot be read.
+        UserError: the source is missing or cannot be read.
     """
     if is_on_hub(source):
         return str(load_hub(source)._fingerprint)
@@ -97,12 +97,12 @@ def content_hash(source: SourceConfig) -> str:
 def _files_of(source: SourceConfig) -> tuple[SourceFile, ...]:
     files = find_files(source)
     if source.csv is not None and not any(file.ending in _CSV_ENDINGS for file in files):
-        raise UserError(f"source {source.name}: csv: is given, but {files[0].name} is no CSV file. Take it away.")
+        raise UserError(f"source {source.name}: csv: is given, but {files[0].name} is not a CSV file. Remove it.")
     return files
 
 
 def _cut_files(source: SourceConfig, files: tuple[SourceFile, ...]) -> Iterator[tuple[str, Piece, float]]:
-    """Each piece with its file's name and the share of all files that is read up to its end."""
+    """Each piece, with its file's name and the share of all files that is read up to its end."""
     sizes = [file.num_bytes for file in files]
     # Where a server does not say how large a file is, all of them count the same.
     weights = [1 if None in sizes else size or 0 for size in sizes]
@@ -123,7 +123,7 @@ def _number_blocks(source: SourceConfig, pieces: Iterator[tuple[str, Piece, floa
                 break
             wanted = most - index if index + piece.num_places > most else None
             done = max(done, min((index + piece.num_places) / most, 1.0))
-        # A block of blank lines would be a task for nothing; its lines count nevertheless.
+        # A block of blank lines would be a useless task; its lines are still counted.
         if not isinstance(piece.content, bytes) or (piece.content and not piece.content.isspace()):
             where = RecordLocation(file, piece.first, piece.is_line)
             yield Block(source.name, number, index, where, piece.content, done, wanted)

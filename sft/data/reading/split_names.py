@@ -4,8 +4,8 @@
     a/test/x.jsonl, a/my-eval.v2/x.jsonl    →   test           a folder's name
     a/dev.jsonl, a/gsm8k-train.jsonl.gz     →   validation, train
 
-A keyword stands between dots, dashes, underscores, spaces or digits. Unlike there, case does not count: `Test.csv` on
-its own would else be trained on.
+A keyword stands between dots, dashes, underscores, spaces or digits. Unlike in `datasets`, case does not count:
+otherwise a lone `Test.csv` would be trained on.
 """
 
 import re

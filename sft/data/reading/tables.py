@@ -1,7 +1,7 @@
 """Cuts Parquet files, Arrow files and data sets on the Hub into pieces of rows, and decodes such rows.
 
-Files are read as they lie, a batch of rows at a time; no table is held in memory whole. What a dictionary holds once
-is unpacked for a block of rows only.
+Files are read a batch of rows at a time; no table is held in memory whole. Values that a dictionary holds once are
+unpacked for one block of rows at a time.
 """
 
 from collections import Counter
@@ -24,16 +24,16 @@ from sft.data.reading.row_sizes import row_sizes
 from sft.errors import UserError
 
 _VALUE_BYTES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}
-"""Of Parquet's physical types; of a text its place in a dictionary."""
-_NOT_FOR_PYTHON = (ValueError, OverflowError, NotImplementedError)
-"""Text that is no UTF-8 (a `ValueError`), a date that Python does not have."""
+"""By Parquet's physical types; for a text, the size of its index into a dictionary."""
+_CONVERSION_ERRORS = (ValueError, OverflowError, NotImplementedError)
+"""Text that is not UTF-8 (a `ValueError`), a date that Python does not have."""
 
 
 def cut_parquet(file: SourceFile) -> Iterator[Piece]:
     """Pieces of the rows of a Parquet file.
 
     Raises:
-        UserError: it is damaged, names a column twice, or a few bytes in it stand for more than memory should hold.
+        UserError: it is damaged, names a column twice, or a few of its bytes unpack to more than memory should hold.
     """
     with explained(file.source, file.name), file.local_copy() as path:
         num_rows_in_batch, repeating = _look_at_parquet(file, path)
@@ -44,7 +44,7 @@ def cut_parquet(file: SourceFile) -> Iterator[Piece]:
 
 
 def _look_at_parquet(file: SourceFile, path: str) -> tuple[int, list[str]]:
-    """How many rows to read at once, and the columns whose texts are to stay in their dictionaries."""
+    """How many rows to read at once, and the columns whose texts stay in their dictionaries."""
     metadata = pq.read_metadata(path)
     num_rows, num_bytes, num_rows_in_batch = metadata.num_rows, 0, blocks.BLOCK_RECORDS
     repeating = set()
@@ -54,12 +54,12 @@ def _look_at_parquet(file: SourceFile, path: str) -> tuple[int, list[str]]:
             num_bytes += chunk.num_unpacked
             unpacked = chunk.num_unpacked
             if column.max_repetition_level:
-                # Of lists it is not said how many values a row has: one may have them all.
+                # The footer does not say how many values of a list column a row has: one row may have them all.
                 unpacked = max(unpacked, chunk.num_values * _VALUE_BYTES.get(column.physical_type, column.length))
             if blocks.unpacks_too_far(unpacked, chunk.num_stored):
                 raise UserError(
                     f"source {file.source}: {file.name}: {chunk.num_stored:,} bytes of the column {chunk.path} in row "
-                    f"group {i + 1} stand for {unpacked:,} bytes: so much may not fit into memory. Write the file with "
+                    f"group {i + 1} unpack to {unpacked:,} bytes, which may not fit into memory. Write the file with "
                     "smaller row groups."
                 )
             if chunk.has_dictionary and column.physical_type == "BYTE_ARRAY":
@@ -72,13 +72,13 @@ def _look_at_parquet(file: SourceFile, path: str) -> tuple[int, list[str]]:
 
 
 def cut_arrow(file: SourceFile) -> Iterator[Piece]:
-    """Pieces of the rows of an Arrow file, be it of Arrow's file format or of its stream format."""
+    """Pieces of the rows of an Arrow file, in Arrow's file format or its stream format."""
     with explained(file.source, file.name), file.local_copy() as path, pa.memory_map(path) as mapped:
         for body in bodies(mapped):
             if blocks.unpacks_too_far(body.num_unpacked, body.num_stored):
                 raise UserError(
-                    f"source {file.source}: {file.name}: {body.num_stored:,} bytes of a batch of rows stand for "
-                    f"{body.num_unpacked:,} bytes: so much may not fit into memory. Write smaller batches."
+                    f"source {file.source}: {file.name}: {body.num_stored:,} bytes of a batch of rows unpack to "
+                    f"{body.num_unpacked:,} bytes, which may not fit into memory. Write smaller batches."
                 )
         mapped.seek(0)
         try:
@@ -111,7 +111,7 @@ def cut_hub(source: SourceConfig) -> Iterator[Piece]:
 
 
 def load_hub(source: SourceConfig) -> Any:
-    """The split of the data set, downloaded where it is not here yet. Code that comes with it never runs.
+    """The split of the data set, downloaded if it is not here yet. Code that comes with it never runs.
 
     Raises:
         UserError: there is no such data set, subset, split or revision, or the Hub cannot be reached.
@@ -126,13 +126,13 @@ def load_hub(source: SourceConfig) -> Any:
 def decode_rows(content: pa.Buffer) -> Iterator[tuple[int, Any]]:
     """The offset of each row, and its fields or an `Unreadable`.
 
-    A text that is not UTF-8 shows that the row is damaged. Of what Python has no form for, such as a date beyond the
-    year 9999, only that field is an `Unreadable`: most often no format asks for it.
+    A text that is not UTF-8 shows that the row is damaged. A value that Python cannot represent, such as a date after
+    the year 9999, makes only its own field `Unreadable`: most often no format needs that field.
     """
     table = pa.ipc.open_stream(content).read_all()
     try:
         rows = table.to_pylist()
-    except _NOT_FOR_PYTHON:
+    except _CONVERSION_ERRORS:
         columns = [_decode_column(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
         rows = [_as_row(table.column_names, values) for values in zip(*columns, strict=True)]
     yield from enumerate(rows)
@@ -141,7 +141,7 @@ def decode_rows(content: pa.Buffer) -> Iterator[tuple[int, Any]]:
 def _decode_column(name: str, column: pa.ChunkedArray) -> list[Any]:
     try:
         return list(column.to_pylist())
-    except _NOT_FOR_PYTHON:
+    except _CONVERSION_ERRORS:
         return [_decode_cell(name, cell) for cell in column]
 
 
@@ -150,7 +150,7 @@ def _decode_cell(name: str, cell: pa.Scalar) -> Any:
         return cell.as_py()
     except UnicodeDecodeError:
         return _BrokenText(f"invalid UTF-8 in column {name}")
-    except _NOT_FOR_PYTHON as error:
+    except _CONVERSION_ERRORS as error:
         return Unreadable(" ".join(str(error).split())[:200])
 
 
@@ -160,7 +160,7 @@ def _as_row(names: list[str], values: tuple[Any, ...]) -> Any:
 
 
 class _BrokenText(str):
-    """Stands in the place of a text that is not UTF-8: why its row cannot be read."""
+    """Stands in the place of a text that is not UTF-8; says why its row cannot be read."""
 
 
 def _check_columns(source: str, name: str, fields: Iterable[pa.Field], inside: str = "") -> None:
@@ -188,10 +188,10 @@ def _with_shares(batches: Iterable[Any], num_rows: int) -> Iterator[tuple[Any, f
 
 
 def _cut_batches(batches: Iterable[tuple[Any, float]]) -> Iterator[Piece]:
-    """Pieces of about BLOCK_BYTES, whatever the size of the batches is that the rows come in.
+    """Pieces of about BLOCK_BYTES, however large the batches are.
 
-    With each batch comes the share of the file that is read up to its end. A row that is too long is a piece of its
-    own, without what is in it.
+    Each batch comes with the share of the file that is read up to its end. A row that is too long becomes a piece of
+    its own, without its content.
     """
     first, num_rows, num_bytes = 1, 0, 0
     waiting: list[Any] = []
@@ -224,7 +224,7 @@ def _cut_batches(batches: Iterable[tuple[Any, float]]) -> Iterator[Piece]:
 
 
 def _encode(batches: list[Any]) -> pa.Buffer:
-    """The rows as an Arrow stream: a slice of a table, pickled, would take the whole table along."""
+    """The rows as an Arrow stream: pickling a slice of a table would include the whole table."""
     table = pa.Table.from_batches(batches).replace_schema_metadata(None)
     # A dictionary would be sent whole with every block.
     table = table.cast(pa.schema([field.with_type(_without_dictionaries(field.type)) for field in table.schema]))

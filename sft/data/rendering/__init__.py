@@ -1,17 +1,17 @@
-"""From conversations to the text of a chat template, with the place of each answer that is learned.
+"""From conversations to the text of a chat template, with the span of each answer that is learned.
 
 chat_template   the tokenizer and its template, as a function from messages to text
-bounded_template   a compiled template, stopped where it would never end
-  template_charges   where its tree is made to charge what it does
-  template_budget    what is charged, and how much there is
-  quick_lookups      how it looks things up
-turn_form       how the template wants a message
-adaptation      what the template has no form for, said otherwise
+bounded_template   a compiled template, stopped if it would never end
+  template_charges   inserts charges into its tree
+  template_budget    what is charged, and how much a template may use
+  quick_lookups      faster lookups of keys
+turn_form       the form of a message that the template reads
+adaptation      rewrites what the template has no form for
 turn_bounds     where an answer begins and ends
-answer_spans    where an answer stands in the text, the long way
-landmarks       the short way, by a probe of the same shape
-  template_words     what of a conversation's words the template looks at
+answer_spans    where an answer is in the text, the slow way
+landmarks       the fast way, by a probe of the same shape
+  template_words     which words of a conversation the template looks at
 renderer        all of it, and answers that a template shows in full only while they are the last
-inference       at which tokens the model stops
+inference       which tokens stop the model
 saved_template  the template of an exported model
 """

@@ -1,14 +1,14 @@
-"""Says otherwise what a chat template has no form for: a conversation becomes one that the template writes whole.
+"""Rewrites what a chat template has no form for: a conversation becomes one that the template writes whole.
 
-    the template has no                    so it is said
+    the template has no                    so it is written
     system turn                            in front of the first user turn, or as one before a greeting
     list of tools                          in the system turn, as text
     tool calls                             as <tool_call> at the end of the answer; results as user turns
     several tool calls in one turn         in turns of their own, each with its result behind it
     tool calls without an id of its form   with ids of nine characters, numbered by the call
 
-What a template has is found out by rendering probes with it, not by reading it. Nothing is left out of a
-conversation here, and one that the template can write is returned as it is.
+What a template has a form for is found by rendering probes, not by reading it. Nothing of a conversation is left out
+here, and a conversation that the template can write is returned unchanged.
 """
 
 import json
@@ -22,7 +22,7 @@ from sft.schema import Conversation, JsonObject, Message, ToolCall
 WRITTEN_AS_TEXT = frozenset(
     f"<{slash}{tag}>" for tag in ("tool_call", "tool_response", "tools", "think") for slash in ("", "/")
 )
-"""What is put in front of and behind a thing that a template has no form for."""
+"""What is put before and behind a thing that a template has no form for."""
 
 BEFORE_TOOLS = "You may call these tools:\n<tools>\n"
 BEHIND_TOOLS = (
@@ -49,13 +49,13 @@ class TemplateTraits:
     has_system: bool = True
     has_tool_list: bool = True
     has_tool_calls: bool = True
-    """Calls and their results: one is of no use without the other."""
+    """Calls and their results: one is useless without the other."""
     has_parallel_calls: bool = True
     """Several calls in one turn."""
     has_free_call_ids: bool = True
     """Calls may have any id, or none. Mistral's need one of nine characters."""
     calls_refused: str = field(default="", compare=False)
-    """What the template says where it refuses calls; empty where it just does not write them."""
+    """The template's own words where it refuses calls; empty where it only leaves them out."""
 
 
 def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
@@ -94,19 +94,19 @@ def derive_traits(render_template: RenderTemplate) -> TemplateTraits:
 
 
 class _Seen(NamedTuple):
-    """What became of a probe."""
+    """The result of a probe."""
 
     is_shown: bool
     """Whether all of its words are in the text."""
     refusal: str = ""
-    """What the template said instead of writing a text."""
+    """The template's own words where it refused to write a text."""
 
 
 def adapt(conversation: Conversation, traits: TemplateTraits) -> tuple[Conversation, tuple[str, ...]]:
-    """The conversation, with what the template has no form for said otherwise; and a sentence on each, for people.
+    """The conversation, with what the template has no form for rewritten; and a sentence on each change, for people.
 
     Raises:
-        RecordError: tools or arguments that are to be written as JSON cannot be, or a result answers no call.
+        RecordError: tools or arguments cannot be written as JSON, or a result answers no call.
     """
     notes = []
     for adaptation in _ADAPTATIONS:
@@ -177,7 +177,7 @@ def _write_one_call_a_turn(conversation: Conversation) -> Conversation:
 
 
 def _number_calls(conversation: Conversation) -> Conversation:
-    """Ids by the order of the calls; a result has the id of the call it names, or of the first without one."""
+    """Ids by the order of the calls; a result gets the id of the call it names, or of the first without one."""
     messages: list[Message] = []
     open_ids: dict[str | int, str] = {}  # a call's own id, or its number where it has none → its new id
     num_calls = 0
@@ -198,7 +198,7 @@ def _number_calls(conversation: Conversation) -> Conversation:
 
 
 def _write_system_in_user(conversation: Conversation) -> Conversation:
-    """A greeting has the system text before it, as at inference: there it becomes a user turn of its own."""
+    """The system text goes before a greeting, as at inference: there it becomes a user turn of its own."""
     system, *rest = conversation.messages
     if rest and rest[0].role == "user":
         user = rest.pop(0)
@@ -217,7 +217,7 @@ class _Adaptation(NamedTuple):
     note: str
 
 
-# The list of tools comes before the system turn, since it is put there.
+# The list of tools comes before the system turn, because it is put into it.
 _ADAPTATIONS = (
     _Adaptation(
         lambda traits: not traits.has_tool_list,
@@ -235,13 +235,13 @@ _ADAPTATIONS = (
         lambda traits: traits.has_tool_calls and not traits.has_parallel_calls,
         lambda conversation: any(len(message.tool_calls) > 1 for message in conversation.messages),
         _write_one_call_a_turn,
-        "the chat template has one tool call a turn: several are made one after another",
+        "the chat template allows one tool call a turn: several are written one after another",
     ),
     _Adaptation(
         lambda traits: traits.has_tool_calls and not traits.has_free_call_ids,
         _has_calls,
         _number_calls,
-        "the chat template wants ids of nine characters for tool calls: the calls are numbered",
+        "the chat template needs ids of nine characters for tool calls: the calls are numbered",
     ),
     _Adaptation(
         lambda traits: not traits.has_system,

@@ -1,16 +1,16 @@
-"""Finds, provably, what is learned of the answer that a conversation ends in.
+"""Finds, provably, what is learned of the last answer of a conversation.
 
     prompt    <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n
     text      <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\nHello.<|im_end|>\\n
     learned                                                           ⟦<think>\\n\\n</think>\\n\\nHello.<|im_end|>⟧
 
-Both are the template's own: the prompt is what it gives a model that has to answer, the text is the conversation when
-the answer was just written. What stands between the prompt's end and the end of the turn is what the model must
-write; it has to show the answer. That is shown by rendering once more, with a probe in the place of the answer: what
-changes are the answer's own thought, words, names and arguments of calls.
+Both texts are the template's own: the prompt is what it gives a model that has to answer, the text is the conversation
+with the answer just written. The model must write everything from the prompt's end to the end of the turn, and this
+part has to show the answer. To prove it, the conversation is rendered once more with a probe in the place of the
+answer: only the answer's own thought, words, and the names and arguments of calls may change.
 
-Where a template writes what comes before an answer otherwise once the answer is there, the answer is put behind the
-prompt: that is what a model at inference has in view.
+Some templates change the text before an answer once the answer is there. Then the answer is put behind the prompt,
+because that is what a model at inference sees.
 """
 
 import json
@@ -29,17 +29,17 @@ Span = tuple[int, int]
 _MOST_TOKEN_CHARS = 256
 
 WORDS_ONLY = (
-    "the chat template does not write its generation prompt before an answer: learned are the answer's own words and "
-    "the end of the turn"
+    "the chat template does not write its generation prompt before an answer: only the answer's own words and the "
+    "end of the turn are learned"
 )
-"""Said where the beginning of an answer cannot follow from the prompt."""
+"""Used where the prompt does not determine the beginning of an answer."""
 
 
 BEHIND_PROMPT = (
-    "the chat template writes what comes before an answer otherwise once the answer is there: the answer is learned "
-    "behind what the template asks with"
+    "the chat template changes the text before an answer once the answer is there: the answer is learned behind the "
+    "generation prompt"
 )
-"""Said where thoughts or tools go out of view with the answer that they led to."""
+"""Used where thoughts or tools disappear once the answer that they led to is there."""
 
 
 class Answered(NamedTuple):
@@ -65,14 +65,14 @@ def find_answer(
     tools: Sequence[JsonObject],
     following: str = "",
 ) -> Answered:
-    """What is learned of the last message.
+    """The text, and what is learned of the last message.
 
     Args:
         render_template: the template.
         bounds: where its turns begin and end.
         messages: end in an assistant turn.
         tools: that the assistant may call.
-        following: the text of the conversation with later turns, where there are any.
+        following: the text of the conversation with later turns, if there are any.
 
     Raises:
         RecordError: the template refuses the conversation, does not show the answer, or does not end the turn.
@@ -83,7 +83,7 @@ def find_answer(
     if changed is None:
         raise _not_shown("does not show where the answer is", message, text)
     begun, start, notes = _begin(render_template, bounds, messages, tools, text, changed)
-    moved = len(begun) - len(text)  # behind its own prompt, the answer may stand elsewhere
+    moved = len(begun) - len(text)  # behind its own prompt, the answer may be at another position
     text, changed = begun, (changed[0] + moved, changed[1] + moved)
     if changed[1] <= start or _cover(text, start, changed, message) is None:
         raise _not_shown("does not write the whole answer", message, text)
@@ -99,8 +99,8 @@ def find_answer(
             f"      the template's text: {_excerpt(text)}\n"
             "      Needed: a template that ends an answer with the tokenizer's end-of-turn token and nothing but\n"
             "      white space around it, or with a token of eos_token_id in the model's generation_config.json.\n"
-            "      Choose another with model.chat_template, or have the model's own end of generation put behind\n"
-            "      each answer: model.turn_end=auto"
+            "      Choose another with model.chat_template, or put the model's own end of generation behind each\n"
+            "      answer: model.turn_end=auto"
         )
     if stop := bounds.find_stop_inside(text, start, found):
         raise RecordError(
@@ -119,9 +119,9 @@ def _begin(
     text: str,
     changed: Span,
 ) -> _Begun:
-    """Where the answer begins; in another text where the template writes another prompt in this one."""
+    """Where the answer begins; in another text if the template writes another prompt in this one."""
     prompt, is_asked = None, len(messages) > 1
-    if is_asked:  # else it is a greeting out of nothing, of which the words are learned
+    if is_asked:  # else it is a greeting that follows no prompt, and only its words are learned
         with suppress(RecordError):
             prompt = render_template(messages[:-1], tools, for_generation=True)
     start = None if prompt is None else bounds.find_start(text, prompt)
@@ -140,7 +140,7 @@ def _begin(
 def _find_asked(
     render_template: RenderTemplate, asked: Sequence[Message], tools: Sequence[JsonObject], prompt: str
 ) -> Span:
-    """Where the prompt has the words of its last message, however the template spells them: what changes with them."""
+    """The span of the last message's words in the prompt, in any spelling: the part that changes with these words."""
     probe, words = replace(asked[-1], content=_mark_for(prompt)), asked[-1].content.strip()
     other = render_template([*asked[:-1], probe], tools, for_generation=True)
     end = len(prompt) - num_common(prompt[::-1], other[::-1])
@@ -150,7 +150,7 @@ def _find_asked(
 
 
 def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> _Begun:
-    """The answer as the text writes it, behind the prompt: what comes before is written otherwise once it is there.
+    """The answer as the text writes it, behind the prompt, for templates that change the text before an answer.
 
     Raises:
         RecordError: the text does not have the end of the prompt, from `last_message` on, before the answer.
@@ -159,9 +159,9 @@ def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> 
     found = text.rfind(asked, 0, changed[0] + len(asked))
     if found < 0:
         raise RecordError(
-            "the chat template writes what comes before an answer otherwise than where it asks for it\n"
-            f"      it asks with:        {_excerpt(prompt)}\n"
-            f"      it writes:           {_excerpt(text)}\n"
+            "the chat template writes the text before an answer differently than its generation prompt\n"
+            f"      the prompt:          {_excerpt(prompt)}\n"
+            f"      the template's text: {_excerpt(text)}\n"
             "      Needed: a template that writes an answer behind its prompt. Choose another with model.chat_template."
         )
     return _Begun(prompt + text[found + len(asked) :], len(prompt), (BEHIND_PROMPT,))
@@ -170,7 +170,7 @@ def _behind_prompt(text: str, changed: Span, prompt: str, last_message: int) -> 
 def find_changed_text(
     render_template: RenderTemplate, messages: Sequence[Message], tools: Sequence[JsonObject], text: str
 ) -> Span | None:
-    """The part of `text` that changes when the last answer is exchanged for a probe; None where nothing does."""
+    """The part of `text` that changes when a probe replaces the last answer; None where nothing changes."""
     probe = _mark_for(text)
     try:
         other = render_template([*messages[:-1], Message("assistant", probe)], tools)
@@ -184,7 +184,7 @@ def find_changed_text(
 
 
 def _mark_for(text: str) -> str:
-    """Words that begin and end as nothing does in the text."""
+    """Words that begin and end as nothing in the text does."""
     mark = next(chr(code) for code in MARKS if chr(code) not in text)
     return f"{mark}probe{mark}"
 
@@ -201,9 +201,9 @@ def shows(learned: str, message: Message) -> bool:
 
 
 def _cover(text: str, begin: int, changed: Span, message: Message) -> Span | None:
-    """The changed text, and of the text from `begin` on what makes the answer whole; None where it does not get whole.
+    """The changed text, extended towards `begin` until it shows the whole answer; None where it never does.
 
-    Less than the answer changes where the template treats its beginning apart: a think block, which it also writes
+    Less than the answer changes where the template treats the beginning separately: a think block, which it also writes
     around nothing.
     """
     start, end = max(changed[0], begin), changed[1]
@@ -225,8 +225,8 @@ def _cover(text: str, begin: int, changed: Span, message: Message) -> Span | Non
 
 
 def _begin_of_words(bounds: TurnBounds, text: str, start: int) -> int:
-    """White space before words is the template's. An answer may begin with a token of its own, which has its first
-    characters in common with another's."""
+    """White space before words belongs to the template. An answer may begin with a token of its own that shares its
+    first characters with another one."""
     while start < len(text) and text[start].isspace():
         start += 1
     for token in bounds.control.finditer(text, max(0, start - _MOST_TOKEN_CHARS)):
@@ -236,8 +236,8 @@ def _begin_of_words(bounds: TurnBounds, text: str, start: int) -> int:
 
 
 def _shows_calls(shown: str, calls: Sequence[ToolCall], exactly: bool = False) -> bool:
-    """Whether a text without white space has the calls' names, in order, and arguments; `exactly`: and is empty without
-    calls."""
+    """Whether a text without white space has the calls' names, in order, and arguments. With `exactly`, a text without
+    calls has to be empty."""
     if not calls:
         return not (shown and exactly)
     at = 0
@@ -265,7 +265,7 @@ def _leaves(value: Any) -> Iterator[str | float]:
 
 
 def _written_forms(value: str | float) -> tuple[str, ...]:
-    """As it is; in JSON, with and without other than ASCII; in Python."""
+    """As it is; in JSON, with and without non-ASCII characters; in Python."""
     if isinstance(value, str):
         return value, json.dumps(value, ensure_ascii=False)[1:-1], json.dumps(value)[1:-1], repr(value)[1:-1]
     return json.dumps(value), repr(value)

@@ -1,7 +1,7 @@
-"""A chat template that ends: Jinja as transformers sets it up, with every step counted (`template_budget`).
+"""A chat template that always ends: Jinja as transformers sets it up, with every step counted (`template_budget`).
 
-Loops, macros, and what the template builds charge in its tree (`template_charges`); filters, calls, operators that
-repeat, and the joining of texts in the environment. What is rendered is not changed.
+Loops, macros and what the template builds charge in its tree (`template_charges`). Filters, calls, operators that
+repeat, and the joining of texts charge in the environment. The rendered text is unchanged.
 """
 
 import functools
@@ -43,20 +43,20 @@ from sft.data.rendering.template_charges import (
 from sft.errors import UserError
 
 MAX_CHARS = 200_000
-"""Of a template. The largest in use have some ten thousand."""
+"""Of a template. The largest in use have about ten thousand."""
 
 MAX_NODES = 20_000
-"""Of a template's tree. The largest in use have some thousands."""
+"""Of a template's tree. The largest in use have a few thousand."""
 
 _SCOPES = ("_loop_vars", "_block_vars")
-"""Names under which a call is given the variables around it."""
+"""Names under which a call receives the variables around it."""
 
 _SMALL = 1024
-"""Characters of a text that is not worth a charge: the step of its node pays for it."""
+"""Texts of fewer characters are not charged: the step of their node pays for them."""
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Transformers' own, with its filters and tags, but every filter and call charges."""
+    """The environment of transformers, with its filters and tags, in which every filter and call charges."""
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         if sum(1 for _ in source.find_all(nodes.Node)) > MAX_NODES:
@@ -83,7 +83,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if (type(owner) is str and len(owner) < _SMALL or type(owner) is dict) and __obj.__name__ in SHRINKING_METHODS:
             for name in _SCOPES:
                 kwargs.pop(name, None)
-            return __obj(*args, **kwargs)  # Jinja would look first whether it is safe, and what it wants passed
+            return __obj(*args, **kwargs)  # Jinja would first check whether it is safe, and what it wants passed
         if not isinstance(__obj, Macro):
             named = [value for name, value in kwargs.items() if name not in _SCOPES]
             if isinstance(owner, str | bytes | int):
@@ -94,28 +94,28 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """Join what was written."""
+        """Join the output, charged."""
         parts = list(parts)
         charge(sum(map(len, parts)))
         return "".join(parts)
 
 
 def compile_template(source: str, name: str) -> Callable[[Mapping[str, Any]], str]:
-    """A function from what the template is told to its text.
+    """A function from a template's variables to its text.
 
-    It raises `UserError` where the template does more than it may, and else what the template's own code raises.
+    The function raises `UserError` where the template does more than it may, and any error of the template's own code.
 
     Args:
         source: the template.
-        name: what messages call it.
+        name: the name of the template in messages.
 
     Raises:
-        UserError: it is no template, or too large a one.
+        UserError: it is not a template, or too large.
     """
     if len(source) > MAX_CHARS:
         raise UserError(f"{name} has {len(source):,} characters; needed: one with at most {MAX_CHARS:,}")
     try:
-        begin_budget()  # what is constant is worked out when it is compiled
+        begin_budget()  # constants are evaluated when it is compiled
         template = _environment().from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{name}: line {error.lineno}: {error.message}") from None
@@ -127,11 +127,11 @@ def compile_template(source: str, name: str) -> Callable[[Mapping[str, Any]], st
         try:
             return template.render(told)
         except RecursionError:
-            raise jinja2.TemplateRuntimeError("it calls itself again and again") from None
+            raise jinja2.TemplateRuntimeError("it calls itself without end") from None
         except (BudgetExceededError, MemoryError):
             raise UserError(
-                f"{name} was stopped: for a conversation of some {text_size(told):,} characters it makes a text "
-                "without end, or loops without one. Choose another template with model.chat_template."
+                f"{name} was stopped: for a conversation of about {text_size(told):,} characters its text or a "
+                "loop in it would not end. Choose another template with model.chat_template."
             ) from None
 
     return render
@@ -162,7 +162,7 @@ def _at_run_time(own: Callable[..., Any]) -> Callable[..., Any]:
     return bounded
 
 
-# With the context as an argument, none of these is worked out when the template is compiled.
+# With the context as an argument, none of these is evaluated when the template is compiled.
 
 
 @jinja2.pass_context
@@ -197,7 +197,7 @@ def _charge_steps(context: Context, num_steps: int) -> None:
 
 
 def _charge_arguments(times: int, arguments: Iterable[Any]) -> None:
-    """What is given to a filter or a function may stand in its result once for each element of what it works on."""
+    """An argument of a filter or a function may appear in its result once for each element that it works on."""
     for argument in arguments:
         if isinstance(argument, list | tuple | dict | Namespace):
             charge_built(argument)
@@ -207,7 +207,7 @@ def _charge_arguments(times: int, arguments: Iterable[Any]) -> None:
 
 
 def _charge_method(owner: Any, name: str, args: tuple[Any, ...], named: Sequence[Any]) -> tuple[Any, ...]:
-    """Charge what a method of a text or a number makes; returns its arguments, of which one may have been used up."""
+    """Charge what a method of a text or a number makes; returns its arguments, with a consumed iterator replaced."""
     charge(size(owner))
     given = (*args, *named)
     match name, given:
@@ -320,4 +320,4 @@ _FILTERS: dict[str, Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Any]] = 
     "urlize": _charge_square,
     "wordwrap": _charge_square,
 }
-"""Filters whose result, or whose work, may be much larger than what they are given."""
+"""Filters whose result, or whose work, may be much larger than their input."""

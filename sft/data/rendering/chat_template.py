@@ -1,11 +1,10 @@
 """The tokenizer of a run and the chat template that goes with it.
 
-The template is the one that the config names, else the tokenizer's own, else ChatML. Where ChatML's end mark is
-not in the vocabulary (GPT-2), the tokenizer's end-of-text token ends each turn, so that the model learns to stop
-with one token.
+The template is the one that the config names, else the tokenizer's own, else ChatML. If the vocabulary lacks ChatML's
+end mark (GPT-2), the tokenizer's end-of-text token ends each turn, so the model learns to stop with one token.
 
-A template may ask for today's date. It is always told the same one: the text of a conversation is a function of the
-conversation, so that a store made tomorrow equals the one made today.
+A template may ask for today's date. It always gets the same one: the text is a function of the conversation, so a store
+made tomorrow equals the one made today.
 """
 
 import re
@@ -28,7 +27,7 @@ from sft.schema import JsonObject, Message
 from sft.small_files import read_small_text
 
 TEMPLATE_DATE = datetime(2024, 7, 26)
-"""What a template that asks for today is told. Llama 3.1's template writes this day where nobody tells it one."""
+"""The date that every template gets. Llama 3.1's template writes this date where none is given."""
 
 _CHATML = (
     "{% for message in messages %}"
@@ -40,17 +39,17 @@ _CHATML = (
 _MAX_REASON_CHARS = 500
 _MOST_TURNS = 512
 
-# What a template's own code may raise: `raise_exception`, and what Python says of a wrong type, key or number.
+# What a template's own code may raise: `raise_exception`, and Python's errors about a wrong type, key or number.
 REFUSALS = (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What the code of a template raises on a conversation that it was not written for."""
+"""Errors that the code of a template raises on a conversation that it was not written for."""
 
 RAISED_BY_CODE = (Exception, SystemExit)
-"""What transformers, and the code that comes with a model or a tokenizer, raise on files that they were not written
-for: that code may raise all that there is."""
+"""Errors that transformers, and the code that comes with a model or a tokenizer, raise on files that they were not
+written for: such code may raise anything."""
 
 
 def template_name(model: ModelConfig) -> str:
-    """What messages call the run's template."""
+    """The name of the run's template in messages."""
     if model.chat_template in (None, "chatml"):
         return f"the chat template of {model.tokenizer or model.path}"
     return f"model.chat_template: {model.chat_template}"
@@ -60,7 +59,7 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer, with the chat template of the run set on it.
 
     Raises:
-        UserError: there is none at the path, or it cannot tell which characters a token stands for.
+        UserError: there is none at the path, or it cannot map tokens to characters.
     """
     path = model.tokenizer or model.path
     trusted, field = model.trust_remote_code, "trust_remote_code"
@@ -86,27 +85,27 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def loading_reason(error: BaseException, trust_field: str) -> str:
-    """Why transformers did not load something; where that is code which may not run, with the field that allows it."""
+    """Why transformers did not load something. If it is code that may not run: with the field that allows it."""
     reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         return f"it comes with code of its own, which is not run. If you trust that code: model.{trust_field}=true"
-    # What these say is a sentence; a `KeyError` says nothing but the key.
+    # The texts of these errors are sentences; a `KeyError` shows only the key.
     kind = "" if isinstance(error, OSError | ValueError | StrictDataclassError) else f"{type(error).__name__}: "
     return f"{kind}{reason}"[:300]
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of the tokens that are no text: those that begin and end turns, padding and the like."""
+    """The ids of the tokens that are not text: those that begin and end turns, padding and the like."""
     backend: Any = tokenizer.backend_tokenizer
     added = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
     return sorted(added | set(tokenizer.all_special_ids))
 
 
 class TemplateRenderer:
-    """A function from messages and tools to the text that a tokenizer's chat template makes of them.
+    """A function from messages and tools to the text of a tokenizer's chat template.
 
-    The text is that of `tokenizer.apply_chat_template` for the messages in the template's form, but for the date. The
-    compiled template is called directly, since most of the other's time goes into copying what is plain data already.
+    The text equals that of `tokenizer.apply_chat_template` for the messages in the template's form, except for the
+    date. The compiled template is called directly: `apply_chat_template` spends most of its time copying plain data.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> None:
@@ -114,7 +113,7 @@ class TemplateRenderer:
 
         Args:
             tokenizer: its chat template is set.
-            name: what messages call the template. Default: that of the tokenizer.
+            name: the name of the template in messages. Default: that of the tokenizer.
 
         Raises:
             UserError: the template cannot be compiled.
@@ -133,7 +132,7 @@ class TemplateRenderer:
 
         Raises:
             RecordError: the template refuses the conversation.
-            UserError: it goes on without end.
+            UserError: it does not end.
         """
         return self._render([self._turn(message) for message in messages], tools, for_generation)
 
@@ -163,21 +162,21 @@ class TemplateRenderer:
 
 
 def refusal_reason(error: Exception) -> str:
-    """What a template says of a conversation that it refuses, or what it lacks and where, and the way out."""
+    """Why a template refuses a conversation: its own words, or what is missing and where, and what to do."""
     if type(error) is jinja2.TemplateError:
-        return " ".join(str(error).split())  # its own words, by `raise_exception`
+        return " ".join(str(error).split())  # the template's own words, from `raise_exception`
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
     where = f"line {lines[-1]} of the template" if lines else "the template"
     if isinstance(error, jinja2.UndefinedError):
         return (
-            f"{where} needs what the conversation does not give: {error}. Known to a template are messages, tools, "
+            f"{where} needs what the conversation does not give: {error}. A template gets messages, tools, "
             "add_generation_prompt and the special tokens. Choose another with model.chat_template."
         )
     if isinstance(error, jinja2.exceptions.SecurityError):
         done = str(error).rstrip(".")
-        return f"{where} does what no template may do: {done}. Choose another with model.chat_template."
+        return f"{where} does what a template may not do: {done}. Choose another with model.chat_template."
     return (
-        f"{where} cannot write it ({type(error).__name__}: {error}): it is written for messages of another form. "
+        f"{where} cannot write it ({type(error).__name__}: {error}): it is written for another form of messages. "
         "Choose another with model.chat_template."
     )
 
@@ -199,7 +198,7 @@ def _choose_template(model: ModelConfig, tokenizer: Any) -> str:
 
 
 def _only_template(templates: str | dict[str, str]) -> str:
-    """A run has one template: of several by name, the default one, whether a conversation has tools or not."""
+    """A run has one template: of several named ones the default, whether a conversation has tools or not."""
     if isinstance(templates, str):
         return templates
     if "default" not in templates:
@@ -219,5 +218,7 @@ def without_generation_marks(text: str) -> str:
 def _chatml(tokenizer: Any) -> str:
     end = "<|im_end|>" if "<|im_end|>" in tokenizer.get_vocab() else tokenizer.eos_token
     if end is None:
-        raise UserError("model: the tokenizer has neither a chat template nor an end-of-text token; give one of them")
+        raise UserError(
+            "model: the tokenizer has neither a chat template nor an end-of-text token; needed: one of them"
+        )
     return _CHATML.replace("END", repr(end))

@@ -1,4 +1,4 @@
-"""How the model is used at inference: at which tokens it ends its generation, and in which form it reads messages."""
+"""How the model is used at inference: which tokens end its generation, and in which form it reads messages."""
 
 import json
 from pathlib import Path
@@ -14,21 +14,21 @@ from sft.errors import UserError
 
 
 class Inference(NamedTuple):
-    """What is known of the model's use, beside its tokenizer and template."""
+    """What is known about the model's use, besides its tokenizer and template."""
 
     stop_tokens: frozenset[str] = frozenset()
-    """At which the model ends its generation."""
+    """Tokens that end the model's generation."""
     turn_end: str | None = None
-    """What is put behind answers that the template does not end."""
+    """The text put behind answers that the template does not end."""
     train_on_thoughts: bool = True
     form: TurnForm = TurnForm()
-    """Of messages, for this template."""
+    """The form of messages that this template reads."""
 
 
 def generation_stops(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """The texts of the tokens that end the model's generation; the tokenizer's own end of text is the first.
+    """The texts of the tokens that end the model's generation; the tokenizer's own end of text comes first.
 
-    A tokenizer of another place than the model's has other ids, so of the model's file nothing is taken then.
+    A tokenizer from another place than the model's has other ids, so the model's file is then ignored.
     """
     ids = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     if model.tokenizer is None:
@@ -39,10 +39,10 @@ def generation_stops(model: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def choose_turn_end(model: ModelConfig, tokenizer: PreTrainedTokenizerBase, stops: tuple[str, ...]) -> str | None:
-    """What `model.turn_end` asks to put behind answers that the template does not end.
+    """The token that `model.turn_end` puts behind answers that the template does not end.
 
     Raises:
-        UserError: it is no control token of the tokenizer, or `auto` finds none.
+        UserError: it is not a control token of the tokenizer, or `auto` finds none.
     """
     if model.turn_end is None:
         return None
@@ -56,7 +56,7 @@ def choose_turn_end(model: ModelConfig, tokenizer: PreTrainedTokenizerBase, stop
         return stops[0]
     if model.turn_end not in control:
         raise UserError(
-            f"model.turn_end: {model.turn_end!r} is no control token of the tokenizer. "
+            f"model.turn_end: {model.turn_end!r} is not a control token of the tokenizer. "
             f"Needed: auto, or one of {_listed(control)}"
         )
     return model.turn_end

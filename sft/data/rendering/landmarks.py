@@ -1,16 +1,16 @@
-"""Finds the answers of a conversation by its control tokens, once a probe conversation of the same shape has shown how.
+"""Finds the answers of a conversation by its control tokens, after a probe conversation of the same shape showed how.
 
-A shape is all of a conversation but its words: roles, which messages have content, thoughts and calls. A probe
-conversation of the same shape goes the long way (`answer_spans`), once. It shows behind how many control tokens each
-answer begins and ends, what else the template writes around its words, and whether the whole conversation still
-writes it as it was written. Words hold no control tokens, so the same numbers hold in any text of this shape.
+A shape is everything in a conversation except its words: roles, and which messages have content, thoughts and calls. A
+probe conversation of the same shape goes the slow way (`answer_spans`), once. It shows behind how many control tokens
+each answer begins and ends, what else the template writes around its words, and whether the whole conversation still
+writes the answer as it was. Words hold no control tokens, so the same numbers hold in any text of this shape.
 
     probe    <|im_start|>user\\n①<|im_end|>\\n<|im_start|>assistant\\n⟦②<|im_end|>⟧\\n    behind the third
     text     <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n⟦Hello.<|im_end|>⟧\\n
 
-A text is placed so only if it has the very control tokens of the probe, and shows the answer in the very words that
-the template writes around it. Any other goes the long way itself, and so does a conversation whose words the template
-might look into. So a conversation of many turns is rendered once, and not twice for each answer.
+This way is used only for a text that has exactly the control tokens of the probe and shows the answer with exactly the
+words that the template writes around it. Any other text goes the slow way, and so does a conversation whose words the
+template might look at. So a conversation of many turns is rendered once, not twice for each answer.
 """
 
 import json
@@ -29,42 +29,42 @@ _MOST_SHAPES = 2000
 
 _Seen = TypeVar("_Seen", bound=tuple[object, ...])
 _Shape = tuple[object, ...]
-"""What is looked at of the tools, then an item for each message."""
+"""A summary of the tools, then one item for each message."""
 
 FindAnswer = Callable[[Sequence[Message], Sequence[JsonObject]], Answered]
-"""The long way: what is learned of the last message."""
+"""The slow way: what is learned of the last message."""
 
 
 class _Turn(NamedTuple):
-    """What a probe has shown of the answer that a conversation ends in."""
+    """What a probe showed of the last answer of a conversation."""
 
     tokens: tuple[str, ...]
     """All control tokens of the text."""
     num_before: int
-    """How many of them stand before the answer."""
+    """How many of them come before the answer."""
     lead: str
-    """What stands between the last of them and the answer."""
+    """The text between the last of them and the answer."""
     num_through: int
-    """How many there are through the end of the turn."""
+    """How many of them come up to the end of the turn."""
     learned: tuple[str, ...]
-    """What the template writes before, between and behind thought and content, without white space; of a turn that
+    """What the template writes before, between and behind thought and content, without white space; for a turn with
     calls, only what it writes before them."""
     until_end: str
-    """The probe's text through the end of the turn."""
+    """The probe's text up to the end of the turn."""
     notes: tuple[str, ...] = ()
     other_lead: str = ""
-    """Where the answer does not begin behind the generation prompt: what that writes in the place of the lead."""
+    """If the answer does not begin behind the generation prompt: what the prompt has instead of the lead."""
 
 
 class _Whole(NamedTuple):
-    """What a probe has shown of a whole conversation."""
+    """What a probe showed of a whole conversation."""
 
     text: str
     tokens: tuple[str, ...]
 
 
 class Landmarks:
-    """What probes have shown of one template, remembered for every shape."""
+    """What probes showed of one template, remembered for every shape."""
 
     def __init__(self, render_template: RenderTemplate, find_answer: FindAnswer, control: re.Pattern[str]) -> None:
         """`control` finds the tokens in a text that are landmarks."""
@@ -78,8 +78,8 @@ class Landmarks:
     def place_together(
         self, conversation: Conversation, turns: Sequence[int], text: str
     ) -> dict[int, tuple[Span, tuple[str, ...]] | None] | None:
-        """The span in the whole text of each answer that is learned, with notes; None in its place where it is not
-        written there as it was when it was the last. None at all where no probe shows it.
+        """The span in the whole text of each answer that is learned, with notes. None in its place where the whole text
+        does not write it as it was when it was the last. None overall where no probe shows the answers.
 
         Args:
             conversation: the whole.
@@ -116,14 +116,14 @@ class Landmarks:
         return None
 
     def _shapes(self, conversation: Conversation) -> Sequence[_Shape]:
-        """Those of the conversation that is being placed are looked at once for all its answers."""
-        placing = self._placing  # of another thread, perhaps
+        """The shapes of one conversation, computed once for all its answers."""
+        placing = self._placing  # another thread may have set it
         if placing[0] is not conversation:
             placing = self._placing = conversation, tuple(_shapes(conversation))
         return placing[1]
 
     def _see_with(self, conversation: Conversation, tokens: tuple[str, ...]) -> tuple[_Shape, _Whole] | None:
-        """The conversation's shape, as closely looked at as is needed for a probe with these tokens; and the probe."""
+        """The conversation's shape, in as much detail as a probe with these tokens needs; and the probe."""
         for shape in self._shapes(conversation):
             whole = _recall(self._wholes, shape, partial(self._see_whole, conversation, shape))
             if whole is not None and whole.tokens == tokens:
@@ -162,7 +162,7 @@ class Landmarks:
         return _Turn(tokens, len(before), lead, through, learned, text[:end], notes, other_lead)
 
     def _other_lead(self, messages: Sequence[Message], tools: Sequence[JsonObject], before: str) -> str | None:
-        """What the generation prompt writes behind the text `before`; None where it does not write that."""
+        """What the generation prompt writes behind the text `before`; None where it does not begin with it."""
         try:
             prompt = self._render_template(messages[:-1], tools, for_generation=True)
         except RecordError:
@@ -171,8 +171,8 @@ class Landmarks:
 
 
 def _shapes(conversation: Conversation) -> Iterator[_Shape]:
-    """All that a template may tell apart but the words; then, for templates that write tokens inside of tools and of
-    arguments, with these looked at closely."""
+    """Everything except the words that a template may tell apart. For templates that write tokens inside tools and
+    arguments, then the same with these in detail."""
     ids = _number_ids(conversation)
     yield (len(conversation.tools), *[_message_shape(message, ids, _is_empty) for message in conversation.messages])
     if conversation.tools or any(message.tool_calls for message in conversation.messages):
@@ -181,7 +181,7 @@ def _shapes(conversation: Conversation) -> Iterator[_Shape]:
 
 
 def _number_ids(conversation: Conversation) -> dict[str | None, str | None]:
-    """An id for each id of a call, by the order in which they come: templates look up which call a result answers."""
+    """A new id for each id of a call, by their order: templates look up which call a result answers."""
     ids: dict[str | None, str | None] = {None: None}
     for message in conversation.messages:
         for call_id in (*[call.call_id for call in message.tool_calls], message.call_id):
@@ -202,7 +202,7 @@ def _is_empty(arguments: JsonObject) -> bool:
 
 
 def _kinds(value: Any) -> object:
-    """What kinds of values are in a JSON value."""
+    """The kinds of the values in a JSON value."""
     if isinstance(value, Mapping):
         return "object", tuple([_kinds(item) for item in value.values()])
     if isinstance(value, list | tuple):
@@ -220,8 +220,8 @@ def _probe_value(value: Any) -> Any:
 
 
 def _around(text: str) -> tuple[str, str] | str:
-    """The white space before and behind the words of a text, which some templates trim in some places; all of a text
-    without words."""
+    """The white space before and behind the words of a text, which some templates trim in some places; the whole text
+    if it has no words."""
     words = text.strip()
     if not words:
         return text
@@ -233,7 +233,7 @@ _BARE = ("", "")
 
 
 def _probe(conversation: Conversation, num_messages: int, shape: _Shape) -> tuple[list[Message], list[JsonObject]]:
-    """The first messages with marks for words; those of one place are the same whatever comes behind it."""
+    """The first messages with marks for words; the marks at a position do not depend on what comes behind it."""
     closely = isinstance(shape[0], str)
     tools: list[JsonObject] = [
         {"type": "function", "function": {"name": f"probe{i}", "description": "probe", "parameters": _PARAMETERS}}
@@ -280,12 +280,12 @@ def _written_around(learned: str, probe: Message) -> tuple[str, ...] | None:
 
 
 def _span(text: str, tokens: Sequence[re.Match[str]], shown: _Turn, message: Message) -> Span | None:
-    """The place of the answer by its landmarks; None where the template writes other words around it than it did."""
+    """The answer's span by its landmarks; None where the template writes other words around it than in the probe."""
     begin = tokens[shown.num_before - 1].end()
     start, end = begin + len(shown.lead), tokens[shown.num_through - 1].end()
     if text[begin:start] != shown.lead:
         return None
-    # Words of the answer may be those of the generation prompt, which it then begins behind.
+    # Words of the answer may be those of the generation prompt, which the answer then begins behind.
     if shown.other_lead and squeeze(text[begin : begin + 4 * len(shown.other_lead)]).startswith(shown.other_lead):
         return None
     learned = squeeze(text[start:end])
@@ -301,12 +301,12 @@ def _calls_only(message: Message) -> Message:
 
 
 def _recall(remembered: dict[_Shape, _Seen | None], shape: _Shape, see: Callable[[], _Seen | None]) -> _Seen | None:
-    """What is remembered of the shape, or is seen now. Threads may look at once: they see the same."""
+    """What is remembered of the shape, or computed now. Threads may compute it at once: they get the same."""
     known = remembered.get(shape, remembered)
     if not isinstance(known, dict):
         return known
     seen = see()
-    if len(remembered) >= _MOST_SHAPES:  # conversations without end have shapes without end
+    if len(remembered) >= _MOST_SHAPES:  # long conversations make ever new shapes
         remembered.clear()
     remembered[shape] = seen
     return seen

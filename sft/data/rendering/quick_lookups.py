@@ -1,8 +1,8 @@
-"""Makes a sandboxed Jinja environment look up the keys of messages without the sandbox's questions.
+"""Makes a sandboxed Jinja environment look up the keys of messages without the sandbox's checks.
 
-Nearly all time of rendering goes into `message.role` and the like: the sandbox asks for an attribute of the dictionary,
-fails, looks the key up, and then asks whether it is safe. For what a conversation is made of, the answer is known. The
-result is the sandbox's own: whatever is not plainly safe goes to it.
+Rendering spends nearly all of its time on `message.role` and the like: the sandbox tries an attribute of the dict,
+fails, looks up the key, and then checks whether the value is safe. For the types that a conversation is made of, the
+result is known. It equals the sandbox's own: anything not plainly safe goes to the sandbox.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ _NAMESPACE_ATTRIBUTES = "_Namespace__attrs"
 
 
 def add_quick_lookups(environment: SandboxedEnvironment) -> None:
-    """Templates that this environment compiles look up keys faster."""
+    """Make the templates that this environment compiles look up keys faster."""
     ask_sandbox, undefined = environment.getattr, environment.undefined
 
     def look_up(obj: Any, attribute: str) -> Any:

@@ -1,12 +1,12 @@
 """Renders a conversation with the model's own chat template, with the span of each answer that is learned.
 
-    conversation ──adapt──▶ what the template can write ──template──▶ text, and where the answers stand in it
+    conversation ──adapt──▶ what the template can write ──template──▶ text, and where the answers are in it
 
-The text is always the template's own rendering, and an answer is learned whole or not at all, behind the very text that
-a model at inference is given to answer. Where the rendering of the whole conversation writes an answer, or what comes
-before it, otherwise than the rendering that ends in it (thoughts that go as soon as later turns follow, tools that move
-to the last question), the answer becomes a rendering of its own: the conversation up to it. In the longer one it is
-context.
+The text is always the template's own rendering. An answer is learned whole or not at all, and behind exactly the text
+that a model at inference is given to answer. The rendering of the whole conversation may write an answer, or the text
+before it, differently from the rendering that ends in it: thoughts disappear when later turns follow, tools move to
+the last question. Such an answer becomes a rendering of its own, the conversation up to it. In the longer rendering it
+is context.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from sft.schema import Conversation, JsonObject, Message
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
 NO_PROMPT = (
-    "the chat template writes no generation prompt: at inference, put behind its text what it writes before an answer"
+    "the chat template writes no generation prompt: at inference, add to its text what it writes before an answer"
 )
 NEW_STOP = "at which the model does not stop yet: the tuned model's generation config names it"
 WRITTEN_ANEW = (
-    "the chat template writes earlier answers, or what comes before them, otherwise than when they were the last: each "
-    "is an example of its own, so conversations of several answers take more tokens"
+    "the chat template writes earlier answers, or the text before them, differently than it wrote them as the last "
+    "answer: each becomes an example of its own, so conversations of several answers take more tokens"
 )
 
 
@@ -39,13 +39,13 @@ class Rendering:
 
     text: str
     answers: tuple[Span, ...]
-    """From where the model begins to write through the end of the turn."""
+    """From where the model begins to write to the end of the turn."""
     conversation: Conversation
-    """What was rendered: as the template can write it, and perhaps only the first turns."""
+    """The rendered conversation: as the template can write it, and perhaps only its first turns."""
     turns: tuple[int, ...]
     """The messages of `conversation` that are learned; `answers[i]` is the span of message `turns[i]`."""
     notes: tuple[str, ...] = ()
-    """What the template has no form for, and how it is said instead."""
+    """What the template has no form for, and how it is written instead."""
 
 
 class ConversationRenderer:
@@ -68,7 +68,7 @@ class ConversationRenderer:
             special_tokens: the texts of all control tokens of the tokenizer.
             added_tokens: the texts of its other tokens that words are never cut to.
             train_on: which answers are learned.
-            train_on_thoughts: whether thoughts are.
+            train_on_thoughts: whether thoughts are learned.
             stop_tokens: those at which the model ends its generation.
             turn_end: what to put behind answers that the template does not end.
         """
@@ -79,12 +79,12 @@ class ConversationRenderer:
         self._train_on_thoughts = train_on_thoughts
         self._literals = template_literals(render_template.source)
         self._has_landmarks = self.bounds.ends_turns and not depends_on_words(render_template)
-        # A token that the template itself writes, special or not, is a landmark, if words do not have it.
+        # A token that the template itself writes, special or not, is a landmark, unless it occurs in words.
         written = frozenset(t for t in added_tokens - WRITTEN_AS_TEXT if t in render_template.source)
         self._landmarks = Landmarks(render_template, self._find_answer, any_of(special_tokens | written))
 
     def render(self, conversation: Conversation) -> tuple[Rendering, ...]:
-        """The conversation's rendering; several where the template writes answers otherwise as soon as others follow.
+        """The conversation's rendering; several where the template writes answers differently once others follow.
 
         Raises:
             RecordError: there is nothing to learn, the template refuses the conversation, or it does not write the
@@ -118,7 +118,7 @@ class ConversationRenderer:
     def _place_by_landmarks(
         self, conversation: Conversation, turns: Sequence[int], text: str
     ) -> tuple[Rendering, ...] | None:
-        if not self._has_landmarks or self._might_be_looked_into(conversation):
+        if not self._has_landmarks or self._has_template_literal(conversation):
             return None
         placed = self._landmarks.place_together(conversation, turns, text)
         if placed is None:
@@ -135,7 +135,7 @@ class ConversationRenderer:
         return (*alone, *_together(text, together, conversation))
 
     def _place(self, conversation: Conversation, turns: Sequence[int], text: str) -> tuple[Rendering, ...]:
-        """The long way: each answer in the conversation up to it, then in the whole."""
+        """The slow way: each answer in the conversation up to it, then in the whole."""
         messages = conversation.messages
         answered = {
             turn: find_answer(
@@ -160,8 +160,8 @@ class ConversationRenderer:
     def _find_answer(self, messages: Sequence[Message], tools: Sequence[JsonObject]) -> Answered:
         return find_answer(self._render_template, self.bounds, messages, tools)
 
-    def _might_be_looked_into(self, conversation: Conversation) -> bool:
-        """Whether a text of the conversation holds words that the template looks for."""
+    def _has_template_literal(self, conversation: Conversation) -> bool:
+        """Whether a text of the conversation holds words that the template searches for."""
         search = self._literals.search
         return any(
             search(message.content) or (message.thought and search(message.thought))
@@ -193,7 +193,7 @@ def _together(text: str, answered: dict[int, Answered], conversation: Conversati
 
 
 def _behind_thought(text: str, span: Span, thought: str) -> Span:
-    """What of the span stands behind the last word of the thought."""
+    """The part of the span behind the last word of the thought."""
     words = squeeze(thought)
     if not words:
         return span

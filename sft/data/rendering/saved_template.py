@@ -1,9 +1,9 @@
-"""The chat template that is saved with a tuned model: whoever gives it tools gets the prompt that was trained.
+"""The chat template that is saved with a tuned model: anyone who passes it tools gets the prompt that was trained.
 
-What a template has no form for, `adaptation` and `turn_form` say otherwise before a conversation is rendered. The saved
-template does so by itself. A prelude (`tools_prelude.j2`) is put in front of it, which rewrites `messages` and takes
-`tools` away; the template follows as it was. One that has a list of tools, tool calls and a system turn is saved
-without. The saved template has all three, so it is used again, and saved again, as it is.
+In training, `adaptation` and `turn_form` rewrite what a template has no form for before a conversation is rendered. The
+saved template does so by itself: a prelude (`tools_prelude.j2`) before the template rewrites `messages` and removes
+`tools`; the template itself follows unchanged. A template that has a list of tools, tool calls and a system turn is
+saved without a prelude. The saved template has all three, so using it and saving it again changes nothing.
 """
 
 import json
@@ -20,10 +20,10 @@ from sft.schema import THOUGHT_END, THOUGHT_START
 def saved_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's chat template, with a prelude for what it has no form for.
 
-    Several calls in a turn, and ids of calls, are left to the template, which has its own form for calls then.
+    Several calls in a turn, and ids of calls, are left to the template, which then has its own form for calls.
 
     Raises:
-        UserError: the template cannot be compiled, or goes on without end.
+        UserError: the template cannot be compiled, or does not end.
     """
     render_template = TemplateRenderer(tokenizer)
     traits, form = derive_traits(render_template), render_template.form
@@ -39,7 +39,7 @@ def saved_template(tokenizer: PreTrainedTokenizerBase) -> str:
         "behind_thought": THOUGHT_END,
         "moves_system": not traits.has_system,
     }
-    # Jinja reads JSON's texts and its true and false.
+    # Jinja reads JSON's strings, and its true and false.
     written = ",".join(f"\n    {name}={json.dumps(value)}" for name, value in settings.items())
     return _prelude().replace("SETTINGS", f"{written}\n") + render_template.source
 

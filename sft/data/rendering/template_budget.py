@@ -1,9 +1,8 @@
-"""What a chat template may do to one conversation: a number of steps, counted, so that the same template always ends at
-the same place, whatever the machine.
+"""The budget of a chat template for one conversation: a number of steps. Steps are counted, so the same template always
+stops at the same place, on any machine.
 
-A step is a node of the template that is evaluated, an element that is gone through, or a character of a text that is
-made. What an operation will make is charged before it is made. Everything here counts in the budget that this thread
-has begun.
+A step is an evaluated node of the template, an element of an iteration, or a character of a new text. An operation is
+charged before its result is made. Every charge here goes to the budget that the current thread began.
 """
 
 import functools
@@ -15,10 +14,10 @@ from typing import Any
 from jinja2.utils import Namespace
 
 NUM_STEPS = 2_000_000
-"""Of a conversation of any length. The largest templates in use take some thousands for a turn."""
+"""For a conversation of any length. The largest templates in use take a few thousand for a turn."""
 
 STEPS_PER_CHAR = 200
-"""And for each character of the conversation and its tools: a template may look through all turns at each turn."""
+"""And for each character of the conversation and its tools: a template may go through all turns at each turn."""
 
 _MAX_FORMAT_WIDTH = 100_000
 # Where Python's two kinds of format strings have a width or a precision: `%(name)08.3f`, `{name:>10}`.
@@ -29,7 +28,7 @@ _SIZED: tuple[type, ...] = (str, bytes, list, tuple, dict, range, set, frozenset
 
 
 class BudgetExceededError(Exception):
-    """The template does more than it may. Not an error that Jinja's own filters would catch and pass over."""
+    """The template does more than it may. Not of a type that Jinja's own filters would catch and ignore."""
 
 
 class _Budget(threading.local):
@@ -41,9 +40,9 @@ _budget = _Budget()
 
 
 def begin_budget(told: Any = None) -> None:
-    """From now on this thread may take `NUM_STEPS`, and `STEPS_PER_CHAR` for each character of what a template is told.
+    """Give this thread `NUM_STEPS`, and `STEPS_PER_CHAR` for each character of `told`, the template's variables.
 
-    That is looked through only when it is needed.
+    `told` is measured only when that is needed.
     """
     _budget.left, _budget.told = NUM_STEPS, told
 
@@ -52,7 +51,7 @@ def charge(num_steps: int) -> None:
     """Take steps from this thread's budget.
 
     Raises:
-        BudgetExceededError: there are not so many left.
+        BudgetExceededError: there are not enough left.
     """
     left = _budget.left - num_steps
     if left < 0:
@@ -64,7 +63,7 @@ def charge(num_steps: int) -> None:
 
 
 def charge_built(value: Any) -> Any:
-    """Charge all that lies in a container, as often as it lies there; returns it. What holds itself never ends."""
+    """Charge all that a container holds, as often as it occurs; returns it. One that contains itself never ends."""
     level = [value]
     while level:
         charge(8 + 4 * len(level))
@@ -83,7 +82,7 @@ def charge_built(value: Any) -> Any:
 
 
 def charge_items(iterable: Any, steps_per_item: int) -> Any:
-    """Charge what a loop over `iterable` will take, or, where its length is not known, takes as it goes."""
+    """Charge what a loop over `iterable` will take; if its length is unknown, charge item by item."""
     if isinstance(iterable, _SIZED):
         charge(size(iterable) * steps_per_item)
         return iterable
@@ -91,12 +90,12 @@ def charge_items(iterable: Any, steps_per_item: int) -> Any:
 
 
 def charge_result(value: Any) -> Any:
-    """Charge what was made, of which it is known that it is not much larger than what it was made from."""
+    """Charge a result that is known not to be much larger than what it was made from; returns it."""
     return charge_items(value, 1)
 
 
 def size(value: Any) -> int:
-    """How many characters, bytes or elements it has; 1 for what has none."""
+    """The number of its characters, bytes or elements; 1 for a value without any."""
     num: int = len(value) if isinstance(value, _SIZED) else 1  # type: ignore[arg-type]
     return num
 
@@ -127,10 +126,10 @@ def remainder(left: Any, right: Any) -> Any:
 
 
 def charge_format(text: str | bytes, values: Iterable[Any]) -> None:
-    """Charge a format string (Python's two kinds) and what is put into it, but not the widths: long ones are refused.
+    """Charge a format string (Python's two kinds) and its values, but not the widths: long ones are refused.
 
     Raises:
-        BudgetExceededError: it asks for a width that no text has.
+        BudgetExceededError: it asks for a width that no text needs.
     """
     values = list(values)
     width, takes_widths, num_fields = _read_format(text if isinstance(text, str) else text.decode("latin-1"))
@@ -153,7 +152,7 @@ def _read_format(text: str) -> tuple[int, bool, int]:
 
 
 def text_size(value: Any) -> int:
-    """Characters of a conversation's content: of all texts in it, with something for each value."""
+    """Characters of all texts in a conversation's content, plus a constant for each value."""
     if isinstance(value, Mapping):
         return sum(text_size(key) + text_size(item) for key, item in value.items())
     if isinstance(value, list | tuple):

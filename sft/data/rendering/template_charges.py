@@ -1,11 +1,11 @@
-"""Where a chat template's tree is made to charge what it does: before it is compiled, from the tree alone.
+"""Inserts charges into the tree of a chat template before it is compiled; works on the tree alone.
 
-A loop charges the nodes of its body for each item before it begins, a macro those of its own when it is called. What a
-template writes out is charged when it is joined. So a sum needs a charge of its own only where it is kept, or made of
-what was made before:
+A loop charges for the nodes of its body, once for each item, before it begins; a macro charges for its own nodes when
+it is called. Output is charged when it is joined. So a sum needs a charge of its own only where its result is kept, or
+where it is made from something that the template built:
 
-    {{ '<|im_start|>' + message.role }}     no charge: it is in proportion to the conversation, and is written out
-    {% set text = text + text %}            charged: each time it is twice as long
+    {{ '<|im_start|>' + message.role }}     no charge: it is in proportion to the conversation, and is output
+    {% set text = text + text %}            charged: the text doubles each time
 
 `is_plain` says which expressions are no larger than a part of the conversation.
 """
@@ -15,17 +15,17 @@ from typing import Any
 
 from jinja2 import nodes
 
-# Names of filters. No template can write a name with a space.
+# Names of filters. A name with a space cannot be written in a template.
 LOOP, BUILT, MADE, TEXT, STEPS = "a loop", "a container", "what was made", "a text", "some steps"
 OPERATORS: dict[type[nodes.BinExpr], str] = {nodes.Mul: "times", nodes.Pow: "to the power", nodes.Mod: "formats"}
 OPERATORS = {kind: f"{name}, with its charge" for kind, name in OPERATORS.items()}
-"""What these operators become: what they give may be much larger than what they are given."""
+"""The filters that replace these operators, whose results may be much larger than their operands."""
 
 _MAX_TERMS = 16
-"""A sum of more charges at each plus."""
+"""A sum of more terms charges at each plus."""
 
 _MAX_ROUNDS = 20
-"""In which it is followed what is made of what; whatever is assigned counts as built after that."""
+"""How many rounds follow which names are made from which; after that every assigned name counts as built."""
 
 _CHARS_A_STEP = 16
 _STEPS_OF_CALL = 50
@@ -41,11 +41,11 @@ SHRINKING_METHODS = frozenset(
         *("upper", "lower", "title", "capitalize", "isdigit", "isspace", "get", "items", "keys", "values"),
     }
 )
-"""Methods of texts and mappings that give no more than they are called on."""
+"""Methods of texts and mappings whose results are no larger than the object that they are called on."""
 
 
 def insert_charges(template: nodes.Template, environment: Any) -> None:
-    """Change the tree, so that what it does is charged by the filters of these names."""
+    """Change the tree so that the filters of these names charge for what it does."""
     _Charges(template, environment).change(template)
 
 
@@ -94,7 +94,7 @@ class _Charges:
                 setattr(node, field, self.change(value))
 
     def _written(self, node: Any) -> Any:
-        """What is written out, and so charged when it is joined."""
+        """An output expression; its text is charged when it is joined."""
         terms = list(_terms(node))
         is_text = isinstance(node, nodes.Add) and any(_is_text(term) for term in terms)
         if len(terms) <= _MAX_TERMS and (is_text or all(is_plain(term, self._built) for term in terms)):
@@ -104,7 +104,7 @@ class _Charges:
 
     def _sum(self, node: Any) -> Any:
         terms = list(_terms(node))
-        if any(map(_is_number, terms)):  # then all are, or it fails
+        if any(map(_is_number, terms)):  # then all are numbers, or the sum fails
             self._change_inside(node)
             return node
         if len(terms) > _MAX_TERMS and isinstance(node, nodes.Add):
@@ -146,11 +146,11 @@ class _Charges:
 
 
 def is_plain(node: Any, built: set[str]) -> bool:
-    """Whether an expression gives a part of what the template was given, a constant, or something as large.
+    """Whether an expression yields a part of what the template was given, a constant, or something as large.
 
     Args:
         node: the expression.
-        built: the names of what the template has made itself.
+        built: the names of values that the template built itself.
     """
 
     def plain(*inner: Any) -> bool:
@@ -181,7 +181,7 @@ def is_plain(node: Any, built: set[str]) -> bool:
 
 
 def _find_built(template: nodes.Template) -> set[str]:
-    """The names that stand, anywhere in the template, for something that it has made."""
+    """The names that stand, anywhere in the template, for a value that it built."""
     built = {"varargs", "kwargs", "caller", "self"}
     macros: Iterator[Any] = template.find_all((nodes.Macro, nodes.CallBlock))
     for macro in macros:
@@ -212,7 +212,7 @@ def _names(target: nodes.Node) -> Iterator[str]:
 
 
 def _terms(node: Any) -> Iterator[Any]:
-    """What is added up, or joined, in an expression."""
+    """The terms that are added or concatenated in an expression."""
     pending = [node]
     while pending:
         term = pending.pop()
@@ -225,7 +225,7 @@ def _terms(node: Any) -> Iterator[Any]:
 
 
 def _is_number(node: Any) -> bool:
-    """Whether an expression gives a number of a few digits, or fails."""
+    """Whether an expression yields a number of a few digits, or fails."""
     match node:
         case nodes.Const():
             return isinstance(node.value, int | float) and abs(node.value) < 1e6
@@ -249,6 +249,6 @@ def _is_text(node: nodes.Node) -> bool:
 
 
 def _weight(node: nodes.Node) -> int:
-    """How many nodes are below it; its own text counts too."""
+    """The number of nodes below it; its own text counts too."""
     texts = [len(text.data) // _CHARS_A_STEP for text in node.find_all(nodes.TemplateData)]
     return 1 + sum(1 for _ in node.find_all(nodes.Node)) + sum(texts)

@@ -1,9 +1,9 @@
-"""What of the words of a conversation a template looks at, so that what it writes around them depends on them.
+"""Whether a template looks at the words of a conversation, so that what it writes around them depends on them.
 
-    source      the texts that it looks for in words: "</think>" in a content, the first character of one
+    source      the texts that it searches for in words: "</think>" in a content, the first character of one
     rendering   whether it writes the same around short and long words, numbers, lists, capitals, several lines
 
-A conversation whose words may be looked at is not like a probe of its shape (`landmarks`).
+A conversation whose words a template may look at is not like a probe of its shape (`landmarks`).
 """
 
 import json
@@ -21,10 +21,10 @@ from sft.schema import JsonObject, Message, ToolCall
 
 
 def template_literals(source: str) -> re.Pattern[str]:
-    """Finds the words that a template may look for in the contents of messages.
+    """Finds the words that a template may search for in the contents of messages.
 
-    They are the texts that it tests with `in`, hands to methods, filters and tests that search a text, or compares a
-    text or a part of one with. Upper and lower case are the same where the template makes them so.
+    They are the texts that it tests with `in`, passes to methods, filters and tests that search a text, or compares
+    with a text or a part of one. Upper and lower case are equal where the template makes them so.
     """
     tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_generation_marks(source))
     found: set[str] = set()
@@ -44,7 +44,7 @@ def template_literals(source: str) -> re.Pattern[str]:
 
 
 def depends_on_words(render_template: RenderTemplate) -> bool:
-    """Whether the template writes otherwise around words of another length or of other characters."""
+    """Whether the template's own text changes with the length or the characters of the words."""
     for messages in _CONVERSATIONS:
         try:
             due = _written_around(render_template, messages, _WORDS)
@@ -71,7 +71,7 @@ _KEYS = frozenset(
         *("system", "user", "assistant", "tool", "equalto", "eq", "==", "ne", "!=", "in"),
     }
 )
-"""Keys of messages and tools, and roles: a template that tests for these looks at no words."""
+"""Keys of messages and tools, and roles: a template that tests for these does not look at words."""
 
 _CASE = re.compile(r"\b(?:lower|upper|casefold|swapcase|title|capitalize)\b")
 
@@ -88,7 +88,7 @@ _OTHER_WORDS = (
 
 
 def _conversations() -> tuple[tuple[Message, ...], ...]:
-    """With all that a conversation may have, and what is left of it for templates that refuse that."""
+    """One with everything that a conversation may have, and reduced ones for templates that refuse it."""
     call = Message("assistant", "", tool_calls=(ToolCall("probecall", {"probekey": "{}"}, "000000001"),))
     result = Message("tool", "{}", call_id="000000001")
     system, user, answer = Message("system", "{}"), Message("user", "{}"), Message("assistant", "{}")
@@ -125,7 +125,7 @@ _TOOLS: tuple[JsonObject, ...] = (
 
 
 def _is_key(expression: nodes.Getattr | nodes.Getitem) -> bool:
-    """Whether it is a message's role, or the like of a tool."""
+    """Whether it is a message's role, or the like for a tool."""
     if isinstance(expression, nodes.Getattr):
         return expression.attr in _NO_WORDS
     return isinstance(expression.arg, nodes.Const) and expression.arg.value in _NO_WORDS

@@ -1,9 +1,9 @@
-"""Where an answer begins and ends in the text of a chat template, as a model at inference meets it.
+"""Where an answer begins and ends in the text of a chat template, as a model meets it at inference.
 
-    begins   where the generation prompt ends, which the template itself writes in front of an answer
+    begins   where the generation prompt ends, which the template itself writes before an answer
     ends     behind the control tokens with which the template ends the turn: all of them, and no token of the next turn
 
-Between the two stands what the model has to write. What is the same for all answers is found out once, by probes.
+The model has to write what is between the two. What all answers have in common is found once, by probes.
 """
 
 import re
@@ -16,7 +16,7 @@ from sft.errors import RecordError
 from sft.schema import Message, ToolCall
 
 MARKS = range(0xE000, 0xF900)
-"""Private-use characters, which no template looks for: probes are made of them."""
+"""Private-use characters, which no template searches for: probes are made of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +26,22 @@ class TurnBounds:
     control: re.Pattern[str]
     """Finds the control tokens of the tokenizer in a text; longer ones first."""
     header: str | None = None
-    """What stands before an answer though no generation prompt says so; None where the template writes one."""
+    """The text before an answer if the generation prompt does not show it; None where the template writes a prompt."""
     final_text: str = ""
-    """What the template writes behind the end of the last turn of a conversation, without white space around."""
+    """What the template writes behind the end of a conversation's last turn, without surrounding white space."""
     inner: frozenset[str] = frozenset()
     """Control tokens inside a turn of several calls that do not end it: a turn that ends in one of them has no end."""
     ends_turns: bool = True
     """Whether the template writes a control token behind an answer of text that ends the conversation."""
     stop_tokens: frozenset[str] = frozenset()
-    """At which the model ends its generation, by what came with it."""
+    """Tokens that end the model's generation, according to the files that came with it."""
     turn_end: str | None = None
-    """What is put behind an answer where the template does not end it."""
+    """The text put behind an answer where the template does not end it."""
     new_stop: str | None = None
-    """The token that ends an answer of text, where the model does not stop at it yet: by training it learns to."""
+    """The token that ends an answer of text but does not stop the model yet: training teaches it to stop there."""
 
     def find_start(self, text: str, prompt: str) -> int | None:
-        """Where the answer begins in `text`, which shows it; None where `text` does not begin with the prompt.
+        """Where the answer that `text` shows begins; None where `text` does not begin with the prompt.
 
         White space may differ between the two: some templates write other white space before some answers.
         """
@@ -52,9 +52,9 @@ class TurnBounds:
         return begin + len(self.header) if text.startswith(self.header, begin) else None
 
     def find_end(self, text: str, start: int) -> int | None:
-        """Where the turn ends with which `text` ends: behind the control tokens at its end, or the first stop of them.
+        """Where the last turn of `text` ends: behind the control tokens at its end, or the first stop token of them.
 
-        None where there is none. The answer begins at `start`; nothing but white space stands behind and between.
+        None where there are none. The answer begins at `start`; only white space stands behind and between them.
         """
         behind = len(text.rstrip())
         if self.final_text and text.endswith(self.final_text, start, behind):
@@ -70,13 +70,13 @@ class TurnBounds:
         return next((token.end() for token in run if token.group() in self.stop_tokens), run[-1].end())
 
     def stops_before(self, text: str, place: int) -> bool:
-        """Whether a token at which the model stops ends here."""
+        """Whether a token that stops the model ends here."""
         return text.endswith(tuple(self.stop_tokens), 0, place)
 
     def put_end(self, text: str, words_end: int, following: str) -> tuple[str, int]:
-        """`text`, which ends in an answer, with an end put behind its words, and where that ends.
+        """`text`, which ends in an answer, with an end put behind its words; and the position of this end.
 
-        Where the conversation goes on in `following` with a control token at which the model stops, that is the end.
+        If the conversation continues in `following` with a control token that stops the model, that token is the end.
         """
         assert self.turn_end is not None
         words_end = len(text[:words_end].rstrip())
@@ -87,7 +87,7 @@ class TurnBounds:
         return text[:words_end] + self.turn_end + text[words_end:], words_end + len(self.turn_end)
 
     def find_stop_inside(self, text: str, start: int, end: int) -> str | None:
-        """A control token at which the model would stop before the end of the turn; None where there is none."""
+        """A control token that would stop the model before the end of the turn; None where there is none."""
         tokens = [token.group() for token in self.control.finditer(text, start, end)]
         stops = {*self.stop_tokens, self.new_stop, *tokens[-1:]}
         return next((token for token in tokens[:-1] if token in stops), None)
@@ -104,8 +104,8 @@ def derive_bounds(
     Args:
         render_template: the template.
         special_tokens: the texts of all control tokens of the tokenizer.
-        stop_tokens: those at which the model ends its generation.
-        turn_end: what to put behind answers where the template does not end them.
+        stop_tokens: those that end the model's generation.
+        turn_end: what to put behind answers that the template does not end.
     """
     control = any_of(special_tokens)
     user, mark = Message("user", "probequestion"), chr(MARKS[0])
@@ -129,10 +129,10 @@ def derive_bounds(
     ends = _leading_tokens(behind(alone), control)
     own = _own_ends(ends, _leading_tokens(behind(followed), control), stop_tokens)
     if header is not None and alone is not None and not stop_tokens.intersection(own):
-        # It may write a generation prompt always, also behind an answer: that is no end.
+        # A template may always write a generation prompt, even behind an answer: that is not an end.
         opener = alone.partition(user.content)[2].partition(answer.content)[0]
         own = [] if behind(alone).strip() == opener.strip() else own
-    # Of a template that refuses the probes nothing is known: whether it ends an answer then shows in each text.
+    # If the template refuses the probes, nothing is known: each text then shows whether the template ends an answer.
     ends_turns = bool(own) or alone is None
     tail = behind(alone)
     final_text = tail[_end_of(tail, own) :].strip()
@@ -145,10 +145,10 @@ def derive_bounds(
 
 
 def _own_ends(ends: Sequence[str], followed: Sequence[str], stop_tokens: frozenset[str]) -> list[str]:
-    """Of the control tokens behind an answer that ends the conversation, those that end the turn.
+    """The control tokens behind an answer that ends the conversation, reduced to those that end the turn.
 
-    They are those that are there when another turn follows, too, up to the first at which the model stops. Where none
-    is, all are: the template writes its end at the end of a conversation only.
+    They are those that are also there when another turn follows, up to the first one that stops the model. If there are
+    none, all of them count: the template then writes its end only at the end of a conversation.
     """
     own = [end for end, _ in takewhile(lambda pair: pair[0] == pair[1], zip(ends, followed, strict=False))] or [*ends]
     stop = next((i for i, token in enumerate(own) if token in stop_tokens), len(own) - 1)
@@ -156,7 +156,7 @@ def _own_ends(ends: Sequence[str], followed: Sequence[str], stop_tokens: frozens
 
 
 def _end_of(text: str, tokens: Sequence[str]) -> int:
-    """Where the tokens end that a text begins with."""
+    """Where the leading `tokens` of the text end."""
     at = 0
     for token in tokens:
         at = text.index(token, at) + len(token)
@@ -164,7 +164,7 @@ def _end_of(text: str, tokens: Sequence[str]) -> int:
 
 
 def any_of(texts: frozenset[str]) -> re.Pattern[str]:
-    """A pattern that finds any of the texts, the longest that is there."""
+    """A pattern that finds any of the texts, the longest first."""
     ordered = sorted(texts - {""}, key=lambda text: (-len(text), text))
     return re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
 
@@ -180,7 +180,7 @@ def _leading_tokens(text: str, control: re.Pattern[str]) -> list[str]:
 
 
 def find_prompt_end(text: str, prompt: str) -> int | None:
-    """Where the prompt ends in a text that begins with it but for white space; None where it does not."""
+    """Where the prompt ends in a text that begins with it, up to white space; None where it does not."""
     if text.startswith(prompt):
         return len(prompt)
     at = in_prompt = num_common(text, prompt)
@@ -197,7 +197,7 @@ def find_prompt_end(text: str, prompt: str) -> int | None:
 
 
 def num_common(first: str, second: str) -> int:
-    """Characters that two texts have in common at their beginning, by halving: texts are long, comparing is fast."""
+    """The length of the common prefix of two texts, by halving: texts are long, comparing is fast."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2
@@ -216,7 +216,7 @@ def _num_spaces(text: str, at: int) -> int:
 
 
 def _common_lead(prompt: str, answered: str | None, called: str | None, words: str, control: re.Pattern[str]) -> str:
-    """What stands behind the prompt before every answer, whether of text or of calls; no control token is cut."""
+    """The text behind the prompt that comes before every answer, of text or of calls; it cuts no control token."""
     if answered is None or not answered.startswith(prompt):
         return ""
     lead = answered[len(prompt) :].partition(words)[0]
@@ -226,5 +226,5 @@ def _common_lead(prompt: str, answered: str | None, called: str | None, words: s
     for token in control.finditer(lead):
         if token.start() < end < token.end():
             end = token.start()
-    # A single space may be the beginning of the answer's first token; a line break is the header's.
+    # A single space may begin the answer's first token; a line break belongs to the header.
     return lead[:end].lstrip().rstrip(" ")

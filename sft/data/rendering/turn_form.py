@@ -4,7 +4,7 @@
     content      of a turn that only calls tools: null, or empty text
     arguments    of a call: an object, or the text of one
 
-Which form a template is written for is found out by rendering probes, not by reading it.
+The form that a template is written for is found by rendering probes, not by reading it.
 """
 
 import json
@@ -17,7 +17,7 @@ from sft.errors import RecordError
 from sft.schema import THOUGHT_END, THOUGHT_START, JsonObject, Message, ToolCall
 
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
-"""What templates call the field of an answer's thoughts, the commonest first."""
+"""The names that templates use for the field of an answer's thoughts, the most common first."""
 
 RenderTurns = Callable[[Sequence[JsonObject], Sequence[JsonObject]], str]
 """Turns and tools, as the template reads them → its text. It raises `RecordError` where the template refuses them."""
@@ -33,7 +33,7 @@ class TurnForm:
     thought_field: str = THOUGHT_FIELDS[0]
     """For `field`: its name."""
     null_content: bool = False
-    """Whether a turn that only calls has null as its content."""
+    """Whether a turn that only calls tools has null as its content."""
     text_arguments: bool = False
     """Whether the arguments of a call are text that holds JSON."""
 
@@ -91,13 +91,13 @@ def _arguments(arguments: JsonObject, form: TurnForm) -> Any:
 
 
 def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
-    """The first field that the template writes; some write it in turns that call, and there alone."""
+    """The first field that the template writes; some templates write it only in turns that call tools."""
     call = ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
     plain = Message("assistant", "probeanswer", thought="probethought")
     for probe in (plain, replace(plain, content="", tool_calls=(call,))):
         for form in (*[TurnForm("field", field) for field in THOUGHT_FIELDS], TurnForm("parts")):
             text = text_of(template_turn(probe, form))
-            # A template that prints whatever the content is would show the parts as an object.
+            # A template that prints any content as it is would show the parts as an object.
             if text is not None and text.count("probethought") == 1 and not re.search("[\"']thinking[\"']", text):
                 return form
     for form in (TurnForm("text"), TurnForm("opened_text")):
@@ -109,8 +109,8 @@ def _thought_form(text_of: Callable[..., str | None]) -> TurnForm:
 
 
 def _call_form(text_of: Callable[..., str | None]) -> tuple[bool, bool]:
-    """Whether a call has null content and arguments as text: the first of the four forms that is well written."""
-    # An id that every template takes, and a result behind the call, without which some refuse it.
+    """Whether a call needs null content, and its arguments as text: the first of the four forms that comes out well."""
+    # An id that every template accepts, and a result behind the call, which some templates require.
     result = {"role": "tool", "content": "proberesult", "tool_call_id": "000000001", "name": "probecall"}
     for text_arguments in (False, True):
         for content in (None, ""):
@@ -127,5 +127,5 @@ def _call_form(text_of: Callable[..., str | None]) -> tuple[bool, bool]:
 def _is_well_written(text: str) -> bool:
     if "None" in text or "null" in text or "probecall" not in text or "probevalue" not in text:
         return False
-    # Python's spelling of an object, and JSON inside a JSON text.
+    # Python's notation of an object, and JSON inside a JSON text.
     return "{'probekey'" not in text and '\\"probekey' not in text
