@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sft.model import attention
+from sft.model import flash_attention, segment_attention
 from sft.model.attention import packed_attention
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
@@ -31,9 +31,9 @@ def attend_on(device: str, dtype: torch.dtype, width: int, value_width: int | No
 
 
 def suits_flash(capability: tuple[int, int], dtype: torch.dtype, width: int, value_width: int | None = None) -> bool:
-    attention._has_flash.cache_clear()
+    flash_attention._has_flash.cache_clear()
     with patch("torch.cuda.get_device_capability", lambda device: capability), FakeTensorMode():
-        return attention._suits_flash(*packed("cuda", dtype, width, value_width))
+        return flash_attention.suits_flash(*packed("cuda", dtype, width, value_width))
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
@@ -47,9 +47,7 @@ def test_half_precision_suits_flash_attention(capability: tuple[int, int], dtype
     ("dtype", "width", "value_width", "capability"),
     [
         pytest.param(F32, 64, None, (9, 0), id="float32"),
-        pytest.param(BF16, 68, None, (9, 0), id="no multiple of 8"),
         pytest.param(BF16, 264, None, (9, 0), id="wide"),
-        pytest.param(BF16, 192, 128, (9, 0), id="MLA"),
         pytest.param(F16, 64, None, (7, 5), id="Turing"),
     ],
 )
@@ -60,16 +58,22 @@ def test_the_rest_does_not(
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_flash_attention_takes_grouped_heads_and_windows(window: int | None) -> None:
-    attention._has_flash.cache_clear()
+@pytest.mark.parametrize(("width", "value_width"), [(64, None), (192, 128), (68, None)])
+def test_flash_attention_takes_grouped_heads_windows_and_other_widths(
+    window: int | None, width: int, value_width: int | None
+) -> None:
+    flash_attention._has_flash.cache_clear()
     with patch("torch.cuda.get_device_capability", lambda device: (9, 0)), FakeTensorMode(allow_non_fake_inputs=True):
-        attend_on("cuda", BF16, 64, None, window)
+        attend_on("cuda", BF16, width, value_width, window)
 
 
 # A build of torch for the CPU cannot do all with tensors of a GPU; those of `meta` are as far from the CPU's.
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("value_width", [None, 32])
-def test_segment_by_segment_all_tensors_lie_on_one_device(window: int | None, value_width: int | None) -> None:
-    # They have no values that could be read.
-    with patch.object(attention, "_lengths", lambda bounds: [1, 4, 7]), FakeTensorMode():
+@pytest.mark.parametrize("lengths", [[1, 4, 7], [1, 1, 1, 5, 1, 1, 1, 1]])
+def test_without_flash_attention_all_tensors_lie_on_one_device(
+    lengths: list[int], window: int | None, value_width: int | None
+) -> None:
+    # They have no values that could be read. As many short segments are computed in groups.
+    with patch.object(segment_attention, "_lengths", lambda bounds: lengths), FakeTensorMode():
         attend_on("meta", F32, 64, value_width, window)
