@@ -296,6 +296,13 @@ class TrainConfig(Section):
     """Whether activations are recomputed in the backward pass instead of being kept."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
     """How many supervised positions have logits in memory at the same time."""
+    flash_attention: AffectsNothing[Literal["auto", "2", "3", "4"]] = "auto"
+    """Which FlashAttention a GPU computes with. `auto`: 3 on Hopper where the module `flash_attn_interface` is
+    installed, else torch's own, which is 2. 3 and 4 must be installed where the model is trained. They differ in
+    rounding only."""
+    deterministic: AffectsNothing[bool] = False
+    """Whether the same run on the same GPUs and versions gives the same numbers to the bit. It is slower, and refuses
+    models with operations that have no such implementation. On CPUs runs are equal without it."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
     """What happens if a loss or a gradient is not finite, before the update: the run stops and names step and packs, or
     the step makes no update, is counted, and is recorded in the ledger as skipped."""
