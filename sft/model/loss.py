@@ -125,7 +125,9 @@ def _boundaries(batch: Batch) -> dict[str, Any]:
     if batch.layout != "packed":
         return {}
     lengths = batch.cu_seqlens.diff()
-    segments = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device, dtype=torch.int32), lengths)
+    numbers = torch.arange(len(lengths), device=lengths.device, dtype=torch.int32)
+    # With its length a GPU need not wait for the sum.
+    segments = torch.repeat_interleave(numbers, lengths, output_size=batch.input_ids_BT.shape[1])
     return {
         "cu_seq_lens_q": batch.cu_seqlens,
         "cu_seq_lens_k": batch.cu_seqlens,

@@ -94,7 +94,7 @@ def attend_by_segment(query: Tensor, key: Tensor, value: Tensor, scores: Scores,
 
 
 def _lengths(cu_seqlens: Tensor) -> list[int]:
-    lengths: list[int] = cu_seqlens.diff().tolist()
+    lengths: list[int] = cu_seqlens.cpu().diff().tolist()
     return lengths
 
 
