@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.preflight.gpu_speed import Speeds, measure_in_process
 from launcher.preflight.network import Listener, Peer, open_store, time_all_reduce, unreachable
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, answer_on_node, mark_name, remove_mark
@@ -30,6 +31,10 @@ class NodeProbe:
     def look(self, request: Request) -> NodeFacts:
         """See `node_facts.look`."""
         return look(request)
+
+    def measure_gpus(self, devices: Sequence[str]) -> Speeds | str:
+        """See `measure_in_process`."""
+        return measure_in_process(devices)
 
     def use_folders(self, folders: Sequence[SharedFolder], word: str) -> dict[str, FolderAnswer]:
         """See `answer_on_node`, for each field."""
