@@ -17,7 +17,7 @@ from launcher.preflight.disk_need import check_disk, plan_disk
 from launcher.preflight.findings import About, Finding, in_order, join_names
 from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus
 from launcher.preflight.gpu_speed import find_slow
-from launcher.preflight.joint_checks import check_folders, check_network
+from launcher.preflight.joint_checks import check_folders, check_gathers, check_network
 from launcher.preflight.network import AllReduce
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.probes import ANSWER_SECONDS, Node, Probes, list_nodes, placed_probes
@@ -135,14 +135,16 @@ def _check_nodes(facts: Mapping[str, NodeFacts], offered: Mapping[str, OfferedGp
 
 
 def _measure_gpus(probes: Probes, facts: Mapping[str, NodeFacts], nodes: Mapping[str, Node]) -> list[Finding]:
-    """How fast the GPUs are, where torch sees them and no job of the cluster holds any."""
+    """How fast the GPUs are, alone and between nodes, where torch sees them and no job of the cluster holds any."""
     free = {name for name, node in nodes.items() if _offered(node).num_free == _offered(node).num}
     devices = {
         name: [f"cuda:{gpu.number}" for gpu in f.gpus.gpus if not gpu.is_split and gpu.fault is None]
         for name, f in facts.items()
         if name in free and f.gpus is not None and f.gpus.torch_sees_them
     }
-    return find_slow(probes.ask_each("measure_gpus", {name: (found,) for name, found in devices.items() if found}))
+    first = {name: found[0] for name, found in devices.items() if found}
+    findings = find_slow(probes.ask_each("measure_gpus", {name: (devices[name],) for name in first}))
+    return findings if any(f.is_error for f in findings) else findings + check_gathers(probes, first)
 
 
 def _offered(node: Node) -> OfferedGpus:

@@ -58,7 +58,7 @@ def find_slow(speeds: Mapping[str, Speeds | str]) -> list[Finding]:
             which = ", ".join(f"GPU {device.partition(':')[2]} {speed:.0f}" for device, speed in slow.items())
             text = (
                 f"{node}: slow at the product of matrices, in TFLOP/s: {which} (the median of all is {median:.0f}). "
-                "All workers wait for the slowest. Look at its heat, power limit and clocks: nvidia-smi -q -d PERFORMANCE"
+                "All workers wait for the slowest. Look at its heat, power and clocks: nvidia-smi -q -d PERFORMANCE"
             )
             told.append(Finding(About.GPUS, text, (node,), is_error=False))
     return told

@@ -26,6 +26,8 @@ _LEAST_PADDED = 32
 """Segments up to this length are padded to a common one: they cost a kernel's start, not its work."""
 _LEAST_FILLED = 0.75
 """Longer ones share a group if at least this share of it is tokens."""
+_MANY = 4
+"""Groups are used where they are this many times fewer than the segments: each takes more calls than a segment."""
 _BLOCK_SCORES = 1 << 26
 """How many scores a block of queries may have: 256 MiB in float32."""
 
@@ -83,7 +85,7 @@ def attend_by_segment(query: Tensor, key: Tensor, value: Tensor, scores: Scores,
     """The attention of one packed row: (1, H, T, D), (1, G, T, D), (1, G, T, D') → (1, T, H, D')."""
     if cu_seqlens not in _rows:
         lengths = _lengths(cu_seqlens)
-        are_many = _starts_kernels(query) and 2 * len(like_lengths(lengths)) <= len(lengths)
+        are_many = _starts_kernels(query) and _MANY * len(like_lengths(lengths)) <= len(lengths)
         _rows[cu_seqlens] = _Row(lengths, group_segments(lengths, query.device) if are_many else None)
     row: _Row = _rows[cu_seqlens]
     attend = _attend_plain if scores.is_plain else attend_in_blocks
