@@ -305,6 +305,13 @@ class TrainConfig(Section):
     """Where the inputs of layers that recompute wait for the backward pass: on the GPU, or in the host's memory."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
+    flash_attention: AffectsNothing[Literal["auto", "2", "3", "4"]] = "auto"
+    """Which FlashAttention a GPU computes with. `auto`: 3 on Hopper where the module `flash_attn_interface` is
+    installed, else torch's own, which is 2. 3 and 4 must be installed where the model is trained. They differ in
+    rounding only."""
+    deterministic: AffectsNothing[bool] = False
+    """Whether the same run on the same GPUs and versions gives the same numbers to the bit. It is slower, and refuses
+    models with operations that have no such implementation. On CPUs runs are equal without it."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"
     """What happens if a loss or a gradient is not finite, before the update: the run stops and names step and packs, or
     the step makes no update, is counted, and is recorded in the ledger as skipped."""

@@ -149,6 +149,10 @@ class AttemptFolder:
         """The hang reports of all ranks that wrote one."""
         return {int(path.name[5:10]): path for path in self.path.glob("rank-?????.hung.json")}
 
+    def collectives(self, rank: int) -> Path:
+        """The last collectives of a rank that hung, as torch recorded them."""
+        return self.path / f"rank-{rank:05d}.collectives.json"
+
     def log(self, rank: int) -> Path:
         """What a rank printed."""
         return self.path / f"rank-{rank:05d}.log"

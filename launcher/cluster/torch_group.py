@@ -7,6 +7,7 @@ if all ranks have finished.
 """
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
 
 from sft.training.attempt import Attempt
+from sft.training.worker_variables import set_variables
 
 _ANSWER_SECONDS = 5.0
 """A rank that is stopped, or whose node is lost, does not answer at all."""
@@ -44,6 +46,11 @@ def release_group() -> bool:
 class TorchGroup(_TorchBackend):
     """Makes and ends the process group."""
 
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Called by the controller before the workers train: nothing has started CUDA or NCCL yet."""
+        worker_group.execute(set_variables, deterministic=backend_config.deterministic)
+        super().on_start(worker_group, backend_config)
+
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """Called by the controller before it ends the workers, whatever became of them."""
         asked = worker_group.execute_async(release_group)
@@ -54,8 +61,12 @@ class TorchGroup(_TorchBackend):
         super().on_shutdown(worker_group, backend_config)
 
 
+@dataclass
 class TorchGroupConfig(TorchConfig):
     """Ray Train's config of a group that is a `TorchGroup`."""
+
+    deterministic: bool = False
+    """`train.deterministic`."""
 
     @property
     def backend_cls(self) -> type[TorchGroup]:

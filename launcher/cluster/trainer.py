@@ -183,7 +183,8 @@ def _fit(request: TrainerRequest) -> None:
             },
         },
         torch_config=TorchGroupConfig(
-            timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds())
+            timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds()),
+            deterministic=job.sft.train.deterministic,
         ),
         scaling_config=ScalingConfig(**scaling),
         # Ray shows type checkers the RunConfig of its first version.

@@ -16,7 +16,8 @@ from launcher.preflight.comparison import DRIVER, ClockOffset
 from launcher.preflight.disk_need import check_disk, plan_disk
 from launcher.preflight.findings import About, Finding, in_order, join_names
 from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus
-from launcher.preflight.joint_checks import check_folders, check_network
+from launcher.preflight.gpu_speed import find_slow
+from launcher.preflight.joint_checks import check_folders, check_gathers, check_network
 from launcher.preflight.network import AllReduce
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.probes import ANSWER_SECONDS, Node, Probes, list_nodes, placed_probes
@@ -101,6 +102,7 @@ def _check_cluster(job: JobConfig, answer_seconds: float) -> tuple[list[NodeRepo
         findings += compare.compare_versions({DRIVER: here.versions, **{n: f.versions for n, f in facts.items()}})
         findings += _check_contents(paths, {DRIVER: here, **facts})
         findings += _check_nodes(facts, {name: _offered(node) for name, node in nodes.items()})
+        findings += _measure_gpus(probes, facts, nodes)
         findings += compare.check_clocks(clocks)
         if not job.cluster.gpus_per_worker:
             findings += compare.check_host_addresses(facts, {name: nodes[name].address for name in facts})
@@ -130,6 +132,19 @@ def _check_nodes(facts: Mapping[str, NodeFacts], offered: Mapping[str, OfferedGp
     findings = compare.compare_environments({name: of_node.environment for name, of_node in facts.items()})
     findings += compare.check_limits(facts)
     return findings + compare_gpus({name: f.gpus for name, f in facts.items() if f.gpus is not None}, offered)
+
+
+def _measure_gpus(probes: Probes, facts: Mapping[str, NodeFacts], nodes: Mapping[str, Node]) -> list[Finding]:
+    """How fast the GPUs are, alone and between nodes, where torch sees them and no job of the cluster holds any."""
+    free = {name for name, node in nodes.items() if _offered(node).num_free == _offered(node).num}
+    devices = {
+        name: [f"cuda:{gpu.number}" for gpu in f.gpus.gpus if not gpu.is_split and gpu.fault is None]
+        for name, f in facts.items()
+        if name in free and f.gpus is not None and f.gpus.torch_sees_them
+    }
+    first = {name: found[0] for name, found in devices.items() if found}
+    findings = find_slow(probes.ask_each("measure_gpus", {name: (devices[name],) for name in first}))
+    return findings if any(f.is_error for f in findings) else findings + check_gathers(probes, first)
 
 
 def _offered(node: Node) -> OfferedGpus:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from launcher.preflight.comparison import DRIVER, check_connections, check_folder
 from launcher.preflight.findings import About, Finding, same_on_many
+from launcher.preflight.gpu_gather import Pair, find_slow_links, pairs_in_rounds
 from launcher.preflight.network import AllReduce, Peer, summarize
 from launcher.preflight.probes import Probes
 from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, reason_of, sees_mark
@@ -58,6 +59,25 @@ def check_network(probes: Probes, word: str) -> tuple[AllReduce | None, list[Fin
         About.NETWORK,
         {n: f"the all-reduce failed: {answer}" for n, answer in answers.items() if isinstance(answer, str)},
     )
+
+
+def check_gathers(probes: Probes, devices: Mapping[str, str]) -> list[Finding]:
+    """How fast neighbours gather from each other; node → the device that it gathers on."""
+    speeds: dict[Pair, float | str] = {}
+    for pairs in pairs_in_rounds([name for name in devices if name in probes.names]):
+        stores: dict[str, Peer] = probes.ask_each("open_store", {first: () for first, _ in pairs})
+        asked = {
+            node: (devices[node], stores[pair[0]], rank)
+            for pair in pairs
+            if pair[0] in stores
+            for rank, node in enumerate(pair)
+        }
+        answers: dict[str, float | str] = probes.ask_each("gather", asked)
+        for pair in pairs:
+            of_pair = [answers[node] for node in pair if node in answers]
+            if len(of_pair) == 2:  # a lost node is a finding of its own
+                speeds[pair] = next((a for a in of_pair if isinstance(a, str)), None) or min(map(float, of_pair))
+    return find_slow_links(speeds)
 
 
 def _problem(folder: SharedFolder, answer: FolderAnswer) -> str | None:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.preflight.gpu_gather import gather_in_process
+from launcher.preflight.gpu_speed import Speeds, measure_in_process
 from launcher.preflight.network import Listener, Peer, open_store, time_all_reduce, unreachable
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, answer_on_node, mark_name, remove_mark
@@ -30,6 +32,19 @@ class NodeProbe:
     def look(self, request: Request) -> NodeFacts:
         """See `node_facts.look`."""
         return look(request)
+
+    def measure_gpus(self, devices: Sequence[str]) -> Speeds | str:
+        """See `measure_in_process`."""
+        return measure_in_process(devices)
+
+    def open_store(self) -> Peer:
+        """Where the two ranks of an all-gather find each other."""
+        self._store = open_store(self._address)
+        return Peer(self._address, self._store.port)
+
+    def gather(self, device: str, store: Peer, rank: int) -> float | str:
+        """See `gather_in_process`."""
+        return gather_in_process(device, store, rank, self._address)
 
     def use_folders(self, folders: Sequence[SharedFolder], word: str) -> dict[str, FolderAnswer]:
         """See `answer_on_node`, for each field."""

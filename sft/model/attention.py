@@ -1,23 +1,23 @@
 """Causal attention inside each segment of a packed row, plugged into any Hugging Face model.
 
-On CUDA it is torch's own variable-length FlashAttention. Elsewhere it is one scaled-dot-product call for each segment,
-which costs the sum of the squares of the segments, not the square of their sum.
+It is torch's own variable-length FlashAttention where that takes the tensors (`flash_attention`). Elsewhere (CPUs,
+float32, wide heads, capped scores, GPUs before Ampere) it is `segment_attention`, whose cost is the sum of the squares
+of the segments, not the square of their sum.
 
 Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width.
 """
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedConfig
 
 from sft.data.collate import Layout
 from sft.errors import UserError
+from sft.model.flash_attention import attend_flash, suits_flash
+from sft.model.segment_attention import Scores, attend_by_segment
 
 PACKED_ATTENTION = "sft_packed"
 """The value for `attn_implementation`."""
@@ -33,6 +33,8 @@ def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' 
     scaling: float | None = None,
     sliding_window: int | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
     **options: Any,
@@ -42,15 +44,19 @@ def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' 
     Raises:
         UserError: the model asks for a kind of attention that is not built here.
     """
-    for name in ("softcap", "s_aux", "position_bias"):
-        if options.get(name) is not None:
-            raise UserError(f"model: {type(module).__name__} needs attention with {name}, which packs do not support")
+    if options.get("position_bias") is not None:
+        raise UserError(
+            f"model: {type(module).__name__} needs attention with position_bias, which packs do not support"
+        )
     if cu_seq_lens_q is None:
         raise UserError(f"model: {type(module).__name__} is not told where the examples of a pack begin")
     if dropout:
         raise UserError(f"model: {type(module).__name__} drops attention weights, which packs do not support")
-    attend = _attend_cuda if query_BHTD.is_cuda else _attend_by_segment
-    return attend(query_BHTD, key_BHTD, value_BHTD, scaling, sliding_window, cu_seq_lens_q, max_length_q), None
+    scores = Scores(scaling, sliding_window, softcap, s_aux)
+    if scores.is_plain and suits_flash(query_BHTD, key_BHTD, value_BHTD):
+        of_row = scaling, sliding_window, cu_seq_lens_q, max_length_q
+        return attend_flash(query_BHTD, key_BHTD, value_BHTD, *of_row), None
+    return attend_by_segment(query_BHTD, key_BHTD, value_BHTD, scores, cu_seq_lens_q), None
 
 
 def layout_of(packing: str) -> Layout:
@@ -78,69 +84,6 @@ def attention_of(model: nn.Module, name: str) -> Iterator[None]:
     finally:
         for key, config in configs.items():
             config._attn_implementation_internal = before[key]
-
-
-def _attend_by_segment(
-    query_BHTD: Tensor,
-    key_BHTD: Tensor,
-    value_BHTD: Tensor,
-    scaling: float | None,
-    window: int | None,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-) -> Tensor:
-    bounds = cu_seqlens.tolist()
-    grouped = query_BHTD.shape[1] != key_BHTD.shape[1]
-    outputs = []
-    for start, stop in zip(bounds, bounds[1:], strict=False):
-        q, k, v = (x[:, :, start:stop] for x in (query_BHTD, key_BHTD, value_BHTD))
-        banded = window is not None and stop - start > window
-        mask = _band(stop - start, window) if banded and window else None
-        outputs.append(
-            scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-        )
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
-
-
-def _band(length: int, window: int) -> Tensor:
-    """True where a token may look: at itself and the `window - 1` tokens before it. (T, T)."""
-    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
-    return (distance >= 0) & (distance < window)
-
-
-def _attend_cuda(
-    query_BHTD: Tensor,
-    key_BHTD: Tensor,
-    value_BHTD: Tensor,
-    scaling: float | None,
-    window: int | None,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-) -> Tensor:
-    # Imported here because builds of torch for the CPU may lack it.
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
-
-    known = inspect.signature(varlen_attn).parameters
-    look_back = -1 if window is None else window - 1
-    if "window_size" in known:
-        mode: dict[str, Any] = {"window_size": (look_back, 0)}
-    elif window is None:
-        mode = {"is_causal": True}  # torch 2.11
-    else:
-        raise UserError(f"model: a sliding window of {window} tokens needs torch >= 2.13 on CUDA")
-    q_THD, k_THD, v_THD = (x[0].transpose(0, 1) for x in (query_BHTD, key_BHTD, value_BHTD))
-    groups = q_THD.shape[1] // k_THD.shape[1]
-    if groups > 1 and "enable_gqa" in known:
-        mode["enable_gqa"] = True
-    elif groups > 1:
-        k_THD, v_THD = (x.repeat_interleave(groups, dim=1) for x in (k_THD, v_THD))
-    if scaling is not None:
-        mode["scale"] = scaling
-    out_THD = varlen_attn(q_THD, k_THD, v_THD, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, **mode)
-    assert isinstance(out_THD, Tensor)
-    return out_THD.unsqueeze(0)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

@@ -45,6 +45,7 @@ from sft.training.hang_watch import collective_timeout
 from sft.training.process import quiet_third_parties
 from sft.training.run_context import RunContext
 from sft.training.watched_run import Limits, run_watched
+from sft.training.worker_variables import set_variables
 from sft.training.workload import prepare_workload, refuse_to_prepare
 from sft.world import World
 
@@ -63,6 +64,7 @@ def main(arguments: list[str]) -> int:
     try:
         _refuse_shared_store()
         job = load_job(options.config, options.overrides)
+        set_variables(job.sft.train.deterministic)
         world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
         config = absolute_paths(job.sft)
         notes = check_model(config.model, config.data.max_len_tokens)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from sft.atomic_files import is_published
 from sft.checkpoint.open_storage import stage_storage
 from sft.checkpoint.retention import delete_stage_checkpoints
@@ -17,6 +19,7 @@ from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
 from sft.engine.engines import ENGINES
 from sft.evaluation.heldout import HeldoutSet
+from sft.model.flash_attention import use_flash
 from sft.model.weight_files import finder, weight_files
 from sft.progress import Progress
 from sft.ranks.agreement import meet, raise_together
@@ -24,6 +27,7 @@ from sft.ranks.process_group import leave_waiting_to_the_watch, num_collectives
 from sft.ranks.shared_work import work_together
 from sft.run_folder import StageFolder
 from sft.training.attempt import Attempt
+from sft.training.determinism import choose_deterministic, choose_experts
 from sft.training.layout import settle_layout
 from sft.training.memory_choice import settle_memory
 from sft.training.peak_memory import reset_peaks
@@ -40,6 +44,9 @@ def run_curriculum(context: RunContext) -> bool:
     config, workload, attempt, run = context.config, context.workload, context.attempt, context.folder
     ranks, world = attempt.ranks, attempt.ranks.world
     raise_together(ranks, _unseen_folders(config, world, workload))
+    if config.train.deterministic:
+        choose_deterministic()
+    use_flash(config.train.flash_attention, torch.device(world.device))
     store = TokenStore.open(workload.store)
     tokenizer = load_tokenizer(config.model)
     heldout = None
@@ -63,6 +70,8 @@ def run_curriculum(context: RunContext) -> bool:
             start = config.from_ if index == 0 else None
             awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
             engine = ENGINES[context.engine](settled, stage.optimizer, model_path, ranks, awaits_state)
+            if config.train.deterministic:
+                choose_experts(engine.hf_model)
             leave_waiting_to_the_watch()
             inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
             finished = run_stage(inputs, engine)

@@ -22,6 +22,7 @@ from sft.atomic_files import read_json, write_json
 from sft.attempt_record import RankProcesses, named, read_ranks
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
+from sft.training.collective_trace import read_trace, waiting_in
 from sft.training.heartbeat import Heartbeat
 from sft.world import World
 
@@ -102,10 +103,15 @@ class HangWatch:
         path = self._folder.hang_report(self._world.rank)
         with self._whatever_the_disk_says():
             write_json(path, report)
+            # Afterwards, so that the rank has reported even if this does not return.
+            if trace := read_trace(self._world.on_gpu):
+                write_json(self._folder.collectives(self._world.rank), trace)
+                write_json(path, {**report, "collective": waiting_in(trace)})
         self._stopped.wait(min(_LONGEST_GRACE_SECONDS, self._timeout / 2))
         if self._stopped.is_set() or heartbeat.mark() != mark:
             with self._whatever_the_disk_says():
                 path.unlink(missing_ok=True)
+                self._folder.collectives(self._world.rank).unlink(missing_ok=True)
             sys.stderr.write(f"It goes on, at {heartbeat}.\n")
             sys.stderr.flush()
             return False
@@ -142,9 +148,26 @@ def describe_hang(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses
 
     Args:
         reports: for each rank that noticed the hang: where it is (`where`), how many places it `passed`, and which
-            ranks have not done their part of shared work there (`waits_for`).
+            ranks have not done their part of shared work there (`waits_for`); `collective`, if torch recorded one.
         ranks: the process of each rank.
     """
+    return _who_holds_up(reports, ranks) + _waiting_in(reports)
+
+
+def _waiting_in(reports: Mapping[int, Mapping[str, Any]]) -> str:
+    """`; ranks 0, 2 wait in all_gather 57 of group 0`, for each collective that ranks wait in."""
+    ranks_in: dict[str, list[int]] = {}
+    for rank, report in sorted(reports.items()):
+        if report.get("collective"):
+            ranks_in.setdefault(report["collective"], []).append(rank)
+    text = ""
+    for what, ranks in ranks_in.items():
+        who = f"rank {ranks[0]} waits" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))} wait"
+        text += f"; {who} in {what}"
+    return text
+
+
+def _who_holds_up(reports: Mapping[int, Mapping[str, Any]], ranks: RankProcesses) -> str:
     blocked = sorted(rank for rank, report in reports.items() if rank in report["waits_for"])
     if blocked:
         return f"{named(blocked, ranks)} makes no progress with its part, at {reports[blocked[0]]['where']}"

@@ -9,6 +9,7 @@ from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
 from sft.training.attempt import Attempt
 from sft.training.curriculum import run_curriculum
+from sft.training.determinism import refused_in_words
 from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
@@ -44,7 +45,8 @@ def run_watched(context: RunContext, limits: Limits) -> Why:
     try:
         _learn_from_the_past(context, limits)
         watch.start()
-        finished = run_curriculum(context)
+        with refused_in_words():
+            finished = run_curriculum(context)
         return _end(attempt, world.is_first, "done" if finished else "stopped")
     except (UserError, TrainingError) as error:
         why: Why = "wrong input" if isinstance(error, UserError) else "failed"

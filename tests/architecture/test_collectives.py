@@ -9,6 +9,7 @@ ALLOWED = {
     "sft/ranks/torch_ranks.py": "the collectives",
     "sft/ranks/process_group.py": "the group that they are of",
     "sft/engine/zero3_release.py": "a group that DeepSpeed has made",
+    "launcher/preflight/gpu_gather.py": "a group that measures two GPUs, in a process of its own",
     "launcher/preflight/network.py": "a group that measures the network before there are ranks",
     "launcher/preflight/node_probe.py": "imported early, as it takes seconds",
 }

@@ -47,6 +47,7 @@ from sft.step_plan import StepPlan
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
+from sft.training.determinism import choose_deterministic
 from sft.training.lr_schedule import LrSchedule
 from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
@@ -465,3 +466,18 @@ def collectives_of_loading(settings: dict[str, Any], ranks: Ranks) -> list[int]:
     before = num_collectives()
     engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
     return [before, num_collectives(), len(list(engine.hf_model.parameters()))]
+
+
+def deterministically(settings: dict[str, Any], ranks: Ranks) -> bool:
+    """Whether steps with deterministic implementations, and with NaN in all new memory, are equal to the bit."""
+    config = SftConfig.model_validate(settings["config"])
+    found = []
+    for is_deterministic in (False, True):
+        if is_deterministic:
+            choose_deterministic()
+            torch.utils.deterministic.fill_uninitialized_memory = True
+        engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+        loader = build_loader(settings, ranks.world)
+        found.append((take_steps(engine, config, loader, 0, 2), whole_state(engine, "master").tolist()))
+        engine.close()
+    return found[0] == found[1]

@@ -1,5 +1,6 @@
 """Ranks that stand still: real processes, one of them stopped or asleep; the others say which, and end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,13 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from sft.attempt_record import RankProcess, read_ranks, write_rank
+from sft.ranks.torch_ranks import TorchRanks
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
+from sft.training.collective_trace import waiting_in
 from sft.training.hang_watch import EXIT_HUNG, HangWatch, describe_hang
 from sft.training.heartbeat import Heartbeat
 from sft.world import World
+from tests.forked_ranks import zygote
 
 ROOT = Path(__file__).parents[2]
 
@@ -160,3 +165,40 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         threading.Event().wait(0.02)
+
+
+def stand_in_collectives(rank: int, size: int, folder: str) -> None:
+    """Rank 0 waits in the second collective, which the other does not begin."""
+    where, heartbeat, world = AttemptFolder(Path(folder)), Heartbeat(), World(rank, size, 0, f"n{rank}")
+    write_rank(where, world)
+    heartbeat.enter("train", 1, stage="broad")
+    HangWatch(heartbeat, world, where, EventLog(where, rank), 1.0).start()
+    ranks = TorchRanks(world)
+    ranks.sum(torch.ones(3))
+    if rank == 0:
+        ranks.sum(torch.ones(2, 5))
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(torch._C._distributed_c10d, "_dump_fr_trace_json"), reason="torch 2.11 has no recorder")
+def test_the_collective_in_which_a_rank_waits_is_told_and_what_torch_recorded_is_kept(tmp_path: Path) -> None:
+    recorded = {"TORCH_FR_BUFFER_SIZE": "100"}
+    codes = zygote().start(stand_in_collectives, 2, tmp_path / "out", str(tmp_path), variables=recorded)
+    assert codes == [EXIT_HUNG, EXIT_HUNG]
+    [event] = [event for event in read_events(AttemptFolder(tmp_path)) if event.kind == "hung"]
+    assert event.text.endswith("; rank 0 waits in all_reduce 2 of group 0, 2 x 5 Float")
+    trace = json.loads(AttemptFolder(tmp_path).collectives(1).read_text())
+    assert [entry["input_sizes"] for entry in trace["entries"]] == [[[3]]]
+
+
+def test_nccl_says_whether_a_collective_is_on_the_gpu() -> None:
+    done = {"record_id": 6, "state": "completed", "retired": True}
+    one = {"record_id": 7, "state": "scheduled", "retired": False, "profiling_name": "nccl:_all_gather_base"}
+    more = {
+        "collective_seq_id": 9,
+        "process_group": ["0", "default_pg"],
+        "input_sizes": [[4]],
+        "input_dtypes": ["Half"],
+    }
+    assert waiting_in({"entries": [done]}) is None
+    assert waiting_in({"entries": [done, one | more]}) == "_all_gather_base 9 of group 0, 4 Half, not yet on the GPU"

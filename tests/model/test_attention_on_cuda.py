@@ -1,0 +1,79 @@
+"""Which attention a GPU would compute with, and that no tensor lies elsewhere; with tensors that say they are there."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sft.model import flash_attention, segment_attention
+from sft.model.attention import packed_attention
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+BOUNDS = [0, 1, 5, 12]
+
+
+def packed(device: str, dtype: torch.dtype, width: int, value_width: int | None = None) -> list[torch.Tensor]:
+    """Query, key and value of three segments, with four heads of queries and two of keys."""
+    widths = ((4, width), (2, width), (2, value_width or width))
+    return [torch.empty(1, heads, BOUNDS[-1], w, dtype=dtype, device=device) for heads, w in widths]
+
+
+def attend_on(device: str, dtype: torch.dtype, width: int, value_width: int | None, window: int | None) -> None:
+    query, key, value = packed(device, dtype, width, value_width)
+    bounds = torch.empty(len(BOUNDS), dtype=torch.int32, device=device)
+    out, _ = packed_attention(
+        nn.Identity(), query, key, value, None, sliding_window=window, cu_seq_lens_q=bounds, max_length_q=7
+    )
+    assert out.device.type == device
+    assert out.shape == (1, BOUNDS[-1], 4, value_width or width)
+
+
+def suits_flash(capability: tuple[int, int], dtype: torch.dtype, width: int, value_width: int | None = None) -> bool:
+    flash_attention._has_flash.cache_clear()
+    with patch("torch.cuda.get_device_capability", lambda device: capability), FakeTensorMode():
+        return flash_attention.suits_flash(*packed("cuda", dtype, width, value_width))
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
+@pytest.mark.parametrize("dtype", [BF16, F16])
+@pytest.mark.parametrize("width", [8, 64, 128, 256])
+def test_half_precision_suits_flash_attention(capability: tuple[int, int], dtype: torch.dtype, width: int) -> None:
+    assert suits_flash(capability, dtype, width)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "value_width", "capability"),
+    [
+        pytest.param(F32, 64, None, (9, 0), id="float32"),
+        pytest.param(BF16, 264, None, (9, 0), id="wide"),
+        pytest.param(F16, 64, None, (7, 5), id="Turing"),
+    ],
+)
+def test_the_rest_does_not(
+    dtype: torch.dtype, width: int, value_width: int | None, capability: tuple[int, int]
+) -> None:
+    assert not suits_flash(capability, dtype, width, value_width)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize(("width", "value_width"), [(64, None), (192, 128), (68, None)])
+def test_flash_attention_takes_grouped_heads_windows_and_other_widths(
+    window: int | None, width: int, value_width: int | None
+) -> None:
+    flash_attention._has_flash.cache_clear()
+    with patch("torch.cuda.get_device_capability", lambda device: (9, 0)), FakeTensorMode(allow_non_fake_inputs=True):
+        attend_on("cuda", BF16, width, value_width, window)
+
+
+# A build of torch for the CPU cannot do all with tensors of a GPU; those of `meta` are as far from the CPU's.
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("value_width", [None, 32])
+@pytest.mark.parametrize("lengths", [[1, 4, 7], [1, 1, 1, 5, 1, 1, 1, 1]])
+def test_without_flash_attention_all_tensors_lie_on_one_device(
+    lengths: list[int], window: int | None, value_width: int | None
+) -> None:
+    # They have no values that could be read. As many short segments are computed in groups.
+    with patch.object(segment_attention, "_lengths", lambda bounds: lengths), FakeTensorMode():
+        attend_on("meta", F32, 64, value_width, window)
