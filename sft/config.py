@@ -294,6 +294,10 @@ class TrainConfig(Section):
     own, followed by padding. `auto` packs if a test shows that the model keeps examples apart."""
     activation_checkpointing: AffectsNothing[bool] = True
     """Whether activations are recomputed in the backward pass instead of being kept."""
+    engine: AffectsNothing[Literal["auto", "zero3", "plain"]] = "auto"
+    """`zero3` splits parameters, gradients and optimizer state over the workers. `plain` is for one worker, which has
+    nothing to split: it is faster, and keeps everything on its device. `auto` is `plain` with one worker and no
+    offload. Checkpoints are the same, so a run may go on with another engine."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 1024
     """How many supervised positions have logits in memory at the same time."""
     non_finite: AffectsNothing[Literal["stop", "skip"]] = "stop"

@@ -27,4 +27,10 @@ def _single_process(config: SftConfig, optimizer: OptimizerConfig, model_path: s
     return SingleProcessEngine(config, optimizer, model_path, ranks)
 
 
-ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "single_process": _single_process}
+def _plain(config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> Engine:
+    from sft.engine.plain import PlainEngine  # noqa: PLC0415  (see above)
+
+    return PlainEngine(config, optimizer, model_path, ranks)
+
+
+ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "plain": _plain, "single_process": _single_process}

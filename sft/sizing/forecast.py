@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.config import SftConfig
+from sft.engine.choice import EngineName, choose_engine
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.sizing.advice import Change, advise
@@ -94,6 +95,8 @@ class WorkerForecast(NamedTuple):
     largest_packs_per_micro_batch: int | None
     changes: tuple[Change, ...]
     """What to change if it does not fit."""
+    engine: EngineName = "zero3"
+    """Which engine it has."""
 
     @property
     def fits(self) -> bool | None:
@@ -136,6 +139,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     sizes = sorted({hardware.min_workers, hardware.max_workers})
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
+    if any(worker.engine == "plain" for worker in workers):
+        findings.append("one worker has nothing to split: it has the plain engine, without ZeRO-3 (train.engine)")
     findings += _hardware_findings(config, shape, hardware)
     findings += _node_findings(hardware.nodes, hardware.max_workers)
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
@@ -212,6 +217,11 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
 
 
 def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
+    worker = _memory_of_worker(config, shape, num_workers, hardware)
+    return worker._replace(engine=choose_engine(config, num_workers))
+
+
+def _memory_of_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
     settings = [Setting.of(config, i, num_workers, hardware.has_gpus) for i in range(len(config.stages))]
     peaks = [peak_memory(shape, setting) for setting in settings]
     largest = max(range(len(peaks)), key=lambda i: peaks[i].total)

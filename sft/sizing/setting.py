@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple, Self
 
 from sft.config import DTYPE_BYTES, SftConfig
+from sft.engine.choice import may_be_plain
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.optimizers import state_bytes
 from sft.sizing.activations import Numbers
@@ -54,6 +55,8 @@ class Setting(NamedTuple):
     buckets: Buckets
     num_copy_ranks: int
     """Workers that share a copy of the parameters, besides the parts split over all (hpZ); 1: there is none."""
+    is_plain: bool = False
+    """Whether it is the engine of one worker, without ZeRO-3 (`sft.engine.plain`)."""
 
     @classmethod
     def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
@@ -72,4 +75,5 @@ class Setting(NamedTuple):
             config.checkpoint.async_ or on_gpu,
             Buckets.of(config),
             num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
+            may_be_plain(config, num_workers),
         )

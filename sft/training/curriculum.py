@@ -15,6 +15,7 @@ from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
+from sft.engine.choice import choose_engine
 from sft.engine.engines import ENGINES
 from sft.evaluation.heldout import HeldoutSet
 from sft.model.weight_files import finder, weight_files
@@ -43,9 +44,13 @@ def run_curriculum(context: RunContext) -> bool:
     if workload.heldout is not None:
         heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
     model_path = config.model.path
+    engine_name = context.engine or choose_engine(config, world.size)
     if not run.has_finished(stage.name for stage in config.stages):
         config = settle_layout(config, ranks, attempt.events)
         context = replace(context, config=config)
+        if (engine_name, config.train.engine) == ("plain", "auto"):
+            text = "one worker has nothing to split: the plain engine, without ZeRO-3 (train.engine)"
+            attempt.events.add("engine", text, engine=engine_name)
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
@@ -55,7 +60,7 @@ def run_curriculum(context: RunContext) -> bool:
             _fetch_weights(model_path, attempt)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
             reset_peaks(world)
-            engine = ENGINES[context.engine](config, stage.optimizer, model_path, ranks)
+            engine = ENGINES[engine_name](config, stage.optimizer, model_path, ranks)
             leave_waiting_to_the_watch()
             finished = run_stage(StageInputs(context, index, store, plan, heldout, tokenizer), engine)
             # The next stage's engine needs the memory of this one.
