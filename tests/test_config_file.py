@@ -118,6 +118,7 @@ FULL: dict[str, Any] = {
         "packs_per_micro_batch": 2,
         "packing": "one_example",
         "activation_checkpointing": False,
+        "engine": "zero3",
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
         "max_skipped_steps": 3,
@@ -126,6 +127,7 @@ FULL: dict[str, Any] = {
         "offload_optimizer": "cpu",
         "offload_parameters": "none",
         "hpz_partition_size": 2,
+        "gather": "module",
         "extra": {"zero_optimization": {"overlap_comm": True}},
     },
     "checkpoint": {
