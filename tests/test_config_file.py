@@ -659,6 +659,13 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["checkpoint.every_epochs=0.5"], ["checkpoint.every_epochs"], "give checkpoint.every_steps instead"),
         (["evaluate.every_epochs=1"], ["evaluate.every_epochs"], "give evaluate.every_steps instead"),
     ],
+    "the_plain_engine_offloads_nothing": [
+        (
+            ["train.engine=plain", "deepspeed.offload_optimizer=cpu", "deepspeed.offload_parameters=none"],
+            ["train.engine"],
+            "set auto, or remove the offload",
+        )
+    ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }
 
