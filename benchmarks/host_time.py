@@ -41,6 +41,8 @@ from sft.training.process import quiet_third_parties
 from sft.world import World
 
 MICRO_BATCHES = 4
+SECONDS = 60
+"""Longer than any step takes."""
 WARM_UP = 3
 """Rounds that are not counted: DeepSpeed records the order of the modules in its first passes."""
 ENGINES_OF: dict[str, tuple[str, dict[str, Any]]] = {
@@ -77,13 +79,17 @@ def compare(options: argparse.Namespace, checkpointing: bool, folder: Path) -> d
     # Each in a process of its own: DeepSpeed changes torch for the whole process.
     context = multiprocessing.get_context("fork")
     pipes = {name: context.Pipe() for name in options.engines}
-    workers = [context.Process(target=work, args=(name, content, pipe)) for name, (_, pipe) in pipes.items()]
+    workers = [
+        context.Process(target=work, args=(name, content, pipe), daemon=True) for name, (_, pipe) in pipes.items()
+    ]
     for worker in workers:
         worker.start()
     found: dict[str, list[list[float]]] = {name: [] for name in pipes}
     for round_ in range(options.rounds + WARM_UP):
         for name, (pipe, _) in pipes.items():
             pipe.send(True)
+            if not pipe.poll(SECONDS):
+                raise SystemExit(f"{name} did not come to the end")
             times = pipe.recv()
             if round_ >= WARM_UP:
                 found[name].append(times)

@@ -20,6 +20,7 @@ import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -282,16 +283,19 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
 def train(case: Case, folder: Path, model: str, world: World, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
     from sft.data.collate import collate  # noqa: PLC0415
+    from sft.engine.choice import choose_engine  # noqa: PLC0415
     from sft.engine.engines import ENGINES  # noqa: PLC0415
     from sft.ranks.torch_ranks import TorchRanks  # noqa: PLC0415
 
     config = build_config(case, folder)
     shape = model_shape(json.loads((folder / model / "config.json").read_text()))
-    engine = ENGINES["zero3"](config, config.stages[0].optimizer, str(folder / model), TorchRanks(world))
-    from deepspeed.comm import comm  # noqa: PLC0415  (when the engine has imported it for the device)
+    build = ENGINES[choose_engine(config, world.size)]
+    engine = build(config, config.stages[0].optimizer, str(folder / model), TorchRanks(world))
+    # Imported after the engine has chosen the device; the plain engine of one worker sends nothing.
+    from deepspeed.comm import comm  # noqa: PLC0415  (see above)
 
     counted = {"gathered": 0.0, "reduced": 0.0}
-    backend: Any = comm.cdb
+    backend: Any = comm.cdb or SimpleNamespace(all_gather_function=None, reduce_scatter_function=None)
     gather, reduce = backend.all_gather_function, backend.reduce_scatter_function
 
     def counting_gather(output_tensor: Any, input_tensor: Any, **options: Any) -> Any:

@@ -303,6 +303,10 @@ class TrainConfig(Section):
     `all`, `false` is `none`."""
     offload_activations: AffectsNothing[Literal["none", "cpu"]] = "none"
     """Where the inputs of layers that recompute wait for the backward pass: on the GPU, or in the host's memory."""
+    engine: AffectsNothing[Literal["auto", "zero3", "plain"]] = "auto"
+    """`zero3` splits parameters, gradients and optimizer state over the workers. `plain` is for one worker, which has
+    nothing to split: it is faster, and keeps everything on its device. `auto` is `plain` with one worker and no
+    offload. Checkpoints are the same, so a run may go on with another engine."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
     flash_attention: AffectsNothing[Literal["auto", "2", "3", "4"]] = "auto"

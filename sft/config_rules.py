@@ -262,6 +262,14 @@ def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[P
         )
 
 
+def the_plain_engine_offloads_nothing(train: TrainConfig, deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
+    """Only ZeRO-3 keeps states in host memory."""
+    for name in ("offload_optimizer", "offload_parameters"):
+        if train.engine == "plain" and getattr(deepspeed, name) != "none":
+            rule = f"keeps all on its device, and deepspeed.{name} is {getattr(deepspeed, name)}"
+            yield Problem("train.engine", "plain", rule, "set auto, or remove the offload", (f"deepspeed.{name}",))
+
+
 def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
     """Settings that go straight to DeepSpeed may change its speed, but no result."""
     for path, value, reason, way_out in refused(deepspeed.extra):
@@ -289,6 +297,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),
     (dropout_is_of_one_pack, ("model", "train")),
+    (the_plain_engine_offloads_nothing, ("train", "deepspeed")),
     (extra_settings_change_no_number, ("deepspeed",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

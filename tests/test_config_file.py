@@ -120,6 +120,7 @@ FULL: dict[str, Any] = {
         "packing": "one_example",
         "activation_checkpointing": 0.5,
         "offload_activations": "cpu",
+        "engine": "zero3",
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
         "max_skipped_steps": 3,
@@ -128,6 +129,7 @@ FULL: dict[str, Any] = {
         "offload_optimizer": "cpu",
         "offload_parameters": "none",
         "hpz_partition_size": 2,
+        "gather": "module",
         "extra": {"zero_optimization": {"overlap_comm": True}},
     },
     "checkpoint": {
@@ -664,6 +666,13 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "epochs_are_those_of_the_budget": [
         (["checkpoint.every_epochs=0.5"], ["checkpoint.every_epochs"], "give checkpoint.every_steps instead"),
         (["evaluate.every_epochs=1"], ["evaluate.every_epochs"], "give evaluate.every_steps instead"),
+    ],
+    "the_plain_engine_offloads_nothing": [
+        (
+            ["train.engine=plain", "deepspeed.offload_optimizer=cpu", "deepspeed.offload_parameters=none"],
+            ["train.engine"],
+            "set auto, or remove the offload",
+        )
     ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }

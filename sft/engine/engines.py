@@ -64,4 +64,12 @@ def _without_mlflow() -> Iterator[None]:
             sys.modules["mlflow"] = before
 
 
-ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "single_process": _single_process}
+def _plain(
+    config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks, awaits_state: bool = False
+) -> Engine:
+    from sft.engine.plain import PlainEngine  # noqa: PLC0415  (see above)
+
+    return PlainEngine(config, optimizer, model_path, ranks)  # it loads the model whole, in any case
+
+
+ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "plain": _plain, "single_process": _single_process}

@@ -25,6 +25,8 @@ class Builders(NamedTuple):
     """The most obvious implementation."""
     fused: Callable[[Groups, OptimizerConfig, bool], Optimizer]
     """The fastest that is installed; the third argument says whether its state is on the CPU."""
+    native: Callable[[Groups, OptimizerConfig], Optimizer]
+    """The fastest of torch's own, for whole tensors: DeepSpeed is not imported."""
     counted: Callable[[Optimizer, int, torch.device], dict[str, Any]]
     """What its state holds besides the means after this many updates, on this device."""
 
@@ -66,6 +68,11 @@ def _fused_adamw(groups: Groups, config: OptimizerConfig, on_cpu: bool) -> Optim
     return built
 
 
+def _native_adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
+    assert config.eps is not None, "see sft.config_rules"
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
 def _plain_adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
     assert config.eps is not None, "see sft.config_rules"
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
@@ -82,6 +89,6 @@ def _lion(groups: Groups, config: OptimizerConfig, on_cpu: bool = True) -> Optim
 
 
 BUILDERS: Mapping[OptimizerName, Builders] = {
-    "adamw": Builders(_plain_adamw, _fused_adamw, _count_of_adamw),
-    "lion": Builders(_lion, _lion, lambda *_: {}),
+    "adamw": Builders(_plain_adamw, _fused_adamw, _native_adamw, _count_of_adamw),
+    "lion": Builders(_lion, _lion, _lion, lambda *_: {}),
 }

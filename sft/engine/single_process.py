@@ -1,4 +1,4 @@
-"""The plain engine: one process, whole parameters, no DeepSpeed. The oracle that the tests hold ZeRO-3 against."""
+"""The oracle that the tests hold the other engines against: one process, whole parameters, one tensor after another."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -32,15 +32,11 @@ from sft.engine.engine import (
 )
 from sft.engine.leaf_layers import gather_by_layers
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
+from sft.engine.trained_model import load_trained
 from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
-from sft.model.attention import attention_for, layout_of
-from sft.model.dropout import turn_dropout_off
-from sft.model.kernels import apply_kernels
-from sft.model.loading import load_model
-from sft.model.loss import SupervisedNll, TokenMeasure, all_of, sums_by_segment
+from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.model.own_weights import own_range
-from sft.model.recomputation import recompute_layers
 from sft.model.text_path import text_decoder
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.agreement import meet
@@ -72,20 +68,10 @@ class Zero3Engine:
         # DeepSpeed takes the number of its device only from here.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
-        dtype = getattr(torch, config.model.dtype)
-        attention = attention_for(layout_of(config.train.packing))
-        # Ranks that have read their part of a parameter wait for the others, so that each waits for one at most.
-        model = load_model(
-            config.model, model_path, dtype, zero_config, attention, awaits_state, tell=partial(meet, ranks)
-        )
         self._is_random = config.model.dropout == "as_configured"
-        if not self._is_random:
-            turn_dropout_off(model)
-        apply_kernels(model, config.model, self.device)
-        recompute_layers(model, config.train)
-        model.train()
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
-        module = SupervisedNll(model, config.train.logits_chunk_tokens)
+        # Ranks that have read their part of a parameter wait for the others, so that each waits for one at most.
+        module = load_trained(config, model_path, self.device, zero_config, awaits_state, partial(meet, ranks))
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._optimizer = optimizer.name
         built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)
@@ -95,7 +81,7 @@ class Zero3Engine:
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
         if config.deepspeed.gather == "layer":
-            gather_by_layers(self._engine, text_decoder(model))
+            gather_by_layers(self._engine, text_decoder(module.model))
         self._norm = EarlyCopy(self._zero.optimizer, lambda: self._zero._global_grad_norm)
 
     @property

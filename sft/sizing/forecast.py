@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.config import SftConfig
+from sft.engine.choice import EngineName, choose_engine
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
 from sft.recomputed_layers import AUTO, packs_or_one
@@ -103,6 +104,8 @@ class WorkerForecast(NamedTuple):
     """Packs of a micro-batch and recomputed layers, in words; empty if the capacity is not known."""
     options: tuple[Option, ...] = ()
     """What else could be recomputed, and what it takes."""
+    engine: EngineName = "zero3"
+    """Which engine it has."""
 
     @property
     def fits(self) -> bool | None:
@@ -148,6 +151,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     sizes = sorted({hardware.min_workers, hardware.max_workers})
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
+    if any(worker.engine == "plain" for worker in workers):
+        findings.append("one worker has nothing to split: it has the plain engine, without ZeRO-3 (train.engine)")
     findings += _hardware_findings(config, shape, hardware)
     is_chosen = AUTO in (config.train.packs_per_micro_batch, config.train.activation_checkpointing)
     findings += _node_findings(hardware.nodes, hardware.max_workers, is_chosen and hardware.has_gpus)
@@ -248,6 +253,11 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
 
 
 def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
+    worker = _memory_of_worker(config, shape, num_workers, hardware)
+    return worker._replace(engine=choose_engine(config, num_workers))
+
+
+def _memory_of_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
     settled = [_settled(config, shape, i, num_workers, hardware) for i in range(len(config.stages))]
     settings = [Setting.of(one, i, num_workers, hardware.has_gpus) for i, one in enumerate(settled)]
     peaks = [peak_memory(shape, setting) for setting in settings]

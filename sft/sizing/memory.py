@@ -1,4 +1,4 @@
-"""What a device holds at each moment of a training step under ZeRO-3, and the moment when it holds the most.
+"""What a device holds at each moment of a training step, and the moment when it holds the most.
 
 Parameters, gradients and optimizer state are split over the workers (Rajbhandari et al. 2020, "ZeRO: Memory
 Optimizations Toward Training Trillion Parameter Models", section 5). The rest follows from how DeepSpeed 0.19 and our
@@ -78,7 +78,10 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
     if on_gpu and setting.offload_optimizer:
         return States(parameters, 0, 0)
     copies = 2 if setting.offload_optimizer else 1
-    return States(parameters, copies * _FLOAT32 * part, setting.optimizer_bytes * part)
+    optimizer_bytes = setting.optimizer_bytes
+    if setting.is_plain and setting.numbers.num_bytes == _FLOAT32:
+        optimizer_bytes -= _FLOAT32  # the parameters are their own masters
+    return States(parameters, copies * _FLOAT32 * part, optimizer_bytes * part)
 
 
 def offloaded_states(shape: ModelShape, setting: Setting) -> States:
@@ -159,7 +162,8 @@ def _last_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: R
     yield whole._replace(when="last gradients", reduction=held + bucket.outside + bucket.send())
     part = min(split(shape.num_parameters, setting.num_workers), setting.buckets.sub_group)
     # The gradients for the update are copied into one piece.
-    yield always._replace(when="update", reduction=held + (_FLOAT32 * part if always.states.optimizer else 0))
+    is_copied = always.states.optimizer and not setting.is_plain
+    yield always._replace(when="update", reduction=held + (_FLOAT32 * part if is_copied else 0))
 
 
 def _stored(shape: ModelShape, setting: Setting) -> list[int]:
@@ -178,6 +182,8 @@ def _input_bytes(shape: ModelShape, setting: Setting) -> int:
 
 def _bucket_bytes(shape: ModelShape, setting: Setting) -> int:
     """On a GPU the whole bucket is allocated; in host memory only what was ever written counts."""
+    if setting.is_plain:
+        return 0
     if setting.numbers.on_gpu:
         return _FLOAT32 * setting.buckets.reduce
     bucket = ReduceBucket(setting)

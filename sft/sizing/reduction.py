@@ -6,9 +6,14 @@ _FLOAT32 = 4
 
 
 class ReduceBucket:
-    """DeepSpeed's bucket. A larger gradient waits outside it, alone, in its original dtype."""
+    """DeepSpeed's bucket. A larger gradient waits outside it, alone, in its original dtype.
+
+    The plain engine has none: all gradients wait, in their original dtype, for the end of the backward pass. Those of a
+    float32 model are counted with the states.
+    """
 
     def __init__(self, setting: Setting) -> None:
+        self._is_plain = setting.is_plain
         self._limit = setting.buckets.reduce
         self._made_bytes = setting.numbers.num_bytes
         # gloo sends a copy of its input.
@@ -19,11 +24,16 @@ class ReduceBucket:
 
     @property
     def outside(self) -> int:
-        """Bytes of a waiting gradient that is too large for the bucket."""
+        """Bytes of a waiting gradient that is too large for the bucket, or of all without one."""
+        if self._is_plain:
+            return self._made_bytes * self._waiting if self._made_bytes < _FLOAT32 else 0
         return self._made_bytes * self._waiting if self._waiting > self._limit else 0
 
     def add(self, size: int) -> int:
         """Add a gradient of `size` elements; returns the bytes that this needs temporarily."""
+        if self._is_plain:
+            self._waiting += size
+            return self.outside
         taken = self.outside
         if self._waiting and self._waiting + size > self._limit:
             taken += self.send()
@@ -34,6 +44,8 @@ class ReduceBucket:
 
     def send(self) -> int:
         """Send what waits; returns the bytes that this needs temporarily, all in float32."""
+        if self._is_plain:
+            return 0
         size, self._waiting = self._waiting, 0
         # A single float32 gradient is sent as it is; several are copied into one piece.
         is_sent_as_it_is = size > self._limit and self._made_bytes == _FLOAT32

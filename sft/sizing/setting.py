@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple, Self
 
 from sft.config import DTYPE_BYTES, SftConfig
+from sft.engine.choice import may_be_plain
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
 from sft.optimizers import state_bytes
 from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
@@ -58,6 +59,8 @@ class Setting(NamedTuple):
     buckets: Buckets
     num_copy_ranks: int
     """Workers that share a copy of the parameters, besides the parts split over all (hpZ); 1: there is none."""
+    is_plain: bool = False
+    """Whether it is the engine of one worker, without ZeRO-3 (`sft.engine.plain`)."""
 
     def recomputed(self, num_layers: int) -> range:
         """The layers that are computed again, of a model with this number of layers."""
@@ -81,4 +84,5 @@ class Setting(NamedTuple):
             config.checkpoint.async_ or on_gpu,
             Buckets.of(config),
             num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
+            may_be_plain(config, num_workers),
         )

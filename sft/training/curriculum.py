@@ -17,6 +17,7 @@ from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
+from sft.engine.choice import choose_engine
 from sft.engine.engines import ENGINES
 from sft.evaluation.heldout import HeldoutSet
 from sft.model.flash_attention import use_flash
@@ -53,9 +54,13 @@ def run_curriculum(context: RunContext) -> bool:
     if workload.heldout is not None:
         heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
     model_path = config.model.path
+    engine_name = context.engine or choose_engine(config, world.size)
     if not run.has_finished(stage.name for stage in config.stages):
         config = settle_layout(config, ranks, attempt.events)
         context = replace(context, config=config)
+        if (engine_name, config.train.engine) == ("plain", "auto"):
+            text = "one worker has nothing to split: the plain engine, without ZeRO-3 (train.engine)"
+            attempt.events.add("engine", text, engine=engine_name)
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
@@ -69,7 +74,7 @@ def run_curriculum(context: RunContext) -> bool:
             settled = settle_memory(config, index, ranks, attempt.events)
             start = config.from_ if index == 0 else None
             awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
-            engine = ENGINES[context.engine](settled, stage.optimizer, model_path, ranks, awaits_state)
+            engine = ENGINES[engine_name](settled, stage.optimizer, model_path, ranks, awaits_state)
             if config.train.deterministic:
                 choose_experts(engine.hf_model)
             leave_waiting_to_the_watch()

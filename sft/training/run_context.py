@@ -24,8 +24,8 @@ class RunContext:
     """Requests that are checked between steps."""
     fetch: Fetch = fetch_packs
     """Copies packs to this node's disk, if `data.staging` asks for it."""
-    engine: str = "zero3"
-    """A name in `sft.engine.engines`."""
+    engine: str | None = None
+    """A name in `sft.engine.engines`; None: as the config says."""
 
     @property
     def folder(self) -> RunFolder:

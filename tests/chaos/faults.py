@@ -107,6 +107,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     from sft.checkpoint import export, saver  # noqa: PLC0415
     from sft.checkpoint.local_storage import LocalStorage  # noqa: PLC0415
     from sft.checkpoint.remote_storage import RemoteStorage  # noqa: PLC0415
+    from sft.engine.plain import PlainEngine  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
     from sft.ledger import LedgerWriter  # noqa: PLC0415
     from sft.training import stage  # noqa: PLC0415
@@ -128,8 +129,9 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
             strike(place)
 
     Heartbeat.enter = entered  # type: ignore[method-assign]  # that is the purpose
-    after(Zero3Engine, "train_step", "update")
-    _wrap_engine(Zero3Engine, strike, lambda: now[0] in spoiled_steps)
+    for engine in (Zero3Engine, PlainEngine):
+        after(engine, "train_step", "update")
+        _wrap_engine(engine, strike, lambda: now[0] in spoiled_steps)
     before(LedgerWriter, "append", "ledger")
     for place in (LocalStorage, RemoteStorage):
         before(place, "publish", "publish")
@@ -195,7 +197,9 @@ def _wrap_engine(engine_class: Any, strike: _Strikes, is_spoiled: Callable[[], b
 
     def made(engine: Any, *arguments: Any, **named: Any) -> None:
         make(engine, *arguments, **named)
-        _wrap(engine._engine, "backward", lambda call: (strike("backward"), call())[1])
-        engine._engine.module.register_forward_hook(lambda m, i, nll: nll * float("nan") if is_spoiled() else nll)
+        module = engine._module if hasattr(engine, "_module") else engine._engine.module
+        # Before the backward pass, which only a loss with a gradient has.
+        module.register_forward_hook(lambda m, i, nll: strike("backward") if nll.requires_grad else None)
+        module.register_forward_hook(lambda m, i, nll: nll * float("nan") if is_spoiled() else nll)
 
     engine_class.__init__ = made

@@ -27,7 +27,7 @@ from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
-from sft.engine import zero3
+from sft.engine import trained_model, zero3
 from sft.engine.engine import Engine, NonFiniteError
 from sft.engine.engines import ENGINES
 from sft.engine.zero3 import Zero3Engine
@@ -301,7 +301,7 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) ->
         held["own parts"] = sum(parameter.ds_tensor.numel() for parameter in parameters)
         return model
 
-    with mock.patch.object(zero3, "load_model", noted_load):
+    with mock.patch.object(trained_model, "load_model", noted_load):
         engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
     take_steps(engine, config, build_loader(settings, ranks.world), 0, 1)
     note("trained")
