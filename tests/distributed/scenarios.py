@@ -292,10 +292,10 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) ->
             super().__enter__()
             note("while loading")
 
-    def noted_load(*arguments: Any) -> Any:
+    def noted_load(*arguments: Any, **named: Any) -> Any:
         hook = register_module_parameter_registration_hook(register)
         with mock.patch.object(zero3.deepspeed.zero, "GatheredParameters", NotedGathering):
-            model = load_model(*arguments)
+            model = load_model(*arguments, **named)
         hook.remove()
         parameters[:] = model.parameters()
         note("loaded")
