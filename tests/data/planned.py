@@ -58,7 +58,7 @@ class Planned(NamedTuple):
 
     def fed_by(self, world: World, first_step: int = 0) -> set[int]:
         """The packs of the ranks of a node, rank by rank and step by step."""
-        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, 1)
+        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, 1, costs=self.plan.costs)
         return {
             pack
             for step in range(first_step, steps.num_steps)
