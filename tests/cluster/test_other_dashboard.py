@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 import ray
 from ray._common.network_utils import find_free_port
+from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 from ray.train.v2._internal.state.util import is_actor_alive
 from ray.util.state.exception import RayStateApiException
@@ -48,8 +49,9 @@ def _other_cluster() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    """A session is for the rest of its process, and sets variables for it."""
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A session is for the rest of its process, and sets variables and a switch of Ray for it."""
+    monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER)
     with patch.dict(os.environ):
         yield
 
