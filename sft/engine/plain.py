@@ -35,14 +35,14 @@ class PlainEngine:
         ranks: Ranks,
         awaits_state: bool = False,
     ) -> None:
-        """Load the model whole, in any case, onto the rank's device."""
+        """Load the model whole, onto the rank's device."""
         self.awaits_state = awaits_state
         assert ranks.world.size == 1, "see sft.engine.choice"
         self.ranks = ranks
         self.num_begun = 0
         self.device = torch.device(ranks.world.device)
         self._is_random = config.model.dropout == "as_configured"
-        self._module = load_trained(config, model_path, self.device).to(self.device)
+        self._module = load_trained(config, model_path, self.device, awaits_state=awaits_state).to(self.device)
         self._max_grad_norm = optimizer.max_grad_norm
         self._names = {p: name for name, p in self.hf_model.named_parameters() if p.requires_grad}
         self._working = list(self._names)

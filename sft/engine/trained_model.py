@@ -32,7 +32,7 @@ def load_trained(
     """
     dtype = getattr(torch, config.model.dtype)
     attention = attention_for(layout_of(config.train.packing))
-    model = load_model(config.model, path, dtype, zero_config, attention, awaits_state, tell)
+    model = load_model(config.model, path, dtype, zero_config or device, attention, awaits_state, tell)
     if config.model.dropout == "none":
         turn_dropout_off(model)
     apply_kernels(model, config.model, device)

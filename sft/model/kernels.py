@@ -32,10 +32,11 @@ from sft.model.recognition import (
     as_norm,
     as_rotation,
 )
-from sft.model.stand_ins import is_same, random_tensor, shape_of, state_of
+from sft.model.stand_ins import difference, random_tensor, shape_of, state_of
 from sft.model.text_path import text_decoder
 
 _PLACES = ("forward", "_apply_gate")
+_FAILED = "failed_proofs_of_kernels"
 _HEADS, _HEAD, _TOKENS, _MIDDLE = 4, 64, 96, 192
 
 
@@ -84,10 +85,16 @@ def apply_kernels(model: Any, config: ModelConfig, device: torch.device) -> Coun
         if not (made := fuse(model, LIGER, device)):
             raise UserError(
                 f"model.kernels: Liger has no kernel for the norms, rotary embeddings and gates of "
-                f"{type(model).__name__} that gives the same results. Set model.kernels=auto."
+                f"{type(model).__name__} that gives the same results{_listed(failed_proofs(model))}. "
+                "Set model.kernels=auto."
             )
         return made
-    return fuse(model, OURS, device) if config.kernels == "auto" and on_gpu and fused.HAS_TRITON else Counter()
+    if config.kernels != "auto" or not on_gpu:
+        return Counter()
+    if not fused.HAS_TRITON:
+        setattr(model, _FAILED, ("Triton is not installed",))
+        return Counter()
+    return fuse(model, OURS, device)
 
 
 def fuse(model: Any, kernels: Kernels, device: torch.device) -> Counter[str]:
@@ -108,12 +115,36 @@ def fuse(model: Any, kernels: Kernels, device: torch.device) -> Counter[str]:
         else:
             continue
         made[_kernel_of(module) or ""] += 1
+    setattr(model, _FAILED, tuple(known.failed))
     return made
 
 
 def count_kernels(model: nn.Module) -> Counter[str]:
     """How many modules have which kernel."""
     return Counter(kind for module in model.modules() if (kind := _kernel_of(module)))
+
+
+def failed_proofs(model: nn.Module) -> tuple[str, ...]:
+    """Why parts of known forms got no kernel on this device, each in one line."""
+    failed: tuple[str, ...] = getattr(model, _FAILED, ())
+    return failed
+
+
+def in_words(model: nn.Module) -> str:
+    """What was put into a model on a GPU, and why not more."""
+    counts, why = count_kernels(model), _listed(failed_proofs(model))
+    if counts:
+        text = "fused kernels: " + ", ".join(f"{number:,} × {kind}" for kind, number in sorted(counts.items()))
+        return f"{text}; others could not be proven right on this GPU{why}" if why else text
+    why = why or f": {type(model).__name__} has no part of a known form"
+    return (
+        f"no fused kernel could be proven right{why}. Norms, rotary embeddings and gates run one operation after "
+        "another, which is right, but slower and takes more memory (docs/KERNELS.md)"
+    )
+
+
+def _listed(reasons: tuple[str, ...]) -> str:
+    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 @contextmanager
@@ -147,6 +178,8 @@ class _Known:
     def __init__(self, kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
         self._kernels, self._device, self._dtype = kernels, device, dtype
         self._found: dict[Hashable, Any] = {}
+        self.failed: dict[str, None] = {}
+        """Why kernels for known forms were not proven, in the order of the modules."""
 
     def norm(self, module: nn.Module) -> Norm | None:
         norm: Norm | None = self._once(("norm", state_of(module)), lambda: self._proven_norm(module))
@@ -189,13 +222,14 @@ class _Known:
         def run(function: Any) -> Callable[..., Tensor]:
             return lambda x, weight=None: function(x, weight, norm.eps, norm.form)
 
-        return norm if self._agree(run(self._kernels.norm), run(elementwise.norm), given) else None
+        return norm if self._agree("norm", run(self._kernels.norm), run(elementwise.norm), given) else None
 
     def _proven_gate(self, gate: Gate | None) -> Gate | None:
         if gate is None or gate.up is None:
             return gate if gate and self._proven_halves(gate.activation) else None
         given = [random_tensor(label, (_TOKENS, _MIDDLE), self._dtype, 3.0) for label in ("gate", "up")]
         is_proven = self._agree(
+            "gated MLP",
             lambda x, up: self._kernels.gated(x, up, gate.activation),
             lambda x, up: elementwise.gated(x, up, gate.activation),
             given,
@@ -206,6 +240,7 @@ class _Known:
         if activation is None:
             return None
         is_proven = self._agree(
+            "gate",
             lambda x: self._kernels.gated_halves(x, activation),
             lambda x: elementwise.gated_halves(x, activation),
             [random_tensor("gate and up", (_TOKENS, 2 * _MIDDLE), self._dtype, 3.0)],
@@ -253,13 +288,18 @@ class _Known:
             shapes = [(1, _TOKENS, heads, _HEAD) for heads in (_HEADS, _HEADS // 2)[:num]]
             xs = [random_tensor(f"heads {shape[2]}", shape, x_dtype).transpose(1, 2) for shape in shapes]
             tables = [random_tensor(n, (1, 1, _TOKENS, width), table_dtype).to(self._device) for n in ("cos", "sin")]
-            if not self._agree(run(self._kernels.rotary, tables), run(_defined_rotary, tables), xs):
+            if not self._agree("rotary", run(self._kernels.rotary, tables), run(_defined_rotary, tables), xs):
                 return None
         return rotation
 
-    def _agree(self, kernel: Callable[..., Any], definition: Callable[..., Any], inputs: list[Tensor]) -> bool:
+    def _agree(
+        self, part: str, kernel: Callable[..., Any], definition: Callable[..., Any], inputs: list[Tensor]
+    ) -> bool:
         """Whether a kernel has the results and gradients of a definition on the device, to rounding."""
-        return is_same(kernel, definition, [x.to(self._device) for x in inputs], to_the_bit=False)
+        why = difference(kernel, definition, [x.to(self._device) for x in inputs], to_the_bit=False)
+        if why is not None:
+            self.failed[f"{part}: {why}"] = None
+        return why is None
 
 
 def _norm_forward(norm: Norm, own: Any, kernels: Kernels) -> Any:

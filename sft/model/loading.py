@@ -38,7 +38,7 @@ def load_model(
     model: ModelConfig,
     path: str,
     dtype: torch.dtype,
-    zero_config: dict[str, Any] | None = None,
+    place: dict[str, Any] | torch.device | None = None,
     attention: str | None = PACKED_ATTENTION,
     awaits_state: bool = False,
     tell: Tell = lambda: None,
@@ -52,10 +52,10 @@ def load_model(
         model: says whether code that comes with the model may run.
         path: a folder or Hub id: that of the config, or the model of the stage before.
         dtype: the dtype to load the parameters in.
-        zero_config: DeepSpeed's config, if the model is to be partitioned while it is loaded (`zero.Init`).
+        place: where each tensor goes when it is read: whole onto a device, None for the CPU; or into the partitioned
+            model (`zero.Init`) of this DeepSpeed config.
         attention: the implementation; None leaves the choice to transformers.
-        awaits_state: whether a checkpoint will bring the trained parameters. If the model is partitioned, they are not
-            read then, and hold NaN.
+        awaits_state: whether a checkpoint will bring the trained parameters: they are not read then, and hold NaN.
         tell: called after each parameter of which a part was read; all ranks call it equally often.
 
     Raises:
@@ -64,12 +64,15 @@ def load_model(
     check_model_folder(path)
     config = read_config(model, path)
     skeleton, frozen = _skeleton(model, config, path, download=True)
-    sources = find_sources(skeleton, _files(path, download=True), frozen, awaits_state) if zero_config else Sources()
+    sources, is_split = Sources(), isinstance(place, dict)
+    if is_split or awaits_state:
+        sources = find_sources(skeleton, _files(path, download=True), frozen, awaits_state, is_split)
+    placed: dict[str, Any] = {"device_map": {"": place}} if isinstance(place, torch.device) else {}
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
-    partitioned = HfDeepSpeedConfig(zero_config) if zero_config else None
+    partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
         with leave_out(sources.left_out):
-            loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention))
+            loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention), **placed)
     finally:
         del partitioned
     read_own_parts(loaded, sources.own, tell)

@@ -1,9 +1,9 @@
-"""Under ZeRO-3 each rank reads its own part of a model's weights from the files, and nothing else.
+"""Each rank reads its own part of a model's weights from the files, and nothing else.
 
-transformers builds and loads the model as ever. But its first rank finds NaN in place of the tensors that need not be
-read whole: those that it would load unchanged, of which each rank then reads its own elements; and on a resume those
-that go into trained parameters alone, which the checkpoint brings. Everything else (buffers, tensors that are converted
-when they are loaded) goes transformers' own way: the first rank reads it and hands it out.
+transformers builds and loads the model as ever. But it finds NaN in place of the tensors that need not be read whole:
+on a resume those that go into trained parameters alone, which the checkpoint brings; and under ZeRO-3 those that it
+would load unchanged, of which each rank then reads its own elements. Everything else (buffers, tensors that are
+converted when they are loaded) goes transformers' own way: under ZeRO-3 the first rank reads it and hands it out.
 
 Whether a tensor is loaded unchanged is not guessed: transformers' conversions are run on tensors without memory, and
 one that comes out as the same object was only renamed.
@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel, modeling_utils
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -38,7 +37,9 @@ class Sources:
     """The names in the files of all tensors that transformers finds as NaN."""
 
 
-def find_sources(skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_state: bool) -> Sources:
+def find_sources(
+    skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_state: bool, is_split: bool = True
+) -> Sources:
     """Decide for each tensor of the files; the same on all ranks.
 
     Args:
@@ -46,6 +47,7 @@ def find_sources(skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_
         files: the model's files, in transformers' order.
         frozen: the names of the parameters that are not trained.
         awaits_state: whether a checkpoint brings the trained parameters.
+        is_split: whether the model will be partitioned. If not, nothing is read in parts.
     """
     if not _loads_in_the_usual_way(skeleton):
         return Sources()
@@ -63,8 +65,11 @@ def find_sources(skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_
         return Sources({target: stored[name] for target, name in unchanged.items()}, frozenset(unchanged.values()))
     fixed = {id(parameters[name]) for name in frozen}
     trained = {name for name, parameter in parameters.items() if id(parameter) not in fixed}
-    own = {target: stored[name] for target, name in unchanged.items() if target not in trained}
-    brought = {name for target, name in unchanged.items() if target in trained}
+    own = {target: stored[name] for target, name in unchanged.items() if target not in trained and is_split}
+    ties = skeleton.all_tied_weights_keys.items()
+    # A parameter of a whole model that is stored twice is read: transformers ties both only if they are equal.
+    stored_twice = set() if is_split else {name for pair in ties if unchanged.keys() >= {*pair} for name in pair}
+    brought = {name for target, name in unchanged.items() if target in trained - stored_twice}
     for group in saved_groups(skeleton):
         if trained.issuperset(group.members):
             there = {name for name, shape in group.saved.items() if name in shapes and shapes[name].shape == shape}
@@ -76,20 +81,60 @@ def find_sources(skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_
 def leave_out(names: Set[str]) -> Iterator[None]:
     """While this is open, transformers finds NaN in place of these tensors, and does not read them."""
     module: Any = modeling_utils
-    theirs = module.load_state_dict
-
-    def load(file: Any, map_location: Any = "cpu", **options: Any) -> dict[str, Tensor]:
-        tensors: dict[str, Tensor] = theirs(file, map_location="meta", **options)
-        if map_location == "meta":  # of all ranks but the first
-            return tensors
-        with safe_open(file, framework="pt") as opened:
-            return {n: _nan_like(t) if n in names else opened.get_tensor(n) for n, t in tensors.items()}
-
-    module.load_state_dict = load
+    theirs = module.safe_open
+    if names:
+        module.safe_open = lambda *given, **options: _Opened(theirs(*given, **options), names)
     try:
         yield
     finally:
-        module.load_state_dict = theirs
+        module.safe_open = theirs
+
+
+class _Opened:
+    """An open file of which some tensors are NaN."""
+
+    def __init__(self, file: Any, left_out: Set[str]) -> None:
+        self._file, self._left_out = file, left_out
+
+    def __enter__(self) -> "_Opened":
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.__exit__(*error)
+
+    def keys(self) -> Sequence[str]:
+        names: Sequence[str] = self._file.keys()
+        return names
+
+    def get_slice(self, name: str) -> Any:
+        part = self._file.get_slice(name)
+        return _NanSlice(part.get_shape(), part.get_dtype()) if name in self._left_out else part
+
+    def get_tensor(self, name: str) -> Tensor:
+        """A tensor that is left out has the memory of one number: ZeRO-3 copies it part by part."""
+        if name not in self._left_out:
+            tensor: Tensor = self._file.get_tensor(name)
+            return tensor
+        part = self._file.get_slice(name)
+        return torch.full((), torch.nan, dtype=DTYPES[part.get_dtype()]).expand(part.get_shape())
+
+
+class _NanSlice(NamedTuple):
+    """What safetensors gives for a tensor that is not read yet."""
+
+    shape: list[int]
+    dtype: str
+
+    def get_shape(self) -> list[int]:
+        return self.shape
+
+    def get_dtype(self) -> str:
+        return self.dtype
+
+    def __getitem__(self, index: Any) -> Any:
+        # With memory of its own: it may become the parameter.
+        return torch.full(self.shape, torch.nan, dtype=DTYPES[self.dtype])[index]
 
 
 def read_own_parts(model: nn.Module, own: Mapping[str, StoredTensor], tell: Tell) -> None:
@@ -149,8 +194,3 @@ def _unchanged(skeleton: Any, shapes: Mapping[str, Tensor]) -> dict[str, str]:
             target = f"{prefix}.{name}" if f"{prefix}.{name}" in known else name
             found[target] = given.get(id(tensor))
     return {target: name for target, name in found.items() if name is not None}
-
-
-def _nan_like(tensor: Tensor) -> Tensor:
-    """A tensor of that shape and dtype, with the memory of one number."""
-    return torch.full((), torch.nan, dtype=tensor.dtype).expand(tensor.shape)

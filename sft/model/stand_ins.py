@@ -19,6 +19,7 @@ SCALES = (1e-3, 1.0, 40.0, 3000.0)
 
 _ROUNDING = {torch.float32: 2e-5, torch.bfloat16: 4e-2, torch.float16: 4e-3}
 """By how much results may differ that are equal but for rounding, as a share of the largest of them."""
+_REASON_CHARS = 240
 
 
 def random_tensor(label: str, shape: Sequence[int], dtype: torch.dtype, scale: float = 1.0) -> Tensor:
@@ -64,11 +65,16 @@ def state_of(module: nn.Module) -> tuple[Any, ...]:
     return type(module), settings, shapes, children, tuple(module._buffers)
 
 
-def is_same(found: Function, expected: Function, inputs: Sequence[Tensor], *, to_the_bit: bool = True) -> bool:
-    """Whether both give the same result and, to rounding, the same gradients of all inputs.
+def is_same(found: Function, expected: Function, inputs: Sequence[Tensor]) -> bool:
+    """Whether nothing is different; see `difference`."""
+    return difference(found, expected, inputs) is None
+
+
+def difference(found: Function, expected: Function, inputs: Sequence[Tensor], *, to_the_bit: bool = True) -> str | None:
+    """How results and, by more than rounding, gradients of all inputs differ, in one line; None if they do not.
 
     Args:
-        found: gives a tensor or several. What it raises counts as another result.
+        found: gives a tensor or several. What it raises is a difference.
         expected: the same.
         inputs: what both are called with.
         to_the_bit: whether the results have to be equal to the bit, or to rounding.
@@ -76,13 +82,14 @@ def is_same(found: Function, expected: Function, inputs: Sequence[Tensor], *, to
     try:
         results, gradients = _run(found, inputs)
         results_expected, gradients_expected = _run(expected, inputs)
-    except RAISED_BY_CODE:
-        return False
+    except RAISED_BY_CODE as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_REASON_CHARS]
     if [(x.dtype, x.shape) for x in results] != [(x.dtype, x.shape) for x in results_expected]:
-        return False
-    pairs = zip(results, results_expected, strict=True)
-    are_equal = all(torch.equal(*pair) if to_the_bit else _is_close(*pair) for pair in pairs)
-    return are_equal and all(map(_is_close, gradients, gradients_expected))
+        return "its results have another shape or dtype"
+    is_equal = torch.equal if to_the_bit else _is_close
+    if not all(map(is_equal, results, results_expected)):
+        return "its results differ"
+    return None if all(map(_is_close, gradients, gradients_expected)) else "its gradients differ"
 
 
 def as_tensors(result: Any) -> tuple[Tensor, ...]:

@@ -32,7 +32,7 @@ class States(NamedTuple):
     parameters: int
     """Including its part of a copy that some workers share (hpZ)."""
     gradients: int
-    """In float32, so that they can be summed over micro-batches."""
+    """In float32, so that they can be summed over micro-batches. None where the only micro-batch's are the step's."""
     optimizer: int
 
 
@@ -77,10 +77,10 @@ def device_states(shape: ModelShape, setting: Setting) -> States:
     parameters = 0 if on_gpu and setting.offload_parameters else _parameter_bytes(shape, setting)
     if on_gpu and setting.offload_optimizer:
         return States(parameters, 0, 0)
-    copies = 2 if setting.offload_optimizer else 1
-    optimizer_bytes = setting.optimizer_bytes
-    if setting.is_plain and setting.numbers.num_bytes == _FLOAT32:
-        optimizer_bytes -= _FLOAT32  # the parameters are their own masters
+    copies, optimizer_bytes = 2 if setting.offload_optimizer else 1, setting.optimizer_bytes
+    if setting.is_own_master:
+        optimizer_bytes -= _FLOAT32
+        copies -= setting.is_one_micro_batch
     return States(parameters, copies * _FLOAT32 * part, optimizer_bytes * part)
 
 
@@ -163,7 +163,9 @@ def _last_moments(shape: ModelShape, setting: Setting, always: Memory, bucket: R
     part = min(split(shape.num_parameters, setting.num_workers), setting.buckets.sub_group)
     # The gradients for the update are copied into one piece.
     is_copied = always.states.optimizer and not setting.is_plain
-    yield always._replace(when="update", reduction=held + (_FLOAT32 * part if is_copied else 0))
+    copied = _FLOAT32 * part if is_copied else 0
+    waiting = bucket.outside if setting.is_own_master else 0
+    yield always._replace(when="update", reduction=held + copied + waiting)
 
 
 def _stored(shape: ModelShape, setting: Setting) -> list[int]:

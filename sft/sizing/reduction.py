@@ -9,11 +9,12 @@ class ReduceBucket:
     """DeepSpeed's bucket. A larger gradient waits outside it, alone, in its original dtype.
 
     The plain engine has none: all gradients wait, in their original dtype, for the end of the backward pass. Those of a
-    float32 model are counted with the states.
+    float32 model wait for the update; if a step has several micro-batches, they are counted with the states.
     """
 
     def __init__(self, setting: Setting) -> None:
         self._is_plain = setting.is_plain
+        self._waits_in_states = setting.is_own_master and not setting.is_one_micro_batch
         self._limit = setting.buckets.reduce
         self._made_bytes = setting.numbers.num_bytes
         # gloo sends a copy of its input.
@@ -26,7 +27,7 @@ class ReduceBucket:
     def outside(self) -> int:
         """Bytes of a waiting gradient that is too large for the bucket, or of all without one."""
         if self._is_plain:
-            return self._made_bytes * self._waiting if self._made_bytes < _FLOAT32 else 0
+            return 0 if self._waits_in_states else self._made_bytes * self._waiting
         return self._made_bytes * self._waiting if self._waiting > self._limit else 0
 
     def add(self, size: int) -> int:

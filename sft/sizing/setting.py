@@ -11,6 +11,7 @@ from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
 from sft.sizing.activations import Numbers
 from sft.world import World
 
+FLOAT32_BYTES = 4
 _DEFAULT_LIMIT = 1_000_000_000
 """DeepSpeed's default, if the engine sets none."""
 
@@ -61,6 +62,13 @@ class Setting(NamedTuple):
     """Workers that share a copy of the parameters, besides the parts split over all (hpZ); 1: there is none."""
     is_plain: bool = False
     """Whether it is the engine of one worker, without ZeRO-3 (`sft.engine.plain`)."""
+    is_one_micro_batch: bool = False
+    """Whether no step has a second micro-batch on a worker."""
+
+    @property
+    def is_own_master(self) -> bool:
+        """Whether parameters are their own masters, and their gradients those of the step."""
+        return self.is_plain and self.numbers.num_bytes == FLOAT32_BYTES
 
     def recomputed(self, num_layers: int) -> range:
         """The layers that are computed again, of a model with this number of layers."""
@@ -85,4 +93,5 @@ class Setting(NamedTuple):
             Buckets.of(config),
             num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
             may_be_plain(config, num_workers),
+            packs * num_workers >= train.packs_per_step,
         )

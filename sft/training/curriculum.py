@@ -29,6 +29,7 @@ from sft.ranks.shared_work import work_together
 from sft.run_folder import StageFolder
 from sft.training.attempt import Attempt
 from sft.training.determinism import choose_deterministic, choose_experts
+from sft.training.kernel_report import tell_kernels
 from sft.training.layout import settle_layout
 from sft.training.memory_choice import settle_memory
 from sft.training.peak_memory import reset_peaks
@@ -61,6 +62,7 @@ def run_curriculum(context: RunContext) -> bool:
         if (engine_name, config.train.engine) == ("plain", "auto"):
             text = "one worker has nothing to split: the plain engine, without ZeRO-3 (train.engine)"
             attempt.events.add("engine", text, engine=engine_name)
+    is_told = False
     for index, stage in enumerate(config.stages):
         folder = run.stage(index, stage.name)
         if not folder.complete.is_file():
@@ -75,6 +77,9 @@ def run_curriculum(context: RunContext) -> bool:
             start = config.from_ if index == 0 else None
             awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
             engine = ENGINES[engine_name](settled, stage.optimizer, model_path, ranks, awaits_state)
+            if not is_told:
+                tell_kernels(engine.hf_model, config.model, ranks, attempt.events)
+                is_told = True
             if config.train.deterministic:
                 choose_experts(engine.hf_model)
             leave_waiting_to_the_watch()

@@ -11,7 +11,10 @@ from transformers import AutoConfig, AutoTokenizer
 from sft.checkpoint.export import export_model
 from sft.config import SftConfig
 from sft.data.collate import Batch
+from sft.engine.engine import Engine
+from sft.engine.engines import BuildEngine
 from sft.engine.single_process import SingleProcessEngine
+from sft.ranks.ranks import OneRank
 
 
 def run_config(model: Path, dtype: str, packing: str = "packed") -> SftConfig:
@@ -26,16 +29,16 @@ def run_config(model: Path, dtype: str, packing: str = "packed") -> SftConfig:
     )
 
 
-def train_on(batch: Batch, model: Path, dtype: str) -> SingleProcessEngine:
+def train_on(batch: Batch, model: Path, dtype: str, build: BuildEngine = SingleProcessEngine) -> Engine:
     """The engine after two steps with weight decay, in the batch's layout."""
     config = run_config(model, dtype, batch.layout)
-    engine = SingleProcessEngine(config, config.stages[0].optimizer, str(model))
+    engine = build(config, config.stages[0].optimizer, str(model), OneRank())
     for _ in range(2):
         engine.train_step([batch], int(batch.loss_mask_BT.sum()), 1e-2)
     return engine
 
 
-def export_to(engine: SingleProcessEngine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
+def export_to(engine: Engine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
     export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), 1, **options)
     return folder
 
@@ -44,7 +47,7 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def saved_by_transformers(engine: SingleProcessEngine, base: Path, dtype: str, folder: Path) -> Path:
+def saved_by_transformers(engine: Engine, base: Path, dtype: str, folder: Path) -> Path:
     """The folder that `save_pretrained` makes of the engine's weights."""
     config = AutoConfig.from_pretrained(base)
     plain = type(engine.hf_model).from_pretrained(base, config=config, dtype=getattr(torch, dtype))

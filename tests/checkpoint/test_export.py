@@ -17,6 +17,7 @@ from sft.data.collate import Batch, collate
 from sft.data.rendering.adaptation import adapt, derive_traits
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.saved_template import saved_template
+from sft.engine.engine import Engine
 from sft.engine.single_process import SingleProcessEngine
 from sft.schema import Message, Pack
 from tests.checkpoint.exported import (
@@ -41,7 +42,7 @@ def batch() -> Batch:
     return collate([Pack(0, np.arange(3), rng.integers(10, 500, 40), mask, starts)])
 
 
-def train(model: Path, dtype: str) -> SingleProcessEngine:
+def train(model: Path, dtype: str) -> Engine:
     return train_on(batch(), model, dtype)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from sft.config import SftConfig
+from sft.engine.plain import PlainEngine
 from sft.engine.single_process import SingleProcessEngine
 from sft.optimizers import state_kinds
+from sft.ranks.ranks import OneRank
 from sft.world import World
 from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, load, take_steps
@@ -35,6 +37,8 @@ def test_lion_is_the_oracles_and_goes_on_from_its_checkpoint_at_any_size(
     assert again["differences"] == dict.fromkeys(state_kinds("lion"), 0.0)
     more = run_ranks(3, "resume", settings)
     assert more["steps"] == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
-    load(engine, tmp_path / "checkpoints")
-    alone = take_steps(engine, config, loader, SAVED_AT, NUM_STEPS)
-    assert alone == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
+    plain = PlainEngine(config, config.stages[0].optimizer, config.model.path, OneRank(), awaits_state=True)
+    for one in (engine, plain):
+        load(one, tmp_path / "checkpoints")
+        alone = take_steps(one, config, loader, SAVED_AT, NUM_STEPS)
+        assert alone == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]

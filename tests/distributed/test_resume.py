@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sft.config import SftConfig
+from sft.engine.engines import BuildEngine
+from sft.engine.plain import PlainEngine
 from sft.engine.single_process import SingleProcessEngine
+from sft.ranks.ranks import OneRank
 from sft.world import World
 from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, load, take_steps
@@ -63,16 +66,24 @@ def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(workload: dict[str, Any], 
     resumed = run_ranks(2, "resume", settings)
     assert resumed["steps"] == straight["steps"][2:]
     assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
+    assert alone(PlainEngine, settings) == [pytest.approx(step, rel=1e-2) for step in straight["steps"][2:]]
     weights = load_file(tmp_path / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
 
 
-def test_the_oracle_resumes_from_zero3s_checkpoint(workload: dict[str, Any], straight: dict[str, Any]) -> None:
-    config = SftConfig.model_validate(workload["config"])
-    engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
-    load(engine, Path(straight["settings"]["folder"]) / "checkpoints")
-    steps = take_steps(engine, config, build_loader(workload, World()), SAVED_AT, NUM_STEPS)
-    assert steps == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
+@pytest.mark.parametrize("build", [PlainEngine, SingleProcessEngine])
+def test_one_worker_resumes_from_zero3s_checkpoint(build: BuildEngine, straight: dict[str, Any]) -> None:
+    assert alone(build, straight["settings"]) == [
+        pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]
+    ]
+
+
+def alone(build: BuildEngine, settings: dict[str, Any]) -> list[list[float]]:
+    """The steps of one worker from the checkpoint on."""
+    config = SftConfig.model_validate(settings["config"])
+    engine = build(config, config.stages[0].optimizer, config.model.path, OneRank(), awaits_state=True)
+    load(engine, Path(settings["folder"]) / "checkpoints")
+    return take_steps(engine, config, build_loader(settings, World()), settings["saved_at"], settings["num_steps"])
 
 
 def test_the_exported_models_logits_equal_the_engines(workload: dict[str, Any], straight: dict[str, Any]) -> None:

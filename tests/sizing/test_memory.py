@@ -141,6 +141,18 @@ def test_a_shared_copy_of_the_parameters_is_on_the_workers_that_share_it() -> No
         assert copied == 2 * -(-shape.num_held // 4)
 
 
+def test_the_only_micro_batchs_gradients_are_there_from_its_backward_pass_on() -> None:
+    """Of a float32 model on one worker, which needs no sum of them."""
+    one = ON_8_GPUS._replace(num_workers=1, numbers=Numbers(4, on_gpu=True), is_plain=True, is_one_micro_batch=True)
+    several, shape = one._replace(is_one_micro_batch=False), SHAPES[0]
+    gradients = 4 * shape.num_parameters
+    assert device_states(shape, several).gradients == gradients
+    assert device_states(shape, one) == device_states(shape, several)._replace(gradients=0)
+    moments = [{m.when: m.total for m in step_moments(shape, setting)} for setting in (one, several)]
+    assert moments[1]["end of the forward pass"] - moments[0]["end of the forward pass"] == gradients
+    assert moments[1]["update"] == moments[0]["update"]
+
+
 def test_a_real_step_takes_what_is_estimated() -> None:
     """The benchmark's own measurement, of a model that is small enough for a test."""
     path = Path(__file__).parents[2] / "benchmarks" / "memory.py"
