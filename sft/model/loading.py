@@ -4,7 +4,7 @@ Before any weight is read, the files are compared with the model's class; a mism
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
@@ -28,7 +28,7 @@ from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
 from sft.model.text_path import frozen_parameters
 from sft.model.weight_check import check_weights
-from sft.model.weight_files import finder, read_headers, weight_files
+from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 from sft.model_sizes import check_sizes
 from sft.progress import Tell
 from sft.small_files import read_small_json
@@ -63,10 +63,10 @@ def load_model(
     """
     check_model_folder(path)
     config = read_config(model, path)
-    skeleton, frozen = _skeleton(model, config, path, download=True)
-    sources, is_split = Sources(), isinstance(place, dict)
-    if is_split or awaits_state:
-        sources = find_sources(skeleton, _files(path, download=True), frozen, awaits_state, is_split)
+    skeleton, frozen, stored = _skeleton(model, config, path, download=True)
+    is_split = isinstance(place, dict)
+    is_read_whole = not is_split and not awaits_state
+    sources = Sources() if is_read_whole else find_sources(skeleton, stored, frozen, awaits_state, is_split)
     placed: dict[str, Any] = {"device_map": {"": place}} if isinstance(place, torch.device) else {}
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(place) if is_split else None
@@ -101,7 +101,7 @@ def check_model(model: ModelConfig, max_len_tokens: int | None = None, is_whole:
         is_whole: whether all of it has to be here. If not, missing weights are a note, and a missing tokenizer or a
             config that transformers cannot read here is left to later checks.
 
-        Returns:
+    Returns:
         Notes for people, in words.
 
     Raises:
@@ -117,9 +117,9 @@ def check_model(model: ModelConfig, max_len_tokens: int | None = None, is_whole:
         return []
     if is_whole or _has_tokenizer(model):
         _check_vocabulary(model, config)
-    skeleton, _ = _skeleton(model, config, model.path, download=False)
+    skeleton, _, stored = _skeleton(model, config, model.path, download=False)
     notes = [] if max_len_tokens is None else check_positions(model.path, skeleton, max_len_tokens)
-    if not is_whole and not _files(model.path, download=False):
+    if not is_whole and not stored:
         notes.append(f"model: the weights of {model.path} are not on this machine. The training needs them.")
     return notes
 
@@ -200,20 +200,30 @@ def _check_generation_config(folder: Path) -> None:
     )
 
 
-def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> tuple[Any, frozenset[str]]:
-    """The model without weights, and the names of its parameters that are not trained.
+class _Skeleton(NamedTuple):
+    model: Any
+    """Without weights."""
+    frozen: frozenset[str]
+    """The names of its parameters that are not trained."""
+    stored: dict[str, StoredTensor]
+    """The tensors in its files."""
+
+
+def _skeleton(model: ModelConfig, config: Any, path: str, download: bool) -> _Skeleton:
+    """The model without weights.
 
     It is compared with its files, if those are on this machine or may be fetched.
     """
     skeleton = build_without_weights(model, config, path)
     frozen = frozen_parameters(skeleton)
     files = _files(path, download)
+    stored = read_headers(files)
     if files:
-        check_weights(path, skeleton, read_headers(files))
+        check_weights(path, skeleton, stored)
     elif download:
         raise UserError(f"model: {path} has no weights as safetensors on the Hub. Save it as safetensors first.")
     saved_groups(skeleton)
-    return skeleton, frozen
+    return _Skeleton(skeleton, frozen, stored)
 
 
 def _files(path: str, download: bool) -> list[Path]:

@@ -12,7 +12,6 @@ one that comes out as the same object was only renamed.
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +21,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.integrations.deepspeed import _apply_weight_conversions_to_state_dict
 
 from sft.model.saved_tensors import saved_groups
-from sft.model.weight_check import DTYPES
-from sft.model.weight_files import StoredTensor, read_headers
+from sft.model.weight_check import DTYPES, without_values
+from sft.model.weight_files import StoredTensor
 from sft.progress import Tell
 
 
@@ -38,23 +37,20 @@ class Sources:
 
 
 def find_sources(
-    skeleton: Any, files: Sequence[Path], frozen: Set[str], awaits_state: bool, is_split: bool = True
+    skeleton: Any, stored: Mapping[str, StoredTensor], frozen: Set[str], awaits_state: bool, is_split: bool
 ) -> Sources:
     """Decide for each tensor of the files; the same on all ranks.
 
     Args:
         skeleton: the model on the meta device, compared with its files.
-        files: the model's files, in transformers' order.
+        stored: the tensors in the model's files.
         frozen: the names of the parameters that are not trained.
         awaits_state: whether a checkpoint brings the trained parameters.
         is_split: whether the model will be partitioned. If not, nothing is read in parts.
     """
     if not _loads_in_the_usual_way(skeleton):
         return Sources()
-    stored = read_headers(files)
-    shapes: dict[str, Tensor] = {}
-    for file in files:
-        shapes.update(modeling_utils.load_state_dict(file, map_location="meta"))
+    shapes = {name: without_values(tensor) for name, tensor in stored.items()}
     parameters = dict(skeleton.named_parameters(remove_duplicate=False))
     unchanged = {
         target: name

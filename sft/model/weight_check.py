@@ -37,7 +37,7 @@ def check_weights(path: str, skeleton: Any, stored: Mapping[str, StoredTensor]) 
     Raises:
         UserError: the files do not belong to the model; the message names all tensors that differ.
     """
-    shapes = {name: _shape(tensor) for name, tensor in stored.items()}
+    shapes = {name: without_values(tensor) for name, tensor in stored.items()}
     mapping: Any = get_model_conversion_mapping(skeleton)
     is_shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -115,7 +115,8 @@ def _is_same(one: StoredTensor, other: StoredTensor) -> bool:
     return all(first == second for first, second in zip(one.read_parts(), other.read_parts(), strict=True))
 
 
-def _shape(tensor: StoredTensor) -> torch.Tensor:
+def without_values(tensor: StoredTensor) -> torch.Tensor:
+    """A tensor of its shape, on the meta device; in float32 if it does not hold learned numbers."""
     return torch.empty(tensor.shape, dtype=DTYPES.get(tensor.dtype, torch.float32), device="meta")
 
 

@@ -73,7 +73,6 @@ def finder(path: str, download: bool, tell: Tell = lambda: None) -> Find:
 
     Args:
         path: the folder or id.
-        download: whether a file of the Hub that is not on this machine is fetched.
         download: whether to fetch a file of the Hub that is not on this machine.
         tell: called after each fetched part of a file.
     """
@@ -179,7 +178,7 @@ def _read_header(file: Path) -> dict[str, StoredTensor]:
                 raise _damaged(file, f"it has {size:,} bytes, and its header alone would have {length:,}")
             header = json.loads(opened.read(length))
         header.pop("__metadata__", None)
-        tensors = {name: _stored(file, 8 + length, entry) for name, entry in header.items()}
+        tensors = {name: _stored(file, 8 + length, entry) for name, entry in sorted(header.items())}
     except UserError:
         raise
     except OSError as error:

@@ -125,10 +125,15 @@ def test_nodes_that_hold_different_weights_are_named(folders: dict[str, Path], t
 
 
 def test_where_a_module_changes_what_it_loads_transformers_reads_all(folders: dict[str, Path]) -> None:
-    folder, files = folders["llama"], sorted(folders["llama"].glob("*.safetensors"))
+    folder = folders["llama"]
+    stored = read_headers(sorted(folder.glob("*.safetensors")))
     skeleton = build_without_weights(ModelConfig(path=str(folder)), AutoConfig.from_pretrained(folder), str(folder))
-    check_weights(str(folder), skeleton, read_headers(files))
-    assert len(find_sources(skeleton, files, frozenset(), awaits_state=False).own) == len(read_headers(files))
+    check_weights(str(folder), skeleton, stored)
+
+    def sources() -> Sources:
+        return find_sources(skeleton, stored, frozenset(), awaits_state=False, is_split=True)
+
+    assert len(sources().own) == len(stored)
 
     class Halved(nn.Linear):
         def _load_from_state_dict(self, *given: Any) -> None:
@@ -137,4 +142,4 @@ def test_where_a_module_changes_what_it_loads_transformers_reads_all(folders: di
 
     with torch.device("meta"):
         skeleton.model.layers[0].mlp.up_proj = Halved(32, 48, bias=False)
-    assert find_sources(skeleton, files, frozenset(), awaits_state=False) == Sources()
+    assert sources() == Sources()
