@@ -1,7 +1,7 @@
 """What an engine costs the host: CPU time of a micro-batch, and of a step's update, on a model whose layers do little.
 
-    OMP_NUM_THREADS=1 python benchmarks/host_time.py
-    OMP_NUM_THREADS=1 python benchmarks/host_time.py --layers 24 --rounds 15 zero3-module zero3-layer plain bare
+    OMP_NUM_THREADS=1 python -m benchmarks.host_time
+    OMP_NUM_THREADS=1 python -m benchmarks.host_time --layers 24 --rounds 15 zero3-module zero3-layer plain bare
 
 On a GPU this time counts twice for a small model: what the host takes longer than the kernels, the device waits. The
 kernels of so small a model take next to nothing, so nearly all of it is the work around them. One process; each round
@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ from sft.config_file import build_config
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engines import ENGINES
-from sft.model.attention import attention_for
-from sft.model.loading import load_model
-from sft.model.loss import SupervisedNll
+from sft.engine.trained_model import load_trained
 from sft.ranks.torch_ranks import TorchRanks
 from sft.step_plan import StepPlan
 from sft.training.process import quiet_third_parties
@@ -102,17 +101,14 @@ def compare(options: argparse.Namespace, checkpointing: bool, folder: Path) -> d
 
 def work(name: str, content: dict[str, Any], pipe: Any) -> None:
     """The life of a process: a round whenever it is asked for one."""
+    torch.set_num_threads(1)  # torch makes its pool of threads anew in a fork, which several threads may not do at once
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     store, plan = data_of(MICRO_BATCHES)
     loader = StepLoader(store, plan, StepPlan(MICRO_BATCHES, MICRO_BATCHES, 1, 1), 0)
     batches, num_supervised = loader.micro_batches(0), loader.num_supervised_tokens(0)
-    if name == "bare":
-        step = bare(build_config(content), batches, num_supervised)
-    else:
-        kind, changes = ENGINES_OF[name]
-        config = build_config(content | {section: content[section] | own for section, own in changes.items()})
-        engine = ENGINES[kind](config, config.stages[0].optimizer, config.model.path, TorchRanks(World()))
-        step = lambda num: engine.train_step(batches[:num], num_supervised, 1e-4)  # noqa: E731
+    kind, changes = ENGINES_OF.get(name, (name, {}))
+    config = build_config(content | {section: content[section] | own for section, own in changes.items()})
+    step = (bare if kind == "bare" else partial(of_engine, kind))(config, batches, num_supervised)
     while pipe.recv():
         times = []
         for num in (1, MICRO_BATCHES):
@@ -122,20 +118,20 @@ def work(name: str, content: dict[str, Any], pipe: Any) -> None:
         pipe.send([(times[1] - times[0]) / (MICRO_BATCHES - 1), times[0]])
 
 
+def of_engine(kind: str, config: SftConfig, batches: Sequence[Batch], num_supervised: int) -> Callable[[int], Any]:
+    engine = ENGINES[kind](config, config.stages[0].optimizer, config.model.path, TorchRanks(World()))
+    return lambda num: engine.train_step(batches[:num], num_supervised, 1e-4)
+
+
 def bare(config: SftConfig, batches: Sequence[Batch], num_supervised: int) -> Callable[[int], Any]:
     """A loop without an engine: gradients are summed in the model's dtype, nothing is checked."""
-    dtype = getattr(torch, config.model.dtype)
-    model = load_model(config.model, config.model.path, dtype, attention=attention_for("packed")).train()
-    if config.train.activation_checkpointing:
-        name = "activation_checkpointing_enable"
-        (getattr(model, name, None) or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    module = SupervisedNll(model, config.train.logits_chunk_tokens)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    module = load_trained(config, config.model.path, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
 
     def step(num: int) -> None:
         for batch in batches[:num]:
             (module(batch).sum() / num_supervised).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -1,7 +1,7 @@
 """Estimates of `sft plan` beside the peak memory of real steps: our ZeRO-3 engine, one and two processes.
 
-    python benchmarks/memory.py                  # CPU processes, gloo
-    python benchmarks/memory.py --gpu            # one process for each GPU that a case needs, NCCL
+    python -m benchmarks.memory                  # CPU processes, gloo
+    python -m benchmarks.memory --gpu            # one process for each GPU that a case needs, NCCL
 
 Each case runs in processes of its own: a small model of the same family takes two steps first, so that code that is
 loaded late does not count; then the model is loaded and takes three. On CPUs measured is the resident size at its
@@ -13,7 +13,6 @@ system (MALLOC_MMAP_THRESHOLD_); `--allocator` leaves the C library as it is, wh
 import argparse
 import ctypes
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.rank_processes import of_process, run_ranks
 from sft.config import SftConfig
 from sft.schema import Pack
 from sft.sizing.memory import peak_memory
@@ -187,22 +187,11 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, float]:
     """What the first rank measured."""
     with tempfile.TemporaryDirectory() as folder:
         write_models(case, Path(folder))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
-        if not options.allocator:
-            environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
         flags = ["--gpu"] if options.gpu else []
-        ranks = []
-        for rank in range(case.workers):
-            command = [sys.executable, __file__, *flags, "--rank", folder, str(rank), json.dumps(case)]
-            with (Path(folder) / f"rank-{rank}.log").open("wb") as log:
-                ranks.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-        try:
-            failed = [rank for rank, process in enumerate(ranks) if process.wait(900)]
-        finally:
-            for process in ranks:
-                process.kill()
-        if failed:
-            raise SystemExit((Path(folder) / f"rank-{failed[0]}.log").read_text()[-4000:])
+        arguments = [[*flags, "--rank", folder, str(rank), json.dumps(case)] for rank in range(case.workers)]
+        # Every freed block of 64 KiB or more goes back to the system.
+        allocator = {} if options.allocator else {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        run_ranks(__file__, arguments, Path(folder), **allocator)
         found: dict[str, float] = json.loads((Path(folder) / "measured.json").read_text())
         return found
 
@@ -270,10 +259,10 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
         torch.cuda.reset_peak_memory_stats()
     else:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = resident("VmRSS")
+        before = 1024 * of_process("status", "VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
     found = train(case, folder, "model", world, STEPS)
-    found["peak"] = (torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")) - before
+    found["peak"] = (torch.cuda.max_memory_allocated() if on_gpu else 1024 * of_process("status", "VmHWM")) - before
     if rank == 0:
         (folder / "measured.json").write_text(json.dumps(found))
     dist.barrier()
@@ -329,12 +318,6 @@ def random_packs(case: Case, shape: ModelShape, rng: np.random.Generator) -> lis
         tokens = rng.integers(0, shape.vocab_size, case.pack_len)
         packs.append(Pack(i, np.arange(len(bounds) - 1), tokens, mask, bounds))
     return packs
-
-
-def resident(key: str) -> int:
-    """Bytes, of this process."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith(f"{key}:")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each rank reads of a model's files, and the memory that it takes, when ZeRO-3's shards are loaded.
 
-    python benchmarks/model_loading.py --ranks 1 2 4
+    python -m benchmarks.model_loading --ranks 1 2 4
 
 A Llama with random weights (by default 1.24 B parameters, bfloat16, five files) is loaded by real ranks over gloo:
 
@@ -32,6 +32,17 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+import torch.distributed as dist
+
+from benchmarks.rank_processes import of_process, run_ranks
+from sft.config import ModelConfig, SftConfig
+from sft.engine.zero3_config import build_zero3_config
+from sft.model import loading
+from sft.model.own_weights import Sources
+from sft.ranks.agreement import meet
+from sft.ranks.torch_ranks import TorchRanks
+from sft.training.process import quiet_third_parties
 from sft.world import World
 
 MIB = 1 << 20
@@ -105,36 +116,13 @@ def drop_caches(files: list[Path]) -> None:
 
 def measure(folder: Path, num_ranks: int, way: str) -> list[dict[str, float]]:
     """What each rank measured."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "LOCAL_RANK": "0"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     (folder / "rendezvous").unlink(missing_ok=True)
-    ranks = []
-    for rank in range(num_ranks):
-        command = [sys.executable, __file__, "--rank", str(folder), str(rank), str(num_ranks), way]
-        with (folder / f"rank-{rank}.log").open("wb") as log:
-            ranks.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
-    try:
-        failed = [rank for rank, process in enumerate(ranks) if process.wait(900)]
-    finally:
-        for process in ranks:
-            process.kill()
-    if failed:
-        raise SystemExit((folder / f"rank-{failed[0]}.log").read_text()[-4000:])
+    arguments = [["--rank", str(folder), str(rank), str(num_ranks), way] for rank in range(num_ranks)]
+    run_ranks(__file__, arguments, folder, DS_ACCELERATOR="cpu", LOCAL_RANK="0")
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(num_ranks)]
 
 
 def run_rank(folder: Path, rank: int, num_ranks: int, way: str) -> None:
-    import torch  # noqa: PLC0415  (the parent process needs none of these)
-    import torch.distributed as dist  # noqa: PLC0415
-
-    from sft.config import ModelConfig, SftConfig  # noqa: PLC0415
-    from sft.engine.zero3_config import build_zero3_config  # noqa: PLC0415
-    from sft.model import loading  # noqa: PLC0415
-    from sft.model.own_weights import Sources  # noqa: PLC0415
-    from sft.ranks.agreement import meet  # noqa: PLC0415
-    from sft.ranks.torch_ranks import TorchRanks  # noqa: PLC0415
-    from sft.training.process import quiet_third_parties  # noqa: PLC0415
-
     quiet_third_parties()
     torch.set_num_threads(1)
     rendezvous = f"file://{folder}/rendezvous"
@@ -172,11 +160,6 @@ def run_rank(folder: Path, rank: int, num_ranks: int, way: str) -> None:
     dist.barrier()
     del small, large
     dist.destroy_process_group()
-
-
-def of_process(file: str, key: str) -> int:
-    lines = Path(f"/proc/self/{file}").read_text(encoding="utf-8").splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from sft.schema import Pack
 from sft.sizing.activations import Numbers, kept_per_token
 from sft.sizing.choice import more_arithmetic
 from sft.sizing.model_shape import model_shape
+from tests.model.kept_bytes import kept_bytes
 
 MIB = 1024**2
 SEGMENT_LEN = 256
@@ -52,15 +53,19 @@ def main() -> None:
     for _ in range(1 + options.rounds):
         for choice, module in modules.items():
             seconds[choice].append(timed(module, batch, device))
+
+    def kept_of(module: SupervisedNll) -> int:
+        return kept_bytes(module, lambda: module(batch))
+
     numbers = Numbers(dtype.itemsize, options.gpu)
     of_layer = options.tokens * kept_per_token(shape, shape.layers[0], numbers)
     of_input = options.tokens * dtype.itemsize * shape.hidden_size
-    all_kept, whole = kept_bytes(modules["none"], batch), statistics.median(seconds["none"][1:])
+    all_kept, whole = kept_of(modules["none"]), statistics.median(seconds["none"][1:])
     print("| activation_checkpointing | layers | kept, MiB | freed, MiB: by the plan | measured | seconds | more | "
           "more arithmetic, by the plan |\n|---|---:|---:|---:|---:|---:|---:|---:|")  # fmt: skip
     for choice, module in modules.items():
         layers = recomputed_layers(choice, len(shape.layers))
-        kept, median = kept_bytes(module, batch), statistics.median(seconds[choice][1:])
+        kept, median = kept_of(module), statistics.median(seconds[choice][1:])
         cells = (
             f"{choice}",
             f"{len(layers)}",
@@ -98,22 +103,6 @@ def timed(module: SupervisedNll, batch: Batch, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return clock() - started
-
-
-def kept_bytes(module: SupervisedNll, batch: Batch) -> int:
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        nll = module(batch)
-    assert nll is not None
-    return sum(storage.nbytes() for storage in kept.values())
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(request["variables"])
+        torch.set_num_threads(1)  # torch makes its pool anew in a fork, which several threads may not do at once
         size = request["size"]
         dist.init_process_group(
             "gloo",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from sft.model.recomputation import decoder_layers, recompute_layers
 from sft.recomputed_layers import Recomputed, recomputed_layers
 from sft.sizing.activations import Numbers, kept_per_token
 from sft.sizing.model_shape import model_shape
+from tests.model.kept_bytes import hidden_states, kept_bytes
 from tests.sizing.models import SMALL_MODELS
 
 NUM_TOKENS, SEGMENT_LEN, NUM_LAYERS = 128, 64, 4
@@ -34,17 +35,7 @@ def build(name: str, num_layers: int = NUM_LAYERS, dtype: torch.dtype = torch.fl
 
 
 def forward(model: Any) -> Tensor:
-    bounds = torch.arange(0, NUM_TOKENS + 1, SEGMENT_LEN, dtype=torch.int32)
-    hidden = model.base_model(
-        input_ids=torch.arange(NUM_TOKENS)[None] % 500,
-        position_ids=(torch.arange(NUM_TOKENS) % SEGMENT_LEN)[None],
-        use_cache=False,
-        cu_seq_lens_q=bounds,
-        cu_seq_lens_k=bounds,
-        max_length_q=SEGMENT_LEN,
-        max_length_k=SEGMENT_LEN,
-    ).last_hidden_state
-    return cast(Tensor, hidden)
+    return hidden_states(model, NUM_TOKENS, SEGMENT_LEN)
 
 
 def gradient(name: str, train: TrainConfig) -> Tensor:
@@ -55,21 +46,8 @@ def gradient(name: str, train: TrainConfig) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def kept_bytes(model: Any) -> int:
-    """Bytes that autograd keeps, or a layer for its recomputation; without parameters, each storage once."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = forward(model)
-    assert hidden is not None
-    return sum(storage.nbytes() for storage in kept.values())
+def kept(model: Any) -> int:
+    return kept_bytes(model, lambda: forward(model))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -84,7 +62,7 @@ def test_the_gradient_is_the_same_to_the_bit_for_every_choice(name: str) -> None
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_n_of_all_layers_keep_what_the_plan_says(name: str, dtype: torch.dtype) -> None:
-    whole = kept_bytes(build(name, dtype=dtype))
+    whole = kept(build(name, dtype=dtype))
     content = {"model_type": name, **SMALL_MODELS[name], "attn_pdrop": 0.0, "resid_pdrop": 0.1}
     shape = model_shape(content)
     of_layer = NUM_TOKENS * kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
@@ -93,7 +71,7 @@ def test_n_of_all_layers_keep_what_the_plan_says(name: str, dtype: torch.dtype) 
         model = build(name, dtype=dtype)
         recompute_layers(model, TrainConfig(activation_checkpointing=choice))
         freed = len(recomputed_layers(choice, NUM_LAYERS)) * (of_layer - of_input)
-        assert whole - kept_bytes(model) == pytest.approx(freed, rel=0.015), choice
+        assert whole - kept(model) == pytest.approx(freed, rel=0.015), choice
 
 
 def test_only_the_inputs_of_layers_go_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

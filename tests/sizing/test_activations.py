@@ -11,6 +11,7 @@ from sft.model.attention import PACKED_ATTENTION
 from sft.model.kernels import DEFINITIONS, OURS, Kernels, fuse
 from sft.sizing.activations import Numbers, kept_per_token
 from sft.sizing.model_shape import model_shape
+from tests.model.kept_bytes import hidden_states, kept_bytes
 from tests.sizing.models import all_models
 
 NUM_TOKENS, SEGMENT_LEN = 512, 128
@@ -18,35 +19,14 @@ NUM_TOKENS, SEGMENT_LEN = 512, 128
 MODELS = {name: content for name, content in all_models().items() if content["model_type"] != "gemma2"}
 
 
-def kept_bytes(content: dict[str, Any], num_layers: int, dtype: torch.dtype, kernels: Kernels | None = None) -> int:
-    """Bytes of all tensors that autograd keeps of a forward pass, without parameters; each storage once."""
+def kept_of(content: dict[str, Any], num_layers: int, dtype: torch.dtype, kernels: Kernels | None = None) -> int:
+    """Of a forward pass of all layers."""
     key = "n_layer" if "n_layer" in content else "num_hidden_layers"
     config = AutoConfig.for_model(**{**content, key: num_layers})
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_ATTENTION, dtype=dtype)
     if kernels:
         fuse(model, kernels, torch.device("cpu"))
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    bounds = torch.arange(0, NUM_TOKENS + 1, SEGMENT_LEN, dtype=torch.int32)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden = model.train().base_model(
-            input_ids=torch.zeros(1, NUM_TOKENS, dtype=torch.int64),
-            position_ids=(torch.arange(NUM_TOKENS) % SEGMENT_LEN)[None],
-            use_cache=False,
-            cu_seq_lens_q=bounds,
-            cu_seq_lens_k=bounds,
-            max_length_q=SEGMENT_LEN,
-            max_length_k=SEGMENT_LEN,
-        )
-    assert hidden is not None
-    return sum(storage.nbytes() for storage in kept.values())
+    return kept_bytes(model.train(), lambda: hidden_states(model, NUM_TOKENS, SEGMENT_LEN))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -59,7 +39,7 @@ def test_a_layer_keeps_what_is_said(name: str, dtype: torch.dtype) -> None:
         content = {**content, "attn_pdrop": 0.0}  # packs do not drop attention weights
     if name == "phi":
         content = {**content, "resid_pdrop": 0.1}
-    real = (kept_bytes(content, 4, dtype) - kept_bytes(content, 2, dtype)) / 2 / NUM_TOKENS
+    real = (kept_of(content, 4, dtype) - kept_of(content, 2, dtype)) / 2 / NUM_TOKENS
     shape = model_shape(content)
     estimate = kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
     assert estimate == pytest.approx(real, rel=0.01)
@@ -69,7 +49,7 @@ def test_with_fused_kernels_a_layer_keeps_only_their_inputs(monkeypatch: pytest.
     monkeypatch.setattr(fused, "BLOCK", 1 << 16)  # the interpreter takes as long for small programs as for large ones
     (content,) = (content for content in MODELS.values() if content["model_type"] == "qwen3")
     kernels = OURS._replace(rotary=DEFINITIONS.rotary)
-    three, two = (kept_bytes(content, num_layers, torch.bfloat16, kernels) for num_layers in (3, 2))
+    three, two = (kept_of(content, num_layers, torch.bfloat16, kernels) for num_layers in (3, 2))
     shape = model_shape(content)
     estimate = kept_per_token(shape, shape.layers[0], Numbers(2, on_gpu=False, has_kernels=True))
     assert estimate == pytest.approx((three - two) / NUM_TOKENS, rel=0.01)
