@@ -135,11 +135,8 @@ class _Rotary(Function):
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, form: RotaryForm) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.form, ctx.dtype = form, x.dtype
-        dtype = (
-            x.dtype
-            if form.keeps_dtype
-            else torch.promote_types(torch.float32 if form.in_float32 else x.dtype, cos.dtype)
-        )
+        wide = torch.promote_types(torch.float32 if form.in_float32 else x.dtype, cos.dtype)
+        dtype = x.dtype if form.keeps_dtype else wide
         return _turned(x, torch.empty_like(x, dtype=dtype), cos, sin, form, is_back=False)
 
     @staticmethod

@@ -35,6 +35,11 @@ class Logits(NamedTuple):
     softcap: float | None = None
     """They are bent so that they stay below it, after they were multiplied with the scale."""
 
+    def chunks(self, hidden_SH: Tensor, targets_S: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Views of both for chunks of one size, but for the last: at least one chunk, which may be empty."""
+        num_chunks = max(1, -(-len(targets_S) // self.chunk_tokens))
+        return list(zip(hidden_SH.chunk(num_chunks), targets_S.chunk(num_chunks), strict=True))
+
 
 class _Wanted(NamedTuple):
     """Which gradients are needed."""
@@ -63,9 +68,8 @@ def fused_nll(
     Its gradients are made at once, for a gradient of 1 for each token. A backward pass that gives all tokens the same
     gradient, as that of a sum does, multiplies them. Any other one computes the logits again.
     """
-    nll_S: Tensor = _FusedNll.apply(  # type: ignore[no-untyped-call]
-        hidden_SH, weight_VH, bias_V, targets_S, how
-    )
+    function: Any = _FusedNll
+    nll_S: Tensor = function.apply(hidden_SH, weight_VH, bias_V, targets_S, how)
     return nll_S
 
 
@@ -133,9 +137,8 @@ def _nll_and_gradients(
     of_hidden_SH = torch.empty_like(hidden_SH) if wanted.hidden else None
     of_weight_VH: Tensor | None = None
     of_bias_V = torch.zeros_like(bias_V, dtype=wide) if wanted.bias and bias_V is not None else None
-    num_chunks = max(1, -(-len(targets_S) // how.chunk_tokens))
-    start = 0
-    for hidden_CH, targets_C in zip(hidden_SH.chunk(num_chunks), targets_S.chunk(num_chunks), strict=True):
+    chunks, start = how.chunks(hidden_SH, targets_S), 0
+    for hidden_CH, targets_C in chunks:
         here = slice(start, start + len(targets_C))
         start = here.stop
         logits_CV = linear(hidden_CH, weight_VH, bias_V)
@@ -144,7 +147,7 @@ def _nll_and_gradients(
             torch.mm(logits_CV, weight_VH, out=of_hidden_SH[here])
         if wanted.weight:
             # A single chunk has nothing to add up.
-            if of_weight_VH is None and num_chunks > 1:
+            if of_weight_VH is None and len(chunks) > 1:
                 of_weight_VH = torch.zeros_like(weight_VH, dtype=wide)
             of_weight_VH = _plus_product(of_weight_VH, logits_CV.t(), hidden_CH)
         if of_bias_V is not None:

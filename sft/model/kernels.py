@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from sft.model.recognition import (
 from sft.model.stand_ins import difference, random_tensor, shape_of, state_of
 from sft.model.text_path import text_decoder
 
+T = TypeVar("T")
 _PLACES = ("forward", "_apply_gate")
 _FAILED = "failed_proofs_of_kernels"
 _HEADS, _HEAD, _TOKENS, _MIDDLE = 4, 64, 96, 192
@@ -63,7 +64,7 @@ OURS = Kernels(fused.norm, _fused_rotary, fused.gated, fused.gated_halves)
 LIGER = Kernels(liger_norm, _fused_rotary, liger_gated, liger_gated_halves)
 
 
-def apply_kernels(model: Any, config: ModelConfig, device: torch.device) -> Counter[str]:
+def apply_kernels(model: Any, config: ModelConfig, device: torch.device) -> None:
     """Put the kernels that the config asks for into a model, before an engine gets it and after dropout is settled.
 
     `auto` changes nothing without a GPU.
@@ -73,34 +74,30 @@ def apply_kernels(model: Any, config: ModelConfig, device: torch.device) -> Coun
         config: `model.kernels` is read.
         device: where it will run.
 
-    Returns:
-        How many modules got which kernel.
-
     Raises:
         UserError: Liger is asked for, and is not here, or has nothing for this model.
     """
     on_gpu = device.type == "cuda"
     if config.kernels == "liger":
         refuse_without_liger(on_gpu)
-        if not (made := fuse(model, LIGER, device)):
+        fuse(model, LIGER, device)
+        if not count_kernels(model):
+            failed = failed_proofs(model)
             raise UserError(
                 f"model.kernels: Liger has no kernel for the norms, rotary embeddings and gates of "
-                f"{type(model).__name__} that gives the same results{_listed(failed_proofs(model))}. "
+                f"{type(model).__name__} that gives the same results{': ' if failed else ''}{'; '.join(failed)}. "
                 "Set model.kernels=auto."
             )
-        return made
-    if config.kernels != "auto" or not on_gpu:
-        return Counter()
-    if not fused.HAS_TRITON:
-        setattr(model, _FAILED, ("Triton is not installed",))
-        return Counter()
-    return fuse(model, OURS, device)
+    elif config.kernels == "auto" and on_gpu:
+        if fused.HAS_TRITON:
+            fuse(model, OURS, device)
+        else:
+            setattr(model, _FAILED, ("Triton is not installed",))
 
 
-def fuse(model: Any, kernels: Kernels, device: torch.device) -> Counter[str]:
+def fuse(model: Any, kernels: Kernels, device: torch.device) -> None:
     """Put these kernels into every part of the text's path that is known; see `apply_kernels`."""
     dtype, known = model.dtype, _Known(kernels, device, model.dtype)
-    made: Counter[str] = Counter()
     for module in text_decoder(model).modules():
         if "forward" in vars(module):
             continue  # already another one's
@@ -112,11 +109,7 @@ def fuse(model: Any, kernels: Kernels, device: torch.device) -> Counter[str]:
             _put(module, "_apply_gate", "gate of experts", _expert_gate(activation, dtype, type(module), kernels))
         elif turned := known.turned_forward(module):
             _put(module, "forward", "rotary", turned)
-        else:
-            continue
-        made[_kernel_of(module) or ""] += 1
     setattr(model, _FAILED, tuple(known.failed))
-    return made
 
 
 def count_kernels(model: nn.Module) -> Counter[str]:
@@ -128,23 +121,6 @@ def failed_proofs(model: nn.Module) -> tuple[str, ...]:
     """Why parts of known forms got no kernel on this device, each in one line."""
     failed: tuple[str, ...] = getattr(model, _FAILED, ())
     return failed
-
-
-def in_words(model: nn.Module) -> str:
-    """What was put into a model on a GPU, and why not more."""
-    counts, why = count_kernels(model), _listed(failed_proofs(model))
-    if counts:
-        text = "fused kernels: " + ", ".join(f"{number:,} × {kind}" for kind, number in sorted(counts.items()))
-        return f"{text}; others could not be proven right on this GPU{why}" if why else text
-    why = why or f": {type(model).__name__} has no part of a known form"
-    return (
-        f"no fused kernel could be proven right{why}. Norms, rotary embeddings and gates run one operation after "
-        "another, which is right, but slower and takes more memory (docs/KERNELS.md)"
-    )
-
-
-def _listed(reasons: tuple[str, ...]) -> str:
-    return f": {'; '.join(reasons)}" if reasons else ""
 
 
 @contextmanager
@@ -182,32 +158,27 @@ class _Known:
         """Why kernels for known forms were not proven, in the order of the modules."""
 
     def norm(self, module: nn.Module) -> Norm | None:
-        norm: Norm | None = self._once(("norm", state_of(module)), lambda: self._proven_norm(module))
-        return norm
+        return self._once(("norm", state_of(module)), lambda: self._proven_norm(module))
 
     def gate(self, module: nn.Module) -> Gate | None:
-        gate: Gate | None = self._once(("gate", state_of(module)), lambda: self._proven_gate(as_gate(module)))
-        return gate
+        return self._once(("gate", state_of(module)), lambda: self._proven_gate(as_gate(module)))
 
     def expert_gate(self, module: nn.Module) -> Activation | None:
         if not hasattr(module, "_apply_gate"):
             return None
         key = "experts", state_of(module)
-        activation: Activation | None = self._once(
-            key, lambda: self._proven_halves(as_expert_gate(module, self._dtype))
-        )
-        return activation
+        return self._once(key, lambda: self._proven_halves(as_expert_gate(module, self._dtype)))
 
     def turned_forward(self, module: nn.Module) -> FunctionType | None:
         """The forward of a module's class with kernels where it calls functions that turn queries and keys."""
         forward: Any = type(module).forward
-        turned: FunctionType | None = self._once(("rotary", forward), lambda: self._turned_forward(forward))
-        return turned
+        return self._once(("rotary", forward), lambda: self._turned_forward(forward))
 
-    def _once(self, key: Hashable, find: Callable[[], Any]) -> Any:
+    def _once(self, key: Hashable, find: Callable[[], T]) -> T:
         if key not in self._found:
             self._found[key] = find()
-        return self._found[key]
+        found: T = self._found[key]
+        return found
 
     def _proven_norm(self, module: nn.Module) -> Norm | None:
         norm = as_norm(module, self._dtype)
@@ -269,10 +240,7 @@ class _Known:
         return copied
 
     def _rotation(self, function: Any) -> Rotation | None:
-        found: Rotation | None = self._once(
-            ("turn", function), lambda: self._proven_rotation(as_rotation(function, self._dtype))
-        )
-        return found
+        return self._once(("turn", function), lambda: self._proven_rotation(as_rotation(function, self._dtype)))
 
     def _proven_rotation(self, rotation: Rotation | None) -> Rotation | None:
         if rotation is None:

@@ -76,10 +76,9 @@ class NllHead(nn.Module):
         is_trained = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs if tensor is not None)
         if is_trained and measure is token_nll:
             return fused_nll(*inputs, targets_S, self.logits)
-        chunks = max(1, -(-len(targets_S) // self.logits.chunk_tokens))
-        pieces = zip(hidden_SH.chunk(chunks), targets_S.chunk(chunks), strict=True)
         with torch.no_grad():
-            return torch.cat([self._measure_chunk(h, t, measure) for h, t in pieces])
+            chunks = self.logits.chunks(hidden_SH, targets_S)
+            return torch.cat([self._measure_chunk(h, t, measure) for h, t in chunks])
 
     def _measure_chunk(self, hidden_SH: Tensor, targets_S: Tensor, measure: TokenMeasure) -> Tensor:
         logits_SV = linear(hidden_SH, self.weight, self.bias)

@@ -31,11 +31,12 @@ def random_tensor(label: str, shape: Sequence[int], dtype: torch.dtype, scale: f
 def stand_in(module: nn.Module, parameters: Mapping[str, Tensor], children: Mapping[str, nn.Module] = {}) -> nn.Module:
     """A module of the same class and settings with these parameters, and these among its children."""
     twin = copy.copy(module)
+    made = {name: nn.Parameter(value) for name, value in parameters.items()}
     twin.__dict__ = {
         **vars(module),
-        "_parameters": {**module._parameters, **{n: nn.Parameter(p) for n, p in parameters.items()}},
+        "_parameters": {**module._parameters, **made},
+        "_modules": {**module._modules, **children},
     }
-    twin.__dict__["_modules"] = {**module._modules, **children}
     return twin
 
 

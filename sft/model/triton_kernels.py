@@ -187,6 +187,13 @@ def _slope(x, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
+def _part(num_rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
+    columns = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
+    return rows, columns, (rows < num_rows) & (columns < width)
+
+
+@triton.jit
 def gate_forward(
     gate_ptr,
     up_ptr,
@@ -200,9 +207,7 @@ def gate_forward(
     COLUMNS: tl.constexpr,
 ):
     """The activated gate times `up`: a part of some rows."""
-    rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    columns = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-    inside = (rows < num_rows) & (columns < width)
+    rows, columns, inside = _part(num_rows, width, ROWS, COLUMNS)
     gate = tl.load(gate_ptr + rows * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + rows * up_row + columns, mask=inside, other=0.0).to(tl.float32)
     active = _activate(gate, ACTIVATION).to(y_ptr.dtype.element_ty).to(tl.float32)
@@ -228,9 +233,7 @@ def gate_backward(
     COLUMNS: tl.constexpr,
 ):
     """The gradients of both, a part of some rows. The activated gate is computed again."""
-    rows = (tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS))[:, None]
-    columns = (tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS))[None, :]
-    inside = (rows < num_rows) & (columns < width)
+    rows, columns, inside = _part(num_rows, width, ROWS, COLUMNS)
     dy = tl.load(dy_ptr + rows * dy_row + columns, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(gate_ptr + rows * gate_row + columns, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + rows * up_row + columns, mask=inside, other=0.0).to(tl.float32)

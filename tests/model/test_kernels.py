@@ -182,9 +182,9 @@ def logits(model: Any) -> Tensor:
 def test_modules_keep_their_class_their_hooks_and_their_weights(llama: Any) -> None:
     names, seen = list(llama.state_dict()), []
     state = torch.random.get_rng_state()
-    put = fuse(llama, DEFINITIONS, CPU)
+    fuse(llama, DEFINITIONS, CPU)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert put == count_kernels(llama) == {"norm": 5, "rotary": 2, "gated MLP": 2}
+    assert count_kernels(llama) == {"norm": 5, "rotary": 2, "gated MLP": 2}
     assert list(llama.state_dict()) == names
     layer = llama.model.layers[0]
     assert isinstance(layer.mlp, LlamaMLP)
@@ -215,7 +215,8 @@ def test_a_copy_and_another_model_of_the_class_are_their_own(llama: Any) -> None
 
 def test_without_kernels_a_model_is_transformers_own_until_the_block_ends(llama: Any) -> None:
     broken = DEFINITIONS._replace(norm=lambda x, *_: 0 * x)
-    assert fuse(llama, broken, CPU) == {"rotary": 2, "gated MLP": 2}, "what is wrong on the device is left out"
+    fuse(llama, broken, CPU)
+    assert count_kernels(llama) == {"rotary": 2, "gated MLP": 2}, "what is wrong on the device is left out"
     with without_kernels(llama):
         assert count_kernels(llama) == Counter()
     assert count_kernels(llama) == {"rotary": 2, "gated MLP": 2}
@@ -233,7 +234,7 @@ def test_gradients_are_the_same_with_checkpointing(llama: Any) -> None:
 
 def test_without_a_gpu_nothing_changes_and_liger_is_refused(llama: Any) -> None:
     for choice in ("auto", "none"):
-        assert apply_kernels(llama, ModelConfig(path="m", kernels=choice), CPU) == Counter()
+        apply_kernels(llama, ModelConfig(path="m", kernels=choice), CPU)
     with pytest.raises(
         UserError, match=r"model.kernels: liger needs a GPU, and there is none here. Set model.kernels=auto"
     ):
