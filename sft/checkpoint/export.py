@@ -128,7 +128,7 @@ def _tensors(
     engine: Engine, skeleton: Any, sources: Sequence[_Source], own: set[str], tell: Tell
 ) -> Iterator[tuple[str, Tensor | bytes]]:
     """The tensors of this rank's files; all ranks iterate together, to the end."""
-    buffers = engine.persistent_buffers()
+    buffers = _persistent_buffers(engine.hf_model)
     gathered = engine.gather_parameters(
         [name for source in sources if source.stored is None for name in source.group.members if name not in buffers]
     )
@@ -151,6 +151,12 @@ def _tensors(
                 if name in wanted:
                     yield name, tensor
     assert next(gathered, None) is None
+
+
+def _persistent_buffers(model: Any) -> dict[str, Tensor]:
+    """Those that belong to the model's file."""
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in model.state_dict().items() if name not in names}
 
 
 def _holds(stored: Mapping[str, StoredTensor], name: str, shape: tuple[int, ...]) -> bool:

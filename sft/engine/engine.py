@@ -99,10 +99,6 @@ class Engine(Protocol):
         """These whole parameters, trained or not, one at a time, by any name; all ranks must iterate together."""
         ...
 
-    def persistent_buffers(self) -> dict[str, Tensor]:
-        """Buffers that belong to the model's file."""
-        ...
-
     @property
     def hf_model(self) -> Any:
         """The Hugging Face model, for its config and generation config."""

@@ -4,6 +4,7 @@ A new one is an entry there and one here; `tests/engine/test_optimizers.py` then
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -64,18 +65,13 @@ def _fused_adamw(groups: Groups, config: OptimizerConfig, on_cpu: bool) -> Optim
     elif not on_cpu and installed_ops.get("fused_adam"):
         built = FusedAdam(groups, adam_w_mode=True, **settings)
     else:
-        built = AdamW(groups, fused=True, **settings)
+        built = _torch_adamw(groups, config, fused=True)
     return built
 
 
-def _native_adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
+def _torch_adamw(groups: Groups, config: OptimizerConfig, fused: bool | None = None) -> Optimizer:
     assert config.eps is not None, "see sft.config_rules"
-    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
-
-
-def _plain_adamw(groups: Groups, config: OptimizerConfig) -> Optimizer:
-    assert config.eps is not None, "see sft.config_rules"
-    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
 def _count_of_adamw(optimizer: Optimizer, num_updates: int, device: torch.device) -> dict[str, Any]:
@@ -89,6 +85,6 @@ def _lion(groups: Groups, config: OptimizerConfig, on_cpu: bool = True) -> Optim
 
 
 BUILDERS: Mapping[OptimizerName, Builders] = {
-    "adamw": Builders(_plain_adamw, _fused_adamw, _native_adamw, _count_of_adamw),
+    "adamw": Builders(_torch_adamw, _fused_adamw, partial(_torch_adamw, fused=True), _count_of_adamw),
     "lion": Builders(_lion, _lion, _lion, lambda *_: {}),
 }

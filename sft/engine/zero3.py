@@ -178,11 +178,6 @@ class Zero3Engine:
             with deepspeed.zero.GatheredParameters([parameter]):
                 yield name, parameter.data
 
-    def persistent_buffers(self) -> dict[str, Tensor]:
-        """Buffers that belong to the model's file."""
-        names = {name for name, _ in self.hf_model.named_parameters(remove_duplicate=False)}
-        return {name: value for name, value in self.hf_model.state_dict().items() if name not in names}
-
     def close(self) -> None:
         """Free all memory; see `Engine`."""
         release(self._engine)
