@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks.rank_processes import of_process, run_ranks
 from sft.config import SftConfig
+from sft.engine.choice import choose_engine
 from sft.schema import Pack
 from sft.sizing.memory import peak_memory
 from sft.sizing.model_shape import ModelShape, model_shape
@@ -272,7 +273,6 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
 def train(case: Case, folder: Path, model: str, world: World, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
     from sft.data.collate import collate  # noqa: PLC0415
-    from sft.engine.choice import choose_engine  # noqa: PLC0415
     from sft.engine.engines import ENGINES  # noqa: PLC0415
     from sft.ranks.torch_ranks import TorchRanks  # noqa: PLC0415
 

@@ -6,7 +6,6 @@ device is called `meta`: a build of torch for the CPU lets no tensor say `cuda`.
 """
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
@@ -29,7 +28,8 @@ class OnDevice(Tensor):
 
     @staticmethod
     def __new__(cls, real: Tensor) -> "OnDevice":
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined, no-any-return]
+        tensor: Any = Tensor  # which has this method without types
+        made: OnDevice = tensor._make_wrapper_subclass(
             cls,
             real.size(),
             strides=real.stride(),
@@ -37,6 +37,7 @@ class OnDevice(Tensor):
             dtype=real.dtype,
             device=DEVICE,
         )
+        return made
 
     def __init__(self, real: Tensor) -> None:
         self.held = real
@@ -95,8 +96,8 @@ def moved(module: nn.Module) -> nn.Module:
     for part in module.modules():
         for name, value in part._parameters.items():
             if value is not None:
-                new: Callable[[Tensor], nn.Parameter] = lambda x: nn.Parameter(OnDevice(x.detach()))  # noqa: E731
-                part._parameters[name] = parameters.setdefault(id(value), new(value))
+                there: Tensor = OnDevice(value.detach())
+                part._parameters[name] = parameters.setdefault(id(value), nn.Parameter(there))
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 part._buffers[name] = OnDevice(buffer)

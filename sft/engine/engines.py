@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from sft.config import SftConfig
 from sft.config_optimizer import OptimizerConfig
@@ -50,26 +50,27 @@ def _single_process(
     return SingleProcessEngine(config, optimizer, model_path, ranks, awaits_state)
 
 
-@contextmanager
-def _without_mlflow() -> Iterator[None]:
-    """Inside, `import mlflow` fails, as where it is not installed: DeepSpeed's autotuner, which is not used here,
-    imports it if it can, which takes a second of every start."""
-    before = sys.modules.get("mlflow")
-    sys.modules["mlflow"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["mlflow"]
-        if before is not None:
-            sys.modules["mlflow"] = before
-
-
 def _plain(
     config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks, awaits_state: bool = False
 ) -> Engine:
     from sft.engine.plain import PlainEngine  # noqa: PLC0415  (see above)
 
     return PlainEngine(config, optimizer, model_path, ranks, awaits_state)
+
+
+@contextmanager
+def _without_mlflow() -> Iterator[None]:
+    """Inside, `import mlflow` fails, as where it is not installed: DeepSpeed's autotuner, which is not used here,
+    imports it if it can, which takes a second of every start."""
+    modules: dict[str, Any] = sys.modules
+    before = modules.get("mlflow")
+    modules["mlflow"] = None
+    try:
+        yield
+    finally:
+        del modules["mlflow"]
+        if before is not None:
+            modules["mlflow"] = before
 
 
 ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "plain": _plain, "single_process": _single_process}

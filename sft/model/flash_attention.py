@@ -38,12 +38,11 @@ _LATER: Final = {
 
 def suits_flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether FlashAttention takes a row: (1, H, T, D) each, with any head widths."""
-    tensors = query, key, value
     return (
         query.is_cuda
-        and {x.dtype for x in tensors} <= _DTYPES
-        and len({x.dtype for x in tensors}) == 1
-        and max(x.shape[-1] for x in tensors) <= _MAX_WIDTH
+        and query.dtype in _DTYPES
+        and query.dtype == key.dtype == value.dtype
+        and max(query.shape[-1], key.shape[-1], value.shape[-1]) <= _MAX_WIDTH
         and _has_flash(query.device)
     )
 

@@ -44,7 +44,7 @@ def main() -> None:
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
         made = triton.compile(source, target=H100, options={"num_warps": 8, "enable_fp_fusion": False})
         assert made.asm["cubin"]
-        print(kernel.__name__)  # noqa: T201
+        print(kernel.__name__)  # noqa: T201  (the test reads it)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sft.data.collate import Batch, collate, collate_rows
+from sft.data.collate import collate
 from sft.errors import UserError
 from sft.model.attention import PACKED_ATTENTION
-from sft.model.loss import SupervisedNll, all_of, is_first_choice, sums_by_segment, token_nll
+from sft.model.loss import SupervisedNll, sums_by_segment
 from sft.schema import Pack
 
 VOCAB = 96
@@ -118,50 +117,6 @@ def test_an_empty_micro_batch_reaches_every_parameter_with_zero() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert not parameter.grad.any(), name
-
-
-class _Waits(TorchDispatchMode):
-    """Operators that a GPU makes the host wait for: they need a value, or a size that follows from values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._overloadpacket._qualified_op_name.removeprefix("aten::")
-        sizes_are_values = name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
-        is_mask = name in ("index", "index_put", "index_put_") and any(
-            at is not None and at.dtype in (torch.bool, torch.uint8) for at in args[1]
-        )
-        if sizes_are_values or is_mask or name in ("nonzero", "_local_scalar_dense", "masked_select", "_unique2"):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-def test_what_makes_the_host_wait_is_noticed() -> None:
-    values = torch.arange(3)
-    for wait in (
-        values.nonzero,
-        values.sum().item,
-        lambda: values[values > 1],
-        lambda: values.repeat_interleave(values),
-    ):
-        with _Waits() as waits:
-            wait()
-        assert waits.found
-
-
-@pytest.mark.parametrize("rows", ["packed", "one_example", "empty"])
-def test_the_host_never_waits_for_the_device_between_a_batch_and_its_gradient(pack: Pack, rows: str) -> None:
-    batches: dict[str, Batch] = {"packed": collate([pack]), "empty": collate([None])}
-    batch = batches[rows] if rows in batches else collate_rows([pack], 1000)[0]
-    module = SupervisedNll(build("llama", "sdpa" if rows == "one_example" else PACKED_ATTENTION), 7)
-    with _Waits() as waits:
-        module(batch).sum().backward()
-        with torch.no_grad():
-            sums_by_segment(module(batch, measure=all_of([token_nll, is_first_choice])), batch)
-    # In each forward pass without a mask, transformers asks the device itself whether the positions restart.
-    assert len(waits.found) <= (2 if rows == "one_example" else 0)
 
 
 def test_attention_that_cannot_be_packed_is_refused(pack: Pack) -> None:
