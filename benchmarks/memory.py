@@ -23,15 +23,21 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.distributed as dist
 
 from benchmarks.rank_processes import of_process, run_ranks
 from sft.config import SftConfig
+from sft.data.collate import collate
 from sft.engine.choice import choose_engine
+from sft.engine.engines import ENGINES
+from sft.ranks.torch_ranks import TorchRanks
 from sft.schema import Pack
 from sft.sizing.memory import peak_memory
 from sft.sizing.model_shape import ModelShape, model_shape
 from sft.sizing.setting import Setting
 from sft.sizing.traffic import step_traffic
+from sft.training.process import quiet_third_parties
 from sft.world import World
 
 MIB = 1024**2
@@ -237,11 +243,6 @@ def build_config(case: Case, folder: Path) -> SftConfig:
 
 
 def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
-    import torch  # noqa: PLC0415  (the parent process needs none of these)
-    import torch.distributed as dist  # noqa: PLC0415
-
-    from sft.training.process import quiet_third_parties  # noqa: PLC0415
-
     quiet_third_parties()
     torch.set_num_threads(1)
     world = World(rank, case.workers, rank, device=f"cuda:{rank}" if on_gpu else "cpu")
@@ -272,10 +273,6 @@ def run_rank(on_gpu: bool, folder: Path, rank: int, case: Case) -> None:
 
 def train(case: Case, folder: Path, model: str, world: World, num_steps: int) -> dict[str, float]:
     """Take steps with random packs; returns seconds and traffic of the last."""
-    from sft.data.collate import collate  # noqa: PLC0415
-    from sft.engine.engines import ENGINES  # noqa: PLC0415
-    from sft.ranks.torch_ranks import TorchRanks  # noqa: PLC0415
-
     config = build_config(case, folder)
     shape = model_shape(json.loads((folder / model / "config.json").read_text()))
     build = ENGINES[choose_engine(config, world.size)]

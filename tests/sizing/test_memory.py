@@ -1,13 +1,14 @@
 """The estimate grows with what costs memory and shrinks with what saves it; and it is what a real step takes."""
 
 import argparse
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import memory
 from sft.sizing.activations import Numbers
 from sft.sizing.host_memory import host_memory
 from sft.sizing.memory import device_states, offloaded_states, peak_memory, step_moments
@@ -105,13 +106,13 @@ def test_zero3_keeps_18_bytes_a_parameter() -> None:
 def test_the_parts_of_a_large_model_are_where_they_are_expected() -> None:
     """Llama 3 8B: worked out by hand from its shape."""
     gib = 1024**3
-    found = peak_memory(SHAPES[0], ON_8_GPUS)
-    assert found.when == "gradients of the layers"
-    assert sum(found.states) / gib == pytest.approx(18 * 8.03e9 / 8 / gib, rel=0.001)
+    memory = peak_memory(SHAPES[0], ON_8_GPUS)
+    assert memory.when == "gradients of the layers"
+    assert sum(memory.states) / gib == pytest.approx(18 * 8.03e9 / 8 / gib, rel=0.001)
     # Inputs of 32 layers, and all of one: norms 49,168, their outputs 16,384, attention 20,608, MLP 114,688 a token.
-    assert found.activations == 8192 * (32 * 2 * 4096 + 200_848)
+    assert memory.activations == 8192 * (32 * 2 * 4096 + 200_848)
     # The head's gradient (525 M) is larger than the bucket: as it was made, and in float32.
-    assert found.reduction == 4 * 100_000_000 + (2 + 4) * 525_336_576 + 2 * 4096 * 14336
+    assert memory.reduction == 4 * 100_000_000 + (2 + 4) * 525_336_576 + 2 * 4096 * 14336
 
 
 @given(shapes, settings, st.integers(1, 8))
@@ -154,8 +155,14 @@ def test_the_only_micro_batchs_gradients_are_there_from_its_backward_pass_on() -
 
 def test_a_real_step_takes_what_is_estimated() -> None:
     """The benchmark's own measurement, of a model that is small enough for a test."""
-    case = memory.Case("Llama, small", 1, 2048, 1, 0.5)
-    measured = memory.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
-    setting = Setting.of(memory.build_config(case, Path()), 0, 1, on_gpu=False)
-    estimate = peak_memory(model_shape(memory.MODELS[case.model]), setting).total
+    path = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+    spec = importlib.util.spec_from_file_location("memory_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    case = benchmark.Case("Llama, small", 1, 2048, 1, 0.5)
+    measured = benchmark.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
+    setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, on_gpu=False)
+    estimate = peak_memory(model_shape(benchmark.MODELS[case.model]), setting).total
     assert estimate == pytest.approx(measured, rel=0.1)
