@@ -15,7 +15,7 @@ from tests.model.kept_bytes import hidden_states, kept_bytes
 from tests.sizing.models import all_models
 
 NUM_TOKENS, SEGMENT_LEN = 512, 128
-# Its attention bends the scores, which packs do not support.
+# Its capped scores are computed in blocks that keep their inputs alone: a twentieth less than is said.
 MODELS = {name: content for name, content in all_models().items() if content["model_type"] != "gemma2"}
 
 
