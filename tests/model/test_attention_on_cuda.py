@@ -1,5 +1,7 @@
 """Which attention a GPU would compute with, and that no tensor lies elsewhere; with tensors that say they are there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import pytest
@@ -30,10 +32,17 @@ def attend_on(device: str, dtype: torch.dtype, width: int, value_width: int | No
     assert out.shape == (1, BOUNDS[-1], 4, value_width or width)
 
 
-def suits_flash(capability: tuple[int, int], dtype: torch.dtype, width: int, value_width: int | None = None) -> bool:
+@contextmanager
+def gpu_of(capability: tuple[int, int]) -> Iterator[None]:
     flash_attention._has_flash.cache_clear()
-    with patch("torch.cuda.get_device_capability", lambda device: capability), FakeTensorMode():
-        return flash_attention.suits_flash(*packed("cuda", dtype, width, value_width))
+    with patch("torch.cuda.get_device_capability", lambda device: capability):
+        yield
+    flash_attention._has_flash.cache_clear()
+
+
+def suits_flash(capability: tuple[int, int], dtype: torch.dtype, width: int) -> bool:
+    with gpu_of(capability), FakeTensorMode():
+        return flash_attention.suits_flash(*packed("cuda", dtype, width))
 
 
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
@@ -44,17 +53,15 @@ def test_half_precision_suits_flash_attention(capability: tuple[int, int], dtype
 
 
 @pytest.mark.parametrize(
-    ("dtype", "width", "value_width", "capability"),
+    ("dtype", "width", "capability"),
     [
-        pytest.param(F32, 64, None, (9, 0), id="float32"),
-        pytest.param(BF16, 264, None, (9, 0), id="wide"),
-        pytest.param(F16, 64, None, (7, 5), id="Turing"),
+        pytest.param(F32, 64, (9, 0), id="float32"),
+        pytest.param(BF16, 264, (9, 0), id="wide"),
+        pytest.param(F16, 64, (7, 5), id="Turing"),
     ],
 )
-def test_the_rest_does_not(
-    dtype: torch.dtype, width: int, value_width: int | None, capability: tuple[int, int]
-) -> None:
-    assert not suits_flash(capability, dtype, width, value_width)
+def test_the_rest_does_not(dtype: torch.dtype, width: int, capability: tuple[int, int]) -> None:
+    assert not suits_flash(capability, dtype, width)
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -62,8 +69,7 @@ def test_the_rest_does_not(
 def test_flash_attention_takes_grouped_heads_windows_and_other_widths(
     window: int | None, width: int, value_width: int | None
 ) -> None:
-    flash_attention._has_flash.cache_clear()
-    with patch("torch.cuda.get_device_capability", lambda device: (9, 0)), FakeTensorMode(allow_non_fake_inputs=True):
+    with gpu_of((9, 0)), FakeTensorMode(allow_non_fake_inputs=True):
         attend_on("cuda", BF16, width, value_width, window)
 
 
