@@ -84,13 +84,10 @@ def _is_norm(twin: nn.Module, weights: Mapping[str, Tensor], form: NormForm, eps
     width = next((len(weight) for weight in weights.values()), _WIDTH)
 
     def found(x: Tensor, *weight: Tensor) -> Any:
-        forward: Any = type(twin).forward
-        return forward(stand_in_with(weight), x)
-
-    def stand_in_with(weight: tuple[Tensor, ...]) -> nn.Module:
         # The very tensors, so that they get their gradients.
         vars(twin)["_parameters"] = dict(zip(weights, weight, strict=True))
-        return twin
+        forward: Any = type(twin).forward
+        return forward(twin, x)
 
     def expected(x: Tensor, weight: Tensor | None = None) -> Tensor:
         return elementwise.norm(x, weight, eps, form)
