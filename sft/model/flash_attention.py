@@ -92,8 +92,8 @@ def _filled_up(tensor: Tensor, width: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:-1], missing)], dim=-1) if missing else tensor
 
 
-def use_flash(asked: FlashVersion, device: torch.device) -> str:
-    """Put the version that is asked for in the place of torch's own, in this process; returns the one in use.
+def use_flash(asked: FlashVersion, device: torch.device) -> None:
+    """Put the version that is asked for in the place of torch's own, in this process.
 
     `auto` is 3 on Hopper where it is installed, else 2. 4 is still a beta of its authors, so it has to be asked for.
 
@@ -103,19 +103,20 @@ def use_flash(asked: FlashVersion, device: torch.device) -> str:
     if device.type != "cuda":
         if asked in _LATER:
             raise UserError(f"train.flash_attention: {asked} needs a GPU. Set it to auto.")
-        return "none"
-    major = torch.cuda.get_device_capability(device)[0]
-    version = asked if asked != "auto" else "3" if why_not("3", major) is None else "2"
-    if version in _LATER:
-        if reason := why_not(version, major):
-            raise UserError(f"train.flash_attention: {version} cannot be used: {reason}. Set it to auto.")
+        return
+    version = "3" if asked == "auto" else asked
+    if version == "2":
+        return
+    reason = _why_not(version, torch.cuda.get_device_capability(device)[0])
+    if reason is None:
         from torch.nn.attention import activate_flash_attention_impl  # noqa: PLC0415  (not in builds for the CPU)
 
         activate_flash_attention_impl(f"FA{version}")
-    return version
+    elif asked != "auto":
+        raise UserError(f"train.flash_attention: {version} cannot be used: {reason}. Set it to auto.")
 
 
-def why_not(version: str, major: int) -> str | None:
+def _why_not(version: str, major: int) -> str | None:
     """Why a later version cannot be used on GPUs of this major capability; None where it can."""
     later = _LATER[version]
     if major not in later.majors:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from sft.errors import UserError
 from sft.model import flash_attention, segment_attention
 from sft.model.attention import packed_attention
 
@@ -83,3 +85,35 @@ def test_without_flash_attention_all_tensors_lie_on_one_device(
     # They have no values that could be read. As many short segments are computed in groups.
     with patch.object(segment_attention, "_lengths", lambda bounds: lengths), FakeTensorMode():
         attend_on("meta", F32, 64, value_width, window)
+
+
+def put_in_place(asked: Any, capability: tuple[int, int], is_installed: bool = True) -> list[str]:
+    """What torch is told to use."""
+    told: list[str] = []
+    with (
+        gpu_of(capability),
+        patch.object(flash_attention, "_is_installed", lambda module: is_installed),
+        patch("torch.nn.attention.activate_flash_attention_impl", told.append),
+    ):
+        flash_attention.use_flash(asked, torch.device("cuda", 0))
+    return told
+
+
+def test_a_later_flash_attention_is_used_where_it_runs() -> None:
+    assert put_in_place("auto", (9, 0)) == put_in_place("3", (9, 0)) == ["FA3"]
+    assert put_in_place("4", (9, 0)) == put_in_place("4", (10, 0)) == ["FA4"]
+    nothing = [put_in_place("2", (9, 0)), put_in_place("auto", (8, 0)), put_in_place("auto", (9, 0), False)]
+    assert nothing == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_installed", "reason"),
+    [((8, 0), True, "compute capability 9.0, and this one has 8"), ((9, 0), False, "flash_attn_interface is not")],
+)
+def test_one_that_is_asked_for_and_cannot_be_used_is_refused(
+    capability: tuple[int, int], is_installed: bool, reason: str
+) -> None:
+    with pytest.raises(UserError, match=f"flash_attention: 3 cannot be used: .*{reason}"):
+        put_in_place("3", capability, is_installed)
+    with pytest.raises(UserError, match="3 needs a GPU"):
+        flash_attention.use_flash("3", torch.device("cpu"))
