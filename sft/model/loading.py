@@ -33,12 +33,14 @@ from sft.model_sizes import check_sizes
 from sft.progress import Tell
 from sft.small_files import read_small_json
 
+_CPU = torch.device("cpu")
+
 
 def load_model(
     model: ModelConfig,
     path: str,
     dtype: torch.dtype,
-    place: dict[str, Any] | torch.device | None = None,
+    place: dict[str, Any] | torch.device = _CPU,
     attention: str | None = PACKED_ATTENTION,
     awaits_state: bool = False,
     tell: Tell = lambda: None,
@@ -52,8 +54,8 @@ def load_model(
         model: says whether code that comes with the model may run.
         path: a folder or Hub id: that of the config, or the model of the stage before.
         dtype: the dtype to load the parameters in.
-        place: where each tensor goes when it is read: whole onto a device, None for the CPU; or into the partitioned
-            model (`zero.Init`) of this DeepSpeed config.
+        place: where each tensor goes when it is read: whole onto a device, or into the partitioned model (`zero.Init`)
+            of this DeepSpeed config.
         attention: the implementation; None leaves the choice to transformers.
         awaits_state: whether a checkpoint will bring the trained parameters: they are not read then, and hold NaN.
         tell: called after each parameter of which a part was read; all ranks call it equally often.
@@ -67,7 +69,7 @@ def load_model(
     is_split = isinstance(place, dict)
     is_read_whole = not is_split and not awaits_state
     sources = Sources() if is_read_whole else find_sources(skeleton, stored, frozen, awaits_state, is_split)
-    placed: dict[str, Any] = {"device_map": {"": place}} if isinstance(place, torch.device) else {}
+    placed: dict[str, Any] = {} if is_split else {"device_map": {"": place}}
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
