@@ -85,7 +85,7 @@ def settle(config: SftConfig, shape: ModelShape | None, stage_index: int, gpus: 
         return config.model_copy(update={"train": changed})
     if config.model.dropout == "none":
         shape = replace(shape, dropout=0.0)
-    job = Job(config, shape, stage_index, gpus.num_workers)
+    job = Job(config, shape, stage_index, gpus.num_workers, gpus.between_nodes)
     jobs = [_having(job, *rung) for rung in ladder(job, gpus.busy_tokens)]
     num_fitting = bisect_right(jobs, round(USED_SHARE * gpus.capacity), key=lambda job: job.num_bytes)
     # The lowest is taken even if it does not fit: the plan says so.

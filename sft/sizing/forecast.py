@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sft.config import SftConfig
+from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.choice import EngineName, choose_engine
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
@@ -24,7 +24,7 @@ from sft.sizing.nodes import Nodes
 from sft.sizing.planned_stages import PlannedStage, read_planned
 from sft.sizing.read_shape import read_shape
 from sft.sizing.row_costs import RowsOfStage
-from sft.sizing.setting import Setting
+from sft.sizing.setting import Buckets, Setting
 from sft.sizing.storage import Storage, plan_storage
 from sft.sizing.traffic import Traffic, step_traffic
 from sft.step_plan import StepPlan
@@ -106,6 +106,8 @@ class WorkerForecast(NamedTuple):
     """What else could be recomputed, and what it takes."""
     engine: EngineName = "zero3"
     """Which engine it has."""
+    buckets: Buckets | None = None
+    """The limits of ZeRO-3."""
 
     @property
     def fits(self) -> bool | None:
@@ -205,7 +207,9 @@ def _forecast_stage(
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
         steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, packs_of(config))
-        setting = Setting.of(config, index, num_workers, hardware.has_gpus)
+        setting = Setting.of(
+            config, index, num_workers, hardware.has_gpus, shape, hardware.nodes.count(num_workers) > 1
+        )
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         communication = step_communication(shape, setting, traffic, hardware.nodes)
         of_a_step = counts or _full_packs(config, index, train.packs_per_step)
@@ -254,12 +258,16 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
 
 def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
     worker = _memory_of_worker(config, shape, num_workers, hardware)
-    return worker._replace(engine=choose_engine(config, num_workers))
+    buckets = Buckets.of(config, shape, num_workers, hardware.nodes.count(num_workers) > 1)
+    return worker._replace(engine=choose_engine(config, num_workers), buckets=buckets)
 
 
 def _memory_of_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
     settled = [_settled(config, shape, i, num_workers, hardware) for i in range(len(config.stages))]
-    settings = [Setting.of(one, i, num_workers, hardware.has_gpus) for i, one in enumerate(settled)]
+    between_nodes = hardware.nodes.count(num_workers) > 1
+    settings = [
+        Setting.of(one, i, num_workers, hardware.has_gpus, shape, between_nodes) for i, one in enumerate(settled)
+    ]
     peaks = [peak_memory(shape, setting) for setting in settings]
     largest = max(range(len(peaks)), key=lambda i: peaks[i].total)
     name, memory = config.stages[largest].name, peaks[largest]
@@ -267,7 +275,7 @@ def _memory_of_worker(config: SftConfig, shape: ModelShape, num_workers: int, ha
     needed, capacity = with_allowances(memory) if hardware.has_gpus else host.total, _capacity(hardware)
     if capacity is None:
         return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
-    job = Job(settled[largest], shape, largest, num_workers)
+    job = Job(settled[largest], shape, largest, num_workers, between_nodes)
     most, changes = largest_packs_per_micro_batch(job, capacity), tuple(advise(job, capacity))
     said, ways = in_words(job, capacity), options(job, capacity)
     return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes, said, ways)
@@ -296,7 +304,7 @@ def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware)
     if hardware.gpu is None:
         kinds = ", ".join(GPUS)
         return [f"cluster.gpu is not given: it is needed to know whether it fits, time and cost; give one of {kinds}"]
-    gpu, num_bytes = GPUS[hardware.gpu], Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
+    gpu, num_bytes = GPUS[hardware.gpu], DTYPE_BYTES[config.model.dtype]
     speed = f"{hardware.expected_mfu:.0%} of {hardware.gpu}'s {gpu.teraflops:g} teraflops"
     findings = [f"times assume {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
     whole = num_bytes * shape.num_held / GIB

@@ -63,7 +63,7 @@ def _decide(config: SftConfig, index: int, gpus: Gpus) -> dict[str, Any]:
     settled = settle(config, shape, index, gpus)
     text = f"one pack in a micro-batch, and all layers compute activations again, where the config leaves it: {why}"
     if shape is not None and gpus.capacity is not None:
-        text = in_words(Job(settled, shape, index, gpus.num_workers), gpus.capacity)
+        text = in_words(Job(settled, shape, index, gpus.num_workers, gpus.between_nodes), gpus.capacity)
     return {**{name: getattr(settled.train, name) for name in _FIELDS}, "text": text}
 
 
