@@ -16,7 +16,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.staged_packs import StagedPacks, remove_unused, staging_root
 from sft.data.token_store import TokenStore
 from sft.schema import Pack
-from sft.step_plan import EMPTY_PACK, StepPlan
+from sft.step_plan import StepPlan, real_packs
 
 _READERS = 8
 """Packs that are read at the same time: reading from a network file system is mostly waiting."""
@@ -46,7 +46,7 @@ class StagingOrder:
     def step_packs(self, step: int) -> list[int]:
         """The packs that the node's ranks feed in `step`."""
         dealt = self.steps.dealt(step)
-        return [pack for rank in self.ranks for packs in dealt[rank] for pack in packs if pack != EMPTY_PACK]
+        return [pack for rank in self.ranks for pack in real_packs(dealt[rank])]
 
 
 @dataclass(slots=True)
