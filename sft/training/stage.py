@@ -148,7 +148,15 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
     report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
-        world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
+        node=world.node,
+        ranks=world.node_ranks,
+        world_size=world.size,
+        packs_per_micro_batch=steps.packs_per_micro_batch,
+        first_step=first_step,
+        store=inputs.store.path,
+        plan=inputs.plan.path,
+        staging_dir=staging_dir,
+        report=report,
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:

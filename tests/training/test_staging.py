@@ -1,6 +1,7 @@
 """Whatever a node's disk does, a rank feeds what the store holds, and training waits for nothing."""
 
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.staging import Staging
 from sft.world import World
-from tests.data.planned import Planned, publish_planned
+from tests.data.planned import PACKS_PER_MICRO_BATCH, Planned, publish_planned
 
 WORLD = World(1, 3, 0, "n1")
 
@@ -32,7 +33,7 @@ def stage_on(planned: Planned, disk: Path) -> tuple[Staging, Callable[[], list[s
 
 
 def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:
-    steps = planned.order(WORLD, None).steps
+    steps = planned.plan.steps(WORLD.size, PACKS_PER_MICRO_BATCH)
     direct = StepLoader(planned.store, planned.plan, steps, WORLD.rank)
     loader = StepLoader(planned.store, planned.plan, steps, WORLD.rank, staging.read)
     for step in range(steps.num_steps):
@@ -41,6 +42,10 @@ def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:
             assert batch.input_ids_BT.equal(wanted.input_ids_BT)
             assert batch.loss_mask_BT.equal(wanted.loss_mask_BT)
             assert batch.cu_seqlens.equal(wanted.cu_seqlens)
+
+
+def test_an_order_is_small_however_many_packs_it_is_about(planned: Planned) -> None:
+    assert len(pickle.dumps(planned.order(WORLD, None))) < 1000 < len(pickle.dumps(planned.plan.steps(WORLD.size)))
 
 
 def test_packs_come_from_the_disk_once_they_are_there(planned: Planned, tmp_path: Path) -> None:
