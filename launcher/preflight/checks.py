@@ -135,13 +135,16 @@ def _check_nodes(facts: Mapping[str, NodeFacts], offered: Mapping[str, OfferedGp
 
 
 def _measure_gpus(probes: Probes, facts: Mapping[str, NodeFacts], nodes: Mapping[str, Node]) -> list[Finding]:
-    """How fast the GPUs are, alone and between nodes, where torch sees them and no job of the cluster holds any."""
-    free = {name for name, node in nodes.items() if _offered(node).num_free == _offered(node).num}
-    devices = {
-        name: [f"cuda:{gpu.number}" for gpu in f.gpus.gpus if not gpu.is_split and gpu.fault is None]
-        for name, f in facts.items()
-        if name in free and f.gpus is not None and f.gpus.torch_sees_them
-    }
+    """How fast the GPUs are, alone and between nodes, where torch sees them and no job of the cluster holds any.
+
+    Where the cluster has only some of a node's GPUs, the others may be somebody else's, and nothing says which.
+    """
+    devices = {}
+    for name, f in facts.items():
+        offered = _offered(nodes[name])
+        if f.gpus is not None and f.gpus.torch_sees_them and offered.num_free == offered.num == len(f.gpus.gpus):
+            whole = (gpu.number for gpu in f.gpus.gpus if not gpu.is_split and gpu.fault is None)
+            devices[name] = [f"cuda:{number}" for number in whole]
     first = {name: found[0] for name, found in devices.items() if found}
     findings = find_slow(probes.ask_each("measure_gpus", {name: (devices[name],) for name in first}))
     return findings if any(f.is_error for f in findings) else findings + check_gathers(probes, first)
