@@ -39,7 +39,7 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     ]
     if forecast.workers:
         parts.append(_memory_table(forecast.workers, plan.gpus > 0))
-        parts += [_limits_line(worker) for worker in forecast.workers if worker.engine == "zero3" and worker.buckets]
+        parts += [_limits_line(worker) for worker in forecast.workers if worker.engine == "zero3"]
     if forecast.storage is not None:
         parts.append(_disk_line(forecast.storage))
     for worker in forecast.workers:
@@ -170,7 +170,6 @@ def _fit_line(worker: WorkerForecast) -> str:
 
 def _limits_line(worker: WorkerForecast) -> str:
     limits = worker.buckets
-    assert limits is not None
     return (
         f"ZeRO-3 {_workers(worker)}, in elements: gradients are reduced by {short_count(limits.reduce)}; parameters "
         f"are gathered {short_count(limits.prefetch)} ahead, up to {short_count(limits.live)} whole; tensors of up to "

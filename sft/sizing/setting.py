@@ -97,7 +97,12 @@ class Setting(NamedTuple):
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
-            Numbers(DTYPE_BYTES[config.model.dtype], on_gpu, on_gpu and config.model.kernels != "none"),
+            Numbers(
+                DTYPE_BYTES[config.model.dtype],
+                on_gpu,
+                on_gpu and config.model.kernels != "none",
+                config.model.dropout == "as_configured",
+            ),
             train.activation_checkpointing,
             train.offload_activations == "cpu" and on_gpu,
             train.logits_chunk_tokens,
