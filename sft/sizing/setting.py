@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.choice import may_be_plain
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
-from sft.engine.zero3_limits import PERSISTENT, UNKNOWN_SIZES, PartSizes, split_elements
+from sft.engine.zero3_limits import PERSISTENT, PartSizes, split_elements
 from sft.optimizers import state_bytes
 from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
 from sft.sizing.activations import Numbers
@@ -29,11 +29,10 @@ class Buckets(NamedTuple):
     persistent: int = PERSISTENT
 
     @classmethod
-    def of(cls, config: SftConfig, shape: ModelShape | None, num_workers: int, between_nodes: bool) -> Self:
+    def of(cls, config: SftConfig, shape: ModelShape, num_workers: int, between_nodes: bool) -> Self:
         """The limits of the engine, with the config's `deepspeed.extra`."""
-        sizes = UNKNOWN_SIZES if shape is None else count_parts(shape)
         world = World(size=num_workers, local_size=1 if between_nodes else num_workers, device="cuda")
-        zero: Any = build_zero3_config(config, 1.0, world, sizes)["zero_optimization"]
+        zero: Any = build_zero3_config(config, 1.0, world, count_parts(shape))["zero_optimization"]
         return cls(
             reduce=int(zero["reduce_bucket_size"]),
             prefetch=int(zero["stage3_prefetch_bucket_size"]),
@@ -79,7 +78,7 @@ class Setting(NamedTuple):
         stage_index: int,
         num_workers: int,
         on_gpu: bool,
-        shape: ModelShape | None,
+        shape: ModelShape,
         between_nodes: bool = False,
     ) -> Self:
         """The setting of a stage with this number of workers.
@@ -89,7 +88,7 @@ class Setting(NamedTuple):
             stage_index: the stage.
             num_workers: how many train it.
             on_gpu: whether they have GPUs.
-            shape: the model, on which ZeRO-3's limits depend; None if it is not known.
+            shape: the model, on which ZeRO-3's limits depend.
             between_nodes: whether the workers are in several nodes.
         """
         train = config.train
