@@ -11,7 +11,7 @@ A stage that was extended has several parts, one after the other. Each begins wi
 part keeps the packs that it was trained with.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sft.dealing import deal
@@ -36,7 +36,7 @@ class StepPlan:
         world_size: number of data-parallel ranks.
         packs_per_micro_batch: packs that one forward and backward pass holds on a rank.
         earlier_ends: the number of packs up to the end of each part except the last.
-        costs: of each pack, (num_packs,); without it, ranks take slices.
+        costs: (start, stop) → those of these packs, (stop - start,); without it, ranks take slices.
     """
 
     num_packs: int
@@ -44,7 +44,7 @@ class StepPlan:
     world_size: int
     packs_per_micro_batch: int
     earlier_ends: tuple[int, ...] = ()
-    costs: IntArray | None = field(default=None, compare=False, repr=False)
+    costs: Callable[[int, int], IntArray] | None = field(default=None, compare=False, repr=False)
 
     @property
     def part_steps(self) -> list[int]:
@@ -105,7 +105,7 @@ class StepPlan:
         # One rank waits for nobody.
         if self.costs is None or self.world_size == 1:
             return self._slices(len(packs))
-        return deal(self.costs[packs.start : packs.stop], self.world_size, self.packs_per_micro_batch)
+        return deal(self.costs(packs.start, packs.stop), self.world_size, self.packs_per_micro_batch)
 
     def _slices(self, num_packs: int) -> list[list[list[int]]]:
         """Slices as even as whole packs allow, so that no rank idles while another has two packs more."""

@@ -45,7 +45,7 @@ def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:
 
 
 def test_an_order_is_small_however_many_packs_it_is_about(planned: Planned) -> None:
-    assert len(pickle.dumps(planned.order(WORLD, None))) < 1000 < len(pickle.dumps(planned.plan.steps(WORLD.size)))
+    assert len(pickle.dumps(planned.order(WORLD, None))) < 1000 < planned.plan.costs.nbytes
 
 
 def test_packs_come_from_the_disk_once_they_are_there(planned: Planned, tmp_path: Path) -> None:
