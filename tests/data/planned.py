@@ -1,5 +1,6 @@
 """A store and a plan in shared storage, as nodes find them, and what a node should have of it on its own disk."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from sft.atomic_files import publish_folder, written_aside
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_stages
 from sft.data.staged_packs import StagedPacks, staging_root
-from sft.data.staging import StagingOrder
+from sft.data.staging import StagingOrder, fetch_packs
 from sft.data.token_store import TokenStore
 from sft.dealing import CostRates
 from sft.schema import Pack
@@ -18,6 +19,9 @@ from sft.world import World
 from tests.data.stores import config_of, random_store
 
 PACKS_PER_STEP, PACKS_PER_MICRO_BATCH = 6, 2
+
+fetch = partial(fetch_packs, least_free_share=0.0)
+"""However full the disk is that the tests run on."""
 
 
 class Planned(NamedTuple):
