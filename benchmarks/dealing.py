@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sft.data.mapped_arrays import stretch_reader
 from sft.data.planning.packing import pack_order
 from sft.sizing.flops import forward_rates
 from sft.sizing.model_shape import model_shape
@@ -64,7 +65,7 @@ def main() -> None:
                     costs = sum(rate * count for rate, count in zip(rates, counts, strict=True))
                     plan = StepPlan(len(costs), packs_per_step, world_size, each)
                     sliced, _ = slowest_over_mean(plan, costs, options.steps)
-                    dealt, seconds = slowest_over_mean(replace(plan, costs=costs), costs, options.steps)
+                    dealt, seconds = slowest_over_mean(replace(plan, costs=stretch_reader(costs)), costs, options.steps)
                     print(f"{name:<10} {model:>5} {world_size:>6} {num_micro_batches:>14} {each:>14} {sliced:>7.3f} "
                           f"{dealt:>7.3f} {costs.max() / costs.mean():>20.2f} {1000 * seconds:>9.1f}",
                           flush=True)  # fmt: skip

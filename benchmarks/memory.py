@@ -166,7 +166,7 @@ def main() -> None:
 
 def row(case: Case, options: argparse.Namespace) -> str:
     shape = model_shape(MODELS[case.model])
-    setting = Setting.of(build_config(case, Path()), 0, case.workers, options.gpu)
+    setting = Setting.of(build_config(case, Path()), 0, case.workers, options.gpu, shape)
     peak, traffic = peak_memory(shape, setting), step_traffic(shape, setting, case.accumulation)
     measured = measure(case, options)
     error = peak.total / measured["peak"] - 1

@@ -35,12 +35,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "R
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--pack-len", type=int, default=512)
-    options = parser.parse_args()
+    options = read_options(__doc__)
     found: dict[str, list[float]] = {}
     for run in range(options.runs):
         measured = measure(options)
@@ -49,6 +44,15 @@ def main() -> None:
             found.setdefault(name, []).append(value)
     for name, values in found.items():
         print(f"{name}: {spread(values, '.3g')}")
+
+
+def read_options(description: str | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--pack-len", type=int, default=512)
+    return parser.parse_args()
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

@@ -30,7 +30,7 @@ from sft.data.staged_packs import StagedPacks, staging_root
 from sft.data.staging import StagingOrder, StagingReport, fetch_packs
 from sft.data.token_store import TokenStore
 from sft.schema import Pack
-from sft.step_plan import StepPlan
+from sft.step_plan import real_packs
 
 RANKS_PER_NODE = 8
 MB = 1e6
@@ -50,15 +50,15 @@ def main() -> None:
               f"{options.packs_per_step} a step")  # fmt: skip
         print(f"{'nodes':>6} {'from step':>10} {'node':>5} {'fetched, MB':>12} {'read for it, MB':>16} "
               f"{'there, MB':>10} {'packs/s':>9}")  # fmt: skip
-        num_steps = StepPlan(len(plan), options.packs_per_step, 1, 1).num_steps
+        num_steps = plan.steps().num_steps
         for num_nodes in (1, 2, 4):
             for node in range(num_nodes):
-                fetch(folder, f"{num_nodes}-nodes", node, num_nodes, 0, options)
+                fetch(folder, f"{num_nodes}-nodes", node, num_nodes, 0)
         print("from 2 nodes on to 1, then to 3, a quarter of the steps later each time")
         for num_nodes, first_step in ((1, num_steps // 4), (3, num_steps // 2)):
             for node in range(num_nodes):
-                fetch(folder, "2-nodes", node, num_nodes, first_step, options)
-        measure_reads(folder, store, plan, options)
+                fetch(folder, "2-nodes", node, num_nodes, first_step)
+        measure_reads(folder, store, plan)
 
 
 def make(folder: Path, options: argparse.Namespace) -> tuple[TokenStore, PackPlan]:
@@ -77,17 +77,24 @@ def make(folder: Path, options: argparse.Namespace) -> tuple[TokenStore, PackPla
     packed = pack_order(
         lengths[order], order, np.zeros(len(order), np.int32), options.pack_len, options.packs_per_step, seed=1
     )
-    publish_plan(folder / "packs", order, packed, store, {"kind": "stage_plan"})
+    inputs = {"packs_per_step": options.packs_per_step}
+    manifest = {"kind": "stage_plan", "num_packs": len(packed[1]) - 1, "inputs": inputs}
+    publish_plan(folder / "packs", order, packed, store, manifest)
     return store, PackPlan.open(folder / "packs")
 
 
-def fetch(
-    folder: Path, disks: str, node: int, num_nodes: int, first_step: int, options: argparse.Namespace
-) -> StagingReport:
-    steps = StepPlan(len(PackPlan.open(folder / "packs")), options.packs_per_step, num_nodes * RANKS_PER_NODE, 1)
-    ranks = range(node * RANKS_PER_NODE, (node + 1) * RANKS_PER_NODE)
-    disk, report = folder / disks / f"node-{node}", folder / "report.json"
-    order = StagingOrder(f"n{node}", ranks, steps, first_step, folder / "store", folder / "packs", str(disk), report)
+def fetch(folder: Path, disks: str, node: int, num_nodes: int, first_step: int) -> StagingReport:
+    order = StagingOrder(
+        node=f"n{node}",
+        ranks=range(node * RANKS_PER_NODE, (node + 1) * RANKS_PER_NODE),
+        world_size=num_nodes * RANKS_PER_NODE,
+        packs_per_micro_batch=1,
+        first_step=first_step,
+        store=folder / "store",
+        plan=folder / "packs",
+        staging_dir=str(folder / disks / f"node-{node}"),
+        report=folder / "report.json",
+    )
     before = bytes_read()
     found = fetch_packs(order, least_free_share=0.0)
     assert found.is_complete, found.why_stopped
@@ -99,11 +106,10 @@ def fetch(
     return found
 
 
-def measure_reads(folder: Path, store: TokenStore, plan: PackPlan, options: argparse.Namespace) -> None:
+def measure_reads(folder: Path, store: TokenStore, plan: PackPlan) -> None:
     staged = StagedPacks(staging_root(str(folder / "1-nodes" / "node-0")), plan, store)
-    steps = StepPlan(len(plan), options.packs_per_step, RANKS_PER_NODE, 1)
-    packs = [pack for step in range(steps.num_steps) for group in steps.rank_packs(step, 3) for pack in group]
-    packs = [pack for pack in packs if pack >= 0]
+    steps = plan.steps(RANKS_PER_NODE)
+    packs = [pack for step in range(steps.num_steps) for pack in real_packs(steps.rank_packs(step, 3))]
     sources: tuple[tuple[str, Callable[[int], Pack | None], Iterable[Path]], ...] = (
         (
             "direct",

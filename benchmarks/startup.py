@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from recovery import build_config, metrics, prepare, start_training
+from recovery import build_config, metrics, prepare, read_options, start_training
 
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -33,12 +33,7 @@ class Seen(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--pack-len", type=int, default=512)
-    options = parser.parse_args()
+    options = read_options(__doc__)
     for run in range(options.runs):
         with tempfile.TemporaryDirectory() as folder:
             measure(run + 1, options, Path(folder))

@@ -165,7 +165,7 @@ def measure(world: World, num_steps: int, model: Path, own: Path) -> dict[str, l
         batches = loader.micro_batches(step)
         num_supervised, lr = loader.num_supervised_tokens(step), schedule(step)
         result = timed_together("step", lambda b=batches, n=num_supervised, lr=lr: engine.train_step(b, n, lr))
-        summary = timed_together("exchange", lambda b=batches: exchange(b, StepDecision()))
+        summary = timed_together("exchange", lambda b=batches: exchange(b, StepDecision(), 0.0))
         alone = torch.zeros(4 + 2 * world.size + len(summary.slots), dtype=torch.int64)
         timed_together("all-reduce", lambda v=alone: ranks.sum(v))
         timed_together("agree", lambda: wait_for_all(ranks, lambda _: False, Progress()))

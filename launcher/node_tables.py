@@ -65,4 +65,7 @@ def _network_line(stage: StageForecast, network: Communication, is_one_of_many: 
         return busy
     if network.seconds <= stage.arithmetic_seconds:
         return f"{busy}; the arithmetic takes {stage.arithmetic_seconds:,.2f} s, and hides that if both overlap"
-    return f"{busy}; that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s): a step takes as long"
+    helps = not network.has_hpz and network.gathering_with_hpz < network.gathering
+    hint = f"; try deepspeed.hpz_partition_size={network.hpz_size}" if helps else ""
+    longer = f"that is longer than the arithmetic ({stage.arithmetic_seconds:,.2f} s): a step takes as long"
+    return f"{busy}; {longer}{hint}"

@@ -39,6 +39,7 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     ]
     if forecast.workers:
         parts.append(_memory_table(forecast.workers, plan.gpus > 0))
+        parts += [_limits_line(worker) for worker in forecast.workers if worker.engine == "zero3"]
     if forecast.storage is not None:
         parts.append(_disk_line(forecast.storage))
     for worker in forecast.workers:
@@ -165,6 +166,15 @@ def _fit_line(worker: WorkerForecast) -> str:
     if not worker.fits:
         return f"does not fit {_workers(worker)}: {room}; {largest if packs else 'no pack does'}"
     return f"fits {_workers(worker)}: {worker.chosen}; {largest}"
+
+
+def _limits_line(worker: WorkerForecast) -> str:
+    limits = worker.buckets
+    return (
+        f"ZeRO-3 {_workers(worker)}, in elements: gradients are reduced by {short_count(limits.reduce)}; parameters "
+        f"are gathered {short_count(limits.prefetch)} ahead, up to {short_count(limits.live)} whole; tensors of up to "
+        f"{short_count(limits.persistent)} stay whole"
+    )
 
 
 def _disk_line(storage: Storage) -> str:

@@ -42,8 +42,7 @@ def deal(costs: IntArray, world_size: int, packs_per_micro_batch: int) -> list[l
         packs_per_micro_batch: the most packs of a micro-batch.
     """
     num_rows = -(-len(costs) // (world_size * packs_per_micro_batch))
-    micro_batches = _micro_batches(costs, num_rows * world_size, packs_per_micro_batch)
-    sums = np.array([sum(costs[packs].tolist()) for packs in micro_batches], dtype=np.int64)
+    micro_batches, sums = _micro_batches(costs, num_rows * world_size, packs_per_micro_batch)
     dearest_first = np.argsort(-sums, kind="stable").reshape(num_rows, world_size)
     totals = np.zeros(world_size, dtype=np.int64)
     ranks: list[list[list[int]]] = [[] for _ in range(world_size)]
@@ -55,12 +54,18 @@ def deal(costs: IntArray, world_size: int, packs_per_micro_batch: int) -> list[l
     return ranks
 
 
-def _micro_batches(costs: IntArray, num: int, most_packs: int) -> list[list[int]]:
+def _micro_batches(costs: IntArray, num: int, most_packs: int) -> tuple[list[list[int]], IntArray]:
+    """The packs of each micro-batch, and what they cost together: (num,)."""
     found: list[list[int]] = [[] for _ in range(num)]
+    sums = [0] * num
     open_ones = [(0, place) for place in range(num)]  # a heap: the cost so far, and which
-    for pack in np.argsort(-costs, kind="stable").tolist():
-        cost, place = heapq.heappop(open_ones)
+    dearest_first = np.argsort(-costs, kind="stable")
+    for pack, cost in zip(dearest_first.tolist(), costs[dearest_first].tolist(), strict=True):
+        place = open_ones[0][1]
         found[place].append(pack)
+        sums[place] += cost
         if len(found[place]) < most_packs:
-            heapq.heappush(open_ones, (cost + int(costs[pack]), place))
-    return found
+            heapq.heapreplace(open_ones, (sums[place], place))
+        else:
+            heapq.heappop(open_ones)
+    return found, np.array(sums, dtype=np.int64)

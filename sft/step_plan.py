@@ -11,6 +11,7 @@ A stage that was extended has several parts, one after the other. Each begins wi
 part keeps the packs that it was trained with.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from sft.dealing import deal
@@ -18,6 +19,11 @@ from sft.schema import IntArray
 
 EMPTY_PACK = -1
 """Marks a pack without supervised tokens, which keeps a rank in step with the others."""
+
+
+def real_packs(micro_batches: Iterable[Iterable[int]]) -> list[int]:
+    """The packs of a rank's micro-batches, without empty ones."""
+    return [pack for packs in micro_batches for pack in packs if pack != EMPTY_PACK]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class StepPlan:
         world_size: number of data-parallel ranks.
         packs_per_micro_batch: packs that one forward and backward pass holds on a rank.
         earlier_ends: the number of packs up to the end of each part except the last.
-        costs: of each pack, (num_packs,); without it, ranks take slices.
+        costs: (start, stop) → those of these packs, (stop - start,); without it, ranks take slices.
     """
 
     num_packs: int
@@ -38,7 +44,7 @@ class StepPlan:
     world_size: int
     packs_per_micro_batch: int
     earlier_ends: tuple[int, ...] = ()
-    costs: IntArray | None = field(default=None, compare=False, repr=False)
+    costs: Callable[[int, int], IntArray] | None = field(default=None, compare=False, repr=False)
 
     @property
     def part_steps(self) -> list[int]:
@@ -86,31 +92,34 @@ class StepPlan:
         Slots without a pack hold `EMPTY_PACK`; they come last in their micro-batch. A short last step of the stage has
         more of them.
         """
-        packs = self.step_packs(step)
-        # One rank waits for nobody.
-        if self.costs is None or self.world_size == 1:
-            ranks = self._slices(packs)
-        else:
-            dealt = deal(self.costs[packs.start : packs.stop], self.world_size, self.packs_per_micro_batch)
-            ranks = [[[packs[i] for i in places] for places in of_rank] for of_rank in dealt]
-        return [self._filled_up(micro_batches) for micro_batches in ranks]
+        first = self.step_packs(step).start
+        return [self._filled_up(micro_batches, first) for micro_batches in self._ranks(step)]
 
     def rank_packs(self, step: int, rank: int) -> list[list[int]]:
         """The packs that `rank` feeds in `step` (see `dealt`)."""
-        return self.dealt(step)[rank]
+        return self._filled_up(self._ranks(step)[rank], self.step_packs(step).start)
 
-    def _slices(self, packs: range) -> list[list[list[int]]]:
+    def _ranks(self, step: int) -> list[list[list[int]]]:
+        """The places in `step` of the packs of each rank's micro-batches, without empty packs."""
+        packs = self.step_packs(step)
+        # One rank waits for nobody.
+        if self.costs is None or self.world_size == 1:
+            return self._slices(len(packs))
+        return deal(self.costs(packs.start, packs.stop), self.world_size, self.packs_per_micro_batch)
+
+    def _slices(self, num_packs: int) -> list[list[list[int]]]:
         """Slices as even as whole packs allow, so that no rank idles while another has two packs more."""
-        share, extra = divmod(len(packs), self.world_size)
+        share, extra = divmod(num_packs, self.world_size)
         starts = [rank * share + min(rank, extra) for rank in range(self.world_size + 1)]
         each = self.packs_per_micro_batch
         return [
-            [list(packs[i : min(i + each, stop)]) for i in range(start, stop, each)]
+            [list(range(i, min(i + each, stop))) for i in range(start, stop, each)]
             for start, stop in zip(starts, starts[1:], strict=False)
         ]
 
-    def _filled_up(self, micro_batches: list[list[int]]) -> list[list[int]]:
-        """The same with empty packs, up to the shape that every rank has."""
-        whole = [packs + [EMPTY_PACK] * (self.packs_per_micro_batch - len(packs)) for packs in micro_batches]
+    def _filled_up(self, micro_batches: list[list[int]], first: int) -> list[list[int]]:
+        """The packs at these places behind `first`, with empty packs up to the shape that every rank has."""
+        each = self.packs_per_micro_batch
+        whole = [[first + i for i in places] + [EMPTY_PACK] * (each - len(places)) for places in micro_batches]
         missing = self.micro_batches_per_step - len(whole)
-        return whole + [[EMPTY_PACK] * self.packs_per_micro_batch for _ in range(missing)]
+        return whole + [[EMPTY_PACK] * each for _ in range(missing)]

@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft.data.mapped_arrays import stretch_reader
 from sft.step_plan import EMPTY_PACK, StepPlan
 
 SLICED = st.builds(
@@ -16,7 +17,7 @@ SLICED = st.builds(
     packs_per_micro_batch=st.integers(1, 9),
 )
 DEALT = st.builds(
-    lambda plan, seed: replace(plan, costs=np.random.default_rng(seed).integers(1, 9, plan.num_packs)),
+    lambda plan, seed: replace(plan, costs=stretch_reader(np.random.default_rng(seed).integers(1, 9, plan.num_packs))),
     SLICED,
     st.integers(0, 9),
 )

@@ -15,7 +15,7 @@ from launcher.preflight import comparison as compare
 from launcher.preflight.comparison import DRIVER, ClockOffset
 from launcher.preflight.disk_need import check_disk, plan_disk
 from launcher.preflight.findings import About, Finding, in_order, join_names
-from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus
+from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus, free_devices
 from launcher.preflight.gpu_speed import find_slow
 from launcher.preflight.joint_checks import check_folders, check_gathers, check_network
 from launcher.preflight.network import AllReduce
@@ -135,13 +135,8 @@ def _check_nodes(facts: Mapping[str, NodeFacts], offered: Mapping[str, OfferedGp
 
 
 def _measure_gpus(probes: Probes, facts: Mapping[str, NodeFacts], nodes: Mapping[str, Node]) -> list[Finding]:
-    """How fast the GPUs are, alone and between nodes, where torch sees them and no job of the cluster holds any."""
-    free = {name for name, node in nodes.items() if _offered(node).num_free == _offered(node).num}
-    devices = {
-        name: [f"cuda:{gpu.number}" for gpu in f.gpus.gpus if not gpu.is_split and gpu.fault is None]
-        for name, f in facts.items()
-        if name in free and f.gpus is not None and f.gpus.torch_sees_them
-    }
+    """How fast the GPUs are, alone and between nodes, where they may be measured."""
+    devices = {n: free_devices(f.gpus, _offered(nodes[n])) for n, f in facts.items() if f.gpus is not None}
     first = {name: found[0] for name, found in devices.items() if found}
     findings = find_slow(probes.ask_each("measure_gpus", {name: (devices[name],) for name in first}))
     return findings if any(f.is_error for f in findings) else findings + check_gathers(probes, first)

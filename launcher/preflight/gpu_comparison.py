@@ -46,6 +46,16 @@ def kind_of(gpu: Gpu) -> str:
     return gpu.name if gpu.total_mib is None else f"{gpu.name} ({gpu.total_mib:,} MiB)"
 
 
+def free_devices(facts: GpuFacts, offered: OfferedGpus) -> list[str]:
+    """The GPUs of a node that may be measured: torch sees them, they are whole and sound, and no job holds any of them.
+
+    Where the cluster has only some of a node's GPUs, the others may be somebody else's, and nothing says which.
+    """
+    if not facts.torch_sees_them or not offered.num_free == offered.num == len(facts.gpus):
+        return []
+    return [f"cuda:{gpu.number}" for gpu in facts.gpus if not gpu.is_split and gpu.fault is None]
+
+
 def _unseen(facts: GpuFacts, offered: OfferedGpus) -> str | None:
     return None if facts.problem is None else f"the GPUs cannot be seen: {facts.problem}"
 

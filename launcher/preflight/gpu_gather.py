@@ -12,7 +12,6 @@ prints GB/s. On the CPU the same goes over gloo.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,9 @@ from datetime import timedelta
 from typing import Any
 
 from launcher.preflight.findings import About, Finding
-from launcher.preflight.network import Peer
-from sft.own_process import own_environment, own_module
+from launcher.preflight.gpu_process import NotMeasuredError, measure_in_process
+from launcher.preflight.network import Peer, gloo_group
 
-_TIMEOUT_SECONDS = 90.0
 _COLLECTIVE_SECONDS = 60.0
 _NUM_WARM, _NUM_TIMED = 2, 5
 _BYTES = {"cuda": 256 * 2**20, "cpu": 2**20}
@@ -43,21 +41,11 @@ def pairs_in_rounds(nodes: Sequence[str]) -> list[list[Pair]]:
 
 def gather_in_process(device: str, store: Peer, rank: int, own_address: str) -> float | str:
     """GB/s of the all-gather of two ranks, each in such a process; or why there is none, in words."""
-    command = own_module(
-        "launcher.preflight.gpu_gather", device, store.address, str(store.port), str(rank), own_address
-    )
-    environment = own_environment(CUDA_DEVICE_ORDER="PCI_BUS_ID")
-    if environment.get("CUDA_VISIBLE_DEVICES") == "":
-        del environment["CUDA_VISIBLE_DEVICES"]  # Ray hides the GPUs from a process that holds none
+    arguments = (device, store.address, str(store.port), str(rank), own_address)
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"did not return within {_TIMEOUT_SECONDS:g} s"
-    if done.returncode != 0:
-        return (done.stderr.strip().splitlines() or ["no reason"])[-1][:300]
-    return float(json.loads(done.stdout.splitlines()[-1]))
+        return float(measure_in_process("launcher.preflight.gpu_gather", *arguments))
+    except NotMeasuredError as error:
+        return str(error)
 
 
 def find_slow_links(speeds: Mapping[Pair, float | str]) -> list[Finding]:
@@ -95,20 +83,17 @@ def time_all_gather(device: str, store: Peer, rank: int, own_address: str) -> fl
         RuntimeError: the other rank does not come in time, or what it sent is damaged.
     """
     import torch  # noqa: PLC0415  (seconds; the driver imports this module and measures nothing)
-    import torch.distributed as dist  # noqa: PLC0415
+    import torch.distributed as dist  # noqa: PLC0415  (the same)
 
-    # torch's stubs leave out most of these.
-    c10d: Any = dist
-    kind, timeout = device.partition(":")[0], timedelta(seconds=_COLLECTIVE_SECONDS)
-    client = c10d.TCPStore(store.address, store.port, is_master=False, timeout=timeout)
+    kind = device.partition(":")[0]
     if kind == "cuda":
         torch.cuda.set_device(device)
+        c10d: Any = dist  # torch's stubs leave out both
+        timeout = timedelta(seconds=_COLLECTIVE_SECONDS)
+        client = c10d.TCPStore(store.address, store.port, is_master=False, timeout=timeout)
         group = c10d.ProcessGroupNCCL(client, rank, 2, timeout)
     else:
-        options = c10d.ProcessGroupGloo._Options()
-        options._timeout = timeout
-        options._devices = [c10d.ProcessGroupGloo.create_device(hostname=own_address)]
-        group = c10d.ProcessGroupGloo(client, rank, 2, options)
+        group = gloo_group(store, rank, 2, own_address)
     own = torch.full((_BYTES[kind] // 4,), float(rank), device=device)
     found = [torch.empty_like(own) for _ in range(2)]
     seconds = []

@@ -6,15 +6,13 @@ prints `{"cuda:0": 610.2, "cuda:1": 402.7}`, in TFLOP/s.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 
 from launcher.preflight.findings import About, Finding, same_on_many
-from sft.own_process import own_environment, own_module
+from launcher.preflight.gpu_process import NotMeasuredError, measure_in_process
 
-_TIMEOUT_SECONDS = 90.0
 _NUM_WARM, _NUM_TIMED = 3, 5
 _SIZE = {"cuda": 8192, "cpu": 256}
 """Rows of the matrices: on a GPU large enough that it computes all the time."""
@@ -25,22 +23,12 @@ Speeds = Mapping[str, float]
 """device → TFLOP/s."""
 
 
-def measure_in_process(devices: Sequence[str]) -> Speeds | str:
+def measure_speeds(devices: Sequence[str]) -> Speeds | str:
     """The speed of each device of this machine, measured in a process that ends; or why there is none, in words."""
-    command = own_module("launcher.preflight.gpu_speed", *devices)
-    # By their order on the bus, as nvidia-smi numbers them.
-    environment = own_environment(CUDA_DEVICE_ORDER="PCI_BUS_ID")
-    if environment.get("CUDA_VISIBLE_DEVICES") == "":
-        del environment["CUDA_VISIBLE_DEVICES"]  # Ray hides the GPUs from a process that holds none
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"the GPUs did not multiply matrices within {_TIMEOUT_SECONDS:g} s"
-    if done.returncode != 0:
-        return f"the GPUs cannot multiply matrices: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:300]}"
-    speeds: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        speeds: dict[str, float] = measure_in_process("launcher.preflight.gpu_speed", *devices)
+    except NotMeasuredError as error:
+        return f"the GPUs cannot multiply matrices: {error}"
     return speeds
 
 

@@ -100,6 +100,21 @@ def open_store(address: str) -> Any:
     )
 
 
+def gloo_group(store: Peer, rank: int, size: int, own_address: str) -> Any:
+    """A process group of its own on CPUs, over the node's network."""
+    import torch.distributed as dist  # noqa: PLC0415  (seconds; only where bandwidth is measured)
+
+    # torch's stubs leave out most of these.
+    c10d: Any = dist
+    timeout = timedelta(seconds=_COLLECTIVE_SECONDS)
+    options = c10d.ProcessGroupGloo._Options()
+    options._timeout = timeout
+    # Otherwise gloo takes the address that the host name resolves to, which may work on this machine only.
+    options._devices = [c10d.ProcessGroupGloo.create_device(hostname=own_address)]
+    client = c10d.TCPStore(store.address, store.port, is_master=False, timeout=timeout)
+    return c10d.ProcessGroupGloo(client, rank, size, options)
+
+
 def time_all_reduce(own_address: str, rank: int, size: int, store: Peer) -> list[float]:
     """Seconds of each timed all-reduce, on this rank; all ranks call it together.
 
@@ -107,18 +122,8 @@ def time_all_reduce(own_address: str, rank: int, size: int, store: Peer) -> list
         RuntimeError: the ranks do not find each other in time, or the sum is wrong.
     """
     import torch  # noqa: PLC0415  (seconds; only where bandwidth is measured)
-    import torch.distributed as dist  # noqa: PLC0415
 
-    # torch's stubs leave out most of these two.
-    gloo: Any = dist.ProcessGroupGloo
-    c10d: Any = dist
-    timeout = timedelta(seconds=_COLLECTIVE_SECONDS)
-    options = gloo._Options()
-    options._timeout = timeout
-    # Otherwise gloo takes the address that the host name resolves to, which may work on this machine only.
-    options._devices = [gloo.create_device(hostname=own_address)]
-    client = c10d.TCPStore(store.address, store.port, is_master=False, timeout=timeout)
-    group = gloo(client, rank, size, options)
+    group = gloo_group(store, rank, size, own_address)
     tensor = torch.empty(PAYLOAD_BYTES // 4)
     seconds = []
     for _ in range(1 + _NUM_TIMED):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.preflight.gpu_gather import gather_in_process
-from launcher.preflight.gpu_speed import Speeds, measure_in_process
+from launcher.preflight.gpu_speed import Speeds, measure_speeds
 from launcher.preflight.network import Listener, Peer, open_store, time_all_reduce, unreachable
 from launcher.preflight.node_facts import NodeFacts, Request, look, source_hash
 from launcher.preflight.shared_folders import FolderAnswer, SharedFolder, answer_on_node, mark_name, remove_mark
@@ -34,8 +34,8 @@ class NodeProbe:
         return look(request)
 
     def measure_gpus(self, devices: Sequence[str]) -> Speeds | str:
-        """See `measure_in_process`."""
-        return measure_in_process(devices)
+        """See `measure_speeds`."""
+        return measure_speeds(devices)
 
     def open_store(self) -> Peer:
         """Where the two ranks of an all-gather find each other."""

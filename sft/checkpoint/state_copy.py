@@ -142,6 +142,7 @@ class CudaCopies:
     def __init__(self, device: torch.device) -> None:
         """The copies of tensors on `device`."""
         self._device = device
+        # torch ships these constructors, and `cudart`, without types.
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         # A thread that waits for it sleeps.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -152,7 +153,9 @@ class CudaCopies:
         self.close()
         # Not torch's own pinned memory, which takes up to twice as much: it rounds up to a power of two.
         memory = torch.empty(num_bytes, dtype=torch.uint8)
-        error = int(_runtime().cudaHostRegister(memory.data_ptr(), num_bytes, 0))
+        # A thread begins on the first GPU, and would take memory there.
+        with torch.cuda.device(self._device):
+            error = int(_runtime().cudaHostRegister(memory.data_ptr(), num_bytes, 0))
         if error:
             what = f"{num_bytes:,} bytes of host memory could not be page-locked (CUDA error {error})"
             report(f"{what}: training waits longer for saves. Raise the limit of locked memory (ulimit -l).")
@@ -178,7 +181,8 @@ class CudaCopies:
 
     def hold_host(self) -> None:
         """See `Copies`."""
-        self._done.synchronize()
+        with torch.cuda.device(self._device):
+            self._done.synchronize()
 
     def close(self) -> None:
         """See `Copies`."""

@@ -11,7 +11,7 @@ from sft.data.token_store import TokenStore
 from sft.row_plan import row_cost
 from sft.schema import IntArray, Pack
 from sft.seeds import derive_seed
-from sft.step_plan import EMPTY_PACK, StepPlan
+from sft.step_plan import EMPTY_PACK, StepPlan, real_packs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class StepLoader:
 
     def own_packs(self, step: int) -> list[int]:
         """The packs that this rank feeds in `step`, in the order of the plan."""
-        return sorted(_real(self.steps.rank_packs(step, self.rank)))
+        return sorted(real_packs(self.steps.rank_packs(step, self.rank)))
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`: as many as every other rank has."""
@@ -62,7 +62,7 @@ class StepLoader:
 
     def _groups(self, micro_batches: Sequence[Sequence[int]]) -> list[list[int]]:
         """The packs whose examples share batches: all of a rank's, or each by itself."""
-        packs = _real(micro_batches)
+        packs = real_packs(micro_batches)
         return [packs] if self.dropout_seed is None else [[pack] for pack in packs]
 
     def _lengths_of(self, packs: Sequence[int]) -> IntArray:
@@ -83,7 +83,3 @@ class StepLoader:
     def _read(self, pack: int) -> Pack:
         staged = self.read_staged(pack) if self.read_staged is not None else None
         return staged or self.plan.read_pack(pack, self.store)
-
-
-def _real(micro_batches: Sequence[Sequence[int]]) -> list[int]:
-    return [pack for packs in micro_batches for pack in packs if pack != EMPTY_PACK]

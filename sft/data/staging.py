@@ -16,7 +16,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.staged_packs import StagedPacks, remove_unused, staging_root
 from sft.data.token_store import TokenStore
 from sft.schema import Pack
-from sft.step_plan import EMPTY_PACK, StepPlan
+from sft.step_plan import real_packs
 
 _READERS = 8
 """Packs that are read at the same time: reading from a network file system is mostly waiting."""
@@ -34,7 +34,8 @@ class StagingOrder:
     node: str
     ranks: range
     """The ranks on the node."""
-    steps: StepPlan
+    world_size: int
+    packs_per_micro_batch: int
     first_step: int
     store: Path
     plan: Path
@@ -42,11 +43,6 @@ class StagingOrder:
     """On the node (see `sft.data.staged_packs.staging_root`)."""
     report: Path
     """Where the `StagingReport` is written, in the run folder."""
-
-    def step_packs(self, step: int) -> list[int]:
-        """The packs that the node's ranks feed in `step`."""
-        dealt = self.steps.dealt(step)
-        return [pack for rank in self.ranks for packs in dealt[rank] for pack in packs if pack != EMPTY_PACK]
 
 
 @dataclass(slots=True)
@@ -91,13 +87,13 @@ def fetch_packs(
         remove_unused(root)
         copier = _Copier(order, root)
         with ThreadPoolExecutor(_READERS) as pool:
-            for step in range(order.first_step, order.steps.num_steps):
+            for step in range(order.first_step, copier.num_steps):
                 if not is_wanted():
                     break
                 if copier.staged.free_share() < least_free_share:
                     report.why_stopped = f"less than {least_free_share:.0%} of the disk is free"
                     break
-                for num_bytes, is_new in pool.map(copier.stage, order.step_packs(step)):
+                for num_bytes, is_new in pool.map(copier.stage, copier.step_packs(step)):
                     report.num_fetched += is_new
                     report.bytes_fetched += num_bytes * is_new
                     report.num_there += not is_new
@@ -106,9 +102,9 @@ def fetch_packs(
                 if time.monotonic() - told > _REPORT_EVERY_SECONDS:
                     told = time.monotonic()
                     _write(report, order.report, told - started)
+        report.is_complete = order.first_step + report.num_steps == copier.num_steps
     except OSError as error:
         report.why_stopped = f"{error.strerror or error}"
-    report.is_complete = order.first_step + report.num_steps == order.steps.num_steps
     _write(report, order.report, time.monotonic() - started)
     return report
 
@@ -116,7 +112,14 @@ def fetch_packs(
 class _Copier:
     def __init__(self, order: StagingOrder, root: Path) -> None:
         self._store, self._plan = TokenStore.open(order.store), PackPlan.open(order.plan)
+        self._steps, self._ranks = self._plan.steps(order.world_size, order.packs_per_micro_batch), order.ranks
+        self.num_steps = self._steps.num_steps
         self.staged = StagedPacks(root, self._plan, self._store)
+
+    def step_packs(self, step: int) -> list[int]:
+        """The packs that the node's ranks feed in `step`."""
+        dealt = self._steps.dealt(step)
+        return [pack for rank in self._ranks for pack in real_packs(dealt[rank])]
 
     def stage(self, pack_id: int) -> tuple[int, bool]:
         """Bytes of the pack on the disk, and whether it had to be fetched."""

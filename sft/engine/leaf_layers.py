@@ -9,11 +9,13 @@ name, and then takes zeros for them.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from deepspeed.utils.z3_leaf_module import set_z3_leaf_module
 from torch import nn
+
+from sft.engine.zero3_limits import PartSizes, split_elements
 
 
 def gather_by_layers(engine: Any, decoder: nn.Module) -> None:
@@ -41,6 +43,15 @@ def whole_layers(decoder: nn.Module) -> list[nn.Module]:
         for layer in _elements(decoder)
         if places[id(layer)] == 1 and all(uses[id(parameter)] == 1 for parameter in layer.parameters())
     ]
+
+
+def part_sizes(model: Any, decoder: nn.Module, size_of: Callable[[Any], int]) -> PartSizes:
+    """The parts of a Hugging Face model that are whole at a time; `size_of` counts the elements of a parameter.
+
+    They are those that `sft plan` counts from the model's config.json.
+    """
+    layers = [split_elements(map(size_of, layer.parameters())) for layer in whole_layers(decoder)]
+    return PartSizes(max(layers, default=0), size_of(model.get_output_embeddings().weight))
 
 
 def _elements(module: nn.Module) -> Iterator[nn.Module]:

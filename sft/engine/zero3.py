@@ -30,7 +30,7 @@ from sft.engine.engine import (
     StepResult,
     run_without_gradient,
 )
-from sft.engine.leaf_layers import gather_by_layers
+from sft.engine.leaf_layers import gather_by_layers, part_sizes
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.trained_model import load_trained
 from sft.engine.zero3_config import build_zero3_config
@@ -78,10 +78,13 @@ class Zero3Engine:
         # DeepSpeed warns of an optimizer that it does not list; our tests cover those of the table.
         if type(built) not in ZERO_SUPPORTED_OPTIMIZERS:
             ZERO_SUPPORTED_OPTIMIZERS.append(type(built))
+        decoder = text_decoder(module.model)
+        sizes = part_sizes(module.model, decoder, lambda parameter: int(parameter.ds_numel))
+        zero_config = build_zero3_config(config, optimizer.max_grad_norm, world, sizes)
         self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
         if config.deepspeed.gather == "layer":
-            gather_by_layers(self._engine, text_decoder(module.model))
+            gather_by_layers(self._engine, decoder)
         self._norm = EarlyCopy(self._zero.optimizer, lambda: self._zero._global_grad_norm)
 
     @property

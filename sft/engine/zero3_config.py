@@ -5,22 +5,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.config import SftConfig
+from sft.engine.zero3_limits import UNKNOWN_SIZES, PartSizes, choose_limits
 from sft.recomputed_layers import recomputes_all
 from sft.world import World
 
 
-def build_zero3_config(config: SftConfig, max_grad_norm: float, world: World) -> dict[str, Any]:
+def build_zero3_config(
+    config: SftConfig, max_grad_norm: float, world: World, sizes: PartSizes = UNKNOWN_SIZES
+) -> dict[str, Any]:
     """The dictionary for `deepspeed.initialize` and `zero.Init`.
 
-    The engine, not DeepSpeed, controls accumulation, so no number in training depends on the world size.
+    The engine, not DeepSpeed, controls accumulation, so no number in training depends on the world size. The `sizes`
+    of the model are known when it is loaded; `zero.Init`, which loads it, does not need them.
     """
     zero: dict[str, Any] = {
         "stage": 3,
         "overlap_comm": world.on_gpu,
         "contiguous_gradients": True,
         "stage3_gather_16bit_weights_on_model_save": False,
-        "reduce_bucket_size": 100_000_000,
-        "stage3_prefetch_bucket_size": 100_000_000,
+        **choose_limits(sizes, world.size, world.local_size < world.size).as_zero_optimization,
         "memory_efficient_linear": keeps_gathered_weights(config, world),
     }
     if config.deepspeed.offload_optimizer == "cpu":

@@ -25,6 +25,8 @@ class Numbers(NamedTuple):
     on_gpu: bool
     has_kernels: bool = False
     """Whether norms and gated MLPs are computed by fused kernels, which keep only their inputs."""
+    has_dropout: bool = False
+    """Whether the dropout of the model's config is drawn."""
 
 
 def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
@@ -36,7 +38,7 @@ def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
         # The norms read the same stream.
         norms = norm_per_token(structure.norm, hidden, numbers)
         inputs = structure.norms_per_layer
-    dropout = 2 * hidden * (1 if numbers.on_gpu else b) if shape.dropout else 0
+    dropout = 2 * hidden * (1 if numbers.on_gpu else b) if shape.dropout and numbers.has_dropout else 0
     attention, mlp = _attention_per_token(shape, layer, numbers), _mlp_per_token(shape, layer, numbers)
     return norms + inputs * b * hidden + attention + mlp + dropout
 

@@ -18,11 +18,11 @@ predictions: none was measured on a GPU.
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from sft.config import SftConfig
 from sft.recomputed_layers import AUTO, Recomputed, packs_or_one, share_of
+from sft.sizing.families import FAMILIES
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.host_memory import host_memory
 from sft.sizing.model_shape import ModelShape
@@ -32,6 +32,9 @@ BUSY_TOKENS, BUSY_TOKENS_BETWEEN_NODES = 8_192, 16_384
 
 USED_SHARE = 0.9
 """How much of a GPU `auto` plans to use, allowances included: the estimate may be a tenth too low."""
+
+SETTLED = ("packs_per_micro_batch", "activation_checkpointing")
+"""The fields of `train` that may be `auto`."""
 
 _FORWARD_SHARE = 1 / 3
 
@@ -73,19 +76,18 @@ class Option(NamedTuple):
 def settle(config: SftConfig, shape: ModelShape | None, stage_index: int, gpus: Gpus) -> SftConfig:
     """The config with a number of packs and with layers in place of `auto`, for one stage.
 
-    If the model's shape or the memory is not known, a micro-batch has one pack, and all layers are computed again.
+    If the memory is not known, or there is no formula for the model's activations, a micro-batch has one pack, and all
+    layers are computed again.
     """
     train = config.train
     if AUTO not in (train.packs_per_micro_batch, train.activation_checkpointing):
         return config
-    if shape is None or gpus.capacity is None:
-        values = {"packs_per_micro_batch": packs_or_one(train.packs_per_micro_batch)}
+    if shape is None or shape.family not in FAMILIES or gpus.capacity is None:
         recomputed = "all" if train.activation_checkpointing == AUTO else train.activation_checkpointing
-        changed = train.model_copy(update={**values, "activation_checkpointing": recomputed})
+        values = packs_or_one(train.packs_per_micro_batch), recomputed
+        changed = train.model_copy(update=dict(zip(SETTLED, values, strict=True)))
         return config.model_copy(update={"train": changed})
-    if config.model.dropout == "none":
-        shape = replace(shape, dropout=0.0)
-    job = Job(config, shape, stage_index, gpus.num_workers)
+    job = Job(config, shape, stage_index, gpus.num_workers, gpus.between_nodes)
     jobs = [_having(job, *rung) for rung in ladder(job, gpus.busy_tokens)]
     num_fitting = bisect_right(jobs, round(USED_SHARE * gpus.capacity), key=lambda job: job.num_bytes)
     # The lowest is taken even if it does not fit: the plan says so.

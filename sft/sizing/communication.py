@@ -30,6 +30,8 @@ class Communication(NamedTuple):
     """Whether the config asks for hpZ."""
     hpz_bytes: int
     """What hpZ needs on each worker's device: its part of the second copy."""
+    hpz_size: int
+    """The workers of a node, which would share the copy."""
 
     @property
     def seconds(self) -> float:
@@ -56,4 +58,5 @@ def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, no
         traffic.reduced / bandwidth,
         setting.num_copy_ranks > 1,
         setting.numbers.num_bytes * split(shape.num_held, nodes.workers_per_node),
+        nodes.workers_per_node,
     )

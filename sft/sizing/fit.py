@@ -26,6 +26,8 @@ class Job(NamedTuple):
     shape: ModelShape
     stage_index: int
     num_workers: int
+    between_nodes: bool = False
+    """Whether the workers are in several nodes."""
 
     def having(self, section: str, **values: Any) -> "Job":
         """The same job with other values in a section of the config."""
@@ -35,7 +37,7 @@ class Job(NamedTuple):
     @property
     def setting(self) -> Setting:
         """How its steps are run on GPUs."""
-        return Setting.of(self.config, self.stage_index, self.num_workers, on_gpu=True)
+        return Setting.of(self.config, self.stage_index, self.num_workers, True, self.shape, self.between_nodes)
 
     @property
     def num_bytes(self) -> int:

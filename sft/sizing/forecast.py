@@ -1,9 +1,8 @@
 """A run's needs in one object: for each stage, for each worker, and in all."""
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sft.config import SftConfig
+from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.choice import EngineName, choose_engine
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
@@ -11,7 +10,6 @@ from sft.recomputed_layers import AUTO, packs_or_one
 from sft.sizing.advice import Change, advise
 from sft.sizing.choice import Gpus, Option, in_words, options, settle
 from sft.sizing.communication import Communication, step_communication
-from sft.sizing.families import FAMILIES
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
 from sft.sizing.goodput import FailureCosts
@@ -24,7 +22,7 @@ from sft.sizing.nodes import Nodes
 from sft.sizing.planned_stages import PlannedStage, read_planned
 from sft.sizing.read_shape import read_shape
 from sft.sizing.row_costs import RowsOfStage
-from sft.sizing.setting import Setting
+from sft.sizing.setting import Buckets, Setting
 from sft.sizing.storage import Storage, plan_storage
 from sft.sizing.traffic import Traffic, step_traffic
 from sft.step_plan import StepPlan
@@ -41,6 +39,11 @@ class Hardware(NamedTuple):
     """The share of the GPUs' arithmetic that is used."""
     price_per_gpu_hour: float | None
     nodes: Nodes
+
+    def gpus(self, num_workers: int) -> Gpus:
+        """What this number of workers trains on."""
+        capacity = round(GPUS[self.gpu].memory_gib * GIB) if self.has_gpus and self.gpu is not None else None
+        return Gpus(num_workers, capacity, self.nodes.count(num_workers) > 1)
 
 
 class Model(NamedTuple):
@@ -97,15 +100,18 @@ class WorkerForecast(NamedTuple):
     host: HostMemory
     capacity: int | None
     """What the GPU has; None if its kind is not given."""
-    largest_packs_per_micro_batch: int | None
-    changes: tuple[Change, ...]
+    engine: EngineName
+    """Which engine it has."""
+    buckets: Buckets
+    """The limits of ZeRO-3."""
+    largest_packs_per_micro_batch: int | None = None
+    """What fits; None, and those below empty, if the capacity is not known."""
+    changes: tuple[Change, ...] = ()
     """What to change if it does not fit."""
     chosen: str = ""
-    """Packs of a micro-batch and recomputed layers, in words; empty if the capacity is not known."""
+    """Packs of a micro-batch and recomputed layers, in words."""
     options: tuple[Option, ...] = ()
     """What else could be recomputed, and what it takes."""
-    engine: EngineName = "zero3"
-    """Which engine it has."""
 
     @property
     def fits(self) -> bool | None:
@@ -134,14 +140,14 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     try:
         shape, notes = read_shape(config.model.path)
         of_model += notes
-        if config.model.dropout == "none":
-            shape = replace(shape, dropout=0.0)
     except ImpossibleSizesError:
         raise
     except UserError as error:
         of_model.append(str(error))
-    settled = [_settled(config, shape, i, hardware.max_workers, hardware) for i in range(len(config.stages))]
-    planned = read_planned(config, hardware.max_workers, [packs_of(one) for one in settled])
+    settled = _settled(config, shape, hardware.gpus(hardware.max_workers))
+    planned = read_planned(
+        config, hardware.max_workers, [packs_or_one(one.train.packs_per_micro_batch) for one in settled]
+    )
     findings = [*planned.notes, *of_model]
     stages = tuple(
         _forecast_stage(settled[i], shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
@@ -170,32 +176,16 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     return Forecast(model, stages, workers, storage, failures, tuple(findings))
 
 
-def packs_of(config: SftConfig) -> int:
-    """Packs of a micro-batch of a config without `auto`."""
-    return packs_or_one(config.train.packs_per_micro_batch)
-
-
-def _settled(
-    config: SftConfig, shape: ModelShape | None, index: int, num_workers: int, hardware: Hardware
-) -> SftConfig:
-    """The config of a stage with what the run will choose by the memory of its GPUs."""
-    is_known = shape is not None and shape.family in FAMILIES
-    between_nodes = hardware.nodes.count(num_workers) > 1
-    gpus = Gpus(num_workers, _capacity(hardware) if is_known else None, between_nodes)
-    return settle(config, shape, index, gpus)
-
-
-def _capacity(hardware: Hardware) -> int | None:
-    """Bytes of a GPU; None without GPUs, or if their kind is not given."""
-    if not hardware.has_gpus or hardware.gpu is None:
-        return None
-    return round(GPUS[hardware.gpu].memory_gib * GIB)
+def _settled(config: SftConfig, shape: ModelShape | None, gpus: Gpus) -> list[SftConfig]:
+    """The config of each stage, with what the run will choose by the memory of its GPUs."""
+    return [settle(config, shape, i, gpus) for i in range(len(config.stages))]
 
 
 def _forecast_stage(
     config: SftConfig, shape: ModelShape | None, index: int, planned: PlannedStage | None, hardware: Hardware
 ) -> StageForecast:
     stage, train, num_workers = config.stages[index], config.train, hardware.max_workers
+    packs = packs_or_one(train.packs_per_micro_batch)
     num_packs, num_steps, counts = None, stage.budget.steps, None
     if planned is not None:
         num_packs, num_steps, counts = planned.num_packs, planned.num_steps, planned.counts
@@ -204,8 +194,9 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, packs_of(config))
-        setting = Setting.of(config, index, num_workers, hardware.has_gpus)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, packs)
+        gpus = hardware.gpus(num_workers)
+        setting = Setting.of(config, index, num_workers, hardware.has_gpus, shape, gpus.between_nodes)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
         communication = step_communication(shape, setting, traffic, hardware.nodes)
         of_a_step = counts or _full_packs(config, index, train.packs_per_step)
@@ -219,7 +210,7 @@ def _forecast_stage(
                 cost = seconds / 3600 * num_workers * hardware.price_per_gpu_hour
     return StageForecast(
         stage.name,
-        packs_of(config),
+        packs,
         num_packs,
         num_steps,
         counts.num_tokens if counts else None,
@@ -253,24 +244,33 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
 
 
 def _forecast_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
-    worker = _memory_of_worker(config, shape, num_workers, hardware)
-    return worker._replace(engine=choose_engine(config, num_workers))
-
-
-def _memory_of_worker(config: SftConfig, shape: ModelShape, num_workers: int, hardware: Hardware) -> WorkerForecast:
-    settled = [_settled(config, shape, i, num_workers, hardware) for i in range(len(config.stages))]
-    settings = [Setting.of(one, i, num_workers, hardware.has_gpus) for i, one in enumerate(settled)]
+    gpus = hardware.gpus(num_workers)
+    settled = _settled(config, shape, gpus)
+    settings = [
+        Setting.of(one, i, num_workers, hardware.has_gpus, shape, gpus.between_nodes) for i, one in enumerate(settled)
+    ]
     peaks = [peak_memory(shape, setting) for setting in settings]
     largest = max(range(len(peaks)), key=lambda i: peaks[i].total)
-    name, memory = config.stages[largest].name, peaks[largest]
-    host = host_memory(shape, settings[largest])
-    needed, capacity = with_allowances(memory) if hardware.has_gpus else host.total, _capacity(hardware)
-    if capacity is None:
-        return WorkerForecast(num_workers, name, memory, needed, host, None, None, ())
-    job = Job(settled[largest], shape, largest, num_workers)
-    most, changes = largest_packs_per_micro_batch(job, capacity), tuple(advise(job, capacity))
-    said, ways = in_words(job, capacity), options(job, capacity)
-    return WorkerForecast(num_workers, name, memory, needed, host, capacity, most, changes, said, ways)
+    memory, host = peaks[largest], host_memory(shape, settings[largest])
+    worker = WorkerForecast(
+        num_workers,
+        config.stages[largest].name,
+        memory,
+        with_allowances(memory) if hardware.has_gpus else host.total,
+        host,
+        gpus.capacity,
+        choose_engine(config, num_workers),
+        settings[largest].buckets,
+    )
+    if gpus.capacity is None:
+        return worker
+    job = Job(settled[largest], shape, largest, num_workers, gpus.between_nodes)
+    return worker._replace(
+        largest_packs_per_micro_batch=largest_packs_per_micro_batch(job, gpus.capacity),
+        changes=tuple(advise(job, gpus.capacity)),
+        chosen=in_words(job, gpus.capacity),
+        options=options(job, gpus.capacity),
+    )
 
 
 def _node_findings(nodes: Nodes, num_workers: int, is_chosen: bool) -> list[str]:
@@ -296,7 +296,7 @@ def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware)
     if hardware.gpu is None:
         kinds = ", ".join(GPUS)
         return [f"cluster.gpu is not given: it is needed to know whether it fits, time and cost; give one of {kinds}"]
-    gpu, num_bytes = GPUS[hardware.gpu], Setting.of(config, 0, 1, on_gpu=True).numbers.num_bytes
+    gpu, num_bytes = GPUS[hardware.gpu], DTYPE_BYTES[config.model.dtype]
     speed = f"{hardware.expected_mfu:.0%} of {hardware.gpu}'s {gpu.teraflops:g} teraflops"
     findings = [f"times assume {speed} (cluster.expected_mfu), without checkpoints and evaluation"]
     whole = num_bytes * shape.num_held / GIB

@@ -39,7 +39,8 @@ class HostMemory(NamedTuple):
     checkpoint: int
     """The copy that a checkpoint is written from while training goes on; beside a GPU, page-locked and kept."""
     first_worker: int
-    """Pages of the model's files while the first worker reads them; the system can reclaim them at any time."""
+    """Pages of the model's files, where the first worker reads them all because tensors are converted (see
+    `sft.model.own_weights`); the system can reclaim them at any time."""
 
     @property
     def total(self) -> int:

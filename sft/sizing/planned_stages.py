@@ -16,7 +16,6 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import differences, planned_inputs, stage_inputs
 from sft.data.token_store import TokenStore, store_path
 from sft.errors import UserError
-from sft.recomputed_layers import packs_or_one
 from sft.run_folder import RunFolder
 from sft.sizing.flops import TokenCounts
 from sft.sizing.row_costs import RowsOfStage, rows_of_stage
@@ -45,11 +44,8 @@ class Planned(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_planned(config: SftConfig, num_workers: int, packs_per_micro_batch: Sequence[int] | None = None) -> Planned:
-    """The plans of the stages that match this config.
-
-    `packs_per_micro_batch` is that of each stage. Default: that of the config, or 1 where it says `auto`.
-    """
+def read_planned(config: SftConfig, num_workers: int, packs_per_micro_batch: Sequence[int]) -> Planned:
+    """The plans of the stages that match this config; `packs_per_micro_batch` is that of each stage."""
     run = RunFolder(config.run.dir.expanduser())
     stages: list[PlannedStage | None] = []
     notes, store_bytes = [], None
@@ -64,9 +60,7 @@ def read_planned(config: SftConfig, num_workers: int, packs_per_micro_batch: Seq
                 if changed:
                     notes.append(f"stage {stage.name}: {folder} was planned with other settings: {'; '.join(changed)}")
                 else:
-                    packs = packs_or_one(config.train.packs_per_micro_batch)
-                    packs = packs_per_micro_batch[i] if packs_per_micro_batch else packs
-                    rows = rows_of_stage(config, i, plan, store, num_workers, packs)
+                    rows = rows_of_stage(config, i, plan, store, num_workers, packs_per_micro_batch[i])
                     planned = _read_stage(plan, store, rows)
                     store_bytes = sum(about["num_bytes"] for about in store.manifest["files"].values())
         except (DamagedError, OSError, UserError) as error:

@@ -8,7 +8,7 @@ from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.row_plan import row_cost
-from sft.step_plan import EMPTY_PACK
+from sft.step_plan import real_packs
 
 _MOST_STEPS = 100
 """How many steps to look at, evenly over the stage."""
@@ -37,8 +37,7 @@ def rows_of_stage(  # noqa: PLR0913  (what a pass holds depends on all of them)
     for step in looked_at.tolist():
         ranks = []
         for micro_batches in steps.dealt(step):
-            packs = [pack for micro in micro_batches for pack in micro if pack != EMPTY_PACK]
-            lengths = [store.lengths[plan.pack_examples(pack)] for pack in packs]
+            lengths = [store.lengths[plan.pack_examples(pack)] for pack in real_packs(micro_batches)]
             ranks.append(lengths if by_pack or not lengths else [np.concatenate(lengths)])
             tokens += sum(int(of_pack.sum()) for of_pack in lengths)
         cost = row_cost(ranks, max_slots)

@@ -6,37 +6,42 @@ from typing import Any, NamedTuple, Self
 from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.choice import may_be_plain
 from sft.engine.zero3_config import build_zero3_config, num_copy_ranks
+from sft.engine.zero3_limits import PERSISTENT, PartSizes, split_elements
 from sft.optimizers import state_bytes
 from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
 from sft.sizing.activations import Numbers
+from sft.sizing.model_shape import ModelShape
 from sft.world import World
 
 FLOAT32_BYTES = 4
-_DEFAULT_LIMIT = 1_000_000_000
-"""DeepSpeed's default, if the engine sets none."""
+_DEFAULT_SUB_GROUP = 1_000_000_000
+"""DeepSpeed's default: the engine sets none."""
 
 
 class Buckets(NamedTuple):
-    """DeepSpeed's limits, in elements."""
+    """DeepSpeed's limits, in elements: see `Zero3Limits`."""
 
     reduce: int
-    """Gradients that wait to be reduced together."""
     prefetch: int
-    """Parameters that are gathered before they are needed."""
     live: int
-    """Up to this many whole parameters, others are gathered ahead."""
     reuse_distance: int
-    """Parameters that are used again before this many others are not released."""
     sub_group: int
     """Parameters of a worker that are updated at the same time."""
+    persistent: int = PERSISTENT
 
     @classmethod
-    def of(cls, config: SftConfig) -> Self:
-        """The limits of the engine, with the config's `deepspeed.extra`; otherwise DeepSpeed's defaults."""
-        zero: Any = build_zero3_config(config, 1.0, World(device="cuda"))["zero_optimization"]
-        of_stage3 = ("prefetch_bucket_size", "max_live_parameters", "max_reuse_distance")
-        names = ("reduce_bucket_size", *(f"stage3_{name}" for name in of_stage3), "sub_group_size")
-        return cls(*(int(zero.get(name, _DEFAULT_LIMIT)) for name in names))
+    def of(cls, config: SftConfig, shape: ModelShape, num_workers: int, between_nodes: bool) -> Self:
+        """The limits of the engine, with the config's `deepspeed.extra`."""
+        world = World(size=num_workers, local_size=1 if between_nodes else num_workers, device="cuda")
+        zero: Any = build_zero3_config(config, 1.0, world, count_parts(shape))["zero_optimization"]
+        return cls(
+            reduce=int(zero["reduce_bucket_size"]),
+            prefetch=int(zero["stage3_prefetch_bucket_size"]),
+            live=int(zero["stage3_max_live_parameters"]),
+            reuse_distance=int(zero["stage3_max_reuse_distance"]),
+            sub_group=int(zero.get("sub_group_size", _DEFAULT_SUB_GROUP)),
+            persistent=int(zero["stage3_param_persistence_threshold"]),
+        )
 
 
 class Setting(NamedTuple):
@@ -75,14 +80,36 @@ class Setting(NamedTuple):
         return recomputed_layers(self.activation_checkpointing, num_layers)
 
     @classmethod
-    def of(cls, config: SftConfig, stage_index: int, num_workers: int, on_gpu: bool) -> Self:
-        """The setting of a stage with this number of workers."""
+    def of(
+        cls,
+        config: SftConfig,
+        stage_index: int,
+        num_workers: int,
+        on_gpu: bool,
+        shape: ModelShape,
+        between_nodes: bool = False,
+    ) -> Self:
+        """The setting of a stage with this number of workers.
+
+        Args:
+            config: the run.
+            stage_index: the stage.
+            num_workers: how many train it.
+            on_gpu: whether they have GPUs.
+            shape: the model, on which ZeRO-3's limits depend.
+            between_nodes: whether the workers are in several nodes.
+        """
         train = config.train
         packs = min(packs_or_one(train.packs_per_micro_batch), math.ceil(train.packs_per_step / num_workers))
         return cls(
             num_workers,
             packs * config.pack_len_tokens(stage_index),
-            Numbers(DTYPE_BYTES[config.model.dtype], on_gpu, on_gpu and config.model.kernels != "none"),
+            Numbers(
+                DTYPE_BYTES[config.model.dtype],
+                on_gpu,
+                on_gpu and config.model.kernels != "none",
+                config.model.dropout == "as_configured",
+            ),
             train.activation_checkpointing,
             train.offload_activations == "cpu" and on_gpu,
             train.logits_chunk_tokens,
@@ -90,8 +117,14 @@ class Setting(NamedTuple):
             config.deepspeed.offload_optimizer == "cpu",
             config.deepspeed.offload_parameters == "cpu",
             config.checkpoint.async_ or on_gpu,
-            Buckets.of(config),
+            Buckets.of(config, shape, num_workers, between_nodes),
             num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
             may_be_plain(config, num_workers),
             packs * num_workers >= train.packs_per_step,
         )
+
+
+def count_parts(shape: ModelShape) -> PartSizes:
+    """The parts of a model that are whole at a time, as the engine counts them in the model itself."""
+    layers = [split_elements(layer.tensors.values()) for layer in shape.layers]
+    return PartSizes(max(layers, default=0), shape.head_size)

@@ -70,12 +70,12 @@ def run_curriculum(context: RunContext) -> bool:
             if world.is_first:
                 run.sample_answers.unlink(missing_ok=True)  # its model is no longer the last
             _fetch_weights(model_path, attempt)
-            check_same_weights(model_path, ranks)
             attempt.heartbeat.enter("load", stage=stage.name, also_counts=num_collectives)
+            check_same_weights(model_path, ranks)
             reset_peaks(world)
             settled = settle_memory(config, index, ranks, attempt.events)
-            start = config.from_ if index == 0 else None
-            awaits_state = will_load(stage_storage(config.checkpoint, folder), start, attempt)
+            inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
+            awaits_state = will_load(stage_storage(config.checkpoint, folder), inputs.start, attempt)
             engine = ENGINES[engine_name](settled, stage.optimizer, model_path, ranks, awaits_state)
             if not is_told:
                 tell_kernels(engine.hf_model, config.model, ranks, attempt.events)
@@ -83,7 +83,6 @@ def run_curriculum(context: RunContext) -> bool:
             if config.train.deterministic:
                 choose_experts(engine.hf_model)
             leave_waiting_to_the_watch()
-            inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
             finished = run_stage(inputs, engine)
             # The next stage's engine needs the memory of this one.
             engine.close()

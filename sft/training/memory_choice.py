@@ -15,14 +15,13 @@ from sft.errors import UserError
 from sft.ranks.ranks import Ranks
 from sft.recomputed_layers import AUTO
 from sft.run_events import EventLog
-from sft.sizing.choice import Gpus, in_words, settle
+from sft.sizing.choice import SETTLED, Gpus, in_words, settle
 from sft.sizing.families import FAMILIES
 from sft.sizing.fit import Job
-from sft.sizing.model_shape import ModelShape
 from sft.sizing.read_shape import read_shape
 from sft.world import World
 
-_FIELDS = ("packs_per_micro_batch", "activation_checkpointing")
+_UNKNOWN = "one pack in a micro-batch, and all layers compute activations again, where the config leaves it"
 
 
 def gpu_bytes(world: World) -> int:
@@ -48,31 +47,24 @@ def settle_memory(
     capacity = min(map(int, ranks.gather(str(memory_of(world)))))
     gpus = Gpus(world.size, capacity, between_nodes=world.local_size < world.size)
     # The first rank decides: only it has to find the model's config.json, and to be right.
-    decided = json.dumps(_decide(config, index, gpus)) if world.is_first else ""
-    chosen: dict[str, Any] = json.loads(ranks.gather(decided)[0])
+    values: dict[str, Any] = {}
     if world.is_first:
+        settled, text = _decide(config, index, gpus)
+        values = {name: getattr(settled.train, name) for name in SETTLED}
         stage = config.stages[index].name
-        values = {name: chosen[name] for name in _FIELDS}
-        events.add("memory", chosen["text"], stage=stage, num_workers=world.size, gpu_bytes=capacity, **values)
-    values = {name: chosen[name] for name in _FIELDS}
+        events.add("memory", text, stage=stage, num_workers=world.size, gpu_bytes=capacity, **values)
+    values = json.loads(ranks.gather(json.dumps(values))[0])
     return config.model_copy(update={"train": train.model_copy(update=values)})
 
 
-def _decide(config: SftConfig, index: int, gpus: Gpus) -> dict[str, Any]:
-    shape, why = _shape(config.model.path)
-    settled = settle(config, shape, index, gpus)
-    text = f"one pack in a micro-batch, and all layers compute activations again, where the config leaves it: {why}"
-    if shape is not None and gpus.capacity is not None:
-        text = in_words(Job(settled, shape, index, gpus.num_workers), gpus.capacity)
-    return {**{name: getattr(settled.train, name) for name in _FIELDS}, "text": text}
-
-
-def _shape(model_path: str) -> tuple[ModelShape | None, str]:
-    """The shape of a model whose memory is known well enough, or why not."""
+def _decide(config: SftConfig, index: int, gpus: Gpus) -> tuple[SftConfig, str]:
+    """The config with both settled, and what that means."""
     try:
-        shape, _ = read_shape(model_path)
+        shape, _ = read_shape(config.model.path)
     except UserError as error:
-        return None, str(error)
+        return settle(config, None, index, gpus), f"{_UNKNOWN}: {error}"
+    settled = settle(config, shape, index, gpus)
     if shape.family not in FAMILIES:
-        return None, f"there is no formula for the activations of {shape.family}"
-    return shape, ""
+        return settled, f"{_UNKNOWN}: there is no formula for the activations of {shape.family}"
+    assert gpus.capacity is not None
+    return settled, in_words(Job(settled, shape, index, gpus.num_workers, gpus.between_nodes), gpus.capacity)

@@ -16,7 +16,7 @@ from sft.atomic_files import write_json
 from sft.cadence import Cadence
 from sft.checkpoint.export import export_model
 from sft.checkpoint.open_storage import stage_storage
-from sft.config import SftConfig
+from sft.config import FromConfig, SftConfig
 from sft.data.learned_stops import learned_stop_ids
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
@@ -70,6 +70,11 @@ class StageInputs:
         return self.context.attempt
 
     @property
+    def start(self) -> FromConfig | None:
+        """Where the stage starts, if in another run."""
+        return self.config.from_ if self.index == 0 else None
+
+    @property
     def folder(self) -> StageFolder:
         """The stage's folder in the run folder."""
         return self.context.folder.stage(self.index, self.config.stages[self.index].name)
@@ -85,8 +90,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     storage = stage_storage(config.checkpoint, folder)
     about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
-    start = config.from_ if inputs.index == 0 else None
-    first_step, skip.num_skipped = load_state(engine, storage, start, attempt, about)
+    first_step, skip.num_skipped = load_state(engine, storage, inputs.start, attempt, about)
     if world.is_first:
         where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
         text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"
@@ -148,7 +152,15 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     folder, staging_dir = inputs.folder, inputs.config.data.staging_dir
     report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
-        world.node, world.node_ranks, steps, first_step, inputs.store.path, inputs.plan.path, staging_dir, report
+        node=world.node,
+        ranks=world.node_ranks,
+        world_size=world.size,
+        packs_per_micro_batch=steps.packs_per_micro_batch,
+        first_step=first_step,
+        store=inputs.store.path,
+        plan=inputs.plan.path,
+        staging_dir=staging_dir,
+        report=report,
     )
     staging = Staging(order, inputs.store, inputs.plan, inputs.attempt.events)
     if world.local_rank == 0:

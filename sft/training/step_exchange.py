@@ -48,7 +48,7 @@ class StepExchange:
         self._slots_per_rank = steps.micro_batches_per_step * steps.packs_per_micro_batch
 
     def __call__(
-        self, micro_batches: Sequence[Batch], decision: StepDecision, input_wait_seconds: float = 0.0
+        self, micro_batches: Sequence[Batch], decision: StepDecision, input_wait_seconds: float
     ) -> StepSummary:
         """Exchange what the ranks fed in the step, and how long this one waited for it.
 

@@ -88,10 +88,10 @@ def test_each_node_has_the_packs_of_its_worker_on_its_disk_while_it_trains(
     assert f"on the Ray cluster at {machines[0].address}" in trained.said.replace("\n", " ")
     (store,) = filter(is_published, (run.path.parent / "cache/tokens").iterdir())
     plan = run.stage(1, "words").packs
-    planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan), packs_per_step=12)
+    planned = Planned(store, plan, TokenStore.open(store), PackPlan.open(plan))
     for rank in range(2):
         report = json.loads(run.attempt(1).staging_report(run.stage(1, "words"), rank).read_text())
-        own = planned.fed_by(World(rank, 2))
+        own = planned.fed_by(World(rank, 2), packs_per_micro_batch=1)
         assert (report["is_complete"], report["num_there"]) == (True, 0)
         assert (report["num_fetched"], report["bytes_fetched"]) == (len(own), planned.num_bytes(own))
     (_, said) = [event.facts for event in read_events(run.attempt(1)) if event.kind == "staging"]

@@ -1,5 +1,6 @@
 """A store and a plan in shared storage, as nodes find them, and what a node should have of it on its own disk."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,14 +10,18 @@ from sft.atomic_files import publish_folder, written_aside
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_stages
 from sft.data.staged_packs import StagedPacks, staging_root
-from sft.data.staging import StagingOrder
+from sft.data.staging import StagingOrder, fetch_packs
 from sft.data.token_store import TokenStore
+from sft.dealing import CostRates
 from sft.schema import Pack
-from sft.step_plan import EMPTY_PACK, StepPlan
+from sft.step_plan import real_packs
 from sft.world import World
 from tests.data.stores import config_of, random_store
 
-PACKS_PER_STEP = 6
+PACKS_PER_STEP, PACKS_PER_MICRO_BATCH = 6, 2
+
+fetch = partial(fetch_packs, least_free_share=0.0)
+"""However full the disk is that the tests run on."""
 
 
 class Planned(NamedTuple):
@@ -27,15 +32,18 @@ class Planned(NamedTuple):
     store: TokenStore
     plan: PackPlan
 
-    packs_per_step: int = PACKS_PER_STEP
-
     def order(self, world: World, disk: Path | None, first_step: int = 0) -> StagingOrder:
         """What a node is to have on this disk (None: on its own), where `world` is the place of its first rank."""
-        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, packs_per_micro_batch=2)
-        report = self.store_path.with_name(f"{world.node}.json")
-        staging_dir = None if disk is None else str(disk)
         return StagingOrder(
-            world.node, world.node_ranks, steps, first_step, self.store_path, self.plan_path, staging_dir, report
+            node=world.node,
+            ranks=world.node_ranks,
+            world_size=world.size,
+            packs_per_micro_batch=PACKS_PER_MICRO_BATCH,
+            first_step=first_step,
+            store=self.store_path,
+            plan=self.plan_path,
+            staging_dir=None if disk is None else str(disk),
+            report=self.store_path.with_name(f"{world.node}.json"),
         )
 
     def staged(self, disk: Path) -> StagedPacks:
@@ -56,17 +64,14 @@ class Planned(NamedTuple):
         segments, tokens = np.diff(self.plan.starts), self.plan.num_tokens
         return int(sum(8 * (4 + 2 * segments[p]) + (self.store.tokens.itemsize + 1) * tokens[p] for p in packs))
 
-    def fed_by(self, world: World, first_step: int = 0) -> set[int]:
+    def fed_by(self, world: World, first_step: int = 0, packs_per_micro_batch: int = PACKS_PER_MICRO_BATCH) -> set[int]:
         """The packs of the ranks of a node, rank by rank and step by step."""
-        steps = StepPlan(len(self.plan), self.packs_per_step, world.size, 1, costs=self.plan.costs)
+        steps = self.plan.steps(world.size, packs_per_micro_batch)
         return {
             pack
             for step in range(first_step, steps.num_steps)
-            for rank in range(world.size)
-            if rank in world.node_ranks
-            for packs in steps.rank_packs(step, rank)
-            for pack in packs
-            if pack != EMPTY_PACK
+            for rank in world.node_ranks
+            for pack in real_packs(steps.rank_packs(step, rank))
         }
 
 
@@ -79,7 +84,8 @@ def publish_planned(folder: Path, epochs: float = 1) -> Planned:
         publish_folder(aside, folder / "store", store.manifest)
     opened = TokenStore.open(folder / "store")
     stage = {"mixture": {"rates": "equal"}, "budget": {"epochs": epochs}}
-    (plan,) = plan_stages(config_of(folder / "run", stage, train={"packs_per_step": PACKS_PER_STEP}), opened)
+    config = config_of(folder / "run", stage, train={"packs_per_step": PACKS_PER_STEP})
+    (plan,) = plan_stages(config, opened, cost_rates=lambda: CostRates(token=5, supervised_token=3, squared_length=1))
     assert len(plan) % PACKS_PER_STEP
     return Planned(folder / "store", folder / "run/stages/0-s0/packs", opened, plan)
 

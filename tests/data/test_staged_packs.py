@@ -18,9 +18,9 @@ from sft.atomic_files import DamagedError, read_json
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.stage_plan import plan_stages
 from sft.data.staged_packs import StagedPacks, plan_key, remove_unused, staging_root
-from sft.data.staging import StagingReport, fetch_packs
+from sft.data.staging import StagingReport
 from sft.world import World
-from tests.data.planned import PACKS_PER_STEP, Planned, assert_equal, nodes_of, publish_planned
+from tests.data.planned import PACKS_PER_STEP, Planned, assert_equal, fetch, nodes_of, publish_planned
 from tests.data.stores import config_of
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Planned:
 
 
 def test_a_staged_pack_is_that_of_the_store(planned: Planned, tmp_path: Path) -> None:
-    report = fetch_packs(planned.order(World(), tmp_path))
+    report = fetch(planned.order(World(), tmp_path))
     assert planned.there(tmp_path) == set(range(len(planned.plan)))
     assert report.num_fetched == len(planned.plan)
     assert report.is_complete
@@ -50,7 +50,7 @@ def test_each_node_has_the_packs_of_its_own_ranks_and_no_others(
     there, num_bytes = [], 0
     for world in nodes_of(num_nodes, ranks_per_node):
         disk = tmp_path / world.node
-        report = fetch_packs(planned.order(world, disk, first_step))
+        report = fetch(planned.order(world, disk, first_step))
         there.append(planned.there(disk))
         assert there[-1] == planned.fed_by(world, first_step)
         assert report.bytes_fetched == planned.num_bytes(there[-1])
@@ -67,7 +67,7 @@ def test_after_a_change_of_size_only_what_is_missing_moves(planned: Planned, tmp
     for num_nodes, first_step in sizes:
         for world in nodes_of(num_nodes, ranks_per_node=2):
             disk, wanted = tmp_path / world.node, planned.fed_by(world, first_step)
-            report = fetch_packs(planned.order(world, disk, first_step))
+            report = fetch(planned.order(world, disk, first_step))
             missing, known = wanted - has[world.node], wanted & has[world.node]
             assert (report.num_fetched, report.num_there) == (len(missing), len(known))
             assert report.bytes_fetched == planned.num_bytes(missing)
@@ -81,7 +81,7 @@ def test_two_plans_share_a_disk_and_nothing_else(planned: Planned, tmp_path: Pat
     (other,) = plan_stages(config, planned.store)
     assert plan_key(other, planned.store) != plan_key(planned.plan, planned.store)
     assert plan_key(PackPlan.open(planned.plan_path), planned.store) == plan_key(planned.plan, planned.store)
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     staged = StagedPacks(staging_root(str(tmp_path)), other, planned.store)
     assert all(staged.read(pack) is None for pack in range(len(other)))
 
@@ -90,7 +90,7 @@ def test_two_plans_share_a_disk_and_nothing_else(planned: Planned, tmp_path: Pat
 
 
 def test_any_bit_that_is_turned_is_noticed_and_the_pack_fetched_again(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     rng = np.random.default_rng(0)
     staged = planned.staged(tmp_path)
     num_bytes = planned.num_bytes({5})
@@ -104,7 +104,7 @@ def test_any_bit_that_is_turned_is_noticed_and_the_pack_fetched_again(planned: P
         assert staged.read(4) is not None
         assert staged.read(6) is not None
         if name == "digests":
-            report = fetch_packs(planned.order(World(), tmp_path))
+            report = fetch(planned.order(World(), tmp_path))
             assert (report.num_fetched, report.bytes_fetched) == (1, num_bytes)
         else:
             staged.write(planned.plan.read_pack(5, planned.store))
@@ -114,7 +114,7 @@ def test_any_bit_that_is_turned_is_noticed_and_the_pack_fetched_again(planned: P
 
 
 def test_a_pack_that_lies_at_anothers_place_is_noticed(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     staged = planned.staged(tmp_path)
     for name, size in (("packs", staged._slot_bytes), ("digests", 8)):
         content = bytearray((staged.folder / name).read_bytes())
@@ -126,7 +126,7 @@ def test_a_pack_that_lies_at_anothers_place_is_noticed(planned: Planned, tmp_pat
 
 @pytest.mark.parametrize("name", ["packs", "digests"])
 def test_a_file_that_is_cut_off_gives_no_wrong_pack(planned: Planned, tmp_path: Path, name: str) -> None:
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     path = planned.staged(tmp_path).folder / name
     for part in (0.9, 0.5, 0.1, 0.0):
         os.truncate(path, int(path.stat().st_size * part) | 1 if part else 0)
@@ -140,34 +140,34 @@ def test_a_file_that_is_cut_off_gives_no_wrong_pack(planned: Planned, tmp_path: 
                 assert_equal(pack, planned.plan.read_pack(pack_id, planned.store))
                 num_good += 1
         assert num_good <= part * len(planned.plan) + 1
-    assert fetch_packs(planned.order(World(), tmp_path)).is_complete
+    assert fetch(planned.order(World(), tmp_path)).is_complete
     assert planned.there(tmp_path) == set(range(len(planned.plan)))
 
 
 def test_a_full_disk_ends_the_staging_and_leaves_what_was_staged(planned: Planned, tmp_path: Path) -> None:
     slot_bytes = planned.staged(tmp_path)._slot_bytes
     with largest_file(20 * slot_bytes + 100):
-        report = fetch_packs(planned.order(World(), tmp_path))
+        report = fetch(planned.order(World(), tmp_path))
     # A limit on the size of a file has another name than a full disk, but strikes in the same place.
     assert report.why_stopped in ("No space left on device", "File too large")
     assert not report.is_complete
     assert report.num_steps == 20 // PACKS_PER_STEP
     assert read_json(planned.store_path.with_name("localhost.json"))["why_stopped"] == report.why_stopped
     assert set(range(18)) <= planned.there(tmp_path) <= set(range(20))
-    again = fetch_packs(planned.order(World(), tmp_path))
+    again = fetch(planned.order(World(), tmp_path))
     assert again.is_complete
     assert again.num_there >= 18
 
 
 def test_a_disk_is_never_filled_up(planned: Planned, tmp_path: Path) -> None:
-    report = fetch_packs(planned.order(World(), tmp_path), least_free_share=1.1)
+    report = fetch(planned.order(World(), tmp_path), least_free_share=1.1)
     assert report.why_stopped == "less than 110% of the disk is free"
     assert planned.there(tmp_path) == set()
 
 
 def test_staging_ends_when_it_is_not_wanted_any_more(planned: Planned, tmp_path: Path) -> None:
     answers = iter([True, True, False])
-    report = fetch_packs(planned.order(World(), tmp_path), lambda: next(answers))
+    report = fetch(planned.order(World(), tmp_path), lambda: next(answers))
     assert planned.there(tmp_path) == set(range(2 * PACKS_PER_STEP))
     assert (report.num_steps, report.is_complete, report.why_stopped) == (2, False, None)
 
@@ -178,7 +178,7 @@ from sft.data.staging import fetch_packs
 order = pickle.load(sys.stdin.buffer)
 print("ready", flush=True)
 while True:
-    fetch_packs(order)
+    fetch_packs(order, least_free_share=0.0)
 """
 
 
@@ -197,7 +197,7 @@ def test_two_that_stage_the_same_and_one_is_killed(planned: Planned, tmp_path: P
             other.stdin.write(pickle.dumps(order))
             other.stdin.close()
             assert other.stdout.readline() == b"ready\n"
-            mine = threading.Thread(target=lambda: reports.append(fetch_packs(order)))
+            mine = threading.Thread(target=lambda: reports.append(fetch(order)))
             mine.start()
             time.sleep(delay)
             other.kill()
@@ -212,7 +212,7 @@ def test_two_that_stage_the_same_and_one_is_killed(planned: Planned, tmp_path: P
 
 
 def test_only_this_user_may_look_into_the_folder(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     folder = planned.staged(tmp_path).folder
     assert folder.parent == tmp_path / f"sft-staging-{os.getuid()}"
     for path in (folder.parent, folder):
@@ -224,7 +224,7 @@ def test_a_folder_that_is_not_this_users_alone_is_refused(planned: Planned, tmp_
     root = tmp_path / f"sft-staging-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     root.symlink_to(tmp_path / "elsewhere")
-    report = fetch_packs(planned.order(World(), tmp_path))
+    report = fetch(planned.order(World(), tmp_path))
     assert report.why_stopped is not None
     assert "belongs to this user alone" in report.why_stopped
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -251,7 +251,7 @@ def test_variables_are_those_of_the_node(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_nobody_has_used_for_a_week_is_removed(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(World(), tmp_path))
+    fetch(planned.order(World(), tmp_path))
     folder = planned.staged(tmp_path).folder
     week = 7 * 24 * 3600
     for age, is_there in ((week - 60, True), (week + 60, False)):

@@ -247,7 +247,7 @@ def slow_rank(settings: dict[str, Any], ranks: Ranks) -> list[float]:
     if ranks.world.is_first:
         time.sleep(0.5)
     take_steps(engine, config, loader, 0, 1)
-    return list(exchange(loader.micro_batches(0), StepDecision()).seconds_per_token)
+    return list(exchange(loader.micro_batches(0), StepDecision(), 0.0).seconds_per_token)
 
 
 def zero3_memory(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

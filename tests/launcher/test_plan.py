@@ -190,7 +190,9 @@ def test_what_failures_cost_is_told_in_plain_words(llama: str, capsys: pytest.Ca
     assert "failures: one every 5 d 5:00:00" in out
     assert f"{best['steps']:,} steps" in out
     assert f"{best['shares']['training']:.2%}" in out
-    assert "s with hpZ" in " ".join(out.split())
+    words = " ".join(out.split())
+    assert "s with hpZ" in words
+    assert "ZeRO-3 with 32 workers, in elements: gradients are reduced by 100M; parameters are gathered " in words
     assert max(map(len, out.splitlines())) <= 110
 
 

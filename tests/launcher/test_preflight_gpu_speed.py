@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from launcher.preflight.gpu_gather import find_slow_links, pairs_in_rounds, time_all_gather
-from launcher.preflight.gpu_speed import find_slow, measure_in_process
+from launcher.preflight.gpu_speed import find_slow, measure_speeds
 from launcher.preflight.network import Peer, open_store
 
 
 @pytest.mark.long
 def test_a_device_is_measured_in_a_process_of_its_own() -> None:
-    speeds = measure_in_process(["cpu"])
+    speeds = measure_speeds(["cpu"])
     assert isinstance(speeds, dict)
     assert 1e-5 < speeds["cpu"] < 100
 

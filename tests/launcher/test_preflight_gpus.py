@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launcher.preflight.findings import About
-from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus
+from launcher.preflight.gpu_comparison import OfferedGpus, compare_gpus, free_devices
 from launcher.preflight.gpus import Gpu, GpuQueryError, parse_gpus, query_gpus
 from launcher.preflight.node_facts import GpuFacts
 
@@ -149,3 +149,11 @@ def test_the_same_of_many_nodes_is_one_finding() -> None:
     assert len(findings[0].nodes) == 64
     assert findings[0].about is About.GPUS
     assert len(findings[0].text) < 300
+
+
+def test_only_sound_gpus_that_are_nobody_elses_are_measured() -> None:
+    assert free_devices(FINE, ALL_FREE) == ["cuda:0", "cuda:1"]
+    for fewer in (OfferedGpus(2, 1), OfferedGpus(1, 1), OfferedGpus(0, 0)):
+        assert free_devices(FINE, fewer) == []
+    assert free_devices(FINE._replace(torch_sees_them=False), ALL_FREE) == []
+    assert free_devices(FINE._replace(gpus=(*parse_gpus(SICK), FINE.gpus[1])), ALL_FREE) == ["cuda:1"]

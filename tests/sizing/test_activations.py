@@ -41,7 +41,7 @@ def test_a_layer_keeps_what_is_said(name: str, dtype: torch.dtype) -> None:
         content = {**content, "resid_pdrop": 0.1}
     real = (kept_of(content, 4, dtype) - kept_of(content, 2, dtype)) / 2 / NUM_TOKENS
     shape = model_shape(content)
-    estimate = kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
+    estimate = kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False, has_dropout=True))
     assert estimate == pytest.approx(real, rel=0.01)
 
 

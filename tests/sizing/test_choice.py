@@ -1,6 +1,7 @@
 """What `auto` chooses fits, wastes nothing, and gets no worse with more memory."""
 
 import itertools
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sft.recomputed_layers import Recomputed, packs_or_one, recomputed_layers
 from sft.sizing.choice import USED_SHARE, Gpus, ladder, more_arithmetic, options, settle
 from sft.sizing.fit import GIB, Job
 from sft.sizing.model_shape import ModelShape, model_shape
-from tests.sizing.models import LLAMA_8B, QWEN_0_5B
+from tests.sizing.models import LLAMA_8B, QWEN_0_5B, all_models
 
 CONFIG = Path(__file__).parents[2] / "configs" / "llama3_8b_1node.yaml"
 AUTO = ("train.packs_per_micro_batch=auto", "train.activation_checkpointing=auto")
@@ -80,6 +81,17 @@ def test_what_is_given_stays_and_without_knowledge_it_is_as_on_a_cpu() -> None:
         assert other.packs_per_micro_batch == 2
     unknown = settle(load(*AUTO), None, 0, Gpus(8, 80 * GIB)).train
     assert (unknown.packs_per_micro_batch, unknown.activation_checkpointing) == (1, "all")
+
+
+def test_dropout_takes_memory_only_where_it_is_drawn() -> None:
+    shape = model_shape(all_models()["gpt2"])
+    rung = ("train.packs_per_micro_batch=1", "train.activation_checkpointing=none")
+
+    def taken(shape: ModelShape, dropout: str) -> int:
+        return Job(load(*rung, f"model.dropout={dropout}"), shape, 0, 1).num_bytes
+
+    without = replace(shape, dropout=0.0)
+    assert taken(shape, "none") == taken(without, "as_configured") < taken(shape, "as_configured")
 
 
 def test_dropout_is_drawn_for_each_pack_by_itself() -> None:

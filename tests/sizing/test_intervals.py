@@ -29,7 +29,7 @@ NODES = Nodes(8, node_mtbf_hours=1000, storage_gb_per_second=4, network_gb_per_s
 
 def communication(num_workers: int, micro_batches: int, has_hpz: bool, nodes: Nodes = NODES) -> Communication | None:
     config = load_job(CONFIGS / "llama3_8b_1node.yaml").sft
-    setting = Setting.of(config, 0, num_workers, on_gpu=True)._replace(num_copy_ranks=8 if has_hpz else 1)
+    setting = Setting.of(config, 0, num_workers, on_gpu=True, shape=SHAPE)._replace(num_copy_ranks=8 if has_hpz else 1)
     return step_communication(SHAPE, setting, step_traffic(SHAPE, setting, micro_batches), nodes)
 
 

@@ -163,6 +163,7 @@ def test_a_real_step_takes_what_is_estimated() -> None:
     spec.loader.exec_module(benchmark)
     case = benchmark.Case("Llama, small", 1, 2048, 1, 0.5)
     measured = benchmark.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
-    setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, on_gpu=False)
-    estimate = peak_memory(model_shape(benchmark.MODELS[case.model]), setting).total
+    shape = model_shape(benchmark.MODELS[case.model])
+    setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, False, shape)
+    estimate = peak_memory(shape, setting).total
     assert estimate == pytest.approx(measured, rel=0.1)

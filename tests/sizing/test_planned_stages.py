@@ -16,6 +16,9 @@ from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
+PACKS = (1, 1)
+"""Of a micro-batch in each stage."""
+
 
 @pytest.fixture(scope="module")
 def prepared(
@@ -36,7 +39,7 @@ def load(prepared: tuple[Path, TokenStore, list[PackPlan]], *overrides: str) -> 
 
 def test_packs_steps_and_tokens_are_those_of_the_plan(prepared: tuple[Path, TokenStore, list[PackPlan]]) -> None:
     _, store, plans = prepared
-    found = read_planned(load(prepared).sft, 1)
+    found = read_planned(load(prepared).sft, 1, PACKS)
     assert found.notes == ()
     assert found.token_store == sum(file.stat().st_size for file in store.path.iterdir() if file.suffix != ".json")
     for stage, plan in zip(found.stages, plans, strict=True):
@@ -68,7 +71,7 @@ def test_packs_steps_and_tokens_are_those_of_the_plan(prepared: tuple[Path, Toke
 def test_a_plan_of_other_settings_counts_as_none(
     prepared: tuple[Path, TokenStore, list[PackPlan]], override: str, told: str, num_planned: int
 ) -> None:
-    found = read_planned(load(prepared, override).sft, 1)
+    found = read_planned(load(prepared, override).sft, 1, PACKS)
     assert sum(stage is not None for stage in found.stages) == num_planned
     assert told in " ".join(found.notes)
     assert bool(found.notes) == (num_planned < 2)
@@ -76,7 +79,7 @@ def test_a_plan_of_other_settings_counts_as_none(
 
 def test_before_it_is_prepared_nothing_is_claimed(prepared: tuple[Path, TokenStore, list[PackPlan]]) -> None:
     config = load(prepared, "run.dir=elsewhere").sft
-    found = read_planned(config, 1)
+    found = read_planned(config, 1, PACKS)
     assert found.stages == (None, None)
     assert found.token_store is None
     assert "sft prepare" in found.notes[0]
@@ -88,6 +91,6 @@ def test_before_it_is_prepared_nothing_is_claimed(prepared: tuple[Path, TokenSto
 
 
 def test_a_missing_store_is_said(prepared: tuple[Path, TokenStore, list[PackPlan]], tmp_path: Path) -> None:
-    found = read_planned(load(prepared, f"data.cache_dir={tmp_path}").sft, 1)
+    found = read_planned(load(prepared, f"data.cache_dir={tmp_path}").sft, 1, PACKS)
     assert found.stages == (None, None)
     assert "is not here" in found.notes[0]

@@ -66,6 +66,6 @@ def test_bytes_are_those_of_a_checkpoint_and_a_model() -> None:
     assert storage.total == 3 * storage.checkpoint + storage.model + 12345
     with_lion = load_job(CONFIGS / "llama3_8b_1node.yaml", ["stages.0.optimizer={name: lion, lr: 1.0e-6}"]).sft
     assert plan_storage(with_lion, SHAPE, [None], 12345).checkpoint == 8 * SHAPE.num_parameters
-    settings = [Setting.of(each, 0, num_workers=8, on_gpu=True) for each in (config, with_lion)]
+    settings = [Setting.of(each, 0, num_workers=8, on_gpu=True, shape=SHAPE) for each in (config, with_lion)]
     saved = peak_memory(SHAPE, settings[0]).total - peak_memory(SHAPE, settings[1]).total
     assert saved == pytest.approx(4 * SHAPE.num_parameters / 8, abs=8)

@@ -1,6 +1,7 @@
 """Whatever a node's disk does, a rank feeds what the store holds, and training waits for nothing."""
 
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sft.data.loader import StepLoader
-from sft.data.staging import StagingOrder, StagingReport, fetch_packs
+from sft.data.staging import StagingOrder, StagingReport
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
 from sft.training.staging import Staging
 from sft.world import World
-from tests.data.planned import Planned, publish_planned
+from tests.data.planned import PACKS_PER_MICRO_BATCH, Planned, fetch, publish_planned
 
 WORLD = World(1, 3, 0, "n1")
 
@@ -32,7 +33,7 @@ def stage_on(planned: Planned, disk: Path) -> tuple[Staging, Callable[[], list[s
 
 
 def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:
-    steps = planned.order(WORLD, None).steps
+    steps = planned.plan.steps(WORLD.size, PACKS_PER_MICRO_BATCH)
     direct = StepLoader(planned.store, planned.plan, steps, WORLD.rank)
     loader = StepLoader(planned.store, planned.plan, steps, WORLD.rank, staging.read)
     for step in range(steps.num_steps):
@@ -43,12 +44,16 @@ def feeds_what_the_store_holds(planned: Planned, staging: Staging) -> None:
             assert batch.cu_seqlens.equal(wanted.cu_seqlens)
 
 
+def test_an_order_is_small_however_many_packs_it_is_about(planned: Planned) -> None:
+    assert len(pickle.dumps(planned.order(WORLD, None))) < 1000 < planned.plan.costs.nbytes
+
+
 def test_packs_come_from_the_disk_once_they_are_there(planned: Planned, tmp_path: Path) -> None:
     staging, said = stage_on(planned, tmp_path)
     num_own = len(planned.fed_by(WORLD))
     feeds_what_the_store_holds(planned, staging)
     assert (staging.num_staged, staging.num_direct) == (0, num_own)
-    staging.start(fetch_packs)
+    staging.start(fetch)
     wait_for(lambda: planned.there(tmp_path) == planned.fed_by(WORLD))
     feeds_what_the_store_holds(planned, staging)
     assert (staging.num_staged, staging.num_direct) == (num_own, num_own)
@@ -57,7 +62,7 @@ def test_packs_come_from_the_disk_once_they_are_there(planned: Planned, tmp_path
 
 
 def test_a_damaged_disk_gives_no_wrong_token_and_is_told_once(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(WORLD, tmp_path))
+    fetch(planned.order(WORLD, tmp_path))
     staging, said = stage_on(planned, tmp_path)
     path = planned.staged(tmp_path).folder / "packs"
     content = bytearray(path.read_bytes())
@@ -70,11 +75,11 @@ def test_a_damaged_disk_gives_no_wrong_token_and_is_told_once(planned: Planned, 
 
 
 def test_a_disk_that_is_lost_costs_nothing_but_time(planned: Planned, tmp_path: Path) -> None:
-    fetch_packs(planned.order(WORLD, tmp_path))
+    fetch(planned.order(WORLD, tmp_path))
     (tmp_path / f"sft-staging-{os.getuid()}").rename(tmp_path / "lost")
     (tmp_path / f"sft-staging-{os.getuid()}").symlink_to(tmp_path / "lost")
     staging, said = stage_on(planned, tmp_path)
-    staging.start(fetch_packs)
+    staging.start(fetch)
     feeds_what_the_store_holds(planned, staging)
     staging.close()
     assert staging.num_staged == 0
@@ -103,11 +108,11 @@ def test_what_ends_the_staging_is_told_and_ends_nothing_else(planned: Planned, t
         raise RuntimeError("the task's process was killed")
 
     def fill(order: StagingOrder, is_wanted: Callable[[], bool]) -> StagingReport:
-        return fetch_packs(order, is_wanted, least_free_share=1.1)
+        return fetch(order, is_wanted, least_free_share=1.1)
 
-    for fetch, text in ((fail, "RuntimeError: the task's process was killed"), (fill, "% of the disk is free")):
+    for failing, text in ((fail, "RuntimeError: the task's process was killed"), (fill, "% of the disk is free")):
         staging, said = stage_on(planned, tmp_path)
-        staging.start(fetch)
+        staging.start(failing)
         wait_for(lambda heard=said, words=text: any(words in line for line in heard()))
         feeds_what_the_store_holds(planned, staging)
         staging.close()

@@ -95,7 +95,7 @@ class PackPlan:
 
     def steps(self, world_size: int = 1, packs_per_micro_batch: int = 1) -> StepPlan:
         """The steps of a stage's plan."""
-        return replace(steps_of(self.manifest, world_size, packs_per_micro_batch), costs=self.costs)
+        return replace(steps_of(self.manifest, world_size, packs_per_micro_batch), costs=self._read_costs)
 
     def pack_examples(self, pack_id: int) -> IntArray:
         """The examples of a pack: (num_segments,)."""
@@ -106,6 +106,10 @@ class PackPlan:
         """Tokens in the loss of consecutive packs, such as those of a step."""
         _, _, num_supervised = self._readers
         return int(num_supervised(packs.start, packs.stop).sum())
+
+    @cached_property
+    def _read_costs(self) -> Stretch | None:
+        return stretch_reader(self.costs) if self.costs is not None else None
 
     @cached_property
     def _readers(self) -> tuple[Stretch, ...]:
