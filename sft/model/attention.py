@@ -21,6 +21,7 @@ from sft.model.segment_attention import Scores, attend_by_segment
 
 PACKED_ATTENTION = "sft_packed"
 """The value for `attn_implementation`."""
+_IN_FLOAT32 = "sft_packed_in_float32"
 
 
 def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' attention functions)
@@ -86,4 +87,23 @@ def attention_of(model: nn.Module, name: str) -> Iterator[None]:
             config._attn_implementation_internal = before[key]
 
 
+@contextmanager
+def other_rounding(model: nn.Module, layout: Layout) -> Iterator[None]:
+    """Make `model` compute the attention of its layout in another arithmetic, until the block ends.
+
+    The result differs by what rounding does in this model: packs are attended in float32, rows of one example by the
+    reference attention of the model's authors.
+    """
+    with attention_of(model, _IN_FLOAT32 if layout == "packed" else "eager"):
+        yield
+
+
+def _packed_attention_in_float32(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    output, _ = packed_attention(module, query.float(), key.float(), value.float(), attention_mask, **options)
+    return output.to(query.dtype), None
+
+
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+AttentionInterface.register(_IN_FLOAT32, _packed_attention_in_float32)

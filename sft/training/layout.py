@@ -5,6 +5,7 @@ each stage, the decision is tested on the real model under its engine: a model t
 """
 
 import json
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.engine.engine import Engine
 from sft.errors import UserError
-from sft.model.attention import layout_of
+from sft.model.attention import layout_of, other_rounding
 from sft.model.layout import IN_WORDS, LayoutChoice, choose_layout
 from sft.model.packing_probe import ordinary_token_ids, probe_layout
 from sft.ranks.agreement import raise_together
@@ -60,7 +61,8 @@ def try_layout(engine: Engine, config: SftConfig) -> None:
     layout = layout_of(config.train.packing)
     try:
         token_ids = ordinary_token_ids(engine.hf_model.config)
-        wrong = probe_layout(engine.token_nll, token_ids, layout, getattr(torch, config.model.dtype))
+        rounding = partial(other_rounding, engine.hf_model, layout)
+        wrong = probe_layout(engine.token_nll, token_ids, layout, getattr(torch, config.model.dtype), rounding)
     except UserError as error:
         wrong = str(error).removeprefix("model: ")
     message = None
