@@ -65,7 +65,9 @@ def test_n_of_all_layers_keep_what_the_plan_says(name: str, dtype: torch.dtype) 
     whole = kept(build(name, dtype=dtype))
     content = {"model_type": name, **SMALL_MODELS[name], "attn_pdrop": 0.0, "resid_pdrop": 0.1}
     shape = model_shape(content)
-    of_layer = NUM_TOKENS * kept_per_token(shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False))
+    of_layer = NUM_TOKENS * kept_per_token(
+        shape, shape.layers[0], Numbers(dtype.itemsize, on_gpu=False, has_dropout=True)
+    )
     of_input = NUM_TOKENS * dtype.itemsize * shape.hidden_size
     for choice in CHOICES:
         model = build(name, dtype=dtype)
