@@ -29,6 +29,8 @@ _MISSING = "nothing"
 _MAX_DEPTH = 20
 _MISSPELT = 0.85
 """With at least this similarity, a key counts as a misspelling of the other."""
+_LIKE = 0.67
+"""With less similarity, a word is not suggested for another: two letters of three are too few (`cpu` for `gpu`)."""
 
 
 class ConfigError(UserError):
@@ -241,7 +243,13 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             return Problem(where, _MISSING, "this field is needed", f"add `{where}`")
         case "literal_error":
             allowed = str(detail["ctx"]["expected"]).replace("'", "")
-            return Problem(where, given, f"must be {allowed}", _did_you_mean(given, allowed))
+            words = allowed.replace(" or ", ", ").split(", ")
+            return Problem(where, given, f"must be {allowed}", _did_you_mean(given, words))
+        case "word_or_number":
+            context = detail["ctx"]
+            close = difflib.get_close_matches(str(given), context["words"], n=1, cutoff=_LIKE)
+            way_out = f"did you mean `{close[0]}`?" if close else context["way_out"]
+            return Problem(where, given, context["rule"], way_out)
         case "string_pattern_mismatch" if detail["ctx"]["pattern"] == TASK_NAME:
             return Problem(where, given, "must be one line, without spaces around it", "choose such a name")
         case "string_pattern_mismatch":
@@ -296,6 +304,12 @@ def _taken_for(given: Any) -> tuple[str, str]:
 _WORDING = (
     ("Input should be", "must be"),
     ("String should have", "must have"),
+    ("a valid boolean, unable to interpret input", "true or false"),
+    ("a valid boolean", "true or false"),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    (", unable to parse string as an integer", ""),
+    (", unable to parse string as a number", ""),
     ("valid dictionary", "mapping"),
     ("valid tuple", "list"),
     ("Tuple should have", "must have"),
@@ -321,7 +335,7 @@ def _unknown_key(
     if not close and (places := _places_of(keys, whole)):
         way_out = f"here it is {' or '.join(f'`{place}`' for place in places)}"
         return Problem(path, value, "is not a known key", way_out, tuple(places))
-    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
+    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=_LIKE)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
     meant = ".".join([*map(str, keys[:-1]), close[0]])
@@ -335,10 +349,12 @@ def _places_of(keys: Sequence[Any], whole: type[SftConfig]) -> list[str]:
     return places if len(places) <= 2 else []
 
 
-def _did_you_mean(given: Any, allowed: str) -> str:
-    words = allowed.replace(" or ", ", ").split(", ")
+def _did_you_mean(given: Any, words: Sequence[str]) -> str:
+    """The way out where one of a few words is needed."""
+    if str(given) in words:
+        return f"write {given}, without quotes" if isinstance(given, str) else f'write "{given}", in quotes'
     theirs = COMMON_VALUES.get(str(given))
-    close = [theirs] if theirs in words else difflib.get_close_matches(str(given), words, n=1)
+    close = [theirs] if theirs in words else difflib.get_close_matches(str(given), words, n=1, cutoff=_LIKE)
     return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
 
 

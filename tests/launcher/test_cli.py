@@ -150,7 +150,7 @@ def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, t
         (
             "cluster.workers=many",
             "cluster.workers: 'many'",
-            "must be a valid integer",
+            "must be a whole number",
             "write a whole number, such as 8",
         ),
         ("workers=8", "workers: 8", "is not a known key", "here it is `cluster.workers`"),
