@@ -828,7 +828,7 @@ FORMER = {
 
 
 def write_full(path: Path, changes: dict[str, Any]) -> Path:
-    content = override(FULL, ["from=", "cluster.workers=2"])
+    content = override(FULL, ["from=", "cluster={workers: 2, gpus_per_worker: 1}"])
     for place, value in changes.items():
         *parents, key = place.split(".")
         at(content, tuple(parents))[key] = value
