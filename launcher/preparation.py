@@ -136,7 +136,8 @@ def _show_held_out(workload: Workload, store: TokenStore, console: Console) -> N
         text = "held out: nothing, so nothing is measured (data.holdout)"
     else:
         found = read_manifest(workload.heldout)
-        text = f"held out: {counted(found['num_held_out'], 'example')}, of {found['num_tasks']:,} of {len(store.tasks):,} tasks"
+        of_tasks = f"{found['num_tasks']:,} of {counted(len(store.tasks), 'task')}"
+        text = f"held out: {counted(found['num_held_out'], 'example')}, of {of_tasks}"
     console.print(text, highlight=False)
 
 
