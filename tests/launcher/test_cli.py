@@ -165,6 +165,7 @@ def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, t
             "for one worker, but there are up to 4",
             "set auto, or cluster",
         ),
+        ("cluster.gpu=h100", "cluster.gpu: 'h100'", "must be a10, a100", "choose one of h100-80gb, h100-pcie"),
         ("cluster.worker=1", "cluster.worker: 1", "not a known key", "did you mean `workers`?"),
         ("clustre.workers=1", "clustre: {'workers': 1}", "not a known key", "did you mean `cluster`?"),
         ("cluster=", "cluster: None", "must be a mapping of fields", "cpus_per_worker"),
