@@ -29,6 +29,8 @@ _COMPUTES = ("torch", "transformers")
 def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
     """`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
 
+    The reason is None where it is reported elsewhere: the model is not here to be sized, or to be loaded.
+
     Args:
         config: the job's.
         is_whole: whether the whole model has to be here, as for a training; its weights may be on the Hub. If False,
@@ -53,8 +55,7 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
             raise
         if is_whole:
             return _refused_or(_ask(asked))
-        # Reported elsewhere: when the model is sized, or loaded.
-        return _unknown("the model's config.json is not on this machine")
+        return _unknown(None)
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
@@ -121,5 +122,5 @@ def _ask(asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _unknown(reason: str) -> dict[str, Any]:
+def _unknown(reason: str | None) -> dict[str, Any]:
     return {"layout": None, "reason": reason, "notes": []}

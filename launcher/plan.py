@@ -77,8 +77,10 @@ def plan_job(job: JobConfig, packs: Sequence[int] | None = None) -> JobPlan:
     return JobPlan(cluster.min_workers, workers, cpus, gpus, train.packs_per_step, tuple(stages))
 
 
-def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str:
-    """How examples are laid out for the model, why, and what it costs."""
+def layout_note(layout: Mapping[str, Any], needs: Forecast) -> str | None:
+    """How examples are laid out for the model, why, and what it costs; None where only the model is missing."""
+    if layout["layout"] is None and layout["reason"] is None:
+        return None
     if layout["layout"] is None:
         return f"layout: whether the model can be packed is found out when the run starts: {layout['reason']}"
     why = f", because {layout['reason'].rstrip('.')}" if layout["reason"] else ""

@@ -1,6 +1,6 @@
 """Shows a job's plan and forecast on the console."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -31,7 +31,8 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
         model = forecast.model
         sizes = ", ".join(f"{name} {short_count(size)}" for name, size in model.parts.items() if size)
         parts.append(f"model: {model.family}, {short_count(model.num_parameters)} parameters: {sizes}")
-    parts += [_request_table(plan.stages), _stage_table(forecast.stages)]
+    most = f", with {plan.max_workers} workers" if plan.is_elastic else ""
+    parts += [_request_table(plan.stages, most), _stage_table(forecast.stages, most)]
     parts += [
         mixture_table(stage.name, [MixtureRow(**row) for row in stage.mixture])
         for stage in forecast.stages
@@ -54,8 +55,10 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
     return Group(*(Text(part) if isinstance(part, str) else part for part in parts))
 
 
-def _request_table(stages: Iterable[StageRequest]) -> Table:
-    table = _table("Stages", "stage", "budget")
+def _request_table(stages: Sequence[StageRequest], most: str) -> Table:
+    table = _table(f"Stages{most}", "stage", "budget")
+    if any(stage.empty_packs_per_step for stage in stages):
+        table.caption = "empty pack: has no tokens; a worker that gets one has less to do in that micro-batch"
     for column in ("pack length", "slots a step", "micro-batches a step", "empty packs a step"):
         table.add_column(column, justify="right")
     for stage in stages:
@@ -69,9 +72,9 @@ def _request_table(stages: Iterable[StageRequest]) -> Table:
     return table
 
 
-def _stage_table(stages: Iterable[StageForecast]) -> Table:
+def _stage_table(stages: Iterable[StageForecast], most_workers: str) -> Table:
     """What `sft prepare` found, and what follows from it. Before it ran, tokens and times are those of full packs."""
-    table = _table("Work", "stage")
+    table = _table(f"Work{most_workers}", "stage")
     table.caption = "traffic: what each worker receives and sends in a step"
     columns = ("packs", "steps", "tokens", "supervised", "filled", "a step", "in all", "cost", "traffic, GiB")
     for column in columns:

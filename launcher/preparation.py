@@ -21,7 +21,7 @@ from sft.data.preparation import REJECTED, Progress, Report
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.tables import mixture_table
-from sft.printable import short_name, shortened
+from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder
 from sft.training.prepared import Workload
 from sft.training.workload import prepare_workload
@@ -136,7 +136,8 @@ def _show_held_out(workload: Workload, store: TokenStore, console: Console) -> N
         text = "held out: nothing, so nothing is measured (data.holdout)"
     else:
         found = read_manifest(workload.heldout)
-        text = f"held out: {found['num_held_out']:,} examples, of {found['num_tasks']:,} of {len(store.tasks):,} tasks"
+        of_tasks = f"{found['num_tasks']:,} of {counted(len(store.tasks), 'task')}"
+        text = f"held out: {counted(found['num_held_out'], 'example')}, of {of_tasks}"
     console.print(text, highlight=False)
 
 

@@ -18,9 +18,10 @@ from sft.config_lines import NO_LINES, Lines, line_of
 from sft.config_names import current_keys, places_of, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
+from sft.config_words import LIKE, did_you_mean
 from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
-from sft.foreign.answers import COMMON_VALUES, answer, identify
+from sft.foreign.answers import answer, identify
 from sft.foreign.keys import KEYS, SYSTEMS
 from sft.small_files import read_small_text
 from sft.url_secrets import remember_path, remember_secrets, without_secrets
@@ -241,7 +242,11 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
             return Problem(where, _MISSING, "this field is needed", f"add `{where}`")
         case "literal_error":
             allowed = str(detail["ctx"]["expected"]).replace("'", "")
-            return Problem(where, given, f"must be {allowed}", _did_you_mean(given, allowed))
+            words = allowed.replace(" or ", ", ").split(", ")
+            return Problem(where, given, f"must be {allowed}", did_you_mean(given, words))
+        case "word_or_number":
+            context = detail["ctx"]
+            return Problem(where, given, context["rule"], did_you_mean(given, context["words"], context["way_out"]))
         case "string_pattern_mismatch" if detail["ctx"]["pattern"] == TASK_NAME:
             return Problem(where, given, "must be one line, without spaces around it", "choose such a name")
         case "string_pattern_mismatch":
@@ -296,6 +301,12 @@ def _taken_for(given: Any) -> tuple[str, str]:
 _WORDING = (
     ("Input should be", "must be"),
     ("String should have", "must have"),
+    ("a valid boolean, unable to interpret input", "true or false"),
+    ("a valid boolean", "true or false"),
+    ("a valid integer", "a whole number"),
+    ("a valid number", "a number"),
+    (", unable to parse string as an integer", ""),
+    (", unable to parse string as a number", ""),
     ("valid dictionary", "mapping"),
     ("valid tuple", "list"),
     ("Tuple should have", "must have"),
@@ -321,7 +332,7 @@ def _unknown_key(
     if not close and (places := _places_of(keys, whole)):
         way_out = f"here it is {' or '.join(f'`{place}`' for place in places)}"
         return Problem(path, value, "is not a known key", way_out, tuple(places))
-    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1)
+    close = close or difflib.get_close_matches(str(keys[-1]), known, n=1, cutoff=LIKE)
     if not close:
         return Problem(path, value, "is not a known key", f"known here: {', '.join(known)}")
     meant = ".".join([*map(str, keys[:-1]), close[0]])
@@ -333,13 +344,6 @@ def _places_of(keys: Sequence[Any], whole: type[SftConfig]) -> list[str]:
     stage = str(keys[1]) if keys[0] == "stages" and len(keys) > 2 else "0"
     places = [re.sub(r"^stages\.0\.", f"stages.{stage}.", place) for place in places_of(str(keys[-1]), whole)]
     return places if len(places) <= 2 else []
-
-
-def _did_you_mean(given: Any, allowed: str) -> str:
-    words = allowed.replace(" or ", ", ").split(", ")
-    theirs = COMMON_VALUES.get(str(given))
-    close = [theirs] if theirs in words else difflib.get_close_matches(str(given), words, n=1)
-    return f"did you mean `{close[0]}`?" if close else f"choose one of {', '.join(words)}"
 
 
 def _without(value: Any, locations: Iterable[Sequence[Any]]) -> Any:

@@ -265,7 +265,7 @@ def the_plain_engine_offloads_nothing(train: TrainConfig, deepspeed: DeepSpeedCo
     """Only ZeRO-3 keeps states in host memory."""
     for name in ("offload_optimizer", "offload_parameters"):
         if train.engine == "plain" and getattr(deepspeed, name) != "none":
-            rule = f"keeps all on its device, and deepspeed.{name} is {getattr(deepspeed, name)}"
+            rule = f"the plain engine keeps everything on its device, but deepspeed.{name} is cpu"
             yield Problem("train.engine", "plain", rule, "set auto, or remove the offload", (f"deepspeed.{name}",))
 
 

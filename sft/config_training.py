@@ -34,7 +34,7 @@ class TrainConfig(Section):
     offload. Checkpoints are the same, so a run may go on with another engine."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
-    flash_attention: AffectsNothing[Literal["auto", "2", "3", "4"]] = "auto"
+    flash_attention: AffectsNothing[Literal["auto", 2, 3, 4]] = "auto"
     """Which FlashAttention a GPU computes with. `auto`: 3 on Hopper where the module `flash_attn_interface` is
     installed, else torch's own, which is 2. 3 and 4 must be installed where the model is trained. They differ in
     rounding only."""

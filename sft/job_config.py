@@ -4,7 +4,7 @@ The launcher uses the sections about machines; plain torchrun uses only `cluster
 `cluster.hang_timeout_seconds` of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,7 +213,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _cluster_rules(cluster) if cluster is not None else []
     # Rules between two sections judge what was given, not the default of a section that cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
-    problems += _copy_rules(cluster, content.get("deepspeed")) if not found["cluster"][0] else []
+    problems += [*_copy_rules(cluster, content), *_engine_rules(cluster, content)] if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), quote_overrides(problems, given), lines)
     return JobConfig(sft=build_config(content), **sections, lines=lines, notes=tuple(map(str, renames)))
@@ -244,9 +244,14 @@ def _given(cluster: ClusterConfig) -> int | list[int]:
     return cluster.workers if isinstance(cluster.workers, int) else list(cluster.workers)
 
 
-def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
-    """`deepspeed` is the section as it was given; its own problems are reported elsewhere."""
-    size = deepspeed.get("hpz_partition_size", 1) if isinstance(deepspeed, dict) else 1
+def _given_in(content: Mapping[str, Any], section: str, field: str, default: Any) -> Any:
+    """A field as it was given; its own problems are reported elsewhere."""
+    fields = content.get(section)
+    return fields.get(field, default) if isinstance(fields, dict) else default
+
+
+def _copy_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Problem]:
+    size = _given_in(content, "deepspeed", "hpz_partition_size", 1)
     least, most = cluster.min_workers, cluster.max_workers
     if not isinstance(size, int) or size < 1 or not (least % size or most % size):
         return []
@@ -254,6 +259,26 @@ def _copy_rules(cluster: ClusterConfig, deepspeed: Any) -> list[Problem]:
     rule = f"this many workers share a copy of the parameters, but {workers} is not a multiple of it"
     way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
     return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
+
+
+def _engine_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Problem]:
+    """What needs one worker, or a GPU, and has none."""
+    problems = []
+    engine = _given_in(content, "train", "engine", "auto")
+    if engine == "plain" and cluster.max_workers > 1:
+        workers = cluster.max_workers if cluster.min_workers == cluster.max_workers else f"up to {cluster.max_workers}"
+        rule = f"the plain engine is for one worker, but there are {workers} (cluster.workers)"
+        problems.append(Problem("train.engine", engine, rule, "set auto, or cluster.workers to 1"))
+    of_gpus: list[tuple[str, str, Sequence[Any]]] = [
+        ("model", "kernels", ("liger",)),
+        ("train", "flash_attention", (2, 3, 4)),
+    ]
+    for section, field, values in of_gpus:
+        value = _given_in(content, section, field, "auto")
+        if cluster.gpus_per_worker == 0 and value in values:
+            rule = "needs a GPU, but cluster.gpus_per_worker is 0"
+            problems.append(Problem(f"{section}.{field}", value, rule, "set auto, or cluster.gpus_per_worker to 1"))
+    return problems
 
 
 def _slurm_rules(cluster: ClusterConfig, slurm: SlurmConfig) -> list[Problem]:

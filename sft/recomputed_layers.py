@@ -16,6 +16,14 @@ Recomputed = Literal["auto", "none", "all"] | int | float
 """`all` or `none`; every n-th layer; or the share of layers."""
 
 
+def word_or_number(words: tuple[str, ...], rule: str, way_out: str) -> PydanticCustomError:
+    """The error of a field that is one of a few words, or a number; `sft.config_file` words it.
+
+    `way_out` is for values that are like none of the words.
+    """
+    return PydanticCustomError("word_or_number", "{rule}", {"words": words, "rule": rule, "way_out": way_out})
+
+
 def read_recomputed(value: Any) -> Recomputed:
     """The choice, from what stands in a config. `true` is all layers, `false` none.
 
@@ -27,8 +35,10 @@ def read_recomputed(value: Any) -> Recomputed:
     is_number = isinstance(value, int) and value >= 1 or isinstance(value, float) and 0 < value <= 1
     if is_number or isinstance(value, str) and value in ("auto", "none", "all"):
         return cast(Recomputed, value)
-    text = "must be auto, all, none, a whole number n for every n-th layer, or a share of layers such as 0.5"
-    raise PydanticCustomError("layers", text)
+    rule = "must be auto, all, none, a whole number n ≥ 1 for every n-th layer, or a share > 0 and ≤ 1 of the layers"
+    is_zero = isinstance(value, int | float) and value == 0
+    way_out = "write none" if is_zero else "write such a word or number; 2 is every second layer, 0.5 half of them"
+    raise word_or_number(("auto", "all", "none"), rule, way_out)
 
 
 RecomputedField = Annotated[
@@ -50,7 +60,7 @@ def read_packs(value: Any) -> Literal["auto"] | int:
         return AUTO
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    raise PydanticCustomError("packs", "must be auto, or a whole number of at least 1, such as 8")
+    raise word_or_number((AUTO,), "must be auto, or a whole number ≥ 1", "write auto, or a whole number such as 8")
 
 
 PacksField = Annotated[Literal["auto"] | int, PlainValidator(read_packs, Literal["auto"] | Annotated[int, Field(ge=1)])]

@@ -121,7 +121,7 @@ FULL: dict[str, Any] = {
         "activation_checkpointing": 0.5,
         "offload_activations": "cpu",
         "engine": "zero3",
-        "flash_attention": "2",
+        "flash_attention": 2,
         "deterministic": True,
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
@@ -375,17 +375,30 @@ def test_a_misspelt_key_with_a_dot_keeps_its_whole_name() -> None:
         (
             "train.packs_per_micro_batch=two",
             "train.packs_per_micro_batch",
-            "must be auto, or a whole number",
-            "correct",
+            "must be auto, or a whole number ≥ 1",
+            "a whole number such as 8",
         ),
-        ("train.activation_checkpointing=1.5", "train.activation_checkpointing", "must be auto, all, none", "correct"),
-        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be auto, or a whole number", "correct"),
-        ("train.packs_per_step=", "train.packs_per_step", "must be a valid integer", "write a whole number, such as 8"),
+        ("train.packs_per_micro_batch=0", "train.packs_per_micro_batch", "must be auto, or a whole number ≥ 1", "as 8"),
+        ("train.packs_per_micro_batch=auot", "train.packs_per_micro_batch", "must be auto, or", "did you mean `auto`?"),
+        ("train.activation_checkpointing=1.5", "train.activation_checkpointing", "a share > 0 and ≤ 1", "0.5 half of"),
+        ("train.activation_checkpointing=-1", "train.activation_checkpointing", "a whole number n ≥ 1", "2 is every"),
+        ("train.activation_checkpointing=0", "train.activation_checkpointing", "must be auto, all, none", "write none"),
+        ("train.activation_checkpointing=al", "train.activation_checkpointing", "must be auto, all", "mean `all`?"),
+        ("train.offload_activations=gpu", "train.offload_activations", "must be none or cpu", "one of none, cpu"),
+        ("train.flash_attention='3'", "train.flash_attention", "must be auto, 2, 3 or 4", "write 3, without quotes"),
+        ("train.flash_attention=5", "train.flash_attention", "must be auto, 2, 3 or 4", "choose one of auto, 2, 3, 4"),
+        ("train.deterministic=maybe", "train.deterministic", "must be true or false", "write true or false"),
+        ("train.packs_per_step=", "train.packs_per_step", "must be a whole number", "write a whole number, such as 8"),
         ("stages.broad.optimizer.lr=-1", "stages.0.optimizer.lr", "must be greater than 0", "correct"),
         ("stages.broad.optimizer.lr=.nan", "stages.0.optimizer.lr", "must be a finite number", "correct"),
         ("stages.0.optimizer.schedule=cosin", "stages.0.optimizer.schedule", "must be cosine, linear", "mean `cosine`"),
         ("stages.0.optimizer.name=adam", "stages.0.optimizer.name", "must be adamw or lion", "mean `adamw`?"),
-        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a valid number", "such as 0.5"),
+        ("stages.1.optimizer.lr=fast", "stages.1.optimizer.lr", "must be a number", "such as 0.5"),
+        ("train.packs_per_micro_batch=automatic", "train.packs_per_micro_batch", "must be auto, or", "mean `auto`?"),
+        ("data.duplicates=rem", "data.duplicates", "must be keep, remove or", "choose one of remove, remove_near"),
+        ("model.dtype=bf16", "model.dtype", "must be bfloat16 or float32", "did you mean `bfloat16`?"),
+        ("model.dtype=bfloat32", "model.dtype", "must be bfloat16 or float32", "did you mean `float32`?"),
+        ("model.dtype=float64", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("model.dtype=int8", "model.dtype", "must be bfloat16 or float32", "choose one of bfloat16, float32"),
         ("run.name=a b", "run.name", "letters, digits", "choose such a name"),
         ("run.dir=3", "run.dir", "must be text, but YAML reads it as a number", 'in quotes, such as "3"'),
@@ -820,7 +833,7 @@ FORMER = {
 
 
 def write_full(path: Path, changes: dict[str, Any]) -> Path:
-    content = override(FULL, ["from=", "cluster.workers=2"])
+    content = override(FULL, ["from=", "cluster={workers: 2, gpus_per_worker: 1}"])
     for place, value in changes.items():
         *parents, key = place.split(".")
         at(content, tuple(parents))[key] = value

@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     forecast = forecast_job(job)
     plan = plan_job(job, [stage.packs_per_micro_batch for stage in forecast.stages])
     layout = find_layout(job.sft)
-    notes = (*layout["notes"], layout_note(layout, forecast))
-    forecast = forecast._replace(findings=(*([fetched] if fetched else []), *forecast.findings, *notes))
+    notes = (fetched, *forecast.findings, *layout["notes"], layout_note(layout, forecast))
+    forecast = forecast._replace(findings=tuple(note for note in notes if note is not None))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(plan_as_json(plan, forecast))) + "\n")
     else:

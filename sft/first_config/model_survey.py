@@ -3,7 +3,6 @@
 Read from its config.json and the headers of its files, without torch.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 from sft.errors import UserError
@@ -43,9 +42,3 @@ def survey_model(path: str) -> ModelFacts:
     except UserError as error:
         return ModelFacts(path, family, positions, None, (str(error),))
     return ModelFacts(path, family, positions, shape, notes)
-
-
-def has_tokenizer(path: str) -> bool:
-    """Whether a folder holds a tokenizer; a model on the Hub has one."""
-    folder = Path(path).expanduser()
-    return not folder.is_dir() or (folder / "tokenizer_config.json").is_file() or (folder / "tokenizer.json").is_file()

@@ -12,6 +12,7 @@ from sft.config_file import build_config
 from sft.first_config.commented import Said, without_comments
 from sft.first_config.model_survey import ModelFacts
 from sft.first_config.source_survey import Survey
+from sft.printable import counted
 from sft.sizing.advice import advise
 from sft.sizing.choice import Gpus, in_words, settle
 from sft.sizing.fit import GIB, Job
@@ -204,7 +205,7 @@ def _packs_per_step(
     if not total:
         return Said(packs, f"{packs * pack_len:,} tokens an update at most; `sft prepare` shows the number of updates")
     updates = max(1, round(total / (packs * pack_len)))
-    return Said(packs, f"{packs * pack_len:,} tokens an update, about {updates:,} updates in all")
+    return Said(packs, f"{packs * pack_len:,} tokens an update, about {counted(updates, 'update')} in all")
 
 
 def _of_model(facts: ModelFacts) -> str:

@@ -45,6 +45,8 @@ COMMON_NAMES: Mapping[str, str] = {
 COMMON_VALUES: Mapping[str, str] = {
     "alpaca": "instruction",
     **dict.fromkeys(("chatml", "openai", "chat_template"), "messages"),
+    "bf16": "bfloat16",
+    "fp32": "float32",
 }
 """The same for values: theirs → ours."""
 

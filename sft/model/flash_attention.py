@@ -20,7 +20,7 @@ _DTYPES = {torch.float16, torch.bfloat16}
 _WIDTH_STEP, _MAX_WIDTH = 8, 256
 _AMPERE, _HOPPER, _BLACKWELL = 8, 9, 10
 
-FlashVersion = Literal["auto", "2", "3", "4"]
+FlashVersion = Literal["auto", 2, 3, 4]
 
 
 class _Installed(NamedTuple):
@@ -31,8 +31,8 @@ class _Installed(NamedTuple):
 
 
 _LATER: Final = {
-    "3": _Installed("flash_attn_interface", (_HOPPER,)),
-    "4": _Installed("flash_attn.cute.interface", (_HOPPER, _BLACKWELL)),
+    3: _Installed("flash_attn_interface", (_HOPPER,)),
+    4: _Installed("flash_attn.cute.interface", (_HOPPER, _BLACKWELL)),
 }
 
 
@@ -104,8 +104,8 @@ def use_flash(asked: FlashVersion, device: torch.device) -> None:
         if asked in _LATER:
             raise UserError(f"train.flash_attention: {asked} needs a GPU. Set it to auto.")
         return
-    version = "3" if asked == "auto" else asked
-    if version == "2":
+    version = 3 if asked == "auto" else asked
+    if version == 2:
         return
     reason = _why_not(version, torch.cuda.get_device_capability(device)[0])
     if reason is None:
@@ -116,7 +116,7 @@ def use_flash(asked: FlashVersion, device: torch.device) -> None:
         raise UserError(f"train.flash_attention: {version} cannot be used: {reason}. Set it to auto.")
 
 
-def _why_not(version: str, major: int) -> str | None:
+def _why_not(version: int, major: int) -> str | None:
     """Why a later version cannot be used on GPUs of this major capability; None where it can."""
     later = _LATER[version]
     if major not in later.majors:

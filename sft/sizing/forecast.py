@@ -6,6 +6,7 @@ from sft.config import DTYPE_BYTES, SftConfig
 from sft.engine.choice import EngineName, choose_engine
 from sft.errors import UserError
 from sft.model_sizes import ImpossibleSizesError
+from sft.printable import counted
 from sft.recomputed_layers import AUTO, packs_or_one
 from sft.sizing.advice import Change, advise
 from sft.sizing.choice import Gpus, Option, in_words, options, settle
@@ -15,6 +16,7 @@ from sft.sizing.flops import TokenCounts, training_flops, training_seconds
 from sft.sizing.goodput import FailureCosts
 from sft.sizing.gpus import GPUS, GpuKind
 from sft.sizing.host_memory import HostMemory, host_memory
+from sft.sizing.idle_settings import idle_settings
 from sft.sizing.intervals import Interval, compare_intervals, failure_costs
 from sft.sizing.memory import Memory, peak_memory
 from sft.sizing.model_shape import ModelShape
@@ -148,13 +150,14 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     planned = read_planned(
         config, hardware.max_workers, [packs_or_one(one.train.packs_per_micro_batch) for one in settled]
     )
-    findings = [*planned.notes, *of_model]
+    sizes = sorted({hardware.min_workers, hardware.max_workers})
+    idle = idle_settings(config, {choose_engine(config, num) for num in sizes}, hardware.has_gpus)
+    findings = [*of_model, *planned.notes, *idle]
     stages = tuple(
         _forecast_stage(settled[i], shape, i, stage_plan, hardware) for i, stage_plan in enumerate(planned.stages)
     )
     if shape is None:
         return Forecast(None, stages, (), None, None, tuple(findings))
-    sizes = sorted({hardware.min_workers, hardware.max_workers})
     workers = tuple(_forecast_worker(config, shape, num, hardware) for num in sizes)
     storage = plan_storage(config, shape, [stage.num_steps for stage in stages], planned.token_store)
     if any(worker.engine == "plain" for worker in workers):
@@ -283,7 +286,7 @@ def _node_findings(nodes: Nodes, num_workers: int, is_chosen: bool) -> list[str]
     findings = []
     depends = nodes.network_gb_per_second is not None or not missing or is_chosen
     if depends and num_workers > 1:
-        where = f"{num_workers} workers are assumed to be on {nodes.count(num_workers)} nodes"
+        where = f"{num_workers} workers are assumed to be on {counted(nodes.count(num_workers), 'node')}"
         findings.append(f"{where} (slurm.workers_per_node, or kubernetes.workers_per_pod: {nodes.workers_per_node})")
     if len(missing) == 1:
         findings.append(f"{missing[0]} is not given: it is needed to know what failures cost, and how often to save")

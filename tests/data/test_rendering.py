@@ -392,6 +392,12 @@ def test_a_folder_without_tokenizer_is_named(tmp_path):
         load_tokenizer(ModelConfig(path=str(tmp_path / "absent")))
 
 
+def test_a_tokenizer_without_words_which_is_made_from_a_config_alone_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(UserError, match=r"no tokenizer is in .*: name one that has words with model.tokenizer"):
+        load_tokenizer(ModelConfig(path=str(tmp_path)))
+
+
 def test_of_several_templates_the_default_one_is_taken_and_must_be_there(tokenizer, tmp_path):
     several = tokenizer("chatml")
     chatml = several.chat_template

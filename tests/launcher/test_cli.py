@@ -150,7 +150,7 @@ def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, t
         (
             "cluster.workers=many",
             "cluster.workers: 'many'",
-            "must be a valid integer",
+            "must be a whole number",
             "write a whole number, such as 8",
         ),
         ("workers=8", "workers: 8", "is not a known key", "here it is `cluster.workers`"),
@@ -159,6 +159,13 @@ def test_a_wrong_config_is_a_message_with_all_that_is_wrong(sft, config: Path, t
         ("cluster.workers=[0, 3]", "cluster.workers.0: 0", "must be greater than 0", "correct the value"),
         ("cluster.workers=[4, 2]", "cluster.workers: [4, 2]", "larger than the most", "swap the two"),
         ("cluster.gpus_per_worker=0.5", "cluster.gpus_per_worker: 0.5", "one GPU, or none", "choose 0 or 1"),
+        (
+            "train.engine=plain",
+            "train.engine: 'plain'",
+            "for one worker, but there are up to 4",
+            "set auto, or cluster",
+        ),
+        ("cluster.gpu=h100", "cluster.gpu: 'h100'", "must be a10, a100", "choose one of h100-80gb, h100-pcie"),
         ("cluster.worker=1", "cluster.worker: 1", "not a known key", "did you mean `workers`?"),
         ("clustre.workers=1", "clustre: {'workers': 1}", "not a known key", "did you mean `cluster`?"),
         ("cluster=", "cluster: None", "must be a mapping of fields", "cpus_per_worker"),
@@ -176,6 +183,21 @@ def test_a_mistake_about_the_cluster_is_one_problem(
     assert rule in lines[1]
     assert way_out in lines[2]
     assert len(lines) == 3
+
+
+def test_what_needs_a_gpu_or_one_worker_is_refused_beside_all_other_mistakes(sft, config: Path) -> None:
+    of_gpus = ["model.kernels=liger", "train.flash_attention=3"]
+    on_cpus = ["cluster.gpus_per_worker=0", "cluster.workers=2"]
+    wrong = ["train.engine=plain", "train.packs_per_micro_batch=0"]
+    code, _, err = sft("plan", config, *of_gpus, *on_cpus, *wrong)
+    assert code == 2
+    assert err.startswith(f"{config}: 4 problems\n")
+    assert "model.kernels: 'liger'\n      needs a GPU, but cluster.gpus_per_worker is 0" in err
+    assert "train.flash_attention: 3\n      needs a GPU, but cluster.gpus_per_worker is 0" in err
+    assert "train.engine: 'plain'\n      the plain engine is for one worker, but there are 2 (cluster.workers)" in err
+    assert (
+        sft("plan", config, *of_gpus).code == sft("plan", config, "train.engine=plain", "cluster.workers=1").code == 0
+    )
 
 
 def test_rules_of_the_cluster_are_checked_beside_a_misspelt_key(sft, config: Path) -> None:

@@ -112,6 +112,23 @@ def test_a_model_that_is_not_here_leaves_the_rest_of_the_plan(capsys: pytest.Cap
     assert any("hf download meta-llama/Meta-Llama-3-8B config.json" in finding for finding in found["findings"])
 
 
+def test_a_model_that_is_not_here_is_one_note(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = plan(capsys, "--offline")["findings"]
+    assert ["config.json" in finding for finding in findings] == [True, False]
+
+
+def test_settings_that_do_nothing_are_named(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def idle(*overrides: str) -> list[str]:
+        return [finding for finding in plan(capsys, llama, *overrides)["findings"] if "does nothing" in finding]
+
+    of_zero3, offload = "deepspeed.gather=module", "train.offload_activations=cpu"
+    assert idle() == idle(of_zero3, offload) == []
+    assert "because the engine is the plain one" in idle("cluster.workers=1", of_zero3)[0]
+    assert idle("cluster.workers=[1, 2]", of_zero3) == idle("cluster.workers=1") == []
+    assert "no layer recomputes its activations" in idle(offload, "train.activation_checkpointing=none")[0]
+    assert "because the workers have no GPU" in idle(offload, "cluster.gpus_per_worker=0")[0]
+
+
 def test_an_unknown_family_needs_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = {**LLAMA_8B, "model_type": "unheard-of", "hidden_size": 64, "num_hidden_layers": 1}
     (tmp_path / "config.json").write_text(json.dumps(content))

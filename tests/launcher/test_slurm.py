@@ -264,7 +264,7 @@ def test_a_line_of_setup_that_fails_ends_the_job_with_its_number(
         (["slurm.jobs=two"], "slurm.jobs: 'two'", "one"),
         (["slurm.time=10"], "slurm.time: 10", "not a known key"),
         (["slrum.time=10"], "slrum: {'time': 10}", "not a known key"),
-        (["cluster.workers=many"], "cluster.workers: 'many'", "must be a valid integer"),
+        (["cluster.workers=many"], "cluster.workers: 'many'", "must be a whole number"),
     ],
 )
 def test_a_mistake_about_slurm_is_one_problem(

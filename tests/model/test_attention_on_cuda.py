@@ -100,9 +100,9 @@ def put_in_place(asked: Any, capability: tuple[int, int], is_installed: bool = T
 
 
 def test_a_later_flash_attention_is_used_where_it_runs() -> None:
-    assert put_in_place("auto", (9, 0)) == put_in_place("3", (9, 0)) == ["FA3"]
-    assert put_in_place("4", (9, 0)) == put_in_place("4", (10, 0)) == ["FA4"]
-    nothing = [put_in_place("2", (9, 0)), put_in_place("auto", (8, 0)), put_in_place("auto", (9, 0), False)]
+    assert put_in_place("auto", (9, 0)) == put_in_place(3, (9, 0)) == ["FA3"]
+    assert put_in_place(4, (9, 0)) == put_in_place(4, (10, 0)) == ["FA4"]
+    nothing = [put_in_place(2, (9, 0)), put_in_place("auto", (8, 0)), put_in_place("auto", (9, 0), False)]
     assert nothing == [[], [], []]
 
 
@@ -114,6 +114,6 @@ def test_one_that_is_asked_for_and_cannot_be_used_is_refused(
     capability: tuple[int, int], is_installed: bool, reason: str
 ) -> None:
     with pytest.raises(UserError, match=f"flash_attention: 3 cannot be used: .*{reason}"):
-        put_in_place("3", capability, is_installed)
+        put_in_place(3, capability, is_installed)
     with pytest.raises(UserError, match="3 needs a GPU"):
-        flash_attention.use_flash("3", torch.device("cpu"))
+        flash_attention.use_flash(3, torch.device("cpu"))

@@ -80,6 +80,9 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
         raise UserError(f"model: no tokenizer can be loaded from {path}: {reason}") from error
     if not tokenizer.is_fast:
         raise UserError(f"model: the tokenizer of {path} gives no character offsets; needed: one with a tokenizer.json")
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.added_tokens_decoder):
+        # transformers makes one without words where a folder has a config.json alone.
+        raise UserError(f"model: no tokenizer is in {path}: name one that has words with model.tokenizer")
     tokenizer.chat_template = _choose_template(model, tokenizer)
     return cast(PreTrainedTokenizerBase, tokenizer)
 
