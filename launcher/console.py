@@ -7,7 +7,7 @@ import codecs
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -43,12 +43,24 @@ class FitConsole(Console):
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
         """The segments of the layout. Makes text fit to print that did not pass `render_str`, and narrows wide
-        tables."""
+        tables; their lines end in no blanks."""
         options = options or self.options
         if isinstance(renderable, Table) and renderable.show_header:
             renderable = fitted(renderable, self, options)
-        for text, style, control in super().render(renderable, options):
+        segments = super().render(renderable, options)
+        for text, style, control in _without_padding(segments) if isinstance(renderable, Table) else segments:
             yield Segment(text if control else fit_to_print(text), style, control)
+
+
+def _without_padding(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Lines without the blanks that fill up their last column."""
+    for line in Segment.split_lines(segments):
+        while line and not line[-1].text.strip(" "):
+            line.pop()
+        if line:
+            text, style, control = line.pop()
+            yield from (*line, Segment(text.rstrip(" "), style, control))
+        yield Segment.line()
 
 
 def build_console() -> FitConsole:

@@ -39,7 +39,7 @@ def plan_table(plan: JobPlan, forecast: Forecast) -> RenderableType:
         if stage.mixture
     ]
     if forecast.workers:
-        parts.append(_memory_table(forecast.workers, plan.gpus > 0))
+        parts += [_memory_table(forecast.workers, plan.gpus > 0), _moment_line(forecast.workers)]
         parts += [_limits_line(worker) for worker in forecast.workers if worker.engine == "zero3"]
     if forecast.storage is not None:
         parts.append(_disk_line(forecast.storage))
@@ -122,9 +122,12 @@ def _memory_table(workers: tuple[WorkerForecast, ...], has_gpus: bool) -> Table:
     _add_bytes(table, "host memory: copy of a checkpoint", [worker.host.checkpoint for worker in workers])
     _add_bytes(table, "host memory: process (allowance)", [worker.host.process for worker in workers])
     _add_bytes(table, "host memory of a worker, in all", [worker.host.total for worker in workers], style="bold")
-    moments = dict.fromkeys(f"{worker.memory.when} (stage {worker.stage})" for worker in workers)
-    table.caption = f"at its largest: {' · '.join(moments)}"
     return table
+
+
+def _moment_line(workers: tuple[WorkerForecast, ...]) -> str:
+    moments = dict.fromkeys(f"{worker.memory.when} (stage {worker.stage})" for worker in workers)
+    return f"at its largest: {' · '.join(moments)}"
 
 
 def _change_table(worker: WorkerForecast) -> Table:

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -63,10 +62,10 @@ def draw(status: RunStatus) -> RenderableType:
     ranks = f", attempt {status.attempt} with {counted(status.num_ranks, 'rank')}" if status.num_ranks else ""
     head = styled(f"[bold]{{}}[/]  [{color}]{{}}[/]{{}}", status.name, status.state, ranks)
     detail = [Text(status.detail, style="dim")] if status.detail else []
-    return Group(head, *detail, "", _stages(status), _facts(status))
+    return Group(head, *detail, "", _stages(status), "", _facts(status))
 
 
-def _stages(status: RunStatus) -> Padding:
+def _stages(status: RunStatus) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("stage", style="bold", header_style="dim")
     table.add_column("")
@@ -77,7 +76,7 @@ def _stages(status: RunStatus) -> Padding:
         bar = ProgressBar(total=max(total, 1), completed=stage.num_done, width=20)
         steps = f"{stage.num_done:,}/{total:,}" if total else "not planned"
         table.add_row(stage.name, bar, steps, *_measured(stage))
-    return Padding(table, (0, 0, 1, 0))
+    return table
 
 
 def _measured(stage: StageStatus) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ A pure function. The numbers are extrapolated from the project's own configs: a 
 Where something is unknown, the value is a safe one and a comment says so.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ _COVERED = 0.99
 _LEAST_PACK = 1024
 _LEAST_UPDATES = 100
 _UNEVEN = 10
+_GPUS_PER_NODE = 8
 
 
 class Machine(NamedTuple):
@@ -42,6 +44,11 @@ class Machine(NamedTuple):
     def num_workers(self) -> int:
         """One for each GPU."""
         return max(1, self.num_gpus)
+
+    @property
+    def workers_per_node(self) -> int:
+        """All are in one node as long as it has at most eight GPUs, as most have."""
+        return self.num_workers if self.num_workers <= _GPUS_PER_NODE else math.gcd(self.num_workers, _GPUS_PER_NODE)
 
 
 class Wanted(NamedTuple):
@@ -96,6 +103,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
             "sample_answers": Said(*_sample_answers(facts, machine)),
         },
         "cluster": _cluster(machine),
+        **_slurm(machine),
     }
     content["train"] |= _memory(content, facts, machine)
     return content
@@ -224,14 +232,23 @@ def _cluster(machine: Machine) -> dict[str, Any]:
     return {"workers": Said(machine.num_gpus, "one for each GPU"), "gpus_per_worker": 1, **gpu}
 
 
+def _slurm(machine: Machine) -> dict[str, Any]:
+    if machine.workers_per_node == 1:
+        return {}
+    assumed = "GPUs of a node, as assumed here and by `sft plan`"
+    return {"slurm": {"workers_per_node": Said(machine.workers_per_node, assumed)}}
+
+
 def _memory(content: Mapping[str, Any], facts: ModelFacts, machine: Machine) -> dict[str, Any]:
     """Packs in a pass, and whether activations are recomputed; by the memory of the GPU, if it is known."""
     if not machine.num_gpus:
         return {"activation_checkpointing": "none"}
     if facts.shape is None or machine.kind is None:
         return {"activation_checkpointing": Said("auto", "as few layers compute activations again as the GPU needs")}
-    gpus = Gpus(machine.num_workers, capacity := round(GPUS[machine.kind].memory_gib * GIB))
-    job = Job(settle(_as_config(content), facts.shape, 0, gpus), facts.shape, 0, machine.num_workers)
+    capacity = round(GPUS[machine.kind].memory_gib * GIB)
+    gpus = Gpus(machine.num_workers, capacity, machine.num_workers > machine.workers_per_node)
+    settled = settle(_as_config(content), facts.shape, 0, gpus)
+    job = Job(settled, facts.shape, 0, gpus.num_workers, gpus.between_nodes)
     if job.num_bytes > capacity:
         ways = ", ".join(change.setting for change in advise(job, capacity))
         needed = f"{job.num_bytes / GIB:.0f} of {capacity / GIB:.0f} GiB a GPU, by estimate"
@@ -247,4 +264,5 @@ def _memory(content: Mapping[str, Any], facts: ModelFacts, machine: Machine) -> 
 
 
 def _as_config(content: Mapping[str, Any]) -> SftConfig:
-    return build_config({key: without_comments(value) for key, value in content.items() if key != "cluster"})
+    ours = SftConfig.model_fields
+    return build_config({key: without_comments(value) for key, value in content.items() if key in ours})

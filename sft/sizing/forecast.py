@@ -9,7 +9,7 @@ from sft.model_sizes import ImpossibleSizesError
 from sft.printable import counted
 from sft.recomputed_layers import AUTO, packs_or_one
 from sft.sizing.advice import Change, advise
-from sft.sizing.choice import Gpus, Option, in_words, options, settle
+from sft.sizing.choice import SETTLED, Gpus, Option, in_words, options, settle
 from sft.sizing.communication import Communication, step_communication
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch, with_allowances
 from sft.sizing.flops import TokenCounts, training_flops, training_seconds
@@ -163,6 +163,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     if any(worker.engine == "plain" for worker in workers):
         findings.append("one worker has nothing to split: it has the plain engine, without ZeRO-3 (train.engine)")
     findings += _hardware_findings(config, shape, hardware)
+    if hardware.has_gpus and hardware.gpu is None:
+        findings += _assumed(config, settled[0])
     is_chosen = AUTO in (config.train.packs_per_micro_batch, config.train.activation_checkpointing)
     findings += _node_findings(hardware.nodes, hardware.max_workers, is_chosen and hardware.has_gpus)
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
@@ -291,6 +293,15 @@ def _node_findings(nodes: Nodes, num_workers: int, is_chosen: bool) -> list[str]
     if len(missing) == 1:
         findings.append(f"{missing[0]} is not given: it is needed to know what failures cost, and how often to save")
     return findings
+
+
+def _assumed(config: SftConfig, settled: SftConfig) -> list[str]:
+    """What stands in place of `auto` where the GPUs' memory is not known."""
+    is_auto = [field for field in SETTLED if getattr(config.train, field) == AUTO]
+    if not is_auto:
+        return []
+    values = " ".join(f"train.{field}={getattr(settled.train, field)}" for field in is_auto)
+    return [f"`auto` is counted as {values}, as cluster.gpu is not given: a run looks at its own GPUs"]
 
 
 def _hardware_findings(config: SftConfig, shape: ModelShape, hardware: Hardware) -> list[str]:

@@ -36,7 +36,8 @@ def facts_of(content: dict[str, Any] | None) -> ModelFacts:
 
 def recommended(survey: Survey, facts: ModelFacts, machine: Machine, task: str | None = None) -> tuple[SftConfig, Any]:
     content = recommend(Wanted("r", "m", None, {"s": task}), [survey], facts, machine)
-    sections = {name: section for name, section in without_comments(content).items() if name != "cluster"}
+    machines = ("cluster", "slurm")
+    sections = {name: section for name, section in without_comments(content).items() if name not in machines}
     return build_config(sections), content
 
 
@@ -64,6 +65,12 @@ def test_examples_may_be_as_long_as_they_are_and_no_longer_than_the_model_was_ma
     config, _ = recommended(survey_of(1000, (10, longest)), facts_of(LLAMA_8B), Machine(1))
     assert config.data.max_len_tokens == most
     assert config.train.pack_len_tokens >= most
+
+
+@pytest.mark.parametrize(("num_gpus", "per_node"), [(0, None), (1, None), (8, 8), (12, 4), (16, 8)])
+def test_gpus_are_in_one_node_as_long_as_it_has_room(num_gpus: int, per_node: int | None) -> None:
+    _, content = recommended(survey_of(1000, (100,)), facts_of(LLAMA_8B), Machine(num_gpus))
+    assert without_comments(content).get("slurm", {}).get("workers_per_node") == per_node
 
 
 def test_little_data_still_makes_many_updates() -> None:

@@ -55,6 +55,13 @@ def test_nothing_in_a_name_is_markup(renderable: object) -> None:
     assert "[red]d[/red]:smile:" in printed(renderable)
 
 
+def test_lines_of_a_table_end_in_no_blanks() -> None:
+    for found in (table("a"), Table("name", "longer name", title="a title", caption="c", box=None)):
+        found.add_row("b" * 20, Text("c  ", style="bold"))
+        lines = printed(found).splitlines()
+        assert lines == [line.rstrip(" ") for line in lines]
+
+
 @given(st.text())
 def test_any_text_is_printed_without_a_control_character_and_none_is_changed_that_has_a_glyph(text: str) -> None:
     shown = fit_to_print(text)

@@ -77,14 +77,26 @@ def test_the_table_says_the_same(llama: str, capsys: pytest.CaptureFixture[str])
         "8.03B parameters",
         "optimizer, its part",
         "activations",
-        "fits with 8 workers: micro-batches of 4 packs (16,384 tokens); 13 of 32 layers",
-        "packs_per_micro_batch: 4",
+        "fits with 8 workers: micro-batches of 2 packs (8,192 tokens); no layer computes",
+        "packs_per_micro_batch: 3",
         "taken",
-        "8 workers are assumed to be on 8 nodes",
+        "8 workers are assumed to be on 1 node (slurm",
     )
     for words in words_of_it:
         assert words in out
     assert max(map(len, out.splitlines())) <= 110
+    apart = [llama, "cluster.gpu=h100-80gb", "slurm.workers_per_node=1", *left_open]
+    assert plan(capsys, *apart)["stages"][0]["packs_per_micro_batch"] == 4, "more is sent between nodes"
+
+
+def test_what_stands_in_place_of_auto_is_said_where_no_gpu_is_given(
+    llama: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_open = ["train.packs_per_micro_batch=auto", "train.activation_checkpointing=auto"]
+    counted_as = "train.packs_per_micro_batch=1 train.activation_checkpointing=all"
+    assert any(counted_as in finding for finding in plan(capsys, llama, *left_open)["findings"])
+    for nothing_is_open in ("cluster.gpu=h100-80gb", "train.activation_checkpointing=all", "cluster.gpus_per_worker=0"):
+        assert not any("`auto`" in finding for finding in plan(capsys, llama, nothing_is_open)["findings"])
 
 
 def test_what_does_not_fit_is_said_with_what_changes_it(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -100,7 +112,8 @@ def test_what_does_not_fit_is_said_with_what_changes_it(llama: str, capsys: pyte
 
 
 def test_an_elastic_job_is_held_against_its_fewest_workers_too(llama: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = plan(capsys, llama, "cluster.workers=[2, 8]", "cluster.gpu=a100-80gb")["workers"]
+    nodes = ["cluster.workers=[2, 8]", "slurm.workers_per_node=2"]
+    found = plan(capsys, llama, *nodes, "cluster.gpu=a100-80gb")["workers"]
     assert [worker["num_workers"] for worker in found] == [2, 8]
     assert found[0]["num_bytes"] > found[1]["num_bytes"]
 
