@@ -1,0 +1,122 @@
+"""Part 5: which share of the card's arithmetic training uses (MFU), and what each setting gives.
+
+The arithmetic is counted by `sft.sizing.flops`: recomputation does not count, attention only within examples, the head
+only where there is something to learn. The card's is that of its data sheet; of a card that is not known there, what
+part 0 measured.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.gpu.ceilings import product_teraflops
+from benchmarks.gpu.models import shape_of
+from benchmarks.gpu.packs import packs_of
+from benchmarks.gpu.part import Row, Setting, Value, at_least, each
+from benchmarks.gpu.switches import all_off, all_on, known
+from benchmarks.gpu.timing import seconds_of
+from benchmarks.gpu.training import (
+    LR,
+    Workload,
+    alone,
+    build_config,
+    counts_of,
+    engine_of,
+    micro_batches,
+    settled,
+    supervised,
+)
+from sft.ranks.torch_ranks import TorchRanks
+from sft.sizing.flops import training_flops
+from sft.sizing.gpus import GPUS, kind_of
+
+GOALS = {"Qwen2.5 0.5B": 0.45, "Qwen2.5 1.5B": 0.50, "Llama 8B, 8 of 32 layers": 0.55}
+PACK_LEN = 2048
+MICRO_TOKENS = (8192, 16384, 32768)
+STEP_TOKENS = 32768
+
+
+class Found(NamedTuple):
+    """A measured step."""
+
+    mfu: float | None
+    values: dict[str, Value]
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    teraflops = None
+    if setting.on_gpu:
+        kind = kind_of(torch.cuda.get_device_name())
+        teraflops = GPUS[kind].teraflops if kind else product_teraflops(setting)
+        yield Row("the card's arithmetic", {"TFLOP/s": teraflops, "from": "its data sheet" if kind else "part 0"})
+    with alone(setting) as ranks:
+        yield from _steps_of_the_waterfall(setting, ranks, teraflops)
+        yield from _goals(setting, ranks, teraflops)
+
+
+def _steps_of_the_waterfall(setting: Setting, ranks: TorchRanks, teraflops: float | None) -> Iterator[Row]:
+    switches, lacking = known()
+    for switch in lacking:
+        yield Row(switch.name, {"left out, the config has no": switch.path})
+    changes = all_off()
+    cases = {"all off": changes}
+    for switch in switches[:2] if setting.small else switches:
+        cases[f"+ {switch.name}"] = {**changes, switch.path: switch.on}
+        if switch.is_kept:
+            changes = cases[f"+ {switch.name}"]
+    work = _work(setting, "Qwen2.5 0.5B")
+    named = {name: partial(_row, setting, ranks, f"0.5B {name}", work, c, teraflops) for name, c in cases.items()}
+    yield from each(setting, named, seconds=5)
+
+
+def _work(setting: Setting, model: str) -> Workload:
+    return Workload(model, 24, 2) if setting.small else Workload(model, PACK_LEN, STEP_TOKENS // PACK_LEN)
+
+
+def _row(
+    setting: Setting, ranks: TorchRanks, what: str, work: Workload, changes: dict[str, Any], teraflops: float | None
+) -> Iterator[Row]:
+    yield Row(what, measure(setting, ranks, work, changes, teraflops).values)
+
+
+def _goals(setting: Setting, ranks: TorchRanks, teraflops: float | None) -> Iterator[Row]:
+    for model, goal in GOALS.items() if not setting.small else []:
+        best: list[float] = []
+        cases = {
+            f"{model}, {tokens:,} tokens": partial(_of_tokens, setting, ranks, model, tokens, teraflops, best)
+            for tokens in MICRO_TOKENS
+        }
+        yield from each(setting, cases, seconds=9)
+        if best:
+            yield Row(f"{model}, best", {"MFU": max(best)}, (at_least("MFU", max(best), goal),))
+
+
+def _of_tokens(
+    setting: Setting, ranks: TorchRanks, model: str, tokens: int, teraflops: float | None, best: list[float]
+) -> Iterator[Row]:
+    changes = {**all_on(), "train.packs_per_micro_batch": tokens // PACK_LEN}
+    found = measure(setting, ranks, _work(setting, model), changes, teraflops)
+    if found.mfu is not None:
+        best.append(found.mfu)
+    yield Row(f"{model}, {tokens:,} tokens a micro-batch", found.values)
+
+
+def measure(
+    setting: Setting, ranks: TorchRanks, work: Workload, changes: dict[str, Any], teraflops: float | None
+) -> Found:
+    """The time of a step, once the allocator and DeepSpeed know what comes."""
+    config, shape = settled(setting, build_config(setting, work, changes)), shape_of(setting, work.model)
+    packs = packs_of(work.packs_per_step, work.pack_len, shape.vocab_size)
+    batches, counts = micro_batches(config, packs), counts_of(packs)
+    with engine_of(config, ranks) as engine:
+        once = partial(engine.train_step, batches, supervised(batches), LR)
+        seconds = seconds_of(setting, once, 1 if setting.small else 3, 0 if setting.small else 2)
+    mfu = training_flops(shape, counts) / seconds / (teraflops * 1e12) if teraflops else None
+    return Found(mfu, {"MFU": mfu, "ms a step": 1000 * seconds, "tokens/s": counts.num_tokens / seconds} | _chosen(config))
+
+
+def _chosen(config: Any) -> dict[str, Value]:
+    chosen: Sequence[str] = ("packs_per_micro_batch", "activation_checkpointing")
+    return {name: str(getattr(config.train, name)) for name in chosen}
