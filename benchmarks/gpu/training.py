@@ -1,14 +1,17 @@
 """Engines for a part: a config with some settings, the engine that it chooses, and steps of it."""
 
+import json
 import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.gpu.models import folder_of
 from benchmarks.gpu.part import Setting
@@ -23,7 +26,6 @@ from sft.schema import Pack
 from sft.sizing.choice import Gpus, settle
 from sft.sizing.flops import TokenCounts
 from sft.sizing.model_shape import model_shape
-from sft.small_files import read_small_json
 from sft.training.process import quiet_third_parties
 from sft.world import World
 
@@ -65,6 +67,7 @@ def world_of(setting: Setting) -> World:
 def alone(setting: Setting) -> Iterator[TorchRanks]:
     """The group of one rank that ZeRO-3 needs."""
     quiet_third_parties()
+    disable_progress_bar()
     preload(setting.device)
     if setting.on_gpu:
         torch.cuda.set_device(0)
@@ -103,7 +106,7 @@ def _refuse(builder: Any, verbose: bool = True) -> None:
 def settled(setting: Setting, config: SftConfig) -> SftConfig:
     """The config with the packs of a micro-batch and the recomputed layers that the run would choose."""
     capacity = torch.cuda.get_device_properties(0).total_memory if setting.on_gpu else None
-    content = read_small_json(f"{config.model.path}/config.json", "the model's config")
+    content = json.loads((Path(config.model.path) / "config.json").read_text())
     return settle(config, model_shape(content), 0, Gpus(1, capacity))
 
 
