@@ -19,6 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=run.DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--small", action="store_true", help="tiny models, all parts in this process")
+    parser.add_argument("--separate", action="store_true", help="with --small too, each part in a process of its own")
     parser.add_argument("--only", type=int, nargs="+", choices=[part.number for part in PARTS], help="these parts")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="the JSON; written after each row")
     parser.add_argument("--folder", type=Path, help="for models and checkpoints; default: memory, if it is enough")
@@ -27,9 +28,10 @@ def main() -> int:
     if options.part is not None:
         run.serve(options.part, options.device, options.small, options.folder)
         return 0
+    separate = options.separate or not options.small
     parent = options.folder or roomy(options.small)
     with tempfile.TemporaryDirectory(prefix="sft-gpu-", dir=parent) as folder:
-        return run.run_all(options.device, options.small, Path(folder), options.only, options.out)
+        return run.run_all(options.device, options.small, separate, Path(folder), options.only, options.out)
 
 
 def roomy(small: bool) -> Path | None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
-import torch
-
 from benchmarks.gpu.models import TINY, shape_of
 from benchmarks.gpu.packs import packs_of
 from benchmarks.gpu.part import Row, Setting, at_least, at_most, each
@@ -21,6 +19,7 @@ from benchmarks.gpu.training import (
     alone,
     build_config,
     engine_of,
+    has_liger,
     micro_batches,
     settled,
     supervised,
@@ -55,10 +54,10 @@ class Case:
 
 
 CASES: Mapping[str, Case] = {
-    **{name: Case(name) for name in TINY},
+    **{name: Case(name, is_long=name == "Qwen3") for name in TINY},
     "an empty micro-batch": Case(empty_after=True),
     "a step with NaN is skipped": Case(nan_before=True),
-    "parameters gathered module by module": Case(changes={"deepspeed.gather": "module"}),
+    "parameters gathered module by module": Case(changes={"deepspeed.gather": "module"}, is_long=True),
     "no kernels": Case(changes={"model.kernels": "none"}, is_long=True),
     "only the norm's kernel": Case(with_kernel="norm"),
     "only the rotary kernel": Case(with_kernel="rotary", is_long=True),
@@ -82,6 +81,9 @@ CASES: Mapping[str, Case] = {
 def run(setting: Setting) -> Iterator[Row]:
     reference.cache_clear()
     chosen = {name: case for name, case in CASES.items() if not (setting.small and case.is_long)}
+    if not has_liger():
+        chosen.pop("Liger's kernels", None)
+        yield Row("Liger's kernels", {"left out": "liger-kernel is not installed"})
     with alone(setting) as ranks:
         yield from each(setting, {name: partial(_compare, setting, ranks, name, c) for name, c in chosen.items()}, 3)
 
@@ -160,5 +162,3 @@ def only_kernel(name: str) -> Iterator[None]:
         yield
     finally:
         kernels.OURS = before
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()

@@ -9,7 +9,7 @@ Once all examples have one length, so that nothing is padded and only the speed 
 long tail, as real ones do.
 """
 
-import importlib.util
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,13 +26,23 @@ from benchmarks.gpu.packs import pack_of, packs_of
 from benchmarks.gpu.part import Row, Setting, Value, at_least, at_most, failed
 from benchmarks.gpu.switches import all_on
 from benchmarks.gpu.timing import seconds_of
-from benchmarks.gpu.training import LR, Workload, alone, build_config, engine_of, micro_batches, settled, supervised
+from benchmarks.gpu.training import (
+    LR,
+    Workload,
+    alone,
+    build_config,
+    engine_of,
+    has_liger,
+    micro_batches,
+    settled,
+    supervised,
+)
 from sft.ranks.torch_ranks import TorchRanks
 from sft.schema import Pack
 
 _MODEL = "Qwen2.5 0.5B"
-_SLOTS = 16384
-"""Of a micro-batch of the peer, padding included: more have no room for the logits of all of them."""
+_SLOTS = (16384, 8192, 4096)
+"""Of a micro-batch of the peer, padding included: the first that there is memory for. All slots have logits at once."""
 _LEAST_RATIO = 0.95
 _LOSS_BOUND = 5e-3
 _IGNORED = -100
@@ -90,7 +100,7 @@ def run(setting: Setting) -> Iterator[Row]:
 def _peers() -> Iterator[tuple[str, bool]]:
     yield "transformers", True
     yield "transformers, all bfloat16", False
-    if importlib.util.find_spec("liger_kernel") is not None:
+    if has_liger():
         yield "transformers and Liger", True  # last: it changes the classes
 
 
@@ -106,6 +116,19 @@ def _measure_ours(setting: Setting, ranks: TorchRanks, work: Workload, packs: Se
 
 def _measure_peer(setting: Setting, packs: Sequence[Pack], peer: str, has_masters: bool) -> tuple[float, float, int]:
     """Seconds of a step, the loss of the first, and slots with padding."""
+    for slots in (64,) if setting.small else _SLOTS[:-1]:
+        try:
+            return _measure_with(setting, packs, peer, has_masters, slots)
+        except torch.OutOfMemoryError:
+            pass  # outside of the block, nothing holds the tensors any more
+        gc.collect()
+        torch.cuda.empty_cache()
+    return _measure_with(setting, packs, peer, has_masters, _SLOTS[-1])
+
+
+def _measure_with(
+    setting: Setting, packs: Sequence[Pack], peer: str, has_masters: bool, slots: int
+) -> tuple[float, float, int]:
     if "Liger" in peer:
         from liger_kernel.transformers import apply_liger_kernel_to_qwen2  # noqa: PLC0415  (it may not be here)
 
@@ -114,7 +137,7 @@ def _measure_peer(setting: Setting, packs: Sequence[Pack], peer: str, has_master
         folder_of(setting, _MODEL), dtype=torch.bfloat16, attn_implementation="sdpa"
     )
     model.to(setting.device).train()
-    batches = rows_of(packs, 64 if setting.small else _SLOTS)
+    batches = rows_of(packs, slots)
     step = _step(model, batches, setting, has_masters)
     loss = step()
     seconds = seconds_of(setting, step, 1 if setting.small else 2, warm_up=0 if setting.small else 1)

@@ -5,6 +5,7 @@ the whole trace, with the profiler's own cost in it.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -65,13 +66,15 @@ def _profile(setting: Setting, ranks: TorchRanks, work: Workload, engine: str, p
         with profile(activities=[activity]) as profiled:
             step()
             step()
-            last = torch.cuda.current_stream() if setting.on_gpu else None
-            if last is not None:
-                while not last.query():  # waits without a call that would count as one
-                    pass
+            while setting.on_gpu and not torch.cuda.current_stream().query():
+                time.sleep(0.002)  # to wait otherwise would count as a wait
     file = setting.folder / "trace.json"
     profiled.export_chrome_trace(str(file))
     return analyse(events_of(json.loads(file.read_text())))
+
+
+def _pageable(found: Findings) -> dict[str, Value]:
+    return {"copies without pinned memory": float(found.num_pageable)}
 
 
 def _rows(what: str, found: Findings, is_goal: bool = True) -> Iterator[Row]:
@@ -80,5 +83,9 @@ def _rows(what: str, found: Findings, is_goal: bool = True) -> Iterator[Row]:
         return
     goals = (at_most("idle", found.idle_share, _IDLE_BOUND),) if is_goal else ()
     shares: dict[str, Value] = {name: round(share, 4) for name, share in found.shares.items()}
-    yield Row(what, {"idle": found.idle_share, "copies to the host": float(found.num_to_host), **shares}, goals)
+    yield Row(
+        what,
+        {"idle": found.idle_share, "copies to the host": float(found.num_to_host), **_pageable(found), **shares},
+        goals,
+    )
     yield Row(f"{what}, longest", {name[:60]: share for name, share in found.longest})

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
@@ -35,6 +36,7 @@ class Report:
     out: Path
     rows: dict[int, list[Row]] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def add(self, part: Part, row: Row) -> None:
         self.rows.setdefault(part.number, []).append(row)
@@ -52,7 +54,7 @@ class Report:
             for n, rows in sorted(self.rows.items())
         ]
         with tempfile.NamedTemporaryFile("w", dir=self.out.parent, suffix=".tmp", delete=False) as file:
-            json.dump({"parts": parts}, file, indent=1)
+            json.dump({"date": self.date, "parts": parts}, file, indent=1)
         os.replace(file.name, self.out)
 
     @property
@@ -61,18 +63,18 @@ class Report:
         return sum(row.error is not None for row in rows) + sum(not g.is_met for row in rows for g in row.goals)
 
 
-def run_all(device: str, small: bool, folder: Path, only: Sequence[int] | None, out: Path) -> int:
+def run_all(device: str, small: bool, separate: bool, folder: Path, only: Sequence[int] | None, out: Path) -> int:
     """Run the parts; returns how many goals were missed and rows failed."""
     parts = [PARTS[number] for number in ORDER if only is None or number in only]
     report, started = Report(out.resolve()), time.monotonic()
-    if small:
+    if not separate:
         for part in parts:
             began = time.monotonic()
             for row in rows_of(part, Setting(device, small, folder, began + part.seconds)):
                 report.add(part, row)
             report.end(part, time.monotonic() - began)
     else:
-        _run_in_processes(parts, device, folder, report, started + ALL_SECONDS)
+        _run_in_processes(parts, (device, small, folder), report, started + ALL_SECONDS)
     print_table(report)
     missed = report.num_missed
     print(f"{time.monotonic() - started:.0f} s; goals missed and cases failed: {missed}; all rows: {out}")
@@ -111,8 +113,9 @@ def serve(number: int, device: str, small: bool, folder: Path) -> None:
 class Process:
     """A part's process, which imports as soon as it is made."""
 
-    def __init__(self, part: Part, device: str, folder: Path) -> None:
+    def __init__(self, part: Part, device: str, small: bool, folder: Path) -> None:
         arguments = ["--part", str(part.number), "--device", device, "--folder", str(folder)]
+        arguments += ["--small"] if small else []
         self.part = part
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the process)
         self._process = subprocess.Popen(
@@ -169,13 +172,13 @@ class Process:
         self._process.wait()
 
 
-def _run_in_processes(parts: Sequence[Part], device: str, folder: Path, report: Report, until: float) -> None:
+def _run_in_processes(parts: Sequence[Part], where: tuple[str, bool, Path], report: Report, until: float) -> None:
     processes: dict[int, Process] = {}
     try:
         for part, following in zip(parts, [*parts[1:], None], strict=True):
-            process = processes.pop(part.number, None) or Process(part, device, folder)
+            process = processes.pop(part.number, None) or Process(part, *where)
             if following:
-                processes[following.number] = Process(following, device, folder)
+                processes[following.number] = Process(following, *where)
             began = time.monotonic()
             for row in process.rows(until):
                 report.add(part, row)

@@ -55,9 +55,7 @@ def _copies(setting: Setting, engine: Engine) -> Iterator[Row]:
     yield Row("copy of the state", values)
 
 
-def _save(
-    setting: Setting, ranks: TorchRanks, engine: Engine, step: Callable[[], Any], config: Any
-) -> Iterator[Row]:
+def _save(setting: Setting, ranks: TorchRanks, engine: Engine, step: Callable[[], Any], config: Any) -> Iterator[Row]:
     usual = seconds_of(setting, step, 1 if setting.small else 3)
     said: list[str] = []
     saver = CheckpointSaver(LocalStorage(setting.folder / "checkpoints"), ranks, 1, config.checkpoint, said.append)

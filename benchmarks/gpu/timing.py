@@ -9,6 +9,8 @@ import torch
 
 from benchmarks.gpu.part import Setting
 
+_LONG_SECONDS = 1.5
+
 
 def synchronize(setting: Setting) -> None:
     if setting.on_gpu:
@@ -27,6 +29,13 @@ def seconds_of(setting: Setting, run: Callable[[], Any], repeats: int, warm_up: 
         synchronize(setting)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def seconds_of_step(setting: Setting, run: Callable[[], Any]) -> float:
+    """The time of a step, after some that are not counted; of steps that take long, a single one counts."""
+    run()  # DeepSpeed records the order of the modules
+    once = seconds_of(setting, run, 1, warm_up=0)
+    return once if setting.small or once > _LONG_SECONDS else seconds_of(setting, run, 3)
 
 
 def allocated(setting: Setting) -> int:

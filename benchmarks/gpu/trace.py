@@ -46,6 +46,8 @@ class Findings(NamedTuple):
     waits: Counter[str]
     num_to_host: int
     """Copies from the device to the host."""
+    num_pageable: int
+    """Copies from or to memory that is not pinned: the host may wait in them unseen."""
     idle_share: float | None
     """The part of the time from the device's first event to its last in which it did nothing; None: no event."""
     shares: dict[str, float]
@@ -66,7 +68,9 @@ def events_of(trace: Mapping[str, Any]) -> list[Event]:
 def analyse(events: Iterable[Event]) -> Findings:
     events = list(events)
     on_device = [event for event in events if event.category in _ON_DEVICE]
-    waits = Counter(e.name for e in events if e.category in _RUNTIME and is_wait(e.name))
+    # What the profiler itself waits for comes after everything.
+    last = max((event.start + event.duration for event in on_device), default=float("inf"))
+    waits = Counter(e.name for e in events if e.category in _RUNTIME and is_wait(e.name) and e.start <= last)
     by_class: Counter[str] = Counter()
     by_name: Counter[str] = Counter()
     for event in on_device:
@@ -76,7 +80,8 @@ def analyse(events: Iterable[Event]) -> Findings:
     return Findings(
         waits.total(),
         waits,
-        sum(e.category == "gpu_memcpy" and "DtoH" in e.name for e in on_device),
+        sum("DtoH" in e.name for e in on_device),
+        sum("Pageable" in e.name for e in on_device),
         idle_share(on_device),
         {name: time / whole for name, time in by_class.most_common()},
         [(name, time / whole) for name, time in by_name.most_common(8)],

@@ -1,5 +1,6 @@
 """Engines for a part: a config with some settings, the engine that it chooses, and steps of it."""
 
+import importlib.util
 import json
 import os
 import traceback
@@ -73,9 +74,7 @@ def alone(setting: Setting) -> Iterator[TorchRanks]:
         torch.cuda.set_device(0)
     is_ours = not dist.is_initialized()
     if is_ours:
-        dist.init_process_group(
-            "nccl" if setting.on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1
-        )
+        dist.init_process_group("nccl" if setting.on_gpu else "gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield TorchRanks(world_of(setting))
     finally:
@@ -91,8 +90,9 @@ def preload(device: str) -> None:
     """
     os.environ["DS_ACCELERATOR"] = device
     try:
-        import sft.engine.zero3  # noqa: F401, PLC0415  (see above)
         from deepspeed.ops.op_builder.builder import OpBuilder  # noqa: PLC0415
+
+        import sft.engine.zero3  # noqa: F401, PLC0415  (see above)
     except Exception:
         traceback.print_exc()
         return
@@ -101,6 +101,10 @@ def preload(device: str) -> None:
 
 def _refuse(builder: Any, verbose: bool = True) -> None:
     raise RuntimeError(f"DeepSpeed would compile {builder.name}")
+
+
+def has_liger() -> bool:
+    return importlib.util.find_spec("liger_kernel") is not None
 
 
 def settled(setting: Setting, config: SftConfig) -> SftConfig:
