@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the folder that travels to a machine with a GPU and no network: this repository's sft and benchmarks, and the
-# packages that a machine with torch and transformers lacks. Nothing in it has to be installed or compiled there.
+# Makes FOLDER and FOLDER.tar.gz, which travels to a machine with a GPU and no network: this repository's sft and
+# benchmarks, and the packages that a machine with torch and transformers lacks. Nothing is installed or compiled there.
 #
-#   benchmarks/gpu_bundle.sh FOLDER [PYTHON_VERSION]       # of the other machine; default 3.12, x86-64
-#   PYTHON=.venv/bin/python benchmarks/gpu_bundle.sh FOLDER
+#   PYTHON=.venv/bin/python benchmarks/gpu_bundle.sh FOLDER [PYTHON_VERSION]
 #
-# There: see benchmarks/gpu/__init__.py.
+# PYTHON has torch, which DeepSpeed's build asks for; PYTHON_VERSION is that of the other machine (default 3.12, x86-64).
+# How to use it there: benchmarks/gpu/__init__.py.
 set -euo pipefail
 
 folder=${1:?"usage: benchmarks/gpu_bundle.sh FOLDER [PYTHON_VERSION]"}
@@ -37,10 +37,11 @@ for wheel in "$wheels"/*.whl; do
 done
 cp -r "$root/sft" "$root/benchmarks" "$folder"
 # The sources of operations: without them nothing can be compiled on first use.
-rm -rf "$folder"/deepspeed/ops/csrc "$folder"/*.data
+rm -rf "$folder"/deepspeed/ops/csrc "$folder"/*.data "$folder"/*.dist-info/sboms
 find "$folder" -name __pycache__ -type d -prune -exec rm -rf {} +
 find "$folder" -name '*.pyi' -delete
 
-size=$(du -sk --apparent-size "$folder" | cut -f 1)
-echo "$folder: $size KiB, for Python $version"
+tar -C "$(dirname "$folder")" -czf "$folder.tar.gz" "$(basename "$folder")"
+size=$(du -sk --apparent-size "$folder.tar.gz" | cut -f 1)
+echo "$folder.tar.gz: $size KiB, for Python $version"
 [ "$size" -le "$limit_kib" ] || { echo "larger than $limit_kib KiB" >&2; exit 1; }

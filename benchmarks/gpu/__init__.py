@@ -1,9 +1,9 @@
 """Everything that has to be seen on a GPU, in one call of less than seven minutes: right, as large as planned, fast.
 
 On a machine with a GPU, torch 2.11 or later and transformers, without a network (`benchmarks/gpu_bundle.sh` makes the
-folder that travels there):
+archive that travels there):
 
-    cd BUNDLE && PYTHONPATH=$PWD python -m benchmarks.gpu --out gpu.json
+    tar -xzf BUNDLE.tar.gz && cd BUNDLE && PYTHONPATH=$PWD python -m benchmarks.gpu --out gpu.json
 
 On any machine, as a check that it runs, with models of two layers:
 
@@ -15,6 +15,6 @@ early and imports meanwhile. A part that sees its time run out leaves the rest o
 
     run ──starts──▶ process of a part ──rows──▶ run: prints each, writes the JSON ──▶ table, exit code
 
-`part` says what a part is, `parts` lists them, `run` runs them; `packs`, `models`, `training` and `timing` are what
-several parts use. The exit code is the number of goals that were missed, and of parts that failed.
+`part` says what a part is, `parts` lists them, `run` runs them; `packs`, `models`, `training`, `timing` and
+`switches` are what several parts use. The exit code is the number of goals that were missed, and of parts that failed.
 """

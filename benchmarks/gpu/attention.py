@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.part import Row, Setting, at_most, each
+from benchmarks.gpu.cases import each
+from benchmarks.gpu.part import Row, Setting, at_most
 from sft.model.attention import packed_attention
 
 OUT_BOUND, GRADIENT_BOUND = 1e-2, 2e-2

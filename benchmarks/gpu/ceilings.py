@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu.part import Row, Setting, Value, each
+from benchmarks.gpu.cases import each
+from benchmarks.gpu.part import Row, Setting, Value
 from benchmarks.gpu.timing import seconds_of
 from sft.sizing.gpus import GPUS, kind_of
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+from benchmarks.gpu.cases import each
 from benchmarks.gpu.models import TINY, shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, at_least, at_most, each
+from benchmarks.gpu.part import Row, Setting, at_least, at_most
 from benchmarks.gpu.training import (
     LR,
     Workload,

@@ -1,7 +1,8 @@
-"""What a part of the benchmark is: a name, a limit of time, and a function that yields rows."""
+"""What a part of the benchmark is, and its rows. The process that runs all parts needs no more, and no torch."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -45,6 +46,8 @@ class Row:
     values: Mapping[str, Value] = field(default_factory=dict)
     goals: tuple[Goal, ...] = ()
     error: str | None = None
+    trace: str | None = None
+    """The whole traceback of an error, for the JSON."""
 
     @property
     def text(self) -> str:
@@ -58,7 +61,7 @@ class Row:
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> Self:
         goals = tuple(Goal(**goal) for goal in content["goals"])
-        return cls(content["what"], content["values"], goals, content["error"])
+        return cls(**{**content, "goals": goals})
 
 
 def shown(value: Value) -> str:
@@ -89,9 +92,6 @@ class Setting:
         return self.deadline - time.monotonic()
 
 
-Run = Callable[[Setting], Iterator[Row]]
-
-
 @dataclass(frozen=True)
 class Part:
     """One part."""
@@ -106,29 +106,8 @@ class Part:
     """Whether it trains, and so needs DeepSpeed."""
 
 
-def each(setting: Setting, cases: Mapping[str, Callable[[], Iterator[Row]]], seconds: float) -> Iterator[Row]:
-    """The rows of all cases; one that fails is a row, and the others go on.
-
-    Args:
-        setting: gives the time.
-        cases: by name, in order.
-        seconds: what a case takes; with less left, it is not begun.
-    """
-    left_out = []
-    for name, case in cases.items():
-        if setting.seconds_left < seconds:
-            left_out.append(name)
-            continue
-        try:
-            yield from case()
-        except Exception as error:
-            yield failed(name, error)
-    if left_out:
-        yield Row("not begun, for want of time", {"cases": ", ".join(left_out)})
-
-
 def failed(what: str, error: BaseException) -> Row:
-    """An error as a row: its last line of ours, and its words."""
+    """An error as a row: its words, and the last line of ours."""
     at = error.__traceback__
     place = ""
     while at is not None:
@@ -137,4 +116,5 @@ def failed(what: str, error: BaseException) -> Row:
             place = f" ({Path(name).name}:{at.tb_lineno})"
         at = at.tb_next
     lines = str(error).strip().splitlines() or [""]
-    return Row(what, error=f"{type(error).__name__}: {lines[0][:300]}{place}")
+    trace = "".join(traceback.format_exception(error))[-4000:]
+    return Row(what, error=f"{type(error).__name__}: {lines[0][:300]}{place}", trace=trace)

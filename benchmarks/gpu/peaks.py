@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+from benchmarks.gpu.cases import each
 from benchmarks.gpu.models import shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, Value, at_most, each
+from benchmarks.gpu.part import Row, Setting, Value, at_most
 from benchmarks.gpu.timing import allocated, peak, reset_peak
 from benchmarks.gpu.training import LR, Workload, alone, build_config, engine_of, micro_batches, supervised
 from sft.ranks.torch_ranks import TorchRanks

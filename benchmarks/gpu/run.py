@@ -3,6 +3,7 @@
 The parent imports no torch, so a GPU that breaks down takes a part with it, and nothing else.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -69,6 +70,9 @@ def run_all(device: str, small: bool, separate: bool, folder: Path, only: Sequen
     report, started = Report(out.resolve()), time.monotonic()
     if not separate:
         for part in parts:
+            _import(part, device)
+        gc.freeze()  # else each engine that is closed looks at everything that was imported
+        for part in parts:
             began = time.monotonic()
             for row in rows_of(part, Setting(device, small, folder, began + part.seconds)):
                 report.add(part, row)
@@ -97,17 +101,21 @@ def serve(number: int, device: str, small: bool, folder: Path) -> None:
         from sft.training.worker_variables import set_variables  # noqa: PLC0415  (the parent imports no torch)
 
         set_variables(deterministic=part.module == "twice")
-    importlib.import_module(f"benchmarks.gpu.{part.module}")
-    if part.has_engine:
-        from benchmarks.gpu.training import preload  # noqa: PLC0415  (the same)
-
-        preload(device)
+    _import(part, device)
     print("ready", file=out, flush=True)
     word = sys.stdin.readline()
     if word:
         setting = Setting(device, small, folder, time.monotonic() + float(word))
         for row in rows_of(part, setting):
             print(json.dumps(row.to_json()), file=out, flush=True)
+
+
+def _import(part: Part, device: str) -> None:
+    importlib.import_module(f"benchmarks.gpu.{part.module}")
+    if part.has_engine:
+        from benchmarks.gpu.training import preload  # noqa: PLC0415  (the parent of processes imports no torch)
+
+        preload(device)
 
 
 class Process:

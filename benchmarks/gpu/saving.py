@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from benchmarks.gpu.cases import each
 from benchmarks.gpu.models import shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, Value, at_most, each
+from benchmarks.gpu.part import Row, Setting, Value, at_most
 from benchmarks.gpu.switches import all_on
 from benchmarks.gpu.timing import seconds_of, synchronize
 from benchmarks.gpu.training import LR, Workload, alone, build_config, engine_of, micro_batches, settled, supervised

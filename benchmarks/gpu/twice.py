@@ -7,9 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.cases import each
 from benchmarks.gpu.models import shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, at_least, each
+from benchmarks.gpu.part import Row, Setting, at_least
 from benchmarks.gpu.timing import seconds_of
 from benchmarks.gpu.training import LR, Workload, alone, build_config, engine_of, micro_batches, settled, supervised
 from sft.ranks.torch_ranks import TorchRanks

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.gpu.cases import each
 from benchmarks.gpu.ceilings import product_teraflops
 from benchmarks.gpu.models import shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, Value, at_least, each
+from benchmarks.gpu.part import Row, Setting, Value, at_least
 from benchmarks.gpu.switches import all_off, all_on, known
 from benchmarks.gpu.timing import seconds_of_step
 from benchmarks.gpu.training import (
