@@ -8,9 +8,10 @@ A Llama with random weights (by default 1.24 B parameters, bfloat16, five files)
     in own parts        as the program does it at the start of a run
     on a resume         as it does it where a checkpoint brings the trained parameters
 
-    read, MiB           by a rank from the disk (`read_bytes` of /proc/self/io, which counts pages of mapped files too);
-                        before each row the files' pages are dropped from the system's memory, so --folder has to lie on
-                        a disk, not in memory
+    asked for, MiB      by a rank with read calls (`rchar` of /proc/self/io), which does not count mapped files
+    from the disk, MiB  by a rank (`read_bytes`, which counts pages of mapped files, and those that the system reads
+                        ahead for others); before each row the files' pages are dropped from the system's memory, so
+                        --folder has to lie on a disk, not in memory
     peak, MiB           the largest resident size of a rank (VmHWM), with pages of mapped files, above that before
     seconds             until the last rank has loaded its part
 
@@ -62,8 +63,8 @@ def main() -> None:
         files = write_models(Path(folder), options.layers)
         total = sum(file.stat().st_size for file in files)
         print(f"{len(files)} files, {total / MIB:,.0f} MiB\n")
-        print("| ranks | loaded | first rank: read, MiB | another rank | all | first rank: peak, MiB | another rank "
-              "| seconds |\n|---:|---|---:|---:|---:|---:|---:|---:|")  # fmt: skip
+        print("| ranks | loaded | asked for, MiB: first rank | another | from disk, MiB: first rank | another | all "
+              "| peak, MiB: first rank | another | seconds |\n|---:|---|" + "---:|" * 8)  # fmt: skip
         for num_ranks in options.ranks:
             for way in WAYS:
                 drop_caches(files)
@@ -71,10 +72,11 @@ def main() -> None:
 
 
 def row(num_ranks: int, way: str, found: list[dict[str, float]]) -> str:
-    read, peak = ([one[key] / MIB for one in found] for key in ("read", "peak"))
+    asked, read, peak = ([one[key] / MIB for one in found] for key in ("asked", "read", "peak"))
     cells = [str(num_ranks), way]
-    cells += [f"{read[0]:,.0f}", f"{max(read[1:]):,.0f}" if read[1:] else "", f"{sum(read):,.0f}"]
-    cells += [f"{peak[0]:,.0f}", f"{max(peak[1:]):,.0f}" if peak[1:] else ""]
+    for values in (asked, read, peak):
+        cells += [f"{values[0]:,.0f}", f"{max(values[1:]):,.0f}" if values[1:] else ""]
+        cells += [f"{sum(values):,.0f}"] if values is read else []
     cells.append(f"{max(one['seconds'] for one in found):.1f}")
     return f"| {' | '.join(cells)} |"
 
@@ -156,15 +158,17 @@ def run_rank(folder: Path, rank: int, num_ranks: int, way: str) -> None:
     as_transformers = way == "by the first rank"
     with mock.patch.object(loading, "find_sources", return_value=Sources()) if as_transformers else nullcontext():
         small = load("small")
-        resident_before, read_before = of_process("status", "VmRSS"), of_process("io", "read_bytes")
+        resident_before = of_process("status", "VmRSS")
+        before = {"asked": of_process("io", "rchar"), "read": of_process("io", "read_bytes")}
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from here
         dist.barrier()
         started = time.perf_counter()
         large = load("large")
         seconds = time.perf_counter() - started
     peak = 1024 * (of_process("status", "VmHWM") - resident_before)
-    read = of_process("io", "read_bytes") - read_before
-    (folder / f"rank-{rank}.json").write_text(json.dumps({"seconds": seconds, "peak": peak, "read": read}))
+    after = {"asked": of_process("io", "rchar"), "read": of_process("io", "read_bytes")}
+    found = {key: after[key] - before[key] for key in after}
+    (folder / f"rank-{rank}.json").write_text(json.dumps({"seconds": seconds, "peak": peak, **found}))
     dist.barrier()
     del small, large
     dist.destroy_process_group()

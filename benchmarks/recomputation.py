@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sft.config import TrainConfig
+from sft.config_training import TrainConfig
 from sft.data.collate import Batch, collate
 from sft.model.attention import PACKED_ATTENTION
 from sft.model.loss import SupervisedNll

@@ -13,16 +13,15 @@ from sft.config import (
     BudgetConfig,
     CheckpointConfig,
     DataConfig,
-    DeepSpeedConfig,
     EvaluateConfig,
     FromConfig,
     ModelConfig,
     RunConfig,
     StageConfig,
-    TrainConfig,
 )
 from sft.config_paths import named_paths
 from sft.config_section import Section
+from sft.config_training import DeepSpeedConfig, TrainConfig
 from sft.deepspeed_extra import refused
 from sft.optimizers import OPTIMIZERS
 from sft.recomputed_layers import packs_or_one

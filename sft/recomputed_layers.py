@@ -74,6 +74,11 @@ def recomputed_layers(choice: Recomputed, num_layers: int) -> range:
             return range(math.ceil(choice * num_layers - 1e-6))
 
 
+def recomputes_all(choice: Recomputed) -> bool:
+    """Whether no layer keeps its activations, however many there are."""
+    return choice in ("auto", "all", 1)
+
+
 def share_of(num_recomputed: int, num_layers: int) -> Recomputed:
     """The choice that is this many layers."""
     if num_recomputed in (0, num_layers):

@@ -41,9 +41,9 @@ Kind = Literal[
 `hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, as seen by what starts the ranks.
 `waiting`: nothing has begun since a loss. `released`: a rank was alive when its group was ended. `checkpoint`: a
 problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `notice`: a node will be taken away.
-`staging`: what came from the nodes' own disks, or why not. `layout`: how examples are laid out for the model. `engine`:
-which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the memory of the GPUs. `sink`: where metrics or
-alerts go, or why they stopped."""
+`staging`: what came from the nodes' own disks, or why not. `layout`: how examples are laid out for the model.
+`engine`: which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the memory of the GPUs. `sink`:
+where metrics or alerts go, or why they stopped."""
 
 NO_RANK = -1
 """The rank of an event that no rank wrote."""

@@ -121,6 +121,8 @@ FULL: dict[str, Any] = {
         "activation_checkpointing": 0.5,
         "offload_activations": "cpu",
         "engine": "zero3",
+        "flash_attention": "2",
+        "deterministic": True,
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
         "max_skipped_steps": 3,

@@ -61,8 +61,8 @@ class Batch:
         return self if device.type == "cpu" else self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin(self) -> "Batch":
-        """The batch in memory that a GPU can read while the host goes on; without a GPU, as it is."""
-        return self._with_each(Tensor.pin_memory) if torch.cuda.is_available() else self
+        """The batch in memory that a GPU can read while the host goes on. There must be a GPU."""
+        return self._with_each(Tensor.pin_memory)
 
     def _with_each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with every tensor changed that the model needs."""

@@ -69,7 +69,7 @@ def _plain(
 ) -> Engine:
     from sft.engine.plain import PlainEngine  # noqa: PLC0415  (see above)
 
-    return PlainEngine(config, optimizer, model_path, ranks)  # it loads the model whole, in any case
+    return PlainEngine(config, optimizer, model_path, ranks, awaits_state)
 
 
 ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "plain": _plain, "single_process": _single_process}

@@ -27,8 +27,16 @@ from sft.ranks.ranks import Ranks
 class PlainEngine:
     """See `sft.engine.engine.Engine`."""
 
-    def __init__(self, config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks) -> None:
-        """Load the model whole, onto the rank's device."""
+    def __init__(
+        self,
+        config: SftConfig,
+        optimizer: OptimizerConfig,
+        model_path: str,
+        ranks: Ranks,
+        awaits_state: bool = False,
+    ) -> None:
+        """Load the model whole, in any case, onto the rank's device."""
+        self.awaits_state = awaits_state
         assert ranks.world.size == 1, "see sft.engine.choice"
         self.ranks = ranks
         self.num_begun = 0
@@ -154,6 +162,7 @@ class PlainEngine:
 
     def load_local_state(self, read: ReadState, num_updates: int) -> None:
         """Load a saved state; see `Engine`."""
+        self.awaits_state = False
         for name, master in zip(self._names.values(), self._masters, strict=True):
             state = new_state(self._name, self._optimizer, master.detach(), num_updates)
             self._optimizer.state[master] = state

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.config import SftConfig
+from sft.recomputed_layers import recomputes_all
 from sft.world import World
 
 
@@ -54,7 +55,7 @@ def keeps_gathered_weights(config: SftConfig, world: World) -> bool:
     torch's. Activations that are computed again keep nothing; a single rank gathers nothing.
     """
     is_gathering = world.size > 1 or (world.on_gpu and config.deepspeed.offload_parameters == "cpu")
-    return is_gathering and not config.train.activation_checkpointing
+    return is_gathering and not recomputes_all(config.train.activation_checkpointing)
 
 
 def num_copy_ranks(wanted: int, world_size: int) -> int:

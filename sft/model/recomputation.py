@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sft.config import TrainConfig
+from sft.config_training import TrainConfig
 from sft.errors import UserError
 from sft.model.text_path import text_decoder
 from sft.recomputed_layers import recomputed_layers

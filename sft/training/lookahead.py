@@ -6,12 +6,9 @@ nothing is lost.
 
 import threading
 from concurrent.futures import Future
-from dataclasses import fields, replace
 from queue import SimpleQueue
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
@@ -67,12 +64,6 @@ class LookAhead:
             step, read = wanted
             try:
                 batches = self._loader.micro_batches(step)
-                read.set_result(list(map(_pinned, batches)) if self._world.on_gpu else batches)
+                read.set_result([batch.pin() for batch in batches] if self._world.on_gpu else batches)
             except BaseException as error:  # the training thread raises it when it comes to this step
                 read.set_exception(error)
-
-
-def _pinned(batch: Batch) -> Batch:
-    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    pinned: dict[str, Any] = {name: v.pin_memory() for name, v in values.items() if isinstance(v, Tensor)}
-    return replace(batch, **pinned)

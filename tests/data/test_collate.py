@@ -95,11 +95,9 @@ def test_the_same_device_needs_no_copy():
     assert {name for name, tensor in tensors.items() if tensor.device.type != "meta"} == {"loss_mask_BT"}
 
 
-def test_memory_is_pinned_where_there_is_a_gpu(monkeypatch):
+def test_all_that_the_model_needs_is_pinned(monkeypatch):
     batch, pinned = collate([None]), []
     if not torch.cuda.is_available():
-        assert batch.pin() is batch
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
     copy = batch.pin()
     assert len(pinned) in (0, 7)

@@ -11,7 +11,7 @@ import torch
 from deepspeed.utils import set_z3_leaf_modules
 
 from sft.config import SftConfig
-from sft.engine import zero3
+from sft.engine import trained_model
 from sft.engine.zero3 import Zero3Engine
 from sft.model import fused
 from sft.model.kernels import DEFINITIONS, OURS, fuse
@@ -39,7 +39,7 @@ def run_fused(rank: int, size: int, settings: dict[str, Any], folder: str) -> No
             if leaf:
                 set_z3_leaf_modules(model, [type(model.model.layers[0])])
 
-        with mock.patch.object(zero3, "apply_kernels", prepare):
+        with mock.patch.object(trained_model, "apply_kernels", prepare):
             engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
         loader = build_loader(settings, ranks.world)
         [step] = take_steps(engine, config, loader, 0, 1)

@@ -157,7 +157,8 @@ def resume(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     config = SftConfig.model_validate(settings["config"])
     folder = Path(settings["folder"])
     engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks, awaits_state=True)
-    parts = [parameter.ds_tensor[: len(own_range(parameter))] for parameter in engine.hf_model.parameters()]
+    trained = [parameter for parameter in engine.hf_model.parameters() if parameter.requires_grad]
+    parts = [parameter.ds_tensor[: len(own_range(parameter))] for parameter in trained]
     assert all(part.isnan().all() for part in parts), "base weights were read"
     saved_at = settings["saved_at"]
     load(engine, folder / "checkpoints")
@@ -291,10 +292,10 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) ->
             super().__enter__()
             note("while loading")
 
-    def noted_load(*arguments: Any) -> Any:
+    def noted_load(*arguments: Any, **named: Any) -> Any:
         hook = register_module_parameter_registration_hook(register)
         with mock.patch.object(zero3.deepspeed.zero, "GatheredParameters", NotedGathering):
-            model = load_model(*arguments)
+            model = load_model(*arguments, **named)
         hook.remove()
         parameters[:] = model.parameters()
         note("loaded")

@@ -86,7 +86,8 @@ def test_every_family_is_loaded_as_transformers_loads_it(
         assert len(found) > 100
         for path, loaded in found.items():
             assert (path, loaded["start"]["differs"], loaded["resume"]["differs"]) == (path, [], [])
-            assert (path, loaded["resume"]["filled"]) == (path, [])
+            # Where a class or a module loads in a way of its own (Mamba), transformers reads all of it.
+            assert not loaded["resume"]["filled"] or not loaded["resume"]["left out"], path
 
 
 def test_each_byte_is_read_by_one_rank(found: dict[str, Any], folders: dict[str, Path]) -> None:

@@ -77,7 +77,7 @@ def test_the_table_says_the_same(llama: str, capsys: pytest.CaptureFixture[str])
         "8.03B parameters",
         "optimizer, its part",
         "activations",
-        "fits with 8 workers: micro-batches of 4 packs (16,384 tokens); 19 of 32 layers",
+        "fits with 8 workers: micro-batches of 4 packs (16,384 tokens); 13 of 32 layers",
         "packs_per_micro_batch: 4",
         "taken",
         "8 workers are assumed to be on 8 nodes",

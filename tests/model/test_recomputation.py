@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sft.config import TrainConfig
+from sft.config_training import TrainConfig
 from sft.errors import UserError
 from sft.model import recomputation
 from sft.model.attention import PACKED_ATTENTION

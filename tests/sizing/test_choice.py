@@ -59,7 +59,7 @@ def test_each_rung_needs_more_memory_than_the_one_below(given_: tuple[str, ...])
 
 
 def test_the_next_rung_would_not_fit() -> None:
-    capacity = 80 * GIB
+    capacity = 64 * GIB
     packs, layers, job = chosen(load(*AUTO), SHAPES["8B"], Gpus(8, capacity))
     assert packs == 2  # 8,192 tokens keep the GPUs of a node busy
     in_a_node = layers
