@@ -71,7 +71,7 @@ def _compare(setting: Setting, case: Case, lengths: list[int]) -> Iterator[Row]:
     )  # fmt: skip
     out.backward(weights)
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    exact_out = reference(*exact, case, lengths)
+    exact_out = reference(exact[0], exact[1], exact[2], case, lengths)
     exact_out.backward(weights.double())
     error_out = worst(out, exact_out, lengths, dim=1)
     pairs = zip((q, k, v), exact, strict=True)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -72,7 +73,7 @@ def _copies(setting: Setting) -> Iterator[Row]:
     yield Row("copy in the device's memory", {"GB/s, read and written": 2 * size / seconds / 1e9})
     for kind in ("pageable", "pinned") if setting.on_gpu else ("pageable",):
         host = torch.zeros(size, dtype=torch.uint8, pin_memory=kind == "pinned")
-        there = seconds_of(setting, lambda host=host: target.copy_(host, non_blocking=True), 3)
-        back = seconds_of(setting, lambda host=host: host.copy_(target, non_blocking=True), 3)
+        there = seconds_of(setting, partial(target.copy_, host, non_blocking=True), 3)
+        back = seconds_of(setting, partial(host.copy_, target, non_blocking=True), 3)
         rates: dict[str, Value] = {"GB/s to the device": size / there / 1e9, "GB/s back": size / back / 1e9}
         yield Row(f"copy from and to {kind} memory", rates)

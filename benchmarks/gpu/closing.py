@@ -30,7 +30,7 @@ def run(setting: Setting) -> Iterator[Row]:
 def _close(setting: Setting, ranks: TorchRanks, name: str, engine_name: str, changes: dict[str, Any]) -> Iterator[Row]:
     work = Workload("Llama" if setting.small else "Qwen2.5 0.5B", 24 if setting.small else 2048, 1)
     config = settled(setting, build_config(setting, work, changes))
-    batches = micro_batches(config, packs_of(1, work.pack_len, shape_of(setting, work.model).vocab_size))
+    batches = micro_batches(setting, config, packs_of(1, work.pack_len, shape_of(setting, work.model).vocab_size))
     before = allocated(setting)
     with engine_of(config, ranks, engine_name) as engine:
         engine.train_step(batches, supervised(batches), LR)

@@ -95,7 +95,7 @@ def _work(setting: Setting, model: str) -> Workload:
 
 def _batches(setting: Setting, work: Workload, config: Any) -> list[Batch]:
     packs = packs_of(work.packs_per_step, work.pack_len, shape_of(setting, work.model).vocab_size)
-    return micro_batches(config, packs)
+    return micro_batches(setting, config, packs)
 
 
 @cache

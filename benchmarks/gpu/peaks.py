@@ -61,7 +61,7 @@ def _measure(setting: Setting, ranks: TorchRanks, case: Case) -> Iterator[Row]:
         "model.kernels": case.kernels,
     }
     config, shape = build_config(setting, work, changes), shape_of(setting, case.model)
-    batches = micro_batches(config, packs_of(case.packs, case.pack_len, shape.vocab_size))
+    batches = micro_batches(setting, config, packs_of(case.packs, case.pack_len, shape.vocab_size))
     before = allocated(setting)
     with engine_of(config, ranks) as engine:
         reset_peak(setting)

@@ -107,7 +107,7 @@ def _peers() -> Iterator[tuple[str, bool]]:
 def _measure_ours(setting: Setting, ranks: TorchRanks, work: Workload, packs: Sequence[Pack]) -> tuple[float, float]:
     """Seconds of a step, and the loss of the first."""
     config = settled(setting, build_config(setting, work, all_on()))
-    batches = micro_batches(config, packs)
+    batches = micro_batches(setting, config, packs)
     with engine_of(config, ranks) as engine:
         step = partial(engine.train_step, batches, supervised(batches), LR)
         loss = step().loss
@@ -205,12 +205,12 @@ def _step(model: Any, batches: Sequence[Rows], setting: Setting, has_masters: bo
 
 
 def _add_up(parameters: Sequence[Tensor], masters: Sequence[Tensor]) -> None:
-    made = [p.grad for p in parameters]
+    made = [p.grad for p in parameters if p.grad is not None]
+    assert len(made) == len(masters), "every parameter has a gradient"
     if masters[0].grad is None:
         for master, gradient in zip(masters, made, strict=True):
-            assert gradient is not None
             master.grad = gradient.float()
     else:
-        torch._foreach_add_([m.grad for m in masters], made)
+        torch._foreach_add_([m.grad for m in masters if m.grad is not None], made)
     for parameter in parameters:
         parameter.grad = None

@@ -55,7 +55,7 @@ def _profile(setting: Setting, ranks: TorchRanks, work: Workload, engine: str, p
     changes: dict[str, Any] = {**all_on(), "train.packs_per_micro_batch": packs, "train.engine": engine}
     config = settled(setting, build_config(setting, work, changes))
     vocabulary = shape_of(setting, work.model).vocab_size
-    batches = micro_batches(config, packs_of(work.packs_per_step, work.pack_len, vocabulary))
+    batches = micro_batches(setting, config, packs_of(work.packs_per_step, work.pack_len, vocabulary))
     # CPU operators are left out where there is a GPU: to record them slows the host down.
     activity = ProfilerActivity.CUDA if setting.on_gpu else ProfilerActivity.CPU
     with engine_of(config, ranks) as engine_:

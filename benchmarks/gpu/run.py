@@ -134,7 +134,8 @@ class Process:
             text=True,
         )
         self._lines: SimpleQueue[str | None] = SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -178,6 +179,10 @@ class Process:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self._reader.join()
+        for file in (self._process.stdin, self._process.stdout, self._log):
+            if file is not None:
+                file.close()
 
 
 def _run_in_processes(parts: Sequence[Part], where: tuple[str, bool, Path], report: Report, until: float) -> None:

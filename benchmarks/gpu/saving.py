@@ -26,7 +26,7 @@ def run(setting: Setting) -> Iterator[Row]:
     work = Workload("Qwen2.5 0.5B", 24, 1) if setting.small else Workload("Qwen2.5 0.5B", 2048, 16)
     config = settled(setting, build_config(setting, work, {**all_on(), "checkpoint.keep_last": 1}))
     vocabulary = shape_of(setting, work.model).vocab_size
-    batches = micro_batches(config, packs_of(work.packs_per_step, work.pack_len, vocabulary))
+    batches = micro_batches(setting, config, packs_of(work.packs_per_step, work.pack_len, vocabulary))
     with alone(setting) as ranks, engine_of(config, ranks) as engine:
         step = partial(engine.train_step, batches, supervised(batches), LR)
         step()

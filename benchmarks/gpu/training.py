@@ -126,11 +126,12 @@ def engine_of(config: SftConfig, ranks: TorchRanks, name: str | None = None) -> 
         engine.close()
 
 
-def micro_batches(config: SftConfig, packs: Sequence[Pack]) -> list[Batch]:
-    """The packs in micro-batches, in pinned memory as the loader gives them."""
+def micro_batches(setting: Setting, config: SftConfig, packs: Sequence[Pack]) -> list[Batch]:
+    """The packs in micro-batches, for a GPU in pinned memory, as the loader gives them."""
     size = config.train.packs_per_micro_batch
     assert isinstance(size, int), "the config is not settled"
-    return [collate(packs[i : i + size]).pin() for i in range(0, len(packs), size)]
+    batches = [collate(packs[i : i + size]) for i in range(0, len(packs), size)]
+    return [batch.pin() for batch in batches] if setting.on_gpu else batches
 
 
 def supervised(batches: Sequence[Batch]) -> int:

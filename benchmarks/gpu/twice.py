@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.gpu.cases import each
 from benchmarks.gpu.models import shape_of
 from benchmarks.gpu.packs import packs_of
-from benchmarks.gpu.part import Row, Setting, at_least
+from benchmarks.gpu.part import Row, Setting, Value, at_least
 from benchmarks.gpu.timing import seconds_of
 from benchmarks.gpu.training import LR, Workload, alone, build_config, engine_of, micro_batches, settled, supervised
 from sft.ranks.torch_ranks import TorchRanks
@@ -48,14 +48,20 @@ def _twice(setting: Setting, ranks: TorchRanks, model: str, deterministic: bool)
     is_equal = first[:3] == second[:3]
     difference = max(abs(a / b - 1) for a, b in zip(first.losses, second.losses, strict=True))
     goals = (at_least("equal to the bit", float(is_equal), 1.0),) if deterministic or not setting.on_gpu else ()
-    values = {"equal": str(is_equal), "losses differ by": difference, "ms a step": 1000 * second.seconds}
+    values: dict[str, Value] = {
+        "equal": str(is_equal),
+        "losses differ by": difference,
+        "ms a step": 1000 * second.seconds,
+    }
     yield Row(f"{model}, {'deterministic' if deterministic else 'as usual'}", values, goals)
 
 
 def _run(setting: Setting, ranks: TorchRanks, model: str, deterministic: bool) -> Run:
     work = Workload(model, 24, 1) if setting.small else Workload(model, 2048, 2)
     config = settled(setting, build_config(setting, work, {"train.deterministic": deterministic}))
-    batches = micro_batches(config, packs_of(work.packs_per_step, work.pack_len, shape_of(setting, model).vocab_size))
+    batches = micro_batches(
+        setting, config, packs_of(work.packs_per_step, work.pack_len, shape_of(setting, model).vocab_size)
+    )
     with engine_of(config, ranks) as engine:
         if deterministic:
             choose_experts(engine.hf_model)

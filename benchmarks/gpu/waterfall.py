@@ -114,7 +114,7 @@ def measure(
     """The time of a step, once the allocator and DeepSpeed know what comes."""
     config, shape = settled(setting, build_config(setting, work, changes)), shape_of(setting, work.model)
     packs = packs_of(work.packs_per_step, work.pack_len, shape.vocab_size)
-    batches, counts = micro_batches(config, packs), counts_of(packs)
+    batches, counts = micro_batches(setting, config, packs), counts_of(packs)
     with engine_of(config, ranks) as engine:
         once = partial(engine.train_step, batches, supervised(batches), LR)
         seconds = seconds_of_step(setting, once)

@@ -110,13 +110,20 @@ def test_it_runs_without_the_packages_that_a_gpu_machine_lacks(tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_a_part_in_a_process_of_its_own_ends_in_time_and_says_why(tmp_path: Path) -> None:
+def test_a_part_in_a_process_of_its_own_ends_in_time_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_time = Part(9, "a run twice", 0.01, "twice")
     process = run.Process(without_time, "cpu", True, tmp_path)
     rows = list(process.rows(until=math.inf))
     assert rows
     assert {row.what for row in rows} == {"not begun, for want of time"}, rows
-    crashing = run.Process(Part(3, "closing", 10, "closing"), "cpu", True, tmp_path / "missing" / "folder")
-    rows = list(crashing.rows(until=math.inf))
+    (tmp_path / "file").touch()
+    without_folder = run.Process(PARTS[3], "cpu", True, tmp_path / "file" / "folder")
+    rows = list(without_folder.rows(until=math.inf))
     assert rows
-    assert all(row.error for row in rows)
+    assert all(row.error and row.trace for row in rows)
+    monkeypatch.setattr(run, "_GRACE_SECONDS", 0.0)
+    [row] = run.Process(without_time, "cpu", True, tmp_path).rows(until=math.inf)
+    assert row.error
+    assert "ended by force" in row.error
