@@ -124,6 +124,8 @@ def test_a_part_in_a_process_of_its_own_ends_in_time_and_says_why(
     assert rows
     assert all(row.error and row.trace for row in rows)
     monkeypatch.setattr(run, "_GRACE_SECONDS", 0.0)
-    [row] = run.Process(without_time, "cpu", True, tmp_path).rows(until=math.inf)
+    (tmp_path / "models").mkdir()
+    late = Part(8, "it writes a model first", 0.01, "peer")
+    [row] = run.Process(late, "cpu", True, tmp_path / "models").rows(until=math.inf)
     assert row.error
     assert "ended by force" in row.error
