@@ -68,7 +68,7 @@ def _measure(setting: Setting, ranks: TorchRanks, case: Case) -> Iterator[Row]:
         for _ in range(2):
             engine.train_step(batches, supervised(batches), LR)
         highest = peak(setting)
-    planned = peak_memory(shape, Planned.of(config, 0, 1, setting.on_gpu))
+    planned = peak_memory(shape, Planned.of(config, 0, 1, setting.on_gpu, shape))
     values: dict[str, Value] = {"GiB planned": planned.total / _GIB, "when": planned.when}
     if highest is None:
         yield Row(str(case), values)

@@ -27,7 +27,7 @@ SWITCHES: Final = (
     Switch("Liger's norm and gate", "model.kernels", "auto", "liger", is_kept=False),
     Switch("activations kept as far as they fit", "train.activation_checkpointing", "all", "auto"),
     Switch("chunks of the head: 2,048 tokens", "train.logits_chunk_tokens", 1024, 2048),
-    Switch("FlashAttention 3 where it is", "train.flash_attention", "2", "auto"),
+    Switch("FlashAttention 3 where it is", "train.flash_attention", 2, "auto"),
 )
 
 

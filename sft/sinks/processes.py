@@ -31,6 +31,9 @@ _SILENT_SECONDS = 180.0
 
 _LOOK_SECONDS = 1.0
 
+_KILLED_SECONDS = 10.0
+"""For the end of a process that was killed; longer only if the system does not come to it."""
+
 
 class SinkRequest(NamedTuple):
     """What a process is asked to do."""
@@ -142,7 +145,7 @@ class _SinkProcess:
         if self._thread.is_alive():
             self._why = self._why or "it did not send the rest in time after the training ended"
             self._kill()
-            self._thread.join(_LOOK_SECONDS)
+            self._thread.join(_KILLED_SECONDS)
 
     def _listen(self) -> None:
         silent_seconds, pending = 0.0, b""

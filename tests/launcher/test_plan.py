@@ -135,9 +135,11 @@ def test_settings_that_do_nothing_are_named(llama: str, capsys: pytest.CaptureFi
         return [finding for finding in plan(capsys, llama, *overrides)["findings"] if "does nothing" in finding]
 
     of_zero3, offload = "deepspeed.gather=module", "train.offload_activations=cpu"
+    each_alone = "slurm.workers_per_node=1"
+    one_worker = "cluster.workers=1", each_alone
     assert idle() == idle(of_zero3, offload) == []
-    assert "because the engine is the plain one" in idle("cluster.workers=1", of_zero3)[0]
-    assert idle("cluster.workers=[1, 2]", of_zero3) == idle("cluster.workers=1") == []
+    assert "because the engine is the plain one" in idle(*one_worker, of_zero3)[0]
+    assert idle("cluster.workers=[1, 2]", each_alone, of_zero3) == idle(*one_worker) == []
     assert "no layer recomputes its activations" in idle(offload, "train.activation_checkpointing=none")[0]
     assert "because the workers have no GPU" in idle(offload, "cluster.gpus_per_worker=0")[0]
 
