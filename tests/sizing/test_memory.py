@@ -38,7 +38,7 @@ settings = st.builds(
     Setting,
     num_workers=st.sampled_from([1, 2, 3, 8, 64]),
     num_tokens=st.integers(1, 1 << 17),
-    numbers=st.builds(Numbers, st.sampled_from([2, 4]), st.booleans()),
+    numbers=st.builds(Numbers, st.sampled_from([2, 4]), st.booleans(), num_parts=st.sampled_from([1, 2, 8])),
     activation_checkpointing=st.sampled_from(["none", "all", 2, 3, 0.25, 0.5]),
     offload_activations=st.booleans(),
     logits_chunk_tokens=st.integers(1, 4096),
