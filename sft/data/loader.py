@@ -31,11 +31,11 @@ class StepLoader:
     read_staged: Callable[[int], Pack | None] | None = None
     """Returns a pack from this node's own disk, or None where it is not staged there."""
     layout: Layout = "packed"
+    dropout_seed: int | None = None
+    """If given, each batch holds one pack or a part of it, and has a seed of its own."""
     part: int = 0
     """Which part of each row this rank runs, of `num_parts`; the others are run by the ranks that share its packs."""
     num_parts: int = 1
-    dropout_seed: int | None = None
-    """If given, each batch holds one pack or a part of it, and has a seed of its own."""
 
     def num_supervised_tokens(self, step: int) -> int:
         """Tokens in the loss of the whole step, over all ranks: known before it runs."""

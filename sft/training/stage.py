@@ -111,9 +111,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         world.data_rank,
         read_staged,
         layout,
+        dropout_seed,
         world.sequence_place,
         len(world.sequence_ranks),
-        dropout_seed,
     )
     ledger = None
     if world.is_first:

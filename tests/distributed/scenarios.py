@@ -3,6 +3,7 @@
 import copy
 import gc
 import itertools
+import json
 import time
 import weakref
 from collections.abc import Callable
@@ -189,6 +190,18 @@ def ask_the_others(settings: dict[str, Any], ranks: Ranks) -> list[Any]:
         all_texts(ranks, text),
         any_rank(ranks, rank == 2),
     ]
+
+
+def exchange_parts(settings: dict[str, Any], ranks: Ranks) -> list[Any]:
+    """What the last rank gets from those that share its micro-batches, in several dtypes, and gets back."""
+    world, found = ranks.world, []
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        mine = torch.stack([torch.full((2, 3), 10 * world.rank + to) for to in world.sequence_ranks]).to(dtype)
+        received = ranks.all_to_all(mine.transpose(1, 2))
+        assert received.dtype == dtype
+        assert torch.equal(ranks.all_to_all(received), mine.transpose(1, 2)), "an exchange is its own inverse"
+        found.append(received[:, 0, 0].tolist())
+    return json.loads(ranks.gather(json.dumps(found))[-1])
 
 
 def one_rank_misses_the_store(settings: dict[str, Any], ranks: Ranks) -> str:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sft.config_training import TrainConfig
 from sft.model import fused
 from sft.model.attention import PACKED_ATTENTION
 from sft.model.kernels import DEFINITIONS, OURS, Kernels, fuse
+from sft.model.recomputation import recompute_layers
 from sft.model.sequence_parallel import SequenceGroup, SplitRow
 from sft.model.split_probe import run_parts
 from sft.recomputed_layers import Recomputed
@@ -80,8 +82,7 @@ def test_workers_that_share_a_row_send_each_other_what_is_said(recomputed: Recom
     content, num_tokens = MODELS["llama"], 16
     config = AutoConfig.for_model(**content)
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation=PACKED_ATTENTION, dtype=torch.float32)
-    if recomputed == "all":
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    recompute_layers(model, TrainConfig(activation_checkpointing=recomputed))
     bounds = torch.tensor([0, 5, num_parts * num_tokens], dtype=torch.int32)
 
     def run(group: SequenceGroup) -> int:

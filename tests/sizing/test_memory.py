@@ -123,7 +123,8 @@ def test_traffic_is_that_of_the_other_workers_parts(shape: ModelShape, setting: 
     once = setting.numbers.num_bytes * others * shape.num_parameters
     assert once - 1 <= traffic.gathered <= 2 * once + 1
     if setting.num_workers == 1:
-        assert sum(traffic) == 0
+        assert traffic.gathered == traffic.reduced == 0
+    assert (traffic.exchanged == 0) == (setting.sequence_parallel == 1)
 
 
 def test_a_small_model_is_gathered_once_and_a_large_one_twice() -> None:
