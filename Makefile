@@ -45,7 +45,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py tests/model/test_kernels.py tests/distributed/test_loading.py --all-families --timeout 1800 $(ARGS)
 
-chaos: install ## kill, stop and damage runs, and Ray, by 60 random schedules: about an hour
+chaos: install ## kill, stop and damage runs, and Ray, by 78 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code

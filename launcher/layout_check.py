@@ -43,6 +43,7 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json"),
         "packing": config.train.packing,
         "max_len_tokens": config.data.max_len_tokens,
+        "sequence_parallel": config.train.sequence_parallel,
         "is_whole": is_whole,
     }
     try:

@@ -60,8 +60,9 @@ def plan_job(job: JobConfig, packs: Sequence[int] | None = None) -> JobPlan:
     stages = []
     for i, stage in enumerate(job.sft.stages):
         micro = packs[i] if packs else packs_or_one(train.packs_per_micro_batch)
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, workers, micro)
-        num_slots = steps.micro_batches_per_step * micro * workers
+        num_groups = max(1, workers // train.sequence_parallel)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_groups, micro)
+        num_slots = steps.micro_batches_per_step * micro * num_groups
         length = job.sft.pack_len_tokens(i)
         stages.append(
             StageRequest(

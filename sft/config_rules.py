@@ -261,6 +261,19 @@ def dropout_is_of_one_pack(model: ModelConfig, train: TrainConfig) -> Iterator[P
         )
 
 
+def shared_rows_are_packed(model: ModelConfig, train: TrainConfig) -> Iterator[Problem]:
+    """Workers share rows without padding, and draw nothing: what is drawn would depend on how many share a row."""
+    if train.sequence_parallel == 1:
+        return
+    path, value, way_out = "train.sequence_parallel", train.sequence_parallel, "set it to 1"
+    if train.packing == "one_example":
+        rule = "workers can only share rows of packed examples, but train.packing is one_example"
+        yield Problem(path, value, rule, f"{way_out}, or set train.packing to packed", ("train.packing",))
+    if model.dropout == "as_configured":
+        rule = "what `model.dropout: as_configured` draws would depend on how many workers share a row"
+        yield Problem(path, value, rule, f"{way_out}, or set model.dropout to none", ("model.dropout",))
+
+
 def the_plain_engine_offloads_nothing(train: TrainConfig, deepspeed: DeepSpeedConfig) -> Iterator[Problem]:
     """Only ZeRO-3 keeps states in host memory."""
     for name in ("offload_optimizer", "offload_parameters"):
@@ -296,6 +309,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (start_is_the_model, ("model", "from")),
     (folders_are_no_urls, ("run", "data")),
     (dropout_is_of_one_pack, ("model", "train")),
+    (shared_rows_are_packed, ("model", "train")),
     (the_plain_engine_offloads_nothing, ("train", "deepspeed")),
     (extra_settings_change_no_number, ("deepspeed",)),
 )

@@ -32,6 +32,10 @@ class TrainConfig(Section):
     """`zero3` splits parameters, gradients and optimizer state over the workers. `plain` is for one worker, which has
     nothing to split: it is faster, and keeps everything on its device. `auto` is `plain` with one worker and no
     offload. Checkpoints are the same, so a run may go on with another engine."""
+    sequence_parallel: AffectsNothing[PositiveInt] = 1
+    """So many workers share each micro-batch, and each runs a part of its tokens: for packs whose activations do not
+    fit on one GPU. They should be on one node. `cluster.workers` must be a multiple of it, and the model's heads of
+    attention must be divisible by it."""
     logits_chunk_tokens: AffectsNothing[PositiveInt] = 2048
     """How many supervised positions have logits in memory at the same time."""
     flash_attention: AffectsNothing[Literal["auto", 2, 3, 4]] = "auto"

@@ -4,7 +4,7 @@ The launcher uses the sections about machines; plain torchrun uses only `cluster
 `cluster.hang_timeout_seconds` of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -213,7 +213,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _cluster_rules(cluster) if cluster is not None else []
     # Rules between two sections judge what was given, not the default of a section that cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
-    problems += [*_copy_rules(cluster, content), *_engine_rules(cluster, content)] if not found["cluster"][0] else []
+    problems += [*_group_rules(cluster, content), *_engine_rules(cluster, content)] if not found["cluster"][0] else []
     if problems:
         raise ConfigError(str(path), quote_overrides(problems, given), lines)
     return JobConfig(sft=build_config(content), **sections, lines=lines, notes=tuple(map(str, renames)))
@@ -250,15 +250,25 @@ def _given_in(content: Mapping[str, Any], section: str, field: str, default: Any
     return fields.get(field, default) if isinstance(fields, dict) else default
 
 
-def _copy_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Problem]:
-    size = _given_in(content, "deepspeed", "hpz_partition_size", 1)
+def _group_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Problem]:
+    """Groups of workers: whole ones alone make sense."""
+    groups = [
+        ("deepspeed", "hpz_partition_size", "this many workers share a copy of the parameters"),
+        ("train", "sequence_parallel", "this many workers share each micro-batch"),
+    ]
+    return [problem for group in groups for problem in _group_rule(cluster, content, *group)]
+
+
+def _group_rule(
+    cluster: ClusterConfig, content: Mapping[str, Any], section: str, field: str, what: str
+) -> Iterator[Problem]:
+    size = _given_in(content, section, field, 1)
     least, most = cluster.min_workers, cluster.max_workers
     if not isinstance(size, int) or size < 1 or not (least % size or most % size):
-        return []
+        return
     workers = most if least == most else f"{least} to {most}"
-    rule = f"this many workers share a copy of the parameters, but {workers} is not a multiple of it"
     way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"
-    return [Problem("deepspeed.hpz_partition_size", size, rule, way_out)]
+    yield Problem(f"{section}.{field}", size, f"{what}, but {workers} is not a multiple of it", way_out)
 
 
 def _engine_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Problem]:

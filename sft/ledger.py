@@ -115,6 +115,21 @@ def entry_from_slots(step: int, attempt: int, world_size: int, summed: Sequence[
     return LedgerEntry(step, attempt, world_size, packs, digest % _DIGEST_RANGE, is_update)
 
 
+def fed_check(fed: Fed, place: int, num_ranks: int) -> int:
+    """A number whose sum over ranks that should have fed the same, in the same order, is 0 modulo 2**63 if they have.
+
+    The first of them gives `num_ranks - 1` times a hash of what it fed, each of the others takes its own away.
+    """
+    digest = hashlib.blake2b(np.asarray(fed, dtype="<i8").tobytes(), digest_size=8)
+    own = int.from_bytes(digest.digest(), "little") % _DIGEST_RANGE
+    return own * (num_ranks - 1) % _DIGEST_RANGE if place == 0 else -own
+
+
+def is_same_fed(summed: int) -> bool:
+    """Whether the sum of all ranks' `fed_check`, added up in int64, says that they have fed the same."""
+    return summed % _DIGEST_RANGE == 0
+
+
 class LedgerWriter:
     """Appends to the ledger of a stage. `sync` and `append` may be called by different threads."""
 

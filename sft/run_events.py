@@ -36,6 +36,7 @@ Kind = Literal[
     "memory",
     "engine",
     "kernels",
+    "sharing",
     "sink",
 ]
 """`resumed`: an attempt begins to train here. `restarted`: why the attempt before ended. `failed`: a rank met an error.
@@ -44,7 +45,8 @@ Kind = Literal[
 problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `notice`: a node will be taken away.
 `staging`: what came from the nodes' own disks, or why not. `layout`: how examples are laid out for the model.
 `engine`: which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the memory of the GPUs. `kernels`:
-which fused ones the model got, and why not more. `sink`: where metrics or alerts go, or why they stopped."""
+which fused ones the model got, and why not more. `sharing`: what is slow where ranks
+share micro-batches. `sink`: where metrics or alerts go, or why they stopped."""
 
 NO_RANK = -1
 """The rank of an event that no rank wrote."""

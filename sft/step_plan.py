@@ -1,5 +1,7 @@
 """Which packs of a step go to which rank: pure arithmetic, and the only place where the world size enters.
 
+Ranks that share micro-batches count as one here (`World.data_rank` of `World.data_size`).
+
 A step is `packs_per_step` consecutive packs of the stage's order. Ranks take packs of like cost (`sft.dealing`); where
 costs are not known, contiguous slices, as even as whole packs allow. If the world size does not divide the step, empty
 packs (`EMPTY_PACK`), which have no weight, fill up the rest. So every rank runs the same number of micro-batches
@@ -96,8 +98,9 @@ class StepPlan:
         return [self._filled_up(micro_batches, first) for micro_batches in self._ranks(step)]
 
     def rank_packs(self, step: int, rank: int) -> list[list[int]]:
-        """The packs that `rank` feeds in `step` (see `dealt`)."""
-        return self._filled_up(self._ranks(step)[rank], self.step_packs(step).start)
+        """The packs that `rank` feeds in `step` (see `dealt`); only empty ones for a rank that is left over."""
+        own = self._ranks(step)[rank] if rank < self.world_size else []
+        return self._filled_up(own, self.step_packs(step).start)
 
     def _ranks(self, step: int) -> list[list[list[int]]]:
         """The places in `step` of the packs of each rank's micro-batches, without empty packs."""

@@ -17,6 +17,37 @@ class World:
     node: str = "localhost"
     local_size: int = 1
     device: str = "cpu"
+    sequence_parallel: int = 1
+    """So many consecutive ranks feed the same micro-batches, each a part of every row (`train.sequence_parallel`).
+    Ranks that are left over behind the last whole group feed nothing."""
+
+    @property
+    def data_size(self) -> int:
+        """How many groups feed micro-batches of their own."""
+        return self.size // self.sequence_parallel
+
+    @property
+    def data_rank(self) -> int:
+        """Which of them this rank belongs to; `data_size` if it is left over."""
+        return self.rank // self.sequence_parallel
+
+    @property
+    def sequence_ranks(self) -> range:
+        """The ranks that share this one's micro-batches, itself included; a rank that is left over is alone."""
+        if self.data_rank == self.data_size:
+            return range(self.rank, self.rank + 1)
+        first = self.data_rank * self.sequence_parallel
+        return range(first, first + self.sequence_parallel)
+
+    @property
+    def sequence_place(self) -> int:
+        """Which part of every row this rank runs."""
+        return self.rank - self.sequence_ranks.start
+
+    @property
+    def speaks_for_group(self) -> bool:
+        """Whether this rank says what its group has fed, which the others have fed too."""
+        return self.sequence_place == 0
 
     @property
     def is_first(self) -> bool:
@@ -33,3 +64,12 @@ class World:
         """The ranks on this machine: Ray Train and torchrun number a machine's ranks consecutively."""
         first = self.rank - self.local_rank
         return range(first, first + self.local_size)
+
+    @property
+    def node_data_ranks(self) -> range:
+        """The groups (`data_rank`) that have a rank on this machine."""
+        ranks = self.node_ranks
+        return range(ranks.start // self.sequence_parallel, min(self.data_size, self._group_behind(ranks.stop)))
+
+    def _group_behind(self, rank: int) -> int:
+        return -(-rank // self.sequence_parallel)

@@ -123,6 +123,7 @@ FULL: dict[str, Any] = {
         "engine": "zero3",
         "flash_attention": 2,
         "deterministic": True,
+        "sequence_parallel": 1,
         "logits_chunk_tokens": 512,
         "non_finite": "skip",
         "max_skipped_steps": 3,
@@ -688,6 +689,17 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
             ["train.engine"],
             "set auto, or remove the offload",
         )
+    ],
+    "shared_rows_are_packed": [
+        (["train.sequence_parallel=2"], ["train.sequence_parallel"], "set train.packing to packed"),
+        (
+            [
+                *("train.sequence_parallel=2", "train.packing=packed", "train.packs_per_micro_batch=1"),
+                "model.dropout=as_configured",
+            ],
+            ["train.sequence_parallel"],
+            "set model.dropout to none",
+        ),
     ],
     "dropout_is_of_one_pack": [(["model.dropout=as_configured"], ["train.packs_per_micro_batch"], "set it to 1")],
 }

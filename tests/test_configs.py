@@ -7,6 +7,7 @@ import yaml
 
 from launcher.plan import plan_job
 from sft.config_file import build_config, dump_config
+from sft.errors import UserError
 from sft.job_config import JobConfig, load_job
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs"
@@ -67,3 +68,14 @@ def test_the_large_model_fills_every_size_of_its_cluster() -> None:
 )
 def test_the_overrides_that_their_comments_name_are_valid(name: str, overrides: list[str]) -> None:
     assert plan_job(load_job(FOLDER / name, overrides)) is not None
+
+
+@pytest.mark.parametrize("field", ["train.sequence_parallel", "deepspeed.hpz_partition_size"])
+def test_workers_that_make_no_whole_groups_are_refused(field: str) -> None:
+    config, alone = FOLDER / "llama3_8b_1node.yaml", "slurm.workers_per_node=1"
+    load_job(config, [f"{field}=4", "cluster.workers=[4, 8]", alone])
+    for assignments in ([f"{field}=3"], [f"{field}=4", "cluster.workers=[2, 8]", alone]):
+        with pytest.raises(UserError, match=r"is not a multiple of it") as error:
+            load_job(config, assignments)
+        assert str(error.value).count("\n      →") == 1, "and nothing else is wrong"
+        assert f"{field}: " in str(error.value)

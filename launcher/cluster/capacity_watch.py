@@ -25,10 +25,15 @@ class CapacityWatch:
         max_workers: int,
         resources_per_worker: Mapping[str, float],
         report: Callable[[str], None],
+        group_size: int = 1,
     ) -> None:
-        """`num_workers` run now, each with these resources; `report` takes a line for the log."""
+        """`num_workers` run now, each with these resources; `report` takes a line for the log.
+
+        Only whole groups of `group_size` workers are of use.
+        """
         self._report = report
-        self._may_grow = num_workers < max_workers
+        self._least = group_size - num_workers % group_size
+        self._may_grow = num_workers + self._least <= max_workers
         self._per_worker = resources_per_worker
         self._asked_at = 0.0
         self._room_since: float | None = None
@@ -37,7 +42,7 @@ class CapacityWatch:
         self._is_notice_new = False
 
     def has_room(self) -> bool:
-        """Whether one node has the free resources for one more worker, and Ray has had time to count them."""
+        """Whether there are free resources for one more group of workers, and Ray has had time to count them."""
         self._look()
         return self._room_since is not None and time.monotonic() - self._room_since > _RAY_KNOWS_AFTER_SECONDS
 
@@ -66,9 +71,10 @@ class CapacityWatch:
     def _is_room(self) -> bool:
         # Each node counts by itself: what is free in all may be scattered over the nodes.
         nodes = ray._private.state.state.available_resources_per_node()
-        return any(
-            all(node.get(name, 0.0) >= need for name, need in self._per_worker.items()) for node in nodes.values()
-        )
+        return sum(self._workers_on(node) for node in nodes.values()) >= self._least
+
+    def _workers_on(self, free: Mapping[str, float]) -> int:
+        return int(min(free.get(name, 0.0) // need for name, need in self._per_worker.items()))
 
 
 def _names(ids: Collection[str]) -> list[str]:

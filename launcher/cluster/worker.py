@@ -52,6 +52,7 @@ def train(settings: dict[str, Any]) -> None:
         context.get_local_world_size(),
         # Ray may show a worker GPUs that it was not given.
         str(ray.train.torch.get_device()) if "GPU" in settings["resources_per_worker"] else "cpu",
+        config.train.sequence_parallel,
     )
     if world.on_gpu:
         torch.cuda.set_device(world.device)
@@ -69,7 +70,11 @@ def train(settings: dict[str, Any]) -> None:
     group_is_used_by(attempt)
     _redirect_output(attempt.folder.log(world.rank))
     capacity = CapacityWatch(
-        world.size, settings["max_workers"], settings["resources_per_worker"], partial(attempt.events.add, "notice")
+        world.size,
+        settings["max_workers"],
+        settings["resources_per_worker"],
+        partial(attempt.events.add, "notice"),
+        world.sequence_parallel,
     )
     signals = ControlSignals(run.stop_file, capacity.has_notice, capacity.has_room)
     try:

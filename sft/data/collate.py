@@ -48,13 +48,21 @@ class Batch:
     fed: tuple[tuple[int, int], ...] = ()
     """(pack id, `sft.ledger.pack_digest`) of each pack, for the ledger."""
     layout: Layout = "packed"
+    num_parts: int = 1
+    """If more, the tokens and targets are those of one part of the row (see `sft.data.sequence_parts`). `cu_seqlens`,
+    `max_seqlen`, `example_ids` and `fed` are those of the whole row, with a segment more if it was padded."""
     seed: int | None = None
     """The seed of everything random in the forward and the backward pass of this batch, such as dropout."""
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that are fed, without padding and the tokens of empty packs."""
-        return int(self.cu_seqlens[-1]) if self.example_ids else 0
+        """Tokens of the whole row, without padding and the tokens of empty packs."""
+        return int(self.cu_seqlens[len(self.example_ids)])
+
+    @property
+    def example_lengths(self) -> Tensor:
+        """The tokens of each example, without padding: (num_examples,)."""
+        return self.cu_seqlens[: len(self.example_ids) + 1].diff()
 
     def to(self, device: torch.device) -> "Batch":
         """The batch on another device. From pinned memory, the host does not wait for the copies."""

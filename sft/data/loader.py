@@ -7,6 +7,7 @@ import numpy as np
 
 from sft.data.collate import Batch, Layout, collate, collate_rows, empty_batch
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.sequence_parts import part_of
 from sft.data.token_store import TokenStore
 from sft.row_plan import row_cost
 from sft.schema import IntArray, Pack
@@ -17,6 +18,8 @@ from sft.step_plan import EMPTY_PACK, StepPlan, real_packs
 @dataclass(frozen=True, slots=True)
 class StepLoader:
     """One rank's part of each step of a plan. It reads only the packs of its own rank.
+
+    `rank` and the ranks of `steps` are data ranks (see `World`).
 
     The layout changes neither the plan nor what a rank feeds in a step, only how the model's rows are laid out.
     """
@@ -30,6 +33,9 @@ class StepLoader:
     layout: Layout = "packed"
     dropout_seed: int | None = None
     """If given, each batch holds one pack or a part of it, and has a seed of its own."""
+    part: int = 0
+    """Which part of each row this rank runs, of `num_parts`; the others are run by the ranks that share its packs."""
+    num_parts: int = 1
 
     def num_supervised_tokens(self, step: int) -> int:
         """Tokens in the loss of the whole step, over all ranks: known before it runs."""
@@ -42,8 +48,10 @@ class StepLoader:
     def micro_batches(self, step: int) -> list[Batch]:
         """This rank's micro-batches of `step`: as many as every other rank has."""
         if self.layout == "packed":
-            batches = [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]
+            whole = [self._collate(packs) for packs in self.steps.rank_packs(step, self.rank)]
+            batches = [part_of(batch, self.part, self.num_parts) for batch in whole]
         else:
+            assert self.num_parts == 1, "only packed rows are shared"
             batches = self._in_rows(step)
         return batches if self.dropout_seed is None else self._seeded(batches, step)
 

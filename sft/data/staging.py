@@ -33,8 +33,9 @@ class StagingOrder:
 
     node: str
     ranks: range
-    """The ranks on the node."""
+    """The data ranks (`World.data_rank`) that have a rank on the node."""
     world_size: int
+    """Number of data ranks."""
     packs_per_micro_batch: int
     first_step: int
     store: Path

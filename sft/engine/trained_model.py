@@ -9,6 +9,7 @@ from sft.model.kernels import apply_kernels
 from sft.model.loading import load_model
 from sft.model.loss import SupervisedNll
 from sft.model.recomputation import recompute_layers
+from sft.model.sequence_parallel import SequenceGroup
 from sft.progress import Tell
 
 
@@ -19,6 +20,7 @@ def load_trained(
     zero_config: dict[str, object] | None = None,
     awaits_state: bool = False,
     tell: Tell = lambda: None,
+    group: SequenceGroup | None = None,
 ) -> SupervisedNll:
     """The model at `path` with its loss, in training mode.
 
@@ -29,6 +31,7 @@ def load_trained(
         zero_config: DeepSpeed's config, to load it straight into shards.
         awaits_state: see `sft.engine.engines.BuildEngine`.
         tell: see `sft.model.loading.load_model`.
+        group: the ranks that share its rows.
     """
     dtype = getattr(torch, config.model.dtype)
     attention = attention_for(layout_of(config.train.packing))
@@ -38,4 +41,4 @@ def load_trained(
     apply_kernels(model, config.model, device)
     recompute_layers(model, config.train)
     model.train()
-    return SupervisedNll(model, config.train.logits_chunk_tokens)
+    return SupervisedNll(model, config.train.logits_chunk_tokens, group)

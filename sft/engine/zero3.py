@@ -37,6 +37,7 @@ from sft.engine.zero3_config import build_zero3_config
 from sft.engine.zero3_release import release
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.model.own_weights import own_range
+from sft.model.sequence_parallel import SequenceGroup
 from sft.model.text_path import text_decoder
 from sft.optimizers import MASTER, state_kinds
 from sft.ranks.agreement import meet
@@ -71,7 +72,9 @@ class Zero3Engine:
         self._is_random = config.model.dropout == "as_configured"
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         # Ranks that have read their part of a parameter wait for the others, so that each waits for one at most.
-        module = load_trained(config, model_path, self.device, zero_config, awaits_state, partial(meet, ranks))
+        group = SequenceGroup(world.sequence_place, len(world.sequence_ranks), ranks.all_to_all)
+        tell = partial(meet, ranks)
+        module = load_trained(config, model_path, self.device, zero_config, awaits_state, tell, group)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._optimizer = optimizer.name
         built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)

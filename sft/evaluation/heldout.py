@@ -60,8 +60,9 @@ class TokenEvaluator:
     def measure(self) -> Sums:
         """See `Evaluator`."""
         store, plan, world = self.heldout.store, self.heldout.plan, self.engine.ranks.world
-        steps = StepPlan(len(plan), world.size, world.size, 1)
-        loader = StepLoader(store, plan, steps, world.rank, layout=self.layout)
+        steps = StepPlan(len(plan), world.data_size, world.data_size, 1)
+        part, num_parts = world.sequence_place, len(world.sequence_ranks)
+        loader = StepLoader(store, plan, steps, world.data_rank, layout=self.layout, part=part, num_parts=num_parts)
         measures = [measure for _, measure in TOKEN_METRICS.values()]
         # Columns: the metrics, supervised tokens, examples.
         sums = torch.zeros(len(store.tasks), len(measures) + 2, dtype=torch.float64)
@@ -71,8 +72,9 @@ class TokenEvaluator:
                 measured = self.engine.segment_sums(batch, measures)
                 if batch.example_ids:
                     ids = np.array(batch.example_ids)
-                    counts = np.stack([store.num_supervised[ids], np.ones(len(ids))], 1)
-                    rows = torch.cat([measured, torch.from_numpy(counts)], 1)
+                    # Ranks that share a row add up what each has measured of it, and count its examples once.
+                    counts = np.stack([store.num_supervised[ids], np.ones(len(ids))], 1) * world.speaks_for_group
+                    rows = torch.cat([measured[: len(ids)], torch.from_numpy(counts)], 1)
                     sums.index_add_(0, torch.from_numpy(store.task_ids[ids].astype(np.int64)), rows)
         totals = self.engine.ranks.sum(sums).tolist()
         return {

@@ -281,7 +281,11 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     ),
     "ddp_find_unused_parameters": _needless(ALL, _SHARES),
     "ray_num_workers": _is(A | L, "cluster.workers", v.count("cluster.workers")),
-    **dict.fromkeys(("tensor_parallel_size", "context_parallel_size", "sequence_parallel_degree"), _none(A, _SHARES)),
+    "tensor_parallel_size": _none(A, _SHARES),
+    **dict.fromkeys(
+        ("context_parallel_size", "sequence_parallel_degree"),
+        _is(A, "train.sequence_parallel", v.elsewhere, "`cluster.workers` must be a multiple of it"),
+    ),
     **dict.fromkeys(("do_train", "do_eval"), _needless(L, "`sft train` trains and measures")),
 }
 """Their key → its equal here."""

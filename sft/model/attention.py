@@ -4,7 +4,8 @@ It is torch's own variable-length FlashAttention where that takes the tensors (`
 float32, wide heads, capped scores, GPUs before Ampere) it is `segment_attention`, whose cost is the sum of the squares
 of the segments, not the square of their sum.
 
-Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width.
+Shape suffixes: `B` rows (always 1), `H` heads, `T` tokens, `D` head width. Where ranks share a row, `T` are those of a
+part (see `sequence_parallel`).
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from sft.data.collate import Layout
 from sft.errors import UserError
 from sft.model.flash_attention import attend_flash, suits_flash
 from sft.model.segment_attention import Scores, attend_by_segment
+from sft.model.sequence_parallel import SplitRow
 
 PACKED_ATTENTION = "sft_packed"
 """The value for `attn_implementation`."""
@@ -38,9 +40,12 @@ def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' 
     s_aux: Tensor | None = None,
     cu_seq_lens_q: Tensor | None = None,
     max_length_q: int = 0,
+    split_row: SplitRow | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """The function that transformers calls in each layer. Returns the output as (B, T, H, D), and no weights.
+
+    With `split_row`, which takes the place of the other boundaries, the tokens are those of one rank's part of the row.
 
     Raises:
         UserError: the model asks for a kind of attention that is not built here.
@@ -49,15 +54,24 @@ def packed_attention(  # noqa: PLR0913  (the signature is that of transformers' 
         raise UserError(
             f"model: {type(module).__name__} needs attention with position_bias, which packs do not support"
         )
+    if split_row is not None:
+        cu_seq_lens_q, max_length_q = split_row.cu_seqlens, split_row.max_seqlen
     if cu_seq_lens_q is None:
         raise UserError(f"model: {type(module).__name__} is not told where the examples of a pack begin")
     if dropout:
         raise UserError(f"model: {type(module).__name__} drops attention weights, which packs do not support")
+    if split_row is not None:
+        query_BHTD, key_BHTD, value_BHTD = split_row.group.own_heads(query_BHTD, key_BHTD, value_BHTD)
+        s_aux = None if s_aux is None else split_row.group.own_sinks(s_aux)
     scores = Scores(scaling, sliding_window, softcap, s_aux)
-    if scores.is_plain and suits_flash(query_BHTD, key_BHTD, value_BHTD):
-        of_row = scaling, sliding_window, cu_seq_lens_q, max_length_q
-        return attend_flash(query_BHTD, key_BHTD, value_BHTD, *of_row), None
-    return attend_by_segment(query_BHTD, key_BHTD, value_BHTD, scores, cu_seq_lens_q), None
+    output_BTHD = _attend(query_BHTD, key_BHTD, value_BHTD, scores, cu_seq_lens_q, max_length_q)
+    return output_BTHD if split_row is None else split_row.group.own_tokens(output_BTHD), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scores: Scores, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    if scores.is_plain and suits_flash(query, key, value):
+        return attend_flash(query, key, value, scores.scaling, scores.window, cu_seqlens, max_seqlen)
+    return attend_by_segment(query, key, value, scores, cu_seqlens)
 
 
 def layout_of(packing: str) -> Layout:

@@ -1,8 +1,8 @@
 """Checks a model before a machine is held for it: how examples are laid out, notes for people, or why it is refused.
 
 `python -m sft.model.first_look` does so for the files on this machine, in a process of its own, for programs without
-torch. It reads `{"model": …, "packing": …, "max_len_tokens": …, "is_whole": …}` and writes `{"layout": …, "reason": …,
-"notes": […]}`, or `{"error": …, "is_lasting": …}`, as a line of JSON.
+torch. It reads `{"model": …, "packing": …, "max_len_tokens": …, "sequence_parallel": …, "is_whole": …}` and
+writes `{"layout": …, "reason": …, "notes": […]}`, or `{"error": …, "is_lasting": …}`, as a line of JSON.
 """
 
 import json
@@ -30,7 +30,9 @@ class FirstLook(NamedTuple):
     """Notes for people, in words."""
 
 
-def look_at(model: ModelConfig, packing: str, max_len_tokens: int, is_whole: bool = True) -> FirstLook:
+def look_at(
+    model: ModelConfig, packing: str, max_len_tokens: int, is_whole: bool = True, sequence_parallel: int = 1
+) -> FirstLook:
     """Check a model, and choose its layout.
 
     Args:
@@ -38,12 +40,13 @@ def look_at(model: ModelConfig, packing: str, max_len_tokens: int, is_whole: boo
         packing: `train.packing`.
         max_len_tokens: the longest example.
         is_whole: whether all of the model has to be here; if not, only what is here is checked (see `check_model`).
+        sequence_parallel: how many ranks share a row.
 
     Raises:
         UserError: it cannot be trained.
     """
     notes = check_model(model, max_len_tokens, is_whole)
-    return FirstLook(*choose_layout(model, packing, max_len_tokens), notes)
+    return FirstLook(*choose_layout(model, packing, max_len_tokens, sequence_parallel), notes)
 
 
 def _main() -> None:
@@ -54,7 +57,7 @@ def _main() -> None:
     if local.exists():
         model = model.model_copy(update={"path": str(local)})
     try:
-        look = look_at(model, asked["packing"], asked["max_len_tokens"], asked["is_whole"])
+        look = look_at(model, asked["packing"], asked["max_len_tokens"], asked["is_whole"], asked["sequence_parallel"])
         answer: dict[str, Any] = look._asdict()
     except UserError as error:
         # A missing package can be installed: that is not lasting.

@@ -11,11 +11,14 @@ from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
 from sft.data.rendering.chat_template import RAISED_BY_CODE
 from sft.errors import UserError
-from sft.model.architecture import UnreadableConfigError, read_config
+from sft.model.architecture import UnreadableConfigError, auto_class, read_config
 from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
+from sft.model.attention_heads import attention_heads
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
 from sft.model.packing_probe import ordinary_token_ids, probe_batch, probe_layout
+from sft.model.split_heads import why_not_divisible
+from sft.model.split_probe import NUM_PARTS, nll_in_parts
 from sft.model.text_path import frozen_parameters
 from sft.model.tiny_model import tiny_config, tiny_model
 
@@ -33,13 +36,14 @@ class CannotTryError(Exception):
     """No tiny model of the class could be made or run on its own, so nothing is known about its layouts."""
 
 
-def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> LayoutChoice:
+def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int, sequence_parallel: int = 1) -> LayoutChoice:
     """The layout that `train.packing` asks for; under `auto`, the first of the two in which the model is correct.
 
     Args:
         model: the model.
         packing: `train.packing`.
         max_len_tokens: the longest example.
+        sequence_parallel: how many ranks share a row, which must be packed then.
 
     Raises:
         UserError: the model is not correct in that layout; the message says how this shows, and what to do.
@@ -50,6 +54,11 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> Layo
         config = _read_config(model)
         _refuse_moving_positions(config.get_text_config(), max_len_tokens)
         reason = try_layout(config, asked, model.dropout, **options)
+        if sequence_parallel > 1:
+            wrong = reason or try_split(config, **options)
+            if wrong is not None:
+                raise UserError(cannot_split(config.model_type, sequence_parallel, wrong))
+            refuse_heads(config, sequence_parallel, **options)
         if reason is None:
             return LayoutChoice(asked)
         other = try_layout(config, "one_example", model.dropout, **options) if asked == "packed" else reason
@@ -63,6 +72,55 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int) -> Layo
     if other == reason:
         raise UserError(f"{what}: {reason}. Choose another model.")
     raise UserError(f"{what}. Packed: {reason}. One example a row: {other}. Choose another model.")
+
+
+def cannot_split(what: str, sequence_parallel: int, reason: str) -> str:
+    """Why a model is refused, whose rows ranks cannot share."""
+    return (
+        f"train.sequence_parallel: {sequence_parallel}: workers cannot share the rows of {what}: {reason}. Set it to 1."
+    )
+
+
+def refuse_heads(config: Any, sequence_parallel: int, **options: Any) -> None:
+    """Refuse a model whose heads of attention cannot be divided among the ranks that share a row.
+
+    Raises:
+        UserError: the message says among how many they can be.
+    """
+    try:
+        why = why_not_divisible(_heads(config, options), sequence_parallel)
+    except RAISED_BY_CODE as error:
+        raise CannotTryError(_first_line(error)) from error
+    if why is not None:
+        raise UserError(f"train.sequence_parallel: {sequence_parallel}: {why}.")
+
+
+def _heads(config: Any, options: dict[str, Any]) -> list[tuple[int, int]]:
+    own = copy.deepcopy(config)
+    with torch.device("meta"):
+        return attention_heads(auto_class(own).from_config(own, **options))
+
+
+def try_split(config: Any, **options: Any) -> str | None:
+    """What is wrong if ranks share rows of models of the class of `config`, tried on a tiny one; None: nothing.
+
+    Raises:
+        CannotTryError: no tiny model can be made or split.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            small = tiny_config(config)
+            if why := why_not_divisible(_heads(small, options), NUM_PARTS):
+                raise CannotTryError(f"its small form has {why}")
+            module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
+        except RAISED_BY_CODE as error:
+            raise CannotTryError(_first_line(error)) from error
+        turn_dropout_off(module)
+        try:
+            return probe_layout(nll_in_parts(module, NUM_PARTS), ordinary_token_ids(small), "packed", torch.float32)
+        except RAISED_BY_CODE as error:
+            return _first_line(error)
 
 
 def _read_config(model: ModelConfig) -> Any:

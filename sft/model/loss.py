@@ -20,6 +20,7 @@ from sft.errors import UserError
 from sft.model.attention import attention_of
 from sft.model.fused_nll import Logits, bent, blocks, fused_nll
 from sft.model.kernels import without_kernels
+from sft.model.sequence_parallel import SequenceGroup, SplitRow
 from sft.model.text_path import text_decoder
 
 _SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -88,8 +89,10 @@ class NllHead(nn.Module):
 class SupervisedNll(nn.Module):
     """A causal language model from a batch to the nll of its supervised tokens."""
 
-    def __init__(self, model: Any, chunk_tokens: int) -> None:
+    def __init__(self, model: Any, chunk_tokens: int, group: SequenceGroup | None = None) -> None:
         """`model` is a Hugging Face causal language model; its output layer is replaced.
+
+        With `group`, it takes parts of rows, too, which these ranks run together.
 
         Raises:
             UserError: the model has no output layer of the usual kind.
@@ -101,6 +104,7 @@ class SupervisedNll(nn.Module):
             raise UserError(f"model: {type(model).__name__} has {kind}; a linear layer over the vocabulary is needed")
         model.set_output_embeddings(NllHead(output, model.config.get_text_config(), chunk_tokens))
         self.model = model
+        self.group = group
 
     def forward(self, batch: Batch, by_own_forward: bool = False, measure: TokenMeasure = token_nll) -> Tensor:
         """The nll of each supervised token, or the result of `measure`, in the order of the rows: (S,) float32.
@@ -114,30 +118,37 @@ class SupervisedNll(nn.Module):
                 logits_BTV = self.model(input_ids=batch.input_ids_BT, use_cache=False).logits
             return measure(_predicting(logits_BTV, batch).float(), batch.targets_S)
         hidden_BTH = text_decoder(self.model)(
-            input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **_boundaries(batch)
+            input_ids=batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False, **self._boundaries(batch)
         ).last_hidden_state
         measured_S: Tensor = self.model.get_output_embeddings()(
             _predicting(hidden_BTH, batch), batch.targets_S, measure
         )
         return measured_S
 
+    def _boundaries(self, batch: Batch) -> dict[str, Any]:
+        """The arguments that tell the layers where the segments of a packed row begin, under transformers' names.
+
+        Of a row that ranks share, only our attention is told: no other layer could use the boundaries, and a model that
+        does not pass them on is refused.
+        """
+        if batch.layout != "packed":
+            return {}
+        if batch.num_parts > 1:
+            assert self.group is not None
+            assert self.group.size == batch.num_parts
+            return {"split_row": SplitRow(self.group, batch.cu_seqlens, batch.max_seqlen)}
+        return {
+            "cu_seq_lens_q": batch.cu_seqlens,
+            "cu_seq_lens_k": batch.cu_seqlens,
+            "max_length_q": batch.max_seqlen,
+            "max_length_k": batch.max_seqlen,
+            "seq_idx": batch.segment_ids_BT,
+        }
+
 
 def _predicting(values_BTX: Tensor, batch: Batch) -> Tensor:
     """The values at the tokens before the targets: (S, …)."""
     return values_BTX.flatten(0, 1).index_select(0, batch.predicted_from_S)
-
-
-def _boundaries(batch: Batch) -> dict[str, Any]:
-    """The arguments that tell the layers where the segments of a packed row begin, under transformers' names."""
-    if batch.layout != "packed":
-        return {}
-    return {
-        "cu_seq_lens_q": batch.cu_seqlens,
-        "cu_seq_lens_k": batch.cu_seqlens,
-        "max_length_q": batch.max_seqlen,
-        "max_length_k": batch.max_seqlen,
-        "seq_idx": batch.segment_ids_BT,
-    }
 
 
 def sums_by_segment(measured_S: Tensor, batch: Batch) -> Tensor:

@@ -67,24 +67,42 @@ def _reached(skeleton: Any, has_mask: bool) -> set[int]:
         skeleton: the model on the meta device.
         has_mask: whether it gets a mask, which some classes use outside of attention to choose tokens.
     """
+    try:
+        logits: Any = run_traced(skeleton, _TRACED_ATTENTION, has_mask)
+        logits.sum().backward()
+        return {id(parameter) for parameter in skeleton.parameters() if parameter.grad is not None}
+    finally:
+        skeleton.zero_grad()
+
+
+def run_traced(skeleton: Any, attention: str, has_mask: bool) -> Tensor:
+    """The logits of a row of text, without numbers.
+
+    Args:
+        skeleton: the model on the meta device.
+        attention: the implementation by its name.
+        has_mask: see `_reached`.
+
+    Raises:
+        Exception: anything that the class raises where there are no numbers.
+    """
     config = skeleton.config
     before = config._attn_implementation, getattr(config, "_experts_implementation", None)
     try:
-        config._attn_implementation, config._experts_implementation = _TRACED_ATTENTION, _TRACED_EXPERTS
+        config._attn_implementation, config._experts_implementation = attention, _TRACED_EXPERTS
         with torch.device("meta"), torch.enable_grad():
             ids = torch.zeros(1, _TRACED_TOKENS, dtype=torch.long)
             options: dict[str, Any] = {"input_ids": ids, "position_ids": ids, "use_cache": False}
             if has_mask:
                 options["attention_mask"] = torch.zeros(1, 1, _TRACED_TOKENS, _TRACED_TOKENS)
             hidden = text_decoder(skeleton.eval())(**options).last_hidden_state
-            skeleton.get_output_embeddings()(hidden).sum().backward()
-        return {id(parameter) for parameter in skeleton.parameters() if parameter.grad is not None}
+            logits: Tensor = skeleton.get_output_embeddings()(hidden)
+            return logits
     finally:
         config._attn_implementation, config._experts_implementation = before
-        skeleton.zero_grad()
 
 
-def _traced_attention(
+def traced_attention(
     module: nn.Module, query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, *mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
     """A tensor of the right shape that depends on everything that attention depends on.
@@ -98,4 +116,4 @@ def _traced_attention(
     return (query_BHTD.sum(dim=-1, keepdim=True) + seen_BH1D + total).transpose(1, 2), None
 
 
-AttentionInterface.register(_TRACED_ATTENTION, _traced_attention)
+AttentionInterface.register(_TRACED_ATTENTION, traced_attention)

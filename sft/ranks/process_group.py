@@ -13,7 +13,7 @@ from sft.world import World
 GROUP_ERRORS = (dist.DistError, ConnectionError, TimeoutError)
 """The errors that a collective raises if another rank, or the group itself, is gone."""
 
-_NEVER = timedelta(days=14)
+NEVER = timedelta(days=14)
 """It fits into 32 bits as milliseconds, which is how torch passes some timeouts."""
 
 
@@ -41,7 +41,7 @@ def leave_waiting_to_the_watch() -> None:
     if dist.is_initialized():
         # This includes the groups that the engine made.
         for group in dist.distributed_c10d._world.pg_map:
-            dist.distributed_c10d._set_pg_timeout(_NEVER, group)
+            dist.distributed_c10d._set_pg_timeout(NEVER, group)
 
 
 def num_collectives() -> int:

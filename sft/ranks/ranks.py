@@ -1,4 +1,4 @@
-"""What a rank needs from the others: three collectives.
+"""What a rank needs from the others: three collectives of all ranks, and one of those that share micro-batches.
 
 The protocol is small, so that a single rank, or the threads of a test, can replace `torch.distributed`.
 """
@@ -37,6 +37,14 @@ class Ranks(Protocol):
         """The texts of all ranks, in their order."""
         ...
 
+    def all_to_all(self, values: Tensor) -> Tensor:
+        """Among the ranks that share micro-batches (`World.sequence_ranks`): a part goes to each, one comes from each.
+
+        (P, …) → (P, …) on the same device, with P of these ranks: part p goes to rank p, and is replaced by what rank p
+        has sent to this one. Only these ranks call it together. Done twice, it changes nothing.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class OneRank:
@@ -56,3 +64,7 @@ class OneRank:
     def gather(self, text: str) -> list[str]:
         """The text itself."""
         return [text]
+
+    def all_to_all(self, values: Tensor) -> Tensor:
+        """The values themselves."""
+        return values

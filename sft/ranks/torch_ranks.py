@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sft.progress import Progress
+from sft.ranks.process_group import NEVER
 from sft.world import World
 
 
@@ -16,6 +17,8 @@ class TorchRanks:
 
     world: World
     progress: Progress = field(default_factory=Progress)
+    _sequence_groups: list[dist.ProcessGroup] = field(default_factory=list, repr=False, compare=False)
+    """That of `World.sequence_ranks`, once it is made."""
 
     def sum(self, values: Tensor) -> Tensor:
         """See `Ranks`."""
@@ -35,6 +38,22 @@ class TorchRanks:
         padded[: len(content)] = content
         rows = self._gathered(padded)
         return [bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths, strict=True)]
+
+    def all_to_all(self, values: Tensor) -> Tensor:
+        """See `Ranks`."""
+        ranks = self.world.sequence_ranks
+        if len(ranks) == 1:
+            return values
+        if not self._sequence_groups:
+            # Ranks of other groups need not take part. The watch decides about hangs, so nothing times out by itself.
+            made = dist.new_group(list(ranks), timeout=NEVER, use_local_synchronization=True)
+            assert isinstance(made, dist.ProcessGroup)
+            self._sequence_groups.append(made)
+        sent = values.contiguous()
+        received = torch.empty_like(sent)
+        # As bytes, because not every backend knows every dtype.
+        dist.all_to_all_single(received.view(torch.uint8), sent.view(torch.uint8), group=self._sequence_groups[0])
+        return received
 
     def _reduced(self, values: Tensor, by: dist.ReduceOp.RedOpType) -> Tensor:
         reduced = values.to(self.world.device, copy=True)

@@ -7,6 +7,7 @@ attention that keeps its scores. Ours does not: FlashAttention keeps a number fo
 
 from typing import NamedTuple
 
+from sft.model.split_heads import key_repeats
 from sft.sizing.families import Norm
 from sft.sizing.model_shape import Layer, ModelShape
 
@@ -27,6 +28,8 @@ class Numbers(NamedTuple):
     """Whether norms and gated MLPs are computed by fused kernels, which keep only their inputs."""
     has_dropout: bool = False
     """Whether the dropout of the model's config is drawn."""
+    num_parts: int = 1
+    """Workers that share a row: each has a part of its tokens, and a share of the heads of all."""
 
 
 def kept_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
@@ -70,17 +73,30 @@ def backward_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int
         in_mlp = 2 * mlp.width
     else:
         in_mlp = (_GELU_NEW_BACKWARD if shape.activation in _PLAIN_STEPS else 1) * mlp.width
-    return max(in_norm, b * (hidden + in_mlp))
+    # Gradients of attention's output, queries, keys and values, and one of them as it is sent and received.
+    in_exchange = b * (sum(exchanged_widths(layer, numbers.num_parts)) + 2 * layer.attention.query_width)
+    return max(in_norm, b * (hidden + in_mlp), in_exchange if numbers.num_parts > 1 else 0)
+
+
+def exchanged_widths(layer: Layer, num_parts: int) -> tuple[int, int, int, int]:
+    """Numbers of each token in queries, keys, values and outputs that workers exchange who share a row.
+
+    Keys and values are repeated where there are fewer heads of them than workers (see `sft.model.split_heads`).
+    """
+    query, key, num_heads, num_key_heads = layer.attention
+    keys = key * (key_repeats(num_heads, num_key_heads, num_parts) or 1)
+    return query, keys, keys, query
 
 
 def _attention_per_token(shape: ModelShape, layer: Layer, numbers: Numbers) -> int:
     structure, b = shape.structure, numbers.num_bytes
     query, key, num_heads, num_key_heads = layer.attention
-    kept = b * (query + 2 * key)  # queries, keys, values
-    if structure.fuses_qkv and structure.has_rotary:
+    is_split = numbers.num_parts > 1
+    kept = b * sum(exchanged_widths(layer, numbers.num_parts)[:3])  # queries, keys, values
+    if structure.fuses_qkv and structure.has_rotary and not is_split:
         kept += b * (query + key)  # values are a view of all three, which stay as they were before the rotation
-    # The output, which the next projection keeps too. On CPUs segments are joined, which makes a copy.
-    kept += b * query * (1 if numbers.on_gpu else 2)
+    # The output, which the next projection keeps too: a copy where it was exchanged, or joined from segments on a CPU.
+    kept += b * query * (1 if numbers.on_gpu and not is_split else 2)
     if "norm.query" in layer.tensors:
         kept += norm_per_token(structure.norm, query + key, numbers) + _FLOAT32 * (num_heads + num_key_heads)
     return kept + _FLOAT32 * num_heads

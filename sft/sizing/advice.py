@@ -7,6 +7,7 @@ itself: more GPUs, less speed, other packs, another model.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sft.model.split_heads import largest_divisible
 from sft.recomputed_layers import packs_or_one
 from sft.sizing.fit import GIB, Job, largest_packs_per_micro_batch
 from sft.sizing.host_memory import host_memory
@@ -46,6 +47,11 @@ def _cheap_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
     yield f"train.packs_per_micro_batch={packs}", job, "more traffic between workers"
     job = job.having("train", logits_chunk_tokens=min(job.config.train.logits_chunk_tokens, _SMALL_CHUNK_TOKENS))
     yield f"train.logits_chunk_tokens={_SMALL_CHUNK_TOKENS}", job, "smaller products in the head"
+    if (shared := _shared(job, capacity)) is not None:
+        job = shared
+        parts = job.config.train.sequence_parallel
+        price = f"{parts} workers share each pack: more traffic, best within a node"
+        yield f"train.sequence_parallel={parts}", job, price
     job = job.having("train", offload_activations="cpu")
     inputs = host_memory(job.shape, job.setting).activations / GIB
     yield "train.offload_activations=cpu", job, f"copies in each layer; {inputs:,.0f} GiB of host memory a worker"
@@ -68,6 +74,17 @@ def _dear_changes(job: Job, capacity: int) -> Iterator[tuple[str, Job, str]]:
         stages = tuple(stage.model_copy(update={"pack_len_tokens": least}) for stage in job.config.stages)
         shorter = job._replace(config=job.config.model_copy(update={"stages": stages}))
         yield f"pack_len_tokens={least}", shorter, "other packs; fewer tokens a step, if packs_per_step stays"
+
+
+def _shared(job: Job, capacity: int) -> Job | None:
+    """The job with the fewest workers to a micro-batch that fit, else with the most; None if they cannot share one."""
+    train, model = job.config.train, job.config.model
+    if train.packing == "one_example" or model.dropout == "as_configured":
+        return None
+    heads = [(layer.attention.num_heads, layer.attention.num_key_heads) for layer in job.shape.layers]
+    sizes = [n for n in largest_divisible(heads, job.num_workers) if n > train.sequence_parallel]
+    jobs = [job.having("train", sequence_parallel=n) for n in sizes if job.num_workers % n == 0]
+    return next((shared for shared in jobs if shared.num_bytes <= capacity), jobs[-1] if jobs else None)
 
 
 def _host_gib(job: Job) -> str:

@@ -104,7 +104,8 @@ def ladder(job: Job, busy_tokens: int) -> Iterator[tuple[int, Recomputed]]:
         yield from ((packs, train.activation_checkpointing) for packs in counts)
         return
     pack_len = job.config.pack_len_tokens(job.stage_index)
-    enough = next((packs for packs in counts if packs * pack_len >= busy_tokens), counts[-1])
+    of_worker = pack_len / train.sequence_parallel
+    enough = next((packs for packs in counts if packs * of_worker >= busy_tokens), counts[-1])
     yield from ((packs, "all") for packs in counts if packs <= enough)
     yield from ((enough, share_of(recomputed, num_layers)) for recomputed in range(num_layers - 1, -1, -1))
     yield from ((packs, "none") for packs in counts if packs > enough)
@@ -155,10 +156,13 @@ def in_words(job: Job, capacity: int) -> str:
     packs = packs_or_one(job.config.train.packs_per_micro_batch)
     num_layers = len(job.shape.layers)
     layers = len(job.setting.recomputed(num_layers))
+    tokens = f"{job.setting.num_tokens:,} tokens"
+    if job.setting.sequence_parallel > 1:
+        tokens += f" a worker, {job.setting.sequence_parallel} share one"
     again = f"{layers} of {num_layers} layers compute" if layers else "no layer computes"
     return (
-        f"micro-batches of {packs} pack{'' if packs == 1 else 's'} ({job.setting.num_tokens:,} tokens); {again} "
-        f"activations again; by estimate {job.num_bytes / GIB:.1f} of {capacity / GIB:.1f} GiB"
+        f"micro-batches of {packs} pack{'' if packs == 1 else 's'} ({tokens}); {again} activations again; by estimate "
+        f"{job.num_bytes / GIB:.1f} of {capacity / GIB:.1f} GiB"
     )
 
 

@@ -32,11 +32,14 @@ class Communication(NamedTuple):
     """What hpZ needs on each worker's device: its part of the second copy."""
     hpz_size: int
     """The workers of a node, which would share the copy."""
+    exchanging: float = 0.0
+    """For tokens of attention, where workers on several nodes share micro-batches."""
 
     @property
     def seconds(self) -> float:
         """In all, with the config's choice of hpZ."""
-        return self.reducing + (self.gathering_with_hpz if self.has_hpz else self.gathering)
+        gathering = self.gathering_with_hpz if self.has_hpz else self.gathering
+        return self.reducing + gathering + self.exchanging
 
 
 def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, nodes: Nodes) -> Communication | None:
@@ -59,4 +62,13 @@ def step_communication(shape: ModelShape, setting: Setting, traffic: Traffic, no
         setting.num_copy_ranks > 1,
         setting.numbers.num_bytes * split(shape.num_held, nodes.workers_per_node),
         nodes.workers_per_node,
+        _leaving(setting.sequence_parallel, nodes.workers_per_node) * traffic.exchanged / bandwidth,
     )
+
+
+def _leaving(num_parts: int, per_node: int) -> float:
+    """How many workers' exchanged tokens leave a node, at the most: each sends as much to every worker of its group."""
+    if per_node % num_parts == 0:
+        return 0.0
+    on_node = min(num_parts - 1, per_node)
+    return min(per_node, num_parts) * (num_parts - on_node) / (num_parts - 1)

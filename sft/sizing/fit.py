@@ -46,8 +46,9 @@ class Job(NamedTuple):
 
     @property
     def packs_per_worker(self) -> int:
-        """The most packs of a step that a worker gets."""
-        return math.ceil(self.config.train.packs_per_step / self.num_workers)
+        """The most packs of a step that a worker gets, alone or with those that share its micro-batches."""
+        train = self.config.train
+        return math.ceil(train.packs_per_step / max(1, self.num_workers // train.sequence_parallel))
 
 
 def with_allowances(memory: Memory) -> int:

@@ -167,6 +167,7 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
         findings += _assumed(config, settled[0])
     is_chosen = AUTO in (config.train.packs_per_micro_batch, config.train.activation_checkpointing)
     findings += _node_findings(hardware.nodes, hardware.max_workers, is_chosen and hardware.has_gpus)
+    findings += _group_findings(hardware, config.train.sequence_parallel)
     failures = failure_costs(storage, config.checkpoint, hardware.max_workers, hardware.nodes)
     if failures is not None:
         stages = tuple(
@@ -199,7 +200,8 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_workers, packs)
+        num_groups = max(1, num_workers // train.sequence_parallel)
+        steps = StepPlan(train.packs_per_step, train.packs_per_step, num_groups, packs)
         gpus = hardware.gpus(num_workers)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus, shape, gpus.between_nodes)
         traffic = step_traffic(shape, setting, steps.micro_batches_per_step)
@@ -243,8 +245,9 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
     if hardware.gpu is None or not hardware.has_gpus:
         return None
     # A step takes as long as the worker with the most packs.
-    most = StepPlan(config.train.packs_per_step, config.train.packs_per_step, hardware.max_workers, 1)
-    busy = config.train.packs_per_step / most.micro_batches_per_step
+    packs_per_step, each = config.train.packs_per_step, config.train.sequence_parallel
+    most = StepPlan(packs_per_step, packs_per_step, max(1, hardware.max_workers // each), 1)
+    busy = packs_per_step / most.micro_batches_per_step * each
     return training_seconds(flops, hardware.expected_mfu, GPUS[hardware.gpu].teraflops, busy)
 
 
@@ -293,6 +296,17 @@ def _node_findings(nodes: Nodes, num_workers: int, is_chosen: bool) -> list[str]
     if len(missing) == 1:
         findings.append(f"{missing[0]} is not given: it is needed to know what failures cost, and how often to save")
     return findings
+
+
+def _group_findings(hardware: Hardware, sequence_parallel: int) -> list[str]:
+    per_node = hardware.nodes.workers_per_node
+    if sequence_parallel == 1 or hardware.nodes.count(hardware.max_workers) == 1 or not per_node % sequence_parallel:
+        return []
+    return [
+        f"train.sequence_parallel: {sequence_parallel} workers share a micro-batch, but {per_node} are on a node "
+        "(slurm.workers_per_node, or kubernetes.workers_per_pod): each layer exchanges tokens over the network, and "
+        "waits for it. Choose a divisor of the workers on a node"
+    ]
 
 
 def _assumed(config: SftConfig, settled: SftConfig) -> list[str]:

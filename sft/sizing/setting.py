@@ -49,7 +49,7 @@ class Setting(NamedTuple):
 
     num_workers: int
     num_tokens: int
-    """Tokens of a micro-batch of full packs."""
+    """Tokens of a micro-batch of full packs; of a worker's part of them if workers share it."""
     numbers: Numbers
     activation_checkpointing: Recomputed
     """Which layers keep only their input, and are computed again in the backward pass."""
@@ -69,6 +69,11 @@ class Setting(NamedTuple):
     """Whether it is the engine of one worker, without ZeRO-3 (`sft.engine.plain`)."""
     is_one_micro_batch: bool = False
     """Whether no step has a second micro-batch on a worker."""
+
+    @property
+    def sequence_parallel(self) -> int:
+        """Workers that share a micro-batch."""
+        return self.numbers.num_parts
 
     @property
     def is_own_master(self) -> bool:
@@ -100,15 +105,18 @@ class Setting(NamedTuple):
             between_nodes: whether the workers are in several nodes.
         """
         train = config.train
-        packs = min(packs_or_one(train.packs_per_micro_batch), math.ceil(train.packs_per_step / num_workers))
+        parts = train.sequence_parallel
+        num_groups = max(1, num_workers // parts)
+        packs = min(packs_or_one(train.packs_per_micro_batch), math.ceil(train.packs_per_step / num_groups))
         return cls(
             num_workers,
-            packs * config.pack_len_tokens(stage_index),
+            math.ceil(packs * config.pack_len_tokens(stage_index) / parts),
             Numbers(
                 DTYPE_BYTES[config.model.dtype],
                 on_gpu,
                 on_gpu and config.model.kernels != "none",
                 config.model.dropout == "as_configured",
+                parts,
             ),
             train.activation_checkpointing,
             train.offload_activations == "cpu" and on_gpu,
@@ -120,7 +128,7 @@ class Setting(NamedTuple):
             Buckets.of(config, shape, num_workers, between_nodes),
             num_copy_ranks(config.deepspeed.hpz_partition_size, num_workers),
             may_be_plain(config, num_workers),
-            packs * num_workers >= train.packs_per_step,
+            packs * num_groups >= train.packs_per_step,
         )
 
 

@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> int:
         set_variables(job.sft.train.deterministic)
         world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
         config = absolute_paths(job.sft)
+        world = with_groups(world, config.train.sequence_parallel)
         notes = check_model(config.model, config.data.max_len_tokens)
         if world.is_first:
             for note in (*job.notes, *notes):
@@ -162,6 +163,21 @@ def with_device(world: World, wants_gpu: bool) -> World:
             is_everywhere=world.local_rank > 0,  # only one rank of the machine prints it
         )
     return replace(world, device=f"cuda:{world.local_rank}")
+
+
+def with_groups(world: World, sequence_parallel: int) -> World:
+    """The rank with the number of ranks that share its micro-batches, as the config says.
+
+    Raises:
+        UserError: on all ranks: they cannot be divided into groups.
+    """
+    if world.size % sequence_parallel:
+        raise UserError(
+            f"train.sequence_parallel: {sequence_parallel}: this many ranks share each micro-batch, but torchrun "
+            f"starts {world.size}, which is not a multiple of it. Start a multiple of it on every node.",
+            is_everywhere=True,
+        )
+    return replace(world, sequence_parallel=sequence_parallel)
 
 
 @contextmanager

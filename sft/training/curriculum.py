@@ -36,6 +36,7 @@ from sft.training.peak_memory import reset_peaks
 from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.same_weights import check_same_weights
+from sft.training.sequence_groups import tell_groups
 from sft.training.stage import StageInputs, run_stage
 from sft.training.stage_checkpoints import will_load
 from sft.world import World
@@ -45,6 +46,8 @@ def run_curriculum(context: RunContext) -> bool:
     """Run every stage that is not finished; False if stopped on request, with a checkpoint saved."""
     config, workload, attempt, run = context.config, context.workload, context.attempt, context.folder
     ranks, world = attempt.ranks, attempt.ranks.world
+    assert world.sequence_parallel == config.train.sequence_parallel
+    tell_groups(ranks, attempt.events)
     raise_together(ranks, _unseen_folders(config, world, workload))
     if config.train.deterministic:
         choose_deterministic()

@@ -9,14 +9,17 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
+from sft.data.collate import Batch
+from sft.data.sequence_parts import is_own_target, part_of
 from sft.engine.engine import Engine
 from sft.errors import UserError
 from sft.model.attention import layout_of, other_rounding
-from sft.model.layout import IN_WORDS, LayoutChoice, choose_layout
-from sft.model.packing_probe import ordinary_token_ids, probe_layout
+from sft.model.layout import IN_WORDS, LayoutChoice, cannot_split, choose_layout
+from sft.model.packing_probe import TokenNll, ordinary_token_ids, probe_layout
 from sft.ranks.agreement import raise_together
 from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
@@ -41,11 +44,14 @@ def settle_layout(config: SftConfig, ranks: Ranks, events: EventLog) -> SftConfi
 
 def _decide(config: SftConfig) -> dict[str, Any]:
     run = RunFolder(config.run.dir)
+    shared = config.train.sequence_parallel
     if run.layout.is_file() and run.has_trained():
         recorded: dict[str, Any] = read_json(run.layout)
+        if recorded["layout"] != "packed" and shared > 1:
+            return {"error": cannot_split("this run", shared, f"it has {IN_WORDS[recorded['layout']]}")}
         return recorded
     try:
-        choice = choose_layout(config.model, config.train.packing, config.data.max_len_tokens)
+        choice = choose_layout(config.model, config.train.packing, config.data.max_len_tokens, shared)
     except UserError as error:
         return {"error": str(error)}
     write_json(run.layout, choice._asdict())
@@ -62,14 +68,39 @@ def try_layout(engine: Engine, config: SftConfig) -> None:
     try:
         token_ids = ordinary_token_ids(engine.hf_model.config)
         rounding = partial(other_rounding, engine.hf_model, layout)
-        wrong = probe_layout(engine.token_nll, token_ids, layout, getattr(torch, config.model.dtype), rounding)
+        wrong = probe_layout(_nll_of(engine), token_ids, layout, getattr(torch, config.model.dtype), rounding)
     except UserError as error:
         wrong = str(error).removeprefix("model: ")
     message = None
     if wrong is not None:
         instead = "train.packing=one_example and a new run.dir" if layout == "packed" else "another model"
+        if config.train.sequence_parallel > 1:
+            instead = f"train.sequence_parallel=1 if it is right then, or {instead}"
         message = (
             f"model: tried on a few short examples, {type(engine.hf_model).__name__} is not right with its examples "
             f"{IN_WORDS[layout]}: {wrong}. Nothing was trained. Use {instead}."
         )
     raise_together(engine.ranks, message)
+
+
+def _nll_of(engine: Engine) -> TokenNll:
+    """`TokenNll` of the engine: ranks that share rows run packed ones in parts, as in training."""
+    world = engine.ranks.world
+    if world.sequence_parallel == 1:
+        return engine.token_nll
+
+    def nll(batch: Batch, by_own_forward: bool) -> Tensor:
+        if by_own_forward:
+            return engine.token_nll(batch, True)
+        place, num_parts = world.sequence_place, len(world.sequence_ranks)
+        # A row for each group: each judges what its own ranks computed.
+        values, message = torch.zeros(world.data_size + 1, len(batch.targets_S), dtype=torch.float64), None
+        try:
+            own = engine.token_nll(part_of(batch, place, num_parts)).double()
+            values[world.data_rank, is_own_target(batch, place, num_parts)] = own
+        except UserError as error:
+            message = str(error)
+        raise_together(engine.ranks, message)  # a rank without a group has nothing to refuse
+        return engine.ranks.sum(values)[world.data_rank]
+
+    return nll

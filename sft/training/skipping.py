@@ -1,6 +1,7 @@
 """What happens to a step whose loss or gradient is not finite: the run stops, or the step makes no update."""
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
 from sft.data.loader import StepLoader
@@ -58,7 +59,8 @@ def _where(step: int, loader: StepLoader, error: NonFiniteError) -> str:
         packs = loader.steps.step_packs(step)
         return f"packs {packs.start} to {packs.stop - 1}"
     parts = []
-    for rank in error.ranks:
-        own = ", ".join(map(str, replace(loader, rank=rank).own_packs(step)))
-        parts.append(f"rank {rank} with packs {own}")
+    for data_rank, ranks in groupby(error.ranks, lambda rank: rank // loader.num_parts):
+        own = ", ".join(map(str, replace(loader, rank=data_rank).own_packs(step)))
+        shown = ", ".join(map(str, ranks))
+        parts.append(f"rank{'s' if ',' in shown else ''} {shown} with packs {own}")
     return " and ".join(parts)

@@ -84,7 +84,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     """Train the stage to its end and publish its model; False if it was stopped earlier on request."""
     config, world, attempt = inputs.config, engine.ranks.world, inputs.attempt
     stage, folder = config.stages[inputs.index], inputs.folder
-    steps = inputs.plan.steps(world.size, packs_or_one(config.train.packs_per_micro_batch))
+    steps = inputs.plan.steps(world.data_size, packs_or_one(config.train.packs_per_micro_batch))
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
     skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
     storage = stage_storage(config.checkpoint, folder)
@@ -92,8 +92,9 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     started = time.perf_counter()
     first_step, skip.num_skipped = load_state(engine, storage, inputs.start, attempt, about)
     if world.is_first:
+        shared = f", {world.sequence_parallel} to a micro-batch" if world.sequence_parallel > 1 else ""
         where = f"going on at step {first_step} of {stage.name}" if first_step else f"stage {stage.name} begins"
-        text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}"
+        text = f"attempt {attempt.number}: {where}, with {world.size} rank{'s' if world.size > 1 else ''}{shared}"
         seconds = time.perf_counter() - started
         attempt.events.add("resumed", text, stage=stage.name, step=first_step, load_seconds=seconds)
     attempt.heartbeat.enter("probe")
@@ -103,7 +104,17 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     is_random = config.model.dropout == "as_configured"
     dropout_seed = derive_seed(config.run.seed, "dropout", stage.name) if is_random else None
     layout = layout_of(config.train.packing)
-    loader = StepLoader(inputs.store, inputs.plan, steps, world.rank, read_staged, layout, dropout_seed)
+    loader = StepLoader(
+        inputs.store,
+        inputs.plan,
+        steps,
+        world.data_rank,
+        read_staged,
+        layout,
+        dropout_seed,
+        world.sequence_place,
+        len(world.sequence_ranks),
+    )
     ledger = None
     if world.is_first:
         ledger = LedgerWriter(folder.ledger, attempt.number)
@@ -153,8 +164,8 @@ def _staging(inputs: StageInputs, world: World, steps: StepPlan, first_step: int
     report = inputs.attempt.folder.staging_report(folder, world.rank)
     order = StagingOrder(
         node=world.node,
-        ranks=world.node_ranks,
-        world_size=world.size,
+        ranks=world.node_data_ranks,
+        world_size=world.data_size,
         packs_per_micro_batch=steps.packs_per_micro_batch,
         first_step=first_step,
         store=inputs.store.path,

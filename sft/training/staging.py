@@ -70,7 +70,8 @@ class Staging:
 
     def finish(self, engine: Engine) -> None:
         """After the last step, on all ranks together: report where the packs came from, and clean the disk."""
-        counts = torch.tensor([self.num_staged, self.num_direct], dtype=torch.int64)
+        # Ranks that share packs have all read them, from the same nodes or from others.
+        counts = torch.tensor([self.num_staged, self.num_direct]) * engine.ranks.world.speaks_for_group
         num_staged, num_direct = engine.ranks.sum(counts).tolist()
         if engine.ranks.world.is_first:
             text = f"{num_staged:,} packs were read from the nodes' own disks, {num_direct:,} from the shared storage"

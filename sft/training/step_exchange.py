@@ -8,7 +8,8 @@ import torch
 from sft.data.collate import Batch
 from sft.engine.engine import Engine
 from sft.engine.layer_clock import LayerClock
-from sft.ledger import slots_of
+from sft.errors import TrainingError
+from sft.ledger import Fed, fed_check, is_same_fed, slots_of
 from sft.step_plan import StepPlan
 
 _PICOSECONDS = 1e12
@@ -52,18 +53,48 @@ class StepExchange:
     ) -> StepSummary:
         """Exchange what the ranks fed in the step, and how long this one waited for it.
 
-        The first rank's `decision` counts; others pass an empty one.
+        The first rank's `decision` counts; others pass an empty one. What ranks fed that share micro-batches counts
+        once.
+
+        Raises:
+            TrainingError: on all ranks: they did not feed the same.
         """
         world = self._engine.ranks.world
         fed = [pack for batch in micro_batches for pack in batch.fed]
+        same = self._checked(fed)
+        if not world.speaks_for_group:
+            micro_batches, fed = (), []
         paces, waits = [0] * world.size, [0] * world.size
         paces[world.rank] = round(self._clock.take() * _PICOSECONDS)
         waits[world.rank] = round(input_wait_seconds * _MICROSECONDS)
-        lengths = [batch.cu_seqlens.diff().long() for batch in micro_batches if batch.example_ids]
-        squares = sum(int(of_batch.square().sum()) for of_batch in lengths)
-        own = [*decision, squares, *paces, *waits, *slots_of(fed, world.rank, world.size, self._slots_per_rank)]
-        stop, save, resize, squares, *rest = self._engine.ranks.sum(torch.tensor(own, dtype=torch.int64)).tolist()
+        squares = sum(int(batch.example_lengths.long().square().sum()) for batch in micro_batches)
+        slots = slots_of(fed, world.data_rank, world.data_size, self._slots_per_rank)
+        own = torch.tensor([*decision, squares, *same, *paces, *waits, *slots], dtype=torch.int64)
+        stop, save, resize, squares, *rest = self._engine.ranks.sum(own).tolist()
+        same, rest = rest[: len(same)], rest[len(same) :]
+        self._refuse_different(same)
         paces, waits, slots = rest[: world.size], rest[world.size : 2 * world.size], rest[2 * world.size :]
         seconds_per_token = tuple(picoseconds / _PICOSECONDS for picoseconds in paces)
         decided = StepDecision(bool(stop), bool(save), bool(resize))
         return StepSummary(decided, seconds_per_token, max(waits) / _MICROSECONDS, squares, tuple(slots))
+
+    def _checked(self, fed: Fed) -> list[int]:
+        """For each group of ranks that share micro-batches a number whose sum is 0 if they fed the same."""
+        world = self._engine.ranks.world
+        if world.sequence_parallel == 1:
+            return []
+        checks = [0] * world.data_size
+        if world.data_rank < world.data_size:
+            checks[world.data_rank] = fed_check(fed, world.sequence_place, world.sequence_parallel)
+        return checks
+
+    def _refuse_different(self, checks: Sequence[int]) -> None:
+        different = [group for group, check in enumerate(checks) if not is_same_fed(check)]
+        if different:
+            each = self._engine.ranks.world.sequence_parallel
+            ranks = " and ".join(f"ranks {group * each} to {group * each + each - 1}" for group in different)
+            raise TrainingError(
+                f"{ranks} share micro-batches (train.sequence_parallel), but have not read the same packs: a disk or "
+                "the memory of a node is damaged. Nothing of this step is saved; go on without this node.",
+                is_everywhere=True,
+            )

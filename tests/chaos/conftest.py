@@ -19,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     number = metafunc.config.getoption("--chaos")
     # Those with Ray take a minute or two.
     with_ray = dict.fromkeys(("own_seed", "cluster_seed"), max(1, 2 * number // 3))
-    numbers = {"same_seed": number, "other_seed": number, **with_ray}
+    numbers = {"same_seed": number, "other_seed": number, "shared_seed": number, **with_ray}
     for name, count in numbers.items():
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count), ids=lambda seed, kind=name: f"{kind.split('_')[0]}-{seed}")

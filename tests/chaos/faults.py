@@ -9,7 +9,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 PLACES = {
@@ -58,11 +58,19 @@ class Schedule:
     faults: tuple[Fault, ...]
     damage: dict[int, str] = field(default_factory=dict)
     """Attempt → what is done to the newest checkpoint after it, if there is an older one."""
+    parts: tuple[int, ...] = (1,)
+    """How many ranks share a micro-batch in each attempt (the last one's stays)."""
 
     def __str__(self) -> str:
         parts = [str(fault) for fault in self.faults]
         parts += [f"then {damage}" for damage in self.damage.values()]
-        return f"{len(parts)} faults on {'→'.join(map(str, self.sizes))} ranks: {'; '.join(parts)}"
+        return (
+            f"{len(parts)} faults on {'→'.join(map(str, self.sizes))} ranks, {self.parts} to a row: {'; '.join(parts)}"
+        )
+
+    def num_parts(self, attempt: int) -> int:
+        """How many ranks share a micro-batch in an attempt."""
+        return self.parts[min(attempt, len(self.parts)) - 1]
 
     @property
     def has_hang(self) -> bool:
@@ -95,6 +103,16 @@ def random_schedule(seed: int, keeps_size: bool) -> Schedule:
             damage[attempt] = rng.choice(DAMAGE)
         sizes.append(2 if keeps_size else rng.choice([1, 2, 3]))
     return Schedule(seed, tuple(sizes), tuple(faults), damage)
+
+
+def shared_schedule(seed: int) -> Schedule:
+    """A random schedule in which each attempt has other ranks, and another number of them share a micro-batch.
+
+    There may be ranks that are left over.
+    """
+    rng, schedule = random.Random(seed), random_schedule(seed, keeps_size=False)
+    sizes = tuple(max(2, size) + rng.choice([0, 1]) for size in schedule.sizes)
+    return replace(schedule, sizes=sizes, parts=tuple(rng.choice([2, 4 if size == 4 else 2, 1]) for size in sizes))
 
 
 def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:

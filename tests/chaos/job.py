@@ -55,7 +55,8 @@ class Job(NamedTuple):
     def start(self, name: str, schedule: Schedule, attempt: int, spoiled_steps: Sequence[int] = ()) -> list[int]:
         """The exit codes of the ranks of one attempt."""
         size = schedule.sizes[min(attempt, len(schedule.sizes)) - 1]
-        content = {**self.content, "train": {**self.content["train"], "non_finite": "skip"}}
+        train = {"non_finite": "skip", "sequence_parallel": schedule.num_parts(attempt)}
+        content = {**self.content, "train": {**self.content["train"], **train}}
         return zygote().start(
             run_attempt,
             size,

@@ -30,7 +30,8 @@ def run_attempt(
     """Train with the faults of this rank, and return its exit code."""
     install(faults[rank], spoiled_steps)
     config = SftConfig.model_validate(content)
-    run, ranks = RunFolder(config.run.dir), TorchRanks(World(rank, size, rank, local_size=size))
+    world = World(rank, size, rank, local_size=size, sequence_parallel=config.train.sequence_parallel)
+    run, ranks = RunFolder(config.run.dir), TorchRanks(world)
     attempt = begin_attempt(run, ranks)
     limits = Limits(1, -1, hang_timeout_seconds)
     context = RunContext(config, Workload.from_json(workload), attempt, ControlSignals(run.stop_file))

@@ -8,7 +8,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from sft.atomic_files import hash_file
+from sft.atomic_files import hash_file, read_json
 from sft.config import SftConfig
 from sft.config_file import read_yaml
 from sft.data.planning.pack_plan import PackPlan
@@ -18,7 +18,7 @@ from sft.run_events import read_events
 from sft.run_folder import RunFolder
 from sft.verification.run_check import verify_run
 from tests.chaos.conftest import Tell
-from tests.chaos.faults import Fault, Schedule, random_schedule
+from tests.chaos.faults import Fault, Schedule, random_schedule, shared_schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.rank import ENDED
 
@@ -39,8 +39,37 @@ def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
 def test_with_other_ranks_the_result_is_equal_to_rounding(
     job: Job, undisturbed: RunFolder, other_seed: int, tell: Tell
 ) -> None:
-    schedule, largest = random_schedule(1000 + other_seed, keeps_size=False), 0.0
+    schedule = random_schedule(1000 + other_seed, keeps_size=False)
     run = job.run(f"other-{other_seed}", schedule)
+    tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
+
+
+@pytest.mark.long
+def test_with_ranks_that_share_rows_the_result_is_equal_to_rounding(
+    job: Job, undisturbed: RunFolder, shared_seed: int, tell: Tell
+) -> None:
+    schedule = shared_schedule(2000 + shared_seed)
+    run = job.run(f"shared-{shared_seed}", schedule)
+    tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
+
+
+@pytest.mark.long
+def test_a_run_goes_on_with_another_number_of_ranks_to_a_row(job: Job, undisturbed: RunFolder) -> None:
+    faults = (Fault(1, 0, "train", 3, "kill"), Fault(2, 0, "train", 6, "kill"), Fault(3, 3, "train", 5, "kill"))
+    schedule = Schedule(0, (2, 2, 4, 4, 4), faults, parts=(2, 1, 4, 2, 1))
+    run = job.run("shared-2-1-4", schedule)
+    equal_to_rounding(run, undisturbed, schedule)
+    assert len(job.struck(run.path.name)) == len(faults)
+    for name, stage in (("broad", 0), ("words", 1)):
+        found, wanted = (read_json(r.evaluation(r.stage(stage, name))) for r in (run, undisturbed))
+        assert found["tasks"].keys() == wanted["tasks"].keys()
+        for task, numbers in wanted["tasks"].items():
+            assert found["tasks"][task] == pytest.approx(numbers, rel=1e-4)
+
+
+def equal_to_rounding(run: RunFolder, undisturbed: RunFolder, schedule: Schedule) -> float:
+    """The largest difference of a tensor, as a share of it; the run is in order."""
+    largest = 0.0
     for index, stage in enumerate(NUM_STEPS):
         found, wanted = (load_file(r.stage(index, stage).model / "model.safetensors") for r in (run, undisturbed))
         for name, values in wanted.items():
@@ -49,7 +78,7 @@ def test_with_other_ranks_the_result_is_equal_to_rounding(
             largest = max(largest, difference)
         assert losses(run, index, stage) == pytest.approx(losses(undisturbed, index, stage), rel=1e-5)
     check_ledger(run, schedule)
-    tell(run, job.struck(run.path.name), f"to {largest:.0e}")
+    return largest
 
 
 def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:

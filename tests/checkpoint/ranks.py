@@ -41,6 +41,10 @@ class Rank:
     def gather(self, text: str) -> list[str]:
         return self._all(text)
 
+    def all_to_all(self, values: Tensor) -> Tensor:
+        found = self._all(values.clone())
+        return torch.stack([found[rank][self.world.sequence_place] for rank in self.world.sequence_ranks])
+
     def _all(self, mine: T) -> list[T]:
         self._slots[self.world.rank] = mine
         self._barrier.wait(30)
@@ -70,13 +74,13 @@ class Rank:
         return open_newest_good(storage, self, self.report, **changes)
 
 
-def run_ranks(size: int, main: Callable[[Rank], T]) -> list[T]:
+def run_ranks(size: int, main: Callable[[Rank], T], sequence_parallel: int = 1) -> list[T]:
     """What `main` returns on each rank; an error of one ends all, and is raised."""
     barrier, slots = threading.Barrier(size), [None] * size
 
     def run(rank: int) -> T:
         try:
-            return main(Rank(World(rank, size), barrier, slots))
+            return main(Rank(World(rank, size, sequence_parallel=sequence_parallel), barrier, slots))
         except BaseException:
             barrier.abort()
             raise

@@ -3,6 +3,7 @@
 import copy
 import gc
 import itertools
+import json
 import time
 import weakref
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from sft.engine.engine import Engine, NonFiniteError
 from sft.engine.engines import ENGINES
 from sft.engine.zero3 import Zero3Engine
 from sft.errors import UserError
+from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
 from sft.model.attention import layout_of
 from sft.model.loading import load_model
 from sft.model.loss import token_nll
@@ -48,6 +50,7 @@ from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.determinism import choose_deterministic
+from sft.training.layout import try_layout
 from sft.training.lr_schedule import LrSchedule
 from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
@@ -56,15 +59,18 @@ from sft.training.step_exchange import StepDecision, StepExchange
 from sft.world import World
 
 Build = Callable[[SftConfig], Engine]
+PROBE_PART_TOKENS = 23
+"""Half of the row of `packing_probe`, with its padding."""
 
 
 def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 1) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
-    steps = StepPlan(len(plan), settings["packs_per_step"], world.size, packs_per_micro_batch)
+    steps = StepPlan(len(plan), settings["packs_per_step"], world.data_size, packs_per_micro_batch)
     config = SftConfig.model_validate(settings["config"])
     seed = 5 if config.model.dropout == "as_configured" else None
     store, layout = TokenStore.open(Path(settings["store"])), layout_of(config.train.packing)
-    return StepLoader(store, plan, steps, world.rank, layout=layout, dropout_seed=seed)
+    part = {"part": world.sequence_place, "num_parts": len(world.sequence_ranks)}
+    return StepLoader(store, plan, steps, world.data_rank, layout=layout, dropout_seed=seed, **part)
 
 
 def take_steps(engine: Engine, config: SftConfig, loader: StepLoader, first: int, last: int) -> list[list[float]]:
@@ -184,6 +190,18 @@ def ask_the_others(settings: dict[str, Any], ranks: Ranks) -> list[Any]:
         all_texts(ranks, text),
         any_rank(ranks, rank == 2),
     ]
+
+
+def exchange_parts(settings: dict[str, Any], ranks: Ranks) -> list[Any]:
+    """What the last rank gets from those that share its micro-batches, in several dtypes, and gets back."""
+    world, found = ranks.world, []
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        mine = torch.stack([torch.full((2, 3), 10 * world.rank + to) for to in world.sequence_ranks]).to(dtype)
+        received = ranks.all_to_all(mine.transpose(1, 2))
+        assert received.dtype == dtype
+        assert torch.equal(ranks.all_to_all(received), mine.transpose(1, 2)), "an exchange is its own inverse"
+        found.append(received[:, 0, 0].tolist())
+    return json.loads(ranks.gather(json.dumps(found))[-1])
 
 
 def one_rank_misses_the_store(settings: dict[str, Any], ranks: Ranks) -> str:
@@ -482,3 +500,33 @@ def deterministically(settings: dict[str, Any], ranks: Ranks) -> bool:
         found.append((take_steps(engine, config, loader, 0, 2), whole_state(engine, "master").tolist()))
         engine.close()
     return found[0] == found[1]
+
+
+def heldout_sums(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """The metrics of the packs of the plan, as if they were held out."""
+    config = SftConfig.model_validate(settings["config"])
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    heldout = HeldoutSet(TokenStore.open(Path(settings["store"])), PackPlan.open(Path(settings["plan"])), ())
+    return {task: dict(numbers) for task, numbers in TokenEvaluator(engine, heldout).measure().items()}
+
+
+def layout_of_shared_rows(settings: dict[str, Any], ranks: Ranks) -> list[str]:
+    """What the probe says of the model, and of one that computes something else in the second part of a row."""
+    content = copy.deepcopy(settings["config"])
+    content["train"]["sequence_parallel"] = ranks.world.sequence_parallel
+    config = SftConfig.model_validate(content)
+    engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    try_layout(engine, config)
+    found = [""]
+
+    def change(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        (x,) = given
+        is_second_part = x.shape[1] == PROBE_PART_TOKENS and not ranks.world.is_first
+        return (1.5 * x,) if is_second_part else given
+
+    engine.hf_model.model.layers[0].mlp.register_forward_pre_hook(change)
+    try:
+        try_layout(engine, config)
+    except UserError as error:
+        found.append("shared" if "train.sequence_parallel=1" in str(error) else str(error))
+    return found

@@ -6,7 +6,7 @@ from sft.ranks.agreement import all_texts, any_rank
 from sft.ranks.ranks import OneRank, Ranks
 from tests.checkpoint.ranks import run_ranks as run_threads
 from tests.distributed.launch import run_ranks as run_processes
-from tests.distributed.scenarios import ask_the_others
+from tests.distributed.scenarios import ask_the_others, exchange_parts
 
 
 def expected(size: int) -> list[object]:
@@ -38,3 +38,11 @@ def test_what_is_asked_for_is_left_as_it_was() -> None:
         return mine.tolist()
 
     assert run_threads(2, main) == [[0.0], [1.0]]
+
+
+def test_ranks_of_a_group_exchange_parts_in_every_implementation() -> None:
+    assert exchange_parts({}, OneRank()) == [[0.0], [0.0], [0]]
+    for size, expected in ((4, [23, 33]), (5, [44])):  # the fifth is left over
+        answers = run_threads(size, lambda ranks: exchange_parts({}, ranks), sequence_parallel=2)
+        assert answers == [[expected] * 3] * size
+        assert run_processes(size, "exchange_parts", {}, sequence_parallel=2) == [expected] * 3

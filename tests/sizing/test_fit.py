@@ -13,6 +13,7 @@ from sft.sizing.forecast import Hardware, forecast
 from sft.sizing.gpus import GPUS, GpuKind
 from sft.sizing.model_shape import model_shape
 from sft.sizing.nodes import Nodes
+from sft.sizing.traffic import step_traffic
 from tests.sizing.models import LLAMA_8B
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -95,3 +96,40 @@ def test_time_is_that_of_the_busiest_worker(tmp_path: Path) -> None:
     # 12 packs: three on each of 4 workers, at most two on each of 8, one on each of 12.
     assert seconds(4) == pytest.approx(3 * seconds(12))
     assert seconds(8) == pytest.approx(2 * seconds(12))
+
+
+def test_long_packs_fit_where_workers_share_them() -> None:
+    """131,072 tokens a pack, Llama 3 of 8B, 8 GPUs of 80 GB."""
+    long = ("train.pack_len_tokens=131072", "data.max_len_tokens=131072", "train.packs_per_micro_batch=1")
+    asked, capacity = job(*long, "train.activation_checkpointing=all"), round(GPUS["h100-80gb"].memory_gib * GIB)
+    assert asked.num_bytes > capacity
+    (change,) = advise(asked, capacity)
+    assert change.setting == "train.sequence_parallel=2"
+    sizes = [job(*long, f"train.sequence_parallel={n}") for n in (1, 2, 4, 8)]
+    needed = [shared.num_bytes for shared in sizes]
+    assert needed == sorted(needed, reverse=True)
+    assert needed[-1] < capacity / 2
+    assert [shared.setting.num_tokens for shared in sizes] == [131072 // n for n in (1, 2, 4, 8)]
+
+
+def test_what_ranks_exchange_is_what_attention_needs() -> None:
+    """Queries, keys, values and outputs, to all other ranks of the group: forward, again, backward."""
+    shared = job("train.sequence_parallel=4", "train.activation_checkpointing=all", "train.packs_per_micro_batch=1")
+    width = 2 * 4096 + 2 * 1024
+    num_tokens = shared.config.train.pack_len_tokens // 4
+    assert step_traffic(SHAPE, shared.setting, 3).exchanged == 3 * 32 * 3 * 2 * width * num_tokens * 3 // 4
+    more = shared.having("train", sequence_parallel=16)
+    # 8 heads of keys for 16 workers: each is sent twice.
+    width += 2 * 1024
+    assert step_traffic(SHAPE, more.setting, 1).exchanged == 32 * 3 * 2 * width * (num_tokens // 4) * 15 // 16
+
+
+@pytest.mark.parametrize(("per_node", "is_told"), [(8, False), (4, False), (2, True), (3, True)])
+def test_workers_that_share_packs_between_nodes_are_told_of(tmp_path: Path, per_node: int, is_told: bool) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    config = load(f"model.path={tmp_path}", "train.sequence_parallel=4").sft
+    hardware = Hardware(8, 8, True, "h100-80gb", 0.5, 2.0, Nodes(per_node, None, None, 50.0, 0))
+    found = forecast(config, hardware)
+    assert any("waits for it" in finding for finding in found.findings) == is_told
+    network = found.stages[0].communication
+    assert (network is not None and network.exchanging > 0) == is_told

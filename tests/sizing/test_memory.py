@@ -38,7 +38,7 @@ settings = st.builds(
     Setting,
     num_workers=st.sampled_from([1, 2, 3, 8, 64]),
     num_tokens=st.integers(1, 1 << 17),
-    numbers=st.builds(Numbers, st.sampled_from([2, 4]), st.booleans()),
+    numbers=st.builds(Numbers, st.sampled_from([2, 4]), st.booleans(), num_parts=st.sampled_from([1, 2, 8])),
     activation_checkpointing=st.sampled_from(["none", "all", 2, 3, 0.25, 0.5]),
     offload_activations=st.booleans(),
     logits_chunk_tokens=st.integers(1, 4096),
@@ -123,7 +123,8 @@ def test_traffic_is_that_of_the_other_workers_parts(shape: ModelShape, setting: 
     once = setting.numbers.num_bytes * others * shape.num_parameters
     assert once - 1 <= traffic.gathered <= 2 * once + 1
     if setting.num_workers == 1:
-        assert sum(traffic) == 0
+        assert traffic.gathered == traffic.reduced == 0
+    assert (traffic.exchanged == 0) == (setting.sequence_parallel == 1)
 
 
 def test_a_small_model_is_gathered_once_and_a_large_one_twice() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from sft.errors import TrainingError
 from sft.ledger import entry_from_slots
 from sft.step_plan import StepPlan
-from sft.training.step_exchange import StepDecision, StepExchange
+from sft.training.step_exchange import StepDecision, StepExchange, StepSummary
 from sft.world import World
+from tests.checkpoint.ranks import Rank, run_ranks
 
 
 class OfMany:
@@ -34,7 +36,7 @@ def test_a_step_is_one_collective_of_a_few_numbers_for_each_rank(packs_per_rank:
         ranks = OfMany(size)
         engine: Any = SimpleNamespace(ranks=ranks, hf_model=torch.nn.Linear(2, 2))
         steps = StepPlan(10 * size * packs_per_rank, size * packs_per_rank, size, 1)
-        batch: Any = SimpleNamespace(fed=[(7, 99)], example_ids=[1], cu_seqlens=torch.tensor([0, 3]))
+        batch: Any = SimpleNamespace(fed=[(7, 99)], example_lengths=torch.tensor([3]))
         summary = StepExchange(engine, steps)([batch], StepDecision(save=True), 0.25)
         assert summary.decision == StepDecision(save=True)
         assert summary.input_wait_seconds == 0.25
@@ -43,3 +45,35 @@ def test_a_step_is_one_collective_of_a_few_numbers_for_each_rank(packs_per_rank:
         told.append((num_told - 5) / size)
     # A pace, a wait and its packs; for all together a decision, a sum and a digest.
     assert told == [2 + packs_per_rank] * 5
+
+
+def exchanged(fed: list[list[tuple[int, int]]], sequence_parallel: int) -> list[StepSummary]:
+    """What each rank, which fed these packs, knows after a step; a pack has one example of 3 tokens."""
+
+    def main(rank: Rank) -> StepSummary:
+        engine: Any = SimpleNamespace(ranks=rank, hf_model=torch.nn.Linear(2, 2))
+        batches: list[Any] = [
+            SimpleNamespace(fed=[pack], example_lengths=torch.tensor([3])) for pack in fed[rank.world.rank]
+        ]
+        return StepExchange(engine, StepPlan(4, 4, rank.world.data_size, 1))(batches, StepDecision(), 0.0)
+
+    return run_ranks(len(fed), main, sequence_parallel)
+
+
+def test_ranks_that_share_rows_count_what_they_fed_once() -> None:
+    first, second = [(7, 2**63 - 1), (8, 5)], [(9, 2**62)]
+    (summary,) = set(exchanged([first, first, second, second, []], 2))
+    alone = exchanged([first, second], 1)[0]
+    assert summary.squared_lengths == alone.squared_lengths == 27
+    entry, expected = (entry_from_slots(0, 1, 2, s.slots, True) for s in (summary, alone))
+    assert entry == expected
+    assert entry.packs == range(7, 10)
+
+
+@pytest.mark.parametrize("other", [[(8, 5), (7, 1)], [(7, 1)], [(7, 1), (8, 6)], []])
+def test_ranks_that_share_rows_and_fed_other_packs_are_found(other: list[tuple[int, int]]) -> None:
+    fed = [(7, 1), (8, 5)]
+    for place in (0, 1, 2):
+        group = [other if place == p else fed for p in range(3)]
+        with pytest.raises(TrainingError, match="ranks 3 to 5 share micro-batches .* have not read the same packs"):
+            exchanged([fed] * 3 + group, 3)
