@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from launcher.cluster.connection import Session, ray_cluster
 from launcher.cluster.hidden_gpus import runtime_env
 from launcher.cluster.node_watch import forget_reservation, nodes_watched
+from launcher.cluster.ray_trainer import RayTrainer
 from launcher.cluster.ray_watch import RayWatch
 from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
@@ -167,7 +167,7 @@ def _fit(request: TrainerRequest) -> None:
         "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
     }
     run = RunFolder(job.sft.run.dir)
-    trainer: Any = TorchTrainer(
+    trainer: Any = RayTrainer(
         train_worker,
         train_loop_config={
             # Only the driver posts alerts, and Ray may show others what it passes on.
@@ -182,7 +182,7 @@ def _fit(request: TrainerRequest) -> None:
                 "hang_timeout_seconds": cluster.hang_timeout_seconds,
             },
         },
-        torch_config=TorchGroupConfig(
+        backend_config=TorchGroupConfig(
             timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds()),
             deterministic=job.sft.train.deterministic,
         ),
