@@ -35,6 +35,7 @@ from launcher.plan import plan_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
+from sft.job_config import JobConfig
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.run_lock import Held, read_holder
@@ -63,10 +64,14 @@ Tell = Callable[[Mapping[str, str | None]], None]
 """Sends a message to the driver; `is` says which: connected, or one of `trainer_process.Kind`."""
 
 
-def run_trainer(request: TrainerRequest, tell: Tell) -> None:
-    """Train, and write the sample answers if the run is then finished; tell the driver how it ended."""
+def run_trainer(job: JobConfig, read_request: Callable[[], TrainerRequest], tell: Tell) -> None:
+    """Train, and write the sample answers if the run is then finished; tell the driver how it ended.
+
+    Ray is there for the job before the request is read, which may have to be waited for.
+    """
     try:
-        with ray_cluster(plan_job(request.job)) as session:
+        with ray_cluster(plan_job(job)) as session:
+            request = read_request()
             tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
             outcome = _work(session, request)
             tell(outcome)
@@ -248,21 +253,30 @@ def _print_into(log: Path) -> None:
 def main() -> None:
     """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
-    try:
-        request: TrainerRequest = pickle.load(sys.stdin.buffer)
-    except EOFError:
-        return  # it was started early, and is not needed
-    _print_into(RunFolder(request.job.sft.run.dir).ray_log)
-    threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+
+    def read() -> JobConfig | TrainerRequest:
+        message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        if isinstance(message, TrainerRequest):
+            _print_into(RunFolder(message.job.sft.run.dir).ray_log)
+            threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
+        return message
+
+    def read_request() -> TrainerRequest:
+        message = first if isinstance(first, TrainerRequest) else read()
+        assert isinstance(message, TrainerRequest)
+        return message
 
     def tell(message: Mapping[str, str | None]) -> None:
         lines.write(json.dumps(message) + "\n")
         lines.flush()
 
     try:
-        run_trainer(request, tell)
+        first = read()
+        run_trainer(first.job if isinstance(first, TrainerRequest) else first, read_request, tell)
+    except EOFError:
+        pass  # it was started early, and is not needed
     except Exception as error:  # the process ends here: no error may go unreported
         traceback.print_exc()
         tell({"is": "lost", "text": describe_error(error)})
