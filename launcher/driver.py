@@ -22,6 +22,7 @@ from sft.hub_answers import check_hub_answers
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
+from sft.quick_imports import quick_imports
 from sft.run_folder import RunFolder
 from sft.sinks.table import check_sinks
 from sft.training.attempt_end import end_of_last_attempt
@@ -49,7 +50,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     check_hub_answers(job.sft)
     now, run = names[: names.index(until) + 1], RunFolder(job.sft.run.dir)
     with nullcontext() if run.has_finished(now) else closing(_start_early(job, run)) as early:
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(1) as beside, quick_imports():
             look = beside.submit(find_layout, job.sft, is_whole=True)
             import launcher.job_run  # noqa: F401, PLC0415  (seconds: the tokenizer's library imports torch)
         for note in look.result()["notes"]:

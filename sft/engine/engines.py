@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from sft.config import SftConfig
 from sft.config_optimizer import OptimizerConfig
 from sft.engine.engine import Engine
+from sft.quick_imports import quick_imports
 from sft.ranks.ranks import Ranks
 
 
@@ -36,7 +37,7 @@ def _zero3(
     config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks, awaits_state: bool = False
 ) -> Engine:
     os.environ["DS_ACCELERATOR"] = "cuda" if ranks.world.on_gpu else "cpu"
-    with _without_mlflow():
+    with quick_imports(), _without_mlflow():
         from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415  (see above)
 
     return Zero3Engine(config, optimizer, model_path, ranks, awaits_state)
