@@ -38,6 +38,9 @@ _OWN_RAY = {
     RECONNECT_VARIABLE: "10",
     # Ray would start a worker for each CPU that no task takes: all of ours have an environment of their own.
     "RAY_prestart_worker_first_driver": "0",
+    # How often Ray Train asks whether its workers live. On a cluster it is 2 seconds: that is also how long Ray Train
+    # waits to hear which worker is lost. On one machine it hears so at once.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 """Settings of a Ray that we start, where the user has set no others."""
 

@@ -5,6 +5,7 @@ that names them otherwise starts them, and trains all the same.
 """
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -20,9 +21,20 @@ _UNUSED_CALLBACKS = {
 _SETTINGS = {
     # The first rank asks itself whether a node will be taken away (see `capacity_watch`).
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    # How often the controller asks whether the workers live; the default is 2 seconds.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
+
+
+def begin_coordinator() -> None:
+    """Have Ray begin the actor that reserves places for its controllers, without waiting for it.
+
+    The controller itself would begin it, and wait a second for it, before it places workers.
+    """
+    with suppress(ImportError):  # a version of Ray whose controller asks none, or finds it elsewhere
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (  # noqa: PLC0415
+            get_or_create_autoscaling_coordinator,
+        )
+
+        get_or_create_autoscaling_coordinator()
 
 
 class RayTrainer(DataParallelTrainer):

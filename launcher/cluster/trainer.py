@@ -24,7 +24,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from launcher.cluster.connection import Session, ray_cluster
 from launcher.cluster.hidden_gpus import runtime_env
 from launcher.cluster.node_watch import forget_reservation, nodes_watched
-from launcher.cluster.ray_trainer import RayTrainer
+from launcher.cluster.ray_trainer import RayTrainer, begin_coordinator
 from launcher.cluster.ray_watch import RayWatch
 from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
@@ -71,6 +71,8 @@ def run_trainer(job: JobConfig, read_request: Callable[[], TrainerRequest], tell
     """
     try:
         with ray_cluster(plan_job(job)) as session:
+            if session.is_own:
+                begin_coordinator()
             request = read_request()
             tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
             outcome = _work(session, request)

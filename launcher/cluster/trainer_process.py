@@ -8,6 +8,7 @@ JSON. The run folder keeps what it and Ray print.
 import json
 import os
 import pickle
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -136,7 +137,9 @@ def _send(process: _Process, what: JobConfig | TrainerRequest) -> None:
 
 
 def _end(process: _Process) -> None:
-    process.popen.kill()
+    if process.popen.poll() is None:
+        # With the Ray that it has started, whose processes would notice that only after some time.
+        os.killpg(process.popen.pid, signal.SIGKILL)
     process.popen.wait()
     process.lines.close()
     assert process.popen.stdin is not None

@@ -9,13 +9,14 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from launcher.cluster.ray_trainer import RayTrainer
 
+NAME = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+
 
 @pytest.fixture
 def variables() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as variables:
-        for name in ("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"):
-            variables.setenv(name, "")  # so that what the trainer sets is taken back
-            variables.delenv(name)
+        variables.setenv(NAME, "")  # so that what the trainer sets is taken back
+        variables.delenv(NAME)
         yield variables
 
 
@@ -33,8 +34,8 @@ def test_only_what_starts_processes_for_nothing_is_left_out(variables: pytest.Mo
 
 
 def test_a_setting_of_the_users_counts(variables: pytest.MonkeyPatch) -> None:
-    variables.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "7")
     callbacks(RayTrainer)
-    told = get_env_vars_to_propagate()
-    assert told["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] == "7"
-    assert told["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] == "0", "it is what Ray passes on to the controller"
+    assert get_env_vars_to_propagate()[NAME] == "0", "that is what Ray passes on to the controller"
+    variables.setenv(NAME, "1")
+    callbacks(RayTrainer)
+    assert get_env_vars_to_propagate()[NAME] == "1"
