@@ -1,10 +1,13 @@
 """Runs a job: opens its run folder, checks model and nodes, and does the rest with signals and the lock in hand.
 
-Called again on the same run folder, it goes on where the last call ended, however that call ended. What only
-preparation and training need, torch above all, is imported after these checks.
+Called again on the same run folder, it goes on where the last call ended, however that call ended. What takes seconds
+goes on at the same time: the look at the model, the import of what prepares and trains (torch above all), and the start
+of the process that speaks to Ray. What a check refuses, ends them.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 
 from rich.console import Console
@@ -19,6 +22,7 @@ from sft.hub_answers import check_hub_answers
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
+from sft.quick_imports import quick_imports
 from sft.run_folder import RunFolder
 from sft.sinks.table import check_sinks
 from sft.training.attempt_end import end_of_last_attempt
@@ -44,30 +48,38 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
         raise UserError(f"--until {until}: the config has no such stage. It has: {', '.join(names)}.")
     check_sinks(job.sft.logging)
     check_hub_answers(job.sft)
-    for note in find_layout(job.sft, is_whole=True)["notes"]:
-        console.print(note, highlight=False, markup=False)
-    now = names[: names.index(until) + 1]
-    return work_in(RunFolder(job.sft.run.dir), lambda: _train_and_tell(job, now, console), console, is_training=True)
+    now, run = names[: names.index(until) + 1], RunFolder(job.sft.run.dir)
+    with nullcontext() if run.has_finished(now) else closing(_start_early(job, run)) as early:
+        with ThreadPoolExecutor(1) as beside, quick_imports():
+            look = beside.submit(find_layout, job.sft, is_whole=True)
+            import launcher.job_run  # noqa: F401, PLC0415  (seconds: the tokenizer's library imports torch)
+        for note in look.result()["notes"]:
+            console.print(note, highlight=False, markup=False)
+        return work_in(run, lambda: _train_and_tell(job, now, console, early), console, is_training=True)
 
 
-def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console) -> int:
+def _start_early(job: JobConfig, run: RunFolder) -> EarlyStart:
+    """Where the data was prepared before, the workers are near: then a Ray of our own starts too. It holds nothing."""
+    is_near = run.config.is_file() and not os.environ.get("RAY_ADDRESS")
+    return EarlyStart(job if is_near else None)
+
+
+def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None) -> int:
     run = RunFolder(job.sft.run.dir)
     with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
         before = run.latest_attempt()
-        code = _train(job, names, console)
+        code = _train(job, names, console, early)
         if code != DONE or run.latest_attempt() > before:  # else there was nothing to train
             post_end(_ALERTS[code], end_of_last_attempt(run).message)
         return code
 
 
-def _train(job: JobConfig, names: Sequence[str], console: Console) -> int:
+def _train(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None) -> int:
     run = RunFolder(job.sft.run.dir)
     if not run.latest_attempt():
         check_values(job.sft.model.path)  # a run that has begun has trained on them
-    trains = is_extended(job.sft) or not run.has_finished(names)
-    if job.cluster.preflight and trains:
+    if job.cluster.preflight and (is_extended(job.sft) or not run.has_finished(names)):
         pass_preflight(job, console)
-    with closing(EarlyStart()) if trains else nullcontext() as early:
-        from launcher.job_run import run_job  # noqa: PLC0415  (seconds: the tokenizer's library imports torch)
+    from launcher.job_run import run_job  # noqa: PLC0415  (see above)
 
-        return run_job(job, names, console, early)
+    return run_job(job, names, console, early)

@@ -33,8 +33,16 @@ _ELASTIC_START_SECONDS = 5
 RECONNECT_VARIABLE = "RAY_gcs_rpc_server_reconnect_timeout_s"
 """Ray's setting for how long its processes wait for a control store (GCS) that does not answer."""
 
-_RECONNECT_SECONDS = 10
-"""For a Ray that we start: its control store is never restarted."""
+_OWN_RAY = {
+    # Its control store is never restarted.
+    RECONNECT_VARIABLE: "10",
+    # Ray would start a worker for each CPU that no task takes: all of ours have an environment of their own.
+    "RAY_prestart_worker_first_driver": "0",
+    # How often Ray Train asks whether its workers live. On a cluster it is 2 seconds: that is also how long Ray Train
+    # waits to hear which worker is lost. On one machine it hears so at once.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+"""Settings of a Ray that we start, where the user has set no others."""
 
 _ESSENTIAL = {"gcs_server": "control store (GCS)", "raylet": "raylet"}
 """The processes that a job needs. What Ray's other processes do is not needed here."""
@@ -110,7 +118,8 @@ def ray_session(num_cpus: int, num_gpus: int, object_store_bytes: int) -> Iterat
                 ray.init(address=address, runtime_env=_names_itself(address), **quiet)
             else:
                 _listen_on_loopback_only()
-                os.environ.setdefault(RECONNECT_VARIABLE, str(_RECONNECT_SECONDS))
+                for name, value in _OWN_RAY.items():
+                    os.environ.setdefault(name, value)
                 if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
                     # Otherwise Ray writes one to the home folder, which may be read-only.
                     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

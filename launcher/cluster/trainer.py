@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from launcher.cluster.connection import Session, ray_cluster
 from launcher.cluster.hidden_gpus import runtime_env
 from launcher.cluster.node_watch import forget_reservation, nodes_watched
+from launcher.cluster.ray_trainer import RayTrainer, begin_coordinator
 from launcher.cluster.ray_watch import RayWatch
 from launcher.cluster.ray_words import WorkerRecord, in_a_sentence
 from launcher.cluster.torch_group import TorchGroupConfig
@@ -35,6 +35,7 @@ from launcher.plan import plan_job
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
+from sft.job_config import JobConfig
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
 from sft.run_lock import Held, read_holder
@@ -63,10 +64,16 @@ Tell = Callable[[Mapping[str, str | None]], None]
 """Sends a message to the driver; `is` says which: connected, or one of `trainer_process.Kind`."""
 
 
-def run_trainer(request: TrainerRequest, tell: Tell) -> None:
-    """Train, and write the sample answers if the run is then finished; tell the driver how it ended."""
+def run_trainer(job: JobConfig, read_request: Callable[[], TrainerRequest], tell: Tell) -> None:
+    """Train, and write the sample answers if the run is then finished; tell the driver how it ended.
+
+    Ray is there for the job before the request is read, which may have to be waited for.
+    """
     try:
-        with ray_cluster(plan_job(request.job)) as session:
+        with ray_cluster(plan_job(job)) as session:
+            if session.is_own:
+                begin_coordinator()
+            request = read_request()
             tell({"is": "connected", "where": session.where, "address": session.address, "note": session.note})
             outcome = _work(session, request)
             tell(outcome)
@@ -167,7 +174,7 @@ def _fit(request: TrainerRequest) -> None:
         "elastic_resize_monitor_interval_s": _NEVER_SECONDS,
     }
     run = RunFolder(job.sft.run.dir)
-    trainer: Any = TorchTrainer(
+    trainer: Any = RayTrainer(
         train_worker,
         train_loop_config={
             # Only the driver posts alerts, and Ray may show others what it passes on.
@@ -182,7 +189,7 @@ def _fit(request: TrainerRequest) -> None:
                 "hang_timeout_seconds": cluster.hang_timeout_seconds,
             },
         },
-        torch_config=TorchGroupConfig(
+        backend_config=TorchGroupConfig(
             timeout_s=round(collective_timeout(cluster.hang_timeout_seconds).total_seconds()),
             deterministic=job.sft.train.deterministic,
         ),
@@ -248,21 +255,30 @@ def _print_into(log: Path) -> None:
 def main() -> None:
     """Read the request from standard input; report to the driver through the file descriptor in the argument."""
     pass_signals_by()  # the driver asks for a stop by a file
-    try:
-        request: TrainerRequest = pickle.load(sys.stdin.buffer)
-    except EOFError:
-        return  # it was started early, and is not needed
-    _print_into(RunFolder(request.job.sft.run.dir).ray_log)
-    threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
     quiet_third_parties()
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+
+    def read() -> JobConfig | TrainerRequest:
+        message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        if isinstance(message, TrainerRequest):
+            _print_into(RunFolder(message.job.sft.run.dir).ray_log)
+            threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
+        return message
+
+    def read_request() -> TrainerRequest:
+        message = first if isinstance(first, TrainerRequest) else read()
+        assert isinstance(message, TrainerRequest)
+        return message
 
     def tell(message: Mapping[str, str | None]) -> None:
         lines.write(json.dumps(message) + "\n")
         lines.flush()
 
     try:
-        run_trainer(request, tell)
+        first = read()
+        run_trainer(first.job if isinstance(first, TrainerRequest) else first, read_request, tell)
+    except EOFError:
+        pass  # it was started early, and is not needed
     except Exception as error:  # the process ends here: no error may go unreported
         traceback.print_exc()
         tell({"is": "lost", "text": describe_error(error)})

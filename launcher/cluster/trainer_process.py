@@ -1,12 +1,14 @@
 """Starts the process that speaks to Ray, and reads its messages; the driver itself is not connected to Ray meanwhile.
 
-The request goes to its standard input, whose other end stays open for as long as the driver lives: when it is closed,
-the process ends. Each of its messages is a line of JSON. The run folder keeps what it and Ray print.
+To its standard input goes the request; before it the job, if Ray is to be started before there is a request. The other
+end stays open for as long as the driver lives: when it is closed, the process ends. Each of its messages is a line of
+JSON. The run folder keeps what it and Ray print.
 """
 
 import json
 import os
 import pickle
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -62,18 +64,15 @@ def run_process(
     """
     run = RunFolder(request.job.sft.run.dir)
     connected: Connected | None = None
-    with _started(run, early) as (process, lines):
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):
-            pickle.dump(request, process.stdin)
-            process.stdin.flush()
-        for line in lines:
+    with _started(run, early) as started:
+        _send(started, request)
+        for line in started.lines:
             message: dict[str, Any] = json.loads(line)
             if (kind := message.pop("is")) in get_args(Kind):
                 return Outcome(kind, **message)
             connected = Connected(**message)
             on_connected(connected)
-        how = how_it_ended(process.wait())
+        how = how_it_ended(started.popen.wait())
     if connected is not None and os.environ.get("RAY_ADDRESS") and not answers(connected.address):
         return Outcome("lost", f"the head of {connected.where} is gone: nothing answers at {connected.address}")
     return Outcome("lost", f"the process that speaks to Ray {how} (its log: {run.ray_log})")
@@ -90,9 +89,9 @@ class EarlyStart:
     It prints nowhere until it has the request. One that has ended meanwhile is not used.
     """
 
-    def __init__(self) -> None:
-        """Start it."""
-        self._process: _Process | None = _start(subprocess.DEVNULL)
+    def __init__(self, job: JobConfig | None = None) -> None:
+        """Start it; with `job`, it also connects to Ray, or starts it, for the job that the request will be for."""
+        self._process: _Process | None = _start(subprocess.DEVNULL, job)
 
     def take(self) -> "_Process | None":
         """The process, once, if it lives."""
@@ -115,11 +114,14 @@ class _Process(NamedTuple):
     """Its messages."""
 
 
-def _start(log: IO[bytes] | int) -> _Process:
+def _start(log: IO[bytes] | int, job: JobConfig | None = None) -> _Process:
     read, write = os.pipe()
     lines = os.fdopen(read, encoding="utf-8")
     try:
-        return _Process(start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log), lines)
+        process = _Process(start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log), lines)
+        if job is not None:
+            _send(process, job)
+        return process
     except BaseException:
         lines.close()
         raise
@@ -127,8 +129,17 @@ def _start(log: IO[bytes] | int) -> _Process:
         os.close(write)
 
 
+def _send(process: _Process, what: JobConfig | TrainerRequest) -> None:
+    assert process.popen.stdin is not None
+    with suppress(BrokenPipeError):
+        pickle.dump(what, process.popen.stdin)
+        process.popen.stdin.flush()
+
+
 def _end(process: _Process) -> None:
-    process.popen.kill()
+    if process.popen.poll() is None:
+        # With the Ray that it has started, whose processes would notice that only after some time.
+        os.killpg(process.popen.pid, signal.SIGKILL)
     process.popen.wait()
     process.lines.close()
     assert process.popen.stdin is not None

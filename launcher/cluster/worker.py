@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
-import ray.train.torch
 import torch
 
 from launcher.cluster.capacity_watch import CapacityWatch
 from launcher.cluster.staging import fetch_as_task
-from launcher.cluster.torch_group import group_is_used_by
+from launcher.cluster.torch_group import group_is_used
 from sft.config import SftConfig
 from sft.errors import TrainingError
 from sft.printable import fit_to_print
@@ -51,7 +50,7 @@ def train(settings: dict[str, Any]) -> None:
         socket.gethostname(),
         context.get_local_world_size(),
         # Ray may show a worker GPUs that it was not given.
-        str(ray.train.torch.get_device()) if "GPU" in settings["resources_per_worker"] else "cpu",
+        _own_gpu() if "GPU" in settings["resources_per_worker"] else "cpu",
         config.train.sequence_parallel,
     )
     if world.on_gpu:
@@ -67,7 +66,7 @@ def train(settings: dict[str, Any]) -> None:
         # This start cannot be recorded, and Ray begins the next one at once.
         time.sleep(_PAUSE_SECONDS)
         raise
-    group_is_used_by(attempt)
+    group_is_used(attempt.release)
     _redirect_output(attempt.folder.log(world.rank))
     capacity = CapacityWatch(
         world.size,
@@ -84,7 +83,13 @@ def train(settings: dict[str, Any]) -> None:
         sys.stderr.write(fit_to_print(traceback.format_exc()))
         sys.stderr.flush()
         raise
-    group_is_used_by(None)
+    group_is_used(None)
+
+
+def _own_gpu() -> str:
+    import ray.train.torch  # noqa: PLC0415  (more than half a second, which workers without GPUs do without)
+
+    return str(ray.train.torch.get_device())
 
 
 def _redirect_output(path: Path) -> None:

@@ -3,14 +3,13 @@ the rank's device is known.
 """
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
 from sft.config import SftConfig
 from sft.config_optimizer import OptimizerConfig
 from sft.engine.engine import Engine
+from sft.engine.lean_deepspeed import lean_deepspeed
 from sft.ranks.ranks import Ranks
 
 
@@ -36,7 +35,7 @@ def _zero3(
     config: SftConfig, optimizer: OptimizerConfig, model_path: str, ranks: Ranks, awaits_state: bool = False
 ) -> Engine:
     os.environ["DS_ACCELERATOR"] = "cuda" if ranks.world.on_gpu else "cpu"
-    with _without_mlflow():
+    with lean_deepspeed():
         from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415  (see above)
 
     return Zero3Engine(config, optimizer, model_path, ranks, awaits_state)
@@ -56,21 +55,6 @@ def _plain(
     from sft.engine.plain import PlainEngine  # noqa: PLC0415  (see above)
 
     return PlainEngine(config, optimizer, model_path, ranks, awaits_state)
-
-
-@contextmanager
-def _without_mlflow() -> Iterator[None]:
-    """Inside, `import mlflow` fails, as where it is not installed: DeepSpeed's autotuner, which is not used here,
-    imports it if it can, which takes a second of every start."""
-    modules: dict[str, Any] = sys.modules
-    before = modules.get("mlflow")
-    modules["mlflow"] = None
-    try:
-        yield
-    finally:
-        del modules["mlflow"]
-        if before is not None:
-            modules["mlflow"] = before
 
 
 ENGINES: Mapping[str, BuildEngine] = {"zero3": _zero3, "plain": _plain, "single_process": _single_process}

@@ -1,4 +1,4 @@
-"""The lifetime, timeouts and errors of torch's process group; `torch_ranks` has its collectives."""
+"""The lifetime and timeouts of torch's process group; `torch_ranks` has its collectives."""
 
 import os
 from collections.abc import Iterator
@@ -9,9 +9,6 @@ from typing import Any
 import torch.distributed as dist
 
 from sft.world import World
-
-GROUP_ERRORS = (dist.DistError, ConnectionError, TimeoutError)
-"""The errors that a collective raises if another rank, or the group itself, is gone."""
 
 NEVER = timedelta(days=14)
 """It fits into 32 bits as milliseconds, which is how torch passes some timeouts."""

@@ -1,5 +1,6 @@
 """An attempt is one start of the job's ranks. It has a number, a folder for its logs, and a reason why it ended."""
 
+import re
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from sft.errors import TrainingError
 from sft.ranks.ranks import Ranks
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder, RunFolder
+from sft.training.failures import describe_error, follows_from_a_loss, is_of_the_machine
 from sft.training.heartbeat import Heartbeat
 from sft.training.run_storage import why_unusable
 from sft.world import World
@@ -53,6 +55,18 @@ def begin_attempt(run: RunFolder, ranks: Ranks) -> Attempt:
     write_rank(folder, world)
     # So the heartbeat also shows progress while this rank waits for others.
     return Attempt(number, ranks, folder, EventLog(folder, world.rank), Heartbeat(progress=ranks.progress))
+
+
+def record_failure(attempt: Attempt, error: BaseException) -> None:
+    """Record which error this rank met, and where."""
+    heartbeat, what = attempt.heartbeat, describe_error(error)
+    is_released = attempt.released.is_set()
+    kind = "machine" if is_released or is_of_the_machine(error) else "program"
+    # Sizes, addresses and process ids may differ between occurrences of the same error.
+    alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
+    place = {"stage": heartbeat.stage, "step": heartbeat.step, "place": heartbeat.place}
+    follows = is_released or follows_from_a_loss(error)
+    attempt.events.add("failed", f"{heartbeat}: {what}", of=kind, follows=follows, error=alike, **place)
 
 
 def _make_folder(run: RunFolder, world: World) -> int:

@@ -1,10 +1,13 @@
-"""Decides from an error of a rank whether the machine or the program failed. `restarts` decides what follows."""
+"""Decides from an error of a rank whether the machine or the program failed. `restarts` decides what follows.
 
-import re
+Imports no torch: the process that starts the ranks decides so too, and would wait for that import.
+"""
+
 from collections.abc import Sequence
 
-from sft.ranks.process_group import GROUP_ERRORS
-from sft.training.attempt import Attempt
+_GROUP_ERROR = "torch.distributed.DistError"
+"""What torch raises in a collective if another rank, or the group itself, is gone. An error of this class can only be
+there if torch is imported; so its name is enough."""
 
 _OF_THE_GROUP = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused", "gloo", "NCCL"),
@@ -25,7 +28,8 @@ _OF_THE_DEVICE = (
 
 def follows_from_a_loss(error: BaseException) -> bool:
     """Whether the error follows from the loss of another rank, or of the group: this rank is not the cause."""
-    return isinstance(error, GROUP_ERRORS) or _has_any(error, _OF_THE_GROUP)
+    of_torch = any(f"{kind.__module__}.{kind.__name__}" == _GROUP_ERROR for kind in type(error).__mro__)
+    return of_torch or isinstance(error, ConnectionError | TimeoutError) or _has_any(error, _OF_THE_GROUP)
 
 
 def is_of_the_machine(error: BaseException) -> bool:
@@ -37,18 +41,6 @@ def describe_error(error: BaseException) -> str:
     """The error's type and the first line of its text."""
     first_line = (str(error).splitlines() or [""])[0][:500]
     return f"{type(error).__name__}: {first_line}"
-
-
-def record_failure(attempt: Attempt, error: BaseException) -> None:
-    """Record which error this rank met, and where."""
-    heartbeat, what = attempt.heartbeat, describe_error(error)
-    is_released = attempt.released.is_set()
-    kind = "machine" if is_released or is_of_the_machine(error) else "program"
-    # Sizes, addresses and process ids may differ between occurrences of the same error.
-    alike = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "#", what)
-    place = {"stage": heartbeat.stage, "step": heartbeat.step, "place": heartbeat.place}
-    follows = is_released or follows_from_a_loss(error)
-    attempt.events.add("failed", f"{heartbeat}: {what}", of=kind, follows=follows, error=alike, **place)
 
 
 def _has_any(error: BaseException, texts: Sequence[str]) -> bool:

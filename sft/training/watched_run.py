@@ -7,10 +7,9 @@ from sft.attempt_record import End, Why, read_end, write_end
 from sft.checkpoint.saver import CheckpointError
 from sft.errors import TrainingError, UserError
 from sft.ranks.agreement import raise_together
-from sft.training.attempt import Attempt
+from sft.training.attempt import Attempt, record_failure
 from sft.training.curriculum import run_curriculum
 from sft.training.determinism import refused_in_words
-from sft.training.failures import record_failure
 from sft.training.hang_watch import HangWatch
 from sft.training.last_words import describe_end
 from sft.training.loop import ResizeError

@@ -22,6 +22,8 @@ def test_the_contracts_hold(root):
         ("sft.config_file, launcher.plan", HEAVY),
         ("launcher.cli", (*HEAVY, "transformers", "datasets")),
         ("launcher.driver", ("torch", "deepspeed", "transformers", "datasets")),
+        # The workers wait for what the controller imports, which is this.
+        ("launcher.cluster.trainer", ("torch", "deepspeed", "transformers", "datasets")),
     ],
 )
 def test_importing_brings_in_nothing_heavy(root, modules, absent):

@@ -8,8 +8,8 @@ from sft.atomic_files import write_json
 from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog
 from sft.run_folder import RunFolder
-from sft.training.attempt import Attempt
-from sft.training.failures import is_of_the_machine, record_failure
+from sft.training.attempt import Attempt, record_failure
+from sft.training.failures import is_of_the_machine
 from sft.training.heartbeat import Heartbeat
 from sft.training.last_words import GONE
 from sft.training.restarts import pause_seconds, read_history, why_to_give_up

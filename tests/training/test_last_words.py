@@ -8,8 +8,7 @@ from sft.atomic_files import write_json
 from sft.ranks.ranks import OneRank
 from sft.run_events import EventLog, read_events
 from sft.run_folder import AttemptFolder
-from sft.training.attempt import Attempt
-from sft.training.failures import record_failure
+from sft.training.attempt import Attempt, record_failure
 from sft.training.heartbeat import Heartbeat
 from sft.training.last_words import GONE, NODE, NOT_KNOWN, RAISED, RAY, describe_end, is_lost
 from sft.world import World
