@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from in_turn import Side, compare, run_command
+from benchmarks.in_turn import Side, compare, run_command
 
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.preparation import prepare_store

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recovery import build_config, metrics, prepare, start_training, wait_for
+from benchmarks.recovery import build_config, metrics, prepare, start_training, wait_for
 
 from sft.atomic_files import MANIFEST
 from sft.attempt_record import read_ranks

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from in_turn import spread
+from benchmarks.in_turn import spread
 
 from sft.attempt_record import read_ranks
 from sft.run_events import read_events

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from in_turn import spread
+from benchmarks.in_turn import spread
 
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer

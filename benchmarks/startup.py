@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from recovery import build_config, metrics, prepare, read_options, start_training
+from benchmarks.recovery import build_config, metrics, prepare, read_options, start_training
 
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
