@@ -9,24 +9,23 @@ makes. Two ranks over gloo of one thread each; all sides train the same model in
     bare   `benchmarks.bare_loop`: the same packs, each rank by itself without ZeRO and without any exchange
     trl    TRL's SFTTrainer with `packing=True`, `assistant_only_loss=True` and ZeRO-3 (`benchmarks/trl_peer.py`)
 
-The sides wait while another one steps (`benchmarks.turns`): a round is a step of each. So a ratio of a round compares
-what ran within seconds. Printed are the median, least and most over the rounds, of wall time; the JSON has CPU time too.
+The sides wait while another one steps (`benchmarks.turns`): a round is a step of each, so its ratio compares what ran
+within seconds. Printed are the median, least and most over the rounds.
 """
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from benchmarks.in_turn import spread
+from benchmarks.in_turn import ratios_of, spread
 from benchmarks.turns import Step, Turns, torchrun
 
 WARM_UP = 3
@@ -113,13 +112,7 @@ def tokens_per_second(found: dict[str, list[Step]]) -> dict[str, list[float]]:
 def ratios(found: dict[str, list[Step]], other: str) -> list[float]:
     """Our speed to another side's, round by round."""
     speeds = tokens_per_second(found)
-    return [ours / theirs for ours, theirs in zip(speeds["sft"], speeds[other], strict=True)]
-
-
-def cpu_ratio(found: dict[str, list[Step]], other: str) -> float:
-    """Tokens that we train in a second of CPU to those of another side, by medians: load disturbs it less."""
-    mine, theirs = (statistics.median(s.num_tokens / s.cpu_seconds for s in found[name]) for name in ("sft", other))
-    return mine / theirs
+    return ratios_of(speeds["sft"], speeds[other])
 
 
 def build_config(work: Work, folder: Path) -> dict[str, Any]:

@@ -90,4 +90,6 @@ config = SFTConfig(
     deepspeed=zero3,
     disable_tqdm=True,
 )
-Counting(model=args.model, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Waiting()]).train()
+Counting(
+    model=args.model, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Waiting()]
+).train()
