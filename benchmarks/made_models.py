@@ -32,7 +32,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "Qwen3": {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 48, **_COMMON},
 }
 """Both have 8 million parameters; the second has norms of queries and keys, and three heads to a group."""
-SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "head_dim": 8}
+SMALL = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 6, "head_dim": 8}
 """For a quick look at whether everything runs."""
 
 

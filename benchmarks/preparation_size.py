@@ -221,12 +221,13 @@ def draw_parts(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[Pr
 
     Lines that are equal have equal hashes, and those with equal ends have runs of tokens and signatures in common.
     """
+    factor = max(1, (min(preparer.pipeline.tokenizer.num_ids, 1 << 16) - 1) // 255)  # a byte becomes a token
     for block in blocks:
         assert isinstance(block.content, bytes)
         lines = [line for line in block.content.split(b"\n") if line]
         whole = spread(np.array([zlib.crc32(line) for line in lines], np.uint64))
         ends = spread(np.array([zlib.crc32(line[-60:]) for line in lines], np.uint64))
-        tokens = [np.frombuffer(line[::-1], np.uint8)[4:8196:4].astype(np.uint16) * 191 for line in lines]
+        tokens = [np.frombuffer(line[::-1], np.uint8)[4:8196:4].astype(np.uint16) * np.uint16(factor) for line in lines]
         lengths = np.array([len(ids) for ids in tokens])
         mask = np.ones(lengths.sum(), dtype=bool)
         mask[np.cumsum(lengths) - lengths] = False

@@ -52,9 +52,9 @@ def test_sides_step_in_turn_and_tell_what_all_their_ranks_fed(tmp_path: Path) ->
 
 
 def test_a_side_whose_rank_fails_says_why(tmp_path: Path) -> None:
-    with side_of("a", 3, tmp_path / "seen", "raise ValueError('no such thing')") as a:
-        with pytest.raises(SystemExit, match="no such thing"):
-            a.begin()
+    program = "raise ValueError('no such thing')"
+    with side_of("a", 3, tmp_path / "seen", program) as a, pytest.raises(SystemExit, match="no such thing"):
+        a.begin()
 
 
 @pytest.mark.parametrize("kind", NUM_RECORDS)
