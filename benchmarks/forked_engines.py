@@ -101,8 +101,6 @@ def _run_rank(world: World, pipe: Connection, model: Path, packs: Sequence[Pack]
 
 def _serve(world: World, pipe: Connection, model: Path, packs: Sequence[Pack], folder: Path) -> None:
     torch.set_num_threads(1)  # torch makes its pool of threads anew in a fork
-    if dist.is_initialized():  # in a fork of a rank
-        dist.destroy_process_group()
     meeting = dist.FileStore(str(folder / "meeting"), world.size)
     dist.init_process_group("gloo", store=meeting, rank=world.rank, world_size=world.size)
     config = build_config(_content(model, packs, folder))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from benchmarks.figures import Figure, about_machine, said_of, shown, table_of, write_json
 from benchmarks.growth import Curve, exponent_of, read_json
@@ -119,7 +120,8 @@ def test_exponents_are_those_of_powers() -> None:
 
 
 def small_growth(rank: int, size: int, folder: str) -> int:
-    """In a fork of the tests' warm process."""
+    """In a fork of the tests' warm process; its own forks are ranks of other groups."""
+    dist.destroy_process_group()
     given = ["--small", "--rounds", "1", "--folder", folder, "--json", f"{folder}/growth.json", "--plots", folder]
     return growth_main(["tokens", "layers", "ranks", *given])
 
