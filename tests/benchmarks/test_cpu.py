@@ -152,6 +152,7 @@ def test_the_command_runs_all_that_needs_no_peer(tmp_path: Path) -> None:
     out = tmp_path / "cpu.json"
     command = [sys.executable, "-m", "benchmarks.cpu", "--small", "--json", str(out), "--folder", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())["figures"]
     assert [row["error"] for row in found if row["error"]] == [], done.stderr
     assert {row["part"] for row in found} == {"training", "preparation", "growth", "failures"}
