@@ -1,6 +1,7 @@
 """The plots of `benchmarks.growth`: cost by size, both on logarithmic axes, where a power is a straight line.
 
-A point is a median, its bar goes from the least to the largest value; a dashed line grows in proportion to the size.
+A point is a median, its bar goes from the least to the largest value, k is the exponent. A dashed line grows in
+proportion to the size, where cost is expected to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ _PANELS = {
 }
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _DOTS_PER_INCH = 110
+_LEAST_FACTOR = 4
 
 
 def draw(curves: Sequence["Curve"], folder: Path) -> Iterator[Path]:
@@ -69,11 +71,13 @@ def _panel(axes: Axes, curves: Sequence["Curve"], sweep: str, unit: str) -> None
             linestyle=":" if is_wall else "-",
             capsize=2,
             label=f"{curve.what}, {'wall' if is_wall else 'CPU' if 'CPU' in curve.unit else curve.unit}: "
-            f"size$^{{{curve.exponent:.2f}}}$",
+            f"k = {curve.exponent:.2f}",
         )
     axes.set_xscale("log", base=2 if max(curves[0].values) < 10_000 else 10)
     axes.set_yscale("log")
-    _proportional(axes, curves[0])
+    _widen(axes)
+    if unit == "seconds" and sweep != "ranks":
+        _proportional(axes, curves[0])
     axes.set_xlabel(sweep)
     axes.set_ylabel(unit)
     sizes = sorted(curves[0].values)
@@ -83,6 +87,13 @@ def _panel(axes: Axes, curves: Sequence["Curve"], sweep: str, unit: str) -> None
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), fontsize=7.5, borderaxespad=0.2)
+
+
+def _widen(axes: Axes) -> None:
+    """Show a factor of four at least: small differences are to look small."""
+    low, high = axes.get_ylim()
+    more = max(1.0, _LEAST_FACTOR * low / high) ** 0.5
+    axes.set_ylim(low / more, high * more)
 
 
 def _proportional(axes: Axes, curve: "Curve") -> None:
