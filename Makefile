@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster models chaos docs lint types clean
+.PHONY: help install quickstart test test-cluster models chaos bench docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -47,6 +47,17 @@ models: install ## try every family of models of transformers, export and kernel
 
 chaos: install ## kill, stop and damage runs, and Ray, by 78 random schedules: about an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/chaos --chaos 18 --chaos-table chaos.md $(ARGS)
+
+TRL := .venv/trl
+
+# Without its dependencies: they are those of the program, in the same versions.
+$(TRL)/.1.16.0: $(INSTALLED)
+	@rm -rf $(TRL)
+	@$(PIP) install --no-deps --target $(TRL) trl==1.16.0
+	@touch $@
+
+bench: install $(TRL)/.1.16.0 ## measure on this machine, beside TRL and the goals: 25 minutes; bench.json; ARGS='--parts training'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cpu --trl $(TRL) --json bench.json $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code
 	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md

@@ -1,6 +1,6 @@
 """What planning costs as the data grows: draw, packing, opening the plan, finding a step, reading packs.
 
-usage: python benchmarks/planning_size.py [DATA.jsonl] [--sizes 100000 1000000 10000000] [--pack-len 4096]
+usage: python -m benchmarks.planning_size [DATA.jsonl] [--sizes 100000 1000000 10000000] [--pack-len 4096]
 
 Lengths are drawn from those of DATA's records (characters of all text fields / 4), or are log-normal without it. Each
 size is a process of its own, so that its peak of memory is its own. Eight tasks, of very different sizes, are mixed at
@@ -79,6 +79,14 @@ def read_lengths(data: Path | None, max_len: int) -> np.ndarray:
             records = map(json.loads, lines)
             lengths = np.array([sum(len(v) for v in r.values() if isinstance(v, str)) // 4 for r in records])
     return lengths[(lengths >= 8) & (lengths <= max_len)]
+
+
+def plan_seconds(size: int) -> float:
+    """Seconds that drawing and packing so many examples of log-normal lengths take, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = argparse.Namespace(pack_len=4096, packs_per_step=32, read_examples=0)
+        made = apart(plan, read_lengths(None, 2048), size, options, Path(folder))
+    return float(made["draw"] + made["pack"])
 
 
 def plan(known: np.ndarray, size: int, options: argparse.Namespace, folder: Path) -> dict[str, float]:

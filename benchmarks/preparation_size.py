@@ -1,6 +1,6 @@
 """What `sft prepare` costs as the data grows: time and memory of each of its parts, from a file to the plans.
 
-usage: python benchmarks/preparation_size.py TOKENIZER_DIR DATA.jsonl [--sizes 10000 100000 1000000] [--near] [--small]
+usage: python -m benchmarks.preparation_size TOKENIZER_DIR DATA.jsonl [--sizes 10000 100000 1000000] [--near] [--small]
 
 Records are put together from runs of three words of DATA's texts (Dolly's columns), with the lengths of DATA's own, or
 a tenth of them with --small. A twentieth are copies of other records, and another twentieth are copies with one word
@@ -17,6 +17,7 @@ A thread looks every 20 ms at what the main thread does and at the memory of the
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -27,7 +28,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save
@@ -52,6 +53,20 @@ STAGES = {
 """A function of the main thread, the innermost of these that is on its stack → what it works on."""
 
 
+Found = dict[str, Any]
+"""What a size cost: `stages`, `wall`, `cpu` (s), `peak` (bytes) and counts."""
+
+
+class Kind(NamedTuple):
+    """What is prepared, and how."""
+
+    tokenizer: Path
+    data: Path
+    near: bool = False
+    small: bool = False
+    drawn: bool = False
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer", type=Path)
@@ -62,14 +77,37 @@ def main() -> None:
     parser.add_argument("--drawn", action="store_true", help="draw tokens instead of making them")
     parser.add_argument("--folder", type=Path, help="where files are written, and kept; else a temporary folder")
     options = parser.parse_args()
-    before: dict[str, Any] | None = None
+    before: Found | None = None
+    kind = Kind(options.tokenizer, options.data, options.near, options.small, options.drawn)
     for size in options.sizes:
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            write_records(Path(folder) / "records.jsonl", options.data, size, options.small)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found = pool.apply(prepare, (options, Path(folder)))
+        found = measure(kind, size, options.folder)
         show(size, found, before)
         before = {"size": size, **found}
+
+
+def measure(kind: Kind, size: int, parent: Path | None) -> Found:
+    """Write so many records into a folder below `parent`, and prepare them."""
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        write_records(Path(folder) / "records.jsonl", kind.data, size, kind.small)
+        return prepare_apart(kind, Path(folder))
+
+
+def prepare_written(kind: Kind, records: Path) -> Found:
+    """Prepare records that `write_records` has written."""
+    with tempfile.TemporaryDirectory(dir=records.parent) as folder:
+        (Path(folder) / "records.jsonl").hardlink_to(records)
+        return prepare_apart(kind, Path(folder))
+
+
+def prepare_apart(kind: Kind, folder: Path) -> Found:
+    """`prepare` in a process of its own; `folder` holds the records, and gets all else."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(prepare, (kind, folder))
+
+
+def exponent(size: int, cost: float, larger: int, its_cost: float) -> float:
+    """k, where cost grows as size to the power k."""
+    return math.log(its_cost / cost) / math.log(larger / size)
 
 
 def write_records(path: Path, data: Path, size: int, is_small: bool) -> None:
@@ -114,16 +152,16 @@ def draw_words(words: list[str], count: int, rng: np.random.Generator) -> list[s
     return [word for start in starts.tolist() for word in words[start : start + RUN_WORDS]]
 
 
-def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def prepare(kind: Kind, folder: Path) -> Found:
     """Prepare the records in this process; what each part cost."""
     config = SftConfig.model_validate(
         {
             "run": {"name": "size", "dir": str(folder / "run")},
-            "model": {"path": str(options.tokenizer)},
+            "model": {"path": str(kind.tokenizer)},
             "data": {
                 "sources": [{"name": "records", "path": str(folder / "records.jsonl"), "task": "records"}],
                 "cache_dir": str(folder / "cache"),
-                "duplicates": "remove_near" if options.near else "remove",
+                "duplicates": "remove_near" if kind.near else "remove",
                 "max_len_tokens": 2048,
                 "bad_records": "quarantine",
             },
@@ -135,7 +173,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     watch = threading.Thread(target=watched.run, args=(threading.main_thread().ident, ended))
     watch.start()
     wall, cpu = time.perf_counter(), time.process_time()
-    _, store, _ = prepare_workload(config, executor=draw_parts if options.drawn else prepare_in_threads)
+    _, store, _ = prepare_workload(config, executor=draw_parts if kind.drawn else prepare_in_threads)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     ended.set()
     watch.join()
@@ -183,12 +221,13 @@ def draw_parts(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[Pr
 
     Lines that are equal have equal hashes, and those with equal ends have runs of tokens and signatures in common.
     """
+    factor = max(1, (min(preparer.pipeline.tokenizer.num_ids, 1 << 16) - 1) // 255)  # a byte becomes a token
     for block in blocks:
         assert isinstance(block.content, bytes)
         lines = [line for line in block.content.split(b"\n") if line]
         whole = spread(np.array([zlib.crc32(line) for line in lines], np.uint64))
         ends = spread(np.array([zlib.crc32(line[-60:]) for line in lines], np.uint64))
-        tokens = [np.frombuffer(line[::-1], np.uint8)[4:8196:4].astype(np.uint16) * 191 for line in lines]
+        tokens = [np.frombuffer(line[::-1], np.uint8)[4:8196:4].astype(np.uint16) * np.uint16(factor) for line in lines]
         lengths = np.array([len(ids) for ids in tokens])
         mask = np.ones(lengths.sum(), dtype=bool)
         mask[np.cumsum(lengths) - lengths] = False
@@ -219,7 +258,7 @@ def spread(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ (numbers >> np.uint64(32))
 
 
-def show(size: int, found: dict[str, Any], before: dict[str, Any] | None) -> None:
+def show(size: int, found: Found, before: Found | None) -> None:
     print(f"{size:,} records: {found['wall']:.1f} s, {found['cpu']:.1f} s of CPU, {1e6 * found['cpu'] / size:.0f} µs "
           f"a record; peak {found['peak'] / MIB:,.0f} MiB; kept {found['num_kept']:,}, duplicates "
           f"{found['num_duplicate']:,}, near {found['num_near_duplicate']:,}")  # fmt: skip

@@ -1,6 +1,6 @@
 """The part of the time that trains while workers are killed at random, beside what `sft plan` would say of it.
 
-    OMP_NUM_THREADS=1 python benchmarks/random_kills.py MODEL_DIR DATA.jsonl --kills 6 --mean-seconds 30
+    OMP_NUM_THREADS=1 python -m benchmarks.random_kills MODEL_DIR DATA.jsonl --kills 6 --mean-seconds 30
 
 `sft train` with two workers on this machine, a checkpoint every --every-steps. A worker is killed when the training
 has gone on for a time drawn from an exponential distribution, again and again. Measured, from the end of the first step
@@ -22,8 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recovery import build_config, metrics, prepare, start_training, wait_for
-
+from benchmarks.recovery import Job, build_config, metrics, prepare, start_training, wait_for
 from sft.atomic_files import MANIFEST
 from sft.attempt_record import read_ranks
 from sft.run_folder import RunFolder
@@ -58,7 +57,7 @@ def told(costs: FailureCosts) -> FailureCosts:
 
 def train(options: argparse.Namespace, folder: Path) -> tuple[RunFolder, list[float]]:
     """The run, and when a worker was killed."""
-    content = build_config(options, folder)
+    content = build_config(Job(options.model, options.data, options.pack_len), folder)
     content["checkpoint"] = {"every_steps": options.every_steps, "keep_last": 10_000}
     content["cluster"] |= {"max_failures": -1}
     run, rng, kills = RunFolder(folder / "run"), random.Random(options.seed), []

@@ -1,6 +1,6 @@
 """What failures cost: a killed worker against a cold start, the stall of an asynchronous checkpoint, loading.
 
-    python benchmarks/recovery.py MODEL_DIR DATA.jsonl --runs 3
+    python -m benchmarks.recovery MODEL_DIR DATA.jsonl --runs 3
 
 Each run is `sft train` with two workers on this machine. Cold start: from the command to the end of the first step.
 Recovery: from SIGKILL of a worker to the end of the first step that the next attempt finishes, so with Ray Train's
@@ -19,11 +19,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-from in_turn import spread
 
+from benchmarks.in_turn import spread
 from sft.attempt_record import read_ranks
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -34,11 +34,20 @@ SFT = (sys.executable, "-m", "launcher")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""}
 
 
+class Job(NamedTuple):
+    """What is trained."""
+
+    model: Path
+    data: Path
+    pack_len: int = 512
+
+
 def main() -> None:
     options = read_options(__doc__)
+    job = Job(options.model, options.data, options.pack_len)
     found: dict[str, list[float]] = {}
     for run in range(options.runs):
-        measured = measure(options)
+        measured = measure(job)
         print(f"run {run + 1}: {json.dumps({name: round(value, 3) for name, value in measured.items()})}", flush=True)
         for name, value in measured.items():
             found.setdefault(name, []).append(value)
@@ -55,10 +64,10 @@ def read_options(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(options: argparse.Namespace) -> dict[str, float]:
+def measure(job: Job) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
-        config = prepare(build_config(options, Path(folder)), Path(folder))
+        config = prepare(build_config(job, Path(folder)), Path(folder))
         started = time.time()
         driver = start_training(config)
         try:
@@ -114,14 +123,14 @@ def start_training(config: Path, *overrides: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*SFT, "train", str(config), *overrides], stdout=log, stderr=log, env=ENVIRONMENT)
 
 
-def build_config(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    source = {"name": "data", "path": str(options.data.resolve())}
+def build_config(job: Job, folder: Path) -> dict[str, Any]:
+    source = {"name": "data", "path": str(job.data.resolve())}
     return {
         "run": {"name": "recovery", "dir": str(folder / "run")},
-        "model": {"path": str(options.model.resolve()), "dtype": "float32"},
-        "data": {"sources": [source], "cache_dir": str(folder / "cache"), "max_len_tokens": options.pack_len},
+        "model": {"path": str(job.model.resolve()), "dtype": "float32"},
+        "data": {"sources": [source], "cache_dir": str(folder / "cache"), "max_len_tokens": job.pack_len},
         "stages": [{"name": "only", "budget": {"steps": 2000}, "optimizer": {"lr": 1e-4}}],
-        "train": {"pack_len_tokens": options.pack_len, "packs_per_step": 2, "activation_checkpointing": False},
+        "train": {"pack_len_tokens": job.pack_len, "packs_per_step": 2, "activation_checkpointing": False},
         "evaluate": {"max_examples_per_task": 1},
         "checkpoint": {"every_steps": EVERY_STEPS},
         "logging": {"tensorboard": False},

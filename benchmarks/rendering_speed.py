@@ -1,6 +1,6 @@
 """Speed of rendering long conversations, with the places of their answers.
 
-usage: python benchmarks/rendering_speed.py TOKENIZER_DIR [TOKENIZER_DIR …] [--runs 5] [--conversations 20]
+usage: python -m benchmarks.rendering_speed TOKENIZER_DIR [TOKENIZER_DIR …] [--runs 5] [--conversations 20]
 
 Two conversations that cost the most: an agent's, with one question, 30 calls and their results, and an answer; and 20
 questions and answers with thoughts. `short` places answers by landmarks that a probe of the same shape has shown,
@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from in_turn import spread
-
+from benchmarks.in_turn import spread
 from sft.config import ModelConfig
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.inference import choose_turn_end, generation_stops

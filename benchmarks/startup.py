@@ -1,6 +1,6 @@
 """Where the time goes from `sft train` to the first step, with prepared data: by process, and by what was reached when.
 
-    python benchmarks/startup.py MODEL_DIR DATA.jsonl --runs 3
+    python -m benchmarks.startup MODEL_DIR DATA.jsonl --runs 3
 
 `begins` is when a process was started, in seconds after the command; `CPU` is what it and its threads have computed up
 to the first step. Processes that computed less than a fifth of a second are added up. CPU seconds hardly depend on what
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from recovery import build_config, metrics, prepare, read_options, start_training
 
+from benchmarks.recovery import Job, build_config, metrics, prepare, read_options, start_training
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def measure(number: int, options: argparse.Namespace, folder: Path) -> None:
     run = RunFolder(folder / "run")
-    config = prepare(build_config(options, folder), folder)
+    config = prepare(build_config(Job(options.model, options.data, options.pack_len), folder), folder)
     started = time.time()
     driver = start_training(config)
     seen: dict[int, Seen] = {}

@@ -1,26 +1,26 @@
-"""The peer of training_speed.py: TRL's SFTTrainer with DeepSpeed ZeRO-3 on CPUs.
+"""The peer of training_speed.py: TRL's SFTTrainer with DeepSpeed ZeRO-3 on CPUs, in turn with other sides.
 
 usage: torchrun --nproc-per-node 2 trl_peer.py MODEL_DIR DATA.jsonl [--packing] [--pack-len 1024] [--rows 1000]
-DATA has Dolly's columns (instruction, context, response). Prints one JSON line: real (not padding) tokens per second
-over all ranks, after 3 warm-up steps. Needs trl (1.16 was tried) beside torch, deepspeed, transformers, datasets.
+DATA has Dolly's columns (instruction, context, response). Real tokens, not padding, are counted. Its steps wait for
+their turns (`benchmarks.turns`). Needs trl (1.16 was tried) beside torch, deepspeed, transformers, datasets.
 Set OMP_NUM_THREADS=1 with as many processes as cores.
 """
 
 import argparse
 import itertools
 import json
-import time
+import os
 import warnings
 
 import deepspeed.ops
-import torch
 from datasets import Dataset
 from transformers import AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from benchmarks.turns import Turn
+
 warnings.filterwarnings("ignore")
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # no minute-long compilation on the first start
-WARM_UP_STEPS = 3
 
 args = argparse.ArgumentParser()
 args.add_argument("model")
@@ -29,7 +29,7 @@ args.add_argument("--packing", action="store_true")
 args.add_argument("--pack-len", type=int, default=1024)
 args.add_argument("--micro", type=int, default=None, help="rows per micro-batch; default 8 padded, 2 packed")
 args.add_argument("--rows", type=int, default=1000)
-args.add_argument("--steps", type=int, default=9)
+args.add_argument("--steps", type=int, default=1000)
 args = args.parse_args()
 micro = args.micro or (2 if args.packing else 8)
 
@@ -54,28 +54,15 @@ zero3 = {
 num_tokens = 0
 
 
-class Clock(TrainerCallback):
-    def on_step_end(self, targs, state, control, **_):
+class Waiting(TrainerCallback):
+    def __init__(self):
+        self.turn = Turn()
+
+    def on_step_begin(self, targs, state, control, **_):
         global num_tokens
-        if state.global_step == WARM_UP_STEPS:
-            self.start, num_tokens = time.perf_counter(), 0
-        if state.global_step == args.steps:
-            seconds = time.perf_counter() - self.start
-            total = torch.tensor([float(num_tokens)])
-            torch.distributed.all_reduce(total)
-            if targs.process_index == 0:
-                print(
-                    json.dumps(
-                        {
-                            "peer": "trl",
-                            "packing": args.packing,
-                            "micro": micro,
-                            "tokens_per_second": round(total.item() / seconds, 1),
-                            "seconds_per_step": round(seconds / (args.steps - WARM_UP_STEPS), 3),
-                        }
-                    ),
-                    flush=True,
-                )
+        if not self.turn.ask(num_tokens):
+            os._exit(0)  # enough was measured
+        num_tokens = 0
 
 
 class Counting(SFTTrainer):
@@ -103,4 +90,6 @@ config = SFTConfig(
     deepspeed=zero3,
     disable_tqdm=True,
 )
-Counting(model=args.model, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Clock()]).train()
+Counting(
+    model=args.model, args=config, train_dataset=dataset, processing_class=tokenizer, callbacks=[Waiting()]
+).train()

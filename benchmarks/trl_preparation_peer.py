@@ -1,6 +1,6 @@
 """The peer of preparation_speed.py: what TRL's SFTTrainer does to a data set before it trains.
 
-usage: python trl_preparation_peer.py TOKENIZER_DIR DATA.jsonl [--processes 2] [--pack-len 2048]
+usage: python benchmarks/trl_preparation_peer.py TOKENIZER_DIR DATA.jsonl [--processes 2] [--pack-len 2048]
 DATA has Dolly's columns (instruction, context, response). Timed is the trainer's own preparation: template with
 `{% generation %}` marks, tokenization, mask, truncation, packing; the model is a toy, and its making is not timed.
 Prints one JSON line. Needs trl (1.16 was tried).
