@@ -2,12 +2,14 @@
 
     python -m benchmarks.startup MODEL_DIR DATA.jsonl --runs 3
 
+Each run is started twice. The first start has to look at the model; the second finds what was found, stopped at its
+checkpoint, and goes on there.
+
 `begins` is when a process was started, in seconds after the command; `CPU` is what it and its threads have computed up
 to the first step. Processes that computed less than a fifth of a second are added up. CPU seconds hardly depend on what
 else the machine does, wall times do: on two cores, the first step cannot come before half of all CPU seconds.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -36,17 +38,19 @@ def main() -> None:
     options = read_options(__doc__)
     for run in range(options.runs):
         with tempfile.TemporaryDirectory() as folder:
-            measure(run + 1, options, Path(folder))
+            job = Job(options.model, options.data, options.pack_len)
+            config = prepare(build_config(job, Path(folder)), Path(folder))
+            for attempt in (1, 2):
+                measure(run + 1, attempt, config)
 
 
-def measure(number: int, options: argparse.Namespace, folder: Path) -> None:
-    run = RunFolder(folder / "run")
-    config = prepare(build_config(Job(options.model, options.data, options.pack_len), folder), folder)
+def measure(number: int, attempt: int, config: Path) -> None:
+    run = RunFolder(config.parent / "run")
     started = time.time()
     driver = start_training(config)
     seen: dict[int, Seen] = {}
     try:
-        while not (lines := metrics(run)):
+        while not (lines := [line for line in metrics(run) if line["attempt"] == attempt]):
             if driver.poll() is not None:
                 raise SystemExit(config.with_name("log").read_text())
             look(psutil.Process(driver.pid), started, seen)
@@ -58,7 +62,7 @@ def measure(number: int, options: argparse.Namespace, folder: Path) -> None:
         driver.wait()
     first_step = lines[0]["time"] - started
     total = sum(process.cpu for process in seen.values())
-    print(f"\nrun {number}: first step after {first_step:.1f} s; {total:.1f} s of CPU in all processes")
+    print(f"\nrun {number}, start {attempt}: first step after {first_step:.1f} s; {total:.1f} s of CPU in all")
     print(f"{'begins':>8} {'CPU':>6}  process")
     small = 0.0
     for process in sorted(seen.values()):
@@ -67,9 +71,10 @@ def measure(number: int, options: argparse.Namespace, folder: Path) -> None:
         else:
             print(f"{process.begins:8.2f} {process.cpu:6.2f}  {process.name}")
     print(f"{'':8} {small:6.2f}  all others")
-    began = json.loads(run.attempt(1).began.read_text())["time"]
+    began = json.loads(run.attempt(attempt).began.read_text())["time"]
     reached = {"attempt begun": began, "first step": lines[0]["time"]}
-    reached |= {f"{event.kind}: {event.text}": event.time for event in read_events(run.attempt(1)) if event.rank == 0}
+    of_first = [event for event in read_events(run.attempt(attempt)) if event.rank == 0]
+    reached |= {f"{event.kind}: {event.text}": event.time for event in of_first}
     for what, at in sorted(reached.items(), key=lambda item: item[1]):
         print(f"{at - started:8.2f} {'':6}  {what[:90]}")
 

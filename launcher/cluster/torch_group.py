@@ -55,7 +55,7 @@ def release_group() -> bool:
 
 def _join(address: str, port: int, backend: str, timeout_s: int) -> None:
     """Join the group, with the variables of torchrun, which DeepSpeed reads too. Runs in a worker."""
-    import torch.distributed as dist  # noqa: PLC0415  (the controller imports this module)
+    from sft.ranks.process_group import join_group  # noqa: PLC0415  (the controller imports this module)
 
     context = ray.train.get_context()
     os.environ |= {
@@ -67,13 +67,13 @@ def _join(address: str, port: int, backend: str, timeout_s: int) -> None:
         "LOCAL_WORLD_SIZE": str(context.get_local_world_size()),
         "NODE_RANK": str(context.get_node_rank()),
     }
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    join_group(backend, timedelta(seconds=timeout_s))
 
 
 def _leave() -> None:
-    import torch.distributed as dist  # noqa: PLC0415  (see `_join`)
+    from sft.ranks.process_group import leave_group  # noqa: PLC0415  (see `_join`)
 
-    dist.destroy_process_group()
+    leave_group()
 
 
 class TorchGroup(Backend):

@@ -19,12 +19,21 @@ def process_group(world: World, timeout: timedelta) -> Iterator[None]:
     """The default group of the ranks that torchrun started, or of the single rank under plain python."""
     backend = "nccl" if world.on_gpu else "gloo"
     if "MASTER_ADDR" in os.environ:
-        dist.init_process_group(backend, timeout=timeout)
+        join_group(backend, timeout)
     else:
         # torch's stubs do not name HashStore.
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     yield
-    # Only if no rank failed: with NCCL this waits for kernels, whose peers never come if a rank has failed.
+    leave_group()
+
+
+def join_group(backend: str, timeout: timedelta) -> None:
+    """Join the default group, as the variables of torchrun say."""
+    dist.init_process_group(backend, timeout=timeout)
+
+
+def leave_group() -> None:
+    """Destroy the group. Only if no rank failed: with NCCL this waits for kernels, whose peers never come then."""
     dist.destroy_process_group()
 
 
