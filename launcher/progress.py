@@ -97,15 +97,17 @@ class RunProgress:
         printed_at, ended = 0.0, False
         while not ended:
             ended = self._ended.wait(_POLL_SECONDS)
-            self._print_happenings(ended)
             fresh = [pair for pair in zip(self._stages, tails, strict=True) if pair[1].read_new()]
-            for stage, tail in fresh:
-                if ended or tail.num_done == stage.num_steps or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS:
-                    self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {_describe(tail)}")
-                    printed_at = time.monotonic()
+            is_due = ended or time.monotonic() - printed_at > _PLAIN_EVERY_SECONDS
+            shown = [(stage, tail) for stage, tail in fresh if is_due or tail.num_done == stage.num_steps]
+            # What happened before a step stands before it.
+            self._print_happenings(ended or bool(shown))
+            for stage, tail in shown:
+                self._console.print(f"{stage.name}  step {tail.num_done}/{stage.num_steps}  {_describe(tail)}")
+                printed_at = time.monotonic()
 
-    def _print_happenings(self, ended: bool) -> None:
-        if not ended and time.monotonic() - self._looked_at < _EVENTS_EVERY_SECONDS:
+    def _print_happenings(self, now: bool) -> None:
+        if not now and time.monotonic() - self._looked_at < _EVENTS_EVERY_SECONDS:
             return
         self._looked_at = time.monotonic()
         for event in self._happenings.read_new():
