@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Posit
 
 from sft.config_effects import (
     Affects,
+    AffectsAsked,
     AffectsBudget,
     AffectsMeasured,
     AffectsNothing,
@@ -21,6 +22,7 @@ from sft.config_effects import (
     AffectsSplit,
     AffectsStore,
 )
+from sft.config_evaluation import EvaluateConfig
 from sft.config_logging import AlertsConfig, LoggingConfig
 from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
@@ -116,6 +118,17 @@ class CsvConfig(Section):
     """The character around cells that hold line ends or delimiters, doubled inside them; empty if there is none."""
 
 
+class GradingConfig(Section):
+    """The columns that hold what answers are measured by, besides the answer itself. They are not trained on."""
+
+    references: AffectsAsked[str | None] = None
+    """The column of other right answers: a text or a list of texts. Default: `references`, where there is one."""
+    options: AffectsAsked[str | None] = None
+    """The column of the answers to choose from: a list of texts. Default: `options`, `choices` or `answer_choices`."""
+    tests: AffectsAsked[str | None] = None
+    """The column of tests for an answer that is code: a text or a list of texts. Default: `tests` or `test_list`."""
+
+
 class SourceConfig(Section):
     """One place that records come from."""
 
@@ -142,6 +155,8 @@ class SourceConfig(Section):
     """Read only this many lines, rows or list items from the beginning. Default: all."""
     task: AffectsStore[Task | None] = None
     """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
+    grading: GradingConfig = GradingConfig()
+    """The columns that hold what answers are measured by, besides the answer itself."""
 
 
 class HoldoutConfig(Section):
@@ -308,19 +323,6 @@ class CheckpointConfig(Section):
     folder."""
     async_: AffectsNothing[bool] = Field(default=True, alias="async")
     """Whether a thread writes checkpoints while training goes on."""
-
-
-class EvaluateConfig(Section):
-    """What is measured on held-out data, before the first stage and after each."""
-
-    every_steps: AffectsNothing[PositiveInt | None] = None
-    """Also measure within a stage: steps between two evaluations."""
-    every_epochs: AffectsNothing[PositiveFloat | None] = None
-    """The same in epochs, which may be a fraction. All stages then need a budget in epochs."""
-    max_examples_per_task: AffectsMeasured[PositiveInt | None] = 200
-    """The most held-out examples to measure of each task; `null`: all of them."""
-    sample_answers: AffectsNothing[Annotated[int, Field(ge=0)]] = 0
-    """How many held-out prompts the first and the last model answer, for people to read."""
 
 
 class SftConfig(Section):

@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from sft.config_names import first_name, former_names
 
-Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "nothing"]
+Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "asked", "nothing"]
 
 
 class Meaning(NamedTuple):
@@ -34,6 +34,7 @@ EFFECTS: Final[Mapping[Effect, Meaning]] = {
     "numbers": Meaning("what a step computes", "no"),
     "checkpoints": Meaning("which checkpoints the run goes on from", "no"),
     "measured": Meaning("which held-out examples are measured", "yes"),
+    "asked": Meaning("which prompts the model answers, and how answers are scored", "yes"),
     "nothing": Meaning("how and where the run is done, but not its result", "yes"),
 }
 """Each effect includes those that follow from it: another store is another plan, and another plan other numbers."""
@@ -83,6 +84,7 @@ AffectsRate = Annotated[T, Affects("rate")]
 AffectsNumbers = Annotated[T, Affects("numbers")]
 AffectsCheckpoints = Annotated[T, Affects("checkpoints")]
 AffectsMeasured = Annotated[T, Affects("measured")]
+AffectsAsked = Annotated[T, Affects("asked")]
 AffectsNothing = Annotated[T, Affects("nothing")]
 
 

@@ -220,6 +220,11 @@ class RunFolder:
         return self.evaluations / "packs"
 
     @property
+    def questions(self) -> Path:
+        """The held-out prompts that the models of the run answer."""
+        return self.evaluations / "questions"
+
+    @property
     def sample_answers(self) -> Path:
         """Held-out prompts answered by the first and the last model."""
         return self.path / "sample_answers.json"

@@ -5,7 +5,7 @@ of what the template does, so blocks of records can go through it anywhere and i
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ from sft.data.tokenization import ExampleTokenizer
 from sft.data.truncation import truncate
 from sft.errors import RecordError
 from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, TokenizedRecord
+
+
+Tagging = Literal["as_trained", "always", "never"]
+"""Which prompts get the task tag: by the rule of `data.task_tag`, all, or none."""
 
 
 class Formatted(NamedTuple):
@@ -134,7 +138,7 @@ class RecordPipeline:
         content = formatted.content
         if isinstance(content, TokenizedRecord):
             return Rendered(formatted, ())
-        return Rendered(formatted, self.renderer.render(self._tag(content, formatted.hashes.prompt)))
+        return Rendered(formatted, self.renderer.render(self.tag(content, formatted.hashes.prompt)))
 
     def shorten(self, rendered: Rendered) -> Rendered | None:
         """A form of it that is short enough, by the rule of `sft.data.truncation`; None where there is none."""
@@ -144,25 +148,30 @@ class RecordPipeline:
         key = rendered.formatted.hashes.prompt  # cutting does not change whether it has a tag
 
         def count_tokens(conversation: Conversation) -> int:
-            examples = self.tokenizer.tokenize(self.renderer.render(self._tag(conversation, key)))
+            examples = self.tokenizer.tokenize(self.renderer.render(self.tag(conversation, key)))
             return max((len(e.input_ids) for e in examples if isinstance(e, Example)), default=0)
 
         try:
             shorter = truncate(content, self._data.train_on, count_tokens, self._data.max_len_tokens)
             if shorter is None:
                 return None
-            renderings = self.renderer.render(self._tag(shorter, key))
+            renderings = self.renderer.render(self.tag(shorter, key))
         except RecordError:
             return None  # the template cannot write what is left
         formatted = rendered.formatted._replace(content=shorter)
         return Rendered(formatted, renderings, is_shortened=True)
 
-    def _tag(self, conversation: Conversation, key: int) -> Conversation:
+    def tag(self, conversation: Conversation, key: int, rule: Tagging = "as_trained") -> Conversation:
+        """The conversation with its task tag; `key` is the hash of its prompt (see `sft.data.task_tag`).
+
+        Raises:
+            RecordError: the tag holds a control token.
+        """
         tag = self._data.task_tag
-        if tag is None:
+        if tag is None or rule == "never":
             return conversation
         refuse_special_tokens(tag_text(tag, conversation.task), self.tokenizer.special_tokens, "the task tag")
-        return add_task_tag(conversation, tag, key)
+        return add_task_tag(conversation, tag if rule == "as_trained" else tag.model_copy(update={"dropout": 0.0}), key)
 
     def _tokenize(self, rendered: Sequence[Rendered]) -> list[list[Example | RecordError]]:
         """The examples of each, tokenized in one batch."""

@@ -58,6 +58,23 @@ class ExampleTokenizer:
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
         self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)
 
+    def ids_of(self, text: str) -> list[int]:
+        """The ids of a text that is a whole prompt of the chat template."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens, with that of the control tokens."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+    def words_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens without that of the control tokens, and without white space around it.
+
+        A model's vocabulary may be larger than the tokenizer's: such ids have no text.
+        """
+        words = [i for i in ids if i < self.num_ids and not self._is_stop[i]]
+        return str(self._backend.decode(words, skip_special_tokens=False)).strip()
+
     def tokenize(self, renderings: Sequence[Rendering]) -> list[Example | RecordError]:
         """An example for each rendering, or the reason why there is none."""
         texts = [r.text for r in renderings]

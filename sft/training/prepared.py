@@ -16,14 +16,18 @@ class Workload:
     store: Path
     heldout: Path | None
     plans: tuple[Path, ...]
+    questions: Path | None = None
+    """The held-out prompts that the model answers; None where it answers none."""
 
     def as_json(self) -> dict[str, Any]:
         """The form in which it is sent to the workers."""
         heldout = str(self.heldout) if self.heldout else None
-        return {"store": str(self.store), "heldout": heldout, "plans": list(map(str, self.plans))}
+        questions = str(self.questions) if self.questions else None
+        plans = list(map(str, self.plans))
+        return {"store": str(self.store), "heldout": heldout, "plans": plans, "questions": questions}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Workload":
         """The inverse of `as_json`."""
-        heldout = content["heldout"]
-        return cls(Path(content["store"]), Path(heldout) if heldout else None, tuple(map(Path, content["plans"])))
+        heldout, questions = (Path(path) if path else None for path in (content["heldout"], content["questions"]))
+        return cls(Path(content["store"]), heldout, tuple(map(Path, content["plans"])), questions)

@@ -19,6 +19,7 @@ from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.dealing import CostRates
 from sft.errors import UserError
+from sft.questions.question_set import make_questions
 from sft.run_folder import RunFolder
 from sft.sizing.flops import forward_rates
 from sft.sizing.read_shape import read_shape
@@ -65,9 +66,10 @@ def prepare_workload(
             partial(_cost_rates, config.model.path),
         )
         heldout = plan_heldout(config, store)
+        questions = make_questions(config, store, heldout, recipe.preparer) if heldout is not None else None
         write_run_record(config)
     path = heldout.path if heldout is not None else None
-    return Workload(store.path, path, tuple(plan.path for plan in plans)), store, plans
+    return Workload(store.path, path, tuple(plan.path for plan in plans), questions), store, plans
 
 
 def _cost_rates(model_path: str) -> CostRates | None:

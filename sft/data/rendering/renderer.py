@@ -106,6 +106,18 @@ class ConversationRenderer:
             notes = (*notes, WRITTEN_ANEW)
         return tuple([self._finish(rendering, notes) for rendering in renderings])
 
+    def last_answer(self, conversation: Conversation) -> tuple[str, Rendering]:
+        """The prompt of the conversation's last answer, which a model at inference goes on from, and this answer alone,
+        as it is learned behind the prompt.
+
+        Raises:
+            RecordError: as `render`.
+        """
+        conversation, _ = adapt(conversation, self.traits)
+        answered = self._find_answer(conversation.messages, conversation.tools)
+        rendering = _alone(answered, conversation, len(conversation.messages) - 1)
+        return answered.text[: answered.span[0]], self._finish(rendering, ())
+
     def _learned_turns(self, conversation: Conversation) -> tuple[int, ...]:
         turns = [i for i, message in enumerate(conversation.messages) if message.role == "assistant"]
         if self._train_on == "last_assistant":

@@ -1,0 +1,37 @@
+"""An answer of a model to a question."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sft.json_lines import from_json
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model wrote or chose."""
+
+    key: str
+    """That of the question."""
+    text: str
+    """Its words, without control tokens and white space around them; of a choice, the option."""
+    raw: str = ""
+    """The same with control tokens, except the one at which it stopped."""
+    num_tokens: int = 0
+    """How many tokens it wrote, with the one at which it stopped."""
+    stopped: bool = True
+    """Whether it ended by itself: a stop token, not the limit of its length."""
+    likelihoods: tuple[float, ...] = ()
+    """Of a choice: the log-likelihood of each option, in nats, over its tokens and the end of the turn."""
+    option_lengths: tuple[int, ...] = ()
+    """Of a choice: the number of these tokens of each option."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of its line in a file."""
+        return asdict(self)
+
+
+def read_answer(content: Mapping[str, Any]) -> Answer:
+    """The inverse of `as_json`."""
+    lists = {name: tuple(content[name]) for name in ("likelihoods", "option_lengths")}
+    return from_json(Answer, {**content, **lists})

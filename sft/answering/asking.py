@@ -1,0 +1,159 @@
+"""Asks a model all questions, round after round; the ranks share each round, and the first one keeps the answers."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sft.answering.answer import Answer, read_answer
+from sft.answering.choosing import log_likelihoods
+from sft.answering.decoding import Decoding
+from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.writing import Prompted, Style, answering, write_answers
+from sft.data.collate import Batch, Layout
+from sft.data.tokenization import ExampleTokenizer
+from sft.model.loss import TokenMeasure
+from sft.progress import Tell
+from sft.questions.question import Question
+from sft.ranks.ranks import Ranks
+
+KeepAnswers = Callable[[Sequence[Answer]], None]
+
+
+class AskableModel(Protocol):
+    """What is asked: a training engine, or a whole model (`sft.answering.whole_model`)."""
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model."""
+        ...
+
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
+        """See `sft.engine.engine.Engine`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a model is asked. All ranks have the same."""
+
+    style: Style
+    decoding: Decoding
+    layout: Layout
+    """That of training, for options."""
+    in_step: bool
+    """Whether the model that writes is split over the ranks."""
+    size: BatchSize = BatchSize()
+    max_seconds: float | None = None
+    """No round begins later than this after the first."""
+
+
+class Asked(NamedTuple):
+    """How far a model was asked."""
+
+    num_answered: int
+    num_left: int
+    """Questions without an answer, because time was over."""
+
+
+def ask_all(
+    questions: Sequence[Question],
+    model: AskableModel,
+    writer: Any,
+    asking: Asking,
+    tokenizer: ExampleTokenizer,
+    ranks: Ranks,
+    keep: KeepAnswers,
+    tell: Tell = lambda: None,
+) -> Asked:
+    """Ask the questions; a collective of all ranks, which have the same questions.
+
+    Args:
+        questions: those that have no answer yet.
+        model: computes the likelihoods of options.
+        writer: the Hugging Face model that writes: that of `model`, or a whole copy of it on each rank.
+        asking: how to ask.
+        tokenizer: the run's.
+        ranks: share the questions.
+        keep: called on the first rank with the answers of each round.
+        tell: called before each batch.
+    """
+    started, num_answered = time.monotonic(), 0
+    device = torch.device(ranks.world.device)
+    for way, answer in (("choice", _choose), ("generate", _write)):
+        own = [question for question in questions if question.way == way]
+        pads = asking.decoding.pads or way == "choice"
+        rounds = rounds_of([_lengths(q) for q in own], ranks.world.size, asking.size, asking.style.seed, pads)
+        for together in rounds:
+            if _is_over(ranks, asking.max_seconds, started):
+                return Asked(num_answered, len(questions) - num_answered)
+            tell()
+            batch = [own[i] for i in together[ranks.world.rank]]
+            answers = answer(batch, model, writer, asking, tokenizer, device)
+            gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
+            num_answered += sum(map(len, together))
+            if ranks.world.is_first:
+                keep([read_answer(content) for text in gathered for content in json.loads(text)])
+    return Asked(num_answered, len(questions) - num_answered)
+
+
+def _is_over(ranks: Ranks, max_seconds: float | None, started: float) -> bool:
+    """Whether time is over, by the clock of the first rank."""
+    if max_seconds is None:
+        return False
+    over = ranks.world.is_first and time.monotonic() - started >= max_seconds
+    return bool(ranks.max(torch.tensor([int(over)])).item())
+
+
+def _lengths(question: Question) -> Lengths:
+    if question.way == "choice":
+        return Lengths(sum(len(option.ids) for option in question.choices), 0)
+    return Lengths(len(question.prompt_ids), question.max_new_tokens)
+
+
+def _write(
+    batch: Sequence[Question],
+    model: AskableModel,  # noqa: ARG001  (the two ways have one form)
+    writer: Any,
+    asking: Asking,
+    tokenizer: ExampleTokenizer,
+    device: torch.device,
+) -> list[Answer]:
+    if not batch and not asking.in_step:
+        return []
+    prompted = [Prompted(q.key, q.prompt_ids, q.max_new_tokens) for q in batch]
+    with answering(writer, asking.decoding.attention):
+        found = write_answers(writer, prompted, asking.style, device, asking.decoding.caches, asking.in_step)
+    return [
+        Answer(
+            key=question.key,
+            text=tokenizer.words_of(written.ids),
+            raw=tokenizer.text_of(written.ids[:-1] if written.stopped else written.ids),
+            num_tokens=len(written.ids),
+            stopped=written.stopped,
+        )
+        for question, written in zip(batch, found, strict=True)
+    ]
+
+
+def _choose(
+    batch: Sequence[Question],
+    model: AskableModel,
+    writer: Any,  # noqa: ARG001  (see `_write`)
+    asking: Asking,
+    tokenizer: ExampleTokenizer,  # noqa: ARG001
+    device: torch.device,  # noqa: ARG001
+) -> list[Answer]:
+    likelihoods = iter(log_likelihoods(model, [o for q in batch for o in q.choices], asking.layout))
+    answers = []
+    for question in batch:
+        own = tuple(next(likelihoods) for _ in question.choices)
+        best = max(range(len(own)), key=own.__getitem__)
+        lengths = tuple(len(option.ids) - option.start for option in question.choices)
+        text = question.options[best]
+        answers.append(Answer(question.key, text, text, likelihoods=own, option_lengths=lengths))
+    return answers

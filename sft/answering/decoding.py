@@ -1,0 +1,92 @@
+"""How a class of models may be decoded: tried on a tiny model of the class in float32, not looked up.
+
+Some models do not bear padding on the left: states that are carried on, positions that count the padding. With some, the
+cache or the fused attention changes what is computed. In float32, rounding is far below what any of these does.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from sft.answering.writing import answering
+from sft.data.rendering.chat_template import RAISED_BY_CODE
+from sft.model.packing_probe import ordinary_token_ids
+from sft.model.tiny_model import tiny_config, tiny_model
+
+_TOLERANCE = 1e-4
+_LENGTHS = (5, 12)
+_NEW_TOKENS = 6
+
+
+class Decoding(NamedTuple):
+    """What gives the right answers with a class of models."""
+
+    attention: str
+    """The name of transformers' attention."""
+    caches: bool
+    """Whether keys and values, or states, of earlier tokens may be kept."""
+    pads: bool
+    """Whether prompts of several lengths may share a batch."""
+
+
+SAFE = Decoding("eager", caches=False, pads=False)
+"""What is right for every model that has a forward pass: the reference attention of the model's authors, all tokens
+again for each token, each length alone."""
+
+
+def try_decoding(config: Any, **options: Any) -> Decoding:
+    """The fastest way that gives models of the class of `config` the answers of the safe one, which is for those of which
+    no tiny model can be made.
+
+    Args:
+        config: of transformers.
+        options: for `from_config`, such as `trust_remote_code`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            small = tiny_config(copy.deepcopy(config))
+            model = tiny_model(small, None, **options)
+            known = ordinary_token_ids(small)
+            prompts = [[known[(7 * i + 3 * length) % len(known)] for i in range(length)] for length in _LENGTHS]
+            right = [_scores(model, [prompt], SAFE)[0] for prompt in prompts]
+        except RAISED_BY_CODE:
+            return SAFE
+        found = SAFE
+        for better in ({"attention": "sdpa"}, {"caches": True}, {"pads": True}):
+            tried = found._replace(**better)
+            found = tried if _is_right(model, prompts, right, tried) else found
+    return found
+
+
+def _is_right(model: Any, prompts: Sequence[Sequence[int]], right: Sequence[Tensor], way: Decoding) -> bool:
+    batches = [prompts] if way.pads else [[prompt] for prompt in prompts]
+    try:
+        found = [scores for batch in batches for scores in _scores(model, batch, way)]
+    except RAISED_BY_CODE:
+        return False
+    return all(bool((a - b).abs().max() < _TOLERANCE) for a, b in zip(found, right, strict=True))
+
+
+def _scores(model: Any, prompts: Sequence[Sequence[int]], way: Decoding) -> Tensor:
+    """The log-probabilities of a few new tokens behind each prompt: (prompts, new tokens, vocabulary)."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    settings = GenerationConfig(
+        max_new_tokens=_NEW_TOKENS,
+        do_sample=False,
+        use_cache=way.caches,
+        eos_token_id=None,
+        pad_token_id=0,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    with answering(model, way.attention):
+        output = model.generate(ids, attention_mask=mask, generation_config=settings)
+    return torch.stack(output.scores, 1).log_softmax(-1)

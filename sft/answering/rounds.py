@@ -1,0 +1,68 @@
+"""In which order questions are answered, and by which rank: pure arithmetic on their lengths.
+
+A round is a batch for each rank. Rounds follow each other in an order that does not depend on the lengths, so that a
+bound on time cuts all tasks alike; within a stretch of a few rounds, questions of like length share a batch.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sft.seeds import derive_seed
+
+_BATCHES_PER_STRETCH = 4
+"""How many batches of each rank are sorted together."""
+
+
+class Lengths(NamedTuple):
+    """The lengths of a question in tokens."""
+
+    prompt: int
+    answer: int
+    """The most that is written, or a choice's longest option."""
+
+
+class BatchSize(NamedTuple):
+    """The most that a batch holds."""
+
+    rows: int = 32
+    slots: int = 16_384
+    """Rows × (the longest prompt + the longest answer)."""
+
+
+Round = list[list[int]]
+"""For each rank, the indices of the questions in its batch; a rank may have none."""
+
+
+def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed: int, pads: bool = True) -> list[Round]:
+    """Each question once; with `pads` off, all prompts of a batch have one length."""
+    order = np.random.default_rng(derive_seed(seed, "rounds")).permutation(len(lengths)).tolist()
+    stretch = _BATCHES_PER_STRETCH * num_ranks * size.rows
+    batches: list[list[int]] = []
+    for start in range(0, len(order), stretch):
+        batches += _batches(sorted(order[start : start + stretch], key=lambda i: (lengths[i], i)), lengths, size, pads)
+    rounds = []
+    for start in range(0, len(batches), num_ranks):
+        together = batches[start : start + num_ranks]
+        rounds.append(together + [[] for _ in range(num_ranks - len(together))])
+    return rounds
+
+
+def _batches(
+    ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, pads: bool
+) -> list[list[int]]:
+    batches: list[list[int]] = []
+    longest = Lengths(0, 0)
+    for i in ordered:
+        own = lengths[i]
+        wider = Lengths(max(longest.prompt, own.prompt), max(longest.answer, own.answer))
+        num_rows = len(batches[-1]) + 1 if batches else 1
+        fits = num_rows <= size.rows and num_rows * sum(wider) <= size.slots
+        if batches and fits and (pads or own.prompt == longest.prompt):
+            batches[-1].append(i)
+            longest = wider
+        else:
+            batches.append([i])
+            longest = own
+    return batches

@@ -1,0 +1,61 @@
+"""A whole model on one device, to be asked: loaded from a folder, or filled from an engine that is split over ranks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sft.config import SftConfig
+from sft.data.collate import Batch
+from sft.engine.engine import Engine, run_without_gradient
+from sft.engine.trained_model import load_trained
+from sft.model.loading import load_plain_model
+from sft.model.loss import TokenMeasure, all_of, sums_by_segment
+
+
+class WholeModel:
+    """See `sft.answering.asking.AskableModel`. It computes as an engine of one rank does, and cannot be trained."""
+
+    def __init__(self, config: SftConfig, path: str, device: torch.device) -> None:
+        """Load the model at `path`. The layout of the config is settled.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        self._device = device
+        self._module = load_trained(config, path, device).to(device)
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model."""
+        return self._module.model
+
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> Tensor:
+        """See `sft.engine.engine.Engine`."""
+        on_device, measure = batch.to(self._device), all_of(measures)
+        measured_SM = run_without_gradient(self._module, lambda: self._module(on_device, False, measure), False)
+        return sums_by_segment(measured_SM, on_device).cpu()
+
+
+@contextmanager
+def whole_copy(engine: Engine, config: SftConfig, path: str, device: torch.device) -> Iterator[Any]:
+    """A copy of the engine's model, whole on each rank, for as long as the block lasts; all ranks call this together.
+
+    What is not trained, such as tables of positions, comes from the folder that the engine was loaded from.
+
+    Args:
+        engine: split over ranks.
+        config: the run's.
+        path: where the engine's model was loaded from.
+        device: where the copy goes.
+    """
+    dtype = getattr(torch, config.model.dtype)
+    copied = load_plain_model(config.model, path, dtype).to(device)
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+    own = dict(copied.named_parameters())
+    for name, values in engine.gather_parameters(list(own)):
+        own[name].copy_(values)
+    yield copied

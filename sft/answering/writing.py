@@ -1,0 +1,146 @@
+"""A model writes the answers to a batch of prompts, token by token.
+
+transformers' own `generate` does it, with the settings of the run and none of the model's. Prompts are padded on the
+left, so that all rows go on at the same place; `sft.answering.decoding` finds out whether a class of models bears that.
+
+Where a model is split over ranks (ZeRO-3), each token of each rank needs all of them: they go on together until the last
+one has its answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from sft.model.attention import attention_of
+from sft.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How answers are written, the same for all questions of a run."""
+
+    stop_ids: tuple[int, ...]
+    """Tokens that end an answer; at least one."""
+    temperature: float = 0.0
+    """0: the most probable token each time."""
+    top_p: float = 1.0
+    seed: int = 17
+    """What is drawn for a question depends on its key and on this, not on its batch."""
+
+
+class Prompted(NamedTuple):
+    """What one answer is written for."""
+
+    key: str
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+
+
+class Written(NamedTuple):
+    """The tokens of an answer, and whether it ended by itself; its stop token is the last then."""
+
+    ids: tuple[int, ...]
+    stopped: bool
+
+
+@contextmanager
+def answering(model: Any, attention: str) -> Iterator[None]:
+    """The model as at inference, until the block ends: without dropout and gradients, with an attention of transformers.
+
+    Its own generation config is put aside: `generate` would take from it what a call does not name, such as a penalty
+    for repetition.
+    """
+    was_training, own = model.training, model.generation_config
+    model.eval()
+    model.generation_config = GenerationConfig()
+    try:
+        with torch.no_grad(), attention_of(model, attention):
+            yield
+    finally:
+        model.generation_config = own
+        model.train(was_training)
+
+
+def write_answers(
+    model: Any,
+    batch: Sequence[Prompted],
+    style: Style,
+    device: torch.device,
+    caches: bool = True,
+    in_step: bool = False,
+) -> list[Written]:
+    """The answers to the batch, in its order. To be called inside `answering`.
+
+    Args:
+        model: a Hugging Face causal language model.
+        batch: with `in_step`, it may be empty: this rank then only helps the others.
+        style: how to write.
+        device: where the model is.
+        caches: whether keys and values of earlier tokens are kept, rather than computed again for each token.
+        in_step: whether the model is split over ranks, which all call this together.
+    """
+    # A rank without prompts runs two tokens, whose ids do not matter.
+    rows = list(batch) or [Prompted("", (0, 0), 1)]
+    longest = max(len(row.prompt_ids) for row in rows)
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    mask = torch.zeros_like(input_ids)
+    for i, row in enumerate(rows):
+        input_ids[i, longest - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
+        mask[i, longest - len(row.prompt_ids) :] = 1
+    settings = GenerationConfig(
+        max_new_tokens=max(row.max_new_tokens for row in rows),
+        do_sample=False,
+        use_cache=caches,
+        eos_token_id=list(style.stop_ids),
+        pad_token_id=style.stop_ids[0],
+    )
+    drawing = [_Drawing(rows, style)] if style.temperature > 0 else []
+    output = model.generate(
+        input_ids.to(device),
+        attention_mask=mask.to(device),
+        generation_config=settings,
+        logits_processor=LogitsProcessorList(drawing),
+        synced_gpus=in_step,
+    )
+    return [_cut(ids, row, style) for ids, row in zip(output[:, longest:].tolist(), batch, strict=False)]
+
+
+def _cut(ids: Sequence[int], row: Prompted, style: Style) -> Written:
+    """The answer without what the other rows of its batch made it longer by."""
+    ids = ids[: row.max_new_tokens]
+    for i, token in enumerate(ids):
+        if token in style.stop_ids:
+            return Written(tuple(ids[: i + 1]), True)
+    return Written(tuple(ids), False)
+
+
+class _Drawing(LogitsProcessor):
+    """Draws each row's tokens with a generator of its own: what is drawn does not depend on the other rows.
+
+    The most probable token after adding Gumbel noise is a draw from the distribution (Gumbel 1954, "Statistical Theory
+    of Extreme Values").
+    """
+
+    def __init__(self, rows: Sequence[Prompted], style: Style) -> None:
+        self._style = style
+        self._draws = [torch.Generator().manual_seed(derive_seed(style.seed, "answer", row.key)) for row in rows]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        logits = scores.float() / self._style.temperature
+        if self._style.top_p < 1.0:
+            logits = _most_probable(logits, self._style.top_p)
+        uniform = torch.stack([torch.rand(logits.shape[-1], generator=draw) for draw in self._draws])
+        return logits - torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7))).to(logits.device)
+
+
+def _most_probable(logits_BV: Tensor, top_p: float) -> Tensor:
+    """Without the tokens that are not among the most probable ones with this probability together."""
+    ordered, places = logits_BV.sort(dim=-1, descending=True)
+    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+    left_out = torch.zeros_like(before, dtype=torch.bool).scatter(-1, places, before >= top_p)
+    return logits_BV.masked_fill(left_out, -torch.inf)

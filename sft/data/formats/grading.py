@@ -1,0 +1,79 @@
+"""What a record says about how an answer to it is measured, besides its own answer: other right answers, the answers to
+choose from, tests for code, and the examples that a task file shows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sft.config import SourceConfig
+from sft.data.formats.columns import column_of
+from sft.data.formats.text_fields import kind_of
+from sft.errors import RecordError
+from sft.schema import JsonObject, Message
+
+_REFERENCES, _OPTIONS, _TESTS = ("references",), ("options", "choices", "answer_choices"), ("tests", "test_list")
+"""The names of the columns where the config names none; the first that a record has counts."""
+_SHOWN = "Positive Examples"
+
+
+class Grading(NamedTuple):
+    """What a record holds to measure an answer by."""
+
+    references: tuple[str, ...] = ()
+    """Other right answers."""
+    options: tuple[str, ...] = ()
+    """The answers to choose from."""
+    tests: tuple[str, ...] = ()
+    """Python code that raises if an answer, which is code before it, is wrong."""
+    shown: tuple[tuple[Message, Message], ...] = ()
+    """Examples that the task itself shows: a prompt and its answer each."""
+
+
+def read_grading(fields: JsonObject, source: SourceConfig) -> Grading:
+    """What the record holds; a column that is missing or null holds nothing.
+
+    `source` was returned by `resolve_source`, `fields` are those of a record from `expand_record`.
+
+    Raises:
+        RecordError: a column holds something else than it should.
+    """
+    named = source.grading
+    references = _texts(fields, named.references, _REFERENCES)
+    options, tests = _texts(fields, named.options, _OPTIONS), _texts(fields, named.tests, _TESTS)
+    if len(set(options)) < len(options):
+        raise RecordError("two of its options are the same text")
+    if source.format != "super_natural_instructions":
+        return Grading(references, options, tests)
+    instance = fields[column_of(source.columns, "Instances")][0]
+    outputs = instance.get("output") if isinstance(instance, Mapping) else None
+    others = tuple(text for text in outputs[1:] if isinstance(text, str)) if isinstance(outputs, list) else ()
+    return Grading((*others, *references), options, tests, _shown(fields, source))
+
+
+def _texts(fields: JsonObject, named: str | None, usual: Sequence[str]) -> tuple[str, ...]:
+    """The texts of a column; of one that the config does not name, only if it holds such."""
+    column = named or next((name for name in usual if name in fields), None)
+    value = None if column is None else fields.get(column)
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    is_right = value is None or (texts and all(isinstance(text, str) and text.strip() for text in texts))
+    if is_right:
+        return texts
+    if named is None:
+        return ()  # a column of another use
+    raise RecordError(f"the field {column!r} holds {kind_of(value)}, not a text or a list of texts")
+
+
+def _shown(fields: JsonObject, source: SourceConfig) -> tuple[tuple[Message, Message], ...]:
+    definition: Any = fields.get(column_of(source.columns, "Definition"))
+    definition = definition[0] if isinstance(definition, list) and definition else definition
+    shown = []
+    for example in fields.get(_SHOWN) or ():
+        if not isinstance(example, Mapping) or not isinstance(definition, str):
+            continue
+        output = example.get("output")
+        output = output[0] if isinstance(output, list) and output else output
+        given = example.get("input") or ""
+        if isinstance(output, str) and output.strip() and isinstance(given, str):
+            prompt = f"{definition}\n\n{given}" if given.strip() else definition
+            shown.append((Message("user", prompt), Message("assistant", output)))
+    return tuple(shown)

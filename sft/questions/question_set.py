@@ -1,0 +1,223 @@
+"""The questions of a run: made from held-out records, and published in the run folder."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.atomic_files import fingerprint, is_published, publish_folder, read_manifest, write_lines, written_aside
+from sft.config import SftConfig, SourceConfig
+from sft.config_effects import inputs_of
+from sft.data.block_preparer import BlockPreparer
+from sft.data.formats.formatting import expand_record
+from sft.data.formats.grading import Grading, read_grading
+from sft.data.planning.holdout import check_tasks
+from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.plan_inputs import data_inputs
+from sft.data.reading.sources import read_records
+from sft.data.record_pipeline import Formatted
+from sft.data.token_store import TokenStore
+from sft.errors import RecordError, UserError
+from sft.json_lines import whole_lines
+from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
+from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
+from sft.questions.question import Question, Way, read_question
+from sft.run_folder import RunFolder
+from sft.schema import Conversation, Record
+
+QUESTIONS = "questions.jsonl"
+_VERSION = 1
+
+
+class _Read(NamedTuple):
+    """A record that is asked or shown."""
+
+    formatted: Formatted
+    grading: Grading
+    where: str
+
+
+def open_questions(folder: Path) -> list[Question]:
+    """The published questions, those of a task together."""
+    return [read_question(json.loads(line)) for line in whole_lines(folder / QUESTIONS)]
+
+
+def make_questions(config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer) -> Path | None:
+    """The folder of the run's questions, made if it is missing or of other settings; None where nothing is asked.
+
+    Raises:
+        UserError: a setting of `evaluate` names what is not there, or no question can be asked at all.
+    """
+    folder = RunFolder(config.run.dir).questions
+    check_tasks(config.evaluate.tasks, store.tasks, "evaluate.tasks")
+    chosen = choose_records(config, store, heldout)
+    if not chosen:
+        return None
+    inputs = _inputs(config, store)
+    if is_published(folder):
+        if read_manifest(folder)["inputs"] == inputs:
+            return folder
+        shutil.rmtree(folder)
+    read = _read_again(store, chosen, preparer)
+    writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
+    left_out: Counter[str] = Counter()
+    questions = [
+        question
+        for task, records in chosen.items()
+        for question in _Asking(config, task, store, preparer, writer, read, left_out).questions(records)
+    ]
+    if not questions:
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common(3))
+        raise UserError(f"evaluate: no held-out prompt can be asked: {reasons}")
+    manifest = {
+        "kind": "questions",
+        "inputs": inputs,
+        "num_questions": len(questions),
+        "num_with_fewer_shots": sum(q.num_shown < q.shots for q in questions),
+        "left_out": dict(left_out),
+    }
+    with written_aside(folder, "publish") as aside:
+        write_lines(aside / QUESTIONS, (json.dumps(q.as_json(), ensure_ascii=False) + "\n" for q in questions))
+        publish_folder(aside, folder, manifest)
+    return folder
+
+
+class _Asking:
+    """Asks the records of one task."""
+
+    def __init__(
+        self,
+        config: SftConfig,
+        task: str,
+        store: TokenStore,
+        preparer: BlockPreparer,
+        writer: PromptWriter,
+        read: Mapping[RecordKey, _Read | RecordError],
+        left_out: Counter[str],
+    ) -> None:
+        self._config, self._task, self._preparer = config, task, preparer
+        self._writer, self._read, self._left_out = writer, read, left_out
+        self._own = config.evaluate.tasks.get(task)
+        self._sources = store.manifest["sources"]
+
+    def questions(self, records: Chosen) -> Iterator[Question]:
+        """The questions of the task; what cannot be asked is counted with its reason."""
+        for key in records.asked:
+            for shots in self._config.evaluate.shots_of(self._task):
+                try:
+                    yield self._question(key, shots, records)
+                except RecordError as error:
+                    self._left_out[f"{self._task}: {error}"] += 1
+
+    def _question(self, key: RecordKey, shots: int, records: Chosen) -> Question:
+        asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
+        if isinstance(asked, RecordError):
+            raise asked
+        most, new = self._config.data.max_len_tokens, self._config.evaluate.new_tokens(self._task)
+        prompt, shown = self._fitting(asked, self._shown(key, asked, records, shots), most - new)
+        answer, calls = reference_of(asked.formatted, self._preparer.pipeline)
+        options = asked.grading.options or (self._own.options if self._own else ())
+        if options and answer not in options:
+            raise RecordError(f"its answer {answer[:60]!r} is not among its options")
+        way = self._way(options)
+        source = self._sources[key.source_id]
+        instance = f"/{key.instance}" if key.instance else ""
+        return Question(
+            record=f"{source}/{key.number}{instance}",
+            shots=shots,
+            num_shown=len(shown),
+            task=self._task,
+            source=source,
+            where=asked.where,
+            unseen=self._task in self._config.data.holdout.tasks,
+            way=way,
+            messages=prompt.messages,
+            tools=asked.formatted.content.tools if isinstance(asked.formatted.content, Conversation) else (),
+            prompt=prompt.text,
+            prompt_ids=prompt.ids,
+            max_new_tokens=max(1, min(new, most - len(prompt.ids))),
+            references=tuple(dict.fromkeys((answer, *asked.grading.references))),
+            options=options,
+            choices=tuple(self._writer.options(asked.formatted, shown, options)) if way == "choice" else (),
+            tests=asked.grading.tests,
+            tool_calls=calls,
+        )
+
+    def _way(self, options: tuple[str, ...]) -> Way:
+        score = self._own.score if self._own else None
+        if score == "choice" and not options:
+            raise RecordError("the score `choice` needs options: a column of the records, or evaluate.tasks.….options")
+        return "choice" if options and score in (None, "choice") else "generate"
+
+    def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
+        """Up to so many conversations, none with the prompt that is asked; those that the task file shows come first."""
+        content = asked.formatted.content
+        if not shots or not isinstance(content, Conversation):
+            return []
+        shown = [replace(content, messages=turns) for turns in asked.grading.shown]
+        prompts = {asked.formatted.hashes.prompt}
+        for candidate in order_of_showing(self._config.run.seed, key, records.showable):
+            other = self._read.get(candidate)
+            if not isinstance(other, _Read) or other.formatted.hashes.prompt in prompts:
+                continue
+            prompts.add(other.formatted.hashes.prompt)
+            if isinstance(other.formatted.content, Conversation):
+                shown.append(other.formatted.content)
+        own = content.messages[:-1]
+        return [conversation for conversation in shown if conversation.messages[:-1] != own][:shots]
+
+    def _fitting(
+        self, asked: _Read, shown: list[Conversation], most: int
+    ) -> tuple[Prompt, list[Conversation]]:
+        """The prompt with as many of the examples as leave room for the answer, and these."""
+        while True:
+            prompt = self._writer.write(asked.formatted, shown)
+            if not shown or len(prompt.ids) <= most:
+                return prompt, shown
+            shown = shown[:-1]
+
+
+def _read_again(store: TokenStore, chosen: Mapping[str, Chosen], preparer: BlockPreparer) -> dict[RecordKey, _Read | RecordError]:
+    """Read the chosen records again from their sources; each source is read up to the last of them."""
+    wanted = {key for records in chosen.values() for key in (*records.asked, *records.showable)}
+    read: dict[RecordKey, _Read | RecordError] = {}
+    for source_id, source in enumerate(preparer.data.sources):
+        numbers = {key.number for key in wanted if key.source_id == source_id}
+        if not numbers:
+            continue
+        last = max(numbers)
+        for record in read_records(source):
+            if isinstance(record, Record) and record.index in numbers:
+                for instance in expand_record(record, source):
+                    key = RecordKey(source_id, record.index, instance.where.instance or 0)
+                    if key in wanted:
+                        read[key] = _read(instance, source, preparer)
+            if record.index >= last:
+                break
+    return read
+
+
+def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Read | RecordError:
+    try:
+        formatted = up_to_last_learned(preparer.pipeline.format(record, source))
+        return _Read(formatted, read_grading(record.fields, source), str(record.where))
+    except RecordError as error:
+        return error
+
+
+def _inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+    """Everything that the questions depend on."""
+    return {
+        "version": _VERSION,
+        **data_inputs(config, store),
+        **inputs_of(config.evaluate, "measured", "asked"),
+        "grading": [inputs_of(source.grading, "asked") for source in config.data.sources],
+    }
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Identifies the questions in the folder."""
+    return fingerprint(read_manifest(folder)["inputs"])

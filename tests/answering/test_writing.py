@@ -1,0 +1,123 @@
+"""Answers of batches are those of plain transformers, one prompt at a time."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from sft.answering.decoding import SAFE, Decoding, try_decoding
+from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.writing import Prompted, Style, answering, write_answers
+
+CPU = torch.device("cpu")
+PROMPTS = [Prompted(f"q{i}", tuple((7 * i + 11 * j) % 200 + 20 for j in range(length)), 4 + 5 * (i % 4)) for i, length in
+           enumerate([3, 17, 8, 8, 30, 1, 12])]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: Path) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    # The largest logit of random weights hardly depends on the prompt.
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return loaded
+
+
+def stops_of(model: Any) -> tuple[int, ...]:
+    """A token that some of the answers hold, so that some stop early and others do not."""
+    with answering(model, "sdpa"):
+        free = write_answers(model, PROMPTS, Style((0,)), CPU)
+    return (free[1].ids[2], free[3].ids[5])
+
+
+def test_a_batch_gives_what_transformers_gives_each_prompt_alone(model: Any) -> None:
+    stops = stops_of(model)
+    with answering(model, "sdpa"):
+        found = write_answers(model, PROMPTS, Style(stops), CPU)
+    for prompt, written in zip(PROMPTS, found, strict=True):
+        ids = torch.tensor([prompt.prompt_ids])
+        settings = GenerationConfig(
+            max_new_tokens=prompt.max_new_tokens, do_sample=False, eos_token_id=list(stops), pad_token_id=0
+        )
+        plain = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
+        assert list(written.ids) == plain[len(prompt.prompt_ids) :].tolist()
+        assert written.stopped == (written.ids[-1] in stops)
+    assert {written.stopped for written in found} == {True, False}
+    assert len({written.ids for written in found}) > 3
+
+
+def test_without_a_cache_the_answers_are_the_same(model: Any) -> None:
+    with answering(model, "eager"):
+        cached, plain = (write_answers(model, PROMPTS, Style((0,)), CPU, caches) for caches in (True, False))
+    assert cached == plain
+
+
+def test_what_is_drawn_for_a_prompt_does_not_depend_on_its_batch(model: Any) -> None:
+    style = Style((0,), temperature=0.8, top_p=0.9, seed=5)
+    with answering(model, "sdpa"):
+        together = write_answers(model, PROMPTS, style, CPU)
+        alone = [write_answers(model, [prompt], style, CPU)[0] for prompt in reversed(PROMPTS)][::-1]
+        other = write_answers(model, PROMPTS, Style((0,), temperature=0.8, top_p=0.9, seed=6), CPU)
+        greedy = write_answers(model, PROMPTS, Style((0,)), CPU)
+    assert together == alone
+    assert together != other
+    assert together != greedy
+
+
+def test_draws_follow_the_models_distribution(model: Any) -> None:
+    prompt = (5, 6, 7)
+    rows = [Prompted(f"draw {i}", prompt, 1) for i in range(2000)]
+    with answering(model, "sdpa"):
+        logits = model(input_ids=torch.tensor([prompt])).logits[0, -1].float()
+        drawn = [written.ids[0] for written in write_answers(model, rows, Style((0,), temperature=2.0), CPU)]
+    expected = (logits / 2.0).softmax(-1)
+    counted = torch.bincount(torch.tensor(drawn), minlength=len(expected)) / len(rows)
+    # Few groups of tokens, so that chance stays below a twentieth.
+    groups = expected.argsort().chunk(8)
+    for group in groups:
+        assert abs(float(counted[group].sum() - expected[group].sum())) < 0.05
+
+
+def test_the_models_own_generation_config_changes_nothing_and_comes_back(model: Any) -> None:
+    with answering(model, "sdpa"):
+        before = write_answers(model, PROMPTS, Style((0,)), CPU)
+    own = GenerationConfig(repetition_penalty=5.0, suppress_tokens=[before[0].ids[0]], do_sample=True, temperature=9.0)
+    changed = copy.copy(model)
+    changed.generation_config = own
+    with answering(changed, "sdpa"):
+        assert write_answers(changed, PROMPTS, Style((0,)), CPU) == before
+    assert changed.generation_config is own
+
+
+def test_how_a_class_decodes_is_tried(model: Any) -> None:
+    assert try_decoding(model.config) == Decoding("sdpa", caches=True, pads=True)
+    unknown = copy.deepcopy(model.config)
+    unknown.num_attention_heads = "none"
+    assert try_decoding(unknown) == SAFE
+
+
+lengths = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 100)), max_size=60)
+
+
+@given(lengths, st.integers(1, 4), st.integers(1, 8), st.integers(100, 2000), st.booleans())
+def test_rounds_hold_each_question_once_within_the_size(
+    pairs: list[tuple[int, int]], num_ranks: int, rows: int, slots: int, pads: bool
+) -> None:
+    given_lengths = [Lengths(*pair) for pair in pairs]
+    rounds = rounds_of(given_lengths, num_ranks, BatchSize(rows, slots), seed=3, pads=pads)
+    batches = [batch for together in rounds for batch in together]
+    assert sorted(i for batch in batches for i in batch) == list(range(len(pairs)))
+    assert all(len(together) == num_ranks for together in rounds)
+    for batch in batches:
+        widths = [given_lengths[i] for i in batch]
+        if len(batch) > 1:
+            assert len(batch) <= rows
+            assert len(batch) * (max(w.prompt for w in widths) + max(w.answer for w in widths)) <= slots
+            assert pads or len({w.prompt for w in widths}) == 1
