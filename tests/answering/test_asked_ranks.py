@@ -1,0 +1,87 @@
+"""A model that is split over ranks, whole copies of it, and one that is not split give the same answers."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sft.config import SftConfig
+from sft.run_folder import RunFolder
+from sft.training.workload import prepare_workload
+from tests.answering import asked_ranks
+from tests.conftest import SmallRecords
+from tests.forked_ranks import logs_of, zygote
+from tests.questions.asked import write_records
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("asked")
+    words = {"name": "words", "path": str(small_records.instructions), "task": {"column": "task"}}
+    options = ["amber", "bell cart", "no", "drum"]
+    picks = [{"instruction": f"Pick {i}", "output": options[i % 4], "options": options} for i in range(20)]
+    pick = {"name": "pick", "path": write_records(folder / "pick.jsonl", picks)}
+    content = {
+        "run": {"name": "asked", "dir": str(folder / "run")},
+        "model": {"path": str(with_large_weights(tiny_model_dir, folder / "model")), "dtype": "float32"},
+        "data": {
+            "sources": [words, pick],
+            "cache_dir": str(folder / "cache"),
+            "max_len_tokens": 256,
+            "holdout": {"share": 0.3, "tasks": ["sort"]},
+        },
+        "stages": [{"name": "only", "budget": {"steps": 4}, "optimizer": {"lr": 1e-3}}],
+        "train": {"pack_len_tokens": 256, "packs_per_step": 4},
+        "evaluate": {
+            "answers_per_task": 4,
+            "max_new_tokens": 9,
+            "shots": [0, 2],
+        },
+    }
+    workload, _, _ = prepare_workload(SftConfig.model_validate(content))
+    return {
+        "config": content,
+        "store": str(workload.store),
+        "plan": str(RunFolder(folder / "run").stage(0, "only").packs),
+        "packs_per_step": 4,
+        "questions": str(workload.questions),
+        "stops": [5, 300],
+    }
+
+
+def with_large_weights(source: Path, folder: Path) -> Path:
+    """The model with weights so large that its first choice depends on the prompt."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    large = {name: tensor * (6 if tensor.ndim > 1 else 1) for name, tensor in weights.items()}
+    save_file(large, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def words_of(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "likelihoods"}
+
+
+def ranks(settings: dict[str, Any], size: int, folder: Path, sequence_parallel: int = 1) -> Any:
+    log = folder / "rank"
+    codes = zygote().start(asked_ranks.run, size, log, settings, str(folder), sequence_parallel)
+    assert not any(codes), logs_of(log)
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize(("size", "shared"), [(2, 1), (3, 1), (2, 2)])
+def test_every_way_gives_the_same_answers_and_leaves_the_training_alone(
+    settings: dict[str, Any], size: int, shared: int, tmp_path: Path
+) -> None:
+    answers, steps = asked_ranks.alone(settings)
+    assert len({answer["text"] for answer in answers}) > 6
+    assert {answer["stopped"] for answer in answers if not answer["likelihoods"]} == {True, False}
+    found = ranks(settings, size, tmp_path, shared)
+    for name, (own, own_steps) in found.items():
+        assert [words_of(answer) for answer in own] == [words_of(answer) for answer in answers], name
+        for answer, right in zip(own, answers, strict=True):
+            assert answer["likelihoods"] == pytest.approx(right["likelihoods"], rel=1e-4)
+        assert own_steps == [pytest.approx(step, rel=1e-4) for step in steps], name
