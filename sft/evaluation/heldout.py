@@ -11,8 +11,9 @@ from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
-from sft.evaluation.scores import LOSS, Metric, Sums
+from sft.evaluation.scores import LOSS, Sums
 from sft.model.loss import TokenMeasure, is_first_choice, token_nll
+from sft.scoring.metric import Metric
 from sft.step_plan import StepPlan
 
 TOKEN_METRICS: Mapping[str, tuple[Metric, TokenMeasure]] = {

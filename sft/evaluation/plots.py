@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from sft.evaluation.run_records import PlanRecord, RunRecords, StageRecord
 from sft.evaluation.score_rows import rows_of, title_of
-from sft.evaluation.scores import LOSS, Evaluation, Metric, metrics_of
+from sft.evaluation.scores import LOSS, Evaluation, metrics_of
 from sft.metrics import StepMetrics
 from sft.printable import short_name
+from sft.scoring.metric import Metric
 
 Floats = NDArray[np.float64]
 
@@ -191,7 +192,8 @@ def score_plot(evaluations: Sequence[Evaluation], metric: str) -> str:
             axes.plot(values[:, number], ys, "o", color=colour, markeredgecolor=edge, markersize=6.5, zorder=2 + number,
                       label=title_of(evaluation))  # fmt: skip
         _name_bars(axes, [row.name for row in rows])
-        axes.set_xlabel(f"held-out {about.text} ({about.better} is better)")
+        better = "" if about.better == "neither" else f" ({about.better} is better)"
+        axes.set_xlabel(f"held-out {about.text}{better}")
         _scale_to(about, axes.xaxis)
         extra = [Patch(color="#FBF1D5", label="unseen task: never trained on")] if any(r.unseen for r in rows) else []
         _legend_above(axes, extra)

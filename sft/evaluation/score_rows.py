@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sft.evaluation.scores import Evaluation, Metric, metrics_of
+from sft.evaluation.scores import Evaluation, metrics_of
+from sft.scoring.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class ScoreRow:
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the last is better than the first; None if they are equal, or one is not known."""
-        if not self.change or math.isnan(self.change):
+        """Whether the last is better than the first; None if they are equal, one is not known, or neither is better."""
+        if not self.change or math.isnan(self.change) or self.metric.better == "neither":
             return None
         return (self.change < 0) == (self.metric.better == "lower")
 

@@ -9,27 +9,10 @@ code that shows it needs to know none of them.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from sft.json_lines import from_json
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What a number means, and how to show it."""
-
-    title: str
-    """One or two words."""
-    text: str
-    """The same, with what it is a mean over."""
-    better: Literal["lower", "higher"]
-    over: str
-    """The count that it is a mean over, by its name among a task's numbers."""
-    is_share: bool = False
-    """Whether it lies between 0 and 1: shown as a percentage, and its changes in percentage points."""
-    note: str = ""
-    """A sentence with what else a reader should know."""
-
+from sft.scoring.metric import Metric
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 

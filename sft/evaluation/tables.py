@@ -13,8 +13,9 @@ from rich.text import Text
 
 from sft.data.planning.mixture import MixtureRow
 from sft.evaluation.score_rows import ScoreRow, rows_of, title_of, total_of
-from sft.evaluation.scores import Evaluation, Metric, metrics_of
+from sft.evaluation.scores import Evaluation, metrics_of
 from sft.printable import short_name
+from sft.scoring.metric import Metric
 
 MAX_TASKS = 30
 _MAX_EVALUATIONS = 4

@@ -12,11 +12,13 @@ from rich.console import Console
 from sft.evaluation.report import render_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.score_rows import rows_of, total_of
-from sft.evaluation.scores import LOSS, Evaluation, Metric, Sums, evaluate, read_evaluation
+from sft.evaluation.scores import LOSS, Evaluation, Sums, evaluate, read_evaluation
 from sft.evaluation.tables import score_table
 from sft.run_folder import RunFolder
+from sft.scoring.metric import Metric
 
 EXACT = Metric("exact match", "answers that are the reference's", "higher", "num_answers", is_share=True)
+LENGTH = Metric("length", "tokens of an answer", "neither", "num_examples")
 ROUGE = Metric("ROUGE-L", "ROUGE-L of an answer", "higher", "num_examples")
 
 
@@ -89,6 +91,7 @@ def evaluations(metric: Metric, first: float, last: float) -> list[Evaluation]:
         (EXACT, 0.5, 0.75, 0.25, True),
         (EXACT, 0.5, 0.25, -0.25, False),
         (EXACT, 0.0, 0.0, 0.0, None),
+        (LENGTH, 4.0, 5.0, 0.25, None),
     ],
 )
 def test_a_change_is_better_in_the_direction_of_its_metric(

@@ -1,0 +1,74 @@
+"""Which score a task gets if the config names none: the one that fits the kind of its references."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sft.scoring.json_equal import NO_JSON, json_in
+from sft.scoring.scorer import Question
+from sft.scoring.tool_call import calls_in
+from sft.scoring.words import words_of
+
+SHORT_WORDS = 5
+"""Up to so many words can be expected to be written in the same way."""
+_MOST = 0.9
+_ONLY_A_NUMBER = re.compile(r"[-+\u2212]?\s*[$€£¥]?\s*\d[\d,.]*(?:/\d+)?\s*%?\.?")
+
+
+class DefaultScore(NamedTuple):
+    """A score and why it was chosen, for people."""
+
+    name: str
+    why: str
+
+
+def default_score(questions: Sequence[Question], allow_code: bool) -> DefaultScore:
+    """The score of a task with these questions.
+
+    Code is run only if that is allowed. If it is not, its answers are compared with the reference as texts, which says
+    little of whether it works; `why` says so.
+    """
+    if _all(questions, lambda question: bool(question.tests)):
+        if allow_code:
+            return DefaultScore("code", "the records have tests")
+        told = "the records have tests, which are not run unless `allow_code` is true; texts are compared instead"
+        return DefaultScore("rouge_l" if _all(questions, _has_references) else "length", told)
+    if _all(questions, lambda question: bool(question.tool_calls) or _every(question, calls_in)):
+        return DefaultScore("tool_call", "the references call tools")
+    if _all(questions, lambda question: bool(question.options)):
+        return DefaultScore("choice", "the records have options")
+    if not _all(questions, _has_references, _MOST):
+        return DefaultScore("length", "the records have no references")
+    if _all(questions, lambda question: _every(question, _is_json)):
+        return DefaultScore("json", "the references are JSON")
+    if _all(questions, lambda question: _every(question, _is_number)):
+        return DefaultScore("number", "the references are numbers")
+    if _all(questions, lambda question: _every(question, _is_short), _MOST):
+        return DefaultScore("exact_match", f"the references have at most {SHORT_WORDS} words")
+    return DefaultScore("rouge_l", "the references are texts")
+
+
+def _all(questions: Sequence[Question], has: Callable[[Question], bool], share: float = 1.0) -> bool:
+    """Whether so large a share of the questions has it. A score that others need is chosen only if all have it."""
+    return bool(questions) and sum(map(has, questions)) >= share * len(questions)
+
+
+def _every(question: Question, has: Callable[[str], object]) -> bool:
+    return bool(question.references) and all(map(has, question.references))
+
+
+def _has_references(question: Question) -> bool:
+    return bool(question.references)
+
+
+def _is_json(text: str) -> bool:
+    """Whether it is an object or a list: a number alone is no JSON to people."""
+    return text.strip()[:1] in ("{", "[") and json_in(text) is not NO_JSON
+
+
+def _is_number(text: str) -> bool:
+    return "####" in text or _ONLY_A_NUMBER.fullmatch(text.strip()) is not None
+
+
+def _is_short(text: str) -> bool:
+    return len(words_of(text)) <= SHORT_WORDS

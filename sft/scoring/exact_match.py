@@ -1,0 +1,41 @@
+"""Exact match, normalised as in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250, its evaluation script).
+
+Lower case, without ASCII punctuation, without the articles a, an, the, and with single spaces.
+"""
+
+import re
+import string
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sft.scoring.metric import Metric
+from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, best, same_text
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+class ExactMatch(Settings):
+    """Whether the whole answer is a reference."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "exact_match": Metric("exact match", "answers that are the reference", "higher", JUDGED, is_share=True)
+    }
+
+    normalize: bool = True
+    """Compare without case, punctuation and articles. False: as they are, but for white space around them."""
+
+    def judge(self, answer: Answer, question: Question) -> Verdict:
+        """1 or 0."""
+        is_right = self._is_same if self.normalize else same_text
+        return Verdict({"exact_match": best(lambda reference: is_right(answer.text, reference), question.references)})
+
+    def _is_same(self, answer: str, reference: str) -> bool:
+        wanted = normalized(reference)
+        # Of "+" and "the", nothing would be left to compare.
+        return normalized(answer) == wanted if wanted else same_text(answer, reference)
+
+
+def normalized(text: str) -> str:
+    """The text in SQuAD's normal form."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())

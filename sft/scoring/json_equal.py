@@ -1,0 +1,104 @@
+"""Whether the JSON in an answer equals that of a reference: the order of keys does not matter, that of lists does.
+
+1 equals 1.0 and differs from true. Around the JSON there may be a code fence and other text.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+from sft.scoring.metric import Metric
+from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, failure
+
+NO_JSON: Final = object()
+_FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_BEGIN = re.compile(r"[{\[]")
+_MOST_BEGINNINGS = 20
+
+
+class JsonEqual(Settings):
+    """Whether the answer's JSON is a reference's; and whether there is any."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "json_equal": Metric("JSON equal", "answers with the right JSON", "higher", JUDGED, is_share=True),
+        "json_valid": Metric("JSON valid", "answers with JSON", "higher", JUDGED, is_share=True),
+    }
+
+    def judge(self, answer: Answer, question: Question) -> Verdict:
+        """1 or 0, each."""
+        wanted = [value for reference in question.references if (value := json_in(reference)) is not NO_JSON]
+        if not wanted:
+            return failure("no JSON in the references")
+        given = json_in(answer.text)
+        if given is NO_JSON:
+            return Verdict({"json_equal": 0.0, "json_valid": 0.0}, "no JSON in the answer")
+        differences = [difference(given, value) for value in wanted]
+        is_right = "" in differences
+        return Verdict({"json_equal": float(is_right), "json_valid": 1.0}, "" if is_right else differences[0])
+
+
+def json_in(text: str) -> Any:
+    """The value of the JSON in a text; NO_JSON if there is none."""
+    return next((value for part in _parts(text) if (value := _read(part)) is not NO_JSON), NO_JSON)
+
+
+def difference(given: Any, wanted: Any, at: str = "") -> str:
+    """The first place where two JSON values differ; empty if they are equal."""
+    waiting = [(given, wanted, at)]
+    while waiting:  # and not a function that calls itself, which deep values would end
+        given, wanted, at = waiting.pop()
+        if isinstance(given, dict) and isinstance(wanted, dict):
+            if keys := given.keys() ^ wanted.keys():
+                key = min(keys)
+                return f"{at}.{key} is {'missing' if key in wanted else 'too much'}".lstrip(".")
+            waiting += [(given[key], wanted[key], f"{at}.{key}") for key in reversed([*wanted])]
+        elif isinstance(given, list) and isinstance(wanted, list):
+            if len(given) != len(wanted):
+                return f"{at or 'the list'} has {len(given)} elements, not {len(wanted)}".lstrip(".")
+            pairs = [*enumerate(zip(given, wanted, strict=True))]
+            waiting += [(one, other, f"{at}[{number}]") for number, (one, other) in reversed(pairs)]
+        elif _is_number(given) != _is_number(wanted) or type(given) is not type(wanted) and not _is_number(given):
+            return f"{at or 'the value'} is {_kind(given)}, not {_kind(wanted)}".lstrip(".")
+        elif given != wanted:
+            return f"{at or 'the value'} differs".lstrip(".")
+    return ""
+
+
+def _parts(text: str) -> Iterator[str]:
+    yield text
+    for fenced in _FENCED.finditer(text):
+        yield fenced[1]
+    for number, begin in enumerate(_BEGIN.finditer(text)):
+        if number == _MOST_BEGINNINGS:
+            return
+        yield text[begin.start() :]
+
+
+def _read(text: str) -> Any:
+    """The value of a text that is JSON, or begins with an object or a list."""
+    stripped = text.strip()
+    try:
+        if stripped[:1] in ("{", "["):
+            return _DECODER.raw_decode(stripped)[0]
+        return _DECODER.decode(stripped)
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too deep
+        return NO_JSON
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind(value: Any) -> str:
+    if _is_number(value):
+        return "a number"
+    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return kinds[type(value)]

@@ -1,0 +1,84 @@
+"""Whether an answer makes the right calls of tools: names and arguments are equal, in any order of calls.
+
+Calls are those that were read from the answer, or those in its text: `<tool_call>{…}</tool_call>`, or JSON with a name
+and `arguments` or `parameters`.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from sft.schema import ToolCall
+from sft.scoring.json_equal import NO_JSON, difference, json_in
+from sft.scoring.metric import Metric
+from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
+
+_MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+class ToolCallEqual(Settings):
+    """Whether all calls are right; and whether the right tools are called, with whatever arguments."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "tool_call": Metric("tool calls", "answers with the right calls", "higher", JUDGED, is_share=True),
+        "tool_name": Metric("tools", "answers that call the right tools", "higher", JUDGED, is_share=True),
+    }
+    needs: ClassVar[Need] = "tool_calls or references"
+
+    def judge(self, answer: Answer, question: Question) -> Verdict:
+        """1 or 0, each."""
+        wanted = [question.tool_calls] if question.tool_calls else [*filter(None, map(calls_in, question.references))]
+        if not wanted:
+            return failure("no call in the references")
+        given = answer.tool_calls or calls_in(answer.text)
+        notes = [_difference(given, calls) for calls in wanted]
+        has_names = any(_names(given) == _names(calls) for calls in wanted)
+        is_right = "" in notes
+        return Verdict({"tool_call": float(is_right), "tool_name": float(has_names)}, "" if is_right else notes[0])
+
+
+def calls_in(text: str) -> tuple[ToolCall, ...]:
+    """The calls in a text; none if it is no JSON, or other JSON."""
+    marked = _MARKED.findall(text)
+    values = [json_in(part) for part in marked] if marked else [json_in(text)]
+    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    calls = [_call(value) for value in listed if value is not NO_JSON]
+    return tuple(call for call in calls if call) if None not in calls else ()
+
+
+def _call(value: Any) -> ToolCall | None:
+    if isinstance(value, dict) and isinstance(value.get("function"), dict):
+        value = value["function"]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return None
+    arguments = value.get("arguments", value.get("parameters", {}))
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return None
+    return ToolCall(value["name"], arguments) if isinstance(arguments, dict) else None
+
+
+def _difference(given: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> str:
+    """Why these are other calls; empty if they are the same, in any order."""
+    if not given:
+        return "no call in the answer"
+    if _names(given) != _names(wanted):
+        return f"calls {', '.join(_names(given))}, not {', '.join(_names(wanted))}"
+    left = [*wanted]
+    for call in given:
+        found = {_arguments(call, other): number for number, other in enumerate(left) if other.name == call.name}
+        if "" not in found:
+            return f"{call.name}: {next(iter(found))}"
+        del left[found[""]]
+    return ""
+
+
+def _arguments(given: ToolCall, wanted: ToolCall) -> str:
+    return difference(dict(given.arguments), dict(wanted.arguments))
+
+
+def _names(calls: Iterable[ToolCall]) -> list[str]:
+    return sorted(call.name for call in calls)

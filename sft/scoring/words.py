@@ -1,0 +1,22 @@
+"""The words of a text, for comparisons: lower case, without punctuation, in any script."""
+
+import re
+import unicodedata
+
+# Scripts without spaces between words: each character counts as a word. Thai, Lao, Burmese, Khmer, kana, Han.
+_SINGLE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}_]+")
+
+
+def words_of(text: str) -> list[str]:
+    """The words in order; none if there are only signs."""
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+def places(part: list[str], whole: list[str]) -> list[int]:
+    """Where `part` stands in `whole`, by the number of its first word; nowhere if it is empty."""
+    if not part:
+        return []
+    return [at for at in range(len(whole) - len(part) + 1) if whole[at : at + len(part)] == part]
