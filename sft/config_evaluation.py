@@ -56,6 +56,12 @@ class EvaluateConfig(Section):
     """0 takes the most probable token each time. A higher value draws, from the run's seed."""
     top_p: AffectsAsked[Annotated[float, Field(gt=0.0, le=1.0)]] = 1.0
     """With a temperature: tokens are drawn from the most probable ones that together have this probability."""
+    copy_model: AffectsNothing[Literal["auto", "always", "never"]] = "auto"
+    """Whether each of several workers holds a whole copy of the model while it writes answers. Without one, all workers
+    gather each layer for each token, which is many times slower. `auto`: where the copy fits in memory."""
+    max_minutes: AffectsNothing[PositiveFloat | None] = None
+    """Within a training: no more prompts are answered in an evaluation once this much time has passed. What is left is
+    counted. The prompts that were answered are then of all tasks."""
     tasks: AffectsAsked[dict[str, AskedTask]] = {}
     """Task → what differs for it."""
     allow_code: AffectsAsked[bool] = False

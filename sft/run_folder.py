@@ -323,6 +323,10 @@ class RunFolder:
         path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
         return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
 
+    def answers(self, evaluation: Path) -> Path:
+        """The answers that belong to an evaluation."""
+        return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
+
     def all_evaluations(self) -> list[EvaluationFile]:
         """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""
         found = []

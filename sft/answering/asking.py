@@ -80,7 +80,7 @@ def ask_all(
         tokenizer: the run's.
         ranks: share the questions.
         keep: called on the first rank with the answers of each round.
-        tell: called before each batch.
+        tell: called before each batch, and after each token.
     """
     started, num_answered = time.monotonic(), 0
     device = torch.device(ranks.world.device)
@@ -93,7 +93,7 @@ def ask_all(
                 return Asked(num_answered, len(questions) - num_answered)
             tell()
             batch = [own[i] for i in together[ranks.world.rank]]
-            answers = answer(batch, model, writer, asking, tokenizer, device)
+            answers = answer(batch, model, writer, asking, tokenizer, device, tell)
             gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
             num_answered += sum(map(len, together))
             if ranks.world.is_first:
@@ -122,12 +122,13 @@ def _write(
     asking: Asking,
     tokenizer: ExampleTokenizer,
     device: torch.device,
+    tell: Tell,
 ) -> list[Answer]:
     if not batch and not asking.in_step:
         return []
     prompted = [Prompted(q.key, q.prompt_ids, q.max_new_tokens) for q in batch]
     with answering(writer, asking.decoding.attention):
-        found = write_answers(writer, prompted, asking.style, device, asking.decoding.caches, asking.in_step)
+        found = write_answers(writer, prompted, asking.style, device, asking.decoding.caches, asking.in_step, tell)
     return [
         Answer(
             key=question.key,
@@ -147,6 +148,7 @@ def _choose(
     asking: Asking,
     tokenizer: ExampleTokenizer,  # noqa: ARG001
     device: torch.device,  # noqa: ARG001
+    tell: Tell,  # noqa: ARG001
 ) -> list[Answer]:
     likelihoods = iter(log_likelihoods(model, [o for q in batch for o in q.choices], asking.layout))
     answers = []

@@ -1,7 +1,9 @@
 """A whole model on one device, to be asked: loaded from a folder, or filled from an engine that is split over ranks."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,11 @@ from sft.engine.engine import Engine, run_without_gradient
 from sft.engine.trained_model import load_trained
 from sft.model.loading import load_plain_model
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
+from sft.ranks.agreement import any_rank
+from sft.world import World
+
+_ROOM = 1.5
+"""A copy needs room for answers, too: keys and values of their tokens, and logits."""
 
 
 class WholeModel:
@@ -37,6 +44,22 @@ class WholeModel:
         on_device, measure = batch.to(self._device), all_of(measures)
         measured_SM = run_without_gradient(self._module, lambda: self._module(on_device, False, measure), False)
         return sums_by_segment(measured_SM, on_device).cpu()
+
+
+def copy_fits(engine: Engine, config: SftConfig) -> bool:
+    """Whether a whole copy of the engine's model fits in the memory of every rank; all ranks call this together."""
+    numbers = sum(int(getattr(p, "ds_numel", p.numel())) for p in engine.hf_model.parameters())
+    needed = numbers * torch.finfo(getattr(torch, config.model.dtype)).bits // 8 * _ROOM
+    return not any_rank(engine.ranks, needed > _free_bytes(engine.ranks.world))
+
+
+def _free_bytes(world: World) -> float:
+    """Memory that nobody uses on this rank's device; of the host's, this rank's part."""
+    if world.on_gpu:
+        torch.cuda.empty_cache()
+        return float(torch.cuda.mem_get_info(world.device)[0])
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(available[1]) * 1024 / len(world.node_ranks) if available else 0.0
 
 
 @contextmanager

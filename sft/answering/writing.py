@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from sft.model.attention import attention_of
+from sft.progress import Tell
 from sft.seeds import derive_seed
 
 
@@ -73,6 +74,7 @@ def write_answers(
     device: torch.device,
     caches: bool = True,
     in_step: bool = False,
+    tell: Tell = lambda: None,
 ) -> list[Written]:
     """The answers to the batch, in its order. To be called inside `answering`.
 
@@ -83,6 +85,7 @@ def write_answers(
         device: where the model is.
         caches: whether keys and values of earlier tokens are kept, rather than computed again for each token.
         in_step: whether the model is split over ranks, which all call this together.
+        tell: called after each token.
     """
     # A rank without prompts runs two tokens, whose ids do not matter.
     rows = list(batch) or [Prompted("", (0, 0), 1)]
@@ -99,12 +102,12 @@ def write_answers(
         eos_token_id=list(style.stop_ids),
         pad_token_id=style.stop_ids[0],
     )
-    drawing = [_Drawing(rows, style)] if style.temperature > 0 else []
+    steps = [_Telling(tell), *([_Drawing(rows, style)] if style.temperature > 0 else [])]
     output = model.generate(
         input_ids.to(device),
         attention_mask=mask.to(device),
         generation_config=settings,
-        logits_processor=LogitsProcessorList(drawing),
+        logits_processor=LogitsProcessorList(steps),
         synced_gpus=in_step,
     )
     return [_cut(ids, row, style) for ids, row in zip(output[:, longest:].tolist(), batch, strict=False)]
@@ -117,6 +120,17 @@ def _cut(ids: Sequence[int], row: Prompted, style: Style) -> Written:
         if token in style.stop_ids:
             return Written(tuple(ids[: i + 1]), True)
     return Written(tuple(ids), False)
+
+
+class _Telling(LogitsProcessor):
+    """Says that a token was computed, and changes nothing."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._tell()
+        return scores
 
 
 class _Drawing(LogitsProcessor):

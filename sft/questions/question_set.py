@@ -14,11 +14,14 @@ from sft.config_effects import inputs_of
 from sft.data.block_preparer import BlockPreparer
 from sft.data.formats.formatting import expand_record
 from sft.data.formats.grading import Grading, read_grading
+from sft.data.learned_stops import learned_stop_ids
 from sft.data.planning.holdout import check_tasks
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import data_inputs
 from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import Formatted
+from sft.data.rendering.chat_template import control_ids, load_tokenizer
+from sft.data.rendering.inference import generation_stops
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
 from sft.json_lines import whole_lines
@@ -74,6 +77,7 @@ def make_questions(config: SftConfig, store: TokenStore, heldout: PackPlan, prep
         raise UserError(f"evaluate: no held-out prompt can be asked: {reasons}")
     manifest = {
         "kind": "questions",
+        "stop_ids": _stop_ids(store, preparer),
         "inputs": inputs,
         "num_questions": len(questions),
         "num_with_fewer_shots": sum(q.num_shown < q.shots for q in questions),
@@ -216,6 +220,28 @@ def _inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
         **inputs_of(config.evaluate, "measured", "asked"),
         "grading": [inputs_of(source.grading, "asked") for source in config.data.sources],
     }
+
+
+def _stop_ids(store: TokenStore, preparer: BlockPreparer) -> list[int]:
+    """The tokens that end an answer: those that training teaches, and those at which the model stops already.
+
+    Raises:
+        UserError: there are none.
+    """
+    tokenizer = load_tokenizer(preparer.model)
+    own = tokenizer.convert_tokens_to_ids(list(generation_stops(preparer.model, tokenizer)))
+    ids = list(dict.fromkeys([*learned_stop_ids(store, control_ids(tokenizer)), *own]))
+    if not ids:
+        raise UserError(
+            "evaluate.answers_per_task: no token ends an answer: neither the examples nor the tokenizer have a stop token. "
+            "Name an end of turn with model.turn_end, or set evaluate.answers_per_task=0."
+        )
+    return ids
+
+
+def stop_ids_of(folder: Path) -> tuple[int, ...]:
+    """The tokens that end the answers to the questions in the folder."""
+    return tuple(read_manifest(folder)["stop_ids"])
 
 
 def fingerprint_of(folder: Path) -> str:

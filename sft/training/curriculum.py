@@ -27,6 +27,7 @@ from sft.ranks.agreement import meet, raise_together
 from sft.ranks.process_group import leave_waiting_to_the_watch, num_collectives
 from sft.ranks.shared_work import work_together
 from sft.run_folder import StageFolder
+from sft.training.asked import AskedQuestions
 from sft.training.attempt import Attempt
 from sft.training.determinism import choose_deterministic, choose_experts
 from sft.training.kernel_report import tell_kernels
@@ -57,6 +58,7 @@ def run_curriculum(context: RunContext) -> bool:
     heldout = None
     if workload.heldout is not None:
         heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
+    asked = None if workload.questions is None else AskedQuestions.open(workload.questions, config)
     model_path = config.model.path
     engine_name = context.engine or choose_engine(config, world.size)
     if not run.has_finished(stage.name for stage in config.stages):
@@ -77,7 +79,8 @@ def run_curriculum(context: RunContext) -> bool:
             check_same_weights(model_path, ranks)
             reset_peaks(world)
             settled = settle_memory(config, index, ranks, attempt.events)
-            inputs = StageInputs(replace(context, config=settled), index, store, plan, heldout, tokenizer)
+            settled_context = replace(context, config=settled)
+            inputs = StageInputs(settled_context, index, store, plan, heldout, tokenizer, model_path, asked)
             awaits_state = will_load(stage_storage(config.checkpoint, folder), inputs.start, attempt)
             engine = ENGINES[engine_name](settled, stage.optimizer, model_path, ranks, awaits_state)
             if not is_told:

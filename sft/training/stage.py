@@ -25,7 +25,7 @@ from sft.data.staging import StagingOrder
 from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
 from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
-from sft.evaluation.scores import evaluate
+from sft.evaluation.scores import Evaluator, evaluate
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
 from sft.ranks.agreement import any_rank
@@ -33,6 +33,7 @@ from sft.recomputed_layers import packs_or_one
 from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
+from sft.training.asked import AskedQuestions
 from sft.training.attempt import Attempt
 from sft.training.layout import try_layout
 from sft.training.lookahead import LookAhead
@@ -58,6 +59,10 @@ class StageInputs:
     plan: PackPlan
     heldout: HeldoutSet | None
     tokenizer: Any
+    model_path: str
+    """Where the engine's model was loaded from."""
+    asked: AskedQuestions | None = None
+    """What the model is asked whenever it is measured."""
 
     @property
     def config(self) -> SftConfig:
@@ -201,7 +206,11 @@ def _evaluate(
     if not again and any_rank(engine.ranks, engine.ranks.world.is_first and path.is_file()):
         return
     tell = partial(inputs.attempt.heartbeat.enter, "evaluate", num_steps)
-    evaluators = [TokenEvaluator(engine, heldout, tell, layout_of(inputs.config.train.packing))]
+    config = inputs.config
+    evaluators: list[Evaluator] = [TokenEvaluator(engine, heldout, tell, layout_of(config.train.packing))]
+    if inputs.asked is not None:
+        answers = inputs.context.folder.answers(path)
+        evaluators.append(inputs.asked.evaluator(engine, config, inputs.model_path, answers, tell))
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
         # Tables, the report and the sinks read this file.

@@ -1,0 +1,204 @@
+"""Answers with the verdicts on them: how they are judged, kept in a file, and added up by task.
+
+A metric of answers with shots has their number in its name: `exact_match` without any, `exact_match@3` with three.
+Beside the metrics of its own score, each task has `score`, the first of them, so that tasks can be averaged.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sft.answering.answer import Answer, read_answer
+from sft.atomic_files import write_lines
+from sft.config_evaluation import EvaluateConfig
+from sft.evaluation.scores import Sums
+from sft.json_lines import from_json, whole_lines
+from sft.progress import Tell
+from sft.questions.question import Question
+from sft.schema import THOUGHT_END, ToolCall
+from sft.scoring import scorer
+from sft.scoring.default_score import default_score
+from sft.scoring.judging import Judging
+from sft.scoring.length import Length
+from sft.scoring.metric import Metric
+from sft.scoring.registry import Score, check_packages, read_score
+from sft.scoring.scorer import ANSWERED, JUDGED
+
+SCORE = Metric("score", "score of an answer", "higher", JUDGED, is_share=True)
+FAILED = "num_not_judged"
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAnswer:
+    """A line of the file of answers."""
+
+    record: str
+    shots: int
+    num_shown: int
+    task: str
+    unseen: bool
+    score_name: str
+    """What it was scored by."""
+    score: float | None
+    """The first of its scores; None where there is no verdict."""
+    scores: Mapping[str, float]
+    note: str
+    """A short reason for people."""
+    answer: Answer
+
+    @property
+    def key(self) -> str:
+        """That of the question."""
+        return self.answer.key
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of its line."""
+        return asdict(self)
+
+
+def read_judged(path: Path) -> Iterator[JudgedAnswer]:
+    """The lines of a file of answers."""
+    for line in whole_lines(path):
+        content = json.loads(line)
+        yield from_json(JudgedAnswer, {**content, "answer": read_answer(content["answer"])})
+
+
+def write_judged(path: Path, judged: Iterable[JudgedAnswer]) -> None:
+    """Write the file of answers, as a whole."""
+    write_lines(path, (json.dumps(one.as_json(), ensure_ascii=False) + "\n" for one in judged))
+
+
+def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[str, Score]:
+    """Task → what its answers are scored by: as the config says, or by the kind of its references.
+
+    Raises:
+        UserError: a score is unknown or wrong, or its package is not installed; all of them at once.
+    """
+    by_task: dict[str, list[Question]] = {}
+    for question in questions:
+        by_task.setdefault(question.task, []).append(question)
+    scores = {}
+    for task, own in by_task.items():
+        asked = evaluate.tasks.get(task)
+        form = asked.score if asked and asked.score is not None else None
+        expected = [_expected(question) for question in own]
+        scores[task] = read_score(default_score(expected, evaluate.allow_code).name if form is None else form)
+    check_packages(*scores.values())
+    return scores
+
+
+def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict[str, Metric]:
+    """All metrics of answers, by name."""
+    own = {"score": SCORE, **Length.metrics}
+    for score in scores.values():
+        own |= score.scorer.metrics
+    own |= {name: metric for name, metric in _CHOICE.items() if any(s.name == "choice" for s in scores.values())}
+    return {
+        _with_shots(name, number): replace(metric, over=_with_shots(metric.over, number))
+        for number in sorted(set(shots))
+        for name, metric in own.items()
+    }
+
+
+_CHOICE: Mapping[str, Metric] = {
+    "accuracy_by_token": Metric(
+        "by token", "right options by likelihood a token", "higher", "num_chosen", is_share=True
+    ),
+    "accuracy_by_byte": Metric("by byte", "right options by likelihood a byte", "higher", "num_chosen", is_share=True),
+}
+"""The other two ways to compare the likelihoods of options of different lengths."""
+
+
+def judge(
+    questions: Sequence[Question], answers: Mapping[str, Answer], scores: Mapping[str, Score], tell: Tell
+) -> Iterator[JudgedAnswer]:
+    """The answers with verdicts, in the order of the questions; those without an answer are left out.
+
+    Raises:
+        UserError: a score cannot judge here.
+    """
+    with ExitStack() as opened:
+        judging: dict[str, Judging] = {}
+        for question in questions:
+            if question.key not in answers:
+                continue
+            if question.task not in judging:
+                judging[question.task] = opened.enter_context(Judging(scores[question.task]))
+            yield _judged(question, answers[question.key], judging[question.task])
+            tell()
+
+
+def _judged(question: Question, answer: Answer, judging: Judging) -> JudgedAnswer:
+    # Calls are written with control tokens. A thought is not what was asked for.
+    text = answer.raw if judging.score.name == "tool_call" else answer.text
+    text = text.rpartition(THOUGHT_END.strip())[2].strip() or text
+    given = scorer.Answer(text, answer.num_tokens, answer.stopped)
+    verdict = judging.judge(given, _expected(question))
+    numbers = dict(verdict.scores)
+    if answer.likelihoods and not verdict.failed:
+        numbers |= _other_choices(question, answer)
+    first = next(iter(verdict.scores.values()), None)
+    return JudgedAnswer(
+        record=question.record,
+        shots=question.shots,
+        num_shown=question.num_shown,
+        task=question.task,
+        unseen=question.unseen,
+        score_name=judging.score.name,
+        score=None if verdict.failed else first,
+        scores=numbers,
+        note=verdict.note,
+        answer=answer,
+    )
+
+
+def _other_choices(question: Question, answer: Answer) -> dict[str, float]:
+    def right(lengths: Sequence[int]) -> float:
+        values = [value / length for value, length in zip(answer.likelihoods, lengths, strict=True)]
+        return float(question.options[max(range(len(values)), key=values.__getitem__)] in question.references)
+
+    by_byte = [max(1, len(option.encode())) for option in question.options]
+    return {"accuracy_by_token": right(answer.option_lengths), "accuracy_by_byte": right(by_byte)}
+
+
+def sums_of(judged: Iterable[JudgedAnswer], num_asked: Mapping[tuple[str, int], int]) -> Sums:
+    """Task → the sum of each metric, and the counts, as `sft.evaluation.scores.Sums`.
+
+    Args:
+        judged: the answers.
+        num_asked: (task, shots) → how many questions there are; those without an answer are counted.
+    """
+    sums: dict[str, dict[str, float]] = {}
+
+    def add(task: str, shots: int, name: str, value: float) -> None:
+        own = sums.setdefault(task, {})
+        own[_with_shots(name, shots)] = own.get(_with_shots(name, shots), 0.0) + value
+
+    for one in judged:
+        numbers = {**one.scores, ANSWERED: 1}
+        if one.answer.likelihoods:
+            numbers["num_chosen"] = 1
+        else:
+            numbers |= {"answer_tokens": one.answer.num_tokens, "stopped": float(one.answer.stopped)}
+        numbers |= {FAILED: 1} if one.score is None else {JUDGED: 1, "score": one.score}
+        for name, value in numbers.items():
+            add(one.task, one.shots, name, value)
+    for (task, shots), count in num_asked.items():
+        num_answered = sums.get(task, {}).get(_with_shots(ANSWERED, shots), 0)
+        if count > num_answered:
+            add(task, shots, "num_not_answered", count - num_answered)
+    return sums
+
+
+def _with_shots(name: str, shots: int) -> str:
+    return f"{name}@{shots}" if shots else name
+
+
+def _expected(question: Question) -> scorer.Question:
+    """The question as scorers see it."""
+    calls = tuple(ToolCall(call["name"], call["arguments"]) for call in question.tool_calls)
+    about = {"task": question.task, "source": question.source, "where": question.where, "prompt": question.prompt}
+    return scorer.Question(question.references, question.options, question.tests, "", calls, about)
