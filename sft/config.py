@@ -15,7 +15,6 @@ from sft.config_effects import (
     Affects,
     AffectsAsked,
     AffectsBudget,
-    AffectsMeasured,
     AffectsNothing,
     AffectsNumbers,
     AffectsPlan,

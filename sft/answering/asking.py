@@ -52,53 +52,49 @@ class Asking:
     """No round begins later than this after the first."""
 
 
-class Asked(NamedTuple):
-    """How far a model was asked."""
+class Respondent(NamedTuple):
+    """Who answers, on this rank."""
 
-    num_answered: int
-    num_left: int
-    """Questions without an answer, because time was over."""
+    model: AskableModel
+    """Computes the likelihoods of options."""
+    writer: Any
+    """The Hugging Face model that writes: that of `model`, or a whole copy of it."""
+    tokenizer: ExampleTokenizer
+    """The run's."""
+    device: torch.device
 
 
 def ask_all(
     questions: Sequence[Question],
-    model: AskableModel,
-    writer: Any,
+    respondent: Respondent,
     asking: Asking,
-    tokenizer: ExampleTokenizer,
     ranks: Ranks,
     keep: KeepAnswers,
     tell: Tell = lambda: None,
-) -> Asked:
+) -> None:
     """Ask the questions; a collective of all ranks, which have the same questions.
 
     Args:
         questions: those that have no answer yet.
-        model: computes the likelihoods of options.
-        writer: the Hugging Face model that writes: that of `model`, or a whole copy of it on each rank.
+        respondent: answers this rank's share.
         asking: how to ask.
-        tokenizer: the run's.
         ranks: share the questions.
         keep: called on the first rank with the answers of each round.
         tell: called before each batch, and after each token.
     """
-    started, num_answered = time.monotonic(), 0
-    device = torch.device(ranks.world.device)
+    started = time.monotonic()
     for way, answer in (("choice", _choose), ("generate", _write)):
         own = [question for question in questions if question.way == way]
         pads = asking.decoding.pads or way == "choice"
         rounds = rounds_of([_lengths(q) for q in own], ranks.world.size, asking.size, asking.style.seed, pads)
         for together in rounds:
             if _is_over(ranks, asking.max_seconds, started):
-                return Asked(num_answered, len(questions) - num_answered)
+                return
             tell()
-            batch = [own[i] for i in together[ranks.world.rank]]
-            answers = answer(batch, model, writer, asking, tokenizer, device, tell)
+            answers = answer([own[i] for i in together[ranks.world.rank]], respondent, asking, tell)
             gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
-            num_answered += sum(map(len, together))
             if ranks.world.is_first:
                 keep([read_answer(content) for text in gathered for content in json.loads(text)])
-    return Asked(num_answered, len(questions) - num_answered)
 
 
 def _is_over(ranks: Ranks, max_seconds: float | None, started: float) -> bool:
@@ -115,20 +111,14 @@ def _lengths(question: Question) -> Lengths:
     return Lengths(len(question.prompt_ids), question.max_new_tokens)
 
 
-def _write(
-    batch: Sequence[Question],
-    model: AskableModel,  # noqa: ARG001  (the two ways have one form)
-    writer: Any,
-    asking: Asking,
-    tokenizer: ExampleTokenizer,
-    device: torch.device,
-    tell: Tell,
-) -> list[Answer]:
+def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
     if not batch and not asking.in_step:
         return []
+    _, writer, tokenizer, device = respondent
     prompted = [Prompted(q.key, q.prompt_ids, q.max_new_tokens) for q in batch]
     with answering(writer, asking.decoding.attention):
-        found = write_answers(writer, prompted, asking.style, device, asking.decoding.caches, asking.in_step, tell)
+        caches = asking.decoding.caches
+        found = write_answers(writer, prompted, asking.style, device, caches, asking.in_step, tell)
     return [
         Answer(
             key=question.key,
@@ -141,16 +131,10 @@ def _write(
     ]
 
 
-def _choose(
-    batch: Sequence[Question],
-    model: AskableModel,
-    writer: Any,  # noqa: ARG001  (see `_write`)
-    asking: Asking,
-    tokenizer: ExampleTokenizer,  # noqa: ARG001
-    device: torch.device,  # noqa: ARG001
-    tell: Tell,  # noqa: ARG001
-) -> list[Answer]:
-    likelihoods = iter(log_likelihoods(model, [o for q in batch for o in q.choices], asking.layout))
+def _choose(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
+    options = [option for question in batch for option in question.choices]
+    likelihoods = iter(log_likelihoods(respondent.model, options, asking.layout))
+    tell()
     answers = []
     for question in batch:
         own = tuple(next(likelihoods) for _ in question.choices)

@@ -41,10 +41,7 @@ def log_likelihoods(model: SegmentSums, options: Sequence[Option], layout: Layou
         np.concatenate(masks),
         np.concatenate([[0], np.cumsum(lengths)]),
     )
-    if layout == "packed":
-        batches = [collate([pack])]
-    else:
-        batches = collate_rows([pack], len(lengths) * max(lengths))
+    batches = [collate([pack])] if layout == "packed" else collate_rows([pack], len(lengths) * max(lengths))
     result = [0.0] * len(options)
     for batch in batches:
         sums = model.segment_sums(batch, [token_nll])[:, 0].tolist()

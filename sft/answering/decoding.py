@@ -1,7 +1,7 @@
 """How a class of models may be decoded: tried on a tiny model of the class in float32, not looked up.
 
-Some models do not bear padding on the left: states that are carried on, positions that count the padding. With some, the
-cache or the fused attention changes what is computed. In float32, rounding is far below what any of these does.
+Some models do not bear padding on the left: states that are carried on, positions that count the padding. With some,
+the cache or the fused attention changes what is computed. In float32, rounding is far below what any of these does.
 """
 
 import copy
@@ -40,8 +40,9 @@ again for each token, each length alone."""
 
 
 def try_decoding(config: Any, **options: Any) -> Decoding:
-    """The fastest way that gives models of the class of `config` the answers of the safe one, which is for those of which
-    no tiny model can be made.
+    """The fastest way that gives models of the class of `config` the answers of the safe one.
+
+    It is the safe one where no tiny model of the class can be made.
 
     Args:
         config: of transformers.

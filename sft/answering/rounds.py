@@ -49,9 +49,7 @@ def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed:
     return rounds
 
 
-def _batches(
-    ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, pads: bool
-) -> list[list[int]]:
+def _batches(ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, pads: bool) -> list[list[int]]:
     batches: list[list[int]] = []
     longest = Lengths(0, 0)
     for i in ordered:

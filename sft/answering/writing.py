@@ -3,8 +3,8 @@
 transformers' own `generate` does it, with the settings of the run and none of the model's. Prompts are padded on the
 left, so that all rows go on at the same place; `sft.answering.decoding` finds out whether a class of models bears that.
 
-Where a model is split over ranks (ZeRO-3), each token of each rank needs all of them: they go on together until the last
-one has its answers.
+Where a model is split over ranks (ZeRO-3), each token of each rank needs all of them: they go on together until the
+last one has its answers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ class Written(NamedTuple):
 
 @contextmanager
 def answering(model: Any, attention: str) -> Iterator[None]:
-    """The model as at inference, until the block ends: without dropout and gradients, with an attention of transformers.
+    """The model as at inference, until the block ends: no dropout, no gradients, an attention of transformers.
 
     Its own generation config is put aside: `generate` would take from it what a call does not name, such as a penalty
     for repetition.

@@ -26,7 +26,6 @@ from sft.data.truncation import truncate
 from sft.errors import RecordError
 from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, TokenizedRecord
 
-
 Tagging = Literal["as_trained", "always", "never"]
 """Which prompts get the task tag: by the rule of `data.task_tag`, all, or none."""
 

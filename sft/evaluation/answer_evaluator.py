@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sft.answering.answer import Answer, read_answer
-from sft.answering.asking import AskableModel, Asking, ask_all
+from sft.answering.asking import AskableModel, Asking, Respondent, ask_all
 from sft.data.tokenization import ExampleTokenizer
 from sft.errors import UserError
 from sft.evaluation.judged_answers import judge, metrics_of_scores, sums_of, write_judged
@@ -57,8 +59,10 @@ class AnswerEvaluator:
         done = set(json.loads(self.ranks.gather(json.dumps([*kept]) if is_first else "")[0]))
         left = [question for question in self.questions if question.key not in done]
         if left:
+            device = torch.device(self.ranks.world.device)
             with self.open_writer() as writer:
-                ask_all(left, self.model, writer, self.asking, self.tokenizer, self.ranks, self._keep, self.tell)
+                respondent = Respondent(self.model, writer, self.tokenizer, device)
+                ask_all(left, respondent, self.asking, self.ranks, self._keep, self.tell)
         progress = Progress()
         judged, message = work_together(self.ranks, lambda: self._judge(progress.tell), progress)
         raise_together(self.ranks, message)

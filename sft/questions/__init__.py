@@ -2,6 +2,6 @@
 
     held-out records ──choose, read again──▶ conversations ──shots, tag, template──▶ Question ──▶ questions.jsonl
 
-Questions are made once, by the process that plans, and published. So every model of a run, wherever it answers, gets the
-same prompts to the token.
+Questions are made once, by the process that plans, and published. So every model of a run, wherever it answers, gets
+the same prompts to the token.
 """

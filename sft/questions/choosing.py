@@ -1,4 +1,4 @@
-"""Which held-out records are asked, and which records may be shown with them: pure functions of store, config and seed."""
+"""Which held-out records are asked, and which may be shown with them: pure functions of store, config and seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple

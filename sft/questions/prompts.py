@@ -1,5 +1,5 @@
-"""From a record to the prompt that a model gets at inference: system text, task tag and turns as in training, examples of
-the task in front, and the template's own generation prompt at the end.
+"""From a record to the prompt that a model gets at inference: system text, task tag and turns as in training, examples
+of the task in front, and the template's own generation prompt at the end.
 """
 
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 
 def up_to_last_learned(formatted: Formatted) -> Formatted:
-    """The record as far as its last answer that is learned: a later one is not to be imitated, so nobody asks for it."""
+    """The record as far as its last answer that is learned: nobody asks for what is not to be imitated."""
     content = formatted.content
     if isinstance(content, TokenizedRecord):
         return formatted

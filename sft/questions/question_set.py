@@ -157,7 +157,7 @@ class _Asking:
         return "choice" if options and score in (None, "choice") else "generate"
 
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
-        """Up to so many conversations, none with the prompt that is asked; those that the task file shows come first."""
+        """Up to so many conversations, none with the prompt that is asked; those of the task file come first."""
         content = asked.formatted.content
         if not shots or not isinstance(content, Conversation):
             return []
@@ -173,9 +173,7 @@ class _Asking:
         own = content.messages[:-1]
         return [conversation for conversation in shown if conversation.messages[:-1] != own][:shots]
 
-    def _fitting(
-        self, asked: _Read, shown: list[Conversation], most: int
-    ) -> tuple[Prompt, list[Conversation]]:
+    def _fitting(self, asked: _Read, shown: list[Conversation], most: int) -> tuple[Prompt, list[Conversation]]:
         """The prompt with as many of the examples as leave room for the answer, and these."""
         while True:
             prompt = self._writer.write(asked.formatted, shown)
@@ -184,7 +182,9 @@ class _Asking:
             shown = shown[:-1]
 
 
-def _read_again(store: TokenStore, chosen: Mapping[str, Chosen], preparer: BlockPreparer) -> dict[RecordKey, _Read | RecordError]:
+def _read_again(
+    store: TokenStore, chosen: Mapping[str, Chosen], preparer: BlockPreparer
+) -> dict[RecordKey, _Read | RecordError]:
     """Read the chosen records again from their sources; each source is read up to the last of them."""
     wanted = {key for records in chosen.values() for key in (*records.asked, *records.showable)}
     read: dict[RecordKey, _Read | RecordError] = {}
@@ -233,8 +233,8 @@ def _stop_ids(store: TokenStore, preparer: BlockPreparer) -> list[int]:
     ids = list(dict.fromkeys([*learned_stop_ids(store, control_ids(tokenizer)), *own]))
     if not ids:
         raise UserError(
-            "evaluate.answers_per_task: no token ends an answer: neither the examples nor the tokenizer have a stop token. "
-            "Name an end of turn with model.turn_end, or set evaluate.answers_per_task=0."
+            "evaluate.answers_per_task: no token ends an answer: neither the examples nor the tokenizer have one that "
+            "stops. Name an end of turn with model.turn_end, or set evaluate.answers_per_task=0."
         )
     return ids
 

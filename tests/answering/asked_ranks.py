@@ -1,13 +1,14 @@
 """Ranks whose model is asked: split over them, or a whole copy on each; before and after a step of training."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sft.answering.answer import Answer
-from sft.answering.asking import Asking, ask_all
+from sft.answering.asking import Asking, Respondent, ask_all
 from sft.answering.decoding import try_decoding
 from sft.answering.rounds import BatchSize
 from sft.answering.whole_model import whole_copy
@@ -41,12 +42,10 @@ def ask(settings: dict[str, Any], ranks: Ranks, engine_name: str, copied: bool) 
         size=BatchSize(rows=3),
     )
     questions = open_questions(Path(settings["questions"]))
-    arguments = (asking, ExampleTokenizer(load_tokenizer(config.model)), ranks, kept.extend)
-    if copied:
-        with whole_copy(engine, config, config.model.path, torch.device("cpu")) as writer:
-            ask_all(questions, engine, writer, *arguments)
-    else:
-        ask_all(questions, engine, engine.hf_model, *arguments)
+    tokenizer, cpu = ExampleTokenizer(load_tokenizer(config.model)), torch.device("cpu")
+    copies = whole_copy(engine, config, config.model.path, cpu) if copied else nullcontext(engine.hf_model)
+    with copies as writer:
+        ask_all(questions, Respondent(engine, writer, tokenizer, cpu), asking, ranks, kept.extend)
     steps += take_steps(engine, config, loader, 2, 3)
     engine.close()
     return [answer.as_json() for answer in sorted(kept, key=lambda answer: answer.key)], steps

@@ -15,8 +15,10 @@ from sft.answering.rounds import BatchSize, Lengths, rounds_of
 from sft.answering.writing import Prompted, Style, answering, write_answers
 
 CPU = torch.device("cpu")
-PROMPTS = [Prompted(f"q{i}", tuple((7 * i + 11 * j) % 200 + 20 for j in range(length)), 4 + 5 * (i % 4)) for i, length in
-           enumerate([3, 17, 8, 8, 30, 1, 12])]
+PROMPTS = [
+    Prompted(f"q{i}", tuple((7 * i + 11 * j) % 200 + 20 for j in range(length)), 4 + 5 * (i % 4))
+    for i, length in enumerate([3, 17, 8, 8, 30, 1, 12])
+]
 
 
 @pytest.fixture(scope="module")

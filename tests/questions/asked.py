@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 from sft.config import SftConfig
 from sft.config_file import build_config
 from sft.data.block_preparer import BlockPreparer
+from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.questions.question import Question
 from sft.questions.question_set import open_questions
 from sft.training.workload import prepare_workload
-from sft.data.store_recipe import StoreRecipe
 
 
 class Asked(NamedTuple):

@@ -46,9 +46,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory, tokenizer_dir: TokenizerDir,
 
 def test_a_prompt_without_shots_is_that_of_the_stored_example(asked: Asked) -> None:
     held_out = held_out_examples(asked.store, asked.config.data.holdout)
-    by_record = {
-        f"s/{number}": i for i, number in enumerate(asked.store.record_ids.tolist()) if held_out[i]
-    }
+    by_record = {f"s/{number}": i for i, number in enumerate(asked.store.record_ids.tolist()) if held_out[i]}
     plain = [question for question in asked.questions if question.shots == 0]
     for question in plain:
         example = asked.store.example(by_record[question.record])
@@ -101,9 +99,7 @@ def test_shots_as_text_are_in_the_one_user_turn(
         assert turn["content"].endswith(question.prompt.removesuffix("<|im_end|>\n<|im_start|>assistant\n")[-20:])
 
 
-def test_shots_that_do_not_fit_are_cut_and_counted(
-    tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir
-) -> None:
+def test_shots_that_do_not_fit_are_cut_and_counted(tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir) -> None:
     tokens = {"max_len_tokens": 96, "holdout": {"share": 0.3}}
     config = config_of(tmp_path, tokenizer_dir("chatml"), sources, data=tokens, evaluate={"shots": [20]})
     made = ask(config)
@@ -196,8 +192,6 @@ def test_an_unknown_task_is_refused_with_its_neighbour(
         ask(config)
 
 
-def test_nothing_is_asked_unless_the_config_says_so(
-    tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir
-) -> None:
+def test_nothing_is_asked_unless_the_config_says_so(tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir) -> None:
     config: SftConfig = config_of(tmp_path, tokenizer_dir("chatml"), sources, evaluate={"answers_per_task": 0})
     assert ask(config).folder is None

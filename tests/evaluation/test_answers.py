@@ -1,0 +1,82 @@
+"""A run asks its model whenever it is measured: scores by task, every answer kept, the same after a kill."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft.config import SftConfig
+from sft.evaluation.judged_answers import read_judged
+from sft.evaluation.scores import read_evaluation
+from sft.questions.question_set import fingerprint_of, open_questions
+from sft.run_folder import RunFolder
+from sft.training.workload import prepare_workload
+from tests.conftest import SmallRecords
+from tests.distributed.launch import run_ranks
+from tests.jobs import two_stage_job
+
+
+@pytest.fixture(scope="module")
+def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("answers")
+    content = two_stage_job("run", folder, tiny_model_dir, small_records, {"broad": 2, "words": 1})
+    return {
+        **content,
+        "stages": content["stages"][:1],
+        "data": {**content["data"], "holdout": {"share": 0.2, "tasks": ["sort"]}},
+        "evaluate": {
+            "answers_per_task": 3,
+            "shots": [0, 1],
+            "max_new_tokens": 6,
+            "tasks": {"copy": {"score": "contains"}, "reverse": {"max_answers": 0}},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def run(job: dict[str, Any]) -> RunFolder:
+    config = SftConfig.model_validate(job)
+    assert run_ranks(2, "run_jobs", {"jobs": [(job, prepare_workload(config)[0].as_json())]}) == [True]
+    return RunFolder(config.run.dir)
+
+
+@pytest.mark.parametrize("name", ["base", "0-broad"])
+def test_every_question_has_its_answer_and_scores_are_their_means(run: RunFolder, name: str) -> None:
+    path = run.evaluations / f"{name}.json"
+    judged = list(read_judged(run.answers(path)))
+    questions = open_questions(run.questions)
+    assert [one.key for one in judged] == [question.key for question in questions]
+    assert "reverse" not in {one.task for one in judged}
+    assert {one.score_name for one in judged if one.task == "copy"} == {"contains"}
+    evaluation = read_evaluation(json.loads(path.read_text()), None, None)
+    for task in {one.task for one in judged}:
+        for shots, suffix in ((0, ""), (1, "@1")):
+            own = [one.score for one in judged if (one.task, one.shots) == (task, shots)]
+            assert evaluation.value(f"score{suffix}", task) == pytest.approx(sum(own) / len(own))
+            assert evaluation.tasks[task].numbers[f"num_answers{suffix}"] == len(own)
+    assert evaluation.tasks["sort"].unseen
+    assert evaluation.value("loss") > 0
+    assert not list(run.evaluations.glob("*.partial"))
+
+
+def test_an_evaluation_that_was_killed_goes_on_with_the_answers_that_are_there(
+    job: dict[str, Any], run: RunFolder, tmp_path: Path
+) -> None:
+    """Answers that another model would not give show that they were not asked for again."""
+    job = {**job, "run": {"name": "killed", "dir": str(tmp_path / "killed")}}
+    config = SftConfig.model_validate(job)
+    workload = prepare_workload(config)[0].as_json()
+    killed = RunFolder(config.run.dir)
+    stage = killed.stage(0, "broad")
+    path = run.evaluation(run.stage(0, "broad"))
+    about = {"questions": fingerprint_of(killed.questions), "answers": killed.answers(path).name}
+    first, second, *_ = read_judged(run.answers(path))
+    kept = [{**one.answer.as_json(), "text": "kept"} for one in (first, second)]
+    partial = killed.evaluations / f".{killed.answers(path).name}.partial"
+    partial.write_text("".join(json.dumps(line) + "\n" for line in (about, *kept)) + '{"key": "cut', encoding="utf-8")
+    assert run_ranks(1, "run_jobs", {"jobs": [(job, workload)]}) == [True]
+    found = list(read_judged(killed.answers(killed.evaluation(stage))))
+    assert [one.answer.text for one in found[:2]] == ["kept", "kept"]
+    undisturbed = list(read_judged(run.answers(path)))
+    assert [one.answer for one in found[2:]] == [one.answer for one in undisturbed[2:]]
