@@ -64,7 +64,7 @@ class Forms:
             if isinstance(key, int):
                 children = [node["items"] for node in nodes if "items" in node]
             else:
-                children = [node["properties"][key] for node in nodes if key in node.get("properties", {})]
+                children = [_named(node, key) for node in nodes]
             nodes = [option for child in children for option in self._options(child)]
         return nodes
 
@@ -73,6 +73,12 @@ class Forms:
             return self._options(self._schema["$defs"][node["$ref"].rpartition("/")[2]])
         inner = (*node.get("anyOf", ()), *node.get("oneOf", ()))
         return [option for part in inner for option in self._options(part)] or [node]
+
+
+def _named(node: Mapping[str, Any], key: Any) -> Any:
+    """What a section or a mapping holds under this name."""
+    others = node.get("additionalProperties")
+    return node.get("properties", {}).get(key) or (others if isinstance(others, Mapping) else {})
 
 
 def _text(value: Any) -> str:

@@ -36,7 +36,7 @@ that differ. A field that is missing in the record of an older version counts as
 
 
 class _Part(NamedTuple):
-    """A section, where it stands in the config: `data.sources[]`."""
+    """A section, where it stands in the config: `data.sources[]`, or `evaluate.tasks{}` in a mapping."""
 
     path: str
     section: type[BaseModel]
@@ -44,7 +44,7 @@ class _Part(NamedTuple):
 
 def config_reference() -> str:
     """The text of the page."""
-    parts = list(_parts(JobFile, ""))
+    parts = _parts_once()
     top = [f"[{part.path}](#{_anchor(part.path)})" for part in parts if re.fullmatch(r"\w+(\[\])?", part.path)]
     blocks = [_HEAD + " · ".join(top), *_effects(), *_resume(parts)]
     for part in parts:
@@ -53,13 +53,21 @@ def config_reference() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _parts_once() -> list[_Part]:
+    """All sections; one that is in several places is described at the first that is not a mapping, if there is one."""
+    found = list(_parts(JobFile, ""))
+    elsewhere = {part.section for part in found if not part.path.endswith("{}")}
+    return [part for part in found if not part.path.endswith("{}") or part.section not in elsewhere]
+
+
 def _parts(section: type[BaseModel], path: str) -> Iterator[_Part]:
-    """All sections in a section; one that is in several places is described at the first that is not a mapping."""
+    """All sections in a section, those that are in several places several times."""
     for name, field in section.model_fields.items():
         for kind in alternatives(field.annotation):
-            inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
+            inner, mark = {tuple: (0, "[]"), dict: (1, "{}")}.get(get_origin(kind), (None, ""))
+            inner = kind if inner is None else get_args(kind)[inner]
             if is_section(inner):
-                here = f"{path}{field.alias or name}{'' if inner is kind else '[]'}"
+                here = f"{path}{field.alias or name}{mark}"
                 yield _Part(here, inner)
                 yield from _parts(inner, f"{here}.")
 

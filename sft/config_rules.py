@@ -13,12 +13,12 @@ from sft.config import (
     BudgetConfig,
     CheckpointConfig,
     DataConfig,
-    EvaluateConfig,
     FromConfig,
     ModelConfig,
     RunConfig,
     StageConfig,
 )
+from sft.config_evaluation import EvaluateConfig
 from sft.config_paths import named_paths
 from sft.config_section import Section
 from sft.config_training import DeepSpeedConfig, TrainConfig

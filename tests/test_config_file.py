@@ -55,6 +55,7 @@ FULL: dict[str, Any] = {
                 "csv": {"delimiter": ";", "quote": "'"},
                 "max_records": 100,
                 "task": {"column": "category", "default": "other"},
+                "grading": {"references": "also", "options": "choices", "tests": "checks"},
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
         ],
@@ -146,7 +147,25 @@ FULL: dict[str, Any] = {
         "dir": "s3://bucket/run",
         "async": False,
     },
-    "evaluate": {"every_steps": 5, "every_epochs": None, "max_examples_per_task": 10, "sample_answers": 2},
+    "evaluate": {
+        "every_steps": 5,
+        "every_epochs": None,
+        "max_examples_per_task": 10,
+        "sample_answers": 2,
+        "answers_per_task": 5,
+        "shots": [0, 3],
+        "shots_as": "text",
+        "tag": "always",
+        "max_new_tokens": 64,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "copy_model": "never",
+        "max_minutes": 5.0,
+        "tasks": {
+            "maths": {"score": "number", "options": ["1", "2"], "shots": [1], "max_answers": 3, "max_new_tokens": 9}
+        },
+        "allow_code": True,
+    },
     "logging": {
         "tensorboard": False,
         "wandb": {"project": "tuning", "entity": "team", "tags": ["small", "first"]},
@@ -187,7 +206,10 @@ def key_places(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ..
     if isinstance(node, dict):
         for key, value in node.items():
             yield (*place, key)
-            if key not in FREE:
+            if key == "tasks" and isinstance(value, dict):  # sections by the names of tasks
+                for name, section in value.items():
+                    yield from key_places(section, (*place, key, name))
+            elif key not in FREE:
                 yield from key_places(value, (*place, key))
     if isinstance(node, list):
         for i, item in enumerate(node):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sft.atomic_files import fingerprint, is_published, publish_folder, read_manifest, write_lines, written_aside
 from sft.config import SftConfig, SourceConfig
@@ -229,8 +229,9 @@ def _stop_ids(store: TokenStore, preparer: BlockPreparer) -> list[int]:
         UserError: there are none.
     """
     tokenizer = load_tokenizer(preparer.model)
-    own = tokenizer.convert_tokens_to_ids(list(generation_stops(preparer.model, tokenizer)))
-    ids = list(dict.fromkeys([*learned_stop_ids(store, control_ids(tokenizer)), *own]))
+    stops = generation_stops(preparer.model, tokenizer)
+    own = tokenizer.convert_tokens_to_ids([*stops])
+    ids = list(dict.fromkeys([*learned_stop_ids(store, control_ids(tokenizer)), *cast(list[int], own)]))
     if not ids:
         raise UserError(
             "evaluate.answers_per_task: no token ends an answer: neither the examples nor the tokenizer have one that "

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, BambaConfig, Gemma2Config, GenerationConfig, ViTConfig
 
 from sft.answering.decoding import SAFE, Decoding, try_decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
@@ -100,9 +100,9 @@ def test_the_models_own_generation_config_changes_nothing_and_comes_back(model: 
 
 def test_how_a_class_decodes_is_tried(model: Any) -> None:
     assert try_decoding(model.config) == Decoding("sdpa", caches=True, pads=True)
-    unknown = copy.deepcopy(model.config)
-    unknown.num_attention_heads = "none"
-    assert try_decoding(unknown) == SAFE
+    assert try_decoding(Gemma2Config()) == Decoding("eager", caches=True, pads=True), "it caps scores"
+    assert try_decoding(BambaConfig()) == Decoding("sdpa", caches=False, pads=True)
+    assert try_decoding(ViTConfig()) == SAFE, "it does not write"
 
 
 lengths = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 100)), max_size=60)
