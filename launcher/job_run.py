@@ -19,7 +19,7 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
-from sft.evaluation.scores import metrics_of
+from sft.evaluation.scores import main_metrics
 from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
@@ -111,7 +111,7 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
     report = write_report(run)
     records = read_run(run)
-    for metric in metrics_of(records.evaluations):
+    for metric in main_metrics(records.evaluations):
         console.print(score_table(records.evaluations, metric))
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:

@@ -23,8 +23,10 @@ from sft.config_paths import named_paths
 from sft.config_section import Section
 from sft.config_training import DeepSpeedConfig, TrainConfig
 from sft.deepspeed_extra import refused
+from sft.errors import UserError
 from sft.optimizers import OPTIMIZERS
 from sft.recomputed_layers import packs_or_one
+from sft.scoring.registry import read_score
 
 
 class Problem(NamedTuple):
@@ -288,6 +290,17 @@ def extra_settings_change_no_number(deepspeed: DeepSpeedConfig) -> Iterator[Prob
         yield Problem(f"deepspeed.extra.{path}", value, reason, way_out)
 
 
+def scores_are_known(evaluate: EvaluateConfig) -> Iterator[Problem]:
+    """A score is one of the program's, with its settings, or a function of the user's."""
+    for task, asked in evaluate.tasks.items():
+        try:
+            if asked.score is not None:
+                read_score(asked.score)
+        except UserError as error:
+            rule, _, way_out = str(error).removeprefix("score: ").partition("\n")
+            yield Problem(f"evaluate.tasks.{task}.score", asked.score, rule, way_out.strip() or "see docs/SCORES.md")
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -312,5 +325,6 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (shared_rows_are_packed, ("model", "train")),
     (the_plain_engine_offloads_nothing, ("train", "deepspeed")),
     (extra_settings_change_no_number, ("deepspeed",)),
+    (scores_are_known, ("evaluate",)),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

@@ -697,6 +697,11 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "extra_settings_change_no_number": [
         (["deepspeed.extra.zero_optimization.stage=2"], ["deepspeed.extra.zero_optimization.stage"], "remove it"),
     ],
+    "scores_are_known": [
+        (["evaluate.tasks.maths.score=numbr"], ["evaluate.tasks.maths.score"], "Scores are exact_match, "),
+        (["evaluate.tasks.maths.score={name: regex}"], ["evaluate.tasks.maths.score"], "docs/SCORES.md"),
+        (["evaluate.tasks.maths.score={digits: 3}"], ["evaluate.tasks.maths.score"], "docs/SCORES.md"),
+    ],
     "one_warmup": [
         (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "remove one of the two"),
         (["stages.1.optimizer.warmup_steps=10"], ["stages.1.optimizer.warmup_steps"], "warm up for fewer"),

@@ -14,7 +14,7 @@ from typing import Any
 from sft.answering.answer import Answer, read_answer
 from sft.atomic_files import write_lines
 from sft.config_evaluation import EvaluateConfig
-from sft.evaluation.scores import Sums
+from sft.evaluation.scores import SCORE, Sums
 from sft.json_lines import from_json, whole_lines
 from sft.progress import Tell
 from sft.questions.question import Question
@@ -27,7 +27,7 @@ from sft.scoring.metric import Metric
 from sft.scoring.registry import Score, check_packages, read_score
 from sft.scoring.scorer import ANSWERED, JUDGED
 
-SCORE = Metric("score", "score of an answer", "higher", JUDGED, is_share=True)
+_SCORE = Metric("score", "score of an answer", "higher", JUDGED, is_share=True)
 FAILED = "num_not_judged"
 
 
@@ -92,7 +92,7 @@ def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[s
 
 def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict[str, Metric]:
     """All metrics of answers, by name."""
-    own = {"score": SCORE, **Length.metrics}
+    own = {SCORE: _SCORE, **Length.metrics}
     for score in scores.values():
         own |= score.scorer.metrics
     own |= {name: metric for name, metric in _CHOICE.items() if any(s.name == "choice" for s in scores.values())}
@@ -183,7 +183,7 @@ def sums_of(judged: Iterable[JudgedAnswer], num_asked: Mapping[tuple[str, int], 
             numbers["num_chosen"] = 1
         else:
             numbers |= {"answer_tokens": one.answer.num_tokens, "stopped": float(one.answer.stopped)}
-        numbers |= {FAILED: 1} if one.score is None else {JUDGED: 1, "score": one.score}
+        numbers |= {FAILED: 1} if one.score is None else {JUDGED: 1, SCORE: one.score}
         for name, value in numbers.items():
             add(one.task, one.shots, name, value)
     for (task, shots), count in num_asked.items():

@@ -18,7 +18,7 @@ from sft.errors import UserError
 from sft.evaluation import plots
 from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
-from sft.evaluation.scores import LOSS, Evaluation, metrics_of
+from sft.evaluation.scores import LOSS, Evaluation, main_metrics, metrics_of
 from sft.evaluation.tables import change_text, number, percent, short_count, value_text
 from sft.metrics import StepMetrics
 from sft.pages import page_environment
@@ -101,7 +101,7 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     ]
     facts += [
         (f"held-out {metric.title}", *_score_fact(run.evaluations, name))
-        for name, metric in metrics_of(run.evaluations).items()
+        for name, metric in main_metrics(run.evaluations).items()
     ] or [(f"held-out {LOSS.title}", "–", "not measured yet")]
     supervised = _median(step.supervised_tokens_per_second for step in run.steps)
     in_all = _median(step.tokens_per_second for step in run.steps)

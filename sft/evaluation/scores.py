@@ -16,6 +16,9 @@ from sft.scoring.metric import Metric
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 
+SCORE = "score"
+"""The metric of answers that all tasks have, whatever each is scored by; with shots, `score@3`."""
+
 Sums = Mapping[str, Mapping[str, float]]
 """Task → the sum of each metric over what it is a mean of, and each count, by name.
 
@@ -130,6 +133,13 @@ def read_evaluation(content: Mapping[str, Any], stage_index: int | None, step: i
     }
     totals = {name: _number(content[name]) for name in metrics if name in content}
     return Evaluation(str(content["name"]), metrics, totals, tasks, stage_index, step)
+
+
+def main_metrics(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
+    """Those that are shown first: where answers have a score, it stands for all that is measured of them."""
+    metrics = metrics_of(evaluations)
+    scores = {name for name in metrics if name.partition("@")[0] == SCORE}
+    return {name: about for name, about in metrics.items() if not scores or name in scores or about.over == LOSS.over}
 
 
 def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
