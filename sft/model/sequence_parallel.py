@@ -12,7 +12,7 @@ tokens, and its heads' sinks, add to that of all: like those of ranks with rows 
 
 What is sent to a rank lies in one piece, token by token: each tensor is copied once to be sent, and then the tokens
 that come from the ranks are already in the order of the row. Outputs are sent as they are, and copied once when they
-come, to have all heads of a token side by side. `sft.model.sharing` has checked that the heads can be divided.
+come, to have all heads of a token side by side.
 
 Shape suffixes: `P` ranks that share the row, `H` heads of queries and `G` of keys, `T` tokens of a part, `L` tokens of
 the row, `D` head width.
@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sft.model.split_heads import key_repeats
+from sft.errors import UserError
+from sft.model.split_heads import key_repeats, why_not_divisible
 
 
 class SequenceGroup(NamedTuple):
@@ -39,9 +40,16 @@ class SequenceGroup(NamedTuple):
         """All tokens of this rank's heads: (1, H / P, L, D), (1, G · repeats / P, L, D) and (1, …, L, D').
 
         Heads of keys and values are sent as often as needed (`split_heads`); their gradients are added up.
+
+        Raises:
+            UserError: the heads cannot be divided among the ranks. A model is refused before (`sft.model.sharing`): the
+                ranks outside of the group would not know of it.
         """
-        repeats = key_repeats(query_1HTD.shape[1], key_1GTD.shape[1], self.size)
-        assert repeats is not None, "sft.model.sharing has refused this model"
+        num_heads, num_key_heads = query_1HTD.shape[1], key_1GTD.shape[1]
+        repeats = key_repeats(num_heads, num_key_heads, self.size)
+        if repeats is None:
+            why = why_not_divisible([(num_heads, num_key_heads)], self.size)
+            raise UserError(f"train.sequence_parallel: {self.size}: {why}.")
         keys, values = (self._tokens_of_all(x, repeats) for x in (key_1GTD, value_1GTD))
         return self._tokens_of_all(query_1HTD), keys, values
 
