@@ -59,18 +59,19 @@ class SequenceGroup(NamedTuple):
 
     def own_tokens(self, output_1LHD: Tensor) -> Tensor:
         """All heads of this rank's tokens, from its heads of all tokens: (1, L, H / P, D) → (1, T, H, D)."""
-        parts_PTHD = self._exchanged(output_1LHD.squeeze(0).unflatten(0, (self.size, -1)))
+        length, heads, width = output_1LHD.shape[1:]
+        parts_PTHD = self._exchanged(output_1LHD.reshape(self.size, length // self.size, heads, width))
         return parts_PTHD.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
     def _tokens_of_all(self, values_1HTD: Tensor, repeats: int = 1) -> Tensor:
         """This rank's heads of all tokens, from all heads of its own, each `repeats` times: (1, H', L, D)."""
-        # Ranks that get copies of the same heads are neighbours: `repeats` of them, in so many `sets`.
+        heads, length, width = values_1HTD.shape[1:]
+        # Ranks that get copies of the same heads are neighbours: `repeats` of them, in so many sets.
         sets = self.size // repeats
-        heads_TSHD = values_1HTD.squeeze(0).transpose(0, 1).unflatten(1, (sets, -1))
+        heads_TSH1D = values_1HTD.squeeze(0).transpose(0, 1).reshape(length, sets, heads // sets, 1, width)
         # Each head so many times behind itself; then cut for the ranks of a set. No copy, unless both are several.
-        copies_TSHRD = heads_TSHD.unsqueeze(3).expand(-1, -1, -1, repeats, -1)
-        length, _, heads, _, width = copies_TSHRD.shape
-        of_ranks_TSRHD = copies_TSHRD.reshape(length, sets, repeats, heads, width)
+        copies_TSHRD = heads_TSH1D.expand(-1, -1, -1, repeats, -1)
+        of_ranks_TSRHD = copies_TSHRD.reshape(length, sets, repeats, heads // sets, width)
         parts_PTHD = of_ranks_TSRHD.permute(1, 2, 0, 3, 4).flatten(0, 1)
         return self._exchanged(parts_PTHD).flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
