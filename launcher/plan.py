@@ -60,7 +60,7 @@ def plan_job(job: JobConfig, packs: Sequence[int] | None = None) -> JobPlan:
     stages = []
     for i, stage in enumerate(job.sft.stages):
         micro = packs[i] if packs else packs_or_one(train.packs_per_micro_batch)
-        num_groups = max(1, workers // train.sequence_parallel)
+        num_groups = train.num_groups(workers)
         steps = StepPlan(train.packs_per_step, train.packs_per_step, num_groups, micro)
         num_slots = steps.micro_batches_per_step * micro * num_groups
         length = job.sft.pack_len_tokens(i)

@@ -51,6 +51,10 @@ class TrainConfig(Section):
     max_skipped_steps: AffectsNothing[PositiveInt] = 10
     """With `skip`: this many skipped steps in a row stop the run after all."""
 
+    def num_groups(self, num_workers: int) -> int:
+        """How many groups of so many workers feed micro-batches of their own (see `sft.world.World`); at least one."""
+        return max(1, num_workers // self.sequence_parallel)
+
 
 class DeepSpeedConfig(Section):
     """ZeRO-3's own settings."""

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, TypeAdapter
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 
 from sft.config import SftConfig
 from sft.config_effects import AffectsNothing
@@ -259,12 +268,18 @@ def _group_rules(cluster: ClusterConfig, content: Mapping[str, Any]) -> list[Pro
     return [problem for group in groups for problem in _group_rule(cluster, content, *group)]
 
 
+_COUNT: TypeAdapter[int] = TypeAdapter(PositiveInt)
+
+
 def _group_rule(
     cluster: ClusterConfig, content: Mapping[str, Any], section: str, field: str, what: str
 ) -> Iterator[Problem]:
-    size = _given_in(content, section, field, 1)
+    try:
+        size = _COUNT.validate_python(_given_in(content, section, field, 1))  # it may be given as "2" or 2.0
+    except ValidationError:  # its own problem
+        return
     least, most = cluster.min_workers, cluster.max_workers
-    if not isinstance(size, int) or size < 1 or not (least % size or most % size):
+    if not (least % size or most % size):
         return
     workers = most if least == most else f"{least} to {most}"
     way_out = "choose the number of workers on a node, and multiples of it for cluster.workers"

@@ -40,6 +40,11 @@ class World:
         return range(first, first + self.sequence_parallel)
 
     @property
+    def num_parts(self) -> int:
+        """How many parts its group cuts every row into: one for each of its ranks."""
+        return len(self.sequence_ranks)
+
+    @property
     def sequence_place(self) -> int:
         """Which part of every row this rank runs."""
         return self.rank - self.sequence_ranks.start

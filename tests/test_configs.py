@@ -71,10 +71,18 @@ def test_the_overrides_that_their_comments_name_are_valid(name: str, overrides: 
 
 
 @pytest.mark.parametrize("field", ["train.sequence_parallel", "deepspeed.hpz_partition_size"])
+def test_groups_of_no_workers_are_refused(field: str) -> None:
+    for given in ("0", "-1", "1.5", "two", "", "[2]"):
+        with pytest.raises(UserError, match="greater than 0|whole number") as error:
+            load_job(FOLDER / "llama3_8b_1node.yaml", [f"{field}={given}"])
+        assert str(error.value).count(f"{field}: ") == 1
+
+
+@pytest.mark.parametrize("field", ["train.sequence_parallel", "deepspeed.hpz_partition_size"])
 def test_workers_that_make_no_whole_groups_are_refused(field: str) -> None:
     config, alone = FOLDER / "llama3_8b_1node.yaml", "slurm.workers_per_node=1"
     load_job(config, [f"{field}=4", "cluster.workers=[4, 8]", alone])
-    for assignments in ([f"{field}=3"], [f"{field}=4", "cluster.workers=[2, 8]", alone]):
+    for assignments in ([f"{field}=3"], [f"{field}='3'"], [f"{field}=4.0", "cluster.workers=[2, 8]", alone]):
         with pytest.raises(UserError, match=r"is not a multiple of it") as error:
             load_job(config, assignments)
         assert str(error.value).count("\n      →") == 1, "and nothing else is wrong"

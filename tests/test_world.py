@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sft.config_training import TrainConfig
 from sft.step_plan import EMPTY_PACK, StepPlan
 from sft.world import World
 
@@ -15,7 +16,8 @@ def test_groups_partition_the_ranks(size: int, sequence_parallel: int) -> None:
         assert world.rank == world.sequence_ranks[world.sequence_place]
         is_left = world.rank >= size - size % sequence_parallel
         assert (world.data_rank == world.data_size) == is_left
-        assert len(world.sequence_ranks) == (1 if is_left else sequence_parallel)
+        assert len(world.sequence_ranks) == world.num_parts == (1 if is_left else sequence_parallel)
+        assert TrainConfig(sequence_parallel=sequence_parallel).num_groups(size) == max(1, world.data_size)
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 8))

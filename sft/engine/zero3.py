@@ -72,7 +72,7 @@ class Zero3Engine:
         self._is_random = config.model.dropout == "as_configured"
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"
         # Ranks that have read their part of a parameter wait for the others, so that each waits for one at most.
-        group = SequenceGroup(world.sequence_place, len(world.sequence_ranks), ranks.all_to_all)
+        group = SequenceGroup(world.sequence_place, world.num_parts, ranks.all_to_all)
         tell = partial(meet, ranks)
         module = load_trained(config, model_path, self.device, zero_config, awaits_state, tell, group)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)

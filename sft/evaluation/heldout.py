@@ -62,8 +62,10 @@ class TokenEvaluator:
         """See `Evaluator`."""
         store, plan, world = self.heldout.store, self.heldout.plan, self.engine.ranks.world
         steps = StepPlan(len(plan), world.data_size, world.data_size, 1)
-        part, num_parts = world.sequence_place, len(world.sequence_ranks)
-        loader = StepLoader(store, plan, steps, world.data_rank, layout=self.layout, part=part, num_parts=num_parts)
+        part = world.sequence_place
+        loader = StepLoader(
+            store, plan, steps, world.data_rank, layout=self.layout, part=part, num_parts=world.num_parts
+        )
         measures = [measure for _, measure in TOKEN_METRICS.values()]
         # Columns: the metrics, supervised tokens, examples.
         sums = torch.zeros(len(store.tasks), len(measures) + 2, dtype=torch.float64)

@@ -11,16 +11,13 @@ from sft.config import ModelConfig
 from sft.data.collate import Batch, Layout
 from sft.data.rendering.chat_template import RAISED_BY_CODE
 from sft.errors import UserError
-from sft.model.architecture import UnreadableConfigError, auto_class, read_config
 from sft.model.attention import PACKED_ATTENTION, attention_for, layout_of
-from sft.model.attention_heads import attention_heads
 from sft.model.dropout import turn_dropout_off
 from sft.model.loss import SupervisedNll
 from sft.model.packing_probe import ordinary_token_ids, probe_batch, probe_layout
-from sft.model.split_heads import why_not_divisible
-from sft.model.split_probe import NUM_PARTS, nll_in_parts
+from sft.model.sharing import cannot_share, check_sharing
 from sft.model.text_path import frozen_parameters
-from sft.model.tiny_model import tiny_config, tiny_model
+from sft.model.tiny_model import CannotTryError, config_to_try, reason_of, tiny_config, tiny_model
 
 IN_WORDS: dict[Layout, str] = {"packed": "packed", "one_example": "one example a row"}
 
@@ -30,10 +27,6 @@ class LayoutChoice(NamedTuple):
 
     layout: Layout
     reason: str | None = None
-
-
-class CannotTryError(Exception):
-    """No tiny model of the class could be made or run on its own, so nothing is known about its layouts."""
 
 
 def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int, sequence_parallel: int = 1) -> LayoutChoice:
@@ -51,14 +44,12 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int, sequenc
     asked = layout_of(packing)
     options = {"trust_remote_code": True} if model.trust_remote_code else {}
     try:
-        config = _read_config(model)
+        config = config_to_try(model)
         _refuse_moving_positions(config.get_text_config(), max_len_tokens)
+        check_sharing(model, sequence_parallel)
         reason = try_layout(config, asked, model.dropout, **options)
-        if sequence_parallel > 1:
-            wrong = reason or try_split(config, **options)
-            if wrong is not None:
-                raise UserError(cannot_split(config.model_type, sequence_parallel, wrong))
-            refuse_heads(config, sequence_parallel, **options)
+        if reason is not None and sequence_parallel > 1:
+            raise UserError(cannot_share(config.model_type, sequence_parallel, reason))
         if reason is None:
             return LayoutChoice(asked)
         other = try_layout(config, "one_example", model.dropout, **options) if asked == "packed" else reason
@@ -72,63 +63,6 @@ def choose_layout(model: ModelConfig, packing: str, max_len_tokens: int, sequenc
     if other == reason:
         raise UserError(f"{what}: {reason}. Choose another model.")
     raise UserError(f"{what}. Packed: {reason}. One example a row: {other}. Choose another model.")
-
-
-def cannot_split(what: str, sequence_parallel: int, reason: str) -> str:
-    """Why a model is refused, whose rows ranks cannot share."""
-    return (
-        f"train.sequence_parallel: {sequence_parallel}: workers cannot share the rows of {what}: {reason}. Set it to 1."
-    )
-
-
-def refuse_heads(config: Any, sequence_parallel: int, **options: Any) -> None:
-    """Refuse a model whose heads of attention cannot be divided among the ranks that share a row.
-
-    Raises:
-        UserError: the message says among how many they can be.
-    """
-    try:
-        why = why_not_divisible(_heads(config, options), sequence_parallel)
-    except RAISED_BY_CODE as error:
-        raise CannotTryError(_first_line(error)) from error
-    if why is not None:
-        raise UserError(f"train.sequence_parallel: {sequence_parallel}: {why}.")
-
-
-def _heads(config: Any, options: dict[str, Any]) -> list[tuple[int, int]]:
-    own = copy.deepcopy(config)
-    with torch.device("meta"):
-        return attention_heads(auto_class(own).from_config(own, **options))
-
-
-def try_split(config: Any, **options: Any) -> str | None:
-    """What is wrong if ranks share rows of models of the class of `config`, tried on a tiny one; None: nothing.
-
-    Raises:
-        CannotTryError: no tiny model can be made or split.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            small = tiny_config(config)
-            if why := why_not_divisible(_heads(small, options), NUM_PARTS):
-                raise CannotTryError(f"its small form has {why}")
-            module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
-        except RAISED_BY_CODE as error:
-            raise CannotTryError(_first_line(error)) from error
-        turn_dropout_off(module)
-        try:
-            return probe_layout(nll_in_parts(module, NUM_PARTS), ordinary_token_ids(small), "packed", torch.float32)
-        except RAISED_BY_CODE as error:
-            return _first_line(error)
-
-
-def _read_config(model: ModelConfig) -> Any:
-    try:
-        return read_config(model, model.path)
-    except UnreadableConfigError as error:
-        # Loading the model reports it.
-        raise CannotTryError(_first_line(error)) from error
 
 
 def _refuse_moving_positions(config: Any, max_len_tokens: int) -> None:
@@ -168,9 +102,9 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         frozen = frozen_parameters(copy.deepcopy(plain).to("meta"))
         module = SupervisedNll(plain, chunk_tokens=64)
     except UserError as error:
-        return _first_line(error)
+        return reason_of(error)
     except RAISED_BY_CODE as error:
-        raise CannotTryError(_first_line(error)) from error
+        raise CannotTryError(reason_of(error)) from error
     try:
         if layout == "packed":
             module = SupervisedNll(tiny_model(small, PACKED_ATTENTION, **options), chunk_tokens=64)
@@ -179,7 +113,7 @@ def _try_quietly(config: Any, layout: Layout, dropout: str, options: dict[str, A
         raise
     except RAISED_BY_CODE as error:
         # A class that is not made for the layout may fail in any way.
-        return _first_line(error)
+        return reason_of(error)
 
 
 def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Layout, dropout: str) -> str | None:
@@ -191,7 +125,7 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
             return nll_S
         except RAISED_BY_CODE as error:
             if by_own_forward:
-                raise CannotTryError(_first_line(error)) from error
+                raise CannotTryError(reason_of(error)) from error
             raise
 
     if dropout == "none":
@@ -208,10 +142,3 @@ def _try(module: SupervisedNll, frozen: frozenset[str], config: Any, layout: Lay
         return "its loss has no gradient"
     unused = [name for name, grad in gradients.items() if grad is None]
     return f"{unused[0]} has no part in the loss of short examples" if unused else None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().removeprefix("model: ").split("\n")
-    # Some messages end their first line in a colon and give the reason in the second.
-    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
-    return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"

@@ -10,7 +10,12 @@ arXiv 2309.14509, section 3):
 The backward pass does the same with the gradients, the other way. A rank's gradient of a parameter is what its own
 tokens, and its heads' sinks, add to that of all: like those of ranks with rows of their own, they are added up.
 
-Shape suffixes: `P` ranks that share the row, `H` heads, `T` tokens of a part, `L` tokens of the row, `D` head width.
+What is sent to a rank lies in one piece, token by token: each tensor is copied once to be sent, and then the tokens
+that come from the ranks are already in the order of the row. Outputs are sent as they are, and copied once when they
+come, to have all heads of a token side by side.
+
+Shape suffixes: `P` ranks that share the row, `H` heads of queries and `G` of keys, `T` tokens of a part, `L` tokens of
+the row, `D` head width.
 """
 
 from collections.abc import Callable
@@ -32,20 +37,21 @@ class SequenceGroup(NamedTuple):
     """(P, …) → (P, …), see `sft.ranks.ranks.Ranks`."""
 
     def own_heads(self, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All tokens of this rank's heads: (1, H / P, L, D), (1, G / P, L, D) and (1, G / P, L, D').
+        """All tokens of this rank's heads: (1, H / P, L, D), (1, G · repeats / P, L, D) and (1, …, L, D').
 
-        Heads of keys and values are repeated before as often as needed; their gradients are added up.
+        Heads of keys and values are sent as often as needed (`split_heads`); their gradients are added up.
 
         Raises:
-            UserError: the heads cannot be divided among the ranks.
+            UserError: the heads cannot be divided among the ranks. A model is refused before (`sft.model.sharing`): the
+                ranks outside of the group would not know of it.
         """
         num_heads, num_key_heads = query_1HTD.shape[1], key_1GTD.shape[1]
         repeats = key_repeats(num_heads, num_key_heads, self.size)
         if repeats is None:
             why = why_not_divisible([(num_heads, num_key_heads)], self.size)
-            raise UserError(f"train.sequence_parallel: {self.size}: {why}. Choose one of these.")
-        key, value = (x if repeats == 1 else x.repeat_interleave(repeats, dim=1) for x in (key_1GTD, value_1GTD))
-        return self._tokens_of_all(query_1HTD), self._tokens_of_all(key), self._tokens_of_all(value)
+            raise UserError(f"train.sequence_parallel: {self.size}: {why}.")
+        keys, values = (self._tokens_of_all(x, repeats) for x in (key_1GTD, value_1GTD))
+        return self._tokens_of_all(query_1HTD), keys, values
 
     def own_sinks(self, sinks_H: Tensor) -> Tensor:
         """The sinks of this rank's heads."""
@@ -54,13 +60,20 @@ class SequenceGroup(NamedTuple):
     def own_tokens(self, output_1LHD: Tensor) -> Tensor:
         """All heads of this rank's tokens, from its heads of all tokens: (1, L, H / P, D) → (1, T, H, D)."""
         length, heads, width = output_1LHD.shape[1:]
-        parts_PTHD = output_1LHD.reshape(self.size, length // self.size, heads, width)
-        return self._exchanged(parts_PTHD).permute(1, 0, 2, 3).reshape(1, -1, self.size * heads, width)
+        parts_PTHD = self._exchanged(output_1LHD.reshape(self.size, length // self.size, heads, width))
+        return parts_PTHD.transpose(0, 1).flatten(1, 2).unsqueeze(0)
 
-    def _tokens_of_all(self, values_1HTD: Tensor) -> Tensor:
+    def _tokens_of_all(self, values_1HTD: Tensor, repeats: int = 1) -> Tensor:
+        """This rank's heads of all tokens, from all heads of its own, each `repeats` times: (1, H', L, D)."""
         heads, length, width = values_1HTD.shape[1:]
-        parts_PHTD = values_1HTD.reshape(self.size, heads // self.size, length, width)
-        return self._exchanged(parts_PHTD).permute(1, 0, 2, 3).reshape(1, -1, self.size * length, width)
+        # Ranks that get copies of the same heads are neighbours: `repeats` of them, in so many sets.
+        sets = self.size // repeats
+        heads_TSH1D = values_1HTD.squeeze(0).transpose(0, 1).reshape(length, sets, heads // sets, 1, width)
+        # Each head so many times behind itself; then cut for the ranks of a set. No copy, unless both are several.
+        copies_TSHRD = heads_TSH1D.expand(-1, -1, -1, repeats, -1)
+        of_ranks_TSRHD = copies_TSHRD.reshape(length, sets, repeats, heads // sets, width)
+        parts_PTHD = of_ranks_TSRHD.permute(1, 2, 0, 3, 4).flatten(0, 1)
+        return self._exchanged(parts_PTHD).flatten(0, 1).transpose(0, 1).unsqueeze(0)
 
     def _exchanged(self, parts_P: Tensor) -> Tensor:
         function: Any = _AllToAll

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from sft.model.architecture import auto_class
+from sft.config import ModelConfig
+from sft.errors import UserError
+from sft.model.architecture import UnreadableConfigError, auto_class, read_config
 
 VOCAB_SIZE = 96
 MAX_LAYERS = 16
@@ -71,6 +73,30 @@ _NUM_LAYERS = re.compile(
 )
 _PERIOD = re.compile(r".*(period|interval|_step|frequency|every_n_layers|_freq|sliding_window_pattern)")
 _SPECIAL_IDS = re.compile(r".*_token_(id|ids|index)")
+
+
+class CannotTryError(Exception):
+    """No tiny model of the class could be made or run on its own, so nothing is known about what the class does."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What a class has raised, in a line: its own words, or which error they are."""
+    lines = str(error).strip().removeprefix("model: ").split("\n")
+    # Some messages end their first line in a colon and give the reason in the second.
+    text = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    return text if isinstance(error, UserError) else f"its code raises {type(error).__name__}: {text}"
+
+
+def config_to_try(model: ModelConfig) -> Any:
+    """The config that a tiny model is made from.
+
+    Raises:
+        CannotTryError: it cannot be read, which loading the model reports.
+    """
+    try:
+        return read_config(model, model.path)
+    except UnreadableConfigError as error:
+        raise CannotTryError(reason_of(error)) from error
 
 
 def tiny_config(config: Any) -> Any:

@@ -48,7 +48,7 @@ class Job(NamedTuple):
     def packs_per_worker(self) -> int:
         """The most packs of a step that a worker gets, alone or with those that share its micro-batches."""
         train = self.config.train
-        return math.ceil(train.packs_per_step / max(1, self.num_workers // train.sequence_parallel))
+        return math.ceil(train.packs_per_step / train.num_groups(self.num_workers))
 
 
 def with_allowances(memory: Memory) -> int:

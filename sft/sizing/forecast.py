@@ -200,7 +200,7 @@ def _forecast_stage(
         counts = _full_packs(config, index, num_packs)
     traffic = communication = arithmetic_seconds = step_seconds = seconds = cost = None
     if shape is not None:
-        num_groups = max(1, num_workers // train.sequence_parallel)
+        num_groups = train.num_groups(num_workers)
         steps = StepPlan(train.packs_per_step, train.packs_per_step, num_groups, packs)
         gpus = hardware.gpus(num_workers)
         setting = Setting.of(config, index, num_workers, hardware.has_gpus, shape, gpus.between_nodes)
@@ -245,9 +245,9 @@ def _seconds(config: SftConfig, hardware: Hardware, flops: float) -> float | Non
     if hardware.gpu is None or not hardware.has_gpus:
         return None
     # A step takes as long as the worker with the most packs.
-    packs_per_step, each = config.train.packs_per_step, config.train.sequence_parallel
-    most = StepPlan(packs_per_step, packs_per_step, max(1, hardware.max_workers // each), 1)
-    busy = packs_per_step / most.micro_batches_per_step * each
+    packs_per_step, num_groups = config.train.packs_per_step, config.train.num_groups(hardware.max_workers)
+    most = StepPlan(packs_per_step, packs_per_step, num_groups, 1)
+    busy = packs_per_step / most.micro_batches_per_step * config.train.sequence_parallel
     return training_seconds(flops, hardware.expected_mfu, GPUS[hardware.gpu].teraflops, busy)
 
 

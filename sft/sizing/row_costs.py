@@ -30,7 +30,7 @@ def rows_of_stage(  # noqa: PLR0913  (what a pass holds depends on all of them)
 ) -> RowsOfStage:
     """The cost of a stage in rows, with this number of workers, and the slots of so many packs in a batch."""
     by_pack = config.model.dropout == "as_configured"
-    steps = plan.steps(max(1, num_workers // config.train.sequence_parallel), packs_per_micro_batch)
+    steps = plan.steps(config.train.num_groups(num_workers), packs_per_micro_batch)
     max_slots = packs_per_micro_batch * config.pack_len_tokens(index)
     looked_at = np.unique(np.linspace(0, steps.num_steps - 1, _MOST_STEPS).astype(int))
     batches, slots, tokens = [], 0, 0

@@ -106,7 +106,7 @@ class Setting(NamedTuple):
         """
         train = config.train
         parts = train.sequence_parallel
-        num_groups = max(1, num_workers // parts)
+        num_groups = train.num_groups(num_workers)
         packs = min(packs_or_one(train.packs_per_micro_batch), math.ceil(train.packs_per_step / num_groups))
         return cls(
             num_workers,

@@ -8,6 +8,7 @@ from sft.data.loader import StepLoader
 from sft.engine.engine import NonFiniteError
 from sft.errors import TrainingError
 from sft.run_events import EventLog
+from sft.world import World
 
 
 @dataclass
@@ -17,8 +18,7 @@ class SkipRule:
     policy: Literal["stop", "skip"]
     max_in_a_row: int
     events: EventLog
-    is_first: bool
-    """Whether this rank writes the event."""
+    world: World
     num_skipped: int = 0
     """In the whole stage: the optimizer has made this many fewer updates than there were steps."""
     _in_a_row: int = 0
@@ -34,7 +34,7 @@ class SkipRule:
             TrainingError: on all ranks, like the engine's error: the policy is to stop, or too many steps in a row were
                 skipped.
         """
-        text = f"step {step}, {_where(step, loader, error)}: {error}"
+        text = f"step {step}, {_where(step, loader, error, self.world)}: {error}"
         if self.policy == "stop":
             raise TrainingError(
                 f"{text}\nNo update was made. Look at these packs, lower the learning rate, or set train.non_finite: "
@@ -43,7 +43,7 @@ class SkipRule:
             ) from error
         self.num_skipped += 1
         self._in_a_row += 1
-        if self.is_first:
+        if self.world.is_first:
             self.events.add("skipped", text, step=step)
         if self._in_a_row >= self.max_in_a_row:
             raise TrainingError(
@@ -53,13 +53,13 @@ class SkipRule:
             ) from error
 
 
-def _where(step: int, loader: StepLoader, error: NonFiniteError) -> str:
+def _where(step: int, loader: StepLoader, error: NonFiniteError, world: World) -> str:
     """The packs that may be the cause: those of the ranks whose loss is not finite, or all packs of the step."""
     if not error.ranks:
         packs = loader.steps.step_packs(step)
         return f"packs {packs.start} to {packs.stop - 1}"
     parts = []
-    for data_rank, ranks in groupby(error.ranks, lambda rank: rank // loader.num_parts):
+    for data_rank, ranks in groupby(error.ranks, lambda rank: replace(world, rank=rank).data_rank):
         own = ", ".join(map(str, replace(loader, rank=data_rank).own_packs(step)))
         shown = ", ".join(map(str, ranks))
         parts.append(f"rank{'s' if ',' in shown else ''} {shown} with packs {own}")

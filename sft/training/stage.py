@@ -91,7 +91,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
     stage, folder = config.stages[inputs.index], inputs.folder
     steps = inputs.plan.steps(world.data_size, packs_or_one(config.train.packs_per_micro_batch))
     schedule = StageSchedule.of(stage.optimizer, inputs.plan)
-    skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world.is_first)
+    skip = SkipRule(config.train.non_finite, config.train.max_skipped_steps, attempt.events, world)
     storage = stage_storage(config.checkpoint, folder)
     about = {"stage": stage.name, "plan": inputs.plan.first_inputs, "optimizer": stage.optimizer.name}
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         layout,
         dropout_seed,
         world.sequence_place,
-        len(world.sequence_ranks),
+        world.num_parts,
     )
     ledger = None
     if world.is_first:

@@ -30,7 +30,7 @@ class StepSummary(NamedTuple):
 
     decision: StepDecision
     seconds_per_token: tuple[float, ...]
-    """By rank: time of one layer's forward pass (see `LayerClock`)."""
+    """By rank: time of one layer's forward pass (see `LayerClock`); 0 of a rank that fed nothing in this step."""
     input_wait_seconds: float
     """The longest that a rank waited for its micro-batches."""
     squared_lengths: int
@@ -62,10 +62,13 @@ class StepExchange:
         world = self._engine.ranks.world
         fed = [pack for batch in micro_batches for pack in batch.fed]
         same = self._checked(fed)
+        pace = self._clock.take()
+        if not fed:
+            pace = 0.0  # it ran empty micro-batches, whose few tokens take more time each
         if not world.speaks_for_group:
             micro_batches, fed = (), []
         paces, waits = [0] * world.size, [0] * world.size
-        paces[world.rank] = round(self._clock.take() * _PICOSECONDS)
+        paces[world.rank] = round(pace * _PICOSECONDS)
         waits[world.rank] = round(input_wait_seconds * _MICROSECONDS)
         squares = sum(int(batch.example_lengths.long().square().sum()) for batch in micro_batches)
         slots = slots_of(fed, world.data_rank, world.data_size, self._slots_per_rank)

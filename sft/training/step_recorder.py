@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sft.data.loader import StepLoader
@@ -54,9 +55,7 @@ class StepRecorder:
     def _record_metrics(
         self, step: int, result: StepResult, summary: StepSummary, seconds: float, stall_seconds: float
     ) -> None:
-        paces = summary.seconds_per_token
-        slowest = max(range(len(paces)), key=paces.__getitem__)
-        median = statistics.median(paces)
+        slowest, slowdown = slowest_of(summary.seconds_per_token)
         packs = self._loader.steps.step_packs(step)
         num_tokens = int(self._loader.plan.num_tokens[packs.start : packs.stop].sum())
         num_supervised = self._loader.num_supervised_tokens(step)
@@ -77,7 +76,7 @@ class StepRecorder:
             peak_reserved_gib=peaks.reserved,
             mfu=self._mfu_meter(TokenCounts(num_tokens, num_supervised, summary.squared_lengths), seconds),
             slowest_rank=slowest,
-            slowdown=paces[slowest] / median if median else 1.0,
+            slowdown=slowdown,
             input_wait_seconds=summary.input_wait_seconds,
             attempt=self._attempt.number,
             time=time.time(),
@@ -87,3 +86,9 @@ class StepRecorder:
         if spike is not None:
             text = f"step {step}, packs {packs.start} to {packs.stop - 1}: {spike}"
             self._attempt.events.add("spike", text, stage=self._stage, step=step)
+
+
+def slowest_of(paces: Sequence[float]) -> tuple[int, float]:
+    """The rank that takes the most time for a token, and how many times that of the median rank; 0: it has no pace."""
+    slowest, known = max(range(len(paces)), key=paces.__getitem__), [pace for pace in paces if pace]
+    return slowest, paces[slowest] / statistics.median(known) if known else 1.0

@@ -516,8 +516,7 @@ def layout_of_shared_rows(settings: dict[str, Any], ranks: Ranks) -> list[str]:
     content["train"]["sequence_parallel"] = ranks.world.sequence_parallel
     config = SftConfig.model_validate(content)
     engine = Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
-    try_layout(engine, config)
-    found = [""]
+    found = [_wrong_in_layout(engine, config)]
 
     def change(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         (x,) = given
@@ -525,8 +524,12 @@ def layout_of_shared_rows(settings: dict[str, Any], ranks: Ranks) -> list[str]:
         return (1.5 * x,) if is_second_part else given
 
     engine.hf_model.model.layers[0].mlp.register_forward_pre_hook(change)
+    return [*found, _wrong_in_layout(engine, config)]
+
+
+def _wrong_in_layout(engine: Engine, config: SftConfig) -> str:
     try:
         try_layout(engine, config)
     except UserError as error:
-        found.append("shared" if "train.sequence_parallel=1" in str(error) else str(error))
-    return found
+        return str(error)
+    return ""

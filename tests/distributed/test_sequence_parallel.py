@@ -1,6 +1,7 @@
 """Ranks that share rows train and measure what one rank does, on real ZeRO-3."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,4 +87,21 @@ def test_what_is_held_out_has_the_same_sums(workload: dict[str, Any]) -> None:
 
 
 def test_the_probe_runs_on_the_real_engine_and_finds_what_only_a_cut_shows(workload: dict[str, Any]) -> None:
-    assert run_ranks(2, "layout_of_shared_rows", workload, sequence_parallel=2) == ["", "shared"]
+    whole, cut = run_ranks(2, "layout_of_shared_rows", workload, sequence_parallel=2)
+    assert whole == ""
+    assert re.search(r"nats a token .* Use train\.sequence_parallel=1 if it is right then", cut)
+
+
+def test_heads_that_only_the_real_model_shows_are_refused_by_all_ranks_at_once(
+    workload: dict[str, Any], tmp_path: Path
+) -> None:
+    """The third rank has no group, and so no part in any exchange: it must not wait for the others in the model."""
+    content = copy.deepcopy(workload["config"])
+    numbers = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 48}
+    content["model"]["path"] = str(write_tiny(tmp_path / "tiny", "llama", Path(content["model"]["path"]), **numbers))
+    settings = {**workload, "config": content}
+    found = run_ranks(3, "layout_of_shared_rows", settings, sequence_parallel=2, longest_seconds=60)
+    assert set(found) == {
+        "train.sequence_parallel: 2: 3 heads of attention, 3 of keys, cannot be divided among 2 workers equally. "
+        "For this model work: 1, 3."
+    }

@@ -12,9 +12,9 @@ from transformers.utils import logging
 
 from sft.data.collate import Layout
 from sft.errors import UserError
-from sft.model.layout import CannotTryError, try_layout
+from sft.model.layout import try_layout
 from sft.model.packing_probe import ordinary_token_ids, probe_batch
-from sft.model.tiny_model import tiny_config, tiny_model
+from sft.model.tiny_model import CannotTryError, tiny_config, tiny_model
 from tests.checkpoint.exported import difference, export_to, saved_by_transformers, train_on
 
 TABLE = Path(__file__).parents[2] / "docs" / "MODELS.md"

@@ -8,16 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CONFIG_MAPPING
 
 from sft.config import ModelConfig
 from sft.errors import UserError
 from sft.model.attention import packed_attention
 from sft.model.attention_heads import attention_heads
-from sft.model.layout import choose_layout, refuse_heads, try_layout, try_split
+from sft.model.layout import choose_layout, try_layout
 from sft.model.sequence_parallel import SequenceGroup, SplitRow
+from sft.model.sharing import check_sharing, heads_of, refuse_heads, try_split
 from sft.model.split_heads import key_repeats, largest_divisible, why_not_divisible
 from sft.model.split_probe import run_parts
+from sft.model.tiny_model import CannotTryError
 from tests.model.test_layout import config_of
 
 heads = st.sampled_from([(8, 8), (8, 4), (8, 2), (8, 1), (12, 6), (12, 4), (24, 6)])
@@ -67,19 +70,83 @@ def test_attention_of_parts_is_that_of_the_row(
         torch.testing.assert_close(summed, whole_sinks.grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_parts", [2, 3, 4])
-def test_an_exchange_gives_each_rank_its_heads_of_all_tokens_and_back(num_parts: int) -> None:
-    made = torch.arange(num_parts * 2 * num_parts * 3 * 5.0).reshape(1, 2 * num_parts, 3 * num_parts, 5)
+grouped = st.sampled_from([(8, 8, 2), (8, 2, 4), (8, 1, 4), (12, 6, 4), (12, 4, 6), (6, 3, 3), (4, 1, 4), (24, 6, 4)])
 
-    def run(group: SequenceGroup) -> tuple[Tensor, Tensor]:
-        own = made[:, :, 3 * group.place : 3 * group.place + 3]
-        query, key, value = group.own_heads(own, own, own)
-        assert torch.equal(query, key)
-        return value, group.own_tokens(value.transpose(1, 2)).transpose(1, 2)
+
+@settings(max_examples=25, deadline=None)
+@given(grouped, st.integers(1, 4), st.integers(1, 5), st.booleans())
+def test_an_exchange_gives_each_rank_its_heads_of_all_tokens_and_its_inverse_gives_them_back(
+    of_heads: tuple[int, int, int], share: int, width: int, is_by_token: bool
+) -> None:
+    num_heads, num_key_heads, num_parts = of_heads
+    repeats = key_repeats(num_heads, num_key_heads, num_parts)
+    assert repeats is not None
+
+    def made(count: int) -> Tensor:
+        """Numbers that are all different, in either order in memory."""
+        shape = (share * num_parts, count) if is_by_token else (count, share * num_parts)
+        values = torch.arange(count * share * num_parts * width, dtype=torch.float64).reshape(1, *shape, width)
+        return values.transpose(1, 2) if is_by_token else values
+
+    query, key = made(num_heads), made(num_key_heads)
+
+    def run(group: SequenceGroup) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        own = [x[:, :, share * group.place : share * (group.place + 1)].requires_grad_() for x in (query, key, key)]
+        heads = group.own_heads(*own)
+        back = [group.own_tokens(x.transpose(1, 2)).transpose(1, 2) for x in heads]
+        back[1].sum().backward()
+        assert own[1].grad is not None
+        return list(heads), back, own[1].grad
 
     found = run_parts(num_parts, run)
-    assert torch.equal(torch.cat([heads for heads, _ in found], 1), made), "consecutive heads, all tokens"
-    assert torch.equal(torch.cat([tokens for _, tokens in found], 2), made)
+    # A head of keys so many times behind itself, and consecutive heads on each rank.
+    expected = query, *[key.repeat_interleave(repeats, dim=1)] * 2
+    for i, whole in enumerate(expected):
+        assert torch.equal(torch.cat([heads[i] for heads, _, _ in found], 1), whole)
+        assert torch.equal(torch.cat([back[i] for _, back, _ in found], 2), whole)
+    assert all(torch.equal(gradient, torch.full_like(gradient, repeats)) for *_, gradient in found)
+
+
+class Copies(TorchDispatchMode):
+    """Counts what copies a tensor."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num += any(name in str(func) for name in ("clone", "copy", "cat", "stack", "index", "repeat"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("num_heads", "num_key_heads", "num_parts"), [(8, 8, 2), (8, 2, 2), (8, 2, 4), (8, 1, 4)])
+def test_each_tensor_is_copied_once_to_be_exchanged(num_heads: int, num_key_heads: int, num_parts: int) -> None:
+    """Also where heads of keys are sent more than once. What is sent has to lie in one piece: no fewer would do."""
+
+    def projected(count: int) -> Tensor:
+        return torch.randn(1, 6, count * 16).unflatten(2, (count, 16)).transpose(1, 2).requires_grad_()
+
+    sent: list[Tensor] = []
+
+    def keep(values: Tensor) -> Tensor:
+        assert values.is_contiguous()
+        sent.append(values)
+        return values
+
+    group, given = SequenceGroup(0, num_parts, keep), [projected(n) for n in (num_heads, *[num_key_heads] * 2)]
+    with Copies() as copies:
+        heads = group.own_heads(*given)
+    assert (copies.num, len(sent)) == (3, 3)
+    # Token by token, as FlashAttention reads them and writes its output.
+    assert all(x.squeeze(0).transpose(0, 1).is_contiguous() for x in heads)
+    output = heads[0].detach().transpose(1, 2).requires_grad_()
+    with Copies() as copies:
+        tokens = group.own_tokens(output)
+    assert (copies.num, tokens.is_contiguous()) == (1, True)
+    with Copies() as copies:
+        torch.autograd.grad(tokens, output, torch.randn(tokens.shape))
+    assert copies.num == 1, "to be sent"
+    with Copies() as copies:
+        torch.autograd.grad(heads[0], given[0], torch.randn(1, 6 * num_parts, heads[0].shape[1], 16).transpose(1, 2))
+    assert copies.num == 1, "to have all heads of a token side by side"
 
 
 def test_an_error_of_one_part_ends_the_others() -> None:
@@ -123,6 +190,19 @@ def test_heads_that_cannot_be_divided_are_refused_with_what_can(tmp_path: Any) -
         choose_layout(model, "auto", 512, 8)
 
 
+def test_heads_are_refused_even_where_nothing_can_be_tried(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*_: Any) -> None:
+        raise ValueError("no small form")
+
+    monkeypatch.setattr("sft.model.sharing.tiny_config", cannot)
+    model = config_of(tmp_path, "llama", num_attention_heads=12, num_key_value_heads=4, hidden_size=96)
+    with pytest.raises(UserError, match="work: 1, 2, 3, 4, 6, 12"):
+        check_sharing(model, 8)
+    with pytest.raises(CannotTryError, match="no small form"):
+        check_sharing(model, 4)
+    check_sharing(model, 1)
+
+
 def test_heads_are_seen_in_each_layer_whatever_the_config_calls_them() -> None:
     def seen(family: str, **given: Any) -> list[tuple[int, int]]:
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
@@ -133,7 +213,7 @@ def test_heads_are_seen_in_each_layer_whatever_the_config_calls_them() -> None:
     assert seen("gpt2", n_layer=2, n_head=12) == [(12, 12)]
     assert seen("falcon_h1", num_hidden_layers=1) == [(32, 8)]
     with pytest.raises(UserError, match=r"work: 1, 2, 3, 4, 6, 12"):
-        refuse_heads(CONFIG_MAPPING["gpt2"](n_layer=2), 5)
+        refuse_heads(heads_of(CONFIG_MAPPING["gpt2"](n_layer=2)), 5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "deepseek_v3", "mixtral", "gpt2"])

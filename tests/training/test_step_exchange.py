@@ -3,6 +3,7 @@
 What it takes in time is in docs/BENCHMARKS.md.
 """
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from sft.errors import TrainingError
 from sft.ledger import entry_from_slots
 from sft.step_plan import StepPlan
 from sft.training.step_exchange import StepDecision, StepExchange, StepSummary
+from sft.training.step_recorder import slowest_of
 from sft.world import World
 from tests.checkpoint.ranks import Rank, run_ranks
 
@@ -77,3 +79,25 @@ def test_ranks_that_share_rows_and_fed_other_packs_are_found(other: list[tuple[i
         group = [other if place == p else fed for p in range(3)]
         with pytest.raises(TrainingError, match="ranks 3 to 5 share micro-batches .* have not read the same packs"):
             exchanged([fed] * 3 + group, 3)
+
+
+def test_a_rank_without_packs_is_not_taken_for_a_slow_one() -> None:
+    """Such as the third of three, of which two share rows: it runs the two tokens of an empty micro-batch."""
+    model = torch.nn.Linear(64, 64)
+
+    def main(rank: Rank) -> StepSummary:
+        own: Any = SimpleNamespace(ranks=rank, hf_model=copy.deepcopy(model))
+        exchange = StepExchange(own, StepPlan(1, 1, 1, 1))
+        is_left = rank.world.data_rank == rank.world.data_size
+        own.hf_model(torch.zeros(2 if is_left else 512, 64))
+        batch: Any = SimpleNamespace(fed=[] if is_left else [(0, 5)], example_lengths=torch.tensor([3]))
+        return exchange([batch], StepDecision(), 0.0)
+
+    (summary,) = set(run_ranks(3, main, 2))
+    *feeding, left = summary.seconds_per_token
+    assert min(feeding) > 0 == left
+    slowest, slowdown = slowest_of(summary.seconds_per_token)
+    assert slowest in (0, 1)
+    assert slowdown == max(feeding) / (sum(feeding) / 2)
+    assert slowest_of([0.0, 0.0]) == (0, 1.0)
+    assert slowest_of([0.0, 1.0, 3.0, 1.0]) == (2, 3.0)
