@@ -323,6 +323,10 @@ class RunFolder:
         path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
         return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
 
+    def asked(self, name: str) -> Path:
+        """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
+        return self.evaluations / "asked" / name
+
     def answers(self, evaluation: Path) -> Path:
         """The answers that belong to an evaluation."""
         return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")

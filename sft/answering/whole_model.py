@@ -16,6 +16,7 @@ from sft.engine.trained_model import load_trained
 from sft.model.loading import load_plain_model
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.ranks.agreement import any_rank
+from sft.ranks.ranks import OneRank
 from sft.world import World
 
 _ROOM = 1.5
@@ -31,7 +32,7 @@ class WholeModel:
         Raises:
             UserError: it cannot be loaded.
         """
-        self._device = device
+        self.ranks, self._device = OneRank(World(device=str(device))), device
         self._module = load_trained(config, path, device).to(device)
 
     @property

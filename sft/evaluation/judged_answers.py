@@ -97,10 +97,18 @@ def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict
         own |= score.scorer.metrics
     own |= {name: metric for name, metric in _CHOICE.items() if any(s.name == "choice" for s in scores.values())}
     return {
-        _with_shots(name, number): replace(metric, over=_with_shots(metric.over, number))
+        _with_shots(name, number): _metric_with_shots(metric, number)
         for number in sorted(set(shots))
         for name, metric in own.items()
     }
+
+
+def _metric_with_shots(metric: Metric, shots: int) -> Metric:
+    if not shots:
+        return metric
+    shown = f"{shots} example{'s' if shots > 1 else ''}"
+    over = _with_shots(metric.over, shots)
+    return replace(metric, title=f"{metric.title}, {shown}", text=f"{metric.text} with {shown} shown", over=over)
 
 
 _CHOICE: Mapping[str, Metric] = {

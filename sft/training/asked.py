@@ -1,7 +1,7 @@
 """What the model of a run is asked whenever it is measured, if the config says so: prepared once for all stages."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 
 from sft.answering.asking import Asking
 from sft.answering.decoding import Decoding, try_decoding
-from sft.answering.whole_model import copy_fits, whole_copy
+from sft.answering.whole_model import WholeModel, copy_fits, whole_copy
 from sft.answering.writing import Style
 from sft.config import SftConfig
 from sft.data.rendering.chat_template import load_tokenizer
@@ -80,6 +80,32 @@ class AskedQuestions:
             ranks=engine.ranks,
             path=path,
             about={"questions": self.fingerprint, "answers": path.name},
+            tell=tell,
+        )
+
+    def evaluator_of_whole(
+        self, model: WholeModel, config: SftConfig, path: Path, about: str, tell: Tell
+    ) -> AnswerEvaluator:
+        """What measures a whole model by its answers, in this process.
+
+        Args:
+            model: it is asked.
+            config: its layout is that of the model.
+            path: the file for the answers.
+            about: identifies the model.
+            tell: called whenever there is progress.
+        """
+        asking = Asking(self.style, _decoding(model.hf_model, config), layout_of(config.train.packing), in_step=False)
+        return AnswerEvaluator(
+            model=model,
+            open_writer=lambda: nullcontext(model.hf_model),
+            questions=self.questions,
+            scores=self.scores,
+            asking=asking,
+            tokenizer=self.tokenizer,
+            ranks=model.ranks,
+            path=path,
+            about={"questions": self.fingerprint, "model": about},
             tell=tell,
         )
 

@@ -66,7 +66,9 @@ def prepare_workload(
             partial(_cost_rates, config.model.path),
         )
         heldout = plan_heldout(config, store)
-        questions = make_questions(config, store, heldout, recipe.preparer) if heldout is not None else None
+        questions = None
+        if heldout is not None:
+            questions = make_questions(run.questions, config, store, heldout, recipe.preparer)
         write_run_record(config)
     path = heldout.path if heldout is not None else None
     return Workload(store.path, path, tuple(plan.path for plan in plans), questions), store, plans

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sft.config import SftConfig
+from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.evaluation.scores import read_evaluation
 from sft.questions.question_set import fingerprint_of, open_questions
 from sft.run_folder import RunFolder
+from sft.training.whole_evaluation import measure_whole, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
-from tests.conftest import SmallRecords
+from tests.conftest import SmallRecords, write_tokenizer
 from tests.distributed.launch import run_ranks
 from tests.jobs import two_stage_job
 
@@ -80,3 +83,35 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_answers_that_are_there(
     assert [one.answer.text for one in found[:2]] == ["kept", "kept"]
     undisturbed = list(read_judged(run.answers(path)))
     assert [one.answer for one in found[2:]] == [one.answer for one in undisturbed[2:]]
+
+
+@pytest.mark.parametrize(("wanted", "stem"), [("base", "base"), ("broad", "0-broad")])
+def test_a_whole_model_gives_the_answers_that_it_gave_within_the_training(
+    job: dict[str, Any], run: RunFolder, wanted: str, stem: str
+) -> None:
+    config = SftConfig.model_validate(job)
+    measurement = prepare_measurement(config)
+    assert open_questions(measurement.folder / "questions") == open_questions(run.questions)
+    [model] = models_of(config, [wanted])
+    found = measure_whole(config, measurement, model, torch.device("cpu"), lambda: None)
+    path = run.evaluations / f"{stem}.json"
+    within = read_evaluation(json.loads(path.read_text()), model.stage_index, None)
+    own = list(read_judged(measurement.folder / f"{stem}.answers.jsonl"))
+    for one, other in zip(own, read_judged(run.answers(path)), strict=True):
+        assert (one.key, one.answer.text, one.scores) == (other.key, other.answer.text, other.scores)
+    assert found.tasks.keys() == within.tasks.keys()
+    for task, scores in within.tasks.items():
+        assert found.tasks[task].numbers == pytest.approx(scores.numbers, rel=1e-4)
+
+
+def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tmp_path: Path) -> None:
+    config = SftConfig.model_validate({**job, "run": {"name": "new", "dir": str(tmp_path / "new")}})
+    with pytest.raises(UserError, match="--model broad: this stage of .* has no model yet. No stage is finished."):
+        models_of(config, ["broad"])
+    other = tmp_path / "other"
+    write_tokenizer(other, "gpt2")
+    with pytest.raises(UserError, match="has other tokens than .*, so its prompts are others"):
+        models_of(config, [str(other)])
+    nothing = {**job["data"], "holdout": {"share": 0.0}}
+    with pytest.raises(UserError, match="no example is held out"):
+        prepare_measurement(SftConfig.model_validate({**job, "data": nothing}))
