@@ -26,7 +26,7 @@ from sft.scoring.scorer import Answer, Question, Verdict, as_json, failure, what
 _START_SECONDS = 120.0
 _MAX_REPLY_BYTES = 1 << 20
 _MAX_NOTE_CHARS = 300
-_GIVE_UP = 10
+_GIVE_UP = 5
 """After so many answers in a row without a verdict, the next ones wait for none."""
 
 

@@ -90,10 +90,11 @@ def _begin_namespaces() -> bool:
     outer = os.getpid()
     helper = os.fork()
     if helper == 0:
-        os.read(begin, 1)
-        with contextlib.suppress(OSError):
-            _write_users(outer, is_root)
-            os._exit(0)
+        os.close(go)
+        if os.read(begin, 1):  # else it has ended
+            with contextlib.suppress(OSError):
+                _write_users(outer, is_root)
+                os._exit(0)
         os._exit(1)
     _call("unshare", sum(_NAMESPACES.values()))
     os.write(go, b"1")
