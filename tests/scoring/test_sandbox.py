@@ -17,7 +17,7 @@ from sft.scoring.sandbox import CodeLimits, Outcome, SandboxMissing, run_code
 from sft.scoring.scorer import Answer, Question
 
 LIMITS = CodeLimits(seconds=10.0, memory_mib=256)
-SHORT = CodeLimits(seconds=0.5, memory_mib=256)
+SHORT = CodeLimits(seconds=0.3, memory_mib=256)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,7 +97,7 @@ def test_what_does_harm_fails_with_its_reason(code, reason):
 )
 def test_what_does_not_end_is_ended(code):
     start = time.monotonic()
-    assert run(code, limits=SHORT) == Outcome(False, "did not end within 0.5 seconds")
+    assert run(code, limits=SHORT) == Outcome(False, "did not end within 0.3 seconds")
     assert time.monotonic() - start < 5
 
 
