@@ -178,6 +178,11 @@ class EvaluationFile(NamedTuple):
     num_steps: int | None
 
 
+def answers_of(evaluation: Path) -> Path:
+    """The answers that belong to an evaluation, beside it."""
+    return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""
@@ -326,10 +331,6 @@ class RunFolder:
     def asked(self, name: str) -> Path:
         """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
         return self.evaluations / "asked" / name
-
-    def answers(self, evaluation: Path) -> Path:
-        """The answers that belong to an evaluation."""
-        return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
 
     def all_evaluations(self) -> list[EvaluationFile]:
         """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""

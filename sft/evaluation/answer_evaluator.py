@@ -45,6 +45,8 @@ class AnswerEvaluator:
     """The file that the answers are kept in."""
     about: Mapping[str, Any]
     """Identifies model and questions: answers that were kept for others are not used."""
+    allow_code: bool = False
+    """Whether code that the model wrote may be run."""
     tell: Tell = lambda: None
 
     @property
@@ -94,7 +96,7 @@ class AnswerEvaluator:
         if not self.ranks.world.is_first:
             return {}, None
         try:
-            judged = list(judge(self.questions, self._kept(), self.scores, tell))
+            judged = list(judge(self.questions, self._kept(), self.scores, self.allow_code, tell))
         except UserError as error:
             return {}, str(error)
         write_judged(self.path, judged)

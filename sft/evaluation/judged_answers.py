@@ -121,7 +121,11 @@ _CHOICE: Mapping[str, Metric] = {
 
 
 def judge(
-    questions: Sequence[Question], answers: Mapping[str, Answer], scores: Mapping[str, Score], tell: Tell
+    questions: Sequence[Question],
+    answers: Mapping[str, Answer],
+    scores: Mapping[str, Score],
+    allow_code: bool,
+    tell: Tell,
 ) -> Iterator[JudgedAnswer]:
     """The answers with verdicts, in the order of the questions; those without an answer are left out.
 
@@ -134,7 +138,7 @@ def judge(
             if question.key not in answers:
                 continue
             if question.task not in judging:
-                judging[question.task] = opened.enter_context(Judging(scores[question.task]))
+                judging[question.task] = opened.enter_context(Judging(scores[question.task], allow_code=allow_code))
             yield _judged(question, answers[question.key], judging[question.task])
             tell()
 

@@ -80,6 +80,7 @@ class AskedQuestions:
             ranks=engine.ranks,
             path=path,
             about={"questions": self.fingerprint, "answers": path.name},
+            allow_code=config.evaluate.allow_code,
             tell=tell,
         )
 
@@ -106,6 +107,7 @@ class AskedQuestions:
             ranks=model.ranks,
             path=path,
             about={"questions": self.fingerprint, "model": about},
+            allow_code=config.evaluate.allow_code,
             tell=tell,
         )
 

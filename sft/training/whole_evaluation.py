@@ -28,7 +28,7 @@ from sft.evaluation.scores import Evaluation, Evaluator, evaluate, read_evaluati
 from sft.model.attention import layout_of
 from sft.progress import Tell
 from sft.questions.question_set import make_questions, question_inputs
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, answers_of
 from sft.training.asked import AskedQuestions
 
 BASE = "base"
@@ -126,8 +126,8 @@ def measure_whole(
         heldout = HeldoutSet(measurement.store, measurement.heldout, config.data.holdout.tasks)
         evaluators: list[Evaluator] = [TokenEvaluator(whole, heldout, tell, layout_of(config.train.packing))]
         if measurement.asked is not None:
-            answers = path.with_name(f"{path.stem}.answers.jsonl")
-            evaluators.append(measurement.asked.evaluator_of_whole(whole, config, answers, model.path, tell))
+            asked = measurement.asked.evaluator_of_whole(whole, config, answers_of(path), model.path, tell)
+            evaluators.append(asked)
         evaluation = evaluate(evaluators, model.name, heldout.unseen_tasks)
         write_json(path, evaluation.as_json())
     return read_evaluation(read_json(path), model.stage_index, None)
