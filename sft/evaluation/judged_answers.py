@@ -90,6 +90,18 @@ def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[s
     return scores
 
 
+def check_scores(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[str, Score]:
+    """As `scores_of`, after trying that each can judge here, so that nobody finds out at the end of a stage.
+
+    Raises:
+        UserError: as `scores_of`, or a function of the user's cannot be imported, or code may not or cannot be run.
+    """
+    scores = scores_of(questions, evaluate)
+    for score in {json.dumps(score.form, sort_keys=True): score for score in scores.values()}.values():
+        Judging(score, allow_code=evaluate.allow_code).close()
+    return scores
+
+
 def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict[str, Metric]:
     """All metrics of answers, by name."""
     own = {SCORE: _SCORE, **Length.metrics}

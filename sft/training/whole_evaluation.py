@@ -24,10 +24,11 @@ from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
+from sft.evaluation.judged_answers import check_scores
 from sft.evaluation.scores import Evaluation, Evaluator, evaluate, read_evaluation
 from sft.model.attention import layout_of
 from sft.progress import Tell
-from sft.questions.question_set import make_questions, question_inputs
+from sft.questions.question_set import make_questions, open_questions, question_inputs
 from sft.run_folder import RunFolder, answers_of
 from sft.training.asked import AskedQuestions
 
@@ -82,6 +83,8 @@ def prepare_measurement(
             raise UserError("data.holdout: no example is held out, so nothing can be measured. Set data.holdout.share.")
         heldout = PackPlan.open(packs)
         questions = make_questions(folder / "questions", config, store, heldout, recipe.preparer)
+    if questions is not None:
+        check_scores(open_questions(questions), config.evaluate)
     asked = None if questions is None else AskedQuestions.open(questions, config)
     return Measurement(folder, store, heldout, asked)
 

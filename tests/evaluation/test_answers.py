@@ -115,3 +115,19 @@ def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tm
     nothing = {**job["data"], "holdout": {"share": 0.0}}
     with pytest.raises(UserError, match="no example is held out"):
         prepare_measurement(SftConfig.model_validate({**job, "data": nothing}))
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        ("code", "it runs code that the model writes, which is off unless it is asked for"),
+        ("nowhere:at_all", "nowhere"),
+    ],
+)
+def test_a_score_that_cannot_judge_here_is_refused_before_anything_is_trained(
+    job: dict[str, Any], tmp_path: Path, score: str, told: str
+) -> None:
+    content = {**job, "run": {"name": "refused", "dir": str(tmp_path / "refused")}}
+    content["evaluate"] = {**job["evaluate"], "tasks": {"copy": {"score": score}}}
+    with pytest.raises(UserError, match=told):
+        prepare_workload(SftConfig.model_validate(content))
