@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from launcher.cluster.model_actors import workers_of
 from launcher.console import styled
-from launcher.exit_codes import DONE
+from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
 from launcher.preparation import preparation_shown
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
+from sft.errors import TrainingError
 from sft.evaluation.scores import main_metrics
 from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
@@ -31,11 +32,15 @@ def evaluate_models(job: JobConfig, wanted: Sequence[str], console: Console) -> 
     with preparation_shown(console) as report:
         measurement = prepare_measurement(config, report)
     _say_what_is_asked(config, measurement, console)
-    device = torch.device("cuda" if job.cluster.gpus_per_worker and torch.cuda.is_available() else "cpu")
     evaluations = []
-    for model in models:
-        with _shown(model, console) as tell:
-            evaluations.append(measure_whole(_laid_out(config, model), measurement, model, device, tell))
+    try:
+        with workers_of(job, console) as open_model:
+            for model in models:
+                with _shown(model, console) as tell:
+                    evaluations.append(measure_whole(_laid_out(config, model), measurement, model, open_model, tell))
+    except TrainingError as error:
+        console.print(styled("[red]The measurement cannot go on:[/] {}", str(error)))
+        return FAILED
     for metric in main_metrics(evaluations):
         console.print(score_table(evaluations, metric))
     console.print(f"answers and scores   {measurement.folder}", highlight=False, soft_wrap=True)

@@ -22,6 +22,10 @@ from sft.questions.question import Question
 from sft.ranks.ranks import Ranks
 
 KeepAnswers = Callable[[Sequence[Answer]], None]
+"""Is given the answers of each round."""
+
+Ask = Callable[[Sequence[Question], KeepAnswers], None]
+"""Asks a model questions, wherever it is. All ranks call it together; the first one keeps the answers."""
 
 
 class AskableModel(Protocol):

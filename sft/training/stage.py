@@ -209,7 +209,8 @@ def _evaluate(
     config = inputs.config
     evaluators: list[Evaluator] = [TokenEvaluator(engine, heldout, tell, layout_of(config.train.packing))]
     if inputs.asked is not None:
-        evaluators.append(inputs.asked.evaluator(engine, config, inputs.model_path, answers_of(path), tell))
+        ask = inputs.asked.ask_engine(engine, config, inputs.model_path, tell)
+        evaluators.append(inputs.asked.evaluator(ask, engine.ranks, config.evaluate, answers_of(path), path.stem))
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
         # Tables, the report and the sinks read this file.

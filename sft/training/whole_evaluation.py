@@ -4,13 +4,15 @@ What is made for it, and what comes out, lies in a folder of its own, named by t
 run folder may go on meanwhile, and other settings do not replace what was measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from filelock import FileLock
 
+from sft.answering.asking import Ask
 from sft.answering.whole_model import WholeModel
 from sft.atomic_files import fingerprint, is_published, read_json, write_json
 from sft.config import SftConfig
@@ -23,14 +25,17 @@ from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
+from sft.evaluation.heldout import TOKEN_METRICS, HeldoutSet, TokenEvaluator
 from sft.evaluation.judged_answers import check_scores
-from sft.evaluation.scores import Evaluation, Evaluator, evaluate, read_evaluation
+from sft.evaluation.scores import Evaluation, Evaluator, Sums, evaluate, read_evaluation
 from sft.model.attention import layout_of
 from sft.progress import Tell
 from sft.questions.question_set import make_questions, open_questions, question_inputs
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, answers_of
+from sft.scoring.metric import Metric
 from sft.training.asked import AskedQuestions
+from sft.world import World
 
 BASE = "base"
 """The name of the model that a run starts from."""
@@ -106,8 +111,47 @@ def check_same_tokens(config: SftConfig, path: str) -> None:
         )
 
 
+class LoadedModel(NamedTuple):
+    """A model that is ready to be measured, wherever it is."""
+
+    token_sums: Callable[[], Sums]
+    """Measures it on the held-out packs, token by token."""
+    ask: Ask | None
+    """Asks it; None where nothing is asked."""
+
+
+OpenModel = Callable[[SftConfig, Measurement, WholeModelPath, Tell], AbstractContextManager[LoadedModel]]
+"""Loads a model for as long as the context is open. The layout of the config is that of the model.
+
+Raises:
+    UserError: it cannot be loaded.
+"""
+
+
+@contextmanager
+def model_here(
+    config: SftConfig, measurement: Measurement, model: WholeModelPath, tell: Tell, world: World | None = None
+) -> Iterator[LoadedModel]:
+    """`OpenModel` in this process. With a `world`, it is measured on this rank's share of the held-out packs."""
+    whole = WholeModel(config, model.path, world or World())
+    heldout = HeldoutSet(measurement.store, measurement.heldout, config.data.holdout.tasks)
+    tokens = TokenEvaluator(whole, heldout, tell, layout_of(config.train.packing))
+    yield LoadedModel(tokens.measure, measurement.asked.ask_whole(whole, config, tell) if measurement.asked else None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """`Evaluator` of a loaded model, token by token."""
+
+    measure: Callable[[], Sums]
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return {name: metric for name, (metric, _) in TOKEN_METRICS.items()}
+
+
 def measure_whole(
-    config: SftConfig, measurement: Measurement, model: WholeModelPath, device: torch.device, tell: Tell
+    config: SftConfig, measurement: Measurement, model: WholeModelPath, open_model: OpenModel, tell: Tell
 ) -> Evaluation:
     """The evaluation of a model; one that was measured is read.
 
@@ -115,24 +159,22 @@ def measure_whole(
         config: its layout is that of the model.
         measurement: what it is measured on.
         model: the model.
-        device: where it is loaded.
+        open_model: loads it.
         tell: called whenever there is progress.
 
     Raises:
         UserError: the model cannot be loaded, or a score cannot judge here.
     """
-    path = measurement.folder / f"{model.file_name}.json"
-    if path.is_file():
-        return read_evaluation(read_json(path), model.stage_index, None)
-    with FileLock(measurement.folder / f".{model.file_name}.lock"):
-        whole = WholeModel(config, model.path, device)
-        heldout = HeldoutSet(measurement.store, measurement.heldout, config.data.holdout.tasks)
-        evaluators: list[Evaluator] = [TokenEvaluator(whole, heldout, tell, layout_of(config.train.packing))]
-        if measurement.asked is not None:
-            asked = measurement.asked.evaluator_of_whole(whole, config, answers_of(path), model.path, tell)
-            evaluators.append(asked)
-        evaluation = evaluate(evaluators, model.name, heldout.unseen_tasks)
-        write_json(path, evaluation.as_json())
+    path, asked = measurement.folder / f"{model.file_name}.json", measurement.asked
+    with FileLock(path.with_name(f".{path.stem}.lock")):
+        if not path.is_file():
+            with open_model(config, measurement, model, tell) as loaded:
+                evaluators: list[Evaluator] = [_Tokens(loaded.token_sums)]
+                if asked and loaded.ask:
+                    answers = answers_of(path)
+                    evaluators.append(asked.evaluator(loaded.ask, OneRank(), config.evaluate, answers, model.path))
+                evaluation = evaluate(evaluators, model.name, config.data.holdout.tasks)
+            write_json(path, evaluation.as_json())
     return read_evaluation(read_json(path), model.stage_index, None)
 
 

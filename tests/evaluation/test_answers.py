@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sft.config import SftConfig
 from sft.errors import UserError
@@ -13,7 +12,7 @@ from sft.evaluation.judged_answers import read_judged
 from sft.evaluation.scores import read_evaluation
 from sft.questions.question_set import fingerprint_of, open_questions
 from sft.run_folder import RunFolder, answers_of
-from sft.training.whole_evaluation import measure_whole, models_of, prepare_measurement
+from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords, write_tokenizer
 from tests.distributed.launch import run_ranks
@@ -73,7 +72,7 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_answers_that_are_there(
     killed = RunFolder(config.run.dir)
     stage = killed.stage(0, "broad")
     path = run.evaluation(run.stage(0, "broad"))
-    about = {"questions": fingerprint_of(killed.questions), "answers": answers_of(path).name}
+    about = {"questions": fingerprint_of(killed.questions), "model": path.stem}
     first, second, *_ = read_judged(answers_of(path))
     kept = [{**one.answer.as_json(), "text": "kept"} for one in (first, second)]
     partial = killed.evaluations / f".{answers_of(path).name}.partial"
@@ -93,7 +92,7 @@ def test_a_whole_model_gives_the_answers_that_it_gave_within_the_training(
     measurement = prepare_measurement(config)
     assert open_questions(measurement.folder / "questions") == open_questions(run.questions)
     [model] = models_of(config, [wanted])
-    found = measure_whole(config, measurement, model, torch.device("cpu"), lambda: None)
+    found = measure_whole(config, measurement, model, model_here, lambda: None)
     path = run.evaluations / f"{stem}.json"
     within = read_evaluation(json.loads(path.read_text()), model.stage_index, None)
     own = list(read_judged(measurement.folder / f"{stem}.answers.jsonl"))
