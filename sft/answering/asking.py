@@ -13,6 +13,7 @@ from sft.answering.answer import Answer, read_answer
 from sft.answering.choosing import log_likelihoods
 from sft.answering.decoding import Decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.shared_prompts import num_saved, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
 from sft.data.collate import Batch, Layout
 from sft.data.tokenization import ExampleTokenizer
@@ -136,14 +137,31 @@ def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, te
 
 
 def _choose(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
-    options = [option for question in batch for option in question.choices]
-    likelihoods = iter(log_likelihoods(respondent.model, options, asking.layout))
-    tell()
     answers = []
-    for question in batch:
-        own = tuple(next(likelihoods) for _ in question.choices)
+    for question, own in zip(batch, _likelihoods(batch, respondent, asking), strict=True):
         best = max(range(len(own)), key=own.__getitem__)
         lengths = tuple(len(option.ids) - option.start for option in question.choices)
         text = question.options[best]
-        answers.append(Answer(question.key, text, text, likelihoods=own, option_lengths=lengths))
+        answers.append(Answer(question.key, text, text, likelihoods=tuple(own), option_lengths=lengths))
+    tell()
     return answers
+
+
+def _likelihoods(batch: Sequence[Question], respondent: Respondent, asking: Asking) -> list[list[float]]:
+    """Of each option of each question: with shared prompts where that is possible and pays, else as in training."""
+    if asking.decoding.shares and not asking.in_step and batch and _pays(batch):
+        with answering(respondent.writer, asking.decoding.attention):
+            return shared_log_likelihoods(respondent.writer, [q.choices for q in batch], respondent.device)
+    options = [option for question in batch for option in question.choices]
+    likelihoods = iter(log_likelihoods(respondent.model, options, asking.layout))
+    return [[next(likelihoods) for _ in question.choices] for question in batch]
+
+
+def _pays(batch: Sequence[Question]) -> bool:
+    """Whether so many tokens are saved that the second pass and the padding cost less."""
+    num_tokens = sum(len(option.ids) for question in batch for option in question.choices)
+    return sum(num_saved(question.choices) for question in batch) >= _LEAST_SAVED * num_tokens
+
+
+_LEAST_SAVED = 0.3
+"""The share of a batch's tokens; see `benchmarks/generation.py`."""
