@@ -1,7 +1,7 @@
 """How a job lays out its examples for the model, or why it cannot be trained: found before a machine is taken.
 
-A process of its own looks at the model. So `sft plan` needs no torch, and `sft train` does something else meanwhile. The
-answer is kept beside the token stores. Its key is the model's config, the sizes and times of its files, and the
+A process of its own looks at the model. So `sft plan` needs no torch, and `sft train` does something else meanwhile.
+The answer is kept beside the token stores. Its key is the model's config, the sizes and times of its files, and the
 versions of torch and transformers.
 """
 

@@ -263,9 +263,10 @@ def main() -> None:
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
 
     def read() -> JobConfig | TrainerRequest:
-        if not sys.stdin.buffer.peek(1):
-            raise NotNeededError
-        message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        try:
+            message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            raise NotNeededError from None
         if isinstance(message, TrainerRequest):
             _print_into(RunFolder(message.job.sft.run.dir).ray_log)
             threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
