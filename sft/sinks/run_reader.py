@@ -17,6 +17,7 @@ from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
+from sft.stage_end import read_stage_end
 
 _READ_BYTES = 32_768
 """How much of a stage's metrics is read at a time: enough for one request, some sixty steps."""
@@ -99,6 +100,8 @@ class RunReader:
             changed = path.stat().st_mtime_ns
             if self._looked_at.get(path.name) == changed or (stage is not None and stage not in self._folders):
                 continue
+            if stage is not None and num_steps is None and not stage.complete.is_file():
+                continue  # it may have ended before its budget: `stage.json` says after which step
             self._looked_at[path.name] = changed
             index = self._folders.index(stage) if stage else 0
             step = self._first_step(index)
@@ -115,4 +118,7 @@ class RunReader:
         return sum(self._num_steps(earlier) for earlier in range(index))
 
     def _num_steps(self, index: int) -> int:
+        end = read_stage_end(self._folders[index])
+        if end is not None and end.is_early:
+            return end.num_steps
         return int(read_json(self._folders[index].packs / MANIFEST)["num_steps"])
