@@ -100,18 +100,17 @@ class RunReader:
             changed = path.stat().st_mtime_ns
             if self._looked_at.get(path.name) == changed or (stage is not None and stage not in self._folders):
                 continue
-            if stage is not None and num_steps is None and not stage.complete.is_file():
-                continue  # it may have ended before its budget: `stage.json` says after which step
             self._looked_at[path.name] = changed
             index = self._folders.index(stage) if stage else 0
-            step = self._first_step(index)
+            step, content = self._first_step(index), read_json(path)
             if stage is not None:
-                step += self._num_steps(index) if num_steps is None else num_steps
+                # At the end of a stage that ended before its budget, the file says after which step.
+                step += content.get("num_steps", self._num_steps(index)) if num_steps is None else num_steps
             # Keyed by the step, because a stage's last file is renamed when the stage is extended.
             key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed
-                values = evaluation_values(read_evaluation(read_json(path), index, num_steps))
+                values = evaluation_values(read_evaluation(content, index, num_steps))
                 yield Point(self._folders[index].name, step, changed / 1e9, values)
 
     def _first_step(self, index: int) -> int:

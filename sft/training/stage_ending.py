@@ -45,7 +45,8 @@ def take_as_end(inputs: StageInputs, num_steps: int) -> None:
         return
     if run.answers(within).is_file():
         shutil.copyfile(run.answers(within), run.answers(end))
-    write_json(end, {**read_json(within), "step": None})
+    # Sinks may read it before `stage.json` is there.
+    write_json(end, {**read_json(within), "step": None, "num_steps": num_steps})
 
 
 def end_stage(

@@ -90,7 +90,7 @@ def test_a_flat_stage_ends_with_its_best_model_beside_its_last(ended: RunFolder)
     assert hash_file(stage.best_model / "model.safetensors") != hash_file(stage.model / "model.safetensors")
     # The same model is not measured twice.
     at_end, within = (read_json(ended.evaluation(stage, step)) for step in (None, last))
-    assert at_end == {**within, "step": None}
+    assert at_end == {**within, "step": None, "num_steps": last}
     # In a stage of one step the end is the best: nothing is written twice.
     words = ended.stage(1, "words")
     second = read_stage_end(words)
