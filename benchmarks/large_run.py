@@ -131,7 +131,7 @@ def make_run(options: argparse.Namespace, folder: Path) -> None:
         }
         publish(stage.checkpoints / step_name(step), files, {"kind": "checkpoint", "step": step})
     publish(stage.model, {"model.safetensors": MIB}, {"kind": "model"})
-    write_json(stage.complete, {"stage": "only"})
+    write_json(stage.complete, {"stage": "only", "num_steps": options.steps, "attempt": 1})
     content = {
         "run": {"name": "large", "dir": str(run.path)},
         "model": {"path": "none"},

@@ -16,6 +16,7 @@ from launcher.progress import RunProgress, StageProgress
 from launcher.supervision import supervise
 from sft.attempt_record import End, write_end
 from sft.config import SftConfig
+from sft.data.planning.pack_plan import PackPlan
 from sft.errors import UserError
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
@@ -23,8 +24,9 @@ from sft.evaluation.scores import main_metrics
 from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, StageFolder
 from sft.sinks.processes import sinks_fed
+from sft.stage_end import read_stage_end
 from sft.training.attempt_end import end_of_last_attempt, unended_attempt
 from sft.training.run_storage import why_unusable
 
@@ -52,7 +54,7 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console, early: Train
         console.print("Every stage is finished; nothing is left to train.")
         return _show_result(job, run, console)
     stages = [
-        StageProgress(name, int(stage_plan.manifest["num_steps"]), run.stage(i, name).metrics)
+        StageProgress(name, _num_steps(run.stage(i, name), stage_plan), run.stage(i, name).metrics)
         for i, (name, stage_plan) in enumerate(zip(names, plans, strict=False))
     ]
     request = TrainerRequest(job, workload, run.latest_attempt() + 1, trains=not is_finished)
@@ -68,6 +70,11 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console, early: Train
             write_report(run)
         return exit_code
     return _show_result(job, run, console)
+
+
+def _num_steps(stage: StageFolder, plan: PackPlan) -> int:
+    end = read_stage_end(stage)
+    return end.num_steps if end is not None and end.is_early else int(plan.manifest["num_steps"])
 
 
 def _first_stages(config: SftConfig, num_stages: int) -> SftConfig:
@@ -124,8 +131,11 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
         ):
             console.print(styled("[bold]{:>9}[/]  ", title), end="")
             console.print(shortened(text, _MAX_SAMPLE_CHARS))
-    last = job.sft.stages[-1].name
-    console.print(f"model   {run.stage(len(job.sft.stages) - 1, last).model}", highlight=False, soft_wrap=True)
+    last = run.stage(len(job.sft.stages) - 1, job.sft.stages[-1].name)
+    console.print(f"model   {last.model}", highlight=False, soft_wrap=True)
+    end = read_stage_end(last)
+    if end is not None and end.has_best_model:
+        console.print(f"best    {last.best_model}", highlight=False, soft_wrap=True)
     console.print(f"report  {report}", highlight=False, soft_wrap=True)
     return DONE
 

@@ -30,7 +30,7 @@ _PLAIN_EVERY_SECONDS = 15.0
 _MAX_EVENT_CHARS = 4000
 _PATIENCE_SECONDS = 30.0
 """How long after a loss it says that no attempt follows. Within this time, the next attempt says what was lost."""
-_COLORS = {"resumed": "green", "failed": "red", "hung": "red"}
+_COLORS = {"resumed": "green", "ended": "green", "failed": "red", "hung": "red"}
 
 
 @dataclass(frozen=True, slots=True)

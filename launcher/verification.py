@@ -13,6 +13,7 @@ from rich.table import Table
 from launcher.console import styled
 from sft.printable import counted
 from sft.run_folder import RunFolder
+from sft.stage_end import end_in_words
 from sft.verification.artifacts import ReportProgress
 from sft.verification.findings import MAX_SHOWN, KindFindings
 from sft.verification.run_check import RunVerified, verify_run
@@ -38,6 +39,8 @@ def verify(run: RunFolder, console: Console) -> bool:
             parts = " and then ".join(f"{num_steps:,}" for num_steps in stage.part_steps)
             text = f"stage {stage.name} was extended: {parts} steps"
             console.print(text, highlight=False, markup=False)
+        if stage.end is not None and stage.end.best is not None:
+            console.print(end_in_words(stage.end), highlight=False, markup=False, soft_wrap=True)
         _show_skipped(stage, console)
     for path in verified.quarantined:
         console.print(f"a damaged checkpoint was quarantined: {path}", highlight=False, markup=False, soft_wrap=True)
@@ -118,7 +121,9 @@ def _summary(verified: RunVerified) -> str:
     elif not stages:
         claim = "Nothing was trained yet."
     else:
-        claim = f"{'Every' if verified.is_finished else 'So far, every'} pack was fed exactly once, in its own step."
+        early = " of the steps before their early ends" if any(s.end and s.end.is_early for s in stages) else ""
+        every = "Every" if verified.is_finished else "So far, every"
+        claim = f"{every} pack{early} was fed exactly once, in its own step."
     parts = (
         counted(len(stages), "stage"),
         counted(sum(stage.num_steps for stage in stages), "step"),

@@ -15,6 +15,7 @@ from sft.config_effects import (
     Affects,
     AffectsAsked,
     AffectsBudget,
+    AffectsEnds,
     AffectsNothing,
     AffectsNumbers,
     AffectsPlan,
@@ -299,6 +300,19 @@ class FromConfig(Section):
     """Filled in: stage → its mixture, for stages that can be replayed. A plan depends on those that it replays."""
 
 
+class BestConfig(Section):
+    """Which of a stage's evaluated models is the best one."""
+
+    score: AffectsEnds[str]
+    """A metric of the evaluations, such as `loss`, `token_accuracy`, `score`, `score@3` or `exact_match`. Whether a
+    higher or a lower one is better is known of each."""
+    task: AffectsEnds[TaskName | None] = None
+    """The task whose score it is. Default: that of all tasks together."""
+    stop_when_flat: AffectsEnds[PositiveInt | None] = None
+    """A stage ends when so many evaluations in a row were not better than the best before them. Its learning rate stays
+    as planned. Default: it ends with its budget."""
+
+
 class CheckpointConfig(Section):
     """How often the state is saved, and which checkpoints are kept."""
 
@@ -314,6 +328,9 @@ class CheckpointConfig(Section):
     """Checkpoints after multiples of this many steps are never deleted."""
     keep_stage_ends: AffectsNothing[bool] = True
     """Whether a finished stage keeps its last checkpoint beside its model."""
+    best: AffectsEnds[BestConfig | None] = None
+    """Keep the checkpoint of the best evaluated step, and export it at the end of its stage as `model-best`. Each
+    evaluation within a stage then comes with a checkpoint. Default: the end of a stage is its result."""
     max_failed_saves: AffectsNothing[PositiveInt] = 3
     """After this many failed saves in a row, each tried several times, the training stops."""
     # Another place has none: training would start over.

@@ -15,7 +15,9 @@ from pydantic_core import to_jsonable_python
 
 from sft.config_names import first_name, former_names
 
-Effect = Literal["store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "asked", "nothing"]
+Effect = Literal[
+    "store", "split", "plan", "budget", "rate", "numbers", "checkpoints", "measured", "asked", "ends", "nothing"
+]
 
 
 class Meaning(NamedTuple):
@@ -35,6 +37,7 @@ EFFECTS: Final[Mapping[Effect, Meaning]] = {
     "checkpoints": Meaning("which checkpoints the run goes on from", "no"),
     "measured": Meaning("which held-out examples are measured", "yes"),
     "asked": Meaning("which prompts the model answers, and how answers are scored", "yes"),
+    "ends": Meaning("whether a stage ends before its budget does", "yes"),
     "nothing": Meaning("how and where the run is done, but not its result", "yes"),
 }
 """Each effect includes those that follow from it: another store is another plan, and another plan other numbers."""
@@ -85,6 +88,7 @@ AffectsNumbers = Annotated[T, Affects("numbers")]
 AffectsCheckpoints = Annotated[T, Affects("checkpoints")]
 AffectsMeasured = Annotated[T, Affects("measured")]
 AffectsAsked = Annotated[T, Affects("asked")]
+AffectsEnds = Annotated[T, Affects("ends")]
 AffectsNothing = Annotated[T, Affects("nothing")]
 
 

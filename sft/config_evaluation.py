@@ -29,6 +29,22 @@ class AskedTask(Section):
     """As `evaluate.max_new_tokens`."""
 
 
+class RetainConfig(Section):
+    """Scores that may fall only a little below those of the model that the run begins with."""
+
+    sources: AffectsNothing[tuple[str, ...]] = ()
+    """The score of each of these sources: over the tasks of its held-out examples."""
+    tasks: AffectsNothing[tuple[str, ...]] = ()
+    """The score of each of these tasks."""
+    score: AffectsNothing[str] = "loss"
+    """A metric of the evaluations, as in `checkpoint.best.score`."""
+    max_drop: AffectsNothing[NonNegativeFloat] = 0.02
+    """How much worse it may become. Of a share, such as an accuracy, this is a difference: 0.02 is two percentage
+    points. Of others, such as a loss, it is a part of the first value."""
+    action: AffectsNothing[Literal["warn", "stop"]] = "warn"
+    """`warn` writes an event, which is also an alert. `stop` ends the run with a checkpoint."""
+
+
 class EvaluateConfig(Section):
     """What is measured on held-out data, before the first stage and after each."""
 
@@ -64,6 +80,8 @@ class EvaluateConfig(Section):
     counted. The prompts that were answered are then of all tasks."""
     tasks: AffectsAsked[dict[str, AskedTask]] = {}
     """Task → what differs for it."""
+    retain: AffectsNothing[RetainConfig | None] = None
+    """What may not be forgotten, looked at after each evaluation. Default: nothing is compared."""
     allow_code: AffectsAsked[bool] = False
     """Whether code that a model writes may be run, to score it by its tests. It runs without a network, in a sandbox
     (see docs/SCORES.md)."""

@@ -49,7 +49,8 @@ class LoggingConfig(Section):
 
 
 class AlertsConfig(Section):
-    """Events of the run, posted as JSON: failed, restarted, loss spikes, skipped steps, finished, stopped."""
+    """Events of the run, posted as JSON: failed, restarted, loss spikes, skipped steps, what was forgotten, finished,
+    stopped."""
 
     url: AffectsNothing[str | None] = None
     """A webhook, such as one of Slack. `$NAME` takes it from that environment variable of the driver, so that it is in

@@ -301,6 +301,29 @@ def scores_are_known(evaluate: EvaluateConfig) -> Iterator[Problem]:
             yield Problem(f"evaluate.tasks.{task}.score", asked.score, rule, way_out.strip() or "see docs/SCORES.md")
 
 
+def the_best_is_one_of_several(checkpoint: CheckpointConfig, evaluate: EvaluateConfig) -> Iterator[Problem]:
+    """Without evaluations within a stage its end is the only model that is known."""
+    if checkpoint.best is not None and evaluate.every_steps is None and evaluate.every_epochs is None:
+        rule = "only the end of a stage is evaluated, so there is nothing to choose from"
+        about = ("evaluate.every_steps", "evaluate.every_epochs")
+        yield Problem("checkpoint.best", checkpoint.best.score, rule, "give evaluate.every_steps, too", about)
+
+
+def what_is_retained_is_named(data: DataConfig, evaluate: EvaluateConfig) -> Iterator[Problem]:
+    """Something may not be forgotten, and its sources are those of the data."""
+    retain = evaluate.retain
+    if retain is None:
+        return
+    if not retain.sources and not retain.tasks:
+        rule = "names neither sources nor tasks, so nothing would be compared"
+        yield Problem("evaluate.retain", "nothing", rule, "name some, such as {tasks: [maths]}")
+    names = [source.name for source in data.sources]
+    for name in retain.sources:
+        if name not in names:
+            way_out = f"name one of {', '.join(names)}"
+            yield Problem("evaluate.retain.sources", name, "is not the name of a source", way_out, ("data.sources",))
+
+
 RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (stage_names_are_unique, ("stages",)),
     (source_names_are_unique, ("data",)),
@@ -326,5 +349,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (the_plain_engine_offloads_nothing, ("train", "deepspeed")),
     (extra_settings_change_no_number, ("deepspeed",)),
     (scores_are_known, ("evaluate",)),
+    (the_best_is_one_of_several, ("checkpoint", "evaluate")),
+    (what_is_retained_is_named, ("data", "evaluate")),
 )
 """Each rule with the sections that it reads, as arguments in this order."""

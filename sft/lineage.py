@@ -25,6 +25,7 @@ from sft.config_section import Section
 from sft.errors import UserError
 from sft.run_claim import is_claimed
 from sft.run_folder import RunFolder, StageFolder
+from sft.stage_end import read_stage_end
 
 
 class _MisledError(Exception):
@@ -103,9 +104,11 @@ def _with_tasks(mixture: Mapping[str, Any], stage: StageFolder) -> dict[str, Any
 def _find(run: RunFolder, other: Mapping[str, Any], index: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields `step`, `model`, `checkpoints` and `manifest_sha256` of the config's section."""
     stage = run.stage(index, other["stages"][index]["name"])
-    ended = int(read_json(stage.complete)["num_steps"]) if stage.complete.is_file() else None
+    end = read_stage_end(stage)
+    ended = None if end is None else end.num_steps
     models = {int(path.name.rpartition("-")[2]): path for path in stage.earlier_models()}
-    models |= {} if ended is None else {ended: stage.model}
+    models |= {} if end is None else {end.num_steps: stage.model}
+    models |= {end.best.step: stage.best_model} if end is not None and end.best and end.has_best_model else {}
     step = ended if given.get("step") is None else given["step"]
     if step in models and is_published(models[step]):
         return {

@@ -30,6 +30,8 @@ Kind = Literal[
     "checkpoint",
     "skipped",
     "spike",
+    "forgotten",
+    "ended",
     "notice",
     "staging",
     "layout",
@@ -42,10 +44,11 @@ Kind = Literal[
 """`resumed`: an attempt begins to train here. `restarted`: why the attempt before ended. `failed`: a rank met an error.
 `hung`: a rank saw no progress. `lost`: a rank, a node or what ran the job is gone, as seen by what starts the ranks.
 `waiting`: nothing has begun since a loss. `released`: a rank was alive when its group was ended. `checkpoint`: a
-problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `notice`: a node will be taken away.
-`staging`: what came from the nodes' own disks, or why not. `layout`: how examples are laid out for the model.
-`engine`: which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the memory of the GPUs. `kernels`:
-which fused ones the model got, and why not more. `sharing`: what is slow where ranks
+problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `forgotten`: a score fell by more
+than `evaluate.retain` allows. `ended`: which model of a stage is the best, and why it ended before its budget.
+`notice`: a node will be taken away. `staging`: what came from the nodes' own disks, or why not. `layout`: how examples
+are laid out for the model. `engine`: which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the
+memory of the GPUs. `kernels`: which fused ones the model got, and why not more. `sharing`: what is slow where ranks
 share micro-batches. `sink`: where metrics or alerts go, or why they stopped."""
 
 NO_RANK = -1

@@ -7,7 +7,7 @@ RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
     {controller,nodes,driver}.events.jsonl
 RUN_DIR/stages/0-broad/ packs/, packs-2/ · balance.{json,png} · checkpoints/step-00000200/ · metrics.jsonl
-    ledger.jsonl · model/
+    ledger.jsonl · model/ · model-best/
 RUN_DIR/stages/0-broad/stage.json (last)
 """
 
@@ -90,9 +90,14 @@ class StageFolder:
         """The published Hugging Face model at the end of the stage."""
         return self.path / "model"
 
-    def earlier_models(self) -> list[Path]:
-        """The models that the stage published at its earlier ends, before it was extended."""
-        paths = self.path.glob(f"{self.model.name}-step-*")
+    @property
+    def best_model(self) -> Path:
+        """The published model of the best evaluated step, if that is not the end of the stage (`checkpoint.best`)."""
+        return self.path / "model-best"
+
+    def earlier_models(self, of: Path | None = None) -> list[Path]:
+        """The models that the stage published at its earlier ends, before it was extended; or those once `of`."""
+        paths = self.path.glob(f"{(of or self.model).name}-step-*")
         return sorted(path for path in paths if re.fullmatch(r"\d{8,}", path.name.rpartition("-")[2]))
 
     @property

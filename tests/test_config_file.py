@@ -143,6 +143,7 @@ FULL: dict[str, Any] = {
         "keep_last": 3,
         "keep_every_steps": 50,
         "keep_stage_ends": False,
+        "best": {"score": "exact_match@3", "task": "maths", "stop_when_flat": 4},
         "max_failed_saves": 2,
         "dir": "s3://bucket/run",
         "async": False,
@@ -163,6 +164,13 @@ FULL: dict[str, Any] = {
         "max_minutes": 5.0,
         "tasks": {
             "maths": {"score": "number", "options": ["1", "2"], "shots": [1], "max_answers": 3, "max_new_tokens": 9}
+        },
+        "retain": {
+            "sources": ["first"],
+            "tasks": ["chat"],
+            "score": "token_accuracy",
+            "max_drop": 0.05,
+            "action": "stop",
         },
         "allow_code": True,
     },
@@ -701,6 +709,11 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["evaluate.tasks.maths.score=numbr"], ["evaluate.tasks.maths.score"], "Scores are exact_match, "),
         (["evaluate.tasks.maths.score={name: regex}"], ["evaluate.tasks.maths.score"], "docs/SCORES.md"),
         (["evaluate.tasks.maths.score={digits: 3}"], ["evaluate.tasks.maths.score"], "docs/SCORES.md"),
+    ],
+    "the_best_is_one_of_several": [(["evaluate.every_steps=null"], ["checkpoint.best"], "give evaluate.every_steps")],
+    "what_is_retained_is_named": [
+        (["evaluate.retain.sources=[third]"], ["evaluate.retain.sources"], "name one of first, second"),
+        (["evaluate.retain={max_drop: 0.1}"], ["evaluate.retain"], "tasks: [maths]"),
     ],
     "one_warmup": [
         (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "remove one of the two"),

@@ -45,6 +45,7 @@ def export_model(
     dtype: torch.dtype,
     attempt: int,
     stop_ids: Sequence[int] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
 
@@ -55,6 +56,7 @@ def export_model(
         dtype: the dtype of the trained parameters in the files, except those that transformers keeps in float32.
         attempt: tells this attempt's unfinished folder from one that a killed attempt left.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
+        about: what else the folder's manifest says.
     """
     ranks, world = engine.ranks, engine.ranks.world
     # The first rank decides for all, because all must gather together.
@@ -93,7 +95,7 @@ def export_model(
         if not world.is_first:
             return
         write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, split)
-        manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch.")}
+        manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch."), **(about or {})}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)

@@ -68,7 +68,8 @@ class Publisher:
     def _delete_old(self) -> None:
         try:
             published = [step for step in self.storage.steps() if self.storage.is_published(step)]
+            old = checkpoints_to_delete(published, self.retention)
         except OSError as error:
             self.report(f"old checkpoints could not be listed, so none was deleted: {error}")
             return
-        delete_checkpoints(self.storage, checkpoints_to_delete(published, self.retention), self.report)
+        delete_checkpoints(self.storage, old, self.report)

@@ -1,24 +1,33 @@
 """Decides which checkpoints to delete, and deletes them; called only after a newer one was published."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sft.checkpoint.storage import CheckpointStorage
 
+FindBest = Callable[[Collection[int]], int | None]
+"""Which of these steps is the best; None if there is none."""
+
+
+def no_best(steps: Collection[int]) -> int | None:
+    """There is no best step."""
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept: the newest `keep_last`, and those after multiples of `keep_every_steps`."""
+    """What is kept: the newest `keep_last`, those after multiples of `keep_every_steps`, and the best of all."""
 
     keep_last: int
     keep_every_steps: int | None = None
+    find_best: FindBest = no_best
 
 
 def checkpoints_to_delete(published_steps: Sequence[int], retention: Retention) -> list[int]:
     """The steps whose checkpoints are not kept, the oldest first."""
-    every = retention.keep_every_steps
+    every, best = retention.keep_every_steps, retention.find_best(published_steps)
     older = sorted(published_steps)[: -retention.keep_last]
-    return [step for step in older if every is None or step % every]
+    return [step for step in older if step != best and (every is None or step % every)]
 
 
 def delete_checkpoints(storage: CheckpointStorage, steps: Iterable[int], report: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from sft.checkpoint.publishing import Publisher
 from sft.checkpoint.rank_file import rank_file_name, write_rank_file
-from sft.checkpoint.retention import Retention
+from sft.checkpoint.retention import FindBest, Retention, no_best
 from sft.checkpoint.state_copy import StateCopier, StateCopy, cuda_copies
 from sft.checkpoint.storage import CheckpointStorage, SaveKey
 from sft.checkpoint.tries import PAUSES_SECONDS, try_again
@@ -48,7 +48,7 @@ class _Saving:
 class CheckpointSaver:
     """The checkpoints of one stage, as one rank sees them. `close` it on every way out."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a stage gives them all, and so names what it gives)
         self,
         storage: CheckpointStorage,
         ranks: Ranks,
@@ -57,6 +57,7 @@ class CheckpointSaver:
         report: Callable[[str], None],
         before_publish: Callable[[], None] | None = None,
         pauses_seconds: Sequence[float] = PAUSES_SECONDS,
+        find_best: FindBest = no_best,
     ) -> None:
         """The first rank removes what unfinished saves of other attempts left.
 
@@ -70,6 +71,7 @@ class CheckpointSaver:
             before_publish: called in a thread of the first rank just before a checkpoint becomes visible. An `OSError`
                 in it is a failed try.
             pauses_seconds: between the tries of a write; there is one more try than pauses.
+            find_best: called in the same thread, to keep the best one. An `OSError` in it deletes none.
         """
         self._storage = storage
         self._ranks = ranks
@@ -80,7 +82,7 @@ class CheckpointSaver:
         self._pauses_seconds = pauses_seconds
         self._writing = ThreadPoolExecutor(1, "checkpoint-write")
         self._publishing = ThreadPoolExecutor(1, "checkpoint-publish")
-        retention = Retention(config.keep_last, config.keep_every_steps)
+        retention = Retention(config.keep_last, config.keep_every_steps, find_best)
         self._publisher = Publisher(storage, self._world.size, retention, report, before_publish, pauses_seconds)
         self._copier = StateCopier(report, cuda_copies)
         self._preparing: Future[None] | None = None

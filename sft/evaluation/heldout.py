@@ -11,7 +11,7 @@ from sft.data.collate import Batch, Layout
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.evaluation.scores import LOSS, Sums
+from sft.evaluation.scores import LOSS, TOKEN_ACCURACY, Sums
 from sft.model.loss import TokenMeasure, is_first_choice, token_nll
 from sft.ranks.ranks import Ranks
 from sft.scoring.metric import Metric
@@ -20,14 +20,7 @@ from sft.step_plan import StepPlan
 TOKEN_METRICS: Mapping[str, tuple[Metric, TokenMeasure]] = {
     "loss": (LOSS, token_nll),
     "token_accuracy": (
-        Metric(
-            "token accuracy",
-            "accuracy per supervised token",
-            "higher",
-            LOSS.over,
-            is_share=True,
-            note="It is how often the model's first choice is the token of the answer, given everything before it.",
-        ),
+        TOKEN_ACCURACY,
         is_first_choice,
     ),
 }

@@ -23,6 +23,7 @@ from sft.evaluation.tables import change_text, number, percent, short_count, val
 from sft.metrics import StepMetrics
 from sft.pages import page_environment
 from sft.run_folder import RunFolder
+from sft.stage_end import end_in_words
 
 
 def render_report(run: RunFolder) -> str:
@@ -117,13 +118,19 @@ def _history(run: RunRecords) -> list[str]:
     began = []
     if start := run.config.get("from"):
         began = [f"The run began with stage {start['stage']} of {start['run']}, after {start['step']:,} steps of it."]
-    return began + [
+    ended = [f"{_sentence(end_in_words(stage.end))}." for stage in run.stages if stage.end and stage.end.best]
+    extended = [
         f"Stage {stage.name} was extended after step {added.first_step:,} by {added.num_steps:,} steps, with a learning"
         f" rate of {added.schedule['lr']:g} at its peak ({added.schedule['schedule']})."
         for stage in run.stages
         if stage.plan is not None
         for added in stage.plan.extensions
     ]
+    return [*began, *ended, *extended]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _short_path(path: str) -> str:

@@ -25,6 +25,7 @@ from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder, StageFolder
+from sft.stage_end import StageEnd, read_stage_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,18 @@ class StageRecord:
     num_repeated_steps: int
     num_unreadable_lines: int
     plan: PlanRecord | None
-    is_complete: bool
+    end: StageEnd | None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stage has ended."""
+        return self.end is not None
 
     @property
     def num_steps(self) -> int:
         """Steps of the finished stage; the steps done if that is not known yet."""
+        if self.end is not None and self.end.is_early:
+            return self.end.num_steps
         if self.plan:
             return self.plan.num_steps
         return self.steps[-1].num_steps if self.steps else 0
@@ -167,7 +175,7 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         num_repeated_steps=num_lines - len(trained),
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),
-        is_complete=folder.complete.is_file(),
+        end=read_stage_end(folder),
     )
 
 

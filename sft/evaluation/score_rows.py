@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sft.evaluation.scores import Evaluation, metrics_of
+from sft.evaluation.scores import Evaluation, change_of, metrics_of
 from sft.scoring.metric import Metric
 
 
@@ -56,9 +56,6 @@ def total_of(evaluations: Sequence[Evaluation], metric: str, unseen: bool | None
 
 
 def _change(evaluations: Sequence[Evaluation], metric: Metric, values: Sequence[float]) -> float:
-    first, last = values[0], values[-1]
     if len(values) < 2 or evaluations[0].stage_index is not None:
         return math.nan
-    if metric.is_share:
-        return last - first
-    return last / first - 1 if first > 0 else math.nan
+    return change_of(metric, values[0], values[-1])

@@ -7,7 +7,7 @@ code that shows it needs to know none of them.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,15 @@ from sft.json_lines import from_json
 from sft.scoring.metric import Metric
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
+
+TOKEN_ACCURACY = Metric(
+    "token accuracy",
+    "accuracy per supervised token",
+    "higher",
+    LOSS.over,
+    is_share=True,
+    note="It is how often the model's first choice is the token of the answer, given everything before it.",
+)
 
 SCORE = "score"
 """The metric of answers that all tasks have, whatever each is scored by; with shots, `score@3`."""
@@ -71,10 +80,7 @@ class Evaluation:
 
     def mean(self, metric: str, unseen: bool) -> float:
         """A metric over the tasks of one kind; NaN if there is none."""
-        measured = [task.numbers for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers]
-        counts = [numbers[self.metrics[metric].over] for numbers in measured]
-        values = [numbers[metric] * count for numbers, count in zip(measured, counts, strict=True)]
-        return sum(values) / sum(counts) if sum(counts) else math.nan
+        return value_over(self, metric, [name for name, task in self.tasks.items() if task.unseen == unseen])
 
     def values(self) -> dict[str, float]:
         """Every metric: `loss` over all tasks, `TASK/loss` for each task."""
@@ -90,6 +96,22 @@ class Evaluation:
             "tasks": {name: {**task.numbers, "unseen": task.unseen} for name, task in self.tasks.items()},
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
         }
+
+
+def value_over(evaluation: Evaluation, metric: str, tasks: Collection[str]) -> float:
+    """A metric over these tasks together; NaN if it was measured for none."""
+    numbers = [evaluation.tasks[task].numbers for task in tasks if task in evaluation.tasks]
+    measured = [own for own in numbers if metric in own]
+    counts = [own[evaluation.metrics[metric].over] for own in measured]
+    values = [own[metric] * count for own, count in zip(measured, counts, strict=True)]
+    return sum(values) / sum(counts) if sum(counts) else math.nan
+
+
+def change_of(metric: Metric, first: float, last: float) -> float:
+    """How much a value changed: a difference if the metric is a share, else relative to the first value."""
+    if metric.is_share:
+        return last - first
+    return last / first - 1 if first > 0 else math.nan
 
 
 def evaluate(

@@ -24,10 +24,10 @@ from sft.run_events import Event, EventLog, EventTail
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets, remember_path
 
-Kind = Literal["failed", "restarted", "waiting", "spike", "skipped", "finished", "stopped"]
+Kind = Literal["failed", "restarted", "waiting", "spike", "skipped", "forgotten", "finished", "stopped"]
 """What is posted. `failed`, `finished` and `stopped` report the end of the job, the others events of the same name."""
 
-_OF_EVENTS: tuple[Kind, ...] = ("restarted", "waiting", "spike", "skipped")
+_OF_EVENTS: tuple[Kind, ...] = ("restarted", "waiting", "spike", "skipped", "forgotten")
 _OFTEN_SECONDS = {"spike": 600.0, "skipped": 600.0}
 """At most one alert of these kinds in this time, because a bad training has many; the next alert counts the others."""
 

@@ -20,6 +20,7 @@ from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, EventTail
 from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
+from sft.stage_end import read_stage_end
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
 """`stopped`: on request, with a checkpoint. `dead`: the driver is gone and recorded no end. The same command resumes
@@ -147,8 +148,9 @@ class RunWatcher:
     def _read_stages(self, plans: Sequence[Any]) -> tuple[StageStatus, ...]:
         stages = []
         for (name, folder), plan in zip(self._folders.items(), plans, strict=True):
-            tail, is_complete = self._tails[name], folder.complete.is_file()
-            num_steps = plan and int(plan["num_steps"])
+            tail, end = self._tails[name], read_stage_end(folder)
+            is_complete = end is not None
+            num_steps = end.num_steps if end is not None and end.is_early else plan and int(plan["num_steps"])
             if (last := tail.last) is None:
                 stages.append(StageStatus(name, 0, num_steps, is_complete))
                 continue

@@ -17,6 +17,7 @@ from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
+from sft.stage_end import read_stage_end
 
 _READ_BYTES = 32_768
 """How much of a stage's metrics is read at a time: enough for one request, some sixty steps."""
@@ -101,18 +102,22 @@ class RunReader:
                 continue
             self._looked_at[path.name] = changed
             index = self._folders.index(stage) if stage else 0
-            step = self._first_step(index)
+            step, content = self._first_step(index), read_json(path)
             if stage is not None:
-                step += self._num_steps(index) if num_steps is None else num_steps
+                # At the end of a stage that ended before its budget, the file says after which step.
+                step += content.get("num_steps", self._num_steps(index)) if num_steps is None else num_steps
             # Keyed by the step, because a stage's last file is renamed when the stage is extended.
             key = f"{stage.path.name if stage else 'base'} {step}"
             if seen.get(key) != changed and (key not in seen or self._replaces):
                 seen[key] = changed
-                values = evaluation_values(read_evaluation(read_json(path), index, num_steps))
+                values = evaluation_values(read_evaluation(content, index, num_steps))
                 yield Point(self._folders[index].name, step, changed / 1e9, values)
 
     def _first_step(self, index: int) -> int:
         return sum(self._num_steps(earlier) for earlier in range(index))
 
     def _num_steps(self, index: int) -> int:
+        end = read_stage_end(self._folders[index])
+        if end is not None and end.is_early:
+            return end.num_steps
         return int(read_json(self._folders[index].packs / MANIFEST)["num_steps"])

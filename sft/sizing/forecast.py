@@ -163,6 +163,8 @@ def forecast(config: SftConfig, hardware: Hardware) -> Forecast:
     if any(worker.engine == "plain" for worker in workers):
         findings.append("one worker has nothing to split: it has the plain engine, without ZeRO-3 (train.engine)")
     findings += _hardware_findings(config, shape, hardware)
+    if config.checkpoint.best is not None and config.checkpoint.best.stop_when_flat is not None:
+        findings.append("times are those of whole budgets: a stage may end sooner (checkpoint.best.stop_when_flat)")
     if hardware.has_gpus and hardware.gpu is None:
         findings += _assumed(config, settled[0])
     is_chosen = AUTO in (config.train.packs_per_micro_batch, config.train.activation_checkpointing)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sft.cadence import Cadence
+from sft.cadence import cadence_of_saves
 from sft.config import DTYPE_BYTES, SftConfig, StageConfig
 from sft.optimizers import state_bytes
 from sft.sizing.model_shape import ModelShape
@@ -18,6 +18,7 @@ class Storage(NamedTuple):
     """At the same time: the newest of each stage, those that are kept forever, and the one being written."""
     model: int
     num_models: int
+    """One at the end of each stage, and perhaps another one that was the best."""
     token_store: int | None
     """None if `sft prepare` has not made it."""
 
@@ -49,7 +50,7 @@ def plan_storage(
         max(state_bytes(stage.optimizer.name) for stage in config.stages) * shape.num_parameters,
         num_checkpoints,
         model_bytes * shape.num_held,
-        len(config.stages),
+        len(config.stages) * (1 if config.checkpoint.best is None else 2),
         token_store,
     )
 
@@ -58,8 +59,10 @@ def _num_kept(config: SftConfig, stage: StageConfig, num_steps: int | None, num_
     """Checkpoints of one stage at its end: the newest, and older ones that are kept forever."""
     checkpoint = config.checkpoint
     if num_steps is None or checkpoint.every_minutes is not None:
-        return num_newest
-    saved = [*Cadence.of(checkpoint, num_steps, stage.budget.epochs).due_steps(num_steps), num_steps]
+        return num_newest + int(checkpoint.best is not None)
+    saved = [*cadence_of_saves(config, num_steps, stage.budget.epochs).due_steps(num_steps), num_steps]
     forever = checkpoint.keep_every_steps
     older = [step for step in saved[:-num_newest] if forever and step % forever == 0]
-    return len(saved[-num_newest:]) + len(older)
+    # The best step may be any of the older ones.
+    num_best = int(checkpoint.best is not None and len(older) < len(saved[:-num_newest]))
+    return len(saved[-num_newest:]) + len(older) + num_best

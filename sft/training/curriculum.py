@@ -38,8 +38,9 @@ from sft.training.prepared import Workload
 from sft.training.run_context import RunContext
 from sft.training.same_weights import check_same_weights
 from sft.training.sequence_groups import tell_groups
-from sft.training.stage import StageInputs, run_stage
+from sft.training.stage import run_stage
 from sft.training.stage_checkpoints import will_load
+from sft.training.stage_inputs import StageInputs
 from sft.world import World
 
 

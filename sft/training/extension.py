@@ -1,29 +1,33 @@
 """Moves aside what a stage published at its end when the stage is extended; nothing is lost.
 
 model/              → model-step-00000100/            the model after that many steps
+model-best/         → model-best-step-00000100/       the best model up to there
 stage.json          → stage-step-00000100.json        the stage is under way again
 evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
 """
 
 import shutil
 
-from sft.atomic_files import read_json, sync_folder
+from sft.atomic_files import sync_folder
 from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
-from sft.run_folder import RunFolder, StageFolder
+from sft.evaluation.best_step import read_curve
+from sft.run_folder import RunFolder, StageFolder, answers_of
+from sft.stage_end import StageEnd, read_stage_end
 
 
 def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFolder) -> None:
     """Turn a finished stage into one that is under way. A stage that has not ended stays as it is.
 
     Raises:
-        UserError: it keeps no checkpoint, or they cannot be listed, so it cannot go on.
+        UserError: it keeps no checkpoint, or they cannot be listed, so it cannot go on; or it would end at once.
     """
-    if not folder.complete.is_file():
+    end = read_stage_end(folder)
+    if end is None:
         return
-    storage = stage_storage(checkpoint, folder)
-    num_steps = int(read_json(folder.complete)["num_steps"])
+    _refuse_flat(run, checkpoint, folder, end)
+    storage, num_steps = stage_storage(checkpoint, folder), end.num_steps
     try:
         is_kept = any(storage.is_published(step) for step in storage.steps())
     except OSError as error:
@@ -35,10 +39,28 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
         )
     measured = run.evaluation(folder)
     # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
-    for path in (measured, folder.model, folder.complete):
-        kept = folder.ended_after(num_steps, path)
+    within = run.evaluation(folder, num_steps)
+    kept_as = {
+        answers_of(measured): answers_of(within),
+        measured: within,
+        **{path: folder.ended_after(num_steps, path) for path in (folder.model, folder.best_model, folder.complete)},
+    }
+    for path, kept in kept_as.items():
         if kept.is_dir() and path.exists():
             shutil.rmtree(path)  # an earlier extension was undone: the same model again
         elif path.exists():
             path.rename(kept)
             sync_folder(path.parent)
+
+
+def _refuse_flat(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFolder, end: StageEnd) -> None:
+    """Refuse to extend a stage that the rule by which it ended before its budget would end again at once."""
+    best = checkpoint.best
+    if not end.is_early or best is None:
+        return
+    if read_curve(run, folder, best.score, best.task, end.num_steps).is_flat(best):
+        raise UserError(
+            f"stage {end.stage} ended after step {end.num_steps} of {end.num_steps_planned}, because its last "
+            f"{best.stop_when_flat} evaluations were not better, so more budget would not be trained. Set "
+            "checkpoint.best.stop_when_flat to a larger number or to null to extend it, or append a stage."
+        )

@@ -10,7 +10,9 @@ from sft.checkpoint.saver import CheckpointSaver
 from sft.data.collate import Batch
 from sft.data.loader import StepLoader
 from sft.engine.engine import Engine, NonFiniteError, StepResult
+from sft.errors import TrainingError
 from sft.training.control_signals import ControlSignals
+from sft.training.decisions import Verdict
 from sft.training.heartbeat import Heartbeat
 from sft.training.lookahead import LookAhead
 from sft.training.lr_schedule import StageSchedule
@@ -32,8 +34,8 @@ The result is None if there was no update.
 
 @dataclass(frozen=True)
 class Loop:
-    """The parts of a stage's loop. All ranks call `evaluate` when an evaluation is due, unless the run is asked to
-    stop: then it is done on resume."""
+    """The parts of a stage's loop. All ranks call `judge` when an evaluation is due, unless the run is asked to stop:
+    then it is done on resume."""
 
     engine: Engine
     loader: StepLoader
@@ -47,18 +49,22 @@ class Loop:
     exchange: StepExchange
     record: Record
     signals: ControlSignals
-    evaluate: Callable[[int], None]
+    judge: Callable[[int], Verdict]
     evaluations: Cadence
     heartbeat: Heartbeat
 
-    def run(self, first_step: int) -> bool:
-        """Train from `first_step` to the end; False if it stopped earlier, on request, with a checkpoint saved.
+    def run(self, first_step: int, num_steps: int) -> int | None:
+        """Train from `first_step` up to `num_steps`, or to where an evaluation ends the stage.
+
+        Returns:
+            The steps after which the stage has ended; None if it stopped earlier, on request, with a checkpoint saved.
 
         Raises:
             ResizeError: it stopped with a checkpoint saved, to restart with more ranks.
+            TrainingError: too much was forgotten; a checkpoint was saved before.
         """
         stall_seconds, saved_at = 0.0, time.monotonic()
-        for step in range(first_step, self.schedule.num_steps):
+        for step in range(first_step, num_steps):
             started = time.perf_counter()
             num_done = step + 1
             is_last = num_done == self.schedule.num_steps
@@ -76,14 +82,20 @@ class Loop:
             if stop:
                 # The stop does not wait for an evaluation. One that is due is done on resume.
                 self._finish_saving(num_done)
-                return False
+                return None
             if self.evaluations.is_due(num_done) and not is_last:
-                self.evaluate(num_done)
+                verdict = self.judge(num_done)
+                if verdict.is_end or verdict.forgotten is not None:
+                    self._finish_saving(num_done)
+                if verdict.forgotten is not None:
+                    raise TrainingError(verdict.forgotten, is_everywhere=True)
+                if verdict.is_end:
+                    return num_done
             if resize and not is_last:
                 self._finish_saving(num_done)
                 raise ResizeError(f"step {num_done}: there is room for more workers")
-        self._finish_saving(self.schedule.num_steps)
-        return True
+        self._finish_saving(num_steps)
+        return num_steps
 
     def _read(self, step: int) -> tuple[Sequence[Batch], float]:
         """What this rank feeds in the step, and the seconds that it waited for it."""

@@ -6,25 +6,16 @@ newest checkpoint. Once `stage.json` is there, it is never run again.
 
 import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import torch
 
 from sft.atomic_files import write_json
-from sft.cadence import Cadence
-from sft.checkpoint.export import export_model
+from sft.cadence import Cadence, cadence_of_saves
 from sft.checkpoint.open_storage import stage_storage
-from sft.config import FromConfig, SftConfig
-from sft.data.learned_stops import learned_stop_ids
 from sft.data.loader import StepLoader
-from sft.data.planning.pack_plan import PackPlan
-from sft.data.rendering.chat_template import control_ids
 from sft.data.staging import StagingOrder
-from sft.data.token_store import TokenStore
 from sft.engine.engine import Engine
-from sft.evaluation.heldout import HeldoutSet, TokenEvaluator
+from sft.errors import TrainingError
+from sft.evaluation.heldout import TokenEvaluator
 from sft.evaluation.scores import Evaluator, evaluate
 from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
@@ -33,56 +24,20 @@ from sft.recomputed_layers import packs_or_one
 from sft.run_folder import StageFolder, answers_of
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
-from sft.training.asked import AskedQuestions
-from sft.training.attempt import Attempt
+from sft.training.decisions import Decisions, Verdict
 from sft.training.layout import try_layout
 from sft.training.lookahead import LookAhead
 from sft.training.loop import Loop
 from sft.training.lr_schedule import StageSchedule
 from sft.training.mfu_meter import MfuMeter
-from sft.training.run_context import RunContext
 from sft.training.skipping import SkipRule
 from sft.training.stage_checkpoints import load_state, open_saver
+from sft.training.stage_ending import end_stage, forget_end, take_as_end
+from sft.training.stage_inputs import StageInputs
 from sft.training.staging import Staging
 from sft.training.step_exchange import StepExchange
 from sft.training.step_recorder import StepRecorder
 from sft.world import World
-
-
-@dataclass(frozen=True)
-class StageInputs:
-    """What a stage needs besides its engine."""
-
-    context: RunContext
-    index: int
-    store: TokenStore
-    plan: PackPlan
-    heldout: HeldoutSet | None
-    tokenizer: Any
-    model_path: str
-    """Where the engine's model was loaded from."""
-    asked: AskedQuestions | None = None
-    """What the model is asked whenever it is measured."""
-
-    @property
-    def config(self) -> SftConfig:
-        """The run's config."""
-        return self.context.config
-
-    @property
-    def attempt(self) -> Attempt:
-        """This start of the job."""
-        return self.context.attempt
-
-    @property
-    def start(self) -> FromConfig | None:
-        """Where the stage starts, if in another run."""
-        return self.config.from_ if self.index == 0 else None
-
-    @property
-    def folder(self) -> StageFolder:
-        """The stage's folder in the run folder."""
-        return self.context.folder.stage(self.index, self.config.stages[self.index].name)
 
 
 def run_stage(inputs: StageInputs, engine: Engine) -> bool:
@@ -127,11 +82,18 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
 
     if inputs.index == 0 and first_step == 0:
         _evaluate(engine, inputs, None)
+    decisions = inputs.decisions()
+    judge = partial(_judge, engine, inputs, decisions)
     evaluations = Cadence.of(config.evaluate, steps.num_steps, inputs.plan.epochs)
-    if evaluations.is_due(first_step) and first_step < steps.num_steps:
+    num_steps = steps.num_steps
+    if evaluations.is_due(first_step) and first_step < num_steps:
         # It was due when the checkpoint was saved, but may be missing: the attempt may have ended before it.
-        _evaluate(engine, inputs, folder, first_step)
-    checkpoints = open_saver(storage, config.checkpoint, attempt, ledger)
+        verdict = judge(first_step)
+        _refuse_forgotten(verdict)
+        num_steps = first_step if verdict.is_end else num_steps
+    if world.is_first and first_step < num_steps:
+        forget_end(inputs.context.folder, folder)
+    checkpoints = open_saver(storage, config.checkpoint, attempt, ledger, decisions.find_best)
     loop = Loop(
         engine=engine,
         loader=loader,
@@ -139,28 +101,26 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         schedule=schedule,
         skip=skip,
         checkpoints=checkpoints,
-        saves=Cadence.of(config.checkpoint, steps.num_steps, inputs.plan.epochs),
+        saves=cadence_of_saves(config, steps.num_steps, inputs.plan.epochs),
         save_every_minutes=config.checkpoint.every_minutes,
         checkpoint_manifest=about,
         exchange=StepExchange(engine, steps),
         record=_recorder(inputs, loader, schedule, ledger) if ledger else _no_record,
         signals=inputs.context.signals,
-        evaluate=partial(_evaluate, engine, inputs, folder, again=True),
+        judge=partial(judge, again=True),
         evaluations=evaluations,
         heartbeat=attempt.heartbeat,
     )
     with closing(checkpoints), closing(staging) if staging else nullcontext(), closing(ahead):
-        if not loop.run(first_step):
+        ended = loop.run(first_step, num_steps)
+        if ended is None:
             return False
     if staging:
         staging.finish(engine)
-    _evaluate(engine, inputs, folder)
-    dtype = getattr(torch, config.model.dtype)
-    attempt.heartbeat.enter("export")
-    stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if world.is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
-    if world.is_first:
-        write_json(folder.complete, {"stage": stage.name, "num_steps": steps.num_steps, "attempt": attempt.number})
+    if ended < steps.num_steps:
+        take_as_end(inputs, ended)
+    _refuse_forgotten(judge(None))
+    end_stage(inputs, engine, storage, decisions, ended, steps.num_steps)
     return True
 
 
@@ -191,20 +151,33 @@ def _recorder(inputs: StageInputs, loader: StepLoader, schedule: StageSchedule, 
     return StepRecorder(stage.name, loader, schedule, attempt, ledger, mfu_meter, folder.metrics)
 
 
+def _judge(
+    engine: Engine, inputs: StageInputs, decisions: Decisions, num_steps: int | None, again: bool = False
+) -> Verdict:
+    """Measure the stage's model, and say what follows; see `_evaluate`."""
+    is_new = _evaluate(engine, inputs, inputs.folder, num_steps, again)
+    return Verdict() if inputs.heldout is None else decisions.after(num_steps, is_new)
+
+
+def _refuse_forgotten(verdict: Verdict) -> None:
+    if verdict.forgotten is not None:
+        raise TrainingError(verdict.forgotten, is_everywhere=True)
+
+
 def _evaluate(
     engine: Engine, inputs: StageInputs, folder: StageFolder | None, num_steps: int | None = None, again: bool = False
-) -> None:
+) -> bool:
     """Measure the model, if the run measures: before the first stage, at the end of this one, or after `num_steps`.
 
-    Unless `again`, only if it is not on record.
+    Unless `again`, only if it is not on record. Returns whether it was measured.
     """
     heldout = inputs.heldout
     if heldout is None:
-        return
+        return False
     path = inputs.context.folder.evaluation(folder, num_steps)
     # The first rank decides: on a shared file system, others may see the file at different times and disagree.
     if not again and any_rank(engine.ranks, engine.ranks.world.is_first and path.is_file()):
-        return
+        return False
     tell = partial(inputs.attempt.heartbeat.enter, "evaluate", num_steps)
     config = inputs.config
     evaluators: list[Evaluator] = [TokenEvaluator(engine, heldout, tell, layout_of(config.train.packing))]
@@ -215,6 +188,7 @@ def _evaluate(
     if engine.ranks.world.is_first:
         # Tables, the report and the sinks read this file.
         write_json(path, evaluation.as_json())
+    return True
 
 
 def _no_record(*_: object) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.resume import open_newest_good
+from sft.checkpoint.retention import FindBest, no_best
 from sft.checkpoint.saver import CheckpointSaver
 from sft.checkpoint.storage import CheckpointStorage
 from sft.checkpoint.tries import try_again
@@ -113,8 +114,30 @@ def start_from(engine: Engine, start: FromConfig, attempt: Attempt) -> None:
         engine.load_local_state(_in_step(attempt.ranks, read), 0)
 
 
+def load_step(engine: Engine, storage: CheckpointStorage, step: int, attempt: Attempt) -> bool:
+    """Load the state after so many steps into an engine that has trained; all ranks call it together.
+
+    Returns:
+        False, on all ranks, if its checkpoint is gone or damaged: this is told.
+    """
+    attempt.heartbeat.enter("load checkpoint")
+    report = partial(attempt.events.add, "checkpoint")
+    try:
+        reader = open_newest_good(storage, attempt.ranks, report, engine.local_spans(), only=step)
+    except UserError:  # what is wrong was reported
+        return False
+    assert reader is not None, "there is one, or it is damaged"
+    with reader:
+        engine.load_local_state(_in_step(attempt.ranks, reader.read), int(reader.manifest["num_updates"]))
+    return True
+
+
 def open_saver(
-    storage: CheckpointStorage, config: CheckpointConfig, attempt: Attempt, ledger: LedgerWriter | None
+    storage: CheckpointStorage,
+    config: CheckpointConfig,
+    attempt: Attempt,
+    ledger: LedgerWriter | None,
+    find_best: FindBest = no_best,
 ) -> CheckpointSaver:
     """The saver of this attempt's checkpoints. Before one is published, the first rank's ledger is synced."""
     return CheckpointSaver(
@@ -124,6 +147,7 @@ def open_saver(
         config,
         partial(attempt.events.add, "checkpoint"),
         ledger.sync if ledger else None,
+        find_best=find_best,
     )
 
 

@@ -27,6 +27,7 @@ from sft.sizing.read_shape import read_shape
 from sft.training.extension import set_end_aside
 from sft.training.prepared import Workload
 from sft.training.run_record import check_run, claim_run_folder, write_run_record
+from sft.training.watched_scores import check_watched
 
 
 def refuse_to_prepare(preparer: BlockPreparer, blocks: Iterator[Block]) -> Generator[PreparedBlock, None, None]:
@@ -72,6 +73,7 @@ def prepare_workload(
             questions = make_questions(run.questions, config, store, heldout, recipe.preparer)
         if questions is not None:
             check_scores(open_questions(questions), config.evaluate)
+        check_watched(config, store, heldout, questions)
         write_run_record(config)
     path = heldout.path if heldout is not None else None
     return Workload(store.path, path, tuple(plan.path for plan in plans), questions), store, plans

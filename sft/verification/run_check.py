@@ -15,6 +15,7 @@ from sft.data.token_store import store_path
 from sft.errors import UserError
 from sft.ledger import read_ledger
 from sft.run_folder import RunFolder, StageFolder
+from sft.stage_end import StageEnd, read_stage_end
 from sft.verification.artifacts import (
     Artifact,
     ArtifactsChecked,
@@ -23,6 +24,7 @@ from sft.verification.artifacts import (
     checkpoint_artifact,
     folder_artifact,
 )
+from sft.verification.end_check import check_end
 from sft.verification.findings import Findings, Kind, KindFindings
 from sft.verification.stage_check import StageCheck, StageState, StageVerified
 
@@ -69,7 +71,7 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     stages = [_look(config, run.stage(i, stage.name), stage.name, findings) for i, stage in enumerate(config.stages)]
     stores = _find_stores(config, stages, findings)
     files = check_artifacts(_list_artifacts(run, config, stages, stores), findings, report)
-    verified = _check_stages(stages, stores, files, findings, report)
+    verified = _check_stages(run, stages, stores, files, findings, report)
     quarantined = tuple(path for stage in stages for path in stage.quarantined)
     start = config.from_
     began_with = f"stage {start.stage} of {start.run}, after {start.step} steps of it" if start else None
@@ -77,7 +79,7 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
 
 
 def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:
-    is_finished = folder.complete.is_file()
+    end = _read_end(folder, name, findings)
     # Checkpoints before the ledger, which is written first: it must cover each of them.
     storage = stage_storage(config.checkpoint, folder)
     steps_saved: tuple[int, ...] = ()
@@ -89,15 +91,26 @@ def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings)
     except OSError as error:
         findings.add(Kind.FILES, f"stage {name}: its checkpoints cannot be listed: {error}")
     ledger = read_ledger(folder.ledger) if folder.ledger.is_file() else None
-    if is_finished and not is_published(folder.model):
-        findings.add(Kind.FILES, f"stage {name} is finished, but its model is not published at {folder.model}")
-    if (is_finished or ledger is not None) and not is_published(folder.packs):
+    needed = [] if end is None else [folder.model, *([folder.best_model] if end.has_best_model else [])]
+    for model in needed:
+        if not is_published(model):
+            findings.add(Kind.FILES, f"stage {name} is finished, but its model is not published at {model}")
+    if (end is not None or ledger is not None) and not is_published(folder.packs):
         findings.add(Kind.FILES, f"stage {name} was trained, but its plan is not published at {folder.packs}")
-    if ledger is None and (is_finished or steps_saved or folder.metrics.is_file()):
+    if ledger is None and (end is not None or steps_saved or folder.metrics.is_file()):
         text = f"stage {name} was trained, but has no {folder.ledger.name}: nothing shows what was fed"
         findings.add(Kind.LEDGER, text)
-    state = StageState(name, is_finished, newest, ledger) if ledger is not None else None
+    state = StageState(name, end, newest, ledger) if ledger is not None else None
     return _Stage(folder, storage, steps_saved, quarantined, state)
+
+
+def _read_end(folder: StageFolder, name: str, findings: Findings) -> StageEnd | None:
+    """How the stage ended. A damaged record counts as one of an end after all steps, so that nothing passes for it."""
+    try:
+        return read_stage_end(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        findings.add(Kind.FILES, f"stage {name}: {folder.complete} cannot be read: {error}")
+        return StageEnd(name, 0, 0)
 
 
 def _find_stores(config: SftConfig, stages: Sequence[_Stage], findings: Findings) -> dict[Path, Path]:
@@ -132,6 +145,8 @@ def _list_artifacts(
     for stage, (folder, storage, steps_saved, _, _) in zip(config.stages, stages, strict=True):
         folders += [(f"stage {stage.name}, plan", path) for path in folder.plans()]
         folders += [(f"stage {stage.name}, model", path) for path in (folder.model, *folder.earlier_models())]
+        best_models = (folder.best_model, *folder.earlier_models(folder.best_model))
+        folders += [(f"stage {stage.name}, best model", path) for path in best_models]
         checkpoints += [
             checkpoint_artifact(f"stage {stage.name}, checkpoint after {step} steps", storage, step)
             for step in steps_saved
@@ -140,6 +155,7 @@ def _list_artifacts(
 
 
 def _check_stages(
+    run: RunFolder,
     stages: Sequence[_Stage],
     stores: Mapping[Path, Path],
     files: ArtifactsChecked,
@@ -148,6 +164,8 @@ def _check_stages(
 ) -> tuple[StageVerified, ...]:
     checks: list[tuple[StageCheck, Path]] = []
     for folder, _, _, _, state in stages:
+        if state is not None and state.end is not None:
+            check_end(run, folder, state.end, findings)
         # A damaged plan is not worth comparing; the damage was already reported.
         if state is not None and folder.packs in stores and str(folder.packs) not in files.damaged:
             check = StageCheck(state, PackPlan.open(folder.packs), findings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sft.data.planning.pack_plan import PackPlan
 from sft.ledger import Ledger, LedgerEntry
+from sft.stage_end import StageEnd
 from sft.verification.digests import digest_steps
 from sft.verification.findings import Findings, Kind
 
@@ -16,10 +17,20 @@ class StageState:
     """The state of a stage's folder when it was read."""
 
     name: str
-    is_finished: bool
+    end: StageEnd | None
+    """How it ended; None if it has not."""
     newest_checkpoint: int
     """The steps of the newest published checkpoint; 0 if there is none."""
     ledger: Ledger
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stage has ended."""
+        return self.end is not None
+
+    def num_steps(self, num_planned: int) -> int:
+        """After how many steps it ends, of so many that are planned."""
+        return min(self.end.num_steps, num_planned) if self.end is not None and self.end.is_early else num_planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class StageVerified:
     num_rolled_back: int
     num_restarts: int
     newest_checkpoint: int
+    end: StageEnd | None = None
+    """How it ended; None if it has not."""
 
 
 class StageCheck:
@@ -60,7 +73,7 @@ class StageCheck:
 
     def check(self) -> None:
         """Look for steps and packs that were left out, trained more than once, or trained in the wrong place."""
-        ledger, num_steps = self._state.ledger, self._steps.num_steps
+        ledger, num_steps = self._state.ledger, self._state.num_steps(self._steps.num_steps)
         for problem in ledger.problems:
             self._add(Kind.LEDGER, f": ledger.jsonl, {problem}")
         for entry in ledger.repeated:
@@ -70,7 +83,8 @@ class StageCheck:
             if step not in ledger.effective:
                 self._add(Kind.STEPS, f": step {step} was never trained")
         for step in sorted(step for step in ledger.effective if not 0 <= step < num_steps):
-            self._add(Kind.STEPS, f": step {step} was trained, but the plan has {num_steps} steps")
+            where = "plan has" if num_steps == self._steps.num_steps else "stage ended early, after"
+            self._add(Kind.STEPS, f": step {step} was trained, but the {where} {num_steps} steps")
         num_known = max((entry.step + 1 for entry in self._entries()), default=0)
         if num_known < self._state.newest_checkpoint:
             text = f": a checkpoint has {self._state.newest_checkpoint} steps, but the ledger ends after {num_known}"
@@ -112,6 +126,7 @@ class StageCheck:
             num_rolled_back=len(ledger.rolled_back),
             num_restarts=max(ledger.num_resumes - 1, 0),
             newest_checkpoint=state.newest_checkpoint,
+            end=state.end,
         )
 
     def _is_in_place(self, entry: LedgerEntry) -> bool:

@@ -128,7 +128,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
     from sft.engine.plain import PlainEngine  # noqa: PLC0415
     from sft.engine.zero3 import Zero3Engine  # noqa: PLC0415
     from sft.ledger import LedgerWriter  # noqa: PLC0415
-    from sft.training import stage  # noqa: PLC0415
+    from sft.training import stage_ending  # noqa: PLC0415
     from sft.training.heartbeat import Heartbeat  # noqa: PLC0415
 
     def before(owner: Any, name: str, place: str) -> None:
@@ -156,7 +156,7 @@ def install(faults: list[dict[str, Any]], spoiled_steps: list[int]) -> None:
         after(place, "publish", "published")
         before(place, "delete", "delete")
     before(export.SafetensorsWriter, "write", "export")
-    after(stage, "export_model", "complete")
+    after(stage_ending, "export_model", "complete")
 
     write = saver.write_rank_file
 

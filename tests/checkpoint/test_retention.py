@@ -26,6 +26,19 @@ def test_the_newest_and_the_multiples_are_kept(steps: list[int], keep_last: int,
     assert checkpoints_to_delete(kept, Retention(keep_last, every)) == [], "there is nothing left to do"
 
 
+@given(seen=st.permutations(range(1, 13)), keep_last=st.integers(1, 3))
+def test_the_best_is_kept_however_old_it_is(seen: list[int], keep_last: int) -> None:
+    """Step by step, as a run does it: step i has the value `seen[i - 1]`, and a lower one is better."""
+    there: list[int] = []
+    for step in range(1, len(seen) + 1):
+        there.append(step)
+        retention = Retention(keep_last, find_best=lambda steps: min(steps, key=lambda one: seen[one - 1]))
+        for old in checkpoints_to_delete(there, retention):
+            there.remove(old)
+        best = min(range(1, step + 1), key=lambda one: seen[one - 1])
+        assert {*there} == {best, *range(max(1, step - keep_last + 1), step + 1)}
+
+
 def test_a_failing_deletion_is_reported_and_does_not_fail_the_save(tmp_path: Path) -> None:
     (tmp_path / ".step-00000001.deleted.partial").write_text("a file where the folder should be")
     reports = []

@@ -57,6 +57,17 @@ def test_it_is_what_a_run_leaves(stages: list[int], keep_last: int, keep_ends: b
         assert estimate == real, (every, keep_every)
 
 
+def test_the_best_of_each_stage_takes_a_checkpoint_and_a_model_more() -> None:
+    every = ["checkpoint={every_steps: 100, keep_last: 2, every_minutes: null}", "evaluate.every_steps=30"]
+    stages = "stages=[{name: a, budget: {steps: 300}, optimizer: {lr: 1.0}}]"
+    plain, best = (
+        plan_storage(load_job(CONFIGS / "llama3_8b_1node.yaml", [stages, *every, *more]).sft, SHAPE, [300], None)
+        for more in ([], ["checkpoint.best={score: loss}"])
+    )
+    assert (plain.num_checkpoints, plain.num_models) == (3, 1)
+    assert (best.num_checkpoints, best.num_models) == (4, 2)
+
+
 def test_bytes_are_those_of_a_checkpoint_and_a_model() -> None:
     config = load_job(CONFIGS / "llama3_8b_1node.yaml").sft
     storage = plan_storage(config, SHAPE, [None], 12345)

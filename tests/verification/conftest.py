@@ -66,7 +66,7 @@ class TrainedRun(NamedTuple):
     def finish(self, name: str) -> None:
         self.save(name, NUM_STEPS[name])
         self.publish(self.stage(name).model, kind="model")
-        write_json(self.stage(name).complete, {"stage": name})
+        write_json(self.stage(name).complete, {"stage": name, "num_steps": NUM_STEPS[name], "attempt": 3})
 
 
 @pytest.fixture(scope="session")
