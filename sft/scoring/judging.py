@@ -20,12 +20,13 @@ from sft.errors import UserError
 from sft.own_process import own_environment, own_module
 from sft.printable import printable, shortened
 from sft.scoring.registry import Score, check_packages
+from sft.scoring.sandbox_proof import prove_sandbox
 from sft.scoring.scorer import Answer, Question, Verdict, as_json, failure, what_is_missing
 
 _START_SECONDS = 120.0
 _MAX_REPLY_BYTES = 1 << 20
 _MAX_NOTE_CHARS = 300
-_GIVE_UP = 10
+_GIVE_UP = 5
 """After so many answers in a row without a verdict, the next ones wait for none."""
 
 
@@ -42,13 +43,16 @@ class JudgingLimits:
 class Judging:
     """Judges by one score. For one thread at a time; another may have a `Judging` of its own."""
 
-    def __init__(self, score: Score, limits: JudgingLimits | None = None) -> None:
+    def __init__(self, score: Score, limits: JudgingLimits | None = None, *, allow_code: bool = False) -> None:
         """Check that it can judge here.
 
         Raises:
-            UserError: a package is missing, or the user's function cannot be imported.
+            UserError: a package is missing, the user's function cannot be imported, or code is not allowed to run, or
+                cannot be run safely here.
         """
         check_packages(score)
+        if score.kind.runs_code:
+            _check_code(score, allow_code)
         self.score = score
         self._limits = limits or JudgingLimits()
         self._process = JudgeProcess(score, self._limits) if score.kind.may_hang else None
@@ -94,6 +98,15 @@ class Judging:
             return failure(str(error))
         self._num_in_vain = 0
         return Verdict(reply["scores"], reply["note"], reply["failed"])
+
+
+def _check_code(score: Score, allow_code: bool) -> None:
+    if not allow_code:
+        raise UserError(
+            f"score: {score.name}: it runs code that the model writes, which is off unless it is asked for. Set "
+            f"`allow_code: true` to run it in a sandbox, or choose another score."
+        )
+    prove_sandbox()
 
 
 class JudgeProcess:
