@@ -1,6 +1,6 @@
 """Where everything in a run folder is. The only place that knows paths inside it.
 
-RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
+RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · answers.html · sample_answers.json
     tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
@@ -210,6 +210,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def answers_page(self) -> Path:
+        """Another page beside it: all prompts with the models' answers."""
+        return self.path / "answers.html"
+
+    @property
     def evaluations(self) -> Path:
         """What was measured on held-out examples: `base.json`, then one file for each stage."""
         return self.path / "evaluations"
@@ -297,8 +302,9 @@ class RunFolder:
 
     def entries(self) -> list[Path]:
         """Everything that a run may write at the top of its folder."""
-        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
-        return [*files, *self.folders(), self.lock, self.planning_lock, self.stop_file]
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.answers_page]
+        files += [self.sample_answers, self.ray_log, *self.folders()]
+        return [*files, self.lock, self.planning_lock, self.stop_file]
 
     def folders(self) -> list[Path]:
         """The entries that are folders."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sft.json_lines import from_json
 from sft.scoring.metric import Metric
+from sft.scoring.scorer import ANSWERED, JUDGED
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 
@@ -140,6 +141,14 @@ def main_metrics(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
     metrics = metrics_of(evaluations)
     scores = {name for name in metrics if name.partition("@")[0] == SCORE}
     return {name: about for name, about in metrics.items() if not scores or name in scores or about.over == LOSS.over}
+
+
+def metrics_beside_answers(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
+    """Those that are shown by themselves where the scores of answers have a table of their own."""
+    answered = (JUDGED, ANSWERED, "num_chosen")
+    return {
+        name: about for name, about in metrics_of(evaluations).items() if about.over.partition("@")[0] not in answered
+    }
 
 
 def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:

@@ -24,14 +24,12 @@ from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
-from sft.json_lines import whole_lines
 from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
-from sft.questions.question import Question, Way, read_question
+from sft.questions.question import QUESTIONS, Question, Way, questions_in
 from sft.run_folder import RunFolder
 from sft.schema import Conversation, Record
 
-QUESTIONS = "questions.jsonl"
 _VERSION = 1
 
 
@@ -45,7 +43,7 @@ class _Read(NamedTuple):
 
 def open_questions(folder: Path) -> list[Question]:
     """The published questions, those of a task together."""
-    return [read_question(json.loads(line)) for line in whole_lines(folder / QUESTIONS)]
+    return [*questions_in(folder)]
 
 
 def make_questions(config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer) -> Path | None:

@@ -2,7 +2,7 @@
 
 model/              → model-step-00000100/            the model after that many steps
 stage.json          → stage-step-00000100.json        the stage is under way again
-evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
+evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now, and its answers
 """
 
 import shutil
@@ -34,9 +34,9 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
             "is gone, and it cannot be extended. Add a stage after it instead, which starts from its model."
         )
     measured = run.evaluation(folder)
+    kept_as = {path: folder.ended_after(num_steps, path) for path in (measured, folder.model, folder.complete)}
     # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
-    for path in (measured, folder.model, folder.complete):
-        kept = folder.ended_after(num_steps, path)
+    for path, kept in {run.answers(measured): run.answers(kept_as[measured]), **kept_as}.items():
         if kept.is_dir() and path.exists():
             shutil.rmtree(path)  # an earlier extension was undone: the same model again
         elif path.exists():
