@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +55,7 @@ def answer_table(models: Sequence[ModelScores], clusters: Clusters) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
 
     def add(row: ComparedRow, style: str = "") -> None:
-        cells = [Text(short_name(row.name, _NAME_CHARS)), str(row.shots), Text(_score_name(row))]
+        cells: list[RenderableType] = [Text(short_name(row.name, _NAME_CHARS)), str(row.shots), Text(_score_name(row))]
         cells += [interval_text(value, row.is_share) for value in row.values]
         cells += [_change(row.change, row)] if len(shown) > 1 else []
         cells += [f"{row.counts[-1].num_answered:,}", _both([_stopped(counts) for counts in row.counts])]

@@ -22,7 +22,6 @@ from sft.evaluation.score_comparison import (
 from sft.evaluation.score_texts import score_text, sentence
 from sft.printable import counted, fit_to_print
 
-
 _COLUMNS = (
     ("num_answered", "answered"),
     ("stopped_share", "ended by itself"),

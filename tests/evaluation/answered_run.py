@@ -1,4 +1,4 @@
-"""Run folders with answers as an evaluation writes them, without any model: tasks, shots, stages and verdicts at will."""
+"""Run folders with answers as an evaluation writes them, without a model: tasks, shots, stages and verdicts at will."""
 
 import json
 from collections import Counter
@@ -13,6 +13,7 @@ from sft.answering.answer import Answer
 from sft.atomic_files import publish_folder, write_lines, written_aside
 from sft.evaluation.judged_answers import JudgedAnswer, metrics_of_scores, sums_of, write_judged
 from sft.evaluation.scores import LOSS, Sums, evaluate
+from sft.json_lines import json_line
 from sft.questions.question import QUESTIONS, Question
 from sft.run_folder import RunFolder
 from sft.scoring.metric import Metric
@@ -27,6 +28,13 @@ class Task(NamedTuple):
     unseen: bool = False
     num: int = 40
     options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    tasks: Mapping[str, Task]
+    texts: Sequence[str]
+    questions: Sequence[Question]
 
 
 @dataclass(frozen=True)
@@ -58,26 +66,29 @@ def answered_run(
         within: stage → the steps after which it was evaluated, too.
         texts: what models answer, in turns; by default something plain.
     """
-    run = RunFolder(path)
+    run, asked = RunFolder(path), _Asked(tasks, texts, _questions(tasks, shots))
     run.evaluations.mkdir(parents=True)
     content = {"run": {"name": path.name}, "model": {"path": "org/model"}, "data": {"clusters": clusters or {}}}
     run.config.write_text(json.dumps({**content, "stages": [{} for _ in stages]}), encoding="utf-8")
-    questions = [q for name, task in tasks.items() for q in _questions(name, task, shots)]
     with written_aside(run.questions, "publish") as aside:
-        write_lines(aside / QUESTIONS, (json.dumps(question.as_json()) + "\n" for question in questions))
+        write_lines(aside / QUESTIONS, (json_line(question.as_json()) for question in asked.questions))
         publish_folder(aside, run.questions, {"kind": "questions"})
-    _measure(run, run.evaluation(), "base", 0.0, questions, tasks, texts)
+    _measure(run, run.evaluation(), "base", 0.0, asked)
     for i, stage in enumerate(stages):
         folder = run.stage(i, stage)
         steps = [*(within or {}).get(stage, ())]
         for number, step in enumerate(steps, 1):
             at = i + number / (len(steps) + 1)
-            _measure(run, run.evaluation(folder, step), stage, at, questions, tasks, texts, step)
-        _measure(run, run.evaluation(folder), stage, i + 1.0, questions, tasks, texts)
+            _measure(run, run.evaluation(folder, step), stage, at, asked, step)
+        _measure(run, run.evaluation(folder), stage, i + 1.0, asked)
     return run
 
 
-def _questions(name: str, task: Task, shots: Sequence[int]) -> list[Question]:
+def _questions(tasks: Mapping[str, Task], shots: Sequence[int]) -> list[Question]:
+    return [question for name, task in tasks.items() for question in _of_task(name, task, shots)]
+
+
+def _of_task(name: str, task: Task, shots: Sequence[int]) -> list[Question]:
     rng = np.random.default_rng(len(name))
     found = []
     for i in range(task.num):
@@ -108,16 +119,8 @@ def _questions(name: str, task: Task, shots: Sequence[int]) -> list[Question]:
     return found
 
 
-def _measure(
-    run: RunFolder,
-    path: Path,
-    name: str,
-    at: float,
-    questions: Sequence[Question],
-    tasks: Mapping[str, Task],
-    texts: Sequence[str],
-    step: int | None = None,
-) -> None:
+def _measure(run: RunFolder, path: Path, name: str, at: float, asked: _Asked, step: int | None = None) -> None:
+    tasks, texts, questions = asked.tasks, asked.texts, asked.questions
     judged = [_judged(i, question, tasks[question.task], at, texts) for i, question in enumerate(questions)]
     write_judged(run.answers(path), judged)
     scores = {task: read_score(about.score) for task, about in tasks.items()}

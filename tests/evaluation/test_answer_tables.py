@@ -1,4 +1,4 @@
-"""Scores of answers side by side: intervals, differences on the same questions, what fell; as tables, plots and page."""
+"""Scores of answers side by side: intervals, differences on the same questions, what fell; as tables and pictures."""
 
 import json
 import math
