@@ -77,10 +77,13 @@ class Evaluation:
         values = [numbers[metric] * count for numbers, count in zip(measured, counts, strict=True)]
         return sum(values) / sum(counts) if sum(counts) else math.nan
 
-    def values(self) -> dict[str, float]:
-        """Every metric: `loss` over all tasks, `TASK/loss` for each task."""
-        by_task = {f"{task}/{m}": self.value(m, task) for task in self.tasks for m in self.metrics}
-        return {**self.totals, **by_task}
+    def mean_of_tasks(self, metric: str, unseen: bool) -> float:
+        """The mean over tasks of one kind, however many examples they have; NaN if there is none."""
+        of_kind = [
+            task.numbers[metric] for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers
+        ]
+        known = [value for value in of_kind if math.isfinite(value)]
+        return sum(known) / len(known) if known else math.nan
 
     def as_json(self) -> dict[str, Any]:
         """What is written to its file, whose name says which stage it belongs to."""
