@@ -16,6 +16,7 @@ from sft.engine.trained_model import load_trained
 from sft.model.loading import load_plain_model
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.ranks.agreement import any_rank
+from sft.ranks.ranks import OneRank
 from sft.world import World
 
 _ROOM = 1.5
@@ -25,14 +26,19 @@ _ROOM = 1.5
 class WholeModel:
     """See `sft.answering.asking.AskableModel`. It computes as an engine of one rank does, and cannot be trained."""
 
-    def __init__(self, config: SftConfig, path: str, device: torch.device) -> None:
+    def __init__(self, config: SftConfig, path: str, world: World) -> None:
         """Load the model at `path`. The layout of the config is settled.
+
+        Args:
+            config: the run's.
+            path: a folder or Hub id.
+            world: where the model is, and which share of the held-out packs it is measured on.
 
         Raises:
             UserError: it cannot be loaded.
         """
-        self._device = device
-        self._module = load_trained(config, path, device).to(device)
+        self.ranks, self._device = OneRank(world), torch.device(world.device)
+        self._module = load_trained(config, path, self._device).to(self._device)
 
     @property
     def hf_model(self) -> Any:

@@ -27,7 +27,6 @@ from sft.json_lines import json_line
 from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Question, Way, questions_in
-from sft.run_folder import RunFolder
 from sft.schema import Conversation, Record
 
 _VERSION = 1
@@ -46,18 +45,19 @@ def open_questions(folder: Path) -> list[Question]:
     return [*questions_in(folder)]
 
 
-def make_questions(config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer) -> Path | None:
-    """The folder of the run's questions, made if it is missing or of other settings; None where nothing is asked.
+def make_questions(
+    folder: Path, config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer
+) -> Path | None:
+    """The folder with the questions, made if it is missing or of other settings; None where nothing is asked.
 
     Raises:
         UserError: a setting of `evaluate` names what is not there, or no question can be asked at all.
     """
-    folder = RunFolder(config.run.dir).questions
     check_tasks(config.evaluate.tasks, store.tasks, "evaluate.tasks")
     chosen = choose_records(config, store, heldout)
     if not chosen:
         return None
-    inputs = _inputs(config, store)
+    inputs = question_inputs(config, store)
     if is_published(folder):
         if read_manifest(folder)["inputs"] == inputs:
             return folder
@@ -210,7 +210,7 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return error
 
 
-def _inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+def question_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     """Everything that the questions depend on."""
     return {
         "version": _VERSION,

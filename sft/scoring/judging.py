@@ -26,8 +26,6 @@ from sft.scoring.scorer import Answer, Question, Verdict, as_json, failure, what
 _START_SECONDS = 120.0
 _MAX_REPLY_BYTES = 1 << 20
 _MAX_NOTE_CHARS = 300
-_GIVE_UP = 5
-"""After so many answers in a row without a verdict, the next ones wait for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class JudgingLimits:
     """For one answer."""
     memory_mib: int = 8192
     """Of address space, which is more than what is used."""
+    most_in_vain: int = 5
+    """After so many answers in a row without a verdict, the next ones wait for none."""
 
 
 class Judging:
@@ -85,8 +85,8 @@ class Judging:
             return failure(f"{type(error).__name__}: {error}")
 
     def _judge_apart(self, answer: Answer, question: Question) -> Verdict:
-        if self._num_in_vain >= _GIVE_UP:
-            return failure(f"not judged: {_GIVE_UP} answers in a row got no verdict")
+        if self._num_in_vain >= self._limits.most_in_vain:
+            return failure(f"not judged: {self._limits.most_in_vain} answers in a row got no verdict")
         try:
             if self._process is None:
                 self._process = JudgeProcess(self.score, self._limits)

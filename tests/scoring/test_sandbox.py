@@ -17,7 +17,7 @@ from sft.scoring.sandbox import CodeLimits, Outcome, SandboxMissing, run_code
 from sft.scoring.scorer import Answer, Question
 
 LIMITS = CodeLimits(seconds=10.0, memory_mib=256)
-SHORT = CodeLimits(seconds=0.5, memory_mib=256)
+SHORT = CodeLimits(seconds=0.3, memory_mib=256)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -69,9 +69,9 @@ def test_code_passes_if_all_its_tests_do(code, tests, setup, reason):
         ("import pathlib; pathlib.Path.home().parent.joinpath('etc', 'passwd').read_text()", "FileNotFoundError"),
         ("import os; open(os.__file__, 'a')", "Error"),
         ("import os; os.chroot('/')", "PermissionError"),
-        ("import socket; socket.create_connection(('203.0.113.1', 80), 1)", "Network is unreachable"),
+        ("import socket; socket.create_connection(('127.0.0.1', 80), 1)", "Network is unreachable"),
         ("open('/proc/1/environ')", "FileNotFoundError"),
-        (f"import os; os.kill({os.getpid()}, 9)", "ProcessLookupError"),
+        ("import os; os.kill(PID_OF_THE_TEST, 9)", "ProcessLookupError"),
         ("import ctypes\nassert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0", "AssertionError"),
         ("import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0", "AssertionError"),
         ("import os\nassert os.environ.keys() - {'PATH', 'HOME', 'LANG', 'PYTHONHASHSEED', 'MALLOC_ARENA_MAX', "
@@ -79,7 +79,7 @@ def test_code_passes_if_all_its_tests_do(code, tests, setup, reason):
     ],
 )  # fmt: skip
 def test_what_does_harm_fails_with_its_reason(code, reason):
-    outcome = run(code)
+    outcome = run(code.replace("PID_OF_THE_TEST", str(os.getpid())))
     assert not outcome.passed
     assert reason in outcome.reason
 
@@ -97,7 +97,7 @@ def test_what_does_harm_fails_with_its_reason(code, reason):
 )
 def test_what_does_not_end_is_ended(code):
     start = time.monotonic()
-    assert run(code, limits=SHORT) == Outcome(False, "did not end within 0.5 seconds")
+    assert run(code, limits=SHORT) == Outcome(False, "did not end within 0.3 seconds")
     assert time.monotonic() - start < 5
 
 

@@ -183,7 +183,7 @@ GRADED = [form for name, form in ANY.items() if name not in ("length", "regex")]
 
 
 @given(answer=TEXTS, reference=TEXTS, options=st.lists(TEXTS, max_size=3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_text_raises(answer, reference, options):
     for form in ANY.values():
         score = read_score(form)
@@ -200,7 +200,7 @@ def test_no_text_raises_in_mathematics(answer):
 
 
 @given(reference=TEXTS, kind=st.integers(0, 2), value=st.integers() | st.dictionaries(st.text(), st.booleans()))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_reference_is_right_against_itself(reference, kind, value):
     texts = (reference, json.dumps(value), json.dumps({"name": "f", "arguments": {"x": value}}))
     text = texts[kind]
@@ -221,7 +221,7 @@ def test_a_reference_is_right_against_itself(reference, kind, value):
 
 
 @given(answer=TEXTS, references=st.lists(TEXTS, min_size=2, max_size=3), data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_best_reference_counts_in_any_order(answer, references, data):
     shuffled = data.draw(st.permutations(references))
     for form in GRADED:

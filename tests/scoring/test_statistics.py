@@ -28,7 +28,7 @@ def named(table: np.ndarray) -> Scores:
 @pytest.mark.parametrize("num_tasks", [1, 4])
 def test_intervals_of_shares_cover_the_truth(share, num, num_tasks):
     rng = np.random.default_rng(0)
-    drawn = [macro_interval(named(rng.random((num_tasks, num)) < share), seed=seed) for seed in range(150)]
+    drawn = [macro_interval(named(rng.random((num_tasks, num)) < share), seed=seed) for seed in range(100)]
     assert np.mean([interval.low <= share <= interval.high for interval in drawn]) >= 0.9
 
 
@@ -36,7 +36,7 @@ def test_intervals_of_shares_cover_the_truth(share, num, num_tasks):
 @pytest.mark.parametrize("num", [10, 50])
 def test_intervals_of_other_scores_cover_the_truth(a, b, num):
     rng = np.random.default_rng(1)
-    drawn = [task_interval(named(rng.beta(a, b, (1, num)))["t0"], seed=seed) for seed in range(150)]
+    drawn = [task_interval(named(rng.beta(a, b, (1, num)))["t0"], seed=seed) for seed in range(100)]
     assert np.mean([interval.low <= a / (a + b) <= interval.high for interval in drawn]) >= 0.9
 
 
@@ -44,13 +44,13 @@ def test_intervals_of_other_scores_cover_the_truth(a, b, num):
 def test_equal_models_seldom_seem_to_differ_and_unequal_ones_do(share):
     rng = np.random.default_rng(2)
     seen = {0.0: 0, 0.3: 0}
-    for seed in range(150):
+    for seed in range(100):
         luck = rng.random((2, 3, 60))
         for more in seen:
             first, second = named(luck[0] < share), named(luck[1] < share + more)
             seen[more] += paired_difference(first, second, by_task=True, seed=seed).is_seen
-    assert seen[0.0] <= 0.1 * 150
-    assert seen[0.3] >= 0.9 * 150
+    assert seen[0.0] <= 0.1 * 100
+    assert seen[0.3] >= 0.9 * 100
 
 
 @given(st.integers(0, 30), st.integers(1, 30))
@@ -68,7 +68,7 @@ SCORES = st.dictionaries(
 
 
 @given(SCORES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_an_interval_holds_its_mean_and_has_a_width_in_any_order(scores):
     means = [sum(task.values()) / len(task) for task in scores.values()]
     every = [x for task in scores.values() for x in task.values()]
@@ -85,7 +85,7 @@ def test_an_interval_holds_its_mean_and_has_a_width_in_any_order(scores):
 
 
 @given(SCORES, SCORES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_difference_is_that_of_the_questions_both_answered(first, second):
     both = [(t, q) for t in first for q in first[t] if q in second.get(t, {})]
     difference = paired_difference(first, second)
