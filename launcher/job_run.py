@@ -110,7 +110,7 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
     report = write_report(run)
     records = read_run(run)
-    show_results(records, console)
+    show_results(records.evaluations, records.scores, records.clusters, console)
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
         console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")

@@ -25,6 +25,8 @@ _ATTEMPT = re.compile(r"\d{4,}")
 """Does not match a copy that a user made, such as `0001.bak`."""
 _AFTER_STEPS = re.compile(r"(.+)-step-(\d{8})")
 _BASE = "base"
+ANSWERS_PAGE = "answers.html"
+"""Lies beside a report, or beside the answers that `sft evaluate` got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ class RunFolder:
     @property
     def answers_page(self) -> Path:
         """Another page beside it: all prompts with the models' answers."""
-        return self.path / "answers.html"
+        return self.path / ANSWERS_PAGE
 
     @property
     def evaluations(self) -> Path:

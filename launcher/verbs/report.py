@@ -27,6 +27,6 @@ def run(options: argparse.Namespace) -> int:
     records = read_run(run)
     report = write_report(run, records)
     if sys.stdout.isatty():  # a script gets the path alone
-        show_results(records, build_console())
+        show_results(records.evaluations, records.scores, records.clusters, build_console())
     sys.stdout.write(f"{report}\n")
     return DONE

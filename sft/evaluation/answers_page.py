@@ -16,19 +16,34 @@ from markupsafe import Markup
 
 from sft.atomic_files import write_text
 from sft.errors import UserError
+from sft.evaluation.answer_scores import ModelScores
 from sft.evaluation.judged_answers import JudgedAnswer, read_judged
 from sft.evaluation.run_records import RunRecords
 from sft.evaluation.score_rows import title_of
 from sft.pages import page_environment, page_script
 from sft.printable import fit_to_print
 from sft.questions.question import QUESTIONS, Question, questions_in
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, answers_of
 
 _BUDGET_BYTES = 24_000_000
 _TEXT_LIMITS = (8000, 4000, 2000, 1000, 500, 250)
 _CHOSEN, _STOPPED, _CUT = 0, 1, 2
 
 _Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AskedModels:
+    """Models that answered the same questions."""
+
+    name: str
+    """Of the run, for the page's title."""
+    answers: Mapping[str, Path]
+    """Model → the file of its answers, in the order in which they are shown."""
+    questions: Path
+    """The published folder."""
+    scores: Sequence[ModelScores]
+    """Those of the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +55,41 @@ class _Fitted:
     """Of the characters of each text, if there had to be one."""
 
 
-def write_answers(run: RunFolder, records: RunRecords) -> Path | None:
-    """Write the page into the run folder; None if no model was asked anything.
+def asked_in(run: RunFolder, records: RunRecords) -> AskedModels:
+    """The first model of a run, and that of each stage at its end; without answers, none."""
+    files = [file.path for file in run.all_evaluations() if file.num_steps is None]
+    paths = {title_of(e): answers_of(path) for e, path in zip(records.evaluations, files, strict=False)}
+    there = {title: path for title, path in paths.items() if path.is_file()}
+    return AskedModels(records.name, there, run.questions, records.scores)
+
+
+def write_answers(path: Path, asked: AskedModels, report: str = "") -> None:
+    """Write the page to `path`; `report` is a page beside it.
 
     Raises:
-        UserError: the page cannot be written.
+        UserError: it cannot be written.
     """
-    page = render_answers(run, records)
-    if page is None:
-        return None
+    page = render_answers(asked, report)
     try:
-        write_text(run.answers_page, page)
+        write_text(path, page)
     except OSError as error:
-        raise UserError(
-            f"{run.answers_page} cannot be written: {error.strerror}. Make room or correct the rights, then run "
-            "`sft report`."
-        ) from error
-    return run.answers_page
+        raise UserError(f"{path} cannot be written: {error.strerror}. Make room or correct the rights.") from error
 
 
-def render_answers(run: RunFolder, records: RunRecords, budget_bytes: int = _BUDGET_BYTES) -> str | None:
-    """The page as text: of the first model, and of each stage at its end."""
-    files = [file.path for file in run.all_evaluations() if file.num_steps is None]
-    asked = [(title_of(e), run.answers(path)) for e, path in zip(records.evaluations, files, strict=False)]
-    asked = [(title, path) for title, path in asked if path.is_file()]
-    if not asked:
-        return None
-    rows = _rows([path for _, path in asked], run.questions)
+def render_answers(asked: AskedModels, report: str = "", budget_bytes: int = _BUDGET_BYTES) -> str:
+    """The page as text."""
+    rows = _rows([*asked.answers.values()], asked.questions)
     fitted = _fit(rows, budget_bytes)
-    is_share = {task: score.is_share for scores in records.scores for (task, _), score in scores.tasks.items()}
+    is_share = {task: score.is_share for scores in asked.scores for (task, _), score in scores.tasks.items()}
     data = {
-        "models": [title for title, _ in asked],
+        "models": [*asked.answers],
         "graded": sorted(fit_to_print(task) for task, is_graded in is_share.items() if is_graded),
         "rows": fitted.rows,
     }
     environment = page_environment("sft.evaluation")
     tasks = Counter(row["task"] for row in fitted.rows)
     return environment.get_template("answers_page.html.j2").render(
-        title=records.name,
+        title=asked.name,
         script=page_script(environment, "answers_script.j2"),
         data=_as_json(data),
         models=data["models"],
@@ -86,7 +98,7 @@ def render_answers(run: RunFolder, records: RunRecords, budget_bytes: int = _BUD
         num_all=len(rows),
         num_shown=len(fitted.rows),
         limit=fitted.limit,
-        has_report=True,
+        report=report,
     )
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.evaluation import plots
-from sft.evaluation.answers_page import write_answers
+from sft.evaluation.answers_page import asked_in, write_answers
 from sft.evaluation.report_answers import answer_facts, answers_part
 from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
@@ -78,7 +78,8 @@ def write_report(run: RunFolder, read: RunRecords | None = None) -> Path:
     """
     records = read or read_run(run)
     page = render_report(run, records)
-    write_answers(run, records)
+    if records.scores:
+        write_answers(run.answers_page, asked_in(run, records), run.report.name)
     try:
         write_text(run.report, page)
     except OSError as error:

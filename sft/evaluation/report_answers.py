@@ -21,6 +21,7 @@ from sft.evaluation.score_comparison import (
 )
 from sft.evaluation.score_texts import score_text, sentence
 from sft.printable import counted, fit_to_print
+from sft.run_folder import ANSWERS_PAGE
 
 _COLUMNS = (
     ("num_answered", "answered"),
@@ -93,4 +94,4 @@ def _link(run: RunRecords, fall: Fall) -> str:
     """To the answers that lost."""
     titles = [model.title for model in run.scores]
     shown = {"task": fit_to_print(fall.task), "shots": fall.shots, "model": titles[-1], "against": titles[fall.earlier]}
-    return f"answers.html#{urlencode({**shown, 'result': 'lost'})}"
+    return f"{ANSWERS_PAGE}#{urlencode({**shown, 'result': 'lost'})}"

@@ -25,7 +25,7 @@ from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def read_run(run: RunFolder) -> RunRecords:
         read_evaluation(_read_published(path), stage.index if stage else None, num_steps)
         for path, stage, num_steps in files
     ]
-    answers = (run.answers(file.path) for file in files)
+    answers = (answers_of(file.path) for file in files)
     scores = [found for found in map(read_scores, evaluations, answers) if found is not None]
     return RunRecords(
         name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),

@@ -11,7 +11,7 @@ from sft.atomic_files import read_json, sync_folder
 from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 
 
 def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFolder) -> None:
@@ -36,7 +36,7 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     measured = run.evaluation(folder)
     kept_as = {path: folder.ended_after(num_steps, path) for path in (measured, folder.model, folder.complete)}
     # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
-    for path, kept in {run.answers(measured): run.answers(kept_as[measured]), **kept_as}.items():
+    for path, kept in {answers_of(measured): answers_of(kept_as[measured]), **kept_as}.items():
         if kept.is_dir() and path.exists():
             shutil.rmtree(path)  # an earlier extension was undone: the same model again
         elif path.exists():

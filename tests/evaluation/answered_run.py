@@ -15,7 +15,7 @@ from sft.evaluation.judged_answers import JudgedAnswer, metrics_of_scores, sums_
 from sft.evaluation.scores import LOSS, Sums, evaluate
 from sft.json_lines import json_line
 from sft.questions.question import QUESTIONS, Question
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, answers_of
 from sft.scoring.metric import Metric
 from sft.scoring.registry import read_score
 
@@ -122,7 +122,7 @@ def _of_task(name: str, task: Task, shots: Sequence[int]) -> list[Question]:
 def _measure(run: RunFolder, path: Path, name: str, at: float, asked: _Asked, step: int | None = None) -> None:
     tasks, texts, questions = asked.tasks, asked.texts, asked.questions
     judged = [_judged(i, question, tasks[question.task], at, texts) for i, question in enumerate(questions)]
-    write_judged(run.answers(path), judged)
+    write_judged(answers_of(path), judged)
     scores = {task: read_score(about.score) for task, about in tasks.items()}
     answers = _Given(
         metrics_of_scores(scores, {question.shots for question in questions}),

@@ -16,7 +16,7 @@ from sft.evaluation.report import render_report
 from sft.evaluation.run_records import RunRecords, read_run
 from sft.evaluation.score_comparison import OVER_CLUSTERS, OVER_EXAMPLES, OVER_TASKS, compared_means, compared_tasks
 from sft.evaluation.score_texts import score_text
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, answers_of
 from sft.scoring.statistics import paired_difference
 from tests.evaluation.answered_run import Task, answered_run
 
@@ -117,9 +117,9 @@ def test_many_stages_tasks_and_gaps_fit_and_what_is_left_out_is_said(tmp_path: P
     tasks = {f"a_task_with_a_long_name_{i}": Task((0.1, 0.9), unseen=i % 2 == 0, num=3) for i in range(40)}
     run = answered_run(tmp_path / "run", tasks, (0,), [f"a-stage-with-a-long-name-{i}" for i in range(4)])
     path = run.evaluation()
-    lines = [json.loads(line) for line in run.answers(path).read_text().splitlines()]
+    lines = [json.loads(line) for line in answers_of(path).read_text().splitlines()]
     lines[0] |= {"score": None, "scores": {}}
-    run.answers(path).write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    answers_of(path).write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
     evaluation = json.loads(path.read_text())
     evaluation["tasks"][lines[-1]["task"]]["num_not_answered"] = 1
     path.write_text(json.dumps(evaluation))
@@ -164,7 +164,7 @@ def test_a_run_without_answers_shows_none_and_one_without_their_file_the_means_o
 ) -> None:
     run = answered_run(tmp_path / "run", {"squad": TASKS["squad"]})
     for file in run.all_evaluations():
-        run.answers(file.path).unlink()
+        answers_of(file.path).unlink()
     records = read_run(run)
     assert (records.scores, [*answer_tables(records.scores, {})]) == ((), [])
     assert "Held-out score by task" in render_report(run, records)

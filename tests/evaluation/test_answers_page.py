@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sft.evaluation.answers_page import render_answers
+from sft.evaluation.answers_page import asked_in, render_answers
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.run_folder import RunFolder
@@ -60,9 +60,7 @@ class Page(HTMLParser):
 
 
 def page_of(run: RunFolder, **limits: int) -> str:
-    page = render_answers(run, read_run(run), **limits)
-    assert page is not None
-    return page
+    return render_answers(asked_in(run, read_run(run)), run.report.name, **limits)
 
 
 def data_of(page: str) -> dict[str, Any]:
