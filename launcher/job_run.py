@@ -108,8 +108,8 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 
 
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
-    report = write_report(run)
     records = read_run(run)
+    report = write_report(run, records)
     show_results(records.evaluations, records.scores, records.clusters, console)
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:

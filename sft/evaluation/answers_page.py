@@ -26,7 +26,7 @@ from sft.questions.question import QUESTIONS, Question, questions_in
 from sft.run_folder import RunFolder, answers_of
 
 _BUDGET_BYTES = 24_000_000
-_TEXT_LIMITS = (8000, 4000, 2000, 1000, 500, 250)
+_TEXT_LIMITS = (8000, 4000, 2000, 1000, 500)
 _CHOSEN, _STOPPED, _CUT = 0, 1, 2
 
 _Row = dict[str, Any]
