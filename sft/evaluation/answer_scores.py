@@ -114,8 +114,9 @@ class _Gathered:
 
     def add(self, one: JudgedAnswer) -> None:
         is_choice = bool(one.answer.likelihoods)
-        if is_choice:
-            self.chances.append(1 / len(one.answer.likelihoods))
+        chance = one.scores.get("chance", 1 / len(one.answer.likelihoods) if is_choice else None)
+        if chance is not None:
+            self.chances.append(chance)
         if one.score is not None:
             self.scores[one.record] = one.score
         self.counts += Counts(1, not is_choice, not is_choice and one.answer.stopped, one.score is None)

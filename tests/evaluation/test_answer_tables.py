@@ -151,6 +151,19 @@ def test_the_report_has_one_table_for_scores_the_pictures_and_says_where_no_diff
     assert "answers.html#task=squad&amp;shots=0&amp;model=after+special&amp;against=after+broad&amp;result=lost" in page
 
 
+def test_guessing_among_options_is_what_the_score_says_of_it_also_where_the_answer_is_written(tmp_path: Path) -> None:
+    run = answered_run(tmp_path / "run", {"squad": TASKS["squad"], "rte": TASKS["rte"]})
+    for file in run.all_evaluations():
+        path = answers_of(file.path)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["scores"] |= {"chance": 0.25} if line["task"] == "squad" else {}
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    records = read_run(run)
+    assert [(row.name, row.chance) for row in compared_tasks(records.scores)] == [("rte", 0.5), ("squad", 0.25)]
+    assert "exact_match (25)" in shown([*answer_tables(records.scores, {})])
+
+
 def test_scores_that_are_no_shares_are_shown_as_they_are_and_not_averaged(tmp_path: Path) -> None:
     run = answered_run(tmp_path / "run", {"own": Task((0.2, 0.9), "length", num=5), "squad": TASKS["squad"]})
     records = read_run(run)
