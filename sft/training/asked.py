@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from sft.answering.asking import Ask, Asking, KeepAnswers, Respondent, ask_all
 from sft.answering.decoding import try_decoding
-from sft.answering.whole_model import WholeModel, copy_fits, whole_copy
+from sft.answering.whole_model import WholeModel, batch_size, copy_fits, whole_copy
 from sft.answering.writing import Style
 from sft.config import SftConfig
 from sft.config_evaluation import EvaluateConfig
@@ -76,7 +76,12 @@ class AskedQuestions:
         """
         ranks = engine.ranks
         copied = ranks.world.size > 1 and _is_copied(engine, config)
-        asking = self._asking(engine.hf_model, config, ranks.world.size > 1 and not copied)
+        max_minutes = config.evaluate.max_minutes
+        asking = replace(
+            self._asking(engine.hf_model, config, ranks),
+            in_step=ranks.world.size > 1 and not copied,
+            max_seconds=None if max_minutes is None else max_minutes * _SECONDS,
+        )
         device = torch.device(ranks.world.device)
 
         def ask(questions: Sequence[Question], keep: KeepAnswers) -> None:
@@ -88,7 +93,7 @@ class AskedQuestions:
 
     def ask_whole(self, model: WholeModel, config: SftConfig, tell: Tell) -> Ask:
         """What asks a whole model in this process; the layout of the config is that of the model."""
-        asking = self._asking(model.hf_model, config, in_step=False)
+        asking = self._asking(model.hf_model, config, model.ranks)
         respondent = Respondent(model, model.hf_model, self.tokenizer, torch.device(model.ranks.world.device))
 
         def ask(questions: Sequence[Question], keep: KeepAnswers) -> None:
@@ -96,16 +101,10 @@ class AskedQuestions:
 
         return ask
 
-    def _asking(self, model: Any, config: SftConfig, in_step: bool) -> Asking:
+    def _asking(self, model: Any, config: SftConfig, ranks: Ranks) -> Asking:
         options = {"trust_remote_code": True} if config.model.trust_remote_code else {}
-        max_minutes = config.evaluate.max_minutes
-        return Asking(
-            style=self.style,
-            decoding=try_decoding(model.config, **options),
-            layout=layout_of(config.train.packing),
-            in_step=in_step,
-            max_seconds=None if max_minutes is None else max_minutes * _SECONDS,
-        )
+        decoding, layout = try_decoding(model.config, **options), layout_of(config.train.packing)
+        return Asking(self.style, decoding, layout, in_step=False, size=batch_size(model, ranks))
 
 
 def _is_copied(engine: Engine, config: SftConfig) -> bool:
