@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sft.evaluation.plots import LOOK
+from sft.evaluation.plot_parts import LOOK
 
 if TYPE_CHECKING:
     from benchmarks.growth import Curve

@@ -11,13 +11,16 @@ from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
 from launcher.preparation import preparation_shown
+from launcher.results import show_results
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
 from sft.errors import TrainingError
-from sft.evaluation.scores import main_metrics
-from sft.evaluation.tables import score_table
+from sft.evaluation.answer_scores import read_scores
+from sft.evaluation.answers_page import AskedModels, write_answers
+from sft.evaluation.scores import Evaluation
 from sft.job_config import JobConfig
 from sft.progress import Tell
+from sft.run_folder import ANSWERS_PAGE, answers_of
 from sft.training.whole_evaluation import Measurement, WholeModelPath, measure_whole, models_of, prepare_measurement
 
 
@@ -41,10 +44,27 @@ def evaluate_models(job: JobConfig, wanted: Sequence[str], console: Console) -> 
     except TrainingError as error:
         console.print(styled("[red]The measurement cannot go on:[/] {}", str(error)))
         return FAILED
-    for metric in main_metrics(evaluations):
-        console.print(score_table(evaluations, metric))
-    console.print(f"answers and scores   {measurement.folder}", highlight=False, soft_wrap=True)
+    _show(config, measurement, models, evaluations, console)
     return DONE
+
+
+def _show(
+    config: SftConfig,
+    measurement: Measurement,
+    models: Sequence[WholeModelPath],
+    evaluations: Sequence[Evaluation],
+    console: Console,
+) -> None:
+    paths = [answers_of(measurement.folder / f"{model.file_name}.json") for model in models]
+    found = [read_scores(evaluation, path) for evaluation, path in zip(evaluations, paths, strict=True)]
+    scores = [one for one in found if one is not None]
+    show_results(evaluations, scores, config.data.clusters, console)
+    console.print(f"answers and scores   {measurement.folder}", highlight=False, soft_wrap=True)
+    if scores:
+        answers = {one.title: path for one, path in zip(found, paths, strict=True) if one is not None}
+        page = measurement.folder / ANSWERS_PAGE
+        write_answers(page, AskedModels(config.run.name, answers, measurement.folder / "questions", scores))
+        console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
 
 
 def _laid_out(config: SftConfig, model: WholeModelPath) -> SftConfig:

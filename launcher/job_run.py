@@ -13,6 +13,7 @@ from launcher.interruption import signals_ask_to_stop
 from launcher.plan import JobPlan, plan_job
 from launcher.preparation import prepare
 from launcher.progress import RunProgress, StageProgress
+from launcher.results import show_results
 from launcher.supervision import supervise
 from sft.attempt_record import End, write_end
 from sft.config import SftConfig
@@ -20,8 +21,6 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.errors import UserError
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
-from sft.evaluation.scores import main_metrics
-from sft.evaluation.tables import score_table
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder, StageFolder
@@ -116,10 +115,9 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 
 
 def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
-    report = write_report(run)
     records = read_run(run)
-    for metric in main_metrics(records.evaluations):
-        console.print(score_table(records.evaluations, metric))
+    report = write_report(run, records)
+    show_results(records.evaluations, records.scores, records.clusters, console)
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
         console.rule(Text(f"an example of {short_name(sample.task)}"), style="dim")

@@ -219,6 +219,9 @@ class DataConfig(Section):
     """A line in the prompt that names the task. Default: none."""
     holdout: HoldoutConfig = HoldoutConfig()
     """What is kept out of training."""
+    clusters: AffectsNothing[dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]] = {}
+    """Cluster → its tasks, which are alike: `{nli: [anli, rte]}`. Scores of answers are also shown as a mean over
+    clusters. A task of none counts as one of its own."""
     cache_dir: AffectsNothing[Annotated[Path, WRITTEN]] = Path("~/.cache/sft")
     """Where token stores are kept. Any run finds them by their content."""
     staging: AffectsNothing[Literal["direct", "node_local"]] = "direct"

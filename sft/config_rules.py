@@ -178,6 +178,17 @@ def held_out_sources_are_known(data: DataConfig) -> Iterator[Problem]:
         yield Problem("data.holdout.sources", list(data.holdout.sources), rule, "remove one")
 
 
+def a_task_is_in_one_cluster(data: DataConfig) -> Iterator[Problem]:
+    """In a mean over clusters, each task counts once."""
+    cluster_of: dict[str, str] = {}
+    for cluster, tasks in data.clusters.items():
+        for task in tasks:
+            if task in cluster_of:
+                rule = f"names {task}, which is already in the cluster {cluster_of[task]}"
+                yield Problem(f"data.clusters.{cluster}", list(tasks), rule, "remove it from one of the two")
+            cluster_of.setdefault(task, cluster)
+
+
 def task_tag_names_the_task(data: DataConfig) -> Iterator[Problem]:
     """A tag without the task would be the same for all tasks."""
     tag = data.task_tag
@@ -336,6 +347,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (examples_fit_a_pack, ("stages", "data", "train")),
     (held_out_tasks_are_not_trained, ("stages", "data")),
     (held_out_sources_are_known, ("data",)),
+    (a_task_is_in_one_cluster, ("data",)),
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),

@@ -34,6 +34,15 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
         file.write(json.dumps(content).encode() + b"\n")
 
 
+def json_line(content: Mapping[str, Any]) -> str:
+    """The line of an object in a file that is written whole: text stays readable, in any script.
+
+    Half of a pair of surrogates, which no file can hold, becomes its escape.
+    """
+    line = json.dumps(content, ensure_ascii=False)
+    return line.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
 def whole_lines(path: Path) -> Iterator[bytes]:
     """The complete lines, one at a time: a long run of many ranks has hundreds of megabytes."""
     with path.open("rb") as file:

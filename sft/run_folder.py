@@ -1,6 +1,6 @@
 """Where everything in a run folder is. The only place that knows paths inside it.
 
-RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · sample_answers.json
+RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · answers.html · sample_answers.json
     tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
 RUN_DIR/slurm/ what was submitted, and logs
@@ -25,6 +25,8 @@ _ATTEMPT = re.compile(r"\d{4,}")
 """Does not match a copy that a user made, such as `0001.bak`."""
 _AFTER_STEPS = re.compile(r"(.+)-step-(\d{8})")
 _BASE = "base"
+ANSWERS_PAGE = "answers.html"
+"""Lies beside a report, or beside the answers that `sft evaluate` got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def answers_page(self) -> Path:
+        """Another page beside it: all prompts with the models' answers."""
+        return self.path / ANSWERS_PAGE
+
+    @property
     def evaluations(self) -> Path:
         """What was measured on held-out examples: `base.json`, then one file for each stage."""
         return self.path / "evaluations"
@@ -307,8 +314,9 @@ class RunFolder:
 
     def entries(self) -> list[Path]:
         """Everything that a run may write at the top of its folder."""
-        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.sample_answers, self.ray_log]
-        return [*files, *self.folders(), self.lock, self.planning_lock, self.stop_file]
+        files = [self.config, self.manifest, self.layout, self.overlap, self.report, self.answers_page]
+        files += [self.sample_answers, self.ray_log, *self.folders()]
+        return [*files, self.lock, self.planning_lock, self.stop_file]
 
     def folders(self) -> list[Path]:
         """The entries that are folders."""

@@ -76,6 +76,7 @@ FULL: dict[str, Any] = {
             "decontaminate": "remove",
             "ngram_tokens": 20,
         },
+        "clusters": {"talk": ["chat"], "other": ["code", "held"]},
         "cache_dir": "cache",
         "staging": "node_local",
         "staging_dir": "/scratch/sft",
@@ -190,7 +191,7 @@ LEAST: dict[str, Any] = {
 }
 
 # Mappings whose keys the user makes up.
-FREE = ("columns", "texts", "weights", "replay", "extra", "mixtures")
+FREE = ("columns", "texts", "weights", "replay", "extra", "mixtures", "clusters")
 
 
 def override(content: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -678,6 +679,7 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.holdout.sources=[third]"], ["data.holdout.sources"], "name one of first, second"),
         (["data.holdout.sources=[first, second]"], ["data.holdout.sources"], "remove one"),
     ],
+    "a_task_is_in_one_cluster": [(["data.clusters.more=[code]"], ["data.clusters.more"], "remove it from one")],
     "task_tag_names_the_task": [(["data.task_tag.text=Task"], ["data.task_tag.text"], "{task}")],
     "csv_characters_are_two": [
         (["data.sources.0.csv={delimiter: ab}"], ["data.sources.0.csv.delimiter"], "write one"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.json_lines import LineTail, append_line, from_json, whole_lines
+from sft.json_lines import LineTail, append_line, from_json, json_line, whole_lines
 from tests.checkpoint.counting import Cost, counted
 
 TORN = ['{"n": 7, "te', "\0\0\0", "x" * 200_000]
@@ -27,6 +27,14 @@ def test_an_unfinished_line_is_passed_over_and_cut_off_by_the_next(tmp_path: Pat
     assert numbers(list(whole_lines(path))) == list(range(num_before + 1))
     assert numbers(tail.read_new()) == [num_before]
     assert path.read_text().count("\n") == num_before + 1, "nothing but whole lines is left"
+
+
+@pytest.mark.parametrize("text", ["\ud800 lone \udfff", "数学 👩", "a\nb\u2028\0", '"\\ud800'])
+def test_a_line_of_any_text_can_be_written_and_is_read_as_it_was(text: str) -> None:
+    line = json_line({"text": text})
+    assert json.loads(line.encode()) == {"text": text}
+    assert line.index("\n") == len(line) - 1
+    assert "数学" not in text or "数学" in line, "people can read it"
 
 
 @pytest.mark.parametrize("seed", range(20))

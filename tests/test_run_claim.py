@@ -89,7 +89,7 @@ def test_what_meets_is_named_but_not_all_of_it(run: RunFolder) -> None:
     run.path.mkdir()
     for path in run.entries():
         path.mkdir()
-    with pytest.raises(UserError, match=r"holds \.planning\.lock, STOP, attempts, .* and \d+ more, which"):
+    with pytest.raises(UserError, match=r"holds \.planning\.lock, STOP, answers\.html, .* and \d+ more, which"):
         check_run_folder(run)
 
 

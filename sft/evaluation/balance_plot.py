@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sft.data.planning.mixture import MixtureRow
-from sft.evaluation.plots import LOOK
+from sft.evaluation.plot_parts import LOOK
 from sft.printable import short_name
 
 MAX_TASKS = 40

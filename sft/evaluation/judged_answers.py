@@ -15,7 +15,7 @@ from sft.answering.answer import Answer, read_answer
 from sft.atomic_files import write_lines
 from sft.config_evaluation import EvaluateConfig
 from sft.evaluation.scores import SCORE, Sums
-from sft.json_lines import from_json, whole_lines
+from sft.json_lines import from_json, json_line, whole_lines
 from sft.progress import Tell
 from sft.questions.question import Question
 from sft.schema import THOUGHT_END, ToolCall
@@ -68,7 +68,7 @@ def read_judged(path: Path) -> Iterator[JudgedAnswer]:
 
 def write_judged(path: Path, judged: Iterable[JudgedAnswer]) -> None:
     """Write the file of answers, as a whole."""
-    write_lines(path, (json.dumps(one.as_json(), ensure_ascii=False) + "\n" for one in judged))
+    write_lines(path, (json_line(one.as_json()) for one in judged))
 
 
 def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[str, Score]:

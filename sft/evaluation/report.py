@@ -16,9 +16,12 @@ from markupsafe import Markup
 from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.evaluation import plots
+from sft.evaluation.answers_page import asked_in, write_answers
+from sft.evaluation.report_answers import answer_facts, answers_part
 from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
-from sft.evaluation.scores import LOSS, Evaluation, main_metrics, metrics_of
+from sft.evaluation.score_texts import range_text, score_text, sentence
+from sft.evaluation.scores import LOSS, Evaluation, main_metrics, metrics_beside_answers, metrics_of
 from sft.evaluation.tables import change_text, number, percent, short_count, value_text
 from sft.metrics import StepMetrics
 from sft.pages import page_environment
@@ -26,21 +29,27 @@ from sft.run_folder import RunFolder
 from sft.stage_end import end_in_words
 
 
-def render_report(run: RunFolder) -> str:
+def render_report(run: RunFolder, read: RunRecords | None = None) -> str:
     """The page as text.
+
+    Args:
+        run: its folder.
+        read: what is in it, if the caller has read it.
 
     Raises:
         UserError: there is no such run folder, or a published file in it is damaged.
     """
-    records = read_run(run)
+    records = read or read_run(run)
     environment = page_environment("sft.evaluation")
     environment.filters |= {"number": number, "percent": percent, "count": short_count, "duration": _duration}
     environment.filters |= {"value": value_text, "change": change_text}
+    environment.filters |= {"score": score_text, "range": range_text, "said": sentence}
     return environment.get_template("report.html.j2").render(
         run=records,
         status=_status(records),
         facts=_facts(records),
-        heldout=list(_heldout(records.evaluations)),
+        answers=answers_part(records) if records.scores else None,
+        heldout=list(_heldout(records)),
         time_plots={
             plot.__name__: Markup(plot(records))
             for plot in (plots.loss_plot, plots.schedule_plot, plots.throughput_plot, plots.memory_plot)
@@ -58,13 +67,20 @@ def render_report(run: RunFolder) -> str:
     )
 
 
-def write_report(run: RunFolder) -> Path:
-    """Write the page into the run folder.
+def write_report(run: RunFolder, read: RunRecords | None = None) -> Path:
+    """Write the page into the run folder, and that of all answers, if there are some.
+
+    Args:
+        run: its folder.
+        read: what is in it, if the caller has read it.
 
     Raises:
-        UserError: there is no such run folder, a published file in it is damaged, or the page cannot be written.
+        UserError: there is no such run folder, a published file in it is damaged, or a page cannot be written.
     """
-    page = render_report(run)
+    records = read or read_run(run)
+    page = render_report(run, records)
+    if records.scores:
+        write_answers(run.answers_page, asked_in(run, records), run.report.name)
     try:
         write_text(run.report, page)
     except OSError as error:
@@ -100,9 +116,10 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
             "trained on",
         ),
     ]
+    metrics = (metrics_beside_answers if run.scores else main_metrics)(run.evaluations)
+    facts += list(answer_facts(run))
     facts += [
-        (f"held-out {metric.title}", *_score_fact(run.evaluations, name))
-        for name, metric in main_metrics(run.evaluations).items()
+        (f"held-out {metric.title}", *_score_fact(run.evaluations, name)) for name, metric in metrics.items()
     ] or [(f"held-out {LOSS.title}", "–", "not measured yet")]
     supervised = _median(step.supervised_tokens_per_second for step in run.steps)
     in_all = _median(step.tokens_per_second for step in run.steps)
@@ -148,9 +165,10 @@ def _score_fact(evaluations: Sequence[Evaluation], metric: str) -> tuple[str, st
     return f"{first} → {last}", f"{change}, all tasks" if math.isfinite(total.change) else "base not measured"
 
 
-def _heldout(evaluations: Sequence[Evaluation]) -> Iterator[dict[str, Any]]:
-    """For each metric: the rows of its table by task, the rows with totals, and its plot."""
-    for name, metric in metrics_of(evaluations).items():
+def _heldout(run: RunRecords) -> Iterator[dict[str, Any]]:
+    """For each metric that no answer is needed for: rows by task, rows with totals, and a plot."""
+    evaluations = run.evaluations
+    for name, metric in (metrics_beside_answers if run.scores else metrics_of)(evaluations).items():
         rows = [*rows_of(evaluations, name)]
         has_both_kinds = len({row.unseen for row in rows}) == 2
         kinds = (False, True, None) if has_both_kinds else (None,)

@@ -21,10 +21,11 @@ from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
 from sft.errors import UserError
+from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 from sft.stage_end import StageEnd, read_stage_end
 
 
@@ -102,6 +103,10 @@ class RunRecords:
     evaluations: tuple[Evaluation, ...]
     mid_stage: tuple[Evaluation, ...]
     sample_answers: tuple[SampleAnswer, ...]
+    scores: tuple[ModelScores, ...]
+    """Of the answers of the evaluated models, if they were asked."""
+    mid_stage_scores: tuple[ModelScores, ...]
+    clusters: Clusters
 
     @property
     def steps(self) -> list[StepMetrics]:
@@ -124,10 +129,13 @@ def read_run(run: RunFolder) -> RunRecords:
         raise UserError(f"{run.path}: there is no such run folder; give the one named by the config's run.dir")
     config_text = run.config.read_text(encoding="utf-8") if run.config.is_file() else ""
     config = _mapping(yaml.safe_load(config_text)) if config_text else {}
+    files = run.all_evaluations()
     evaluations = [
         read_evaluation(_read_published(path), stage.index if stage else None, num_steps)
-        for path, stage, num_steps in run.all_evaluations()
+        for path, stage, num_steps in files
     ]
+    answers = (answers_of(file.path) for file in files)
+    scores = [found for found in map(read_scores, evaluations, answers) if found is not None]
     return RunRecords(
         name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),
         config_text=config_text,
@@ -137,6 +145,9 @@ def read_run(run: RunFolder) -> RunRecords:
         evaluations=tuple(e for e in evaluations if e.step is None),
         mid_stage=tuple(e for e in evaluations if e.step is not None),
         sample_answers=tuple(from_json(SampleAnswer, a) for a in _read_published(run.sample_answers) or ()),
+        scores=tuple(one for one in scores if one.step is None),
+        mid_stage_scores=tuple(one for one in scores if one.step is not None),
+        clusters=_clusters(config),
     )
 
 
@@ -200,6 +211,12 @@ def _read_published(path: Path) -> Any:
         return read_json(path)
     except FileNotFoundError:
         return None
+
+
+def _clusters(config: Mapping[str, Any]) -> Clusters:
+    """The clusters of tasks in a run's config."""
+    clusters = _mapping(_mapping(config.get("data")).get("clusters"))
+    return {name: tuple(tasks) for name, tasks in clusters.items()}
 
 
 def _mapping(content: Any) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sft.json_lines import from_json
 from sft.scoring.metric import Metric
+from sft.scoring.scorer import ANSWERED, JUDGED
 
 LOSS = Metric("loss", "loss per supervised token", "lower", "num_supervised_tokens")
 
@@ -82,10 +83,13 @@ class Evaluation:
         """A metric over the tasks of one kind; NaN if there is none."""
         return value_over(self, metric, [name for name, task in self.tasks.items() if task.unseen == unseen])
 
-    def values(self) -> dict[str, float]:
-        """Every metric: `loss` over all tasks, `TASK/loss` for each task."""
-        by_task = {f"{task}/{m}": self.value(m, task) for task in self.tasks for m in self.metrics}
-        return {**self.totals, **by_task}
+    def mean_of_tasks(self, metric: str, unseen: bool) -> float:
+        """The mean over tasks of one kind, however many examples they have; NaN if there is none."""
+        of_kind = [
+            task.numbers[metric] for task in self.tasks.values() if task.unseen == unseen and metric in task.numbers
+        ]
+        known = [value for value in of_kind if math.isfinite(value)]
+        return sum(known) / len(known) if known else math.nan
 
     def as_json(self) -> dict[str, Any]:
         """What is written to its file, whose name says which stage it belongs to."""
@@ -162,6 +166,14 @@ def main_metrics(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
     metrics = metrics_of(evaluations)
     scores = {name for name in metrics if name.partition("@")[0] == SCORE}
     return {name: about for name, about in metrics.items() if not scores or name in scores or about.over == LOSS.over}
+
+
+def metrics_beside_answers(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
+    """Those that are shown by themselves where the scores of answers have a table of their own."""
+    answered = (JUDGED, ANSWERED, "num_chosen")
+    return {
+        name: about for name, about in metrics_of(evaluations).items() if about.over.partition("@")[0] not in answered
+    }
 
 
 def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:

@@ -122,12 +122,17 @@ def short_count(count: float) -> str:
 
 
 def _table(title: str, num_tasks: int) -> Table:
-    more = num_tasks - MAX_TASKS
-    caption = f"The {MAX_TASKS} largest tasks; {more} more are in the report." if more > 0 else None
+    table = console_table(title)
+    if (more := num_tasks - MAX_TASKS) > 0:
+        table.caption = f"The {MAX_TASKS} largest tasks; {more} more are in the report."
+    return table
+
+
+def console_table(title: str) -> Table:
+    """An empty table in the look of all of them."""
     return Table(
         title=title,
         title_justify="left",
-        caption=caption,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         min_width=56,

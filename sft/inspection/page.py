@@ -5,8 +5,6 @@ writes it, and the page's policy lets no other script run. The page stays below 
 that, the middle of long passages is left out, and the page says so.
 """
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +13,7 @@ from markupsafe import Markup, escape
 
 from sft.data.token_store import TokenStore
 from sft.inspection.token_view import KIND_TEXTS, KINDS, ShownExample, ShownToken, group_kinds
-from sft.pages import page_environment
+from sft.pages import page_environment, page_script
 
 _BUDGET_BYTES = 8_000_000
 _PASSAGE_LIMITS = (1024, 512, 256, 128, 64, 32)
@@ -25,14 +23,11 @@ def render_page(title: str, store: TokenStore, examples: Sequence[ShownExample],
     """The page as text; `selection` describes how the examples were chosen."""
     environment = page_environment("sft.inspection")
     environment.filters["number"] = lambda value: f"{value:,}"
-    script = environment.get_template("page_script.j2").render().strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     bodies, limit = _fit(examples, _BUDGET_BYTES)
     num_tokens, num_supervised = int(store.offsets[-1]), int(store.num_supervised.sum(dtype="int64"))
     return environment.get_template("page.html.j2").render(
         title=title,
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
+        script=page_script(environment, "page_script.j2"),
         kinds=[(kind, KIND_TEXTS[kind]) for kind in KINDS],
         facts=[
             ("rows in the store", f"{len(store):,}", f"{len(store.tasks):,} tasks"),

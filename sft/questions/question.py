@@ -1,11 +1,16 @@
 """A question: a held-out prompt as a model gets it at inference, and what its answer is measured by."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sft.json_lines import from_json
+from sft.json_lines import from_json, whole_lines
 from sft.schema import JsonObject
+
+QUESTIONS = "questions.jsonl"
+"""The file in the published folder of questions."""
 
 Way = Literal["generate", "choice"]
 """How a question is answered: the model writes, or the most probable of the options is its answer."""
@@ -73,3 +78,8 @@ def read_question(content: Mapping[str, Any]) -> Question:
     """The inverse of `as_json`."""
     choices = tuple(Option(tuple(ids), start) for ids, start in content["choices"])
     return from_json(Question, {**content, **{name: tuple(content[name]) for name in _TUPLES}, "choices": choices})
+
+
+def questions_in(folder: Path) -> Iterator[Question]:
+    """The published questions, those of a task together; one at a time, since they hold long prompts."""
+    return (read_question(json.loads(line)) for line in whole_lines(folder / QUESTIONS))

@@ -1,6 +1,5 @@
 """The questions of a run: made from held-out records, and published in the run folder."""
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,13 +23,12 @@ from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
-from sft.json_lines import whole_lines
+from sft.json_lines import json_line
 from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
-from sft.questions.question import Question, Way, read_question
+from sft.questions.question import QUESTIONS, Question, Way, questions_in
 from sft.schema import Conversation, Record
 
-QUESTIONS = "questions.jsonl"
 _VERSION = 1
 
 
@@ -44,7 +42,7 @@ class _Read(NamedTuple):
 
 def open_questions(folder: Path) -> list[Question]:
     """The published questions, those of a task together."""
-    return [read_question(json.loads(line)) for line in whole_lines(folder / QUESTIONS)]
+    return [*questions_in(folder)]
 
 
 def make_questions(
@@ -84,7 +82,7 @@ def make_questions(
         "left_out": dict(left_out),
     }
     with written_aside(folder, "publish") as aside:
-        write_lines(aside / QUESTIONS, (json.dumps(q.as_json(), ensure_ascii=False) + "\n" for q in questions))
+        write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
         publish_folder(aside, folder, manifest)
     return folder
 

@@ -1,7 +1,7 @@
 """Turns the files of a run folder into points, each once, however often the reader is restarted.
 
-Metrics have the field's usual names: `train/loss`, `throughput/mfu`, `eval/TASK/loss`. The step counts through all
-stages: the first of the second stage follows the last of the first.
+Metrics have the field's usual names: `train/loss`, `throughput/mfu`, `eval/TASK/loss`, `eval/TASK/score_3_shot`. The
+step counts through all stages: the first of the second stage follows the last of the first.
 """
 
 import heapq
@@ -12,13 +12,15 @@ from operator import attrgetter
 from typing import Any
 
 from sft.atomic_files import MANIFEST, read_json
-from sft.evaluation.scores import Evaluation, read_evaluation
+from sft.evaluation.scores import SCORE, Evaluation, main_metrics, read_evaluation
 from sft.json_lines import LineTail
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder
 from sft.sinks.sink import Point
 from sft.stage_end import read_stage_end
 
+_MOST_CURVES = 1000
+"""Of single tasks."""
 _READ_BYTES = 32_768
 """How much of a stage's metrics is read at a time: enough for one request, some sixty steps."""
 
@@ -46,8 +48,25 @@ def step_values(metrics: StepMetrics, stage_index: int) -> dict[str, float]:
 
 
 def evaluation_values(evaluation: Evaluation) -> dict[str, float]:
-    """The named values of an evaluation."""
-    return _known({f"eval/{name}": value for name, value in evaluation.values().items()})
+    """The named values of an evaluation: each metric over all tasks, and the main ones of each task.
+
+    What else is known of the answers to a task is in the run folder. So are the values of single tasks where they would
+    be more curves than anybody looks at: then only their scores are sent, or else none.
+    """
+    main = [*main_metrics([evaluation])]
+    scores = [name for name in main if name.partition("@")[0] == SCORE]
+    sent = next((names for names in (main, scores) if len(names) * len(evaluation.tasks) <= _MOST_CURVES), [])
+    values = {**evaluation.totals}
+    for unseen, kind in ((True, "unseen_tasks"), (False, "trained_tasks")):
+        values |= {f"{kind}/{name}": evaluation.mean_of_tasks(name, unseen) for name in scores}
+    values |= {f"{task}/{name}": evaluation.value(name, task) for task in evaluation.tasks for name in sent}
+    return _known({f"eval/{_sent_name(name)}": value for name, value in values.items()})
+
+
+def _sent_name(name: str) -> str:
+    """`score@3` with letters that every sink takes: `score_3_shot`."""
+    metric, at, shots = name.rpartition("@")
+    return f"{metric}_{shots}_shot" if at and shots.isdecimal() else name
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:

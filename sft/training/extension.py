@@ -3,7 +3,7 @@
 model/              → model-step-00000100/            the model after that many steps
 model-best/         → model-best-step-00000100/       the best model up to there
 stage.json          → stage-step-00000100.json        the stage is under way again
-evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now
+evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now, and its answers
 """
 
 import shutil

@@ -474,3 +474,17 @@ def _at(content, keys):
     for key in keys:
         content = content[key]
     return content
+
+
+def test_a_cluster_of_a_task_that_is_not_in_the_data_is_refused_and_clusters_may_change_when_a_run_goes_on(
+    store, tmp_path
+):
+    stage = {"budget": {"steps": 2}}
+    wrong = config_of(tmp_path, stage, data={"clusters": {"more": ["chat", "mats"]}})
+    with pytest.raises(UserError, match=r"data\.clusters: there is no task 'mats' .*Did you mean 'maths'\?"):
+        plan_stages(wrong, store)
+    assert not RunFolder(tmp_path).stages.exists()
+    (plan,) = plan_stages(config_of(tmp_path, stage), store)
+    (again,) = plan_stages(config_of(tmp_path, stage, data={"clusters": {"more": ["chat", "maths"]}}), store)
+    assert again.path == plan.path
+    assert again.manifest == plan.manifest

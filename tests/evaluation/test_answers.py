@@ -1,6 +1,7 @@
 """A run asks its model whenever it is measured: scores by task, every answer kept, the same after a kill."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from sft.config import SftConfig
 from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
+from sft.evaluation.report import write_report
 from sft.evaluation.scores import read_evaluation
+from sft.printable import printable
 from sft.questions.question_set import fingerprint_of, open_questions
 from sft.run_folder import RunFolder, answers_of
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
@@ -60,6 +63,20 @@ def test_every_question_has_its_answer_and_scores_are_their_means(run: RunFolder
     assert evaluation.tasks["sort"].unseen
     assert evaluation.value("loss") > 0
     assert not list(run.evaluations.glob("*.partial"))
+
+
+def test_the_report_and_the_page_of_answers_hold_what_was_answered(run: RunFolder) -> None:
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "What was learned: scores of answers" in html
+    page = run.answers_page.read_text(encoding="utf-8")
+    (data,) = re.findall('<script type="application/json" id="data">(.*)</script>\n', page)
+    rows = json.loads(data)["rows"]
+    questions = open_questions(run.questions)
+    assert [row["prompt"] for row in rows] == [printable(question.prompt) for question in questions]
+    judged = list(read_judged(answers_of(run.evaluation())))
+    assert [row["answers"][0][:2] for row in rows] == [
+        [printable(one.answer.text), one.score and round(one.score, 4)] for one in judged
+    ]
 
 
 def test_an_evaluation_that_was_killed_goes_on_with_the_answers_that_are_there(

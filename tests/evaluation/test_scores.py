@@ -45,7 +45,8 @@ ANSWERS = Given({"exact_match": EXACT}, {"qa": {"exact_match": 1, "num_answers":
 
 def test_evaluators_are_joined_and_every_metric_is_a_mean_over_what_it_was_measured_of() -> None:
     found = evaluate([LOSSES, ANSWERS], "broad", ["sums"], step=7)
-    assert found.values() == {
+    by_task = {f"{task}/{name}": found.value(name, task) for task in found.tasks for name in found.metrics}
+    assert {**found.totals, **by_task} == {
         "loss": 1.5,
         "qa/loss": 3.0,
         "sums/loss": 1.0,

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from sft.evaluation.scores import LOSS, Evaluation, TaskScores, read_evaluation
 from sft.run_folder import RunFolder
-from sft.sinks.run_reader import RunReader
+from sft.scoring.metric import Metric
+from sft.sinks.run_reader import RunReader, evaluation_values
+from tests.evaluation.answered_run import Task, answered_run
 from tests.sinks.runs import STAGES, evaluate, planned_run, train
 
 
@@ -66,6 +69,34 @@ def test_an_evaluation_stands_behind_the_steps_that_were_done(run: RunFolder) ->
     points = reader(run).read()
     assert sorted((p.step, p.stage) for p in points) == [(0, "broad"), (3, "broad"), (6, "broad"), (8, "words")]
     assert points[0].values == {"eval/loss": 3.5, "eval/qa/loss": 3.0, "eval/../maths & code/loss": 4.0}
+
+
+def test_scores_are_sent_by_task_and_of_unseen_and_trained_tasks_under_names_that_every_sink_takes(
+    tmp_path: Path,
+) -> None:
+    tasks = {"new": Task((0.5, 1.0), unseen=True, num=8), "old": Task((0.2, 0.9), num=4), "sort": Task((0, 1), num=20)}
+    _, run = planned_run(tmp_path / "run")
+    other = answered_run(tmp_path / "answered", tasks, (0, 3))
+    other.evaluation().rename(run.evaluation())
+    (point,) = reader(run).read()
+    evaluation = read_evaluation(json.loads(run.evaluation().read_text()), None, None)
+    scores = {task: evaluation.value("score@3", task) for task in tasks}
+    assert {task: point.values[f"eval/{task}/score_3_shot"] for task in tasks} == scores
+    assert point.values["eval/unseen_tasks/score_3_shot"] == scores["new"]
+    assert point.values["eval/trained_tasks/score_3_shot"] == pytest.approx((scores["old"] + scores["sort"]) / 2)
+    assert {"eval/score", "eval/score_3_shot", "eval/stopped", "eval/loss", "eval/new/loss"} <= set(point.values)
+    assert "eval/new/exact_match" not in point.values, "it is the score"
+    assert not any("@" in name for name in point.values)
+
+
+@pytest.mark.parametrize(("num_tasks", "sent"), [(200, {"loss", "score"}), (600, {"score"}), (1001, set())])
+def test_single_tasks_are_left_out_where_nobody_could_look_at_their_curves(num_tasks: int, sent: set[str]) -> None:
+    numbers = {"loss": 2.0, "score": 0.5, LOSS.over: 1, "num_judged": 1}
+    metrics = {"loss": LOSS, "score": Metric("score", "score", "higher", "num_judged", is_share=True)}
+    tasks = {f"task {i}": TaskScores(numbers, i == 0) for i in range(num_tasks)}
+    values = evaluation_values(Evaluation("base", metrics, {"loss": 2.0, "score": 0.5}, tasks))
+    assert {name.rpartition("/")[2] for name in values if name.startswith("eval/task")} == sent
+    assert {"eval/loss", "eval/score", "eval/unseen_tasks/score"} <= set(values)
 
 
 def test_what_was_read_is_not_read_again_by_the_next_start(run: RunFolder) -> None:

@@ -21,6 +21,7 @@ def finished(folder: Path) -> tuple[RunFolder, StageFolder]:
         write_json(path / "manifest.json", {"of": path.name})
     write_json(stage.complete, {"num_steps": 7})
     write_json(run.evaluations / "0-broad.json", {"loss": 1})
+    (run.evaluations / "0-broad.answers.jsonl").write_text("{}\n")
     return run, stage
 
 
@@ -33,6 +34,7 @@ ASIDE = {
     "stages/0-broad/model-step-00000007/manifest.json",
     "stages/0-broad/stage-step-00000007.json",
     "evaluations/0-broad-step-00000007.json",
+    "evaluations/0-broad-step-00000007.answers.jsonl",
 }
 
 
@@ -48,7 +50,7 @@ def test_all_of_it_is_kept_under_its_steps_and_the_stage_is_under_way(tmp_path: 
     assert kept(run) == ASIDE
 
 
-@pytest.mark.parametrize("num_done", [1, 2])
+@pytest.mark.parametrize("num_done", [1, 2, 3])
 def test_a_kill_in_between_is_made_good_by_the_next_start(
     tmp_path: Path, num_done: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

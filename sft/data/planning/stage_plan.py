@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,7 @@ def plan_stages(
     run = RunFolder(config.run.dir)
     folders = [run.stage(i, stage.name) for i, stage in enumerate(config.stages)]
     _remove_unused(run, folders)
+    check_tasks(chain.from_iterable(config.data.clusters.values()), store.tasks, "data.clusters")
     wanted = [_Wanted(i, stage_inputs(config, i, store), folder) for i, folder in enumerate(folders)]
     missing = [one for one in wanted if not _is_there(config, one, may_grow=one.number < len(recorded))]
     if missing:
