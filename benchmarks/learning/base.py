@@ -1,0 +1,103 @@
+"""Pretrains the base model on `base_text`, in plain torch: what all arms start from.
+
+    python -m benchmarks.learning.base FOLDER --tokens 10_000_000
+"""
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from benchmarks.learning.base_text import documents
+from benchmarks.learning.model import build_model, write_tokenizer
+from sft.seeds import derive_seed
+
+_PEAK_RATE = 3e-3
+_POOL = 4096
+"""Documents that are sorted by length, so that a batch has little padding."""
+_WARM_UP = 0.03
+NO_LABEL = -100
+
+
+def batches(tokenizer: PreTrainedTokenizerBase, seed: int, batch_tokens: int) -> Iterator[torch.Tensor]:
+    """Batches of documents without end: (rows, longest), padded with id 0 at the right."""
+    rng = np.random.default_rng(seed)
+    texts = documents(rng)
+    while True:
+        pool = [f"{text}<|im_end|>" for text in itertools.islice(texts, _POOL)]
+        rows = sorted(tokenizer(pool, add_special_tokens=False)["input_ids"], key=len)
+        groups, group = [], []
+        for row in rows:
+            if group and len(row) * (len(group) + 1) > batch_tokens:
+                groups.append(group)
+                group = []
+            group.append(row)
+        for place in rng.permutation(len(groups)):
+            longest = len(groups[place][-1])
+            yield torch.tensor([row + [0] * (longest - len(row)) for row in groups[place]])
+
+
+def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean loss of the tokens that have a label; labels stand at their tokens, as in transformers."""
+    logits = model(input_ids=tokens).logits[:, :-1]
+    return functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=NO_LABEL)
+
+
+def rate_at(done: float, peak: float) -> float:
+    """A warm-up, then a cosine down to a tenth; `done` is the share of the training."""
+    if done < _WARM_UP:
+        return peak * done / _WARM_UP
+    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))))
+
+
+def optimizer_of(model: LlamaForCausalLM) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+
+
+def update(model: LlamaForCausalLM, optimizer: torch.optim.AdamW, loss: torch.Tensor, rate: float) -> None:
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 4096) -> Path:
+    """Write the base model and its tokenizer as a Hugging Face folder."""
+    write_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = build_model(derive_seed(seed, "model"))
+    optimizer = optimizer_of(model)
+    seen, began, told = 0, time.monotonic(), 0
+    for tokens in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
+        loss = loss_of(model, tokens, tokens.masked_fill(tokens == 0, NO_LABEL))
+        update(model, optimizer, loss, rate_at(seen / num_tokens, _PEAK_RATE))
+        seen += int((tokens != 0).sum())
+        if seen >= told:
+            print(f"{seen:,} tokens, loss {loss.item():.3f}, {seen / (time.monotonic() - began):,.0f} tokens/s", flush=True)
+            told += num_tokens // 20
+        if seen >= num_tokens:
+            break
+    model.save_pretrained(folder)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tokens", type=int, default=10_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    pretrain(arguments.folder, arguments.tokens, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
