@@ -1,6 +1,6 @@
 """Pretrains the base model on `base_text`, in plain torch: what all arms start from.
 
-    python -m benchmarks.learning.base FOLDER --tokens 10_000_000
+python -m benchmarks.learning.base FOLDER --tokens 10_000_000
 """
 
 import argparse
@@ -82,7 +82,10 @@ def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 4
         update(model, optimizer, loss, rate_at(seen / num_tokens, _PEAK_RATE))
         seen += int((tokens != 0).sum())
         if seen >= told:
-            print(f"{seen:,} tokens, loss {loss.item():.3f}, {seen / (time.monotonic() - began):,.0f} tokens/s", flush=True)
+            print(
+                f"{seen:,} tokens, loss {loss.item():.3f}, {seen / (time.monotonic() - began):,.0f} tokens/s",
+                flush=True,
+            )
             told += num_tokens // 20
         if seen >= num_tokens:
             break

@@ -51,7 +51,7 @@ def sum_numbers(rng: np.random.Generator) -> Case:
 @task(
     phrases=("{a} times two", "two times {a}"),
     unseen_phrases=("the number that is two times {a}",),
-    sentences=("What is two times {a}?", "Double {a}.", "What is {a} plus {a}?"),
+    sentences=("What is two times {a}?", "Double {a}.", "What is double {a}?"),
     unseen_sentences=("How much is two times {a}?",),
     num_cases=50,
 )
