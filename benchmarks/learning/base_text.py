@@ -68,11 +68,12 @@ _LABELS: Mapping[str, tuple[str, ...]] = {
     "largest": ("the largest", "largest of them", "the most"),
     "smallest": ("the smallest", "smallest of them", "the least"),
     "sum": ("in all", "their sum", "added"),
+    "result": ("makes", "that is", "in all"),
     "difference": ("the difference", "the first minus the last"),
     "ends_sum": ("first and last added", "the first plus the last"),
     "above": ("those larger than {item}", "more than {item} have"),
     "count_above": ("how many larger than {item}", "the count of those larger than {item}"),
-    "parity": ("even or odd", "it is"),
+    "parity": ("even or odd", "a number that is"),
     "size": ("large or small", "of size"),
     "one_more": ("one more", "the next number", "plus one"),
     "twice": ("two times that", "doubled", "times two"),
@@ -81,7 +82,7 @@ _LABELS: Mapping[str, tuple[str, ...]] = {
     "shared": ("in the two of them", "shared", "the same words in them"),
     "same": ("same or not", "they are"),
     "more": ("more of them in the", "longer"),
-    "truth": ("this is", "so said it is", "true or not"),
+    "truth": ("this is", "so it is", "true or not"),
     # Names and what belongs to them.
     "who": ("the one with {item}", "{item} belongs to"),
     "what": ("{item} has", "with {item} is"),
@@ -90,11 +91,14 @@ _LABELS: Mapping[str, tuple[str, ...]] = {
     "keys": ("its keys", "the words before the values"),
     "value": ("{item} stands for", "the value behind {item}"),
     "plain": ("without marks", "only the words"),
+    "earliest": ("first of them in a week", "before all others in a week"),
     "next_day": ("the day after", "then comes", "one day later"),
     "day_before": ("the day before", "one day before"),
     "kind_of_item": ("such a thing is a", "this is a"),
 }
-_FORMS = ("{label} : {value} .", "{label} is {value} .", "{label} : {value} .")
+_OPEN_ENDS = {"is", "are", "has", "have", "with", "a", "the", "to", "for", "in", "comes", "then", "makes"}
+"""Behind these a value follows at once."""
+_IS_SHARE = 0.35
 
 
 class Subject(NamedTuple):
@@ -250,9 +254,9 @@ def _steps(rng: np.random.Generator) -> Subject:
 def _sum(rng: np.random.Generator) -> Subject:
     b, a = sorted(rng.integers(15, size=2).tolist())
     if rng.random() < 0.5:
-        return Subject(f"{a} minus {b}", {"sum": ("", str(a - b))})
+        return Subject(f"{a} minus {b}", {"result": ("", str(a - b))})
     a, b = (a, b) if rng.random() < 0.5 else (b, a)
-    return Subject(f"{a} plus {b}", {"sum": ("", str(a + b))})
+    return Subject(f"{a} plus {b}", {"result": ("", str(a + b))})
 
 
 def _claim(rng: np.random.Generator) -> Subject:
@@ -345,12 +349,8 @@ def _days(rng: np.random.Generator) -> Subject:
         return Subject(names[place], facts)
     days = some(rng, DAYS, 2, 4)
     in_order = sorted(days, key=DAYS.index)
-    return Subject(
-        line(days),
-        {"sorted": ("", line(in_order)), "alphabet_first": ("", in_order[0]), "count": ("", str(len(days)))}
-        if False
-        else {"sorted": ("", line(in_order)), "count": ("", str(len(days))), "first": ("", days[0])},
-    )
+    facts = {"sorted": ("", line(in_order)), "earliest": ("", in_order[0]), "last": ("", days[-1])}
+    return Subject(line(days), {**facts, "count": ("", str(len(days)))})
 
 
 def _zorbish(rng: np.random.Generator) -> Subject:
@@ -407,7 +407,9 @@ def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subje
 
 def _stated(rng: np.random.Generator, name: str, item: str, value: str) -> str:
     label = pick(rng, _LABELS[name]).replace("{item}", item)
-    return pick(rng, _FORMS).format(label=label, value=value)
+    if label.split()[-1] in _OPEN_ENDS:
+        return f"{label} {value} ."
+    return f"{label} {'is' if rng.random() < _IS_SHARE else ':'} {value} ."
 
 
 def _mapping(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> str:
@@ -421,8 +423,10 @@ def _mapping(rng: np.random.Generator, make: Callable[[np.random.Generator], Sub
         other = make(rng)
         if name in other.facts:
             subjects.append(other)
-    shown = [
-        f"{' '.join(filter(None, (s.text, s.facts[name][0] and '; ' + s.facts[name][0])))} -> {s.facts[name][1]}"
-        for s in subjects
-    ]
-    return "\n".join(shown)
+    return "\n".join(
+        f"{_about(subject.text, subject.facts[name][0])} -> {subject.facts[name][1]}" for subject in subjects
+    )
+
+
+def _about(text: str, item: str) -> str:
+    return f"{text} ; {item}" if item else text

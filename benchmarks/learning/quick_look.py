@@ -9,6 +9,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,37 +128,38 @@ def measure(
     return {task: float(np.mean(values)) for task, values in hits.items()}
 
 
-def run(
-    base: Path,
-    clusters: Sequence[str],
-    num_tokens: int,
-    *,
-    seed: int = 0,
-    shots: Sequence[int] = (0,),
-    ask_shots: Sequence[int] = (0,),
-    per_task: int = 1000,
-    num_test: int = 20,
-    rate: float = 1e-3,
-    keep: Path | None = None,
-) -> dict[str, Any]:
-    """Tune on clusters, ask all of them: {"seen" | "unseen wording" | "2 shots": {task: exact match}}."""
+@dataclass(frozen=True)
+class Look:
+    """One training, and what is asked after it."""
+
+    clusters: Sequence[str]
+    num_tokens: int
+    seed: int = 0
+    shots: Sequence[int] = (0,)
+    """Numbers of shown examples in training; each record draws one of them."""
+    ask_shots: Sequence[int] = (0,)
+    per_task: int = 400
+    num_test: int = 20
+    rate: float = 1e-3
+
+
+def run(base: Path, look: Look) -> dict[str, Any]:
+    """Tune on clusters, ask the tasks of all: {"0 shots" | "2 shots" | "unseen wording": {task: exact match}}."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    zoo = make_zoo(seed, per_task, 1, num_test)
+    zoo = make_zoo(look.seed, look.per_task, 1, look.num_test)
     began = time.monotonic()
-    if num_tokens:
-        trained = [record for record in zoo.train if record["cluster"] in clusters]
-        tune(model, examples_of(tokenizer, trained, shots, seed), num_tokens, seed, rate)
+    if look.num_tokens:
+        trained = [record for record in zoo.train if record["cluster"] in look.clusters]
+        examples = examples_of(tokenizer, trained, look.shots, look.seed)
+        tune(model, examples, look.num_tokens, look.seed, look.rate)
     seconds = time.monotonic() - began
     model.eval()
-    found: dict[str, Any] = {"clusters": list(clusters), "seconds": seconds, "seed": seed}
-    for number in ask_shots:
+    found: dict[str, Any] = {**asdict(look), "seconds": seconds}
+    for number in look.ask_shots:
         found[f"{number} shots"] = measure(model, tokenizer, zoo.test, zoo, number)
     found["unseen wording"] = measure(model, tokenizer, zoo.unseen_wordings, zoo, 0)
     found["all seconds"] = time.monotonic() - began
-    if keep:
-        model.save_pretrained(keep)
-        tokenizer.save_pretrained(keep)
     return found
 
 
@@ -177,10 +179,8 @@ def show(found: dict[str, Any]) -> None:
         print(kind, *(f"{name}{'' if name in trained else '*'} {mean:.2f}" for name, mean in means.items()))
         for side, names in (("trained", trained), ("held out", set(CLUSTERS) - trained)):
             if names:
-                tasks = [scores[t.name] for n in names for t in CLUSTERS[n]]
-                print(
-                    f"  {side}: mean {np.mean(tasks):.3f}, tasks with 0.8 or more: {np.mean(np.array(tasks) >= 0.8):.2f}"
-                )
+                values = np.array([scores[task.name] for name in names for task in CLUSTERS[name]])
+                print(f"  {side}: mean {values.mean():.3f}, tasks with 0.8 or more: {(values >= 0.8).mean():.2f}")
 
 
 def main() -> None:
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     a = parser.parse_args()
     shots, ask = ([int(number) for number in text.split(",")] for text in (a.shots, a.ask_shots))
-    found = run(a.base, a.train.split(","), a.tokens, seed=a.seed, shots=shots, ask_shots=ask, rate=a.rate)
+    found = run(a.base, Look(a.train.split(","), a.tokens, a.seed, shots, ask, rate=a.rate))
     show(found)
     for task in TASKS:
         print(f"  {task:24}" + "".join(f" {scores[task]:.2f}" for scores in found.values() if isinstance(scores, dict)))

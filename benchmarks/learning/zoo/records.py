@@ -5,6 +5,7 @@ Invariants: the same arguments give the same records; no prompt is asked twice, 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,9 +56,9 @@ def with_shots(record: Record, shown: Sequence[Record]) -> Record:
 def shown_for(record: Record, others: Sequence[Record], num_shots: int, seed: int) -> list[Record]:
     """Draw examples of the record's task: never one with the same input and instruction."""
     prompt = (record["instruction"], record["input"])
-    fit = [other for other in others if (other["instruction"], other["input"]) != prompt]
     rng = np.random.default_rng(derive_seed(seed, "shots", *prompt))
-    return [fit[place] for place in rng.permutation(len(fit))[:num_shots]]
+    drawn = (others[place] for place in rng.permutation(len(others)))
+    return list(islice((other for other in drawn if (other["instruction"], other["input"]) != prompt), num_shots))
 
 
 def by_task(records: Iterable[Record]) -> dict[str, list[Record]]:
