@@ -7,7 +7,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from benchmarks.learning.base_text import documents
+from benchmarks.learning.base_text import Piece, documents
 from benchmarks.learning.model import build_model, write_tokenizer
 from sft.seeds import derive_seed
 
@@ -24,24 +24,46 @@ _POOL = 4096
 """Documents that are sorted by length, so that a batch has little padding."""
 _WARM_UP = 0.03
 NO_LABEL = -100
+Row = tuple[list[int], list[int]]
+"""Tokens, and labels that stand at their tokens."""
 
 
-def batches(tokenizer: PreTrainedTokenizerBase, seed: int, batch_tokens: int) -> Iterator[torch.Tensor]:
-    """Batches of documents without end: (rows, longest), padded with id 0 at the right."""
+def batches(
+    tokenizer: PreTrainedTokenizerBase, seed: int, batch_tokens: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Batches of documents without end: tokens and labels (rows, longest), and the number of tokens without padding."""
     rng = np.random.default_rng(seed)
     texts = documents(rng)
     while True:
-        pool = [f"{text}<|im_end|>" for text in itertools.islice(texts, _POOL)]
-        rows = sorted(tokenizer(pool, add_special_tokens=False)["input_ids"], key=len)
-        groups, group = [], []
+        rows = sorted(rows_of(tokenizer, list(itertools.islice(texts, _POOL))), key=lambda row: len(row[0]))
+        groups: list[list[Row]] = [[]]
         for row in rows:
-            if group and len(row) * (len(group) + 1) > batch_tokens:
-                groups.append(group)
-                group = []
-            group.append(row)
+            if len(row[0]) * (len(groups[-1]) + 1) > batch_tokens:
+                groups.append([])
+            groups[-1].append(row)
         for place in rng.permutation(len(groups)):
-            longest = len(groups[place][-1])
-            yield torch.tensor([row + [0] * (longest - len(row)) for row in groups[place]])
+            yield padded(groups[place])
+
+
+def rows_of(tokenizer: PreTrainedTokenizerBase, pool: Sequence[list[Piece]]) -> list[Row]:
+    """The tokens of each document, and its labels."""
+    ids = iter(tokenizer([text for pieces in pool for text, _ in pieces], add_special_tokens=False)["input_ids"])
+    rows = []
+    for pieces in pool:
+        row: Row = ([], [])
+        for (_, is_learned), tokens in zip(pieces, ids, strict=False):
+            row[0].extend(tokens)
+            row[1].extend(tokens if is_learned else [NO_LABEL] * len(tokens))
+        rows.append(row)
+    return rows
+
+
+def padded(rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Rows as tensors, with padding at the right, and their number of tokens."""
+    longest = max(len(tokens) for tokens, _ in rows)
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row, _ in rows])
+    labels = torch.tensor([row + [NO_LABEL] * (longest - len(row)) for _, row in rows])
+    return tokens, labels, sum(len(row) for row, _ in rows)
 
 
 def loss_of(model: LlamaForCausalLM, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -58,7 +80,7 @@ def rate_at(done: float, peak: float) -> float:
 
 
 def optimizer_of(model: LlamaForCausalLM) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 def update(model: LlamaForCausalLM, optimizer: torch.optim.AdamW, loss: torch.Tensor, rate: float) -> None:
@@ -70,17 +92,17 @@ def update(model: LlamaForCausalLM, optimizer: torch.optim.AdamW, loss: torch.Te
     optimizer.zero_grad(set_to_none=True)
 
 
-def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 4096) -> Path:
+def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1536) -> Path:
     """Write the base model and its tokenizer as a Hugging Face folder."""
     write_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = build_model(derive_seed(seed, "model"))
     optimizer = optimizer_of(model)
     seen, began, told = 0, time.monotonic(), 0
-    for tokens in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
-        loss = loss_of(model, tokens, tokens.masked_fill(tokens == 0, NO_LABEL))
+    for tokens, labels, count in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
+        loss = loss_of(model, tokens, labels)
         update(model, optimizer, loss, rate_at(seen / num_tokens, _PEAK_RATE))
-        seen += int((tokens != 0).sum())
+        seen += count
         if seen >= told:
             print(
                 f"{seen:,} tokens, loss {loss.item():.3f}, {seen / (time.monotonic() - began):,.0f} tokens/s",

@@ -384,49 +384,63 @@ _SHARES = np.array([share for _, share in _SUBJECTS]) / sum(share for _, share i
 BASE_WORDS = frozenset(
     word for labels in _LABELS.values() for word in re.findall(r"[a-z]+", " ".join(labels).replace("{item}", ""))
 ) | {"than", "larger", "smaller", "has", "comes", "on", "true", "false", "same", "different", "first", "second"}
-_MAPPING_SHARE = 0.35
+_MAPPING_SHARE = 0.3
+_MOST_FACTS = 5
+_MAPPED = 5
 
 
-def documents(rng: np.random.Generator) -> Iterator[str]:
-    """Documents without end, each of 15 to 90 tokens or so."""
+Piece = tuple[str, bool]
+"""A part of a document, and whether it follows from what stands before it: only that is learned."""
+
+
+def documents(rng: np.random.Generator) -> Iterator[list[Piece]]:
+    """Documents without end, each of 15 to 150 tokens or so."""
     while True:
         make = _SUBJECTS[int(rng.choice(len(_SUBJECTS), p=_SHARES))][0]
         yield _mapping(rng, make) if rng.random() < _MAPPING_SHARE else _sheet(rng, make)
 
 
-def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> str:
-    """Two subjects of one sort, and some facts of each."""
-    parts = []
+def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> list[Piece]:
+    """Two subjects of one sort, and most facts of each."""
+    pieces: list[Piece] = []
     for _ in range(2):
         subject = make(rng)
         names = list(subject.facts)
-        chosen = [names[place] for place in rng.permutation(len(names))[: int(rng.integers(1, 5))]]
-        parts.append(" ".join([f"{subject.text} .", *(_stated(rng, name, *subject.facts[name]) for name in chosen)]))
-    return "\n".join(parts)
+        chosen = [names[place] for place in rng.permutation(len(names))[:_MOST_FACTS]]
+        pieces.append((f"{subject.text} .", False))
+        for name in chosen:
+            item, value = subject.facts[name]
+            pieces += [(_label(rng, name, item), False), (f"{value} .", True)]
+        pieces.append(("\n", False))
+    return pieces
 
 
-def _stated(rng: np.random.Generator, name: str, item: str, value: str) -> str:
+def _label(rng: np.random.Generator, name: str, item: str) -> str:
     label = pick(rng, _LABELS[name]).replace("{item}", item)
     if label.split()[-1] in _OPEN_ENDS:
-        return f"{label} {value} ."
-    return f"{label} {'is' if rng.random() < _IS_SHARE else ':'} {value} ."
+        return label
+    return f"{label} {'is' if rng.random() < _IS_SHARE else ':'}"
 
 
-def _mapping(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> str:
-    """One fact of several subjects, whose name is never said."""
+def _mapping(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> list[Piece]:
+    """One fact of several subjects, whose name is never said. The first value is not to be known."""
     first = make(rng)
     name = pick(rng, list(first.facts))
     subjects = [first]
     for _ in range(20):
-        if len(subjects) == 5:
+        if len(subjects) == _MAPPED:
             break
         other = make(rng)
         if name in other.facts:
             subjects.append(other)
-    return "\n".join(
-        f"{_about(subject.text, subject.facts[name][0])} -> {subject.facts[name][1]}" for subject in subjects
-    )
+    pieces: list[Piece] = []
+    for place, subject in enumerate(subjects):
+        item, value = subject.facts[name]
+        about = f"{subject.text} ; {item}" if item else subject.text
+        pieces += [(f"{about} ->", False), (f"{value} \n", place > 0)]
+    return pieces
 
 
-def _about(text: str, item: str) -> str:
-    return f"{text} ; {item}" if item else text
+def text_of(pieces: list[Piece]) -> str:
+    """The document as a text."""
+    return " ".join(text for text, _ in pieces)

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from benchmarks.learning.base import NO_LABEL, loss_of, optimizer_of, rate_at, update
+from benchmarks.learning.base import NO_LABEL, Row, loss_of, optimizer_of, padded, rate_at, update
 from benchmarks.learning.zoo.records import Zoo, by_task, make_zoo, shown_for, with_shots
 from benchmarks.learning.zoo.task import Record
 from benchmarks.learning.zoo.tasks import CLUSTERS, TASKS
@@ -26,43 +26,32 @@ from sft.seeds import derive_seed
 
 _MOST_NEW_TOKENS = 24
 _BATCH = 256
-Example = tuple[list[int], list[int]]
-"""The tokens of the prompt, and those of the answer with its end."""
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, Any]]]) -> list[Example]:
+def encode(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[dict[str, Any]]]) -> list[Row]:
+    """Tokens of which the last answer and its end are learned."""
     prompts = [
         tokenizer.apply_chat_template(turns[:-1], add_generation_prompt=True, tokenize=False) for turns in conversations
     ]
     answers = [f"{turns[-1]['content']}<|im_end|>" for turns in conversations]
     ids = [tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (prompts, answers)]
-    return list(zip(*ids, strict=True))
+    return [(prompt + answer, [NO_LABEL] * len(prompt) + answer) for prompt, answer in zip(*ids, strict=True)]
 
 
-def batches(examples: list[Example], seed: int, batch_tokens: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+def batches(examples: list[Row], seed: int, batch_tokens: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
     """Epochs without end: tokens and labels (rows, longest), and the number of tokens without padding."""
     rng = np.random.default_rng(seed)
     while True:
         order = rng.permutation(len(examples)).tolist()
         for start in range(0, len(order), 1024):
-            pool = sorted(order[start : start + 1024], key=lambda place: sum(map(len, examples[place])))
-            rows = max(1, batch_tokens * len(pool) // sum(len(part) for place in pool for part in examples[place]))
+            pool = sorted(order[start : start + 1024], key=lambda place: len(examples[place][0]))
+            rows = max(1, batch_tokens * len(pool) // sum(len(examples[place][0]) for place in pool))
             groups = [pool[first : first + rows] for first in range(0, len(pool), rows)]
             for place in rng.permutation(len(groups)):
-                yield _padded([examples[number] for number in groups[place]])
+                yield padded([examples[number] for number in groups[place]])
 
 
-def _padded(examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor, int]:
-    longest = max(len(prompt) + len(answer) for prompt, answer in examples)
-    tokens = torch.zeros(len(examples), longest, dtype=torch.long)
-    labels = torch.full_like(tokens, NO_LABEL)
-    for row, (prompt, answer) in enumerate(examples):
-        tokens[row, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
-        labels[row, len(prompt) : len(prompt) + len(answer)] = torch.tensor(answer)
-    return tokens, labels, sum(len(prompt) + len(answer) for prompt, answer in examples)
-
-
-def tune(model: LlamaForCausalLM, examples: list[Example], num_tokens: int, seed: int, rate: float) -> None:
+def tune(model: LlamaForCausalLM, examples: list[Row], num_tokens: int, seed: int, rate: float) -> None:
     optimizer, seen = optimizer_of(model), 0
     for tokens, labels, count in batches(examples, seed, 4096):
         update(model, optimizer, loss_of(model, tokens, labels), rate_at(seen / num_tokens, rate))
@@ -95,7 +84,7 @@ def choices(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, records
     right = []
     for record in records:
         turns = [[*record["messages"][:-1], {"role": "assistant", "content": option}] for option in record["options"]]
-        tokens, labels, _ = _padded(encode(tokenizer, turns))
+        tokens, labels, _ = padded(encode(tokenizer, turns))
         logits = model(input_ids=tokens).logits[:, :-1].transpose(1, 2)
         losses = functional.cross_entropy(logits, labels[:, 1:], ignore_index=NO_LABEL, reduction="none").sum(1)
         right.append(record["options"][int(losses.argmin())] == record["output"])
@@ -104,7 +93,7 @@ def choices(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, records
 
 def examples_of(
     tokenizer: PreTrainedTokenizerBase, records: list[Record], shots: Sequence[int], seed: int
-) -> list[Example]:
+) -> list[Row]:
     """Training examples: each record with one of these numbers of shown examples."""
     others, rng = by_task(records), np.random.default_rng(derive_seed(seed, "number of shots"))
     numbers = rng.choice(list(shots), size=len(records)).tolist()
@@ -115,13 +104,17 @@ def examples_of(
     return encode(tokenizer, [with_shots(*pair)["messages"] for pair in zip(records, shown, strict=True)])
 
 
+def _prompt(tokens: list[int], labels: list[int]) -> list[int]:
+    return [token for token, label in zip(tokens, labels, strict=True) if label == NO_LABEL]
+
+
 def measure(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, asked: list[Record], zoo: Zoo, num_shots: int
 ) -> dict[str, float]:
     """Exact match by task."""
     others = by_task(zoo.train)
     records = [with_shots(r, shown_for(r, others[r["task"]], num_shots, 0) if num_shots else []) for r in asked]
-    said = answers(model, tokenizer, [prompt for prompt, _ in encode(tokenizer, [r["messages"] for r in records])])
+    said = answers(model, tokenizer, [_prompt(*row) for row in encode(tokenizer, [r["messages"] for r in records])])
     hits: dict[str, list[bool]] = {}
     for record, text in zip(records, said, strict=True):
         hits.setdefault(record["task"], []).append(text in record.get("references", [record["output"]]))
