@@ -22,6 +22,7 @@ from benchmarks.learning.zoo.words import (
     MONTHS,
     NAMES,
     NOUNS,
+    NUMBERS,
     PLURALS,
     VOWELS,
     ZORBISH,
@@ -114,12 +115,12 @@ def _truth(value: bool) -> str:
 
 def _words(rng: np.random.Generator) -> Subject:
     if rng.random() < 0.3:
-        words = some(rng, KINDS[pick(rng, tuple(KINDS))], 2, 5)
+        words = some(rng, KINDS[pick(rng, tuple(KINDS))], 2, 4)
     elif rng.random() < 0.6:
         one, two = some(rng, tuple(KINDS), 2, 2)
-        words = some(rng, KINDS[one] + KINDS[two], 2, 5)
+        words = some(rng, KINDS[one] + KINDS[two], 2, 4)
     else:
-        words = some_words(rng, 1, 6)
+        words = some_words(rng, 1, 5)
     kinds = [KIND_OF[word] for word in words]
     item, kind = pick(rng, words), pick(rng, (kinds[0], pick(rng, tuple(KINDS))))
     of_kind = [word for word in words if KIND_OF[word] == kind]
@@ -150,7 +151,7 @@ def _words(rng: np.random.Generator) -> Subject:
 
 def _repeated(rng: np.random.Generator) -> Subject:
     words = some_words(rng, 2, 3)
-    drawn = [pick(rng, words) for _ in range(int(rng.integers(2, 8)))]
+    drawn = [pick(rng, words) for _ in range(int(rng.integers(2, 6)))]
     item = pick(rng, drawn)
     return Subject(line(drawn), {"times": (item, str(drawn.count(item))), "count": ("", str(len(drawn)))})
 
@@ -188,10 +189,10 @@ def _letters(rng: np.random.Generator) -> Subject:
     if rng.random() < 0.4:
         word = pick(rng, NOUNS)
         return Subject(line(word), {"joined": ("", word), "count": ("", str(len(word)))})
-    letters = some(rng, LETTERS, 1, 5)
+    letters = some(rng, LETTERS, 1, 4)
     if rng.random() < 0.3:
-        start = int(rng.integers(22))
-        letters = list(LETTERS[start : start + int(rng.integers(2, 6))])
+        start = int(rng.integers(23))
+        letters = list(LETTERS[start : start + int(rng.integers(2, 5))])
     return Subject(
         line(letters),
         {
@@ -206,8 +207,8 @@ def _letters(rng: np.random.Generator) -> Subject:
 
 
 def _numbers(rng: np.random.Generator) -> Subject:
-    numbers = some_numbers(rng, 2, 5)
-    item = 10 * int(rng.integers(1, 10))
+    numbers = some_numbers(rng)
+    item = 5 * int(rng.integers(1, 6))
     above = [number for number in numbers if number > item]
     facts = {
         "first": ("", str(numbers[0])),
@@ -226,7 +227,7 @@ def _numbers(rng: np.random.Generator) -> Subject:
 
 
 def _sums(rng: np.random.Generator) -> Subject:
-    numbers = rng.integers(15, size=int(rng.integers(2, 4))).tolist()
+    numbers = rng.integers(10, size=int(rng.integers(2, 4))).tolist()
     facts = {"sum": ("", str(sum(numbers))), "ends_sum": ("", str(numbers[0] + numbers[-1]))}
     if numbers[0] >= numbers[-1]:
         facts["difference"] = ("", str(numbers[0] - numbers[-1]))
@@ -234,25 +235,25 @@ def _sums(rng: np.random.Generator) -> Subject:
 
 
 def _number(rng: np.random.Generator) -> Subject:
-    number = int(rng.integers(99))
+    number = int(rng.integers(29))
     facts = {
         "parity": ("", "odd" if number % 2 else "even"),
-        "size": ("", "large" if number >= 50 else "small"),
+        "size": ("", "large" if number >= 15 else "small"),
         "one_more": ("", str(number + 1)),
     }
-    if number < 50:
+    if number < 15:
         facts["twice"] = ("", str(2 * number))
     return Subject(str(number), facts)
 
 
 def _steps(rng: np.random.Generator) -> Subject:
-    step, start = pick(rng, (1, 2, 5, 10)), int(rng.integers(50))
+    step, start = pick(rng, (1, 2, 5)), int(rng.integers(10))
     numbers = [start + step * place for place in range(int(rng.integers(3, 5)))]
     return Subject(line(numbers), {"goes_on": ("", str(numbers[-1] + step))})
 
 
 def _sum(rng: np.random.Generator) -> Subject:
-    b, a = sorted(rng.integers(15, size=2).tolist())
+    b, a = sorted(rng.integers(10, size=2).tolist())
     if rng.random() < 0.5:
         return Subject(f"{a} minus {b}", {"result": ("", str(a - b))})
     a, b = (a, b) if rng.random() < 0.5 else (b, a)
@@ -275,7 +276,7 @@ def _claim(rng: np.random.Generator) -> Subject:
 
 
 def _two_lists(rng: np.random.Generator) -> Subject:
-    words = some_words(rng, 4, 6)
+    words = some_words(rng, 4, 5)
     if rng.random() < 0.3:
         half = words[:3]
         return Subject(f"{line(half)} ; {line(half)}", {"same": ("", "same"), "shared": ("", line(half))})
@@ -371,12 +372,12 @@ def _zorbish(rng: np.random.Generator) -> Subject:
 
 def _item(rng: np.random.Generator) -> Subject:
     sort = pick(rng, ("number", "letter", "word", "name"))
-    items = {"number": tuple(range(100)), "letter": LETTERS, "word": NOUNS, "name": NAMES}[sort]
+    items = {"number": tuple(NUMBERS), "letter": LETTERS, "word": NOUNS, "name": NAMES}[sort]
     return Subject(line(some(rng, items, 1, 2)), {"kind_of_item": ("", sort)})
 
 
 _SUBJECTS: tuple[tuple[Callable[[np.random.Generator], Subject], float], ...] = (
-    *((_words, 6.0), (_repeated, 1.0), (_json_words, 1.0), (_word, 3.0), (_letters, 1.5), (_numbers, 4.0)),
+    *((_words, 7.0), (_repeated, 0.7), (_json_words, 1.0), (_word, 3.0), (_letters, 1.5), (_numbers, 4.0)),
     *((_sums, 1.5), (_number, 1.5), (_steps, 0.7), (_sum, 1.5), (_claim, 2.0), (_two_lists, 1.5), (_owners, 1.5)),
     *((_colors, 1.0), (_visits, 1.0), (_scores, 1.2), (_pairs, 1.2), (_days, 1.2), (_zorbish, 1.5), (_item, 0.7)),
 )

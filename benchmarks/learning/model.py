@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.learning.base_text import BASE_WORDS
 from benchmarks.learning.zoo.tasks import TASKS
-from benchmarks.learning.zoo.words import DAYS, KINDS, LETTERS, MONTHS, NAMES, NOUNS, PLURALS, ZORBISH
+from benchmarks.learning.zoo.words import DAYS, KINDS, LARGEST, LETTERS, MONTHS, NAMES, NOUNS, PLURALS, ZORBISH
 from benchmarks.made_models import CHATML
 
 SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|unknown|>")
@@ -46,7 +46,7 @@ def vocabulary() -> list[str]:
     free = _words_of(" ".join([wordings, options, names, "the comes has on is than and smaller"]))
     listed = [*KINDS, *PLURALS.values(), *NOUNS, *NAMES, *DAYS, *MONTHS, *LETTERS, *ZORBISH.values()]
     words = sorted({*free, *listed, *_ROLES, *_TAG_WORDS, *BASE_WORDS})
-    return [*SPECIAL, *_MARKS, *map(str, range(100)), *words]
+    return [*SPECIAL, *_MARKS, *map(str, range(LARGEST)), *words]
 
 
 def write_tokenizer(folder: Path) -> Path:

@@ -3,9 +3,10 @@
 import numpy as np
 
 from benchmarks.learning.zoo.task import Case, task
-from benchmarks.learning.zoo.words import KIND_OF, KINDS, LETTERS, NAMES, NOUNS, VOWELS, line, pick, some, some_numbers
+from benchmarks.learning.zoo.words import KIND_OF, KINDS, LETTERS, NAMES, NOUNS, NUMBERS, VOWELS, line, pick, some
 
 _KINDS = tuple(KINDS)
+_LARGE = 15
 
 
 @task(
@@ -14,7 +15,7 @@ _KINDS = tuple(KINDS)
     sentences=("Which kind is the word?", "Animal, food, color, tool or clothes?", "What kind of thing is it?"),
     unseen_sentences=("Of which kind is the word?",),
     options=_KINDS,
-    num_cases=50,
+    num_cases=30,
 )
 def kind_of_word(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -51,23 +52,23 @@ def kind_of_last(rng: np.random.Generator) -> Case:
     sentences=("Is the number odd or even?", "Odd or even?"),
     unseen_sentences=("Is this number even or odd?",),
     options=("odd", "even"),
-    num_cases=100,
+    num_cases=30,
 )
 def odd_or_even(rng: np.random.Generator) -> Case:
-    number = int(rng.integers(100))
+    number = pick(rng, NUMBERS)
     return Case(str(number), "odd" if number % 2 else "even")
 
 
 @task(
     phrases=("if the numbers are small or large", "small or large for the numbers"),
     unseen_phrases=("small or large",),
-    sentences=("Are the numbers small or large?", "Small or large? Large is 50 or more."),
+    sentences=("Are the numbers small or large?", "Small or large? Large is 15 or more."),
     unseen_sentences=("Are these numbers large or small?",),
     options=("small", "large"),
 )
 def small_or_large(rng: np.random.Generator) -> Case:
     is_large = bool(rng.integers(2))
-    numbers = [number + 50 * is_large for number in some_numbers(rng, 1, 3, below=50)]
+    numbers = some(rng, NUMBERS[_LARGE:] if is_large else NUMBERS[:_LARGE], 1, 3)
     return Case(line(numbers), "large" if is_large else "small")
 
 
@@ -94,7 +95,7 @@ def vowel_or_consonant(rng: np.random.Generator) -> Case:
 )
 def sort_of_item(rng: np.random.Generator) -> Case:
     sort = pick(rng, ("number", "letter", "word", "name"))
-    items = {"number": tuple(range(100)), "letter": LETTERS, "word": NOUNS, "name": NAMES}[sort]
+    items = {"number": tuple(NUMBERS), "letter": LETTERS, "word": NOUNS, "name": NAMES}[sort]
     return Case(line(some(rng, items, 1, 2)), sort)
 
 

@@ -35,7 +35,7 @@ def smaller_of_two(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which of the numbers is largest?",),
 )
 def largest_number(rng: np.random.Generator) -> Case:
-    numbers = some_numbers(rng, 2, 5)
+    numbers = some_numbers(rng)
     return Case(line(numbers), str(max(numbers)))
 
 
@@ -46,7 +46,7 @@ def largest_number(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which of the numbers is smallest?",),
 )
 def smallest_number(rng: np.random.Generator) -> Case:
-    numbers = some_numbers(rng, 2, 5)
+    numbers = some_numbers(rng)
     return Case(line(numbers), str(min(numbers)))
 
 
@@ -87,7 +87,7 @@ def same_or_different(rng: np.random.Generator) -> Case:
     options=("first", "second"),
 )
 def more_words(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 3, 6)
+    words = some_words(rng, 3, 5)
     places = [place for place in range(1, len(words)) if 2 * place != len(words)]
     place = places[int(rng.integers(len(places)))]
     return Case(f"{line(words[:place])} ; {line(words[place:])}", "first" if 2 * place > len(words) else "second")

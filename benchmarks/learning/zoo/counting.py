@@ -13,7 +13,7 @@ from benchmarks.learning.zoo.words import KIND_OF, KINDS, NOUNS, PLURALS, line, 
     unseen_sentences=("How many words does the list have?",),
 )
 def count_words(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 1, 7)
+    words = some_words(rng, 1, 6)
     return Case(line(words), str(len(words)))
 
 
@@ -22,7 +22,7 @@ def count_words(rng: np.random.Generator) -> Case:
     unseen_phrases=("how many letters there are in the word",),
     sentences=("How many letters does the word have?", "Count the letters of the word."),
     unseen_sentences=("How many letters are in this word?",),
-    num_cases=50,
+    num_cases=30,
 )
 def count_letters(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -49,7 +49,7 @@ def count_repeats(rng: np.random.Generator) -> Case:
 )
 def count_kind(rng: np.random.Generator) -> Case:
     kind, other = some(rng, tuple(KINDS), 2, 2)
-    words = some(rng, KINDS[kind] + KINDS[other], 2, 5)
+    words = some(rng, KINDS[kind] + KINDS[other], 2, 4)
     return Case(line(words), str(sum(KIND_OF[word] == kind for word in words)), {"kind": PLURALS[kind]})
 
 
@@ -60,8 +60,8 @@ def count_kind(rng: np.random.Generator) -> Case:
     unseen_sentences=("How many of the numbers are larger than {least}?",),
 )
 def count_larger(rng: np.random.Generator) -> Case:
-    numbers = some_numbers(rng, 2, 5)
-    least = int(rng.integers(1, 10)) * 10
+    numbers = some_numbers(rng)
+    least = int(rng.integers(1, 6)) * 5
     return Case(line(numbers), str(sum(number > least for number in numbers)), {"least": least})
 
 

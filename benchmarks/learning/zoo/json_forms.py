@@ -84,7 +84,7 @@ def json_keys(rng: np.random.Generator) -> Case:
     unseen_sentences=("How many words does the json list have?",),
 )
 def json_count(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 1, 5)
+    words = some_words(rng, 1, 4)
     return Case(json_list(words), str(len(words)))
 
 

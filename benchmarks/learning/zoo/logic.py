@@ -57,7 +57,7 @@ def true_kind(rng: np.random.Generator) -> Case:
     options=_ANSWERS,
 )
 def is_in_list(rng: np.random.Generator) -> Case:
-    other, *words = some_words(rng, 3, 6)
+    other, *words = some_words(rng, 3, 5)
     is_in = _coin(rng)
     return Case(line(words), _ANSWERS[not is_in], {"word": pick(rng, words) if is_in else other})
 
@@ -104,7 +104,7 @@ def both_true(rng: np.random.Generator) -> Case:
     first, second = _coin(rng) or _coin(rng), _coin(rng) or _coin(rng)
     parts = [
         f"{number} is {'larger' if holds else 'smaller'} than {number - size}"
-        for holds, number, size in zip((first, second), rng.integers(20, 90, 2).tolist(), (10, 20), strict=True)
+        for holds, number, size in zip((first, second), rng.integers(10, 20, 2).tolist(), (5, 10), strict=True)
     ]
     return Case("", _TRUTH[not (first and second)], {"a": parts[0], "b": parts[1]})
 

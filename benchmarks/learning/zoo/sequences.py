@@ -13,7 +13,7 @@ from benchmarks.learning.zoo.words import KIND_OF, KINDS, PLURALS, line, pick, s
     unseen_sentences=("Reverse the order of the words.",),
 )
 def reverse(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 2, 5)
+    words = some_words(rng)
     return Case(line(words), line(words[::-1]))
 
 
@@ -24,7 +24,7 @@ def reverse(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which is the first word?",),
 )
 def first_word(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 2, 5)
+    words = some_words(rng)
     return Case(line(words), words[0])
 
 
@@ -35,7 +35,7 @@ def first_word(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which is the last word?",),
 )
 def last_word(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 2, 5)
+    words = some_words(rng)
     return Case(line(words), words[-1])
 
 
@@ -46,7 +46,7 @@ def last_word(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which word is one after {word}?",),
 )
 def word_after(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 3, 5)
+    words = some_words(rng, 3, 4)
     place = int(rng.integers(len(words) - 1))
     return Case(line(words), words[place + 1], {"word": words[place]})
 
@@ -58,7 +58,7 @@ def word_after(rng: np.random.Generator) -> Case:
     unseen_sentences=("Take out {word}.",),
 )
 def without_word(rng: np.random.Generator) -> Case:
-    words = some_words(rng, 2, 5)
+    words = some_words(rng)
     word = pick(rng, words)
     return Case(line(words), line([other for other in words if other != word]), {"word": word})
 
@@ -96,7 +96,7 @@ def shared_words(rng: np.random.Generator) -> Case:
     unseen_sentences=("Which number is next?",),
 )
 def next_number(rng: np.random.Generator) -> Case:
-    step, start = pick(rng, (1, 2, 5, 10)), int(rng.integers(50))
+    step, start = pick(rng, (1, 2, 5)), int(rng.integers(10))
     numbers = [start + step * place for place in range(int(rng.integers(3, 5)))]
     return Case(line(numbers), str(numbers[-1] + step))
 

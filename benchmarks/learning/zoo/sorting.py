@@ -65,7 +65,7 @@ def sort_words_reverse(rng: np.random.Generator) -> Case:
     unseen_sentences=("Sort these letters from a to z.",),
 )
 def sort_letters(rng: np.random.Generator) -> Case:
-    letters = some(rng, LETTERS, 2, 5)
+    letters = some(rng, LETTERS, 2, 4)
     return Case(line(letters), line(sorted(letters)))
 
 

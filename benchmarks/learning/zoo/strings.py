@@ -11,7 +11,7 @@ from benchmarks.learning.zoo.words import NOUNS, line, pick, some_words
     unseen_phrases=("each letter of the word in order",),
     sentences=("Spell the word.", "How do you spell this word?", "Which letters does the word have?"),
     unseen_sentences=("Please spell this word.",),
-    num_cases=50,
+    num_cases=30,
 )
 def spell(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -27,7 +27,7 @@ def spell(rng: np.random.Generator) -> Case:
         "How do you spell this word in reverse?",
     ),
     unseen_sentences=("Please spell this word in reverse.",),
-    num_cases=50,
+    num_cases=30,
 )
 def spell_reverse(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -39,7 +39,7 @@ def spell_reverse(rng: np.random.Generator) -> Case:
     unseen_phrases=("the letter that is first in the word",),
     sentences=("Which letter is first in the word?", "With which letter does the word start?"),
     unseen_sentences=("Which is the first letter of this word?",),
-    num_cases=50,
+    num_cases=30,
 )
 def first_letter(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -51,7 +51,7 @@ def first_letter(rng: np.random.Generator) -> Case:
     unseen_phrases=("the letter that is last in the word",),
     sentences=("Which letter is last in the word?", "With which letter does the word end?"),
     unseen_sentences=("Which is the last letter of this word?",),
-    num_cases=50,
+    num_cases=30,
 )
 def last_letter(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)
@@ -63,7 +63,7 @@ def last_letter(rng: np.random.Generator) -> Case:
     unseen_phrases=("the word that is written with these letters",),
     sentences=("Which word do these letters make?", "Join the letters to make one word."),
     unseen_sentences=("Which word has these letters?",),
-    num_cases=50,
+    num_cases=30,
 )
 def join_letters(rng: np.random.Generator) -> Case:
     word = pick(rng, NOUNS)

@@ -13,7 +13,7 @@ _WORDS = tuple(ZORBISH)
     unseen_phrases=("how to say {word} in zorbish",),
     sentences=("What is {word} in zorbish?", "Translate {word} into zorbish."),
     unseen_sentences=("Which zorbish word is {word}?",),
-    num_cases=20,
+    num_cases=12,
 )
 def to_zorbish(rng: np.random.Generator) -> Case:
     word = pick(rng, _WORDS)
@@ -25,7 +25,7 @@ def to_zorbish(rng: np.random.Generator) -> Case:
     unseen_phrases=("how to say {word} in english",),
     sentences=("What is {word} in english?", "Translate {word} into english."),
     unseen_sentences=("Which english word is {word}?",),
-    num_cases=20,
+    num_cases=12,
 )
 def to_english(rng: np.random.Generator) -> Case:
     word = pick(rng, _WORDS)
@@ -41,7 +41,7 @@ def _phrase(rng: np.random.Generator) -> tuple[str, str]:
     unseen_phrases=("the zorbish for the text",),
     sentences=("Translate the text into zorbish.", "What is the text in zorbish?"),
     unseen_sentences=("Please translate the text into zorbish.",),
-    num_cases=100,
+    num_cases=36,
 )
 def text_to_zorbish(rng: np.random.Generator) -> Case:
     color, animal = _phrase(rng)
@@ -53,7 +53,7 @@ def text_to_zorbish(rng: np.random.Generator) -> Case:
     unseen_phrases=("the english for the text",),
     sentences=("Translate the text into english.", "What is the text in english?"),
     unseen_sentences=("Please translate the text into english.",),
-    num_cases=100,
+    num_cases=36,
 )
 def text_to_english(rng: np.random.Generator) -> Case:
     color, animal = _phrase(rng)
