@@ -79,17 +79,32 @@ def rate_at(done: float, peak: float) -> float:
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))))
 
 
-def optimizer_of(model: LlamaForCausalLM) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+def optimizer_of(model: LlamaForCausalLM) -> torch.optim.Optimizer:
+    """AdamW with the settings of the arms."""
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
-def update(model: LlamaForCausalLM, optimizer: torch.optim.AdamW, loss: torch.Tensor, rate: float) -> None:
+def pretraining_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the rest: it learns more from a token than AdamW alone."""
+    parameters = list(model.named_parameters())
+    matrices = [value for name, value in parameters if value.ndim == 2 and "embed" not in name]
+    others = [value for name, value in parameters if value.ndim != 2 or "embed" in name]
+    return [
+        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def update(
+    model: LlamaForCausalLM, optimizers: Sequence[torch.optim.Optimizer], loss: torch.Tensor, rate: float
+) -> None:
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1536) -> Path:
@@ -97,11 +112,11 @@ def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1
     write_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = build_model(derive_seed(seed, "model"))
-    optimizer = optimizer_of(model)
+    optimizers = pretraining_optimizers(model)
     seen, began, told = 0, time.monotonic(), 0
     for tokens, labels, count in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
         loss = loss_of(model, tokens, labels)
-        update(model, optimizer, loss, rate_at(seen / num_tokens, _PEAK_RATE))
+        update(model, optimizers, loss, rate_at(seen / num_tokens, _PEAK_RATE))
         seen += count
         if seen >= told:
             print(

@@ -35,6 +35,7 @@ from benchmarks.learning.zoo.words import (
 
 _LABELS: Mapping[str, tuple[str, ...]] = {
     # Lists of any items.
+    "again": ("again", "the same again", "once more"),
     "first": ("the first one", "at the start", "first in the list"),
     "last": ("the last one", "at the end", "last in the list"),
     "count": ("how many", "the count", "the number of them"),
@@ -125,6 +126,7 @@ def _words(rng: np.random.Generator) -> Subject:
     item, kind = pick(rng, words), pick(rng, (kinds[0], pick(rng, tuple(KINDS))))
     of_kind = [word for word in words if KIND_OF[word] == kind]
     facts = {
+        "again": ("", line(words)),
         "first": ("", words[0]),
         "last": ("", words[-1]),
         "count": ("", str(len(words))),
@@ -198,6 +200,7 @@ def _letters(rng: np.random.Generator) -> Subject:
         {
             "sorted": ("", line(sorted(letters))),
             "reverse": ("", line(letters[::-1])),
+            "again": ("", line(letters)),
             "first": ("", letters[0]),
             "last": ("", letters[-1]),
             "count": ("", str(len(letters))),
@@ -211,6 +214,7 @@ def _numbers(rng: np.random.Generator) -> Subject:
     item = 5 * int(rng.integers(1, 6))
     above = [number for number in numbers if number > item]
     facts = {
+        "again": ("", line(numbers)),
         "first": ("", str(numbers[0])),
         "last": ("", str(numbers[-1])),
         "count": ("", str(len(numbers))),
@@ -385,9 +389,10 @@ _SHARES = np.array([share for _, share in _SUBJECTS]) / sum(share for _, share i
 BASE_WORDS = frozenset(
     word for labels in _LABELS.values() for word in re.findall(r"[a-z]+", " ".join(labels).replace("{item}", ""))
 ) | {"than", "larger", "smaller", "has", "comes", "on", "true", "false", "same", "different", "first", "second"}
-_MAPPING_SHARE = 0.3
+_MAPPING_SHARE = 0.15
+_MAPPED = 4
+_ALONE_SHARE = 0.7
 _MOST_FACTS = 5
-_MAPPED = 5
 
 
 Piece = tuple[str, bool]
@@ -402,17 +407,16 @@ def documents(rng: np.random.Generator) -> Iterator[list[Piece]]:
 
 
 def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> list[Piece]:
-    """Two subjects of one sort, and most facts of each."""
+    """A subject or two of one sort, and most facts of each. Each begins a line, as the input of a task does."""
     pieces: list[Piece] = []
-    for _ in range(2):
+    for _ in range(1 if rng.random() < _ALONE_SHARE else 2):
         subject = make(rng)
         names = list(subject.facts)
         chosen = [names[place] for place in rng.permutation(len(names))[:_MOST_FACTS]]
-        pieces.append((f"{subject.text} .", False))
+        pieces.append((f"\n {subject.text} .", False))
         for name in chosen:
             item, value = subject.facts[name]
             pieces += [(_label(rng, name, item), False), (f"{value} .", True)]
-        pieces.append(("\n", False))
     return pieces
 
 
@@ -438,7 +442,7 @@ def _mapping(rng: np.random.Generator, make: Callable[[np.random.Generator], Sub
     for place, subject in enumerate(subjects):
         item, value = subject.facts[name]
         about = f"{subject.text} ; {item}" if item else subject.text
-        pieces += [(f"{about} ->", False), (f"{value} \n", place > 0)]
+        pieces += [(f"\n {about} ->", False), (f"{value} .", place > 0)]
     return pieces
 
 

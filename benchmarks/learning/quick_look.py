@@ -52,9 +52,9 @@ def batches(examples: list[Row], seed: int, batch_tokens: int) -> Iterator[tuple
 
 
 def tune(model: LlamaForCausalLM, examples: list[Row], num_tokens: int, seed: int, rate: float) -> None:
-    optimizer, seen = optimizer_of(model), 0
-    for tokens, labels, count in batches(examples, seed, 4096):
-        update(model, optimizer, loss_of(model, tokens, labels), rate_at(seen / num_tokens, rate))
+    optimizers, seen = [optimizer_of(model)], 0
+    for tokens, labels, count in batches(examples, seed, 2048):
+        update(model, optimizers, loss_of(model, tokens, labels), rate_at(seen / num_tokens, rate))
         seen += count
         if seen >= num_tokens:
             return
