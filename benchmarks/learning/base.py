@@ -1,6 +1,6 @@
 """Pretrains the base model on `base_text`, in plain torch: what all arms start from.
 
-python -m benchmarks.learning.base FOLDER --tokens 10_000_000
+python -m benchmarks.learning.base FOLDER --tokens 4_000_000
 """
 
 import argparse
@@ -133,7 +133,7 @@ def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=10_000_000)
+    parser.add_argument("--tokens", type=int, default=4_000_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     pretrain(arguments.folder, arguments.tokens, arguments.seed)

@@ -382,8 +382,8 @@ def _item(rng: np.random.Generator) -> Subject:
 
 _SUBJECTS: tuple[tuple[Callable[[np.random.Generator], Subject], float], ...] = (
     *((_words, 7.0), (_repeated, 0.7), (_json_words, 1.0), (_word, 3.0), (_letters, 1.5), (_numbers, 4.0)),
-    *((_sums, 1.5), (_number, 1.5), (_steps, 0.7), (_sum, 1.5), (_claim, 2.0), (_two_lists, 1.5), (_owners, 1.5)),
-    *((_colors, 1.0), (_visits, 1.0), (_scores, 1.2), (_pairs, 1.2), (_days, 1.2), (_zorbish, 1.5), (_item, 0.7)),
+    *((_sums, 1.5), (_number, 1.5), (_steps, 0.7), (_sum, 1.5), (_claim, 2.0), (_two_lists, 1.5), (_owners, 2.5)),
+    *((_colors, 1.5), (_visits, 1.5), (_scores, 1.8), (_pairs, 1.8), (_days, 1.2), (_zorbish, 1.5), (_item, 0.7)),
 )
 _SHARES = np.array([share for _, share in _SUBJECTS]) / sum(share for _, share in _SUBJECTS)
 BASE_WORDS = frozenset(
