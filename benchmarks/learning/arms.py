@@ -109,7 +109,7 @@ def _masks_and_words(seeds: Sequence[int]) -> Iterator[_Change]:
     tag = {"text": "Task type: {task}"}
     variants: dict[str, Config] = {
         "plain": {},
-        "loss-on-everything": {"train": "everything"},
+        "loss-on-everything": {"train": "everything"},  # its rows have no prompts that could be held out
         "tag": {"task_tag": {**tag, "dropout": 0.0}},
         "tag-dropout-0.5": {"task_tag": {**tag, "dropout": 0.5}},
         "shown-examples": {"train": "shown"},
@@ -165,7 +165,16 @@ def _config(folder: Path, base: Path, key: tuple[str, str, int], changes: Mappin
             for test in tests
         ),
     ]
-    holdout = {"share": 0.0, "tasks": unseen, "sources": tests, "decontaminate": "ignore"}
+    stages = changes.get("stages", [_stage("tune", changes.get("mixture", {"rates": "equal"}), NUM_TOKENS)])
+    if form.format == "tokens":
+        trainable = [task.name for cluster in CLUSTERS if cluster in trained for task in CLUSTERS[cluster]]
+        stages = [{**stage, "mixture": {**stage["mixture"], "tasks": trainable}} for stage in stages]
+    holdout = {
+        "share": 0.0,
+        "tasks": [] if form.format == "tokens" else unseen,
+        "sources": tests,
+        "decontaminate": "ignore",
+    }
     data: Config = {"sources": sources, "max_len_tokens": 256, "holdout": holdout, "cache_dir": str(folder / "cache")}
     if "task_tag" in changes:
         data["task_tag"] = changes["task_tag"]
@@ -173,7 +182,7 @@ def _config(folder: Path, base: Path, key: tuple[str, str, int], changes: Mappin
         "run": {"name": name, "dir": str(folder / "runs" / experiment / f"{name}-{seed}"), "seed": seed},
         "model": {"path": str(base), "dtype": "float32"},
         "data": data,
-        "stages": changes.get("stages", [_stage("tune", changes.get("mixture", {"rates": "equal"}), NUM_TOKENS)]),
+        "stages": stages,
         "train": {
             "pack_len_tokens": 512,
             "packs_per_step": 8,

@@ -1,18 +1,19 @@
 """Texts from which the base model learns the skills of the zoo: statements about lists, words, numbers and people.
 
     subject ("words : cat dog pen .") + some of its facts ("at the end : pen . in reverse : pen dog cat .")
+    a fact that is announced before its subject ("in reverse" / "cat dog pen" / "pen dog cat .")
     one fact of many subjects, not named ("cat dog pen -> pen ; ..."): what a few examples have in common
 
 Nothing here is a question, a request or a turn, and no wording of a task occurs. So the base model knows of every skill
 what a language model knows, and has never been asked for one.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks.learning.base_labels import LABELS, OPEN_ENDS
 from benchmarks.learning.zoo.json_forms import json_list, json_object
 from benchmarks.learning.zoo.words import (
     DAYS,
@@ -32,75 +33,6 @@ from benchmarks.learning.zoo.words import (
     some_numbers,
     some_words,
 )
-
-_LABELS: Mapping[str, tuple[str, ...]] = {
-    # Lists of any items.
-    "again": ("again", "the same again", "once more"),
-    "first": ("the first one", "at the start", "first in the list"),
-    "last": ("the last one", "at the end", "last in the list"),
-    "count": ("how many", "the count", "the number of them"),
-    "reverse": ("in reverse", "from last to first", "the list in reverse order"),
-    "sorted": ("sorted", "in order", "in the right order"),
-    "sorted_back": ("sorted in reverse", "in reverse order when sorted", "sorted the other way"),
-    "after": ("after {item} comes", "next after {item}", "{item} , then"),
-    "without": ("without {item}", "all but {item}", "with {item} out"),
-    "times": ("{item} is there so many times", "how many times {item}", "the count of {item}"),
-    # Words.
-    "alphabet_first": ("first from a to z", "first of them in the alphabet"),
-    "initials": ("they start with the letters", "first letters"),
-    "of_kind": ("{item} among them", "those that are {item}"),
-    "count_of_kind": ("how many {item} among them", "the count of {item}"),
-    "json": ("in json", "as json"),
-    "kinds": ("their kinds", "kind of each"),
-    "all_kind": ("all of them are of one kind", "their one kind"),
-    "last_kind": ("the last one has the kind", "kind at the end"),
-    "zorbish_each": ("each one in zorbish", "zorbish for each"),
-    # Letters of a word.
-    "letters": ("its letters", "spelled", "letter by letter"),
-    "letters_back": ("its letters in reverse", "spelled in reverse"),
-    "first_letter": ("its first letter", "it starts with"),
-    "last_letter": ("its last letter", "it ends with"),
-    "num_letters": ("its number of letters", "how many letters"),
-    "kind": ("its kind", "a thing of the kind"),
-    "zorbish": ("in zorbish it is", "its zorbish"),
-    "english": ("in english it is", "its english"),
-    "joined": ("they make the word", "joined to one word"),
-    "vowel": ("the last letter is a", "at the end is a"),
-    # Numbers.
-    "largest": ("the largest", "largest of them", "the most"),
-    "smallest": ("the smallest", "smallest of them", "the least"),
-    "sum": ("in all", "their sum", "added"),
-    "result": ("makes", "that is", "in all"),
-    "difference": ("the difference", "the first minus the last"),
-    "ends_sum": ("first and last added", "the first plus the last"),
-    "above": ("those larger than {item}", "more than {item} have"),
-    "count_above": ("how many larger than {item}", "the count of those larger than {item}"),
-    "parity": ("even or odd", "a number that is"),
-    "size": ("large or small", "of size"),
-    "one_more": ("one more", "the next number", "plus one"),
-    "twice": ("two times that", "doubled", "times two"),
-    "goes_on": ("it goes on with", "then comes", "next"),
-    # Two things.
-    "shared": ("in the two of them", "shared", "the same words in them"),
-    "same": ("same or not", "they are"),
-    "more": ("more of them in the", "longer"),
-    "truth": ("this is", "so it is", "true or not"),
-    # Names and what belongs to them.
-    "who": ("the one with {item}", "{item} belongs to"),
-    "what": ("{item} has", "with {item} is"),
-    "all_names": ("the names", "people"),
-    "most": ("the one with the most", "most has"),
-    "keys": ("its keys", "the words before the values"),
-    "value": ("{item} stands for", "the value behind {item}"),
-    "plain": ("without marks", "only the words"),
-    "earliest": ("first of them in a week", "before all others in a week"),
-    "next_day": ("the day after", "then comes", "one day later"),
-    "day_before": ("the day before", "one day before"),
-    "kind_of_item": ("such a thing is a", "this is a"),
-}
-_OPEN_ENDS = {"is", "are", "has", "have", "with", "a", "the", "to", "for", "in", "comes", "then", "makes"}
-"""Behind these a value follows at once."""
-_IS_SHARE = 0.35
 
 
 class Subject(NamedTuple):
@@ -386,10 +318,9 @@ _SUBJECTS: tuple[tuple[Callable[[np.random.Generator], Subject], float], ...] = 
     *((_colors, 1.5), (_visits, 1.5), (_scores, 1.8), (_pairs, 1.8), (_days, 1.2), (_zorbish, 1.5), (_item, 0.7)),
 )
 _SHARES = np.array([share for _, share in _SUBJECTS]) / sum(share for _, share in _SUBJECTS)
-BASE_WORDS = frozenset(
-    word for labels in _LABELS.values() for word in re.findall(r"[a-z]+", " ".join(labels).replace("{item}", ""))
-) | {"than", "larger", "smaller", "has", "comes", "on", "true", "false", "same", "different", "first", "second"}
+_IS_SHARE = 0.35
 _MAPPING_SHARE = 0.15
+_ANNOUNCED_SHARE = 0.35
 _MAPPED = 4
 _ALONE_SHARE = 0.7
 _MOST_FACTS = 5
@@ -403,7 +334,11 @@ def documents(rng: np.random.Generator) -> Iterator[list[Piece]]:
     """Documents without end, each of 15 to 150 tokens or so."""
     while True:
         make = _SUBJECTS[int(rng.choice(len(_SUBJECTS), p=_SHARES))][0]
-        yield _mapping(rng, make) if rng.random() < _MAPPING_SHARE else _sheet(rng, make)
+        form = rng.random()
+        if form < _MAPPING_SHARE:
+            yield _mapping(rng, make)
+        else:
+            yield _announced(rng, make) if form < _MAPPING_SHARE + _ANNOUNCED_SHARE else _sheet(rng, make)
 
 
 def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> list[Piece]:
@@ -420,9 +355,21 @@ def _sheet(rng: np.random.Generator, make: Callable[[np.random.Generator], Subje
     return pieces
 
 
+def _announced(rng: np.random.Generator, make: Callable[[np.random.Generator], Subject]) -> list[Piece]:
+    """A few subjects, each with one fact whose label stands in front: what is to be found is known before the list."""
+    pieces: list[Piece] = []
+    for _ in range(3):
+        subject = make(rng)
+        name = pick(rng, list(subject.facts))
+        item, value = subject.facts[name]
+        label = pick(rng, LABELS[name]).replace("{item}", item)
+        pieces += [(f"\n {label} \n {subject.text} \n", False), (f"{value} .", True)]
+    return pieces
+
+
 def _label(rng: np.random.Generator, name: str, item: str) -> str:
-    label = pick(rng, _LABELS[name]).replace("{item}", item)
-    if label.split()[-1] in _OPEN_ENDS:
+    label = pick(rng, LABELS[name]).replace("{item}", item)
+    if label.split()[-1] in OPEN_ENDS:
         return label
     return f"{label} {'is' if rng.random() < _IS_SHARE else ':'}"
 

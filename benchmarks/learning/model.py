@@ -11,7 +11,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.learning.base_text import BASE_WORDS
+from benchmarks.learning.base_labels import BASE_WORDS
 from benchmarks.learning.zoo.tasks import TASKS
 from benchmarks.learning.zoo.words import DAYS, KINDS, LARGEST, LETTERS, MONTHS, NAMES, NOUNS, PLURALS, ZORBISH
 from benchmarks.made_models import CHATML
