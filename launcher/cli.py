@@ -10,7 +10,8 @@ from pathlib import Path
 from launcher.command_line import build_parser, parse
 from launcher.completion import complete
 from launcher.console import let_streams_take_any_text, say_error
-from launcher.exit_codes import FAILED, INTERRUPTED, OUTPUT_GONE, WRONG_INPUT
+from launcher.exit_codes import FAILED, INTERRUPTED, INTERRUPTION, OUTPUT_GONE, WRONG_INPUT
+from launcher.interruption import EndRequested, ended_on_request
 from sft.errors import UserError
 from sft.guarded_output import OutputError, output_guarded
 
@@ -33,22 +34,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        parser = build_parser()
-        complete(parser)
-        options = parse(parser, arguments)
-        _check_working_folder()
-        if "config" in options:
-            from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
+        with ended_on_request():
+            parser = build_parser()
+            complete(parser)
+            options = parse(parser, arguments)
+            _check_working_folder()
+            if "config" in options:
+                from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
-            options.job = load_job(options.config, options.overrides)
-            sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
-        run: Callable[..., int] = options.run
-        return run(options)
+                options.job = load_job(options.config, options.overrides)
+                sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
+            run: Callable[..., int] = options.run
+            return run(options)
     except UserError as error:
         say_error(error)
         return WRONG_INPUT
+    except EndRequested as request:
+        say_error(request.in_words)
+        return request.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
+        sys.stderr.write(INTERRUPTION)
         return INTERRUPTED
 
 

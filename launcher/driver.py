@@ -7,15 +7,14 @@ of the process that speaks to Ray. What a check refuses, ends them.
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 
 from rich.console import Console
 
-from launcher.cluster.trainer_process import EarlyStart
+from launcher.cluster.trainer_process import TrainerProcess
 from launcher.exit_codes import DONE, FAILED, STOPPED
 from launcher.held_run import work_in
-from launcher.layout_check import find_layout
+from launcher.layout_check import looking_for_layout
 from launcher.preflight.start import pass_preflight
 from sft.errors import UserError
 from sft.hub_answers import check_hub_answers
@@ -50,21 +49,21 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     check_hub_answers(job.sft)
     now, run = names[: names.index(until) + 1], RunFolder(job.sft.run.dir)
     with nullcontext() if run.has_finished(now) else closing(_start_early(job, run)) as early:
-        with ThreadPoolExecutor(1) as beside, quick_imports():
-            look = beside.submit(find_layout, job.sft, is_whole=True)
-            import launcher.job_run  # noqa: F401, PLC0415  (seconds: the tokenizer's library imports torch)
-        for note in look.result()["notes"]:
-            console.print(note, highlight=False, markup=False)
+        with looking_for_layout(job.sft, is_whole=True) as layout:
+            with quick_imports():
+                import launcher.job_run  # noqa: F401, PLC0415  (seconds: the tokenizer's library imports torch)
+            for note in layout()["notes"]:
+                console.print(note, highlight=False, markup=False)
         return work_in(run, lambda: _train_and_tell(job, now, console, early), console, is_training=True)
 
 
-def _start_early(job: JobConfig, run: RunFolder) -> EarlyStart:
+def _start_early(job: JobConfig, run: RunFolder) -> TrainerProcess:
     """Where the data was prepared before, the workers are near: then a Ray of our own starts too. It holds nothing."""
     is_near = run.config.is_file() and not os.environ.get("RAY_ADDRESS")
-    return EarlyStart(job if is_near else None)
+    return TrainerProcess(job=job if is_near else None)
 
 
-def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None) -> int:
+def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console, early: TrainerProcess | None) -> int:
     run = RunFolder(job.sft.run.dir)
     with alerts_posted(job.sft.alerts, run, job.sft.run.name) as post_end:
         before = run.latest_attempt()
@@ -74,7 +73,7 @@ def _train_and_tell(job: JobConfig, names: Sequence[str], console: Console, earl
         return code
 
 
-def _train(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None) -> int:
+def _train(job: JobConfig, names: Sequence[str], console: Console, early: TrainerProcess | None) -> int:
     run = RunFolder(job.sft.run.dir)
     if not run.latest_attempt():
         check_values(job.sft.model.path)  # a run that has begun has trained on them

@@ -36,5 +36,5 @@ def work_in(run: RunFolder, work: Callable[[], int], console: Console, is_traini
     except EndRequested as request:
         if request.number is None:
             run.stop_file.unlink(missing_ok=True)
-        console.print(f"Ended by {request}; no step is lost by it. The same command goes on.")
+        console.print(request.in_words)
         return request.exit_code

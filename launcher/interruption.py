@@ -33,10 +33,11 @@ class EndRequested(Exception):
         self.number = number
         # For a signal: the code that shells give to a process that it killed.
         self.exit_code = STOPPED if number is None else 128 + number
+        self.in_words = f"Ended by {self}; no step is lost by it. The same command goes on."
 
 
 @contextmanager
-def ended_on_request(stop_file: Path | None) -> Iterator[None]:
+def ended_on_request(stop_file: Path | None = None) -> Iterator[None]:
     """Interrupt the main thread in this block as Ctrl-C would, when an end is asked for. Enter it in the main thread.
 
     Args:
@@ -53,23 +54,25 @@ def ended_on_request(stop_file: Path | None) -> Iterator[None]:
         # Not an exception of our own: this one also interrupts Ray's calls.
         raise KeyboardInterrupt
 
-    def look() -> None:
+    def look(stop_file: Path) -> None:
         # While ranks train, another handler is installed.
-        while signal.getsignal(signal.SIGTERM) is not interrupt or stop_file is None or not stop_file.exists():
+        while signal.getsignal(signal.SIGTERM) is not interrupt or not stop_file.exists():
             if over.wait(_LOOK_SECONDS):
                 return
         requests.append(None)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    looking = threading.Thread(target=look, name="stop-file", daemon=True)
+    looking = threading.Thread(target=look, args=(stop_file,), name="stop-file", daemon=True)
     try:
         with _taken_by(interrupt, SIGNALS):
-            looking.start()
+            if stop_file is not None:
+                looking.start()
             try:
                 yield
             finally:
                 over.set()
-                looking.join()
+                if stop_file is not None:
+                    looking.join()
     except KeyboardInterrupt:
         if not requests:
             raise

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from rich.console import Console
 from rich.text import Text
 
-from launcher.cluster.trainer_process import EarlyStart, Outcome, TrainerRequest, samples_are_missing
+from launcher.cluster.trainer_process import Outcome, TrainerProcess, TrainerRequest, samples_are_missing
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED, STOPPED
 from launcher.interruption import signals_ask_to_stop
@@ -34,7 +34,7 @@ _MAX_REASON_CHARS = 4000
 _MAX_SAMPLE_CHARS = 600
 
 
-def run_job(job: JobConfig, names: Sequence[str], console: Console, early: EarlyStart | None = None) -> int:
+def run_job(job: JobConfig, names: Sequence[str], console: Console, early: TrainerProcess | None = None) -> int:
     """Prepare and train the stages that are not finished; returns the exit code.
 
     Args:

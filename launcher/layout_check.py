@@ -1,14 +1,16 @@
 """How a job lays out its examples for the model, or why it cannot be trained: found before a machine is taken.
 
-A process of its own looks at the model. So `sft plan` needs no torch, and `sft train` does not hold it in memory. The
-answer is kept beside the token stores. Its key is the model's config, the sizes and times of its files, and the
+A process of its own looks at the model. So `sft plan` needs no torch, and `sft train` does something else meanwhile.
+The answer is kept beside the token stores. Its key is the model's config, the sizes and times of its files, and the
 versions of torch and transformers.
 """
 
 import hashlib
 import json
 import subprocess
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,22 @@ _TIMEOUT_SECONDS = 120
 _COMPUTES = ("torch", "transformers")
 
 
-def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
-    """`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
+Answer = dict[str, Any]
+"""`{"layout": …, "reason": …, "notes": […]}`; the layout is None where it cannot be found out here.
 
-    The reason is None where it is reported elsewhere: the model is not here to be sized, or to be loaded.
+The reason is None where it is reported elsewhere: the model is not here to be sized, or to be loaded.
+"""
+
+
+def find_layout(config: SftConfig, is_whole: bool = False) -> Answer:
+    """The answer for a job (see `looking_for_layout`)."""
+    with looking_for_layout(config, is_whole) as answer:
+        return answer()
+
+
+@contextmanager
+def looking_for_layout(config: SftConfig, is_whole: bool = False) -> Iterator[Callable[[], Answer]]:
+    """Begin to look, and yield a function that waits for the answer; nobody looks any more when the block is left.
 
     Args:
         config: the job's.
@@ -37,7 +51,8 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
             only files that are here are read, and nothing is fetched.
 
     Raises:
-        UserError: the model cannot be trained, or not in the layout that `train.packing` asks for.
+        UserError: the model cannot be trained, or not in the layout that `train.packing` asks for; said at once, or
+            instead of the answer.
     """
     asked = {
         "model": config.model.model_dump(mode="json"),
@@ -46,39 +61,49 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> dict[str, Any]:
         "sequence_parallel": config.train.sequence_parallel,
         "is_whole": is_whole,
     }
+    known, kept = _known(config, asked)
+    if known is not None:
+        yield partial(_refused_or, known)
+        return
+    with _process(asked) as process:
+        yield lambda: _refused_or(_keep(kept, _answer(process, asked), is_whole))
+
+
+def _known(config: SftConfig, asked: dict[str, Any]) -> tuple[Answer | None, Path | None]:
+    """What is known without a look, and where the answer of a look is kept; both None: its model may be on the Hub."""
     try:
         content, _folder = read_model_config(config.model.path)
     except ImpossibleSizesError:
         raise
     except UserError:
         path = config.model.path
-        if is_whole and not Path(path).exists() and not may_be_hub_id(path, "model"):
+        if asked["is_whole"] and not Path(path).exists() and not may_be_hub_id(path, "model"):
             raise
-        if is_whole:
-            return _refused_or(_ask(asked))
-        return _unknown(None)
+        return (None if asked["is_whole"] else _unknown(None)), None
     try:
         versions = [version(name) for name in _COMPUTES]
     except PackageNotFoundError as error:
-        return _unknown(f"{error.name} is not installed here")
+        return _unknown(f"{error.name} is not installed here"), None
     kept = _kept(config, [content, asked, versions, _files(config)])
-    if (answer := _read(kept)) is None:
-        answer = _ask(asked)
-        # A fetch that failed now may succeed later.
-        may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
-        if may_keep and kept.parents[1].is_dir():
-            with suppress(OSError):  # a plan needs neither write permission nor disk space
-                write_json(kept, answer)
-    return _refused_or(answer)
+    return _read(kept), kept
 
 
-def _refused_or(answer: dict[str, Any]) -> dict[str, Any]:
+def _keep(kept: Path | None, answer: Answer, is_whole: bool) -> Answer:
+    # A fetch that failed now may succeed later.
+    may_keep = answer.get("layout") is not None or (answer.get("is_lasting", False) and not is_whole)
+    if may_keep and kept is not None and kept.parents[1].is_dir():
+        with suppress(OSError):  # a plan needs neither write permission nor disk space
+            write_json(kept, answer)
+    return answer
+
+
+def _refused_or(answer: Answer) -> Answer:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer
 
 
-def _read(kept: Path) -> dict[str, Any] | None:
+def _read(kept: Path) -> Answer | None:
     """The answer that was kept; None if there is none, or none that can be read."""
     try:
         answer = read_json(kept)
@@ -104,24 +129,38 @@ def _files(config: SftConfig) -> list[Any]:
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(files)]
 
 
-def _ask(asked: dict[str, Any]) -> dict[str, Any]:
-    command = own_module("sft.model.first_look")
-    options: dict[str, Any] = {"env": own_environment()}
-    if not asked["is_whole"]:
-        options = {"env": own_environment(HF_HUB_OFFLINE="1"), "timeout": _TIMEOUT_SECONDS}
+@contextmanager
+def _process(asked: dict[str, Any]) -> Iterator["subprocess.Popen[str]"]:
+    """The one that looks; its answer is the last line of its standard output."""
+    command, pipe = own_module("sft.model.first_look"), subprocess.PIPE
+    environment = own_environment() if asked["is_whole"] else own_environment(HF_HUB_OFFLINE="1")
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as question:
+                json.dump(asked, question)
+            process.stdin = None  # all is said
+            yield process
+        finally:
+            process.kill()
+
+
+def _answer(process: "subprocess.Popen[str]", asked: dict[str, Any]) -> Answer:
     try:
-        run = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True, **options)
-        answer: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        printed, said = process.communicate(timeout=None if asked["is_whole"] else _TIMEOUT_SECONDS)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args, stderr=said)
+        answer: Answer = json.loads(printed.splitlines()[-1])
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         if asked["is_whole"]:
-            said = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
+            last = (getattr(error, "stderr", None) or "").strip().splitlines()[-1:]
             raise UserError(
-                f"model: {asked['model']['path']} could not be examined: {' '.join([str(error), *said])}"
+                f"model: {asked['model']['path']} could not be examined: {' '.join([str(error), *last])}"
             ) from error
         # Nothing is known, and nothing is lost: the run tries again when it starts.
         return _unknown(f"trying it failed: {error}")
     return answer
 
 
-def _unknown(reason: str | None) -> dict[str, Any]:
+def _unknown(reason: str | None) -> Answer:
     return {"layout": None, "reason": reason, "notes": []}

@@ -1,6 +1,6 @@
 """Starts the process that speaks to Ray again when Ray is lost, for as long as that helps.
 
-The workers count by themselves how often they have come no further (see `sft.training.failures`); what is counted here
+The workers count by themselves how often they have come no further (see `sft.training.restarts`); what is counted here
 are the losses before any worker has begun.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from launcher.cluster.ray_losses import COME_BACK_SECONDS, RayLosses
-from launcher.cluster.trainer_process import Connected, EarlyStart, Outcome, TrainerRequest, run_process
+from launcher.cluster.trainer_process import Connected, Outcome, TrainerProcess, TrainerRequest, run_process
 from launcher.console import say_error, styled
 from sft.attempt_record import read_ranks
 from sft.errors import UserError
@@ -27,14 +27,16 @@ from sft.training.last_words import RAY
 _RANKS_END_SECONDS = 10.0
 
 
-def supervise(request: TrainerRequest, with_what: str, console: Console, early: EarlyStart | None = None) -> Outcome:
+def supervise(
+    request: TrainerRequest, with_what: str, console: Console, early: TrainerProcess | None = None
+) -> Outcome:
     """Train, whatever becomes of Ray; never `lost` and never `wrong input`.
 
     Args:
         request: what is to be done.
         with_what: the workers, in words.
         console: where it is told.
-        early: a process that was started early; the first try uses it.
+        early: a process that was started early; it is used while it lives.
 
     Raises:
         UserError: Ray cannot be reached or started in the first place.

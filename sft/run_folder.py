@@ -183,6 +183,11 @@ class EvaluationFile(NamedTuple):
     num_steps: int | None
 
 
+def answers_of(evaluation: Path) -> Path:
+    """The answers that belong to an evaluation, beside it."""
+    return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""
@@ -328,9 +333,9 @@ class RunFolder:
         path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
         return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
 
-    def answers(self, evaluation: Path) -> Path:
-        """The answers that belong to an evaluation."""
-        return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
+    def asked(self, name: str) -> Path:
+        """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
+        return self.evaluations / "asked" / name
 
     def all_evaluations(self) -> list[EvaluationFile]:
         """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""

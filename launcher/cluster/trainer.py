@@ -46,7 +46,7 @@ from sft.training.process import quiet_third_parties
 
 _MOST_STARTS = 1000
 """The most starts of the workers in one call. The workers themselves count starts without progress (see
-`sft.training.failures`); this bounds starts that end before they can count."""
+`sft.training.restarts`); this bounds starts that end before they can count."""
 
 _NEVER_SECONDS = 1e9
 _LOOK_SECONDS = 1.0
@@ -54,6 +54,10 @@ _LOOK_SECONDS = 1.0
 
 class LostError(Exception):
     """Ray, or what it runs beside the workers, is gone; in words."""
+
+
+class NotNeededError(Exception):
+    """The driver, which had started this process early, has closed the pipe without a request."""
 
 
 class AnswersError(Exception):
@@ -259,7 +263,10 @@ def main() -> None:
     lines = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
 
     def read() -> JobConfig | TrainerRequest:
-        message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        try:
+            message: JobConfig | TrainerRequest = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            raise NotNeededError from None
         if isinstance(message, TrainerRequest):
             _print_into(RunFolder(message.job.sft.run.dir).ray_log)
             threading.Thread(target=_end_with_the_driver, name="life-line", daemon=True).start()
@@ -277,8 +284,8 @@ def main() -> None:
     try:
         first = read()
         run_trainer(first.job if isinstance(first, TrainerRequest) else first, read_request, tell)
-    except EOFError:
-        pass  # it was started early, and is not needed
+    except NotNeededError:
+        pass
     except Exception as error:  # the process ends here: no error may go unreported
         traceback.print_exc()
         tell({"is": "lost", "text": describe_error(error)})

@@ -10,8 +10,8 @@ import os
 import pickle
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import IO, Any, Literal, NamedTuple, get_args
 
 from launcher.cluster.head import answers
@@ -55,24 +55,79 @@ class Outcome(NamedTuple):
     text: str = ""
 
 
+class TrainerProcess:
+    """Such a process. Started before there is a request, it imports its libraries while the data is prepared."""
+
+    def __init__(self, log: IO[bytes] | int = subprocess.DEVNULL, job: JobConfig | None = None) -> None:
+        """Start it; with `job`, it also connects to Ray, or starts it, for the job that the request will be for.
+
+        `log` is where it prints until it has the request.
+        """
+        read, write = os.pipe()
+        self.lines = os.fdopen(read, encoding="utf-8")
+        """Its messages."""
+        try:
+            self._process = start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log)
+        except BaseException:
+            self.lines.close()
+            raise
+        finally:
+            os.close(write)
+        if job is not None:
+            self.send(job)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def send(self, what: JobConfig | TrainerRequest) -> None:
+        """Give it the job or the request; to one that has ended it means nothing."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            pickle.dump(what, self._process.stdin)
+            self._process.stdin.flush()
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Its exit code, when it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not in this time.
+        """
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        """End it, with the Ray that it has started, whose processes would notice that only after some time."""
+        if self.is_alive():
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.lines.close()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+
 def run_process(
-    request: TrainerRequest, on_connected: Callable[[Connected], None], early: "EarlyStart | None" = None
+    request: TrainerRequest, on_connected: Callable[[Connected], None], early: TrainerProcess | None = None
 ) -> Outcome:
-    """Start the process, or take the one that was started early, and wait for its end.
+    """Have such a process do what is asked, and wait for its end: `early` if it lives, else a new one.
 
     Its Ray ends with it if it has started one.
     """
     run = RunFolder(request.job.sft.run.dir)
     connected: Connected | None = None
-    with _started(run, early) as started:
-        _send(started, request)
-        for line in started.lines:
+    with run.ray_log.open("ab") as log:
+        process = early if early is not None and early.is_alive() else TrainerProcess(log)
+    with closing(process):
+        process.send(request)
+        for line in process.lines:
             message: dict[str, Any] = json.loads(line)
             if (kind := message.pop("is")) in get_args(Kind):
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
                 return Outcome(kind, **message)
             connected = Connected(**message)
             on_connected(connected)
-        how = how_it_ended(started.popen.wait())
+        how = how_it_ended(process.wait())
     if connected is not None and os.environ.get("RAY_ADDRESS") and not answers(connected.address):
         return Outcome("lost", f"the head of {connected.where} is gone: nothing answers at {connected.address}")
     return Outcome("lost", f"the process that speaks to Ray {how} (its log: {run.ray_log})")
@@ -81,79 +136,3 @@ def run_process(
 def samples_are_missing(config: SftConfig, run: RunFolder, workload: Workload) -> bool:
     """Whether the run's sample answers are wanted and not written yet."""
     return config.evaluate.sample_answers > 0 and workload.heldout is not None and not run.sample_answers.is_file()
-
-
-class EarlyStart:
-    """Such a process, started before there is a request: it imports its libraries while the data is prepared.
-
-    It prints nowhere until it has the request. One that has ended meanwhile is not used.
-    """
-
-    def __init__(self, job: JobConfig | None = None) -> None:
-        """Start it; with `job`, it also connects to Ray, or starts it, for the job that the request will be for."""
-        self._process: _Process | None = _start(subprocess.DEVNULL, job)
-
-    def take(self) -> "_Process | None":
-        """The process, once, if it lives."""
-        process, self._process = self._process, None
-        if process is not None and process.popen.poll() is not None:
-            _end(process)
-            process = None
-        return process
-
-    def close(self) -> None:
-        """End it, if nobody has taken it."""
-        if self._process is not None:
-            _end(self._process)
-            self._process = None
-
-
-class _Process(NamedTuple):
-    popen: "subprocess.Popen[bytes]"
-    lines: IO[str]
-    """Its messages."""
-
-
-def _start(log: IO[bytes] | int, job: JobConfig | None = None) -> _Process:
-    read, write = os.pipe()
-    lines = os.fdopen(read, encoding="utf-8")
-    try:
-        process = _Process(start_ray_process("launcher.cluster.trainer", write, subprocess.PIPE, log), lines)
-        if job is not None:
-            _send(process, job)
-        return process
-    except BaseException:
-        lines.close()
-        raise
-    finally:
-        os.close(write)
-
-
-def _send(process: _Process, what: JobConfig | TrainerRequest) -> None:
-    assert process.popen.stdin is not None
-    with suppress(BrokenPipeError):
-        pickle.dump(what, process.popen.stdin)
-        process.popen.stdin.flush()
-
-
-def _end(process: _Process) -> None:
-    if process.popen.poll() is None:
-        # With the Ray that it has started, whose processes would notice that only after some time.
-        os.killpg(process.popen.pid, signal.SIGKILL)
-    process.popen.wait()
-    process.lines.close()
-    assert process.popen.stdin is not None
-    with suppress(BrokenPipeError):
-        process.popen.stdin.close()
-
-
-@contextmanager
-def _started(run: RunFolder, early: EarlyStart | None) -> Iterator[_Process]:
-    with run.ray_log.open("ab") as log:
-        process = (early.take() if early is not None else None) or _start(log)
-    try:
-        yield process
-        with suppress(subprocess.TimeoutExpired):
-            process.popen.wait(_END_SECONDS)
-    finally:
-        _end(process)

@@ -21,6 +21,7 @@ VERBS = (
     "submit slurm",
     "submit ray",
     "status",
+    "evaluate",
     "report",
     "verify",
     "config-schema",

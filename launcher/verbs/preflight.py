@@ -20,9 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look, and show what was seen."""
-    from launcher.console import build_console, fit_for_json, say_error
+    from launcher.console import build_console, fit_for_json
     from launcher.exit_codes import DONE, WRONG_INPUT
-    from launcher.interruption import EndRequested, ended_on_request
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
     from sft.absolute_paths import absolute_paths
@@ -30,12 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     quiet_third_parties()
     job = options.job
-    try:
-        with ended_on_request(None):  # it leaves marks in folders, and has to remove them
-            preflight = check(job.model_copy(update={"sft": absolute_paths(job.sft)}))
-    except EndRequested as request:
-        say_error(f"Ended by {request}.")
-        return request.exit_code
+    preflight = check(job.model_copy(update={"sft": absolute_paths(job.sft)}))
     if options.json:
         sys.stdout.write(json.dumps(fit_for_json(as_json(preflight))) + "\n")
     else:

@@ -13,6 +13,7 @@ from sft.answering.answer import Answer, read_answer
 from sft.answering.choosing import log_likelihoods
 from sft.answering.decoding import Decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.shared_prompts import num_saved, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
 from sft.data.collate import Batch, Layout
 from sft.data.tokenization import ExampleTokenizer
@@ -22,6 +23,10 @@ from sft.questions.question import Question
 from sft.ranks.ranks import Ranks
 
 KeepAnswers = Callable[[Sequence[Answer]], None]
+"""Is given the answers of each round."""
+
+Ask = Callable[[Sequence[Question], KeepAnswers], None]
+"""Asks a model questions, wherever it is. All ranks call it together; the first one keeps the answers."""
 
 
 class AskableModel(Protocol):
@@ -85,13 +90,15 @@ def ask_all(
     started = time.monotonic()
     for way, answer in (("choice", _choose), ("generate", _write)):
         own = [question for question in questions if question.way == way]
+        # The same on all ranks: the model that is trained may be split over them, and then all have to take part.
+        shares = asking.decoding.shares and not asking.in_step and _pays(own)
         pads = asking.decoding.pads or way == "choice"
         rounds = rounds_of([_lengths(q) for q in own], ranks.world.size, asking.size, asking.style.seed, pads)
         for together in rounds:
             if _is_over(ranks, asking.max_seconds, started):
                 return
             tell()
-            answers = answer([own[i] for i in together[ranks.world.rank]], respondent, asking, tell)
+            answers = answer([own[i] for i in together[ranks.world.rank]], respondent, asking, shares, tell)
             gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
             if ranks.world.is_first:
                 keep([read_answer(content) for text in gathered for content in json.loads(text)])
@@ -111,7 +118,13 @@ def _lengths(question: Question) -> Lengths:
     return Lengths(len(question.prompt_ids), question.max_new_tokens)
 
 
-def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
+def _write(
+    batch: Sequence[Question],
+    respondent: Respondent,
+    asking: Asking,
+    shares: bool,  # noqa: ARG001  (of options)
+    tell: Tell,
+) -> list[Answer]:
     if not batch and not asking.in_step:
         return []
     _, writer, tokenizer, device = respondent
@@ -131,15 +144,37 @@ def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, te
     ]
 
 
-def _choose(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
-    options = [option for question in batch for option in question.choices]
-    likelihoods = iter(log_likelihoods(respondent.model, options, asking.layout))
-    tell()
+def _choose(
+    batch: Sequence[Question], respondent: Respondent, asking: Asking, shares: bool, tell: Tell
+) -> list[Answer]:
     answers = []
-    for question in batch:
-        own = tuple(next(likelihoods) for _ in question.choices)
+    for question, own in zip(batch, _likelihoods(batch, respondent, asking, shares), strict=True):
         best = max(range(len(own)), key=own.__getitem__)
         lengths = tuple(len(option.ids) - option.start for option in question.choices)
         text = question.options[best]
-        answers.append(Answer(question.key, text, text, likelihoods=own, option_lengths=lengths))
+        answers.append(Answer(question.key, text, text, likelihoods=tuple(own), option_lengths=lengths))
+    tell()
     return answers
+
+
+def _likelihoods(batch: Sequence[Question], respondent: Respondent, asking: Asking, shares: bool) -> list[list[float]]:
+    """Of each option of each question: with shared prompts, or as in training."""
+    if shares:
+        if not batch:
+            return []
+        with answering(respondent.writer, asking.decoding.attention):
+            return shared_log_likelihoods(respondent.writer, [q.choices for q in batch], respondent.device)
+    options = [option for question in batch for option in question.choices]
+    likelihoods = iter(log_likelihoods(respondent.model, options, asking.layout))
+    return [[next(likelihoods) for _ in question.choices] for question in batch]
+
+
+def _pays(questions: Sequence[Question]) -> bool:
+    """Whether so many tokens of options are saved that the second pass and the padding cost less."""
+    chosen = [question.choices for question in questions if question.choices]
+    num_tokens = sum(len(option.ids) for options in chosen for option in options)
+    return sum(map(num_saved, chosen)) > _LEAST_SAVED * num_tokens
+
+
+_LEAST_SAVED = 0.3
+"""The share of all their tokens; see `benchmarks/generation.py`."""

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from sft.answering.shared_prompts import shared_log_likelihoods
 from sft.answering.writing import answering
 from sft.data.rendering.chat_template import RAISED_BY_CODE
 from sft.model.packing_probe import ordinary_token_ids
 from sft.model.tiny_model import tiny_config, tiny_model
+from sft.questions.question import Option
 
 _TOLERANCE = 1e-4
 _LENGTHS = (5, 12)
@@ -32,6 +34,8 @@ class Decoding(NamedTuple):
     """Whether keys and values, or states, of earlier tokens may be kept."""
     pads: bool
     """Whether prompts of several lengths may share a batch."""
+    shares: bool = False
+    """Whether several options may go on from one computed prompt."""
 
 
 SAFE = Decoding("eager", caches=False, pads=False)
@@ -62,7 +66,7 @@ def try_decoding(config: Any, **options: Any) -> Decoding:
         for better in ({"attention": "sdpa"}, {"caches": True}, {"pads": True}):
             tried = found._replace(**better)
             found = tried if _is_right(model, prompts, right, tried) else found
-    return found
+        return found._replace(shares=found.caches and found.pads and _can_share(model, prompts, found.attention))
 
 
 def _is_right(model: Any, prompts: Sequence[Sequence[int]], right: Sequence[Tensor], way: Decoding) -> bool:
@@ -72,6 +76,27 @@ def _is_right(model: Any, prompts: Sequence[Sequence[int]], right: Sequence[Tens
     except RAISED_BY_CODE:
         return False
     return all(bool((a - b).abs().max() < _TOLERANCE) for a, b in zip(found, right, strict=True))
+
+
+def _can_share(model: Any, prompts: Sequence[Sequence[int]], attention: str) -> bool:
+    """Whether options behind prompts, all of several lengths, have the likelihoods that they have alone."""
+    questions = [
+        [Option((*prompt, *other[:length]), len(prompt)) for other, length in ((prompts[1], 3), (prompts[0], 5))]
+        for prompt in prompts
+    ]
+    try:
+        with answering(model, attention):
+            found = shared_log_likelihoods(model, questions, torch.device("cpu"))
+        with answering(model, SAFE.attention):
+            right = [[_alone(model, option) for option in options] for options in questions]
+    except RAISED_BY_CODE:
+        return False
+    return bool((torch.tensor(found) - torch.tensor(right)).abs().max() < _TOLERANCE)
+
+
+def _alone(model: Any, option: Option) -> float:
+    logits = model(input_ids=torch.tensor([option.ids]), use_cache=False).logits[0].log_softmax(-1)
+    return sum(float(logits[i - 1, option.ids[i]]) for i in range(option.start, len(option.ids)))
 
 
 def _scores(model: Any, prompts: Sequence[Sequence[int]], way: Decoding) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sft.answering.rounds import BatchSize
 from sft.config import SftConfig
 from sft.data.collate import Batch
 from sft.engine.engine import Engine, run_without_gradient
@@ -16,6 +17,7 @@ from sft.engine.trained_model import load_trained
 from sft.model.loading import load_plain_model
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.ranks.agreement import any_rank
+from sft.ranks.ranks import OneRank, Ranks
 from sft.world import World
 
 _ROOM = 1.5
@@ -25,14 +27,19 @@ _ROOM = 1.5
 class WholeModel:
     """See `sft.answering.asking.AskableModel`. It computes as an engine of one rank does, and cannot be trained."""
 
-    def __init__(self, config: SftConfig, path: str, device: torch.device) -> None:
+    def __init__(self, config: SftConfig, path: str, world: World) -> None:
         """Load the model at `path`. The layout of the config is settled.
+
+        Args:
+            config: the run's.
+            path: a folder or Hub id.
+            world: where the model is, and which share of the held-out packs it is measured on.
 
         Raises:
             UserError: it cannot be loaded.
         """
-        self._device = device
-        self._module = load_trained(config, path, device).to(device)
+        self.ranks, self._device = OneRank(world), torch.device(world.device)
+        self._module = load_trained(config, path, self._device).to(self._device)
 
     @property
     def hf_model(self) -> Any:
@@ -51,6 +58,23 @@ def copy_fits(engine: Engine, config: SftConfig) -> bool:
     numbers = sum(int(getattr(p, "ds_numel", p.numel())) for p in engine.hf_model.parameters())
     needed = numbers * torch.finfo(getattr(torch, config.model.dtype)).bits // 8 * _ROOM
     return not any_rank(engine.ranks, needed > _free_bytes(engine.ranks.world))
+
+
+def batch_size(model: Any, ranks: Ranks) -> BatchSize:
+    """The most that a batch of answers holds beside what lies on the devices; all ranks call this together.
+
+    Keys and values of its tokens take at most a quarter of the memory that is free: a whole copy of the model may still
+    come. On a CPU that is never what limits it.
+    """
+    world, usual = ranks.world, BatchSize()
+    if not world.on_gpu:
+        return usual
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    numbers = 2 * config.num_hidden_layers * heads * width
+    slots = int(_free_bytes(world) / 4 // (numbers * model.dtype.itemsize))
+    return usual._replace(slots=max(1, min(usual.slots, -int(ranks.max(torch.tensor([-slots])).item()))))
 
 
 def _free_bytes(world: World) -> float:

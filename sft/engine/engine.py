@@ -46,8 +46,11 @@ class NonFiniteError(RuntimeError):
 class Engine(Protocol):
     """A model with its optimizer, on this rank."""
 
-    ranks: Ranks
-    """The ranks that the model and the steps are split over."""
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that the model and the steps are split over."""
+        ...
+
     awaits_state: bool
     """Whether the trained parameters have no values before `load_local_state`, and so were not read from the model."""
     num_begun: int

@@ -5,17 +5,13 @@ An evaluation that is killed goes on with the answers that are there.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sft.answering.answer import Answer, read_answer
-from sft.answering.asking import AskableModel, Asking, Respondent, ask_all
-from sft.data.tokenization import ExampleTokenizer
+from sft.answering.asking import Ask
 from sft.errors import UserError
 from sft.evaluation.judged_answers import judge, metrics_of_scores, sums_of, write_judged
 from sft.evaluation.scores import Sums
@@ -33,19 +29,16 @@ from sft.scoring.registry import Score
 class AnswerEvaluator:
     """`Evaluator` of answers; all ranks have the same questions and scores."""
 
-    model: AskableModel
-    open_writer: Callable[[], AbstractContextManager[Any]]
-    """Gives the Hugging Face model that writes, for as long as it is open; all ranks open it together."""
+    ask: Ask
     questions: Sequence[Question]
     scores: Mapping[str, Score]
-    asking: Asking
-    tokenizer: ExampleTokenizer
     ranks: Ranks
     path: Path
     """The file that the answers are kept in."""
     about: Mapping[str, Any]
     """Identifies model and questions: answers that were kept for others are not used."""
-    tell: Tell = lambda: None
+    allow_code: bool = False
+    """Whether code that the model wrote may be run."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
@@ -59,10 +52,7 @@ class AnswerEvaluator:
         done = set(json.loads(self.ranks.gather(json.dumps([*kept]) if is_first else "")[0]))
         left = [question for question in self.questions if question.key not in done]
         if left:
-            device = torch.device(self.ranks.world.device)
-            with self.open_writer() as writer:
-                respondent = Respondent(self.model, writer, self.tokenizer, device)
-                ask_all(left, respondent, self.asking, self.ranks, self._keep, self.tell)
+            self.ask(left, self._keep)
         progress = Progress()
         judged, message = work_together(self.ranks, lambda: self._judge(progress.tell), progress)
         raise_together(self.ranks, message)
@@ -94,7 +84,7 @@ class AnswerEvaluator:
         if not self.ranks.world.is_first:
             return {}, None
         try:
-            judged = list(judge(self.questions, self._kept(), self.scores, tell))
+            judged = list(judge(self.questions, self._kept(), self.scores, self.allow_code, tell))
         except UserError as error:
             return {}, str(error)
         write_judged(self.path, judged)

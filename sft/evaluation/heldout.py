@@ -1,18 +1,19 @@
 """Metrics of a forward pass over held-out examples, by task. Each rank runs a share of the packs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from sft.data.collate import Layout
+from sft.data.collate import Batch, Layout
 from sft.data.loader import StepLoader
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.engine.engine import Engine
 from sft.evaluation.scores import LOSS, TOKEN_ACCURACY, Sums
 from sft.model.loss import TokenMeasure, is_first_choice, token_nll
+from sft.ranks.ranks import Ranks
 from sft.scoring.metric import Metric
 from sft.step_plan import StepPlan
 
@@ -35,11 +36,24 @@ class HeldoutSet:
     unseen_tasks: tuple[str, ...]
 
 
+class Measurable(Protocol):
+    """What is measured: an engine, or a whole model."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that share the packs."""
+        ...
+
+    def segment_sums(self, batch: Batch, measures: Sequence[TokenMeasure]) -> torch.Tensor:
+        """See `sft.engine.engine.Engine`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class TokenEvaluator:
     """`Evaluator` of all `TOKEN_METRICS`, in one pass."""
 
-    engine: Engine
+    engine: Measurable
     heldout: HeldoutSet
     tell: Callable[[], None] = lambda: None
     """Called before each micro-batch, for whoever watches whether there is progress."""

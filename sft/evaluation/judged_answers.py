@@ -90,6 +90,18 @@ def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[s
     return scores
 
 
+def check_scores(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[str, Score]:
+    """As `scores_of`, after trying that each can judge here, so that nobody finds out at the end of a stage.
+
+    Raises:
+        UserError: as `scores_of`, or a function of the user's cannot be imported, or code may not or cannot be run.
+    """
+    scores = scores_of(questions, evaluate)
+    for score in {json.dumps(score.form, sort_keys=True): score for score in scores.values()}.values():
+        Judging(score, allow_code=evaluate.allow_code).close()
+    return scores
+
+
 def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict[str, Metric]:
     """All metrics of answers, by name."""
     own = {SCORE: _SCORE, **Length.metrics}
@@ -97,10 +109,18 @@ def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict
         own |= score.scorer.metrics
     own |= {name: metric for name, metric in _CHOICE.items() if any(s.name == "choice" for s in scores.values())}
     return {
-        _with_shots(name, number): replace(metric, over=_with_shots(metric.over, number))
+        _with_shots(name, number): _metric_with_shots(metric, number)
         for number in sorted(set(shots))
         for name, metric in own.items()
     }
+
+
+def _metric_with_shots(metric: Metric, shots: int) -> Metric:
+    if not shots:
+        return metric
+    shown = f"{shots} example{'s' if shots > 1 else ''}"
+    over = _with_shots(metric.over, shots)
+    return replace(metric, title=f"{metric.title}, {shown}", text=f"{metric.text} with {shown} shown", over=over)
 
 
 _CHOICE: Mapping[str, Metric] = {
@@ -113,7 +133,11 @@ _CHOICE: Mapping[str, Metric] = {
 
 
 def judge(
-    questions: Sequence[Question], answers: Mapping[str, Answer], scores: Mapping[str, Score], tell: Tell
+    questions: Sequence[Question],
+    answers: Mapping[str, Answer],
+    scores: Mapping[str, Score],
+    allow_code: bool,
+    tell: Tell,
 ) -> Iterator[JudgedAnswer]:
     """The answers with verdicts, in the order of the questions; those without an answer are left out.
 
@@ -126,7 +150,7 @@ def judge(
             if question.key not in answers:
                 continue
             if question.task not in judging:
-                judging[question.task] = opened.enter_context(Judging(scores[question.task]))
+                judging[question.task] = opened.enter_context(Judging(scores[question.task], allow_code=allow_code))
             yield _judged(question, answers[question.key], judging[question.task])
             tell()
 

@@ -62,7 +62,8 @@ def probe_layout(
     after = _nll(nll, other, layout, False)
     with other_rounding():
         rounded = _nll(nll, examples, layout, False) if _ROUNDINGS[dtype] else found
-    if not all(bool(values.isfinite().all()) for values in (*alone, *found)):
+    # Each of them, since no comparison with one that is not would refuse anything.
+    if not all(bool(values.isfinite().all()) for values in (*alone, joined, *found, *after, *rounded)):
         return "its nll is not finite"
     starts = np.cumsum([0, *_LENGTHS])
     effects = [_gap(joined[a : a + n - 1], own) for a, n, own in zip(starts, _LENGTHS, alone, strict=False)]

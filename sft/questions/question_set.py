@@ -28,7 +28,6 @@ from sft.json_lines import whole_lines
 from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import Question, Way, read_question
-from sft.run_folder import RunFolder
 from sft.schema import Conversation, Record
 
 QUESTIONS = "questions.jsonl"
@@ -48,18 +47,19 @@ def open_questions(folder: Path) -> list[Question]:
     return [read_question(json.loads(line)) for line in whole_lines(folder / QUESTIONS)]
 
 
-def make_questions(config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer) -> Path | None:
-    """The folder of the run's questions, made if it is missing or of other settings; None where nothing is asked.
+def make_questions(
+    folder: Path, config: SftConfig, store: TokenStore, heldout: PackPlan, preparer: BlockPreparer
+) -> Path | None:
+    """The folder with the questions, made if it is missing or of other settings; None where nothing is asked.
 
     Raises:
         UserError: a setting of `evaluate` names what is not there, or no question can be asked at all.
     """
-    folder = RunFolder(config.run.dir).questions
     check_tasks(config.evaluate.tasks, store.tasks, "evaluate.tasks")
     chosen = choose_records(config, store, heldout)
     if not chosen:
         return None
-    inputs = _inputs(config, store)
+    inputs = question_inputs(config, store)
     if is_published(folder):
         if read_manifest(folder)["inputs"] == inputs:
             return folder
@@ -212,7 +212,7 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return error
 
 
-def _inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
+def question_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     """Everything that the questions depend on."""
     return {
         "version": _VERSION,

@@ -20,13 +20,12 @@ from sft.errors import UserError
 from sft.own_process import own_environment, own_module
 from sft.printable import printable, shortened
 from sft.scoring.registry import Score, check_packages
+from sft.scoring.sandbox_proof import prove_sandbox
 from sft.scoring.scorer import Answer, Question, Verdict, as_json, failure, what_is_missing
 
 _START_SECONDS = 120.0
 _MAX_REPLY_BYTES = 1 << 20
 _MAX_NOTE_CHARS = 300
-_GIVE_UP = 10
-"""After so many answers in a row without a verdict, the next ones wait for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +36,23 @@ class JudgingLimits:
     """For one answer."""
     memory_mib: int = 8192
     """Of address space, which is more than what is used."""
+    most_in_vain: int = 5
+    """After so many answers in a row without a verdict, the next ones wait for none."""
 
 
 class Judging:
     """Judges by one score. For one thread at a time; another may have a `Judging` of its own."""
 
-    def __init__(self, score: Score, limits: JudgingLimits | None = None) -> None:
+    def __init__(self, score: Score, limits: JudgingLimits | None = None, *, allow_code: bool = False) -> None:
         """Check that it can judge here.
 
         Raises:
-            UserError: a package is missing, or the user's function cannot be imported.
+            UserError: a package is missing, the user's function cannot be imported, or code is not allowed to run, or
+                cannot be run safely here.
         """
         check_packages(score)
+        if score.kind.runs_code:
+            _check_code(score, allow_code)
         self.score = score
         self._limits = limits or JudgingLimits()
         self._process = JudgeProcess(score, self._limits) if score.kind.may_hang else None
@@ -81,8 +85,8 @@ class Judging:
             return failure(f"{type(error).__name__}: {error}")
 
     def _judge_apart(self, answer: Answer, question: Question) -> Verdict:
-        if self._num_in_vain >= _GIVE_UP:
-            return failure(f"not judged: {_GIVE_UP} answers in a row got no verdict")
+        if self._num_in_vain >= self._limits.most_in_vain:
+            return failure(f"not judged: {self._limits.most_in_vain} answers in a row got no verdict")
         try:
             if self._process is None:
                 self._process = JudgeProcess(self.score, self._limits)
@@ -94,6 +98,15 @@ class Judging:
             return failure(str(error))
         self._num_in_vain = 0
         return Verdict(reply["scores"], reply["note"], reply["failed"])
+
+
+def _check_code(score: Score, allow_code: bool) -> None:
+    if not allow_code:
+        raise UserError(
+            f"score: {score.name}: it runs code that the model writes, which is off unless it is asked for. Set "
+            f"`allow_code: true` to run it in a sandbox, or choose another score."
+        )
+    prove_sandbox()
 
 
 class JudgeProcess:

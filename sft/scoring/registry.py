@@ -16,6 +16,7 @@ from sft.errors import UserError
 from sft.scoring.bleu import Bleu
 from sft.scoring.choice import ChoiceAccuracy
 from sft.scoring.chrf import Chrf
+from sft.scoring.code_tests import CodeTests
 from sft.scoring.contains import Contains
 from sft.scoring.exact_match import ExactMatch
 from sft.scoring.json_equal import JsonEqual
@@ -38,6 +39,8 @@ class ScorerKind(NamedTuple):
     """The module that it imports when it judges; the extra `scores` installs it."""
     may_hang: bool = False
     """It can take minutes over some answers, so it runs in a process that can be ended."""
+    runs_code: bool = False
+    """It runs what a model wrote, and so only where that is allowed."""
 
 
 SCORERS: Mapping[str, ScorerKind] = {
@@ -53,6 +56,7 @@ SCORERS: Mapping[str, ScorerKind] = {
     "tool_call": ScorerKind(ToolCallEqual),
     "regex": ScorerKind(RegularExpression, may_hang=True),
     "length": ScorerKind(Length),
+    "code": ScorerKind(CodeTests, runs_code=True),
 }
 _OWN_KIND = ScorerKind(OwnFunction, may_hang=True)
 

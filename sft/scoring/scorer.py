@@ -48,7 +48,7 @@ class Question:
     tests: tuple[str, ...] = ()
     """Python statements, each of which raises if the code is wrong."""
     setup_code: str = ""
-    """Python that runs before the answer's code."""
+    """Python that runs after the answer's code and before its tests."""
     tool_calls: tuple[ToolCall, ...] = ()
     """The calls to make, in any order."""
     record: JsonObject = field(default_factory=dict)

@@ -1,19 +1,19 @@
 """What the model of a run is asked whenever it is measured, if the config says so: prepared once for all stages."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sft.answering.asking import Asking
-from sft.answering.decoding import Decoding, try_decoding
-from sft.answering.whole_model import copy_fits, whole_copy
+from sft.answering.asking import Ask, Asking, KeepAnswers, Respondent, ask_all
+from sft.answering.decoding import try_decoding
+from sft.answering.whole_model import WholeModel, batch_size, copy_fits, whole_copy
 from sft.answering.writing import Style
 from sft.config import SftConfig
+from sft.config_evaluation import EvaluateConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.tokenization import ExampleTokenizer
 from sft.engine.engine import Engine
@@ -23,7 +23,9 @@ from sft.model.attention import layout_of
 from sft.progress import Tell
 from sft.questions.question import Question
 from sft.questions.question_set import fingerprint_of, open_questions, stop_ids_of
+from sft.ranks.ranks import OneRank, Ranks
 from sft.scoring.registry import Score
+from sft.world import World
 
 _SECONDS = 60.0
 
@@ -50,53 +52,61 @@ class AskedQuestions:
         tokenizer = ExampleTokenizer(load_tokenizer(config.model))
         return cls(questions, scores_of(questions, evaluate), style, fingerprint_of(folder), tokenizer)
 
-    def evaluator(self, engine: Engine, config: SftConfig, model_path: str, path: Path, tell: Tell) -> AnswerEvaluator:
-        """What measures the engine's model by its answers; all ranks call this together.
+    def evaluator(self, ask: Ask, ranks: Ranks, evaluate: EvaluateConfig, path: Path, about: str) -> AnswerEvaluator:
+        """What measures a model by its answers.
+
+        Args:
+            ask: asks the model.
+            ranks: call it together.
+            evaluate: the section of the config.
+            path: the file for the answers.
+            about: identifies the model among those whose answers are kept in this file.
+        """
+        identity = {"questions": self.fingerprint, "model": about}
+        return AnswerEvaluator(ask, self.questions, self.scores, ranks, path, identity, evaluate.allow_code)
+
+    def ask_engine(self, engine: Engine, config: SftConfig, model_path: str, tell: Tell) -> Ask:
+        """What asks the model of an engine; all ranks call this together.
 
         Args:
             engine: its model is asked.
             config: the run's, with its layout settled.
             model_path: where the engine's model was loaded from.
-            path: the file for the answers.
             tell: called whenever there is progress.
         """
-        size = engine.ranks.world.size
-        copied = size > 1 and _is_copied(engine, config)
+        ranks = engine.ranks
+        copied = ranks.world.size > 1 and _is_copied(engine, config)
         max_minutes = config.evaluate.max_minutes
-        asking = Asking(
-            style=self.style,
-            decoding=_decoding(engine.hf_model, config),
-            layout=layout_of(config.train.packing),
-            in_step=size > 1 and not copied,
+        asking = replace(
+            self._asking(engine.hf_model, config, ranks),
+            in_step=ranks.world.size > 1 and not copied,
             max_seconds=None if max_minutes is None else max_minutes * _SECONDS,
         )
-        return AnswerEvaluator(
-            model=engine,
-            open_writer=partial(_writer, engine, config, model_path, copied),
-            questions=self.questions,
-            scores=self.scores,
-            asking=asking,
-            tokenizer=self.tokenizer,
-            ranks=engine.ranks,
-            path=path,
-            about={"questions": self.fingerprint, "answers": path.name},
-            tell=tell,
-        )
+        device = torch.device(ranks.world.device)
+
+        def ask(questions: Sequence[Question], keep: KeepAnswers) -> None:
+            copy = whole_copy(engine, config, model_path, device) if copied else nullcontext(engine.hf_model)
+            with copy as writer:
+                ask_all(questions, Respondent(engine, writer, self.tokenizer, device), asking, ranks, keep, tell)
+
+        return ask
+
+    def ask_whole(self, model: WholeModel, config: SftConfig, tell: Tell) -> Ask:
+        """What asks a whole model in this process; the layout of the config is that of the model."""
+        asking = self._asking(model.hf_model, config, model.ranks)
+        respondent = Respondent(model, model.hf_model, self.tokenizer, torch.device(model.ranks.world.device))
+
+        def ask(questions: Sequence[Question], keep: KeepAnswers) -> None:
+            ask_all(questions, respondent, asking, OneRank(World(device=model.ranks.world.device)), keep, tell)
+
+        return ask
+
+    def _asking(self, model: Any, config: SftConfig, ranks: Ranks) -> Asking:
+        options = {"trust_remote_code": True} if config.model.trust_remote_code else {}
+        decoding, layout = try_decoding(model.config, **options), layout_of(config.train.packing)
+        return Asking(self.style, decoding, layout, in_step=False, size=batch_size(model, ranks))
 
 
 def _is_copied(engine: Engine, config: SftConfig) -> bool:
     wish = config.evaluate.copy_model
     return copy_fits(engine, config) if wish == "auto" else wish == "always"
-
-
-def _decoding(model: Any, config: SftConfig) -> Decoding:
-    return try_decoding(model.config, **({"trust_remote_code": True} if config.model.trust_remote_code else {}))
-
-
-@contextmanager
-def _writer(engine: Engine, config: SftConfig, model_path: str, copied: bool) -> Iterator[Any]:
-    if not copied:
-        yield engine.hf_model
-        return
-    with whole_copy(engine, config, model_path, torch.device(engine.ranks.world.device)) as copy:
-        yield copy

@@ -89,7 +89,9 @@ class Decisions:
             return None
         base = read_evaluation(read_json(base_path), None, None)
         now = self._read(num_steps)
-        falls = find_falls(base, now, retain, self.retained)
+        paths = self.run.answers(base_path), self.run.answers(self.run.evaluation(self.stage, num_steps))
+        answers = paths if all(path.is_file() for path in paths) else None
+        falls = find_falls(base, now, retain, self.retained, answers)
         if not falls:
             return None
         when = "at its end" if num_steps is None else f"after step {num_steps}"

@@ -21,7 +21,7 @@ from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
 from sft.ranks.agreement import any_rank
 from sft.recomputed_layers import packs_or_one
-from sft.run_folder import StageFolder
+from sft.run_folder import StageFolder, answers_of
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.decisions import Decisions, Verdict
@@ -182,8 +182,8 @@ def _evaluate(
     config = inputs.config
     evaluators: list[Evaluator] = [TokenEvaluator(engine, heldout, tell, layout_of(config.train.packing))]
     if inputs.asked is not None:
-        answers = inputs.context.folder.answers(path)
-        evaluators.append(inputs.asked.evaluator(engine, config, inputs.model_path, answers, tell))
+        ask = inputs.asked.ask_engine(engine, config, inputs.model_path, tell)
+        evaluators.append(inputs.asked.evaluator(ask, engine.ranks, config.evaluate, answers_of(path), path.stem))
     evaluation = evaluate(evaluators, folder.name if folder else "base", heldout.unseen_tasks, num_steps)
     if engine.ranks.world.is_first:
         # Tables, the report and the sinks read this file.

@@ -19,7 +19,8 @@ from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.dealing import CostRates
 from sft.errors import UserError
-from sft.questions.question_set import make_questions
+from sft.evaluation.judged_answers import check_scores
+from sft.questions.question_set import make_questions, open_questions
 from sft.run_folder import RunFolder
 from sft.sizing.flops import forward_rates
 from sft.sizing.read_shape import read_shape
@@ -67,7 +68,11 @@ def prepare_workload(
             partial(_cost_rates, config.model.path),
         )
         heldout = plan_heldout(config, store)
-        questions = make_questions(config, store, heldout, recipe.preparer) if heldout is not None else None
+        questions = None
+        if heldout is not None:
+            questions = make_questions(run.questions, config, store, heldout, recipe.preparer)
+        if questions is not None:
+            check_scores(open_questions(questions), config.evaluate)
         check_watched(config, store, heldout, questions)
         write_run_record(config)
     path = heldout.path if heldout is not None else None

@@ -1,6 +1,7 @@
 """Answers of batches are those of plain transformers, one prompt at a time."""
 
 import copy
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from transformers import AutoModelForCausalLM, BambaConfig, Gemma2Config, Genera
 
 from sft.answering.decoding import SAFE, Decoding, try_decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.shared_prompts import num_saved, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
+from sft.questions.question import Option
 
 CPU = torch.device("cpu")
 PROMPTS = [
@@ -99,10 +102,29 @@ def test_the_models_own_generation_config_changes_nothing_and_comes_back(model: 
 
 
 def test_how_a_class_decodes_is_tried(model: Any) -> None:
-    assert try_decoding(model.config) == Decoding("sdpa", caches=True, pads=True)
-    assert try_decoding(Gemma2Config()) == Decoding("eager", caches=True, pads=True), "it caps scores"
+    assert try_decoding(model.config) == Decoding("sdpa", caches=True, pads=True, shares=True)
+    assert try_decoding(Gemma2Config()) == Decoding("eager", caches=True, pads=True, shares=True), "it caps scores"
     assert try_decoding(BambaConfig()) == Decoding("sdpa", caches=False, pads=True)
     assert try_decoding(ViTConfig()) == SAFE, "it does not write"
+
+
+def test_options_behind_a_shared_prompt_have_the_likelihoods_that_they_have_alone(model: Any) -> None:
+    draw = random.Random(0)
+    questions = []
+    for num_options, length, common in ((2, 5, 0), (4, 30, 2), (1, 9, 0), (3, 1, 0), (2, 17, 1)):
+        prompt = [draw.randrange(20, 500) for _ in range(length)]
+        first = [draw.randrange(20, 500) for _ in range(common)]
+        rests = [[draw.randrange(20, 500) for _ in range(draw.randrange(1, 6))] for _ in range(num_options)]
+        questions.append([Option((*prompt, *first, *rest), length) for rest in rests])
+    with answering(model, "sdpa"):
+        found = shared_log_likelihoods(model, questions, CPU)
+    for options, own in zip(questions, found, strict=True):
+        assert num_saved(options) >= 0
+        for option, value in zip(options, own, strict=True):
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([option.ids])).logits[0].log_softmax(-1)
+            right = sum(float(logits[i - 1, option.ids[i]]) for i in range(option.start, len(option.ids)))
+            assert value == pytest.approx(right, rel=1e-4)
 
 
 lengths = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 100)), max_size=60)

@@ -8,7 +8,7 @@ import psutil
 import pytest
 import yaml
 
-from launcher.cluster.trainer_process import Connected, EarlyStart, Outcome, TrainerRequest, run_process
+from launcher.cluster.trainer_process import Connected, Outcome, TrainerProcess, TrainerRequest, run_process
 from sft.job_config import JobConfig, load_job
 from sft.run_folder import RunFolder
 from sft.training.prepared import Workload
@@ -38,7 +38,7 @@ def raylets() -> list[psutil.Process]:
 def test_it_waits_for_the_request_and_ends_with_its_work(job: JobConfig, tmp_path: Path) -> None:
     before = raylets()
     connected: list[Connected] = []
-    with closing(EarlyStart(job)) as early:
+    with closing(TrainerProcess(job=job)) as early:
         wait_until(lambda: raylets() != before, 60, "no Ray is started")
         [raylet] = [one for one in raylets() if one not in before]
         nothing_left = TrainerRequest(job, Workload(tmp_path / "store", None, ()), 1, trains=False)
@@ -50,7 +50,7 @@ def test_it_waits_for_the_request_and_ends_with_its_work(job: JobConfig, tmp_pat
 
 def test_one_that_nobody_asks_for_leaves_nothing_behind(job: JobConfig) -> None:
     before = raylets()
-    with closing(EarlyStart(job)):
+    with closing(TrainerProcess(job=job)):
         wait_until(lambda: raylets() != before, 60, "no Ray is started")
         started = psutil.Process(os.getpid()).children(recursive=True)
     wait_until(lambda: not any(is_alive(one.pid) for one in started), 20, "a process of Ray is left")

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from sft.config import SftConfig
+from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.evaluation.scores import read_evaluation
 from sft.questions.question_set import fingerprint_of, open_questions
-from sft.run_folder import RunFolder
+from sft.run_folder import RunFolder, answers_of
+from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
-from tests.conftest import SmallRecords
+from tests.conftest import SmallRecords, write_tokenizer
 from tests.distributed.launch import run_ranks
 from tests.jobs import two_stage_job
 
@@ -44,7 +46,7 @@ def run(job: dict[str, Any]) -> RunFolder:
 @pytest.mark.parametrize("name", ["base", "0-broad"])
 def test_every_question_has_its_answer_and_scores_are_their_means(run: RunFolder, name: str) -> None:
     path = run.evaluations / f"{name}.json"
-    judged = list(read_judged(run.answers(path)))
+    judged = list(read_judged(answers_of(path)))
     questions = open_questions(run.questions)
     assert [one.key for one in judged] == [question.key for question in questions]
     assert "reverse" not in {one.task for one in judged}
@@ -70,13 +72,61 @@ def test_an_evaluation_that_was_killed_goes_on_with_the_answers_that_are_there(
     killed = RunFolder(config.run.dir)
     stage = killed.stage(0, "broad")
     path = run.evaluation(run.stage(0, "broad"))
-    about = {"questions": fingerprint_of(killed.questions), "answers": killed.answers(path).name}
-    first, second, *_ = read_judged(run.answers(path))
+    about = {"questions": fingerprint_of(killed.questions), "model": path.stem}
+    first, second, *_ = read_judged(answers_of(path))
     kept = [{**one.answer.as_json(), "text": "kept"} for one in (first, second)]
-    partial = killed.evaluations / f".{killed.answers(path).name}.partial"
+    partial = killed.evaluations / f".{answers_of(path).name}.partial"
     partial.write_text("".join(json.dumps(line) + "\n" for line in (about, *kept)) + '{"key": "cut', encoding="utf-8")
     assert run_ranks(1, "run_jobs", {"jobs": [(job, workload)]}) == [True]
-    found = list(read_judged(killed.answers(killed.evaluation(stage))))
+    found = list(read_judged(answers_of(killed.evaluation(stage))))
     assert [one.answer.text for one in found[:2]] == ["kept", "kept"]
-    undisturbed = list(read_judged(run.answers(path)))
+    undisturbed = list(read_judged(answers_of(path)))
     assert [one.answer for one in found[2:]] == [one.answer for one in undisturbed[2:]]
+
+
+@pytest.mark.parametrize(("wanted", "stem"), [("base", "base"), ("broad", "0-broad")])
+def test_a_whole_model_gives_the_answers_that_it_gave_within_the_training(
+    job: dict[str, Any], run: RunFolder, wanted: str, stem: str
+) -> None:
+    config = SftConfig.model_validate(job)
+    measurement = prepare_measurement(config)
+    assert open_questions(measurement.folder / "questions") == open_questions(run.questions)
+    [model] = models_of(config, [wanted])
+    found = measure_whole(config, measurement, model, model_here, lambda: None)
+    path = run.evaluations / f"{stem}.json"
+    within = read_evaluation(json.loads(path.read_text()), model.stage_index, None)
+    own = list(read_judged(measurement.folder / f"{stem}.answers.jsonl"))
+    for one, other in zip(own, read_judged(answers_of(path)), strict=True):
+        assert (one.key, one.answer.text, one.scores) == (other.key, other.answer.text, other.scores)
+    assert found.tasks.keys() == within.tasks.keys()
+    for task, scores in within.tasks.items():
+        assert found.tasks[task].numbers == pytest.approx(scores.numbers, rel=1e-4)
+
+
+def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tmp_path: Path) -> None:
+    config = SftConfig.model_validate({**job, "run": {"name": "new", "dir": str(tmp_path / "new")}})
+    with pytest.raises(UserError, match="--model broad: this stage of .* has no model yet. No stage is finished."):
+        models_of(config, ["broad"])
+    other = tmp_path / "other"
+    write_tokenizer(other, "gpt2")
+    with pytest.raises(UserError, match="has other tokens than .*, so its prompts are others"):
+        models_of(config, [str(other)])
+    nothing = {**job["data"], "holdout": {"share": 0.0}}
+    with pytest.raises(UserError, match="no example is held out"):
+        prepare_measurement(SftConfig.model_validate({**job, "data": nothing}))
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        ("code", "it runs code that the model writes, which is off unless it is asked for"),
+        ("nowhere:at_all", "nowhere"),
+    ],
+)
+def test_a_score_that_cannot_judge_here_is_refused_before_anything_is_trained(
+    job: dict[str, Any], tmp_path: Path, score: str, told: str
+) -> None:
+    content = {**job, "run": {"name": "refused", "dir": str(tmp_path / "refused")}}
+    content["evaluate"] = {**job["evaluate"], "tasks": {"copy": {"score": score}}}
+    with pytest.raises(UserError, match=told):
+        prepare_workload(SftConfig.model_validate(content))

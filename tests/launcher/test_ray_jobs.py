@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from sft.run_folder import RunFolder
 from tests.cluster.running import ROOT, SFT, metrics, wait_until
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
+from tests.ray_folder import ray_folder
 
 STEPS = {"broad": 2, "words": 60}
 START_SECONDS = 200
@@ -66,11 +66,11 @@ def local_ray() -> Iterator[LocalRay]:
     with ExitStack() as stack:
         listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
         port, client_port = (listener.getsockname()[1] for listener in listeners)
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # with a short path, for sockets
+    with ray_folder() as folder:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2", "--port=0"]
         command += [f"--dashboard-port={port}", f"--ray-client-server-port={client_port}", f"--temp-dir={folder}"]
         command += ["--dashboard-agent-listen-port=0", "--object-store-memory=100000000", "--disable-usage-stats"]
-        token = Path(folder, "token")
+        token = folder / "token"
         token.write_text(secrets.token_hex(32))
         variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PYTHONPATH": str(ROOT)}
         variables = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | variables

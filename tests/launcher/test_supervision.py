@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from launcher.cluster.block_executor import prepare_on_cluster
-from launcher.cluster.trainer_process import EarlyStart, TrainerRequest
+from launcher.cluster.trainer_process import TrainerProcess, TrainerRequest
 from launcher.console import FitConsole
 from launcher.supervision import supervise
 from sft.atomic_files import write_json
@@ -95,17 +95,17 @@ def test_a_cluster_that_was_never_there_is_the_users_to_put_right(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     others = set(psutil.Process().children())
     with ExitStack() as held:
-        dead = held.enter_context(closing(EarlyStart()))
+        dead = held.enter_context(closing(TrainerProcess()))
         [died] = set(psutil.Process().children()) - others
         died.kill()
         died.wait()
-        early = held.enter_context(closing(EarlyStart()))
+        early = held.enter_context(closing(TrainerProcess()))
         [used] = set(psutil.Process().children()) - others
         for start in (early, dead):
             with pytest.raises(UserError, match="nothing answers there"):
                 supervise(request_to_train, "2 CPU workers", FitConsole(file=StringIO()), start)
         assert not used.is_running()
-        assert early.take() is None, "it is used once"
+        assert not early.is_alive()
     assert set(psutil.Process().children()) <= others
 
 

@@ -111,6 +111,20 @@ def test_a_model_that_turns_rounding_into_more_is_measured_by_its_own_rounding()
     assert "off that" in str(probe_layout(nll_of(module), token_ids, "packed", torch.bfloat16, rounding))
 
 
+def test_an_nll_that_is_not_finite_is_refused_wherever_it_is_met() -> None:
+    """Alone, beside others, beside changed ones, or rounded otherwise: a NaN would compare as no difference."""
+    module = build("llama").to(torch.bfloat16)
+    ours, token_ids = nll_of(module), ordinary_token_ids(module.model.config)
+    for wrong in range(8):
+        assert probe_layout(_nan_in_call(ours, wrong), token_ids, "packed", torch.bfloat16) == "its nll is not finite"
+    assert probe_layout(_nan_in_call(ours, 8), token_ids, "packed", torch.bfloat16) is None, "it is called so often"
+
+
+def _nan_in_call(nll: TokenNll, wrong: int) -> TokenNll:
+    calls = iter(range(100))
+    return lambda batch, own: nll(batch, own) * (float("nan") if next(calls) == wrong else 1)
+
+
 @pytest.mark.parametrize("family", ["codegen", "jamba", "mamba"])
 def test_a_leak_shows_in_bfloat16_too(family: str) -> None:
     module = build(family).to(torch.bfloat16)

@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 SCRIPT = ROOT / "slurm" / "ray_cluster.sbatch"
 STEPS = {"broad": 4, "words": 4}
 NEVER_READY = "for second in {1..200}; do sleep 1; done"
+IS_UP = "echo the setup begins"
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +62,33 @@ def test_a_job_of_an_array_that_is_told_to_go_is_queued_again_alone(
     lab: Lab, hurried: tuple[Path, str], tmp_path: Path
 ) -> None:
     log = lab.shared / "array-%a.log"
-    lines = SCRIPT.read_text().replace("container=()", f"container=()\n{NEVER_READY}")
+    lines = SCRIPT.read_text().replace("container=()", f"container=()\n{IS_UP}\n{NEVER_READY}")
     script = lab.shared / "array.sbatch"
     script.write_text(lines)
     options = ["--parsable", "--array=0-1", "--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0", "--mem=100M"]
     number = lab.run("sbatch", *options, f"--output={log}", script, "none.yaml").stdout.strip()
     first, last = (f"{number}_{i}" for i in range(2))
-    wait_until(lambda: {lab.job(job)["JobState"] for job in (first, last)} == {"RUNNING"}, 60, "they do not run")
+    # Slurm says that a job is running before its shell is there, and then a signal to it is lost.
+    logs = [lab.shared / f"array-{i}.log" for i in range(2)]
+    wait_until(lambda: all(path.is_file() and path.read_text() for path in logs), 60, "they do not run")
     lab.run("scancel", "--batch", "--signal=USR1", last)
     wait_until(lambda: lab.job(last)["Restarts"] == "1", 60, "it was not queued again")
     assert (lab.job(first)["Restarts"], lab.job(first)["JobState"]) == ("0", "RUNNING")
     lab.run("scancel", number)
+
+
+def test_told_to_go_while_its_driver_is_started_a_job_is_queued_again(lab: Lab, write_config: WriteConfig) -> None:
+    config = write_config("at_once", {"broad": 4, "words": 2000}, cluster={"workers": 1})
+    started = "driver=$!\n"
+    assert SCRIPT.read_text().count(started) == 1
+    script, log = lab.shared / "at_once.sbatch", lab.shared / "at_once.log"
+    script.write_text(SCRIPT.read_text().replace(started, f"{started}kill -USR1 $$\n"))
+    options = ["--parsable", "--nodes=1", "--cpus-per-task=1", "--gpus-per-node=0", "--mem=2G", f"--output={log}"]
+    job_id = lab.run("sbatch", *options, script, config).stdout.strip()
+    wait_until(lambda: lab.job(job_id)["Restarts"] == "1", 90, "it was not queued again")
+    lab.run("scancel", job_id)
+    assert "USR1: save, stop, requeue" in log.read_text()
+    assert not run_of(config).has_trained()
 
 
 def test_a_stop_file_that_is_made_while_the_job_starts_counts(

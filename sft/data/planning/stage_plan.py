@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,6 +149,12 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
             refuse(path, planned, inputs)
         # The measurements from before the first step go with it.
         shutil.rmtree(path if has_trained else run.evaluations)
+    publish_heldout(path, config, store, inputs)
+    return PackPlan.open(path) if is_published(path) else None
+
+
+def publish_heldout(path: Path, config: SftConfig, store: TokenStore, inputs: Mapping[str, Any]) -> None:
+    """Publish the packs of held-out examples to measure at `path`; nothing, where there are none."""
     held_out = np.flatnonzero(held_out_examples(store, config.data.holdout))
     chosen = []
     for task, ids in split_by_task(store, held_out):
@@ -155,7 +162,7 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
         chosen.append(rng.permutation(ids)[: config.evaluate.max_examples_per_task])
     order = np.concatenate(chosen)
     if not len(order):
-        return None
+        return
     # No step is trained on them, so all packs are filled at once.
     num_packs, seed = len(order), derive_seed(config.run.seed, "heldout", "packing")
     tasks, length = store.task_ids[order], inputs["pack_len_tokens"]
@@ -163,7 +170,6 @@ def plan_heldout(config: SftConfig, store: TokenStore) -> PackPlan | None:
     num_tasks = sum(len(ids) > 0 for ids in chosen)
     counts = {"num_held_out": len(held_out), "num_tasks": num_tasks}
     publish_plan(path, order, packed, store, {"kind": "heldout_plan", "inputs": inputs, **counts})
-    return PackPlan.open(path)
 
 
 def _plan_stage(

@@ -1,0 +1,230 @@
+"""How fast a model answers: batches beside one prompt at a time, ranks beside one process, options with shared prompts.
+
+    python -m benchmarks.generation                 # the shape of a 135M model with random weights: about 10 minutes
+    python -m benchmarks.generation --small         # a look at whether everything runs
+
+Prompts have 20 to 200 tokens, answers 32. One process has two threads, two ranks have one each. All sides of a part are
+run in turn. `transformers` is its `generate`, called as its documentation does it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import transformers
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from benchmarks.in_turn import ratios_of, spread
+from benchmarks.made_models import write_weights
+from benchmarks.rank_processes import run_ranks
+from sft.answering.choosing import log_likelihoods
+from sft.answering.shared_prompts import shared_log_likelihoods
+from sft.answering.whole_model import WholeModel, whole_copy
+from sft.answering.writing import Prompted, Style, answering, write_answers
+from sft.config import SftConfig
+from sft.config_file import build_config
+from sft.engine.engines import ENGINES
+from sft.questions.question import Option
+from sft.ranks.torch_ranks import TorchRanks
+from sft.training.process import quiet_third_parties
+from sft.world import World
+
+_SHAPE = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+_SMALL = {**_SHAPE, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_SMALL |= {"num_key_value_heads": 2}
+_VOCABULARY = 49_152
+_STYLE = Style((_VOCABULARY - 1,))
+_CPU = torch.device("cpu")
+_BATCH = 16
+_GOALS = {"batch of 16 / one at a time": 5.0, "two ranks / one process": 0.5}
+
+Side = Callable[[], float]
+"""Runs once; tokens a second."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    quiet_third_parties()
+    transformers.utils.logging.disable_progress_bar()
+    if options.rank is not None:
+        _rank(options)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_weights(folder / "model", _SMALL if options.small else _SHAPE, 512 if options.small else _VOCABULARY)
+        torch.set_num_threads(2)
+        _compare_batches(folder, options)
+        _compare_options(folder, options)
+        _compare_ranks(folder, options)
+
+
+def _compare_batches(folder: Path, options: argparse.Namespace) -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    prompts = _prompts(model.config.vocab_size)
+    speeds = _in_turn(
+        {
+            "one at a time": lambda: _plain(model, [[prompt] for prompt in prompts]),
+            "transformers, batch of 16": lambda: _plain(model, [prompts]),
+            "batch of 16": lambda: _ours(model, prompts),
+        },
+        options.rounds,
+    )
+    _show("batch of 16 / one at a time", speeds["batch of 16"], speeds["one at a time"])
+    _show("batch of 16 / transformers, batch of 16", speeds["batch of 16"], speeds["transformers, batch of 16"])
+
+
+def _compare_options(folder: Path, options: argparse.Namespace) -> None:
+    """Four options of four tokens behind a prompt of 40, or 200: options a second."""
+    whole = WholeModel(_config(folder), str(folder / "model"), World())
+    draw = np.random.default_rng(0)
+    for length in (10, 40, 200):
+        questions = []
+        for _ in range(8):
+            prompt = tuple(draw.integers(1, 500, length).tolist())
+            rests = [tuple(draw.integers(1, 500, 4).tolist()) for _ in range(4)]
+            questions.append([Option((*prompt, *rest), length) for rest in rests])
+
+        def shared(questions: list[list[Option]] = questions) -> float:
+            began = time.perf_counter()
+            with answering(whole.hf_model, "sdpa"):
+                shared_log_likelihoods(whole.hf_model, questions, _CPU)
+            return 32 / (time.perf_counter() - began)
+
+        def packed(questions: list[list[Option]] = questions) -> float:
+            began = time.perf_counter()
+            log_likelihoods(whole, [option for own in questions for option in own], "packed")
+            return 32 / (time.perf_counter() - began)
+
+        speeds = _in_turn({f"shared, {length}": shared, f"packed, {length}": packed}, options.rounds, "options")
+        _show(f"shared / packed, prompts of {length} tokens", *speeds.values())
+
+
+def _compare_ranks(folder: Path, options: argparse.Namespace) -> None:
+    """Under ZeRO-3, with a copy on each rank and split, beside one process with the plain engine: the same prompts."""
+    both = ["--folder", str(folder), "--rounds", str(options.rounds)]
+    results = []
+    for size in (1, 2):
+        there = folder / f"of-{size}"
+        there.mkdir()
+        given = [["--rank", f"{rank}", *both, *(["--small"] if options.small else [])] for rank in range(size)]
+        run_ranks(__file__, given, there, WORLD=str(size), OMP_NUM_THREADS=str(2 // size))
+        results.append(json.loads((folder / f"speeds-{size}.json").read_text()))
+    [alone], two = results[0].values(), results[1]
+    for name, speeds in two.items():
+        _show(f"{name}: two ranks / one process", speeds, alone)
+
+
+def _rank(options: argparse.Namespace) -> None:
+
+    size, folder = int(os.environ["WORLD"]), options.folder
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(str(folder / f"meeting-{size}"), size), rank=options.rank, world_size=size
+    )
+    ranks, config = TorchRanks(World(options.rank, size, options.rank)), _config(folder)
+    name = "zero3" if size > 1 else "plain"
+    engine = ENGINES[name](config, config.stages[0].optimizer, config.model.path, ranks)
+    own = _prompts(engine.hf_model.config.vocab_size)[options.rank :: size]
+
+    def answer(copied: bool) -> float:
+        began = time.perf_counter()
+        copies = whole_copy(engine, config, config.model.path, _CPU) if copied else nullcontext(engine.hf_model)
+        with copies as writer, answering(writer, "sdpa"):
+            write_answers(writer, own, _STYLE, _CPU, in_step=size > 1 and not copied)
+        dist.barrier()
+        return _BATCH * own[0].max_new_tokens / (time.perf_counter() - began)
+
+    sides = (
+        {"copied": lambda: answer(True), "split": lambda: answer(False)} if size > 1 else {"": lambda: answer(False)}
+    )
+    speeds = _in_turn(sides, options.rounds, "tokens" if options.rank == 0 else "")
+    if options.rank == 0:
+        (folder / f"speeds-{size}.json").write_text(json.dumps(speeds))
+
+
+def _in_turn(sides: Mapping[str, Side], rounds: int, what: str = "tokens") -> dict[str, list[float]]:
+    for run in sides.values():
+        run()  # the first one is slower
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            speeds[name].append(run())
+    for name, values in speeds.items():
+        if what:
+            sys.stdout.write(f"{name}: {spread(values, ',.1f')} {what}/s\n")
+    return speeds
+
+
+def _show(name: str, ours: list[float], others: list[float]) -> None:
+    ratios = ratios_of(ours, others)
+    goal = next((f", goal {goal:g}" for part, goal in _GOALS.items() if name.endswith(part)), "")
+    sys.stdout.write(f"  {name}: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}){goal}\n")
+    sys.stdout.flush()
+
+
+def _prompts(vocabulary: int) -> list[Prompted]:
+    draw = np.random.default_rng(0)
+    lengths = np.linspace(20, 200, _BATCH).astype(int)
+    ids = [tuple(draw.integers(1, vocabulary - 2, length).tolist()) for length in lengths]
+    return [Prompted(f"{i}", prompt, 32) for i, prompt in enumerate(ids)]
+
+
+def _plain(model: Any, batches: list[list[Prompted]]) -> float:
+    """transformers' own, with prompts padded on the left."""
+    began, count = time.perf_counter(), 0
+    for batch in batches:
+        longest = max(len(prompt.prompt_ids) for prompt in batch)
+        pads = [longest - len(prompt.prompt_ids) for prompt in batch]
+        ids = torch.tensor([[0] * pad + list(p.prompt_ids) for pad, p in zip(pads, batch, strict=True)])
+        mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
+        settings = GenerationConfig(max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=0)
+        output = model.generate(ids, attention_mask=mask, generation_config=settings)
+        count += len(batch) * (output.shape[1] - longest)
+    return count / (time.perf_counter() - began)
+
+
+def _ours(model: Any, prompts: list[Prompted]) -> float:
+    began = time.perf_counter()
+    with answering(model, "sdpa"):
+        found = write_answers(model, prompts, _STYLE, _CPU)
+    return sum(len(written.ids) for written in found) / (time.perf_counter() - began)
+
+
+def _config(folder: Path) -> SftConfig:
+    return build_config(
+        {
+            "run": {"name": "generation", "dir": str(folder / "run")},
+            "model": {"path": str(folder / "model"), "dtype": "float32"},
+            "data": {"sources": [{"name": "s", "path": "s.jsonl", "format": "messages"}], "max_len_tokens": 512},
+            "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-5}}],
+            "train": {"pack_len_tokens": 512, "packs_per_step": 2, "activation_checkpointing": False},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
