@@ -13,7 +13,7 @@ from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
 from sft.evaluation.best_step import read_curve
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 from sft.stage_end import StageEnd, read_stage_end
 
 
@@ -41,7 +41,7 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
     within = run.evaluation(folder, num_steps)
     kept_as = {
-        run.answers(measured): run.answers(within),
+        answers_of(measured): answers_of(within),
         measured: within,
         **{path: folder.ended_after(num_steps, path) for path in (folder.model, folder.best_model, folder.complete)},
     }

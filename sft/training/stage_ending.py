@@ -17,7 +17,7 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.rendering.chat_template import control_ids
 from sft.engine.engine import Engine
 from sft.ranks.agreement import any_rank
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 from sft.stage_end import BestStep, StageEnd, end_in_words, write_stage_end
 from sft.training.decisions import Decisions
 from sft.training.stage_checkpoints import load_step
@@ -33,7 +33,7 @@ def forget_end(run: RunFolder, stage: StageFolder) -> None:
         if path.exists():
             shutil.rmtree(path)
     measured = run.evaluation(stage)
-    for file in (measured, run.answers(measured)):
+    for file in (measured, answers_of(measured)):
         file.unlink(missing_ok=True)
 
 
@@ -43,8 +43,8 @@ def take_as_end(inputs: StageInputs, num_steps: int) -> None:
     within, end = run.evaluation(stage, num_steps), run.evaluation(stage)
     if not inputs.attempt.ranks.world.is_first or end.is_file():
         return
-    if run.answers(within).is_file():
-        shutil.copyfile(run.answers(within), run.answers(end))
+    if answers_of(within).is_file():
+        shutil.copyfile(answers_of(within), answers_of(end))
     # Sinks may read it before `stage.json` is there.
     write_json(end, {**read_json(within), "step": None, "num_steps": num_steps})
 
