@@ -5,6 +5,7 @@ A fall is a difference where the metric is a share, else relative to the first v
 
 import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,10 @@ import numpy as np
 from sft.config_evaluation import RetainConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.evaluation.scores import Evaluation, change_of, value_over
+from sft.evaluation.judged_answers import read_judged
+from sft.evaluation.scores import SCORE, Evaluation, change_of, value_over
 from sft.evaluation.tables import change_text, value_text
+from sft.scoring.statistics import SHARE, Difference, Scores, paired_difference
 
 
 class Fall(NamedTuple):
@@ -23,6 +26,8 @@ class Fall(NamedTuple):
     """`task copy` or `source words`."""
     first: float
     last: float
+    difference: Difference | None = None
+    """On the questions that both models answered, if it is a score of answers."""
 
 
 def retained_tasks(retain: RetainConfig, store: TokenStore, heldout: PackPlan) -> dict[str, tuple[str, ...]]:
@@ -37,9 +42,21 @@ def retained_tasks(retain: RetainConfig, store: TokenStore, heldout: PackPlan) -
 
 
 def find_falls(
-    base: Evaluation, now: Evaluation, retain: RetainConfig, retained: Mapping[str, Collection[str]]
+    base: Evaluation,
+    now: Evaluation,
+    retain: RetainConfig,
+    retained: Mapping[str, Collection[str]],
+    answers: tuple[Path, Path] | None = None,
 ) -> list[Fall]:
-    """What fell by more than it may; a score that was not measured in both did not."""
+    """What fell by more than it may; a score that was not measured in both did not.
+
+    Args:
+        base: of the model that the run began with.
+        now: of the model that is compared with it.
+        retain: what is compared, and how far it may fall.
+        retained: what may not fall, in words → its tasks.
+        answers: the files of the answers of both, if they are there.
+    """
     metric = now.metrics.get(retain.score)
     if metric is None:
         return []
@@ -49,8 +66,26 @@ def find_falls(
         change = change_of(metric, first, last)
         fall = -change if metric.better == "higher" else change
         if not math.isnan(fall) and fall > retain.max_drop:
-            falls.append(Fall(name, first, last))
+            difference = _difference(answers, retain.score, tasks, metric.is_share) if answers else None
+            falls.append(Fall(name, first, last, difference))
     return falls
+
+
+def _difference(answers: tuple[Path, Path], score: str, tasks: Collection[str], is_share: bool) -> Difference | None:
+    first, last = (_scores(path, score, tasks) for path in answers)
+    is_paired = any(first[task].keys() & last[task].keys() for task in first.keys() & last.keys())
+    return paired_difference(first, last, scale=SHARE if is_share else None) if is_paired else None
+
+
+def _scores(path: Path, score: str, tasks: Collection[str]) -> Scores:
+    """A score of each answer; none if it is not a score of answers."""
+    name, _, shots = score.partition("@")
+    found: dict[str, dict[str, float]] = {}
+    for one in read_judged(path):
+        value = one.score if name == SCORE else one.scores.get(name)
+        if one.task in tasks and one.shots == int(shots or 0) and value is not None:
+            found.setdefault(one.task, {})[one.key] = value
+    return found
 
 
 def falls_in_words(falls: Collection[Fall], now: Evaluation, retain: RetainConfig) -> str:
@@ -58,7 +93,8 @@ def falls_in_words(falls: Collection[Fall], now: Evaluation, retain: RetainConfi
     metric = now.metrics[retain.score]
     parts = [
         f"{fall.name}: {metric.title} {value_text(metric, fall.first, 3)} → {value_text(metric, fall.last, 3)} "
-        f"({change_text(metric, change_of(metric, fall.first, fall.last))})"
+        f"({change_text(metric, change_of(metric, fall.first, fall.last))}"
+        f"{'' if fall.difference is None else f'; paired, {fall.difference}'})"
         for fall in falls
     ]
     return f"worse than the base model by more than evaluate.retain.max_drop ({retain.max_drop:g}): {'; '.join(parts)}"

@@ -16,7 +16,7 @@ from sft.evaluation.best_step import Curve, Measured, read_curve
 from sft.evaluation.forgetting import falls_in_words, find_falls
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.ranks.agreement import all_texts, any_rank
-from sft.run_folder import RunFolder, StageFolder
+from sft.run_folder import RunFolder, StageFolder, answers_of
 from sft.training.attempt import Attempt
 
 
@@ -89,7 +89,9 @@ class Decisions:
             return None
         base = read_evaluation(read_json(base_path), None, None)
         now = self._read(num_steps)
-        falls = find_falls(base, now, retain, self.retained)
+        paths = answers_of(base_path), answers_of(self.run.evaluation(self.stage, num_steps))
+        answers = paths if all(path.is_file() for path in paths) else None
+        falls = find_falls(base, now, retain, self.retained, answers)
         if not falls:
             return None
         when = "at its end" if num_steps is None else f"after step {num_steps}"

@@ -237,7 +237,6 @@ def test_what_may_not_be_forgotten_stops_the_run_with_a_checkpoint_or_is_told(jo
     content |= {"checkpoint": {"every_steps": 100}, "evaluate": {**job.content["evaluate"], "retain": retain}}
     workload = prepare_workload(SftConfig.model_validate(content))[0].as_json()
     run = RunFolder(job.folder / "steep")
-    # The folder is there already: nothing is copied to it.
     strict = job._replace(content=content, workload=workload)
     assert set(strict.start("steep", QUIET, 1)) == {ENDED}
     base = read_json(run.evaluation())["tasks"]["count"]["loss"]
@@ -253,9 +252,14 @@ def test_what_may_not_be_forgotten_stops_the_run_with_a_checkpoint_or_is_told(jo
     assert f"stage broad, after step {max(losses)}: worse than the base model by more than" in why.message
     assert "task count: loss" in why.message
     assert "source words" not in why.message, "as a whole it has become better"
-    # Started again, it decides as before; allowed to go on, it does, and tells.
+    # Started anew, as by another driver, it decides as before; allowed to go on, it does, and tells.
+    run.attempt(1).ended.unlink()
     assert set(strict.start("steep", QUIET, 2)) == {ENDED}
     assert sorted(losses_of_counting(run)) == sorted(losses)
+    again = read_end(run.attempt(2))
+    assert again is not None
+    assert again.message == why.message
+    run.attempt(2).ended.unlink()
     content["evaluate"] = {**content["evaluate"], "retain": {**retain, "action": "warn"}}
     assert set(job._replace(content=content, workload=workload).start("steep", QUIET, 3)) == {DONE}
     told = [event for event in read_events(run.attempt(3)) if event.kind == "forgotten"]
