@@ -1,7 +1,7 @@
 """The verb `evaluate`: measures whole models one after the other, and shows them side by side."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -10,10 +10,13 @@ from launcher.cluster.model_actors import workers_of
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
+from launcher.pair_tables import PairJudge, check_against, compare_models
 from launcher.preparation import preparation_shown
 from launcher.results import show_results
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
+from sft.endpoint.client import EndpointClient
+from sft.endpoint.endpoint import Endpoint
 from sft.errors import TrainingError
 from sft.evaluation.answer_scores import read_scores
 from sft.evaluation.answers_page import AskedModels, write_answers
@@ -21,30 +24,50 @@ from sft.evaluation.scores import Evaluation
 from sft.job_config import JobConfig
 from sft.progress import Tell
 from sft.run_folder import ANSWERS_PAGE, answers_of
+from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import Measurement, WholeModelPath, measure_whole, models_of, prepare_measurement
 
 
-def evaluate_models(job: JobConfig, wanted: Sequence[str], console: Console) -> int:
+def evaluate_models(
+    job: JobConfig, wanted: Sequence[str], endpoint: Endpoint | None, console: Console, judge: PairJudge | None = None
+) -> int:
     """Measure the models that are wanted; returns the exit code.
+
+    Args:
+        job: the run, with the settings of `evaluate`.
+        wanted: see `models_of`; with an endpoint, none are measured unless they are named.
+        endpoint: a served model to measure, too.
+        console: where tables go.
+        judge: compares the answers of two models, if that is asked for.
 
     Raises:
         UserError: data, models or settings cannot be used.
     """
     config = job.sft
-    models = models_of(config, wanted)
+    served = ServedModels(EndpointClient(endpoint)) if endpoint else None
+    models = models_of(config, wanted) if wanted or not served else []
+    judging = judge.opened() if judge else None
     with preparation_shown(console) as report:
         measurement = prepare_measurement(config, report)
+    measured = [*models, *([served.model] if served else [])]
+    if judge:
+        check_against(judge, measured, measurement)
     _say_what_is_asked(config, measurement, console)
     evaluations = []
     try:
-        with workers_of(job, console) as open_model:
+        with workers_of(job, console) if models else nullcontext() as open_model:
             for model in models:
                 with _shown(model, console) as tell:
-                    evaluations.append(measure_whole(_laid_out(config, model), measurement, model, open_model, tell))
+                    own = config if measurement.result_of(model).is_file() else _laid_out(config, model)
+                    evaluations.append(measure_whole(own, measurement, model, open_model, tell))
+        if served:
+            evaluations.append(_measure_served(config, measurement, served, console))
     except TrainingError as error:
         console.print(styled("[red]The measurement cannot go on:[/] {}", str(error)))
         return FAILED
-    _show(config, measurement, models, evaluations, console)
+    _show(config, measurement, measured, evaluations, console)
+    if judge and judging:
+        compare_models(judge, judging, measured, measurement, console, _shown)
     return DONE
 
 
@@ -55,7 +78,7 @@ def _show(
     evaluations: Sequence[Evaluation],
     console: Console,
 ) -> None:
-    paths = [answers_of(measurement.folder / f"{model.file_name}.json") for model in models]
+    paths = [answers_of(measurement.result_of(model)) for model in models]
     found = [read_scores(evaluation, path) for evaluation, path in zip(evaluations, paths, strict=True)]
     scores = [one for one in found if one is not None]
     show_results(evaluations, scores, config.data.clusters, console)
@@ -65,6 +88,17 @@ def _show(
         page = measurement.folder / ANSWERS_PAGE
         write_answers(page, AskedModels(config.run.name, answers, measurement.folder / "questions", scores))
         console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
+
+
+def _measure_served(config: SftConfig, measurement: Measurement, served: ServedModels, console: Console) -> Evaluation:
+    if measurement.asked and (num := sum(question.way == "choice" for question in measurement.asked.questions)):
+        text = "prompts with options are answered in writing: a server gives no likelihoods of options"
+        console.print(f"{served.model.name}: {num:,} {text}", highlight=False, markup=False)
+    with _shown(served.model, console) as tell:
+        evaluation = measure_whole(config, measurement, served.model, served.open, tell)
+    for reason, num in served.in_vain.most_common():
+        console.print(styled("[yellow]{}[/] without an answer: {}", f"{num:,}", reason), highlight=False)
+    return evaluation
 
 
 def _laid_out(config: SftConfig, model: WholeModelPath) -> SftConfig:

@@ -52,6 +52,12 @@ def remember_path(url: Any) -> None:
         _known.update(secret for secret in (path, path.partition("?")[0]) if len(secret) >= _MIN_SECRET_CHARS)
 
 
+def remember_secret(text: str) -> None:
+    """Remember a key that is used, so that no message shows it."""
+    if len(text) >= _MIN_SECRET_CHARS:
+        _known.add(text)
+
+
 def remember_secrets(value: Any) -> None:
     """Remember the secrets of the URLs in plain values."""
     if isinstance(value, str) and "://" in value:

@@ -2,12 +2,17 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launcher.pair_tables import PairJudge
 
 SUMMARY = "measure models on held-out prompts: losses, and answers that are scored"
 EXAMPLES = """\
 sft evaluate runs/quickstart evaluate.answers_per_task=50
 sft evaluate runs/my evaluate.shots=[0,3] --model base --model broad
-sft evaluate my.yaml --model /models/other-7b"""
+sft evaluate my.yaml --model /models/other-7b
+sft evaluate runs/my --model base --endpoint http://127.0.0.1:8000/v1"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +23,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
     text = "base, a stage of the run, or a folder; may be given several times. Default: base and the last stage"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
+    text = "a served model, too: the address of a server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1"
+    parser.add_argument("--endpoint", metavar="URL", help=text)
+    text = "which model of the server. Default: the only one that it has"
+    parser.add_argument("--endpoint-model", metavar="NAME", default="", help=text)
+    text = "the variable that holds the key of the server. Default: OPENAI_API_KEY, if it is set"
+    parser.add_argument("--endpoint-key-env", metavar="NAME", default="", help=text)
+    text = "have a judging model compare the answers of the others with those of this one, in both orders"
+    parser.add_argument("--judge-against", metavar="NAME", help=text)
+    text = "the judge: the address of its server, its name there, the variable that holds the key, and what counts"
+    parser.add_argument("--judge-endpoint", metavar="URL", help=text)
+    parser.add_argument("--judge-model", metavar="NAME", default="")
+    parser.add_argument("--judge-key-env", metavar="NAME", default="")
+    parser.add_argument("--judge-rubric", metavar="TEXT|FILE", default="")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,13 +43,34 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console
     from launcher.evaluation import evaluate_models
     from sft.absolute_paths import absolute_paths
+    from sft.endpoint.endpoint import Endpoint
+    from sft.errors import UserError
     from sft.hub_answers import check_hub_answers
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     check_hub_answers(job.sft)
-    return evaluate_models(job, options.models, build_console())
+    if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
+        raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
+    endpoint = (
+        Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
+    )
+    return evaluate_models(job, options.models, endpoint, build_console(), _judge_of(options))
+
+
+def _judge_of(options: argparse.Namespace) -> "PairJudge | None":
+    from launcher.pair_tables import PairJudge
+    from sft.endpoint.endpoint import Endpoint
+    from sft.errors import UserError
+    from sft.scoring.judge_prompt import DEFAULT_RUBRIC
+
+    if not options.judge_against and not options.judge_endpoint:
+        return None
+    if not options.judge_against or not options.judge_endpoint:
+        raise UserError("Two models are compared with both --judge-against NAME and --judge-endpoint URL.")
+    endpoint = Endpoint(options.judge_endpoint, options.judge_model, options.judge_key_env)
+    return PairJudge(endpoint, options.judge_against, options.judge_rubric or DEFAULT_RUBRIC)
 
 
 def _config_of(text: str) -> Path:

@@ -84,7 +84,8 @@ class AnswerEvaluator:
         if not self.ranks.world.is_first:
             return {}, None
         try:
-            judged = list(judge(self.questions, self._kept(), self.scores, self.allow_code, tell))
+            replies = self.path.with_name(f"{self.path.name.removesuffix('.answers.jsonl')}.verdicts.jsonl")
+            judged = list(judge(self.questions, self._kept(), self.scores, self.allow_code, tell, replies))
         except UserError as error:
             return {}, str(error)
         write_judged(self.path, judged)

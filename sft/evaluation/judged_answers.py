@@ -6,8 +6,8 @@ Beside the metrics of its own score, each task has `score`, the first of them, s
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def scores_of(questions: Sequence[Question], evaluate: EvaluateConfig) -> dict[s
     for task, own in by_task.items():
         asked = evaluate.tasks.get(task)
         form = asked.score if asked and asked.score is not None else None
-        expected = [_expected(question) for question in own]
+        expected = [expected_of(question) for question in own]
         scores[task] = read_score(default_score(expected, evaluate.allow_code).name if form is None else form)
     check_packages(*scores.values())
     return scores
@@ -98,7 +98,8 @@ def check_scores(questions: Sequence[Question], evaluate: EvaluateConfig) -> dic
     """
     scores = scores_of(questions, evaluate)
     for score in {json.dumps(score.form, sort_keys=True): score for score in scores.values()}.values():
-        Judging(score, allow_code=evaluate.allow_code).close()
+        with Judging(score, allow_code=evaluate.allow_code) as judging:
+            judging.check()
     return scores
 
 
@@ -138,29 +139,38 @@ def judge(
     scores: Mapping[str, Score],
     allow_code: bool,
     tell: Tell,
+    replies: Path | None = None,
 ) -> Iterator[JudgedAnswer]:
     """The answers with verdicts, in the order of the questions; those without an answer are left out.
+
+    Args:
+        questions: those of a task together.
+        answers: by the key of their question.
+        scores: task → score.
+        allow_code: whether code may be run.
+        tell: called whenever there is progress.
+        replies: the file of what a judging model says.
 
     Raises:
         UserError: a score cannot judge here.
     """
-    with ExitStack() as opened:
-        judging: dict[str, Judging] = {}
-        for question in questions:
-            if question.key not in answers:
-                continue
-            if question.task not in judging:
-                judging[question.task] = opened.enter_context(Judging(scores[question.task], allow_code=allow_code))
-            yield _judged(question, answers[question.key], judging[question.task])
-            tell()
+    for task, group in groupby((q for q in questions if q.key in answers), key=lambda question: question.task):
+        own = [*group]
+        with Judging(scores[task], allow_code=allow_code) as judging:
+            given = [(_given(answers[question.key], judging.score), expected_of(question)) for question in own]
+            for question, verdict in zip(own, judging.judge_all(given, replies, tell), strict=True):
+                yield _judged(question, answers[question.key], judging.score, verdict)
 
 
-def _judged(question: Question, answer: Answer, judging: Judging) -> JudgedAnswer:
+def _given(answer: Answer, score: Score) -> scorer.Answer:
+    """The answer as scorers see it."""
     # Calls are written with control tokens. A thought is not what was asked for.
-    text = answer.raw if judging.score.name == "tool_call" else answer.text
+    text = answer.raw if score.name == "tool_call" else answer.text
     text = text.rpartition(THOUGHT_END.strip())[2].strip() or text
-    given = scorer.Answer(text, answer.num_tokens, answer.stopped)
-    verdict = judging.judge(given, _expected(question))
+    return scorer.Answer(text, answer.num_tokens, answer.stopped)
+
+
+def _judged(question: Question, answer: Answer, score: Score, verdict: scorer.Verdict) -> JudgedAnswer:
     numbers = dict(verdict.scores)
     if answer.likelihoods and not verdict.failed:
         numbers |= _other_choices(question, answer)
@@ -171,7 +181,7 @@ def _judged(question: Question, answer: Answer, judging: Judging) -> JudgedAnswe
         num_shown=question.num_shown,
         task=question.task,
         unseen=question.unseen,
-        score_name=judging.score.name,
+        score_name=score.name,
         score=None if verdict.failed else first,
         scores=numbers,
         note=verdict.note,
@@ -221,8 +231,14 @@ def _with_shots(name: str, shots: int) -> str:
     return f"{name}@{shots}" if shots else name
 
 
-def _expected(question: Question) -> scorer.Question:
+def expected_of(question: Question) -> scorer.Question:
     """The question as scorers see it."""
     calls = tuple(ToolCall(call["name"], call["arguments"]) for call in question.tool_calls)
-    about = {"task": question.task, "source": question.source, "where": question.where, "prompt": question.prompt}
+    about: dict[str, Any] = {
+        "task": question.task,
+        "source": question.source,
+        "where": question.where,
+        "prompt": question.prompt,
+    }
+    about["messages"] = [*question.messages]
     return scorer.Question(question.references, question.options, question.tests, "", calls, about)

@@ -12,13 +12,17 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from sft.errors import UserError
 from sft.own_process import own_environment, own_module
 from sft.printable import printable, shortened
+from sft.progress import Tell
+from sft.scoring.model_judge import ModelJudge
 from sft.scoring.registry import Score, check_packages
 from sft.scoring.sandbox_proof import prove_sandbox
 from sft.scoring.scorer import Answer, Question, Verdict, as_json, failure, what_is_missing
@@ -69,6 +73,32 @@ class Judging:
         if self._process:
             self._process.end()
 
+    def check(self) -> None:
+        """Look whether a server that judges can be asked.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if isinstance(self.score.scorer, ModelJudge):
+            self.score.scorer.check()
+
+    def judge_all(
+        self, answers: Sequence[tuple[Answer, Question]], kept: Path | None = None, tell: Tell = lambda: None
+    ) -> Iterator[Verdict]:
+        """The verdicts, in order.
+
+        Args:
+            answers: each with its question.
+            kept: the file for what a server says, so that it is asked once; None keeps nothing.
+            tell: called whenever there is progress.
+        """
+        if isinstance(self.score.scorer, ModelJudge):
+            yield from map(_told, self.score.scorer.judge_all(answers, kept, tell))
+            return
+        for answer, question in answers:
+            yield self.judge(answer, question)
+            tell()
+
     def judge(self, answer: Answer, question: Question) -> Verdict:
         """The verdict; a failed one, with the reason, where the scorer gives none."""
         if missing := what_is_missing(self.score.scorer.needs, question):
@@ -76,7 +106,7 @@ class Judging:
         verdict = (
             self._judge_apart(answer, question) if self.score.kind.may_hang else self._judge_here(answer, question)
         )
-        return Verdict(verdict.scores, shortened(printable(verdict.note), _MAX_NOTE_CHARS), verdict.failed)
+        return _told(verdict)
 
     def _judge_here(self, answer: Answer, question: Question) -> Verdict:
         try:
@@ -98,6 +128,11 @@ class Judging:
             return failure(str(error))
         self._num_in_vain = 0
         return Verdict(reply["scores"], reply["note"], reply["failed"])
+
+
+def _told(verdict: Verdict) -> Verdict:
+    """With a note that is short and fit to print."""
+    return Verdict(verdict.scores, shortened(printable(verdict.note), _MAX_NOTE_CHARS), verdict.failed)
 
 
 def _check_code(score: Score, allow_code: bool) -> None:

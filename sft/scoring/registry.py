@@ -22,6 +22,7 @@ from sft.scoring.exact_match import ExactMatch
 from sft.scoring.json_equal import JsonEqual
 from sft.scoring.length import Length
 from sft.scoring.mathematics import Mathematics
+from sft.scoring.model_judge import ModelJudge
 from sft.scoring.number import Number
 from sft.scoring.own_function import OWN, OwnFunction
 from sft.scoring.regular_expression import RegularExpression
@@ -57,6 +58,7 @@ SCORERS: Mapping[str, ScorerKind] = {
     "regex": ScorerKind(RegularExpression, may_hang=True),
     "length": ScorerKind(Length),
     "code": ScorerKind(CodeTests, runs_code=True),
+    "judge": ScorerKind(ModelJudge),
 }
 _OWN_KIND = ScorerKind(OwnFunction, may_hang=True)
 

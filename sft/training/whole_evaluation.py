@@ -67,6 +67,10 @@ class Measurement(NamedTuple):
     heldout: PackPlan
     asked: AskedQuestions | None
 
+    def result_of(self, model: WholeModelPath) -> Path:
+        """The file of a model's evaluation, once it is measured."""
+        return self.folder / f"{model.file_name}.json"
+
 
 def prepare_measurement(
     config: SftConfig, report: Report = lambda progress: None, executor: Executor = prepare_in_threads
@@ -114,8 +118,8 @@ def check_same_tokens(config: SftConfig, path: str) -> None:
 class LoadedModel(NamedTuple):
     """A model that is ready to be measured, wherever it is."""
 
-    token_sums: Callable[[], Sums]
-    """Measures it on the held-out packs, token by token."""
+    token_sums: Callable[[], Sums] | None
+    """Measures it on the held-out packs, token by token; None for a model that only writes."""
     ask: Ask | None
     """Asks it; None where nothing is asked."""
 
@@ -165,11 +169,11 @@ def measure_whole(
     Raises:
         UserError: the model cannot be loaded, or a score cannot judge here.
     """
-    path, asked = measurement.folder / f"{model.file_name}.json", measurement.asked
+    path, asked = measurement.result_of(model), measurement.asked
     with FileLock(path.with_name(f".{path.stem}.lock")):
         if not path.is_file():
             with open_model(config, measurement, model, tell) as loaded:
-                evaluators: list[Evaluator] = [_Tokens(loaded.token_sums)]
+                evaluators: list[Evaluator] = [_Tokens(loaded.token_sums)] if loaded.token_sums else []
                 if asked and loaded.ask:
                     answers = answers_of(path)
                     evaluators.append(asked.evaluator(loaded.ask, OneRank(), config.evaluate, answers, model.path))

@@ -37,9 +37,13 @@ def test_a_wrong_form_is_answered_with_all_problems(form, reasons):
     assert [reason for reason in reasons if reason not in str(error.value)] == []
 
 
+NEEDED = {"regex": {"pattern": "a"}, "judge": {"endpoint": "http://127.0.0.1:8000/v1", "model": "m"}}
+"""Settings that have no default."""
+
+
 def test_every_scorer_declares_metrics_whose_count_is_known():
     for name in SCORERS:
-        score = read_score({"name": "regex", "pattern": "a"} if name == "regex" else name)
+        score = read_score({"name": name, **NEEDED.get(name, {})})
         assert score.scorer.metrics
         for metric in score.scorer.metrics.values():
             assert metric.over in ("num_judged", "num_answers")

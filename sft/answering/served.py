@@ -1,0 +1,83 @@
+"""Asks a served model, by the turns of each question: the server writes the prompt in the model's own form.
+
+    Question.messages ──ChatRequest──▶ server ──ChatReply──▶ Answer
+
+A server gives no likelihoods of options, so such questions are answered in writing, too.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sft.answering.answer import Answer
+from sft.answering.asking import KeepAnswers
+from sft.answering.writing import Style
+from sft.data.tokenization import ExampleTokenizer
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from sft.endpoint.client import EndpointClient
+from sft.progress import Tell
+from sft.questions.question import Question
+
+_MOST_TOKENS = 4
+"""An answer that comes to more times as many of our tokens as were asked for was not bounded by the server. Other
+vocabularies need fewer tokens for the same text, but not so many fewer."""
+_NO_TURNS = "it came as token ids, and a server is asked by turns"
+
+
+@dataclass
+class ServedModel:
+    """Is asked questions; what got no answer is counted by its reason."""
+
+    client: EndpointClient
+    style: Style
+    tokenizer: ExampleTokenizer
+    """The run's."""
+    tell: Tell
+    in_vain: Counter[str] = field(default_factory=Counter)
+
+    def ask(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
+        """`Ask`, of one process.
+
+        Raises:
+            EndpointError: no more can be asked; what was answered was given to `keep`.
+        """
+        by_key = {question.key: question for question in questions}
+
+        def done(request: ChatRequest, outcome: ChatReply | NoReply) -> None:
+            self.tell()
+            reason = outcome.reason if isinstance(outcome, NoReply) else self._excess(outcome, request)
+            if reason:
+                self.in_vain[reason] += 1
+            elif isinstance(outcome, ChatReply):
+                keep([self._answer(by_key[request.key], outcome)])
+
+        asked = [question for question in questions if question.messages]
+        if len(asked) < len(questions):
+            self.in_vain[_NO_TURNS] += len(questions) - len(asked)
+        self.client.chat_all(map(self._request, asked), done)
+
+    def _request(self, question: Question) -> ChatRequest:
+        style = self.style
+        return ChatRequest(
+            key=question.key,
+            messages=question.messages,
+            max_tokens=question.max_new_tokens,
+            tools=question.tools,
+            temperature=style.temperature,
+            top_p=style.top_p,
+            seed=style.seed,
+            stop=[*filter(None, (self.tokenizer.text_of([stop]) for stop in style.stop_ids))],
+        )
+
+    def _excess(self, reply: ChatReply, request: ChatRequest) -> str:
+        num = len(self.tokenizer.ids_of(reply.text))
+        if num <= _MOST_TOKENS * request.max_tokens:
+            return ""
+        return f"{num:,} tokens came, and at most {request.max_tokens:,} were asked for"
+
+    def _answer(self, question: Question, reply: ChatReply) -> Answer:
+        calls = [{"name": name, "arguments": given} for name, given in reply.tool_calls]
+        num_tokens = len(self.tokenizer.ids_of(reply.text)) if reply.num_tokens is None else reply.num_tokens
+        raw = "\n".join([reply.text, *(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)])
+        return Answer(question.key, reply.text.strip(), raw, num_tokens, reply.stopped)

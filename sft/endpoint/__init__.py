@@ -1,0 +1,7 @@
+"""A client of servers that speak OpenAI's chat completions: vLLM, SGLang, `transformers serve`, hosted ones.
+
+    Endpoint, ChatRequest ──EndpointClient.chat_all──▶ ChatReply, or the reason why there is none
+                                └─ PaidReplies: what was answered before is read, and not asked again
+
+Nothing here knows what the answers are for: models that are measured, judges, teachers.
+"""

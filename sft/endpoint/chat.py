@@ -1,0 +1,161 @@
+"""A request for a chat completion, and what is read from its answer: nothing in it is believed unseen."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sft.printable import printable, shortened
+from sft.url_secrets import without_secrets
+
+_MOST_STOPS = 4
+"""What OpenAI's interface allows."""
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What is asked. Two with the same content are the same request."""
+
+    key: str
+    """For whom the reply is; the server does not see it."""
+    messages: Sequence[Mapping[str, Any]]
+    max_tokens: int
+    tools: Sequence[Mapping[str, Any]] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    """Texts that end an answer; the first four are sent."""
+    schema: Mapping[str, Any] | None = None
+    """A JSON schema that the answer is to fit, for servers that offer this."""
+
+    def content(self, structured: bool = True) -> dict[str, Any]:
+        """What is sent, without the model."""
+        content: dict[str, Any] = {
+            "messages": list(self.messages),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+        }
+        if self.tools:
+            content["tools"] = list(self.tools)
+        if self.seed is not None:
+            content["seed"] = self.seed
+        if self.stop:
+            content["stop"] = list(self.stop)[:_MOST_STOPS]
+        if self.schema is not None and structured:
+            shape = {"name": "answer", "schema": dict(self.schema), "strict": True}
+            content["response_format"] = {"type": "json_schema", "json_schema": shape}
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """An answer of the server."""
+
+    text: str
+    """May be empty: a model can end its answer at once."""
+    tool_calls: tuple[tuple[str, str], ...] = ()
+    """Names and arguments, which are JSON if the model wrote such."""
+    stopped: bool = True
+    """Whether the model ended it; False if it was cut at `max_tokens`, or where the context ended."""
+    num_tokens: int | None = None
+    """As the server counts; None if it does not say."""
+    num_prompt_tokens: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of a line."""
+        return asdict(self)
+
+
+def read_kept_reply(content: Mapping[str, Any]) -> ChatReply:
+    """The inverse of `as_json`."""
+    return ChatReply(**{**content, "tool_calls": tuple((name, given) for name, given in content["tool_calls"])})
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """Why a request has no answer."""
+
+    reason: str
+
+
+class ReplyError(ValueError):
+    """What the server sent is no answer; the text is the reason."""
+
+
+def read_reply(body: bytes, max_tokens: int) -> ChatReply:
+    """The answer in the body of a response.
+
+    Raises:
+        ReplyError: it is not what OpenAI's interface describes, or contradicts itself or the request.
+    """
+    content = _json_object(body)
+    choices = content.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
+        error = content.get("error")
+        raise ReplyError(f"an error instead of an answer: {quoted(error)}" if error else "an answer without choices")
+    message, finish = choices[0].get("message"), choices[0].get("finish_reason")
+    if not isinstance(message, Mapping):
+        raise ReplyError("a choice without a message")
+    calls, text = _tool_calls(message.get("tool_calls")), message.get("content")
+    if finish == "content_filter":
+        raise ReplyError("the server's filter held the answer back")
+    if finish not in ("stop", "length", "tool_calls", "function_call"):
+        raise ReplyError(f"finish_reason is {quoted(finish)}, not stop, length or tool_calls")
+    if finish == "tool_calls" and not calls:
+        raise ReplyError("finish_reason is tool_calls, and there are none")
+    if text is None and not calls:
+        raise ReplyError("an answer without text")
+    if not isinstance(text, str | None):
+        raise ReplyError(f"the content of the answer is no text: {quoted(text)}")
+    usage = content.get("usage")
+    num = _count(usage, "completion_tokens")
+    if num is not None and num > max_tokens:
+        raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
+    return ChatReply(text or "", calls, finish != "length", num, _count(usage, "prompt_tokens"))
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in the answer of `/v1/models`; none if it holds no such list."""
+    try:
+        data = _json_object(body).get("data")
+    except ReplyError:
+        return []
+    named = [model.get("id") for model in data if isinstance(model, Mapping)] if isinstance(data, list) else []
+    return [name for name in named if isinstance(name, str)]
+
+
+def quoted(value: Any) -> str:
+    """A short form of what a server sent, for messages."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return repr(shortened(printable(without_secrets(text)), _SHOWN_CHARS))
+
+
+def _json_object(body: bytes) -> Mapping[str, Any]:
+    text = body.decode(errors="replace")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ReplyError(f"what came is no JSON: {quoted(text[: 2 * _SHOWN_CHARS])}" if text else "nothing") from None
+    if not isinstance(content, Mapping):
+        raise ReplyError(f"what came is no JSON object: {quoted(text[: 2 * _SHOWN_CHARS])}")
+    return content
+
+
+def _tool_calls(calls: Any) -> tuple[tuple[str, str], ...]:
+    found = []
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        given = function.get("arguments") if isinstance(function, Mapping) else None
+        if not isinstance(name, str):
+            raise ReplyError(f"a tool call without a name: {quoted(call)}")
+        found.append((name, given if isinstance(given, str) else json.dumps(given)))
+    return tuple(found)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    num = usage.get(name) if isinstance(usage, Mapping) else None
+    return num if isinstance(num, int) and not isinstance(num, bool) and num >= 0 else None

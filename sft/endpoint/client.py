@@ -1,0 +1,263 @@
+"""Asks a server many things at once, by OpenAI's client: bounded in number, size and time.
+
+    requests ─▶ at most `at_once` under way ─▶ `done` with each reply, or with the reason why there is none
+
+A request in vain costs itself. What would be the same for all of them ends it: a wrong key, an unknown model, a limit
+of the rate that does not pass, many in vain in a row. Neither proxies of the environment nor redirects are followed:
+texts and key go where the address says.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, quoted, read_models, read_reply
+from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience
+from sft.url_secrets import without_secrets
+
+Done = Callable[[ChatRequest, ChatReply | NoReply], None]
+"""Is given each outcome as soon as it is there."""
+
+_TRIES_OF_BODIES = 3
+_CONNECT_SECONDS = 20.0
+_SHOWN_MODELS = 12
+
+
+class _CutOffError(Exception):
+    """The connection ended in the middle of an answer."""
+
+
+class EndpointClient:
+    """Asks one endpoint. For one thread at a time."""
+
+    def __init__(self, endpoint: Endpoint, patience: Patience | None = None) -> None:
+        """Nothing is asked yet.
+
+        Raises:
+            EndpointError: the package is not installed, or the key is missing.
+        """
+        _openai()
+        endpoint.key()
+        self.endpoint = endpoint
+        self._patience = patience or Patience()
+        self._structured = True
+        self._num_in_vain = 0
+
+    def check(self) -> Endpoint:
+        """The endpoint with the name of its model, after a look at what the server has.
+
+        Raises:
+            EndpointError: nothing answers there, the key is refused, or it has no model of this name.
+        """
+        models = asyncio.run(self._models())
+        url, model = self.endpoint.url, self.endpoint.model
+        if not model and len(models) != 1:
+            there = f"The server has {_listed(models)}" if models else "The server does not say which models it has"
+            raise EndpointError(f"endpoint: {url}: {there}. Name the model to ask.")
+        if model and models and model not in models:
+            raise EndpointError(f"endpoint: {url} has no model {model!r}. It has {_listed(models)}.")
+        self.endpoint = Endpoint(url, model or models[0], self.endpoint.api_key_env)
+        return self.endpoint
+
+    def chat_all(self, requests: Iterable[ChatRequest], done: Done, max_seconds: float | None = None) -> None:
+        """Ask them all, many at once; `done` is called in this thread.
+
+        Args:
+            requests: drawn from only as they are sent.
+            done: gets each outcome.
+            max_seconds: when they have passed, those that have no answer yet are left.
+
+        Raises:
+            EndpointError: no more can be asked.
+        """
+        self._num_in_vain = 0
+        asyncio.run(self._chat_all(requests, done, max_seconds))
+
+    async def _chat_all(self, requests: Iterable[ChatRequest], done: Done, max_seconds: float | None) -> None:
+        waiting = iter(requests)
+
+        async def ask_in_turn(client: Any) -> None:
+            for request in waiting:  # the others draw from it, too
+                outcome = await self._outcome(client, request)
+                done(request, outcome)
+                self._count(outcome)
+
+        ends = None if max_seconds is None else time.monotonic() + max_seconds
+        try:
+            async with self._opened() as client, asyncio.timeout(max_seconds), asyncio.TaskGroup() as group:
+                for _ in range(self._patience.at_once):
+                    group.create_task(ask_in_turn(client))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        except TimeoutError:
+            if ends is None or time.monotonic() < ends:
+                raise
+
+    def _count(self, outcome: ChatReply | NoReply) -> None:
+        self._num_in_vain = self._num_in_vain + 1 if isinstance(outcome, NoReply) else 0
+        if isinstance(outcome, NoReply) and self._num_in_vain >= self._patience.most_in_vain:
+            raise EndpointError(
+                f"endpoint: {self.endpoint.url}: {self._num_in_vain} requests in a row got no answer; the last one: "
+                f"{outcome.reason}. See what the server's log says, and give the same command again: what was "
+                f"answered is kept."
+            )
+
+    async def _outcome(self, client: Any, request: ChatRequest) -> ChatReply | NoReply:
+        openai, patience = _openai(), self._patience
+        try:
+            async with asyncio.timeout(patience.seconds_in_all):
+                return read_reply(await self._body(client, request), request.max_tokens)
+        except ReplyError as error:
+            return NoReply(str(error))
+        except TimeoutError:
+            return NoReply(f"no answer within {patience.seconds_in_all:g} seconds")
+        except _CutOffError:
+            return NoReply("the connection ended in the middle of the answer")
+        except openai.APITimeoutError:
+            return NoReply(f"no answer within {patience.seconds:g} seconds, in {_tries(patience)}")
+        except openai.APIConnectionError as error:
+            return NoReply(_unreached(error))
+        except openai.NotFoundError as error:
+            raise await self._unknown(client, error) from None
+        except openai.APIStatusError as error:
+            if ended := self._end_of_all(error):
+                raise ended from None
+            return NoReply(f"the server answers with status {error.status_code}: {_told(error)}")
+
+    async def _body(self, client: Any, request: ChatRequest) -> bytes:
+        openai = _openai()
+        for left in reversed(range(_TRIES_OF_BODIES)):
+            structured = self._structured
+            try:
+                asked = request.content(structured)
+                chat = client.chat.completions.with_streaming_response
+                async with chat.create(model=self.endpoint.model, **asked) as response:
+                    return await self._bounded(response)
+            except _CutOffError:
+                if not left:
+                    raise
+            except (openai.BadRequestError, openai.UnprocessableEntityError):
+                if request.schema is None or not structured:
+                    raise
+                self._structured = False  # the server has none: the same in words
+        raise AssertionError("unreachable")
+
+    async def _bounded(self, response: Any) -> bytes:
+        most = self._patience.most_bytes
+        body = bytearray()
+        try:
+            async for part in response.iter_bytes():
+                body += part
+                if len(body) > most:
+                    break
+        except Exception as error:  # those of the package under OpenAI's, which differs between its versions
+            raise _CutOffError from error
+        if len(body) > most:
+            raise ReplyError(f"the answer is larger than {most:,} bytes")
+        return bytes(body)
+
+    async def _models(self) -> list[str]:
+        openai = _openai()
+        async with self._opened() as client:
+            try:
+                async with asyncio.timeout(self._patience.seconds_in_all):
+                    return await self._listed(client)
+            except (TimeoutError, openai.APITimeoutError):
+                raise EndpointError(
+                    f"endpoint: {self.endpoint.url} does not answer in time. Is the server still starting?"
+                ) from None
+            except openai.APIConnectionError as error:
+                raise EndpointError(
+                    f"endpoint: nothing answers at {self.endpoint.url}: {_unreached(error)}. Start the server, or "
+                    f"correct the address."
+                ) from None
+            except openai.APIStatusError as error:
+                if ended := self._end_of_all(error):
+                    raise ended from None
+                return []  # a server that answers, and does not list its models
+            except (ReplyError, _CutOffError):
+                return []
+
+    async def _listed(self, client: Any) -> list[str]:
+        async with client.models.with_streaming_response.list() as response:
+            return read_models(await self._bounded(response))
+
+    async def _unknown(self, client: Any, error: Any) -> EndpointError:
+        openai = _openai()
+        try:
+            models = await self._listed(client)
+        except (openai.OpenAIError, ReplyError, _CutOffError):
+            models = []
+        there = f"It has {_listed(models)}." if models else "Does the address end as the server says, such as in /v1?"
+        return EndpointError(
+            f"endpoint: {self.endpoint.url} answers with status 404 when {self.endpoint.model!r} is asked: "
+            f"{_told(error)}. {there}"
+        )
+
+    def _end_of_all(self, error: Any) -> EndpointError | None:
+        """What would be the same for the other requests."""
+        url, status = self.endpoint.url, error.status_code
+        if status in (401, 403):
+            name = self.endpoint.api_key_env or USUAL_KEY
+            given = "the key of" if self.endpoint.key() else "no key: set"
+            return EndpointError(f"endpoint: {url} refuses (status {status}) {given} {name}: {_told(error)}")
+        if status == 429:
+            return EndpointError(
+                f"endpoint: {url} still limits the rate (status 429) after {_tries(self._patience)}: "
+                f"{_told(error)}. Give the same command again later: what was answered is kept."
+            )
+        if 300 <= status < 400:
+            return EndpointError(
+                f"endpoint: {url} sends to another address (status {status}), which is not followed. Give that address."
+            )
+        return None
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Any]:
+        openai, patience = _openai(), self._patience
+        http = openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False)
+        async with openai.AsyncOpenAI(
+            base_url=self.endpoint.url,
+            api_key=self.endpoint.key() or "none",
+            max_retries=patience.retries,
+            timeout=openai.Timeout(patience.seconds, connect=min(_CONNECT_SECONDS, patience.seconds)),
+            http_client=http,
+        ) as client:
+            yield client
+
+
+def _openai() -> Any:
+    """The package, which takes a second to import.
+
+    Raises:
+        EndpointError: it is not installed.
+    """
+    try:
+        import openai  # noqa: PLC0415
+    except ImportError:
+        raise EndpointError(
+            "endpoint: the package openai is not installed here. Install it with `pip install 'sft[endpoint]'`."
+        ) from None
+    return openai
+
+
+def _tries(patience: Patience) -> str:
+    return "1 try" if not patience.retries else f"{patience.retries + 1} tries"
+
+
+def _told(error: Any) -> str:
+    body = error.body
+    return quoted(body["message"] if isinstance(body, dict) and "message" in body else body or error.message)
+
+
+def _unreached(error: BaseException) -> str:
+    """The reason under the client's own words."""
+    cause = error.__cause__ or error
+    return without_secrets(str(cause) or type(cause).__name__)
+
+
+def _listed(models: list[str]) -> str:
+    more = f" and {len(models) - _SHOWN_MODELS} more" if len(models) > _SHOWN_MODELS else ""
+    return ", ".join(models[:_SHOWN_MODELS]) + more
