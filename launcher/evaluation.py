@@ -57,6 +57,7 @@ def evaluate_models(
     try:
         with workers_of(job, console) if models else nullcontext() as open_model:
             for model in models:
+                assert open_model is not None
                 with _shown(model, console) as tell:
                     own = config if measurement.result_of(model).is_file() else _laid_out(config, model)
                     evaluations.append(measure_whole(own, measurement, model, open_model, tell))

@@ -106,6 +106,7 @@ class _Replica:
 
     def token_sums(self) -> Sums:
         """Those of its share."""
+        assert self._loaded.token_sums is not None
         return self._loaded.token_sums()
 
     def answers(self, keys: Sequence[str]) -> str:
