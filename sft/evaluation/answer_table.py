@@ -42,7 +42,7 @@ def answer_table(models: Sequence[ModelScores], clusters: Clusters) -> Table:
     shown = list(models) if len(models) <= most else [models[0], *models[1 - most :]]
     tasks, means = compared_tasks(shown), compared_means(shown, clusters)
     largest = sorted({row.name for row in tasks}, key=lambda name: -_size(tasks, name))[:MAX_TASKS]
-    table = console_table("Scores of answers to held-out prompts: percent, and where it lies with 95 % confidence")
+    table = console_table("Scores of held-out answers in percent, with 95 % intervals")
     table.padding = 0
     table.add_column("task", no_wrap=True)
     table.add_column("shots", justify="right", no_wrap=True)
