@@ -172,7 +172,7 @@ def test_killed_at_its_end_it_takes_the_same_decisions(job: Job, ended: RunFolde
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("place", "nth"), [*(("evaluate", nth) for nth in (1, 4, 8, 12, 16)), ("save", 1), ("save", 7), ("publish", 5)]
+    ("place", "nth"), [*(("evaluate", nth) for nth in (1, 4, 8)), ("save", 1), ("save", 7), ("publish", 5)]
 )
 def test_killed_wherever_it_evaluates_or_saves_it_takes_the_same_decisions(
     job: Job, ended: RunFolder, place: str, nth: int
