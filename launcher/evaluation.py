@@ -1,7 +1,7 @@
 """The verb `evaluate`: measures whole models one after the other, and shows them side by side."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -53,14 +53,10 @@ def evaluate_models(
     if judge:
         check_against(judge, measured, measurement)
     _say_what_is_asked(config, measurement, console)
-    evaluations = []
+    evaluations: list[Evaluation] = []
     try:
-        with workers_of(job, console) if models else nullcontext() as open_model:
-            for model in models:
-                assert open_model is not None
-                with _shown(model, console) as tell:
-                    own = config if measurement.result_of(model).is_file() else _laid_out(config, model)
-                    evaluations.append(measure_whole(own, measurement, model, open_model, tell))
+        if models:
+            evaluations += _measure_whole(job, measurement, models, console)
         if served:
             evaluations.append(_measure_served(config, measurement, served, console))
     except TrainingError as error:
@@ -89,6 +85,18 @@ def _show(
         page = measurement.folder / ANSWERS_PAGE
         write_answers(page, AskedModels(config.run.name, answers, measurement.folder / "questions", scores))
         console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
+
+
+def _measure_whole(
+    job: JobConfig, measurement: Measurement, models: Sequence[WholeModelPath], console: Console
+) -> list[Evaluation]:
+    evaluations = []
+    with workers_of(job, console) as open_model:
+        for model in models:
+            with _shown(model, console) as tell:
+                own = job.sft if measurement.result_of(model).is_file() else _laid_out(job.sft, model)
+                evaluations.append(measure_whole(own, measurement, model, open_model, tell))
+    return evaluations
 
 
 def _measure_served(config: SftConfig, measurement: Measurement, served: ServedModels, console: Console) -> Evaluation:

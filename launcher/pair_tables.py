@@ -17,7 +17,7 @@ from sft.evaluation.pairs import JudgedPair, PairTotals, judge_pairs, totals_of
 from sft.evaluation.tables import MAX_TASKS, percent
 from sft.printable import short_name
 from sft.progress import Tell
-from sft.run_folder import answers_of
+from sft.run_folder import answers_of, pairs_of
 from sft.scoring.judge_prompt import DEFAULT_RUBRIC, rubric_text
 from sft.scoring.model_judge import JUDGE_PATIENCE
 from sft.training.whole_evaluation import Measurement, WholeModelPath
@@ -82,10 +82,10 @@ def compare_models(
     for model in models:
         if model == other:
             continue
-        path = measurement.folder / f"{model.file_name}-against-{other.file_name}.pairs.jsonl"
+        files = pairs_of(measurement.result_of(model), measurement.result_of(other))
         answers = (_answers(measurement, model), _answers(measurement, other))
         with shown(model._replace(name=f"{model.name} against {other.name}"), console) as tell:
-            pairs = judge_pairs(measurement.asked.questions, answers, client, rubric_text(judge.rubric), path, tell)
+            pairs = judge_pairs(measurement.asked.questions, answers, client, rubric_text(judge.rubric), files, tell)
         console.print(_table(f"{model.name} against {other.name}, judged by {client.endpoint.model}", pairs))
 
 

@@ -190,6 +190,17 @@ def answers_of(evaluation: Path) -> Path:
     return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
 
 
+def replies_of(answers: Path) -> Path:
+    """What a judging model said of these answers, beside them."""
+    return answers.with_name(f"{answers.name.removesuffix('.answers.jsonl')}.replies.jsonl")
+
+
+def pairs_of(evaluation: Path, other: Path) -> tuple[Path, Path]:
+    """Beside two evaluations, the verdicts on pairs of their answers, and what the judging model said."""
+    stem = f"{evaluation.stem}-against-{other.stem}"
+    return evaluation.with_name(f"{stem}.pairs.jsonl"), evaluation.with_name(f"{stem}.replies.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""

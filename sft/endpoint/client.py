@@ -181,7 +181,8 @@ class EndpointClient:
                 return []
 
     async def _listed(self, client: Any) -> list[str]:
-        async with client.models.with_streaming_response.list() as response:
+        looking = client.with_options(max_retries=min(_TRIES_OF_BODIES - 1, self._patience.retries))
+        async with looking.models.with_streaming_response.list() as response:
             return read_models(await self._bounded(response))
 
     async def _unknown(self, client: Any, error: Any) -> EndpointError:

@@ -21,6 +21,7 @@ from sft.questions.question import Question
 from sft.ranks.agreement import raise_together
 from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import work_together
+from sft.run_folder import replies_of
 from sft.scoring.metric import Metric
 from sft.scoring.registry import Score
 
@@ -84,8 +85,8 @@ class AnswerEvaluator:
         if not self.ranks.world.is_first:
             return {}, None
         try:
-            replies = self.path.with_name(f"{self.path.name.removesuffix('.answers.jsonl')}.verdicts.jsonl")
-            judged = list(judge(self.questions, self._kept(), self.scores, self.allow_code, tell, replies))
+            replies, answers = replies_of(self.path), self._kept()
+            judged = list(judge(self.questions, answers, self.scores, self.allow_code, tell, replies))
         except UserError as error:
             return {}, str(error)
         write_judged(self.path, judged)

@@ -65,19 +65,19 @@ def judge_pairs(
     answers: tuple[Mapping[str, JudgedAnswer], Mapping[str, JudgedAnswer]],
     client: EndpointClient,
     rubric: str,
-    path: Path,
+    files: tuple[Path, Path],
     tell: Tell,
 ) -> list[JudgedPair]:
-    """The verdicts on all questions that both models answered; written to `path`.
+    """The verdicts on all questions that both models answered.
 
-    What the judge said is kept in a file beside it, and not asked again. The same answer twice is a tie.
+    What the judge said is kept, and not asked again. The same answer twice is a tie.
 
     Args:
         questions: of the run.
         answers: those of the model and of the other one, by question.
         client: the judge's.
         rubric: what counts.
-        path: the file for the verdicts.
+        files: for the verdicts, and for what the judge said; see `sft.run_folder.pairs_of`.
         tell: called whenever there is progress.
 
     Raises:
@@ -102,8 +102,8 @@ def judge_pairs(
                 _request(f"+{question.key}", question, rubric, own, other),
                 _request(f"-{question.key}", question, rubric, other, own),
             ]
-    replies = PaidReplies(path.with_name(f"{path.name.removesuffix('.jsonl')}.replies.jsonl"))
-    replies.chat_all(client, requests, done)
+    path, replies = files
+    PaidReplies(replies).chat_all(client, requests, done)
     pairs = [_pair(question, said) for question in asked]
     write_lines(path, (json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs))
     return pairs

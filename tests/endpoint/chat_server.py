@@ -46,7 +46,7 @@ class ChatServer:
             self._num_now -= 1
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Scripted(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     chat: ChatServer
 
@@ -147,8 +147,8 @@ class _Server(ThreadingHTTPServer):
 def chat_server(respond: Respond = lambda content: "fine", **about: Any) -> Iterator[ChatServer]:
     """The server, for as long as the context is open."""
     chat = ChatServer(respond, **about)
-    handler = type("Handler", (_Handler,), {"chat": chat})
-    with _Server(("127.0.0.1", 0), handler) as server:
+    scripted = type("Scripted", (_Scripted,), {"chat": chat})
+    with _Server(("127.0.0.1", 0), scripted) as server:
         chat.url = f"http://127.0.0.1:{server.server_port}/v1"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()

@@ -14,6 +14,7 @@ from sft.errors import UserError
 from sft.evaluation.judged_answers import JudgedAnswer, judge
 from sft.evaluation.pairs import judge_pairs, totals_of
 from sft.questions.question import Question
+from sft.run_folder import pairs_of
 from sft.scoring.judging import Judging
 from sft.scoring.registry import read_score
 from tests.endpoint.chat_server import chat_server
@@ -54,7 +55,7 @@ def test_grades_are_brought_to_a_share_and_nonsense_is_counted(tmp_path: Path, s
     rubric.write_text("What counts is brevity.")
     with chat_server(grade, structured=structured, seconds=0.1) as server:
         score = read_score({"name": "judge", "endpoint": server.url, "model": "tiny", "rubric": str(rubric)})
-        kept = tmp_path / "base.verdicts.jsonl"
+        kept = tmp_path / "base.replies.jsonl"
         for _ in range(2):
             judged = [*judge(QUESTIONS, ANSWERS, {"talk": score}, False, lambda: None, kept)]
         assert server.most_at_once >= 4
@@ -115,12 +116,14 @@ def test_pairs_are_judged_in_both_orders_and_a_disagreement_is_a_tie(tmp_path: P
 
     with chat_server(prefer) as server:
         client = EndpointClient(Endpoint(server.url, "tiny"))
-        path = tmp_path / "one-against-other.pairs.jsonl"
+        files = pairs_of(tmp_path / "one.json", tmp_path / "other.json")
         for _ in range(2):
-            pairs = judge_pairs(questions, (own, other), client, "brevity", path, lambda: None)
+            pairs = judge_pairs(questions, (own, other), client, "brevity", files, lambda: None)
         assert len(server.asked) == 2 * 4
     assert [pair.outcome for pair in pairs] == ["win", "loss", "tie", "tie", None]
-    assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [pair.outcome for pair in pairs]
+    assert [json.loads(line)["outcome"] for line in files[0].read_text().splitlines()] == [
+        pair.outcome for pair in pairs
+    ]
     totals = totals_of(pairs)
     assert (totals.num_wins, totals.num_ties, totals.num_losses, totals.num_not_judged) == (1, 2, 1, 1)
     assert totals.rate.value == 0.5
