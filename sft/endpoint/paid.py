@@ -21,22 +21,24 @@ class PaidReplies:
 
     def chat_all(self, client: EndpointClient, requests: Iterable[ChatRequest], done: Done) -> None:
         """As `EndpointClient.chat_all`; what was answered before is not asked, and each reply is kept before `done`."""
-        new = []
+        new: dict[str, list[ChatRequest]] = {}
         for request in requests:
-            if kept := self._replies.get(_name(client, request)):
+            name = _name(client, request)
+            if kept := self._replies.get(name):
                 done(request, kept)
             else:
-                new.append(request)
+                new.setdefault(name, []).append(request)
 
         def keep(request: ChatRequest, outcome: ChatReply | NoReply) -> None:
+            name = _name(client, request)
             if isinstance(outcome, ChatReply):
-                name = _name(client, request)
                 append_line(self._path, {"request": name, "key": request.key, "reply": outcome.as_json()})
                 self._replies[name] = outcome
-            done(request, outcome)
+            for same in new[name]:
+                done(same, outcome)
 
         if new:
-            client.chat_all(new, keep)
+            client.chat_all((same[0] for same in new.values()), keep)
 
 
 def _name(client: EndpointClient, request: ChatRequest) -> str:

@@ -181,11 +181,11 @@ def test_a_reply_is_paid_once_and_its_file_holds_no_key(tmp_path: Path, monkeypa
     found: list[ChatReply | NoReply] = []
     with chat_server() as server:
         client = EndpointClient(Endpoint(server.url, "tiny"), PATIENCE)
-        for prompts in (["one", "garbage"], ["one", "two"]):
+        for prompts in (["one", "garbage", "one"], ["one", "two"]):
             PaidReplies(path).chat_all(client, map(request_of, prompts), lambda _, outcome: found.append(outcome))
     assert [one["messages"][0]["content"] for one in server.asked].count("one") == 1
     assert len(server.asked) == 3
-    assert [type(outcome) for outcome in found].count(ChatReply) == 3
+    assert [type(outcome) for outcome in found].count(ChatReply) == 4
     assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["one", "two"]
     assert KEY not in path.read_text()
 

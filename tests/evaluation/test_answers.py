@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,25 @@ from sft.evaluation.report import write_report
 from sft.evaluation.scores import read_evaluation
 from sft.printable import printable
 from sft.questions.question_set import fingerprint_of, open_questions
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder, answers_of, replies_of
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords, write_tokenizer
 from tests.distributed.launch import run_ranks
+from tests.endpoint.chat_server import ChatServer, chat_server
 from tests.jobs import two_stage_job
 
 
 @pytest.fixture(scope="module")
-def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def judge() -> Iterator[ChatServer]:
+    with chat_server(lambda content: "Grade: 4") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def job(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory, judge: ChatServer
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("answers")
     content = two_stage_job("run", folder, tiny_model_dir, small_records, {"broad": 2, "words": 1})
     return {
@@ -34,7 +44,11 @@ def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pyt
             "answers_per_task": 3,
             "shots": [0, 1],
             "max_new_tokens": 6,
-            "tasks": {"copy": {"score": "contains"}, "reverse": {"max_answers": 0}},
+            "tasks": {
+                "copy": {"score": "contains"},
+                "reverse": {"max_answers": 0},
+                "sort": {"score": {"name": "judge", "endpoint": judge.url, "model": "tiny"}},
+            },
         },
     }
 
@@ -63,6 +77,8 @@ def test_every_question_has_its_answer_and_scores_are_their_means(run: RunFolder
     assert evaluation.tasks["sort"].unseen
     assert evaluation.value("loss") > 0
     assert not list(run.evaluations.glob("*.partial"))
+    assert {one.score for one in judged if one.task == "sort"} == {0.75}
+    assert replies_of(answers_of(path)).is_file()
 
 
 def test_the_report_and_the_page_of_answers_hold_what_was_answered(run: RunFolder) -> None:
