@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from rich.console import Console
 
 from launcher.cluster.connection import ray_session
@@ -51,7 +50,7 @@ def workers_of(job: JobConfig, console: Console) -> Iterator[OpenModel]:
     cluster = job.cluster
     num_workers = cluster.max_workers
     if num_workers == 1 and not os.environ.get("RAY_ADDRESS"):
-        device = "cuda:0" if cluster.gpus_per_worker and torch.cuda.is_available() else "cpu"
+        device = "cuda:0" if cluster.gpus_per_worker else "cpu"
         yield partial(model_here, world=World(device=device))
         return
     cpus = num_workers * cluster.cpus_per_worker

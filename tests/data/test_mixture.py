@@ -145,7 +145,9 @@ def test_a_task_is_drawn_as_often_as_it_was_allotted(sizes, data, seed, units_pe
     allotted = {task: data.draw(st.floats(0.1, 200)) for task in sizes}
     order = draw(supplies, allotted, seed)
     for task, supply in supplies.items():
-        assert len(drawn_of(order, supply)) == max(1, round(allotted[task] / units_per_example))
+        # To the nearest whole number; in the middle, either.
+        num_drawn = len(drawn_of(order, supply))
+        assert abs(num_drawn - max(1.0, allotted[task] / units_per_example)) <= 0.5 + 1e-9
 
 
 @given(TASK_SIZES, st.integers(0, 2**32))

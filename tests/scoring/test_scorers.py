@@ -176,7 +176,7 @@ def test_a_question_that_cannot_be_judged_is_a_failure_with_its_reason(form, que
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("01.,/%$#-+eE{}[]\"':\\`ab \n", max_size=60))
 ANY = {
-    **{name: name for name in SCORERS if name not in ("regex", "code", "math")},
+    **{name: name for name in SCORERS if name not in ("regex", "code", "math", "judge")},
     "regex": {"name": "regex", "pattern": "a.b"},
 }
 GRADED = [form for name, form in ANY.items() if name not in ("length", "regex")]
