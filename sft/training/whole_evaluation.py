@@ -53,10 +53,17 @@ class WholeModelPath(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Its name in files, without their ends."""
-        if self.stage_index is not None:
-            return f"{self.stage_index}-{self.name}"
-        return self.name if self.name == BASE else f"other-{fingerprint(self.path)[:12]}"
+        """Its name in files, without their ends.
+
+        It tells the files of the model apart from others that lay in the same place: those of a stage that was extended
+        since, or of a folder that was written anew.
+        """
+        kind = f"{self.stage_index}-{self.name}" if self.stage_index is not None else "other"
+        kind = BASE if self.name == BASE else kind
+        folder = Path(self.path)
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = [[file.name, stat.st_size, stat.st_mtime_ns] for file in files for stat in (file.stat(),)]
+        return f"{kind}-{fingerprint([self.path, found])[:12]}"
 
 
 class Measurement(NamedTuple):

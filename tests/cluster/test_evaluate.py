@@ -18,7 +18,7 @@ ASKED = ["evaluate.answers_per_task=40", "evaluate.shots=[0,1]", "evaluate.max_n
 
 
 def answers_in(folder: Path) -> list[dict[str, Any]]:
-    [path] = folder.glob("asked/*/base.answers.jsonl")
+    [path] = folder.glob("asked/*/base-*.answers.jsonl")
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -33,7 +33,7 @@ def test_a_killed_worker_costs_no_answer(write_config: WriteConfig) -> None:
     run_to_end([*SFT, "evaluate", str(config), *ASKED, "cluster.workers=1", f"run.dir={alone.parent}"])
     with started([*SFT, "evaluate", str(config), *ASKED, "cluster.workers=2"], subprocess.PIPE) as process:
         try:
-            wait_until(lambda: bool([*folder.glob("asked/*/.base.answers.jsonl.partial")]), 150, "nothing is asked")
+            wait_until(lambda: bool([*folder.glob("asked/*/.base-*.answers.jsonl.partial")]), 150, "nothing is asked")
             replicas = [p for p in psutil.Process(process.pid).children(recursive=True) if "Replica" in p.name()]
             assert len(replicas) == 2, [p.name() for p in psutil.Process(process.pid).children(recursive=True)]
             os.kill(replicas[0].pid, signal.SIGKILL)

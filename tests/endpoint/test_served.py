@@ -20,6 +20,7 @@ from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.job_config import JobConfig
+from sft.run_folder import answers_of
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from tests.conftest import WORDS
@@ -75,7 +76,7 @@ def test_a_served_model_gives_the_answers_that_it_gives_here(config: SftConfig, 
         assert measure_whole(config, measurement, served.model, served.open, lambda: None) == found
         assert len(server.asked) == asked
     assert not served.in_vain
-    own = {one.key: one for one in read_judged(measurement.folder / "base.answers.jsonl")}
+    own = {one.key: one for one in read_judged(answers_of(measurement.result_of(base)))}
     for one in read_judged(measurement.folder / f"{served.model.file_name}.answers.jsonl"):
         if one.task == "say":
             assert (one.answer.text, one.scores["rouge_l" if "rouge_l" in one.scores else "exact_match"]) == (

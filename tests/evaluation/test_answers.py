@@ -16,7 +16,7 @@ from sft.evaluation.scores import read_evaluation
 from sft.printable import printable
 from sft.questions.question_set import fingerprint_of, open_questions
 from sft.run_folder import RunFolder, answers_of, replies_of
-from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
+from sft.training.whole_evaluation import WholeModelPath, measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords, write_tokenizer
 from tests.distributed.launch import run_ranks
@@ -128,7 +128,7 @@ def test_a_whole_model_gives_the_answers_that_it_gave_within_the_training(
     found = measure_whole(config, measurement, model, model_here, lambda: None)
     path = run.evaluations / f"{stem}.json"
     within = read_evaluation(json.loads(path.read_text()), model.stage_index, None)
-    own = list(read_judged(measurement.folder / f"{stem}.answers.jsonl"))
+    own = list(read_judged(answers_of(measurement.result_of(model))))
     for one, other in zip(own, read_judged(answers_of(path)), strict=True):
         assert (one.key, one.answer.text, one.scores) == (other.key, other.answer.text, other.scores)
     assert found.tasks.keys() == within.tasks.keys()
@@ -163,3 +163,13 @@ def test_a_score_that_cannot_judge_here_is_refused_before_anything_is_trained(
     content["evaluate"] = {**job["evaluate"], "tasks": {"copy": {"score": score}}}
     with pytest.raises(UserError, match=told):
         prepare_workload(SftConfig.model_validate(content))
+
+
+def test_a_model_that_was_written_anew_is_another_one(tmp_path: Path) -> None:
+    model = WholeModelPath("broad", str(tmp_path), 0)
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    name = model.file_name
+    assert model.file_name == name
+    assert name.startswith("0-broad-")
+    (tmp_path / "model.safetensors").write_bytes(b"22")
+    assert model.file_name != name
