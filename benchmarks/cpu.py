@@ -124,9 +124,9 @@ def figures_of(name: str, bench: Bench) -> Iterator[Figure]:
 
 
 def training(bench: Bench) -> Iterator[Figure]:
-    for shape in SHAPES:
+    for shape, one in zip(SHAPES, NUM_RECORDS, strict=True):
         model = model_of(bench, shape)
-        for data in NUM_RECORDS:
+        for data in (one,) if bench.options.small else NUM_RECORDS:
             what = f"{shape}, {data}"
             bench.say(f"training: {what}")
             small = {"rounds": 1, "pack_len": 512} if bench.options.small else {"rounds": bench.runs(8)}

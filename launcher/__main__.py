@@ -14,6 +14,10 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write(INTERRUPTION)
         return INTERRUPTED
+    finally:
+        # Python ends by Ctrl-C's signal, not with our code, where an interrupt has left a code string, as those that
+        # dataclasses are made of, even if it was caught. The next code string makes it forget that.
+        exec("")
 
 
 if __name__ == "__main__":

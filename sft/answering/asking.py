@@ -4,6 +4,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -69,6 +71,9 @@ class Respondent(NamedTuple):
     device: torch.device
 
 
+_AnswerBatch = Callable[[Sequence[Question], Respondent, Asking, Tell], list[Answer]]
+
+
 def ask_all(
     questions: Sequence[Question],
     respondent: Respondent,
@@ -88,20 +93,29 @@ def ask_all(
         tell: called before each batch, and after each token.
     """
     started = time.monotonic()
-    for way, answer in (("choice", _choose), ("generate", _write)):
+    # The same on all ranks: the model that is trained may be split over them, and then all have to take part.
+    shares = asking.decoding.shares and not asking.in_step and _pays(questions)
+    ways: dict[str, _AnswerBatch] = {"choice": partial(_choose, shares=shares), "generate": _write}
+    for way, batches in _rounds(questions, asking, ranks.world.size):
+        if _is_over(ranks, asking.max_seconds, started):
+            return
+        tell()
+        answers = ways[way](batches[ranks.world.rank], respondent, asking, tell)
+        gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
+        if ranks.world.is_first:
+            keep([read_answer(content) for text in gathered for content in json.loads(text)])
+
+
+def _rounds(questions: Sequence[Question], asking: Asking, num_ranks: int) -> list[tuple[str, list[list[Question]]]]:
+    """The way and each rank's batch, by round. Both ways advance alike, so that time that is over cuts off both."""
+    found: list[tuple[float, str, list[list[Question]]]] = []
+    for way in ("choice", "generate"):
         own = [question for question in questions if question.way == way]
-        # The same on all ranks: the model that is trained may be split over them, and then all have to take part.
-        shares = asking.decoding.shares and not asking.in_step and _pays(own)
         pads = asking.decoding.pads or way == "choice"
-        rounds = rounds_of([_lengths(q) for q in own], ranks.world.size, asking.size, asking.style.seed, pads)
-        for together in rounds:
-            if _is_over(ranks, asking.max_seconds, started):
-                return
-            tell()
-            answers = answer([own[i] for i in together[ranks.world.rank]], respondent, asking, shares, tell)
-            gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
-            if ranks.world.is_first:
-                keep([read_answer(content) for text in gathered for content in json.loads(text)])
+        rounds = rounds_of([_lengths(question) for question in own], num_ranks, asking.size, asking.style.seed, pads)
+        for number, together in enumerate(rounds):
+            found.append((number / len(rounds), way, [[own[i] for i in batch] for batch in together]))
+    return [(way, batches) for _, way, batches in sorted(found, key=itemgetter(0))]
 
 
 def _is_over(ranks: Ranks, max_seconds: float | None, started: float) -> bool:
@@ -118,13 +132,7 @@ def _lengths(question: Question) -> Lengths:
     return Lengths(len(question.prompt_ids), question.max_new_tokens)
 
 
-def _write(
-    batch: Sequence[Question],
-    respondent: Respondent,
-    asking: Asking,
-    shares: bool,  # noqa: ARG001  (of options)
-    tell: Tell,
-) -> list[Answer]:
+def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell) -> list[Answer]:
     if not batch and not asking.in_step:
         return []
     _, writer, tokenizer, device = respondent
@@ -145,7 +153,7 @@ def _write(
 
 
 def _choose(
-    batch: Sequence[Question], respondent: Respondent, asking: Asking, shares: bool, tell: Tell
+    batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell, *, shares: bool
 ) -> list[Answer]:
     answers = []
     for question, own in zip(batch, _likelihoods(batch, respondent, asking, shares), strict=True):

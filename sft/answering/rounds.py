@@ -1,7 +1,7 @@
 """In which order questions are answered, and by which rank: pure arithmetic on their lengths.
 
-A round is a batch for each rank. Rounds follow each other in an order that does not depend on the lengths, so that a
-bound on time cuts all tasks alike; within a stretch of a few rounds, questions of like length share a batch.
+A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. Rounds follow
+each other in an order that does not depend on the lengths, so that a bound on time cuts all tasks alike.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,8 @@ Round = list[list[int]]
 
 def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed: int, pads: bool = True) -> list[Round]:
     """Each question once; with `pads` off, all prompts of a batch have one length."""
-    order = np.random.default_rng(derive_seed(seed, "rounds")).permutation(len(lengths)).tolist()
+    random = np.random.default_rng(derive_seed(seed, "rounds"))
+    order = random.permutation(len(lengths)).tolist()
     stretch = _BATCHES_PER_STRETCH * num_ranks * size.rows
     batches: list[list[int]] = []
     for start in range(0, len(order), stretch):
@@ -46,7 +47,7 @@ def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed:
     for start in range(0, len(batches), num_ranks):
         together = batches[start : start + num_ranks]
         rounds.append(together + [[] for _ in range(num_ranks - len(together))])
-    return rounds
+    return [rounds[i] for i in random.permutation(len(rounds))]
 
 
 def _batches(ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, pads: bool) -> list[list[int]]:

@@ -133,7 +133,7 @@ def test_the_command_shows_a_served_model_beside_a_whole_one_and_who_is_better(c
     assert "tiny at 127.0.0.1" in said
     assert "against base, judged by tiny" in said
     folder = prepare_measurement(config).folder
-    [path] = folder.glob("*-against-base.pairs.jsonl")
+    [path] = folder.glob("*-against-base-*.pairs.jsonl")
     pairs = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(judged) == 2 * len(pairs) == len({*judged})
     assert {pair["outcome"] for pair in pairs} <= {"win", "tie", "loss"}

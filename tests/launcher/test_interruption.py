@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -81,3 +83,18 @@ def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_train
 def test_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), ended_on_request(tmp_path / "STOP"):
         signal.raise_signal(signal.SIGINT)
+
+
+INTERRUPTED_IN_A_CODE_STRING = """
+import os, sys
+from launcher import __main__, cli
+cli.build_parser = lambda: exec(f"import os; os.kill(os.getpid(), {sys.argv[1]})")
+sys.exit(__main__.main())
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_command_ends_with_its_own_code_wherever_the_signal_found_it(number: int, code: int) -> None:
+    """Python itself would end by SIGINT, since the class of a dataclass is a code string too."""
+    command = [sys.executable, "-c", INTERRUPTED_IN_A_CODE_STRING, str(int(number))]
+    assert subprocess.run(command, capture_output=True, timeout=60, cwd=Path(__file__).parents[2]).returncode == code
