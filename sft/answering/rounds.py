@@ -1,7 +1,7 @@
 """In which order questions are answered, and by which rank: pure arithmetic on their lengths.
 
-A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. Rounds follow
-each other in an order that does not depend on the lengths, so that a bound on time cuts all tasks alike.
+A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. The order of
+the rounds does not depend on the lengths, so that a bound on time cuts all tasks alike.
 """
 
 from collections.abc import Sequence
