@@ -2,7 +2,7 @@
 line for each group and answers with the ranks' exit codes. To import takes seconds, to fork milliseconds.
 
 It does to a group what Ray Train does: when a rank ends with an error, the others are killed a little later.
-`tests.forked_ranks` is how tests ask it.
+`tests.forked_ranks` is how tests ask it. Asked to, it lets others ask for single processes (`tests.warm_process`).
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -26,6 +27,7 @@ from sft.engine import zero3  # noqa: F401
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
 from tests.forked_ranks import DONE, FAILED
+from tests.warm_process import serve
 
 _PATIENCE_SECONDS = 3.0
 
@@ -35,8 +37,18 @@ def main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         request = json.loads(line)
-        sys.stdout.write(json.dumps(run_group(request)) + "\n")
+        answer = begin_to_serve(request["serve"]) if "serve" in request else run_group(request)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def begin_to_serve(address: str) -> None:
+    """Have a fork of this process make forks of it for those who connect to this address."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        if not os.fork():
+            serve(listener)
 
 
 def run_group(request: dict[str, Any]) -> list[int]:
