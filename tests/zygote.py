@@ -21,9 +21,12 @@ from typing import Any
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (what the first step would import)
 import torch
 import torch.distributed as dist
-import transformers.models.llama.modeling_llama  # noqa: F401
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from sft.engine import zero3  # noqa: F401
+from sft.model.layout import try_layout
+from sft.model.tiny_model import tiny_config
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
 from tests.forked_ranks import DONE, FAILED
@@ -35,6 +38,9 @@ _PATIENCE_SECONDS = 3.0
 def main() -> None:
     quiet_third_parties()
     torch.set_num_threads(1)
+    # A model is tried, since the first one of a process makes tables for all.
+    get_model_conversion_mapping(LlamaForCausalLM(tiny_config(LlamaConfig())))
+    assert try_layout(LlamaConfig(), "packed") is None
     for line in sys.stdin:
         request = json.loads(line)
         answer = begin_to_serve(request["serve"]) if "serve" in request else run_group(request)
