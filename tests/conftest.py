@@ -3,6 +3,7 @@
 Nothing is downloaded and nothing lies outside pytest's own temporary folder.
 """
 
+import gc
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from sft.quick_imports import quick_imports
+from tests.forked_ranks import warm_command
 from tests.scheduling import GroupScheduling, longest_first
 
 if TYPE_CHECKING:
@@ -85,6 +88,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return GroupScheduling(config, log)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What modules make stays, so the collector of reference cycles looks at it neither meanwhile nor later."""
+    with quick_imports():
+        yield
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one of several processes
         items[:] = longest_first(items)
@@ -109,6 +120,12 @@ def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
         yield
+
+
+@pytest.fixture
+def warm_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that looks at a model is a fork of one that has imported what it needs."""
+    monkeypatch.setattr("launcher.layout_check.own_module", warm_command)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
-"""Real ranks at the cost of a fork: how tests have `tests.zygote` start them."""
+"""Real ranks, and processes, at the cost of a fork: how tests have `tests.zygote` start them."""
 
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -43,14 +45,21 @@ class Zygote:
             "variables": dict(variables or {}),
             "longest_seconds": longest_seconds,
         }
+        codes: list[int] = self._ask(request)
+        return codes
+
+    def serve(self, address: str) -> None:
+        """From now on, make forks for those who connect to this address (see `tests.warm_process`)."""
+        self._ask({"serve": address})
+
+    def _ask(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the zygote has ended: `python -m tests.zygote` says why"
-        codes: list[int] = json.loads(answer)
-        return codes
+        return json.loads(answer)
 
 
 @cache
@@ -67,6 +76,19 @@ def zygote() -> Zygote:
     )
     atexit.register(_end, process)
     return Zygote(process)
+
+
+@cache
+def _address() -> str:
+    address = str(Path(tempfile.mkdtemp(prefix="warm-"), "socket"))  # a short path
+    atexit.register(shutil.rmtree, Path(address).parent)
+    zygote().serve(address)
+    return address
+
+
+def warm_command(what: str, *arguments: str) -> list[str]:
+    """The command of a process that runs a module, or a script of Python, without its imports' time."""
+    return [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py"), _address(), what, *arguments]
 
 
 def _end(process: "subprocess.Popen[str]") -> None:

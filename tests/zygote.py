@@ -2,7 +2,7 @@
 line for each group and answers with the ranks' exit codes. To import takes seconds, to fork milliseconds.
 
 It does to a group what Ray Train does: when a rank ends with an error, the others are killed a little later.
-`tests.forked_ranks` is how tests ask it.
+`tests.forked_ranks` is how tests ask it. Asked to, it lets others ask for single processes (`tests.warm_process`).
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -20,12 +21,16 @@ from typing import Any
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (what the first step would import)
 import torch
 import torch.distributed as dist
-import transformers.models.llama.modeling_llama  # noqa: F401
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from sft.engine import zero3  # noqa: F401
+from sft.model.layout import try_layout
+from sft.model.tiny_model import tiny_config
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
 from tests.forked_ranks import DONE, FAILED
+from tests.warm_process import serve
 
 _PATIENCE_SECONDS = 3.0
 
@@ -33,10 +38,23 @@ _PATIENCE_SECONDS = 3.0
 def main() -> None:
     quiet_third_parties()
     torch.set_num_threads(1)
+    # A model is tried, since the first one of a process makes tables for all.
+    get_model_conversion_mapping(LlamaForCausalLM(tiny_config(LlamaConfig())))
+    assert try_layout(LlamaConfig(), "packed") is None
     for line in sys.stdin:
         request = json.loads(line)
-        sys.stdout.write(json.dumps(run_group(request)) + "\n")
+        answer = begin_to_serve(request["serve"]) if "serve" in request else run_group(request)
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def begin_to_serve(address: str) -> None:
+    """Have a fork of this process make forks of it for those who connect to this address."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        if not os.fork():
+            serve(listener)
 
 
 def run_group(request: dict[str, Any]) -> list[int]:

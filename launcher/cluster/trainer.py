@@ -18,8 +18,11 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from sft.quick_imports import quick_imports
+
+with quick_imports():
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from launcher.cluster.connection import Session, ray_cluster
 from launcher.cluster.hidden_gpus import runtime_env

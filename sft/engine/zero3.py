@@ -66,8 +66,10 @@ class Zero3Engine:
         self.device = torch.device(world.device)
         accelerator = get_accelerator().device_name()
         assert accelerator == self.device.type, f"DeepSpeed was imported for {accelerator}; see sft.engine.engines"
-        # DeepSpeed takes the number of its device only from here.
+        # DeepSpeed takes the number of its device only from here; and how many this machine has, which on CPUs it would
+        # ask `numactl` for, a process for each micro-batch.
         os.environ["LOCAL_RANK"] = str(self.device.index or 0)
+        os.environ["LOCAL_SIZE"] = str(world.local_size)
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world)
         self._is_random = config.model.dropout == "as_configured"
         on_cpu = not world.on_gpu or config.deepspeed.offload_optimizer == "cpu"

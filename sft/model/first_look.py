@@ -10,14 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers.utils import logging
+from sft.quick_imports import quick_imports
 
-from sft.config import ModelConfig
-from sft.data.collate import Layout
-from sft.errors import UserError
-from sft.model.architecture import MissingPackageError
-from sft.model.layout import choose_layout
-from sft.model.loading import check_model
+with quick_imports():
+    from transformers.utils import logging
+
+    from sft.config import ModelConfig
+    from sft.data.collate import Layout
+    from sft.errors import UserError
+    from sft.model.architecture import MissingPackageError
+    from sft.model.layout import choose_layout
+    from sft.model.loading import check_model
 
 
 class FirstLook(NamedTuple):

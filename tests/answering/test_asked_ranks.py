@@ -87,11 +87,20 @@ def ranks(settings: dict[str, Any], size: int, folder: Path, sequence_parallel: 
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def alone(settings: dict[str, Any]) -> tuple[asked_ranks.Answers, list[list[float]]]:
+    return asked_ranks.alone(settings)
+
+
 @pytest.mark.parametrize(("size", "shared"), [(2, 1), (3, 1), (2, 2)])
 def test_every_way_gives_the_same_answers_and_leaves_the_training_alone(
-    settings: dict[str, Any], size: int, shared: int, tmp_path: Path
+    settings: dict[str, Any],
+    alone: tuple[asked_ranks.Answers, list[list[float]]],
+    size: int,
+    shared: int,
+    tmp_path: Path,
 ) -> None:
-    answers, steps = asked_ranks.alone(settings)
+    answers, steps = alone
     assert len({answer["text"] for answer in answers}) > 6
     assert {answer["stopped"] for answer in answers if not answer["likelihoods"]} == {True, False}
     found = ranks(settings, size, tmp_path, shared)

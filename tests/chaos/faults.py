@@ -18,7 +18,7 @@ PLACES = {
     "load checkpoint": 2,
     "evaluate": 4,
     "train": 16,  # before the forward pass
-    "backward": 90,  # after the forward pass, before the backward pass
+    "backward": 45,  # after the forward pass, before the backward pass
     "update": 16,  # after the backward pass and the update
     "ledger": 16,  # before what was fed is written down
     "save": 6,

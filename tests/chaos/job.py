@@ -15,6 +15,7 @@ from tests.chaos.rank import run_attempt
 from tests.forked_ranks import DONE, logs_of, zygote
 
 NUM_STEPS = {"broad": 4, "words": 12}
+PACKS_PER_STEP = 6  # which three ranks share evenly, and four do not
 MOST_ATTEMPTS = 8
 HANG_TIMEOUT_SECONDS = 6.0
 NEVER_SECONDS = 100.0

@@ -83,7 +83,7 @@ def test_what_was_fed_stays_and_a_kill_changes_nothing(job: Job, undisturbed: Ru
     assert "was extended after step 12" in page
 
     # At the first step of the new part, at the end of the stage, and in the one behind it.
-    faults = (Fault(1, 0, "train", 1, "kill"), Fault(2, 1, "backward", 20, "kill"), Fault(3, 0, "export", 2, "kill"))
+    faults = (Fault(1, 0, "train", 1, "kill"), Fault(2, 1, "backward", 10, "kill"), Fault(3, 0, "export", 2, "kill"))
     killed = extended(job, undisturbed, "extended-killed", (*faults, Fault(4, 1, "train", 2, "kill")))
     assert verify_run(killed).findings == ()
     for index, stage in enumerate(NUM_STEPS_NOW):

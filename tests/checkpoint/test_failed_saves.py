@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from sft.checkpoint.local_storage import LocalStorage, published_steps
 from sft.checkpoint.saver import CheckpointError, CheckpointSaver
 from tests.checkpoint.ranks import Rank, names, resumed_step, run_ranks, state_of
+from tests.forked_ranks import warm_command
 
 
 def block(folder: Path, step: int, number: int) -> Path:
@@ -246,6 +246,9 @@ run_ranks(2, main)
 
 def test_a_full_disk_costs_its_own_save_alone(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=root, check=True, timeout=120)
-    assert names(tmp_path) == ["step-00000001", "step-00000003"]
-    assert resumed_step(LocalStorage(tmp_path), 3, 10_000)[0] == 3
+    script, folder = tmp_path / "fills.py", tmp_path / "checkpoints"
+    script.write_text(FULL_DISK)
+    folder.mkdir()
+    subprocess.run(warm_command(str(script), str(folder)), cwd=root, check=True, timeout=120)
+    assert names(folder) == ["step-00000001", "step-00000003"]
+    assert resumed_step(LocalStorage(folder), 3, 10_000)[0] == 3

@@ -1,7 +1,6 @@
 """Killed at any moment of a save, the next attempt goes on from a whole checkpoint and saves the same step."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,14 @@ import pytest
 from sft.checkpoint.local_storage import LocalStorage, published_steps
 from tests.checkpoint.killed_saves import MOMENTS
 from tests.checkpoint.ranks import names, resumed_step, save_steps
+from tests.forked_ranks import warm_command
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
     root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "tests.checkpoint.killed_saves", str(folder)]
+    command = warm_command("tests.checkpoint.killed_saves", str(folder))
     subprocess.run(command, cwd=root, check=True, timeout=120)
     return folder
 

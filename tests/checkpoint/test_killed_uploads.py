@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,14 @@ import pytest
 from tests.checkpoint.killed_uploads import MOVES, NUMEL, SAVES
 from tests.checkpoint.ranks import resumed_step, save_steps
 from tests.checkpoint.storages import StoredBytes
+from tests.forked_ranks import warm_command
 from tests.s3_server import S3Server
 
 
 @pytest.fixture(scope="module")
 def killed(s3_server: S3Server) -> str:
     url, root = s3_server.url("killed"), Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "tests.checkpoint.killed_uploads", url]
+    command = warm_command("tests.checkpoint.killed_uploads", url)
     environment = {**os.environ, **s3_server.environment, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, cwd=root, env=environment, check=True, timeout=120)
     return url

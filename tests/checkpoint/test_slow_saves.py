@@ -22,16 +22,13 @@ from tests.checkpoint.ranks import Rank, resumed_step, run_ranks, save_steps, st
 from tests.checkpoint.storages import StoredBytes
 
 TIMEOUT_SECONDS = 0.8
-SLOW_SECONDS = 10 * TIMEOUT_SECONDS
+SLOW_SECONDS = 5 * TIMEOUT_SECONDS
+"""What blocks is ended after less than four."""
 PAUSE_SECONDS = TIMEOUT_SECONDS / 8
 
 
 class Slow(LocalStorage):
     """A disk on which writing and reading go on, slowly."""
-
-    def __init__(self, folder: Path, seconds: float = SLOW_SECONDS) -> None:
-        super().__init__(folder)
-        self._num_steps = round(seconds / PAUSE_SECONDS)
 
     def write_part(self, *arguments: Any) -> None:
         self._work()
@@ -42,7 +39,7 @@ class Slow(LocalStorage):
         super().fetch(*arguments)
 
     def _work(self) -> None:
-        for _ in range(self._num_steps):
+        for _ in range(round(SLOW_SECONDS / PAUSE_SECONDS)):
             threading.Event().wait(PAUSE_SECONDS)
             self.progress.tell()
 
@@ -91,7 +88,7 @@ def folders(tmp_path: Path) -> tuple[Path, AttemptFolder]:
     return tmp_path / "checkpoints", AttemptFolder(tmp_path / "attempt")
 
 
-def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(tmp_path: Path) -> None:
+def test_a_save_of_five_timeouts_lives_while_one_rank_writes_and_the_others_wait(tmp_path: Path) -> None:
     checkpoints, attempt = folders(tmp_path)
 
     def main(rank: Rank) -> None:
@@ -111,7 +108,7 @@ def test_a_save_of_ten_timeouts_lives_while_one_rank_writes_and_the_others_wait(
     assert read_events(attempt) == []
 
 
-def test_a_checkpoint_that_one_rank_reads_for_ten_timeouts_is_loaded(tmp_path: Path) -> None:
+def test_a_checkpoint_that_one_rank_reads_for_five_timeouts_is_loaded(tmp_path: Path) -> None:
     checkpoints, attempt = folders(tmp_path)
     save_steps(LocalStorage(checkpoints), 3, 1)
 
@@ -151,9 +148,7 @@ def test_a_rank_that_blocks_is_not_hidden_by_one_that_goes_on(tmp_path: Path) ->
     checkpoints, attempt = folders(tmp_path)
 
     def main(rank: Rank) -> float | None:
-        storage = (LocalStorage(checkpoints), Blocked(checkpoints), Slow(checkpoints, 5 * TIMEOUT_SECONDS))[
-            rank.world.rank
-        ]
+        storage = (LocalStorage(checkpoints), Blocked(checkpoints), Slow(checkpoints))[rank.world.rank]
         watched = Watched(rank, attempt, lambda: storage.let_go.set() if isinstance(storage, Blocked) else None)
         store = rank.saver(storage)
         with watched.at("save"):
@@ -175,7 +170,7 @@ def test_training_that_stands_still_is_not_hidden_by_a_save_beside_it(tmp_path: 
     def main(rank: Rank) -> float | None:
         ended = threading.Event()
         watched = Watched(rank, attempt, ended.set)
-        store = rank.saver(Slow(checkpoints, 5 * TIMEOUT_SECONDS))
+        store = rank.saver(Slow(checkpoints))
         store.save(1, state_of(1, rank.world), {"num_updates": 0})
         with watched.at("train"):
             assert ended.wait(30)

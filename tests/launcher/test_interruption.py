@@ -65,7 +65,11 @@ def test_a_command_that_holds_a_run_folder_ends_in_order_with_the_code_of_a_kill
 # It may come between the opening of a file and the block that closes it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_trains_nothing(
-    tmp_path: Path, tiny_model_dir: Path, small_records: SmallRecords, capsys: pytest.CaptureFixture[str]
+    warm_look: None,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    small_records: SmallRecords,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config, run = tmp_path / "job.yaml", RunFolder(tmp_path / "job")
     content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 4, "words": 4})

@@ -29,6 +29,7 @@ def in_need_of_a_package(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**LLAMA, **own}))
 
 
+@pytest.mark.usefixtures("warm_look")
 @pytest.mark.parametrize(
     ("verbs", "make", "expected"),
     [
@@ -50,7 +51,7 @@ def test_what_train_refuses_is_refused_before(
 
 
 def test_missing_weights_are_noted_and_what_lies_there_later_is_looked_at(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    warm_look: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     arguments = ["plan", str(CONFIG), f"model.path={tmp_path}", "--json"]
@@ -75,9 +76,8 @@ def test_what_lies_in_the_working_folder_is_not_taken_for_the_program(
     assert f"model: the weights of {tmp_path} are not on this machine. The training needs them." in notes
 
 
-@pytest.mark.long
 def test_what_was_found_is_kept_where_it_can_be_and_read_where_it_is_whole(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    warm_look: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quantized(tmp_path)
     layouts = tmp_path / ".cache" / "sft" / "layouts"

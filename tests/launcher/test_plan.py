@@ -16,6 +16,7 @@ from launcher.plan import layout_note
 from sft.sizing.forecast import Forecast
 from tests.sizing.models import LLAMA_8B
 
+pytestmark = pytest.mark.usefixtures("warm_look")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
 

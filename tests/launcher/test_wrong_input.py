@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import yaml
 from launcher.cli import main
 from sft.run_lock import run_lock
 from tests.conftest import SmallRecords
+from tests.forked_ranks import warm_command
 
+pytestmark = pytest.mark.usefixtures("warm_look")
 ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any], Path], None]
 
@@ -201,7 +202,7 @@ MACHINES: dict[str, Any] = {
 def rank_of_torchrun(config: Path, *overrides: str) -> "subprocess.CompletedProcess[str]":
     """The first of two ranks, as far as it comes by itself."""
     environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "sft.training", str(config), *overrides]
+    command = warm_command("sft.training", str(config), *overrides)
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=config.parent)
 
 

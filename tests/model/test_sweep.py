@@ -31,7 +31,6 @@ DOZEN = {
     "xglm": "one example",
     "falcon": "one example",
     "mamba": "one example",
-    "jamba": "one example",
     "granitemoehybrid": "one example",
     "lfm2": "one example",
     "bert": "refused",
@@ -41,7 +40,6 @@ DOZEN = {
 """Of each kind: attention that packs, that chooses tokens or bends its scores, that has sinks, that is never asked for;
 states and convolutions; a model that is not causal, one that does more to its logits than is known, and one of which a
 part needs long examples."""
-_SLOW_TO_TRAIN = {"jamba"}
 
 
 def test_every_family_is_in_the_docs(request: pytest.FixtureRequest) -> None:
@@ -65,7 +63,7 @@ def test_every_trained_family_is_exported_as_transformers_would_save_it(
     request: pytest.FixtureRequest, tokenizer_dir: TokenizerDir, tmp_path: Path
 ) -> None:
     """But for those that are listed, exactly. With `--all-families` all are tried."""
-    families = sorted(CLASSES) if request.config.getoption("--all-families") else DOZEN.keys() - _SLOW_TO_TRAIN
+    families = sorted(CLASSES) if request.config.getoption("--all-families") else DOZEN.keys()
     rows = [row for family, row in read_table().items() if family in families and row.layout in LAYOUTS]
     found = {row.family: try_export(row, tokenizer_dir("chatml"), tmp_path / row.family) for row in rows}
     assert {family: reason for family, reason in found.items() if reason} == {

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from sft.training.collective_trace import waiting_in
 from sft.training.hang_watch import EXIT_HUNG, HangWatch, describe_hang
 from sft.training.heartbeat import Heartbeat
 from sft.world import World
-from tests.forked_ranks import zygote
+from tests.forked_ranks import warm_command, zygote
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,9 +49,11 @@ wait_for_the_others()
 
 def run(folder: Path, steps: list[int], stopped: int | None = None) -> list[str]:
     """The stderr of each rank, after a run in which rank r stands still after `steps[r]` steps."""
+    script = folder / "rank.py"
+    script.write_text(RANK)
     ranks = []
     for rank, last in enumerate(steps):
-        command = [sys.executable, "-c", RANK, str(rank), str(len(steps)), str(last), str(folder)]
+        command = warm_command(str(script), str(rank), str(len(steps)), str(last), str(folder))
         with (folder / f"{rank}.log").open("wb") as log:
             ranks.append(subprocess.Popen(command, stderr=log, cwd=ROOT))
     try:
@@ -61,7 +62,7 @@ def run(folder: Path, steps: list[int], stopped: int | None = None) -> list[str]
             assert time.monotonic() < deadline
             time.sleep(0.02)
         if stopped is not None:
-            os.kill(ranks[stopped].pid, signal.SIGSTOP)
+            os.kill(read_ranks(AttemptFolder(folder))[stopped].pid, signal.SIGSTOP)
         left = [rank for rank in range(len(steps)) if rank != stopped]
         assert [ranks[rank].wait(30) for rank in left] == [EXIT_HUNG] * len(left)
     finally:
@@ -95,7 +96,7 @@ def test_who_is_behind_has_passed_fewer_places(passed: list[int], said: str) -> 
 
 
 SUSPENDED = """
-import sys
+import os, sys
 from pathlib import Path
 from sft.run_events import EventLog
 from sft.run_folder import AttemptFolder
@@ -107,7 +108,7 @@ folder = AttemptFolder(Path(sys.argv[1]))
 heartbeat = Heartbeat()
 HangWatch(heartbeat, World(), folder, EventLog(folder, 0), 1.0).start()
 heartbeat.enter("train", 1, stage="broad")
-print("stands", flush=True)
+print(os.getpid(), flush=True)
 sys.stdin.readline()  # as if it waited for another rank, which is suspended, too
 heartbeat.enter("train", 2)
 sys.stdin.readline()
@@ -115,21 +116,28 @@ sys.stdin.readline()
 
 
 def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SUSPENDED, str(tmp_path)]
+    script = tmp_path / "rank.py"
+    script.write_text(SUSPENDED)
     with (tmp_path / "log").open("wb") as log:
         rank = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, bufsize=1
+            warm_command(str(script), str(tmp_path)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=ROOT,
+            bufsize=1,
         )
     assert rank.stdin is not None
     assert rank.stdout is not None
     try:
-        assert rank.stdout.readline() == "stands\n"
+        pid = int(rank.stdout.readline())
         for _ in range(2):
-            os.kill(rank.pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
             # Longer than its timeout, and than that for which Python itself may stand still.
             with pytest.raises(subprocess.TimeoutExpired):
                 rank.wait(3)
-            os.kill(rank.pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
             rank.stdin.write("go on\n")
         assert rank.wait(30) == 0
     finally:

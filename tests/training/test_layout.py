@@ -53,9 +53,9 @@ def test_what_was_settled_counts_once_the_run_has_trained(
 def test_a_model_that_leaks_is_not_trained_packed(
     tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
 ) -> None:
-    model = write_tiny(tmp_path / "jamba", "jamba", tiny_model_dir)
+    model = write_tiny(tmp_path / "bloom", "bloom", tiny_model_dir)
     config = config_of(tmp_path, model, small_records, "packed")
-    with pytest.raises(UserError, match="jamba cannot be trained packed: an example changes the nll of others"):
+    with pytest.raises(UserError, match="bloom cannot be trained packed: an example changes the nll of others"):
         settle(config)
     # Where nothing was tried before, the real model is.
     engine = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from sft.run_lock import run_lock
 from sft.training.workload import prepare_workload
 from tests.cluster.running import ROOT, TORCHRUN, environment, is_alive, pid_of, started, wait_for_step
 from tests.conftest import SmallRecords
+from tests.forked_ranks import warm_command
 from tests.jobs import two_stage_job
 from tests.sinks.runs import train
 from tests.webhook import webhook
@@ -48,7 +48,7 @@ def two_ranks(config: Path) -> tuple[list[int], list[str]]:
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "sft.training", str(config)],
+            warm_command("sft.training", str(config)),
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -137,8 +137,10 @@ job._run_and_exit(sys.argv[1:])
 
 
 def test_a_rank_that_fails_does_not_wait_for_its_group_and_all_that_happened_is_posted_once(
-    config: Path, run: RunFolder
+    config: Path, run: RunFolder, tmp_path: Path
 ) -> None:
+    script = tmp_path / "fails_with_nccl.py"
+    script.write_text(FAILS_WITH_NCCL)
     prepare_workload(load_job(config).sft)
     # As if torchrun had started ranks before, which have trained a step, whose metrics the first rank sends.
     train(run, "broad", range(1))
@@ -146,7 +148,7 @@ def test_a_rank_that_fails_does_not_wait_for_its_group_and_all_that_happened_is_
     before.path.mkdir(parents=True)
     write_began(before, 1)
     EventLog(before, 0).add("failed", "step 1: ValueError: no", of="program", follows=False)
-    command = [sys.executable, "-c", FAILS_WITH_NCCL, str(config), "alerts.url=$WEBHOOK", "logging.tensorboard=true"]
+    command = warm_command(str(script), str(config), "alerts.url=$WEBHOOK", "logging.tensorboard=true")
     with webhook() as hook:
         variables = environment() | {"WEBHOOK": hook.url, "TORCHELASTIC_RESTART_COUNT": "1"}
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, env=variables)
