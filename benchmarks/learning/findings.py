@@ -150,9 +150,7 @@ def _trainings(scores: Scores) -> dict[str, float]:
     return {seed: fmean(fmean(scores[cell].values()) for cell in cells) for seed, cells in grouped}
 
 
-def trained_models(
-    experiment: Experiment, answered: Iterable[tuple[Arm, Mapping[str, Sequence[Scored]]]]
-) -> Trained:
+def trained_models(experiment: Experiment, answered: Iterable[tuple[Arm, Mapping[str, Sequence[Scored]]]]) -> Trained:
     """The models of the arms of one experiment."""
     found: dict[str, dict[int, tuple[Arm, Sequence[Scored]]]] = {}
     for arm, models in answered:
@@ -170,5 +168,3 @@ def rounded(finding: Mean | Contrast, digits: int = 4) -> dict[str, Any]:
             content[name] = round(value, digits)
     content["by_training"] = [round(value, digits) for value in finding.by_training]
     return content
-
-

@@ -21,6 +21,15 @@ _COLOURS = (*STAGE_COLOURS, "#F0E442", "#000000")
 _MORE_COLOURS = ("#0072B2", "#D55E00")
 _FLAN_GROUPS = (Group("unseen tasks", 0), Group("unseen tasks", 3))
 _WIDTH = 0.84
+_BAR_INCHES, _GAP_INCHES = 0.15, 0.45
+_DOT_SPREAD = 0.2
+_DOT: dict[str, Any] = {
+    "color": "white",
+    "markeredgecolor": INK,
+    "markeredgewidth": 0.5,
+    "markersize": 4.5,
+    "zorder": 3,
+}
 Means = Mapping[tuple[str, Group], Mapping[str, Any]]
 """(model, group) → its mean."""
 
@@ -75,7 +84,8 @@ def _clusters(means: Means) -> Figure:
 def _bars(means: Means, name: str) -> Figure:
     groups = [group for group in EXPERIMENTS[name].groups if any(of == group for _, of in means)]
     models = [model for model in EXPERIMENTS[name].models if any(of == model for of, _ in means)]
-    figure = Figure(figsize=(max(7.0, 1.0 + 0.17 * len(models) * len(groups) + 0.5 * len(groups)), 3.9), layout="constrained")
+    width_inches = max(7.0, 1.0 + (_BAR_INCHES * len(models) + _GAP_INCHES) * len(groups))
+    figure = Figure(figsize=(width_inches, 3.9), layout="constrained")
     axes: Axes = figure.subplots()
     axes.grid(visible=False, axis="x")
     width = _WIDTH / len(models)
@@ -84,12 +94,13 @@ def _bars(means: Means, name: str) -> Figure:
         own = [means[model, groups[place]] for place in places]
         xs = np.array(places) + (number - (len(models) - 1) / 2) * width
         colour = BEFORE if model == BASE else _COLOURS[(number - 1) % len(_COLOURS)]
-        axes.bar(xs, [mean["value"] for mean in own], 0.92 * width, color=colour, label=model, zorder=1)
-        axes.errorbar(xs, [mean["value"] for mean in own], _errors(own), fmt="none", ecolor=INK, elinewidth=1, capsize=1.5)
+        values = [mean["value"] for mean in own]
+        axes.bar(xs, values, 0.92 * width, color=colour, label=model, zorder=1)
+        axes.errorbar(xs, values, _errors(own), fmt="none", ecolor=INK, elinewidth=1, capsize=1.5)
         for x, mean in zip(xs, own, strict=True):
-            spread = np.linspace(-0.22, 0.22, len(mean["by_training"])) * width if len(mean["by_training"]) > 1 else [0.0]
-            axes.plot(x + np.asarray(spread), mean["by_training"], ".", color="white", markeredgecolor=INK,
-                      markeredgewidth=0.5, markersize=4.5, zorder=3)  # fmt: skip
+            num = len(mean["by_training"])
+            spread = (np.arange(num) - (num - 1) / 2) * _DOT_SPREAD * width
+            axes.plot(x + spread, mean["by_training"], ".", **_DOT)
     labels = [f"{group.name}\n{f'{group.shots} examples shown' if group.shots else ''}" for group in groups]
     axes.set_xticks(range(len(groups)), labels)
     axes.tick_params(axis="x", length=0)

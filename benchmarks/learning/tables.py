@@ -58,9 +58,10 @@ def _ways(means: Sequence[Finding], groups: Sequence[Group]) -> str:
 def _contrasts(contrasts: Sequence[Finding], groups: Sequence[Group]) -> str:
     shown = [group for group in groups if _of(contrasts, group)]
     rows = [["from → to", *map(str, shown)]]
-    for first, second in dict.fromkeys((one["first"], one["second"]) for one in contrasts):
-        own = {(one["group"], one["shots"]): one for one in contrasts if (one["first"], one["second"]) == (first, second)}
-        rows.append([f"{first} → {second}", *(_contrast(own.get(group)) for group in shown)])
+    for pair in dict.fromkeys((one["first"], one["second"]) for one in contrasts):
+        of_pair = [one for one in contrasts if (one["first"], one["second"]) == pair]
+        own = {(one["group"], one["shots"]): one for one in of_pair}
+        rows.append([" → ".join(pair), *(_contrast(own.get(group)) for group in shown)])
     return _table(rows)
 
 

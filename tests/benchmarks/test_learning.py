@@ -94,7 +94,8 @@ def test_differences_are_those_of_the_means(found: Any) -> None:
     contrasts = [one for one in found["experiments"]["clusters"]["contrasts"] if one["group"] == "unseen tasks"]
     assert {(one["first"], one["second"]) for one in contrasts} == {("base", ARMS[1]), ARMS}
     for one in contrasts:
-        first, second = (mean_of(found, one[side], "unseen tasks", one["shots"], one["way"]) for side in ("first", "second"))
+        about = "unseen tasks", one["shots"], one["way"]
+        first, second = (mean_of(found, one[side], *about) for side in ("first", "second"))
         assert one["value"] == pytest.approx(second["value"] - first["value"], abs=2e-4)
         assert (one["paired"], one["num_pairs"]) == ("questions", first["num_questions"])
 
