@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -107,19 +107,23 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         if ended.code:
             log = config_of(folder, ended.arm).with_suffix(".log")
             raise SystemExit(f"{log}:\n{log.read_text(encoding='utf-8')[-2000:]}")
-        seconds[ended.arm.file] = round(ended.seconds, 1)
+        seconds[ended.arm.file] = [round(ended.seconds, 1), round(ended.cpu_seconds, 1)]
         write_seconds(folder, seconds)
         num_left = sum(not is_finished(arm) for arm in given)
         print(f"[{time.monotonic() - began:5.0f} s] {ended.arm.file}: {ended.seconds:.0f} s, {num_left} to go",
               file=sys.stderr, flush=True)  # fmt: skip
-    of_trainings = [value for name, value in seconds.items() if name != "base"]
-    about |= {
-        "num_tokens": scale.num_tokens,
-        "base_tokens": scale.base_tokens,
-        "base_seconds": seconds.get("base"),
-        "training_seconds": {"num": len(of_trainings), "median": median(of_trainings or [0]), "sum": sum(of_trainings)},
-    }
+    about |= {"num_tokens": scale.num_tokens, "base_tokens": scale.base_tokens, **_costs(seconds)}
     return {"about": about, "experiments": {name: _found(name, given, scale) for name in options.experiments}}
+
+
+def _costs(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Wall and CPU time of the base model and of the trainings, in all calls so far."""
+    trainings = [own for name, own in seconds.items() if name != "base"]
+    wall, cpu = ([round(median(column), 1), round(sum(column))] for column in zip(*(trainings or [[0, 0]]), strict=True))
+    return {
+        "base_seconds": seconds.get("base"),
+        "trainings": {"num": len(trainings), "seconds": wall, "cpu_seconds": cpu},
+    }
 
 
 def is_wanted(arm: Arm, options: argparse.Namespace) -> bool:
@@ -149,13 +153,13 @@ def check_settings(folder: Path, given: Sequence[Arm]) -> None:
     write_arms(folder, given)
 
 
-def in_fork(work: Any, log: Path, num_threads: int = 1) -> float:
-    """Do the work in a fork, so that this process does not use torch; the seconds that it took."""
+def in_fork(work: Callable[[], int], log: Path, num_threads: int = 1) -> list[float]:
+    """Do the work in a fork, so that this process does not use torch; its wall and CPU seconds."""
     began = time.monotonic()
-    _, status = os.waitpid(forked(work, log, num_threads), 0)
+    _, status, used = os.wait4(forked(work, log, num_threads), 0)
     if status:
         raise SystemExit(f"{log}:\n{log.read_text(encoding='utf-8')[-2000:]}")
-    return round(time.monotonic() - began, 1)
+    return [round(time.monotonic() - began, 1), round(used.ru_utime + used.ru_stime, 1)]
 
 
 def _pretrain(base: Path, scale: Scale) -> int:
@@ -174,13 +178,13 @@ def _write_data(folder: Path, base: Path, scale: Scale) -> int:
     return 0
 
 
-def read_seconds(folder: Path) -> dict[str, float]:
-    """What took how long, in all calls so far."""
+def read_seconds(folder: Path) -> dict[str, list[float]]:
+    """What took how long, in all calls so far: wall and CPU."""
     path = folder / "seconds.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def write_seconds(folder: Path, seconds: Mapping[str, float]) -> None:
+def write_seconds(folder: Path, seconds: Mapping[str, Sequence[float]]) -> None:
     (folder / "seconds.json").write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
 
 

@@ -29,8 +29,9 @@ def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
         means, contrasts = own["means"], own["contrasts"]
         tables[name] = _means([mean for mean in means if mean["way"] == "all"], groups)
         tables[f"{name}-differences"] = _contrasts([one for one in contrasts if one["way"] == "all"], groups)
-        ways = [group for group in groups if group.name == "unseen tasks"]
-        tables[f"{name}-ways"] = _ways([mean for mean in means if mean["way"] != "all"], ways)
+        of_unseen = [mean for mean in means if mean["way"] != "all" and mean["group"] == "unseen tasks"]
+        if of_unseen:
+            tables[f"{name}-ways"] = _ways(of_unseen, groups)
     return tables
 
 
@@ -46,7 +47,7 @@ def _means(means: Sequence[Finding], groups: Sequence[Group]) -> str:
 
 def _ways(means: Sequence[Finding], groups: Sequence[Group]) -> str:
     columns = [(group, way) for group in groups for way in ("written", "chosen") if _of(means, group)]
-    chances = {mean["chance"] for mean in means if mean["way"] == "chosen" and mean["group"] == "unseen tasks"}
+    chances = {mean["chance"] for mean in means if mean["way"] == "chosen"}
     guessed = f" (guessing: {100 * sum(chances) / len(chances):.0f})" if chances else ""
     rows = [["model", *(f"{group}, {way}{guessed if way == 'chosen' else ''}" for group, way in columns)]]
     for model in _names(means, "model"):

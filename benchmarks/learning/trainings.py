@@ -35,6 +35,7 @@ class Ended(NamedTuple):
 
     arm: Arm
     seconds: float
+    cpu_seconds: float
     code: int
 
 
@@ -77,10 +78,11 @@ def train_arms(given: Sequence[Arm], folder: Path, at_once: int, until: float) -
                 return
             time.sleep(_POLL_SECONDS)
             for pid in [*running]:
-                ended, status = os.waitpid(pid, os.WNOHANG)
+                ended, status, used = os.wait4(pid, os.WNOHANG)
                 if ended:
                     arm, began = running.pop(pid)
-                    yield Ended(arm, time.monotonic() - began, os.waitstatus_to_exitcode(status))
+                    cpu, code = used.ru_utime + used.ru_stime, os.waitstatus_to_exitcode(status)
+                    yield Ended(arm, time.monotonic() - began, cpu, code)
     finally:
         for pid in running:
             os.kill(pid, signal.SIGKILL)

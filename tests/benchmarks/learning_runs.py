@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch.distributed as dist
@@ -20,7 +20,7 @@ def run_and_die(rank: int, size: int, arguments: list[str]) -> int:
     """The command, killed when its first training has ended while another one is under way."""
     write = learning.write_seconds
 
-    def write_or_die(folder: Path, seconds: Mapping[str, float]) -> None:
+    def write_or_die(folder: Path, seconds: Mapping[str, Sequence[float]]) -> None:
         if set(seconds) - {"base"}:
             os.kill(os.getpid(), signal.SIGKILL)
         write(folder, seconds)
