@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster models chaos bench docs lint types clean
+.PHONY: help install quickstart test test-cluster models chaos bench learning docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -58,6 +58,9 @@ $(TRL)/.1.16.0: $(INSTALLED)
 
 bench: install $(TRL)/.1.16.0 ## measure on this machine, beside TRL and the goals: 25 minutes; bench.json; ARGS='--parts training'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cpu --trl $(TRL) --json bench.json $(ARGS)
+
+learning: install ## train 99 small models to see what is learned, into docs/LEARNING.md: an hour; ARGS='clusters --minutes 20'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code
 	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md

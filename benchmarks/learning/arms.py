@@ -3,28 +3,33 @@
     python -m benchmarks.learning.arms FOLDER BASE      writes FOLDER/configs/EXPERIMENT/ARM-SEED.yaml
 
 Arms of an experiment differ in what it is about and in nothing else: base model, tokens and rate are the same. A seed
-changes the order of training, and which cluster is held out. `data` says which files an arm reads.
+changes the order of training, and which cluster is held out. Arms of two experiments that are the same training share
+its run.
 """
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.learning.data import DATA, write_data
+from benchmarks.learning.asked import ask_all_tasks, ask_unseen_tasks
+from benchmarks.learning.data import DATA, rare_and_frequent, write_data
+from benchmarks.learning.scale import FULL, Scale
 from benchmarks.learning.zoo.tasks import CLUSTERS
 from sft.config_yaml import write_yaml
 from sft.seeds import derive_seed
 
-SEEDS = (1, 2, 3)
-NUM_TOKENS = 500_000
-"""Of each arm, all stages together."""
 NUM_CLUSTERS = (2, 4, 8, 11)
 SPECIAL = "json"
 """The cluster that the stage `special` is about."""
+SHARES_OF_REPLAY = (0.0, 0.1, 0.3)
+EPOCHS = (1, 3, 9)
 _SPECIAL_SHARE = 0.3
+_RARE_SHARE = 0.75
+"""Of the arms about epochs: enough that the rare tasks would be repeated often."""
 _RATE = 1e-3
 Config = dict[str, Any]
 
@@ -35,106 +40,158 @@ class Arm(NamedTuple):
     experiment: str
     name: str
     seed: int
+    trained: tuple[str, ...]
+    """The clusters that it is trained on."""
+    unseen: tuple[str, ...]
+    """Clusters that are asked and were not trained."""
     config: Config
+    also_asked: tuple[str, ...] = ()
+    """Settings with which the tuned model is asked once more."""
+
+    @property
+    def file(self) -> str:
+        """Its name in files."""
+        return f"{self.experiment}/{self.name}-{self.seed}"
 
 
-def arms(folder: Path, base: Path, seeds: Sequence[int] = SEEDS) -> list[Arm]:
+class _Change(NamedTuple):
+    """What is not as in the plain arm."""
+
+    name: str
+    seed: int
+    held_out: str | None
+    """A cluster that is not trained, and asked."""
+    trained: tuple[str, ...] | None = None
+    """The clusters that are trained; default: all others."""
+    data: str = "natural"
+    """The variant of the zoo."""
+    form: str = "records"
+    """That of the training records."""
+    mixture: Mapping[str, Any] = {"rates": "equal"}
+    stages: Sequence[Config] = ()
+    """In the place of the only one."""
+    packing: str = "packed"
+    task_tag: Mapping[str, Any] | None = None
+
+
+def arms(folder: Path, base: Path, scale: Scale = FULL, device: str = "cpu") -> list[Arm]:
     """All arms; their data lies in `folder`, and so will their runs."""
     found = []
-    for make in (_clusters, _balance, _stages, _masks_and_words, _packing_and_epochs):
-        for experiment, name, seed, changes in make(seeds):
-            found.append(Arm(experiment, name, seed, _config(folder, base, (experiment, name, seed), changes)))
+    runs: dict[str, Config] = {}
+    for experiment, make in _EXPERIMENTS.items():
+        for change in make(scale):
+            arm = _arm(experiment, change, scale)
+            config = {**_config(arm, change, folder, base, scale), "cluster": _cluster(device)}
+            identity = json.dumps([change.seed, config], sort_keys=True)
+            run = {"name": change.name, "dir": str(folder / "runs" / arm.file), "seed": change.seed}
+            found.append(arm._replace(config={"run": runs.setdefault(identity, run), **config}))
     return found
 
 
-def write_arms(folder: Path, base: Path, seeds: Sequence[int] = SEEDS) -> list[Path]:
+def config_of(folder: Path, arm: Arm) -> Path:
+    """Where the config of an arm is."""
+    return folder / "configs" / f"{arm.file}.yaml"
+
+
+def write_arms(folder: Path, given: Sequence[Arm]) -> list[Path]:
     """Write the config of each arm; the paths in their order."""
     paths = []
-    for arm in arms(folder, base, seeds):
-        path = folder / "configs" / arm.experiment / f"{arm.name}-{arm.seed}.yaml"
+    for arm in given:
+        path = config_of(folder, arm)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(write_yaml(arm.config), encoding="utf-8")
         paths.append(path)
     return paths
 
 
-_Change = tuple[str, str, int, Mapping[str, Any]]
-"""Experiment, name, seed, and what is not as in the plain arm (see `_config`)."""
-
-
-def _clusters(seeds: Sequence[int]) -> Iterator[_Change]:
+def _clusters(scale: Scale) -> Iterator[_Change]:
     """Every cluster is held out once of eleven. Fewer are the first of the eleven, so that the arms of a fold nest.
 
     Each fold has a seed of its own.
     """
-    for fold, held_out in enumerate(CLUSTERS):
+    for fold, held_out in enumerate(list(CLUSTERS)[: scale.folds]):
         others = [name for name in CLUSTERS if name != held_out]
         order = np.random.default_rng(derive_seed(fold, "order of clusters")).permutation(len(others)).tolist()
         for number in NUM_CLUSTERS:
-            trained = [others[place] for place in order[:number]]
-            changes = {"data": "equal", "trained": trained}
-            yield "clusters", f"{number:02}-of-12-without-{held_out}", seeds[0] + fold, changes
+            trained = tuple(others[place] for place in order[:number])
+            yield _Change(f"{number}-clusters", 1 + fold, held_out, trained, data="equal")
 
 
-def _balance(seeds: Sequence[int]) -> Iterator[_Change]:
+def _balance(scale: Scale) -> Iterator[_Change]:
     mixtures: dict[str, Config] = {
         "natural": {"rates": "natural"},
         "equal": {"rates": "equal"},
         "temperature": {"rates": "temperature", "temperature": 2.0},
         "capped": {"rates": "natural", "cap": 500},
     }
-    for seed in seeds:
+    for seed in scale.seeds:
         for name, mixture in mixtures.items():
-            yield "balance", name, seed, {"mixture": mixture, "trained": _without_one(seed)}
+            yield _Change(name, seed, _held_out(seed), mixture=mixture)
 
 
-def _stages(seeds: Sequence[int]) -> Iterator[_Change]:
+def _stages(scale: Scale) -> Iterator[_Change]:
     special = [task.name for task in CLUSTERS[SPECIAL]]
     broad = [task.name for name, tasks in CLUSTERS.items() if name != SPECIAL for task in tasks]
     weights = {name: _SPECIAL_SHARE / len(special) for name in special}
     weights |= {name: (1 - _SPECIAL_SHARE) / len(broad) for name in broad}
-    num_special = int(_SPECIAL_SHARE * NUM_TOKENS)
-    for seed in seeds:
-        yield "stages", "one-stage", seed, {"mixture": {"rates": "weights", "weights": weights}}
-        for share in (0.0, 0.1, 0.3):
+    num_special = int(_SPECIAL_SHARE * scale.num_tokens)
+    for seed in scale.seeds:
+        yield _Change("one-stage", seed, None, mixture={"rates": "weights", "weights": weights})
+        for share in SHARES_OF_REPLAY:
             replay = {"replay": {"broad": share}} if share else {}
             stages = [
-                _stage("broad", {"rates": "equal", "tasks": broad}, NUM_TOKENS - num_special),
+                _stage("broad", {"rates": "equal", "tasks": broad}, scale.num_tokens - num_special),
                 _stage("special", {"rates": "equal", "tasks": special, **replay}, num_special),
             ]
-            yield "stages", f"replay-{share:.1f}", seed, {"stages": stages}
+            yield _Change(f"replay-{share:.1f}", seed, None, stages=stages)
 
 
-def _masks_and_words(seeds: Sequence[int]) -> Iterator[_Change]:
+def _words(scale: Scale) -> Iterator[_Change]:
+    """Masked loss, tags, shown examples and numbers of tasks."""
     tag = {"text": "Task type: {task}"}
-    variants: dict[str, Config] = {
-        "plain": {},
-        "loss-on-everything": {"train": "everything"},  # its rows have no prompts that could be held out
-        "tag": {"task_tag": {**tag, "dropout": 0.0}},
-        "tag-dropout-0.5": {"task_tag": {**tag, "dropout": 0.5}},
-        "shown-examples": {"train": "shown"},
-        "task-id": {"train": "ids"},
-    }
-    for seed in seeds:
-        for name, changes in variants.items():
-            yield "words", name, seed, {**changes, "trained": _without_one(seed)}
+    for seed in scale.seeds:
+        plain = _Change("plain", seed, _held_out(seed))
+        yield plain
+        yield plain._replace(name="loss-on-everything", form="everything")  # its rows have no prompts to hold out
+        yield plain._replace(name="tag", task_tag={**tag, "dropout": 0.0})
+        yield plain._replace(name="tag-dropout-0.5", task_tag={**tag, "dropout": 0.5})
+        yield plain._replace(name="shown-examples", form="shown")
+        yield plain._replace(name="task-id", form="ids")
 
 
-def _packing_and_epochs(seeds: Sequence[int]) -> Iterator[_Change]:
-    variants: dict[str, Config] = {
-        "packed": {},
-        "one-example-a-row": {"packing": "one_example"},
-        **{f"epochs-{most}": {"mixture": {"rates": "equal", "max_epochs_per_task": most}} for most in (2, 8, 32)},
-    }
-    for seed in seeds:
-        for name, changes in variants.items():
-            yield "packing", name, seed, changes
+def _packing(scale: Scale) -> Iterator[_Change]:
+    """Packed and unpacked rows, and how often rare tasks are repeated."""
+    rare, _ = rare_and_frequent(scale)
+    for seed in scale.seeds:
+        plain = _Change("packed", seed, _held_out(seed))
+        yield plain
+        yield plain._replace(name="one-example-a-row", packing="one_example")
+        trained = [task.name for cluster in _others(plain.held_out) for task in CLUSTERS[cluster]]
+        num_rare = sum(name in rare for name in trained)
+        shares = {True: _RARE_SHARE / num_rare, False: (1 - _RARE_SHARE) / (len(trained) - num_rare)}
+        weights = {name: shares[name in rare] for name in trained}
+        for most in EPOCHS:
+            mixture = {"rates": "weights", "weights": weights, "max_epochs_per_task": most}
+            yield plain._replace(name=f"epochs-{most}", mixture=mixture)
 
 
-def _without_one(seed: int) -> list[str]:
-    """All clusters but one: another one for each seed."""
+_EXPERIMENTS = {
+    "clusters": _clusters,
+    "balance": _balance,
+    "stages": _stages,
+    "words": _words,
+    "packing": _packing,
+}
+
+
+def _held_out(seed: int) -> str:
+    """A cluster: another one for each seed."""
     names = list(CLUSTERS)
-    return [name for name in names if name != names[derive_seed(seed, "held out") % len(names)]]
+    return names[derive_seed(seed, "held out") % len(names)]
+
+
+def _others(held_out: str | None) -> tuple[str, ...]:
+    return tuple(name for name in CLUSTERS if name != held_out)
 
 
 def _stage(name: str, mixture: Mapping[str, Any], num_tokens: int) -> Config:
@@ -146,18 +203,17 @@ def _stage(name: str, mixture: Mapping[str, Any], num_tokens: int) -> Config:
     }
 
 
-def _config(folder: Path, base: Path, key: tuple[str, str, int], changes: Mapping[str, Any]) -> Config:
-    """The plain arm with changes.
+def _arm(experiment: str, change: _Change, scale: Scale) -> Arm:
+    trained = change.trained or _others(change.held_out)
+    unseen = () if change.held_out is None else (change.held_out,)
+    also = ("evaluate.tag=never",) if change.task_tag else ()
+    return Arm(experiment, change.name, change.seed, trained, unseen, {}, also)
 
-    `data` is a variant of the zoo, `train` the form of its training records, `trained` the clusters that are not held
-    out; `mixture`, `stages`, `task_tag` and `packing` are fields of the config.
-    """
-    experiment, name, seed = key
-    zoo = folder / "data" / changes.get("data", "natural")
-    form = DATA[changes.get("train", "records")]
-    trained = set(changes.get("trained", CLUSTERS))
-    unseen = [task.name for cluster, tasks in CLUSTERS.items() if cluster not in trained for task in tasks]
-    tests = ["test", "unseen_wordings"] if form is not DATA["ids"] else ["test_ids"]
+
+def _config(arm: Arm, change: _Change, folder: Path, base: Path, scale: Scale) -> Config:
+    """All but the section `run`."""
+    zoo, form = folder / "data" / change.data, DATA[change.form]
+    tests = ["test_ids"] if form is DATA["ids"] else ["test", "unseen_wordings"]
     sources = [
         {"name": "train", "path": str(zoo / form.file), "format": form.format, "task": {"column": "task"}},
         *(
@@ -165,44 +221,56 @@ def _config(folder: Path, base: Path, key: tuple[str, str, int], changes: Mappin
             for test in tests
         ),
     ]
-    stages = changes.get("stages", [_stage("tune", changes.get("mixture", {"rates": "equal"}), NUM_TOKENS)])
+    trained, unseen = ([task.name for cluster in names for task in CLUSTERS[cluster]] for names in arm[3:5])
+    untrained = [task.name for name in CLUSTERS if name not in arm.trained for task in CLUSTERS[name]]
+    stages = [*change.stages] or [_stage("tune", change.mixture, scale.num_tokens)]
     if form.format == "tokens":
-        trainable = [task.name for cluster in CLUSTERS if cluster in trained for task in CLUSTERS[cluster]]
-        stages = [{**stage, "mixture": {**stage["mixture"], "tasks": trainable}} for stage in stages]
+        stages = [{**stage, "mixture": {**stage["mixture"], "tasks": trained}} for stage in stages]
     holdout = {
         "share": 0.0,
-        "tasks": [] if form.format == "tokens" else unseen,
+        "tasks": [] if form.format == "tokens" else untrained,
         "sources": tests,
         "decontaminate": "ignore",
     }
     data: Config = {"sources": sources, "max_len_tokens": 256, "holdout": holdout, "cache_dir": str(folder / "cache")}
-    if "task_tag" in changes:
-        data["task_tag"] = changes["task_tag"]
+    if change.task_tag is not None:
+        data["task_tag"] = dict(change.task_tag)
     return {
-        "run": {"name": name, "dir": str(folder / "runs" / experiment / f"{name}-{seed}"), "seed": seed},
         "model": {"path": str(base), "dtype": "float32"},
         "data": data,
         "stages": stages,
         "train": {
             "pack_len_tokens": 512,
-            "packs_per_step": 8,
-            "packing": changes.get("packing", "packed"),
+            "packs_per_step": 4,
+            "packing": change.packing,
             "activation_checkpointing": "none",
         },
         "checkpoint": {"every_steps": 10_000, "keep_last": 1},
-        "evaluate": {"max_examples_per_task": 20},
+        "evaluate": _asked(arm.experiment, change, trained, unseen, scale),
         "logging": {"tensorboard": False},
-        "cluster": {"workers": 1, "cpus_per_worker": 1},
     }
 
 
+def _asked(experiment: str, change: _Change, trained: list[str], unseen: list[str], scale: Scale) -> Config:
+    if experiment == "clusters":
+        return ask_unseen_tasks(trained, unseen, scale)
+    # Rows that came as tokens cannot be shown; without unseen tasks, examples are not what is asked about.
+    shots = (0,) if experiment == "stages" or DATA[change.form].format == "tokens" else (0, 3)
+    asked = ask_all_tasks(trained, unseen, scale, shots)
+    return {**asked, "tag": "always"} if change.task_tag else asked
+
+
+def _cluster(device: str) -> Config:
+    return {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": int(device == "cuda")}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("base", type=Path, help="the folder of the base model, from benchmarks.learning.base")
     arguments = parser.parse_args()
-    write_data(arguments.folder / "data", arguments.base)
-    for path in write_arms(arguments.folder, arguments.base):
+    write_data(arguments.folder / "data", arguments.base, FULL)
+    for path in write_arms(arguments.folder, arms(arguments.folder, arguments.base)):
         print(path)
 
 

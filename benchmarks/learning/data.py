@@ -1,6 +1,6 @@
 """The files that the arms read: two zoos, and the training records of one in every form that an experiment needs.
 
-    natural/  sizes from 3,000 down to 30 records a task      equal/  400 records a task, or what its cases allow
+    natural/  few tasks have many records, many have few      equal/  as many of each task, or what its cases allow
 
 In each: test.jsonl, the same by number in test_ids.jsonl, unseen_wordings.jsonl, and the same training records as
     train.jsonl       instruction, input, output
@@ -17,16 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from benchmarks.learning.scale import Scale
 from benchmarks.learning.zoo.records import by_task, make_zoo, shown_for, with_shots, write_lines
 from benchmarks.learning.zoo.task import Record
-from benchmarks.learning.zoo.tasks import TASKS
+from benchmarks.learning.zoo.tasks import TASKS, sizes
 from sft.seeds import derive_seed
 
-ZOOS: Mapping[str, Mapping[str, Any]] = {
-    "natural": {"largest": 3000, "ratio": 100},
-    "equal": {"largest": 400, "ratio": 1},
-}
-NUM_TEST = 50
 _SHOWN = (0, 0, 1, 2, 3)
 
 
@@ -46,11 +42,11 @@ DATA: Mapping[str, Form] = {
 }
 
 
-def write_data(folder: Path, tokenizer: Path, seed: int = 0) -> None:
+def write_data(folder: Path, tokenizer: Path, scale: Scale, seed: int = 0) -> None:
     """Write both zoos in all forms; `tokenizer` is a folder."""
     loaded = AutoTokenizer.from_pretrained(tokenizer)
-    for name, sizes in ZOOS.items():
-        zoo, place = make_zoo(seed, num_test=NUM_TEST, **sizes), folder / name
+    for name, amounts in scale.zoos.items():
+        zoo, place = make_zoo(seed, num_test=scale.num_test, **amounts), folder / name
         place.mkdir(parents=True, exist_ok=True)
         write_lines(place / "test.jsonl", zoo.test)
         write_lines(place / "unseen_wordings.jsonl", zoo.unseen_wordings)
@@ -60,6 +56,14 @@ def write_data(folder: Path, tokenizer: Path, seed: int = 0) -> None:
         write_lines(place / "ids.jsonl", ids)
         write_lines(place / "test_ids.jsonl", new_prompts(map(with_id, zoo.test), ids))
         write_lines(place / "everything.jsonl", learned_whole(zoo.train, loaded))
+
+
+def rare_and_frequent(scale: Scale) -> tuple[frozenset[str], frozenset[str]]:
+    """The third of the tasks with the fewest records where the zoo is unbalanced, and the third with the most."""
+    counts = sizes(**scale.zoos["natural"])
+    ordered = sorted(counts, key=lambda task: (counts[task], task))
+    third = len(ordered) // 3
+    return frozenset(ordered[:third]), frozenset(ordered[-third:])
 
 
 def shown(records: Sequence[Record], seed: int) -> list[dict[str, Any]]:

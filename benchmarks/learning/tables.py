@@ -1,0 +1,98 @@
+"""The tables of docs/LEARNING.md, between two comments for each, from the JSON of what came out."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.learning.experiments import EXPERIMENTS, Group
+
+Finding = Mapping[str, Any]
+"""A mean or a contrast, as `benchmarks.learning.findings` writes it."""
+
+
+def in_page(page: str, found: Mapping[str, Any]) -> str:
+    """The page with its tables made anew."""
+    tables = tables_of(found)
+
+    def table(place: re.Match[str]) -> str:
+        name = place[1]
+        return f"<!-- table: {name} -->\n{tables[name]}\n<!-- end -->" if name in tables else place[0]
+
+    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
+    """`EXPERIMENT`, `EXPERIMENT-ways` and `EXPERIMENT-differences` → Markdown."""
+    tables = {}
+    for name, own in found["experiments"].items():
+        groups = EXPERIMENTS[name].groups
+        means, contrasts = own["means"], own["contrasts"]
+        tables[name] = _means([mean for mean in means if mean["way"] == "all"], groups)
+        tables[f"{name}-differences"] = _contrasts([one for one in contrasts if one["way"] == "all"], groups)
+        of_unseen = [mean for mean in means if mean["way"] != "all" and mean["group"] == "unseen tasks"]
+        if of_unseen:
+            tables[f"{name}-ways"] = _ways(of_unseen, groups)
+    return tables
+
+
+def _means(means: Sequence[Finding], groups: Sequence[Group]) -> str:
+    shown = [group for group in groups if _of(means, group)]
+    rows = [["model", *map(str, shown), "trainings"]]
+    for model in _names(means, "model"):
+        own = {(mean["group"], mean["shots"]): mean for mean in means if mean["model"] == model}
+        num_trainings = max(len(mean["by_training"]) for mean in own.values())
+        rows.append([model, *(_mean(own.get(group)) for group in shown), str(num_trainings)])
+    return _table(rows)
+
+
+def _ways(means: Sequence[Finding], groups: Sequence[Group]) -> str:
+    columns = [(group, way) for group in groups for way in ("written", "chosen") if _of(means, group)]
+    chances = {mean["chance"] for mean in means if mean["way"] == "chosen"}
+    guessed = f" (guessing: {100 * sum(chances) / len(chances):.0f})" if chances else ""
+    rows = [["model", *(f"{group}, {way}{guessed if way == 'chosen' else ''}" for group, way in columns)]]
+    for model in _names(means, "model"):
+        own = {(Group(mean["group"], mean["shots"]), mean["way"]): mean for mean in means if mean["model"] == model}
+        rows.append([model, *(_mean(own.get(column)) for column in columns)])
+    return _table(rows)
+
+
+def _contrasts(contrasts: Sequence[Finding], groups: Sequence[Group]) -> str:
+    shown = [group for group in groups if _of(contrasts, group)]
+    rows = [["from → to", *map(str, shown)]]
+    for pair in dict.fromkeys((one["first"], one["second"]) for one in contrasts):
+        of_pair = [one for one in contrasts if (one["first"], one["second"]) == pair]
+        own = {(one["group"], one["shots"]): one for one in of_pair}
+        rows.append([" → ".join(pair), *(_contrast(own.get(group)) for group in shown)])
+    return _table(rows)
+
+
+def _of(findings: Iterable[Finding], group: Group) -> list[Finding]:
+    return [finding for finding in findings if (finding["group"], finding["shots"]) == group]
+
+
+def _names(findings: Iterable[Finding], key: str) -> list[str]:
+    return list(dict.fromkeys(finding[key] for finding in findings))
+
+
+def _mean(mean: Finding | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{100 * mean['value']:.1f} ({100 * mean['low']:.0f} to {100 * mean['high']:.0f})"
+
+
+def _contrast(one: Finding | None) -> str:
+    """The difference in points, its interval, and in how many trainings it is above zero; in bold if it is seen."""
+    if one is None:
+        return "–"
+    higher = sum(value > 0 for value in one["by_training"])
+    value = f"{100 * one['value']:+.1f}"
+    paired = ", by task" if one["paired"] == "tasks" else ""
+    return (
+        f"{f'**{value}**' if one['is_seen'] else value} ({100 * one['low']:+.0f} to {100 * one['high']:+.0f}; "
+        f"{higher} of {len(one['by_training'])}{paired})"
+    )
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *others = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *others])

@@ -1,0 +1,130 @@
+"""The learning experiments run from end to end at their smallest, and what they report is what the runs measured."""
+
+import json
+import math
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from benchmarks.learning.__main__ import main
+from benchmarks.learning.findings import agree
+from benchmarks.learning.tables import in_page, tables_of
+from benchmarks.learning.zoo.tasks import CLUSTERS
+from tests.benchmarks import learning_runs
+from tests.forked_ranks import DONE, ROOT, logs_of, zygote
+
+ARMS = ("2-clusters", "11-clusters")
+HELD_OUT = next(iter(CLUSTERS))
+PAGE = "before\n<!-- table: clusters -->\nold\n<!-- end -->\nbehind\n"
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    return ["clusters", "--small", "--folder", str(folder), "--arms", *ARMS, *more]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A call that was killed while it trained, and the same one again."""
+    folder = tmp_path_factory.mktemp("learning")
+    (folder / "LEARNING.md").write_text(PAGE)
+    log = folder / "killed"
+    assert zygote().start(learning_runs.run_and_die, 1, log, arguments(folder)) == [-signal.SIGKILL], logs_of(log)
+    assert list(folder.glob("runs/*/*/stages/0-tune/stage.json"))
+    log = folder / "again"
+    assert zygote().start(learning_runs.run, 1, log, arguments(folder)) == [DONE], logs_of(log)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Any:
+    return json.loads((folder / "learning.json").read_text())
+
+
+def evaluations(folder: Path, arm: str) -> Sequence[Any]:
+    """What the run measured, before and after."""
+    files = folder / "runs" / "clusters" / f"{arm}-1" / "evaluations"
+    return [json.loads((files / name).read_text()) for name in ("base.json", "0-tune.json")]
+
+
+def mean_of(found: Any, model: str, group: str, shots: int, way: str = "all") -> Any:
+    wanted = {"model": model, "group": group, "shots": shots, "way": way}
+    [mean] = [one for one in found["experiments"]["clusters"]["means"] if wanted.items() <= one.items()]
+    return mean
+
+
+def test_after_a_kill_it_goes_on_with_what_is_there(folder: Path) -> None:
+    attempts = [len(list(path.glob("attempts/0*"))) for path in sorted(folder.glob("runs/clusters/*"))]
+    assert len(attempts) == len(ARMS)
+    assert 1 in attempts, "what was finished was trained again"
+
+
+def test_what_is_reported_is_what_the_runs_measured(folder: Path, found: Any) -> None:
+    """Over the tasks of the held-out cluster, whose questions are all in one group."""
+    for arm in ARMS:
+        before, after = evaluations(folder, arm)
+        for shots, metric in ((0, "score"), (3, "score@3")):
+            numbers = {
+                name: [own["tasks"][task.name].get(metric) for task in CLUSTERS[HELD_OUT]]
+                for name, own in ((arm, after), ("base", before))
+            }
+            for model, scores in numbers.items():
+                value = mean_of(found, model, "unseen tasks", shots)["value"]
+                assert value == pytest.approx(fmean(score for score in scores if score is not None), abs=1e-4)
+
+
+def test_every_question_is_in_the_group_of_its_wording(folder: Path, found: Any) -> None:
+    arm = ARMS[1]
+    path = folder / "runs" / "clusters" / f"{arm}-1" / "evaluations" / "0-tune.answers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    own = {task.name for task in CLUSTERS[HELD_OUT]}
+    for group, source in (("trained tasks", "test"), ("unseen wordings", "unseen_wordings")):
+        asked = [line for line in lines if line["task"] not in own and line["record"].startswith(f"{source}/")]
+        assert len(asked) == mean_of(found, arm, group, 0)["num_questions"]
+        by_task: dict[str, list[float]] = {}
+        for line in asked:
+            by_task.setdefault(line["task"], []).append(line["score"])
+        assert mean_of(found, arm, group, 0)["value"] == pytest.approx(fmean(map(fmean, by_task.values())), abs=1e-4)
+
+
+def test_differences_are_those_of_the_means(found: Any) -> None:
+    contrasts = [one for one in found["experiments"]["clusters"]["contrasts"] if one["group"] == "unseen tasks"]
+    assert {(one["first"], one["second"]) for one in contrasts} == {("base", ARMS[1]), ARMS}
+    for one in contrasts:
+        about = "unseen tasks", one["shots"], one["way"]
+        first, second = (mean_of(found, one[side], *about) for side in ("first", "second"))
+        assert one["value"] == pytest.approx(second["value"] - first["value"], abs=2e-4)
+        assert (one["paired"], one["num_pairs"]) == ("questions", first["num_questions"])
+
+
+def test_pictures_and_tables_are_made_from_the_file(folder: Path, found: Any, tmp_path: Path) -> None:
+    page = (folder / "LEARNING.md").read_text()
+    assert page == in_page(PAGE, found) == PAGE.replace("old", tables_of(found)["clusters"])
+    copy = tmp_path / "learning.json"
+    copy.write_text(json.dumps(found))
+    assert main(["--from-json", str(copy), "--page", str(tmp_path / "none.md")]) == 0
+    assert (tmp_path / "learning-clusters.png").read_bytes() == (folder / "learning-clusters.png").read_bytes()
+
+
+def test_a_folder_of_other_settings_is_refused(folder: Path) -> None:
+    log = folder / "other"
+    other = arguments(folder, "--device", "cuda")
+    assert zygote().start(learning_runs.run, 1, log, other) != [DONE]
+    assert "of other settings than these" in logs_of(log)
+
+
+def test_trainings_that_disagree_show_no_difference() -> None:
+    assert agree([0.1, 0.2, 0.1], 0.13)
+    assert not agree([0.3, 0.2, -0.1], 0.13)
+    assert agree([0.1] * 10 + [-0.1] * 2, 0.07)
+    assert not agree([0.1] * 9 + [-0.1] * 3, 0.05)
+    assert not agree([0.0, 0.1, 0.1], math.nan)
+
+
+def test_the_page_has_the_tables_of_its_file() -> None:
+    path = ROOT / "docs" / "LEARNING.md"
+    page = path.read_text(encoding="utf-8")
+    assert page == in_page(page, json.loads((ROOT / "docs" / "learning.json").read_text(encoding="utf-8")))
