@@ -127,6 +127,9 @@ class GradingConfig(Section):
     """The column of the answers to choose from: a list of texts. Default: `options`, `choices` or `answer_choices`."""
     tests: AffectsAsked[str | None] = None
     """The column of tests for an answer that is code: a text or a list of texts. Default: `tests` or `test_list`."""
+    setup_code: AffectsAsked[str | None] = None
+    """The column of code that runs before these tests: a text or a list of texts. Default: `setup_code`,
+    `test_setup_code` or `test_imports`."""
 
 
 class SourceConfig(Section):

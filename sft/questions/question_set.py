@@ -145,6 +145,7 @@ class _Asking:
             options=options,
             choices=tuple(self._writer.options(asked.formatted, shown, options)) if way == "choice" else (),
             tests=asked.grading.tests,
+            setup_code=asked.grading.setup_code,
             tool_calls=calls,
         )
 
