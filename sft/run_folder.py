@@ -201,6 +201,16 @@ def pairs_of(evaluation: Path, other: Path) -> tuple[Path, Path]:
     return evaluation.with_name(f"{stem}.pairs.jsonl"), evaluation.with_name(f"{stem}.replies.jsonl")
 
 
+def marks_of(asked: Path) -> tuple[Path, Path]:
+    """In a folder of `RunFolder.asked`, the grades of answers that people marked, and what the judging model said."""
+    return asked / "marks.jsonl", asked / "marks.replies.jsonl"
+
+
+def preferences_of(asked: Path) -> tuple[Path, Path]:
+    """The same of pairs of answers of which people prefer one."""
+    return asked / "preferences.pairs.jsonl", asked / "preferences.replies.jsonl"
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""

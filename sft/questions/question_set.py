@@ -146,6 +146,8 @@ class _Asking:
             choices=tuple(self._writer.options(asked.formatted, shown, options)) if way == "choice" else (),
             tests=asked.grading.tests,
             setup_code=asked.grading.setup_code,
+            mark=asked.grading.mark,
+            rejected=asked.grading.rejected,
             tool_calls=calls,
         )
 

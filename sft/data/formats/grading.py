@@ -1,7 +1,8 @@
 """What a record says about how an answer to it is measured, besides its own answer: other right answers, the answers to
-choose from, tests for code, and the examples that a task file shows.
+choose from, tests for code, what people think of its own answer, and the examples that a task file shows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ class Grading(NamedTuple):
     """Python code that raises if an answer, which is code before it, is wrong."""
     setup_code: str = ""
     """Python code that the tests need: it runs between the answer and them."""
+    mark: str | float | None = None
+    """What people think of the record's own answer: a label or a number."""
+    rejected: str = ""
+    """An answer that people like less than the record's own."""
     shown: tuple[tuple[Message, Message], ...] = ()
     """Examples that the task itself shows: a prompt and its answer each."""
 
@@ -46,6 +51,8 @@ def read_grading(fields: JsonObject, source: SourceConfig) -> Grading:
         options=_texts(fields, named.options, _OPTIONS),
         tests=_texts(fields, named.tests, _TESTS),
         setup_code="\n".join(_texts(fields, named.setup_code, _SETUP, may_be_blank=True)),
+        mark=_mark(fields, named.marks),
+        rejected=_rejected(fields, named.rejected),
     )
     if len(set(found.options)) < len(found.options):
         raise RecordError("two of its options are the same text")
@@ -74,6 +81,29 @@ def _texts(
     if named is None:
         return ()  # a column of another use
     raise RecordError(f"the field {column!r} holds {kind_of(value)}, not a text or a list of texts")
+
+
+def _mark(fields: JsonObject, named: str | None) -> str | float | None:
+    value = fields.get(named) if named else None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    raise RecordError(f"the field {named!r} holds {kind_of(value)}, not a label or a number")
+
+
+def _rejected(fields: JsonObject, named: str | None) -> str:
+    """A text, or the last turn of a conversation, as sets of preferences have it."""
+    value = fields.get(named) if named else None
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
+        value = value[-1].get("content")
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise RecordError(f"the field {named!r} holds {kind_of(value)}, not a text or a conversation")
 
 
 def _shown(fields: JsonObject, source: SourceConfig) -> tuple[tuple[Message, Message], ...]:
