@@ -33,7 +33,7 @@ def check_hub_answers(config: SftConfig) -> None:
         if named.mark.hub and may_be_hub_id(named.path, named.mark.hub) and not _is_cached(named.path, named.mark.hub)
     ]
     # Told not to ask it, the libraries end at once.
-    if not missing or constants.HF_HUB_OFFLINE or (why_not := _why_no_answer()) is None:
+    if not missing or constants.HF_HUB_OFFLINE or (why_not := why_no_answer()) is None:
         return
     told = [
         f"{field}: there is no {Path(path).absolute()}{near_it(Path(path.partition('/')[0]).absolute())}. As an id of "
@@ -57,7 +57,7 @@ def _letters(name: str) -> str:
     return re.sub(r"[/_]", "", name).lower()
 
 
-def _why_no_answer() -> str | None:
+def why_no_answer() -> str | None:
     """What went wrong when the Hub was asked; None where it has answered, whatever it said."""
     answers: SimpleQueue[str | None] = SimpleQueue()
 

@@ -211,6 +211,16 @@ def preferences_of(asked: Path) -> tuple[Path, Path]:
     return asked / "preferences.pairs.jsonl", asked / "preferences.replies.jsonl"
 
 
+def harness_log_of(folder: Path) -> Path:
+    """What lm-evaluation-harness printed while it asked the model whose results are in the folder."""
+    return folder / "harness.log"
+
+
+def samples_of(result: Path) -> Path:
+    """The examples that a result of lm-evaluation-harness comes from, beside it."""
+    return result.with_name(f"{result.stem}.samples.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""
@@ -365,6 +375,11 @@ class RunFolder:
     def asked(self, name: str) -> Path:
         """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
         return self.evaluations / "asked" / name
+
+    @property
+    def harness(self) -> Path:
+        """What models got in the tasks of lm-evaluation-harness: a folder for each of them."""
+        return self.evaluations / "harness"
 
     def all_evaluations(self) -> list[EvaluationFile]:
         """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""

@@ -64,6 +64,8 @@ class Wanted(NamedTuple):
     tokenizer: str | None
     tasks: Mapping[str, str | None]
     """Source → the column that names its task; None where the source is one task."""
+    has_scores: bool = True
+    """Whether the packages that score texts are here."""
 
 
 def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, machine: Machine) -> dict[str, Any]:
@@ -106,7 +108,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
         "evaluate": {
             "every_epochs": Said(_EVALUATED_EPOCHS, "besides before and after the stage"),
             "sample_answers": Said(*_sample_answers(facts, machine)),
-            **_answers(surveys, wanted.tasks, epochs, facts, machine),
+            **(_answers(surveys, wanted.tasks, epochs, facts, machine) if wanted.has_scores else {}),
         },
         "cluster": _cluster(machine),
         **_slurm(machine),
