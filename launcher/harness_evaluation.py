@@ -1,11 +1,13 @@
-"""The part of the verb `evaluate` in which models are asked tasks of lm-evaluation-harness: one model after the other, in
-a process of its own on this machine. Each task that is done is kept, and not asked again.
+"""The part of the verb `evaluate` in which models are asked tasks of lm-evaluation-harness.
+
+One model after the other, in a process of its own on this machine. A task that is done is kept, and not asked again.
 """
 
 import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,8 +88,9 @@ def _ask(job: JobConfig, asked: _Asked, model: WholeModelPath, console: Console)
         missing = asked.missing(model)
         if not missing:
             return []
-        why = None if os.environ.get(_OFFLINE) else why_no_answer()
+        why = _why_no_hub()
         environment = {_OFFLINE: "1"} if why else {}
+        environment |= {"HF_ALLOW_CODE_EVAL": "1"} if job.sft.evaluate.allow_code else {}
         try:
             with _shown(f"{model.name}: looking at the tasks", console):
                 process = HarnessProcess(_about(job, asked, model), harness_log_of(folder), environment)
@@ -121,6 +124,12 @@ def _about(job: JobConfig, asked: _Asked, model: WholeModelPath) -> dict[str, An
     }
 
 
+@cache
+def _why_no_hub() -> str | None:
+    """Why the Hub cannot be asked, in words, found out once; None where it can, or must not."""
+    return None if os.environ.get(_OFFLINE) else why_no_answer()
+
+
 def _title(model: WholeModelPath) -> str:
     return model.name if model.stage_index is None else f"after {model.name}"
 
@@ -135,9 +144,11 @@ def _in_words(error: str, why: str | None) -> str:
         )
     if "unsafe" in error:
         return (
-            "it runs code that the model writes, and the harness does so without a sandbox. If you accept that, such as "
-            "in a container of its own: evaluate.allow_code=true"
+            "it runs code that the model writes, and the harness does so without a sandbox. If you accept that, as in a "
+            "container of its own: evaluate.allow_code=true"
         )
+    if "Dataset scripts are no longer supported" in error:
+        return f"its data set comes as a program, which is not run: give a task whose data is in files. ({error})"
     return error
 
 

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
     text = "base, a stage of the run, or a folder; may be given several times. Default: base and the last stage"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
-    text = "ask the models tasks of lm-evaluation-harness instead: names, groups, patterns or folders, with commas between"
+    text = (
+        "ask the models tasks of lm-evaluation-harness instead: names, groups, patterns or folders, with commas between"
+    )
     parser.add_argument("--harness", metavar="TASKS", help=text)
     text = "a folder with task files (.yaml) of your own, whose names --harness may use"
     parser.add_argument("--harness-include", metavar="DIR", help=text)

@@ -2,7 +2,7 @@
 
     questions with a mark ──judge, who sees no mark──▶ MarkedAnswer, a line each ─▶ Agreement by task
 
-Whoever reads a judge's grades of models can see here what they are worth. What a judge says is kept: each is asked once.
+Whoever reads a judge's grades of models can see here what they are worth. What a judge says is kept.
 """
 
 import math

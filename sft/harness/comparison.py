@@ -46,7 +46,11 @@ def harness_table(titles: Sequence[str], rows: Sequence[ComparedRow]) -> Table:
         table.add_column("change", justify="right", no_wrap=True)
     table.add_column("exam-\nples", justify="right", no_wrap=True)
     for row in rows[:MAX_TASKS]:
-        cells = [Text(short_name(row.name, _NAME_CHARS)), str(row.shots), Text(short_name(row.score_name, _SCORE_CHARS))]
+        cells = [
+            Text(short_name(row.name, _NAME_CHARS)),
+            str(row.shots),
+            Text(short_name(row.score_name, _SCORE_CHARS)),
+        ]
         cells += [interval_text(row.values[place], row.is_share) for place in places]
         cells += [Text(difference_text(row.change, row.is_share))] if len(places) > 1 else []
         table.add_row(*cells, f"{max(counts.num_answered for counts in row.counts):,}")
@@ -87,7 +91,9 @@ def _row(scores: Sequence[HarnessScore | None]) -> ComparedRow:
 def _is_share(score: HarnessScore) -> bool:
     """Whether it is a mean of numbers between 0 and 1 of which more is better: the harness does not say."""
     every = [*score.examples.values(), score.value]
-    return score.is_higher_better and all(0 <= value <= 1 for value in every) and (bool(score.examples) or score.is_group)
+    return (
+        score.is_higher_better and all(0 <= value <= 1 for value in every) and (bool(score.examples) or score.is_group)
+    )
 
 
 def _interval(score: HarnessScore, is_share: bool) -> Interval:
@@ -97,16 +103,20 @@ def _interval(score: HarnessScore, is_share: bool) -> Interval:
         low, high = (ends.low, ends.high) if ends else (math.nan, math.nan)
         return Interval(score.value, low, high, num)
     low, high = score.value - Z * score.stderr, score.value + Z * score.stderr
-    return Interval(score.value, max(low, 0.0), min(high, 1.0), num) if is_share else Interval(score.value, low, high, num)
+    return (
+        Interval(score.value, max(low, 0.0), min(high, 1.0), num) if is_share else Interval(score.value, low, high, num)
+    )
 
 
 def _difference(first: HarnessScore | None, second: HarnessScore | None, is_share: bool) -> Difference:
     """On the same examples; of metrics that are no means of examples, and of groups, by both standard errors."""
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     if first.examples and second.examples:
         return paired_difference(
             {first.task: first.examples}, {first.task: second.examples}, scale=SHARE if is_share else None
         )
-    value, half = second.value - first.value, Z * math.hypot(first.stderr, second.stderr)
-    half = half if math.isfinite(half) else math.inf  # nothing can be said
+    value = second.value - first.value
+    is_known = first.stderr > 0 and second.stderr > 0
+    half = Z * math.hypot(first.stderr, second.stderr) if is_known else math.inf
     return Difference(value, value - half, value + half, min(first.num_examples, second.num_examples), 0)

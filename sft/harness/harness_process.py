@@ -1,10 +1,11 @@
-"""`python -m sft.harness.harness_process SOCKET`: asks one model tasks of lm-evaluation-harness, until nobody asks more.
+"""`python -m sft.harness.harness_process SOCKET`: asks one model tasks of lm-evaluation-harness, until nobody asks.
 
 Lines of JSON come and go: first the model and the settings; then each task, whose results go to a file. The only module
 that imports lm_eval.
 """
 
 import difflib
+import fnmatch
 import json
 import os
 import socket
@@ -45,7 +46,7 @@ def main(descriptor: int) -> None:
             try:
                 if asking is None:
                     asking = _Asking(content)
-                    told = {"problems": asking.problems()}
+                    told: dict[str, Any] = {"problems": asking.problems()}
                 else:
                     asking.ask(content["term"], Path(content["path"]), Path(content["samples"]))
                     told = {}
@@ -59,7 +60,10 @@ class _Asking:
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         self._about = about
-        self._manager = TaskManager(include_path=about["include"] or None)
+        own = TaskManager(include_path=about["include"], include_defaults=False)
+        # To read the thousands of task files that the harness brings takes many seconds. Own groups may name them.
+        is_all = not own.all_groups and all(_names(own, term) for term in about["terms"])
+        self._manager = own if is_all else TaskManager(include_path=about["include"])
         self._model: HFLM | None = None
 
     def problems(self) -> list[str]:
@@ -67,7 +71,7 @@ class _Asking:
         every = self._manager.all_tasks
         found = []
         for term in self._about["terms"]:
-            if not self._names(term):
+            if not _names(self._manager, term):
                 close = difflib.get_close_matches(term, every, n=3)
                 near = f"; near it: {', '.join(close)}" if close else ""
                 found.append(f"--harness: lm-evaluation-harness {lm_eval.__version__} has no task {term}{near}")
@@ -78,7 +82,7 @@ class _Asking:
         about = self._about
         results = lm_eval.simple_evaluate(
             model=self._loaded(),
-            tasks=self._names(term),
+            tasks=_names(self._manager, term),
             num_fewshot=about["shots"],
             limit=about["limit"],
             apply_chat_template=True,
@@ -91,12 +95,6 @@ class _Asking:
         write_lines(samples, samples_of(results))
         write_json(path, {"term": term, "identity": about["identity"], "scores": scores_in(results)})
 
-    def _names(self, term: str) -> list[str]:
-        """The tasks that a term stands for."""
-        if "/" in term:
-            return sorted(TaskManager(include_path=term, include_defaults=False).all_tasks)
-        return list(self._manager.match_tasks([term]))
-
     def _loaded(self) -> HFLM:
         if self._model is None:
             about = self._about
@@ -108,8 +106,18 @@ class _Asking:
                 device=about["device"],
                 batch_size="auto" if on_gpu else _CPU_BATCH,
                 trust_remote_code=False,
+                add_bos_token=False,  # the template writes it where training saw one
             )
         return self._model
+
+
+def _names(manager: TaskManager, term: str) -> list[str]:
+    """The tasks, groups and tags that a term stands for; a pattern or a folder stands for single tasks."""
+    if "/" in term:
+        return list(TaskManager(include_path=[term], include_defaults=False).all_subtasks)
+    if "*" in term:
+        return fnmatch.filter(manager.all_subtasks, term)
+    return [term] if term in manager.all_tasks else []
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:

@@ -1,6 +1,6 @@
 """What lm-evaluation-harness measured: from its results to files, and from files to scores.
 
-    simple_evaluate's dictionary ─scores_in─▶ JSON ─read_scores─▶ HarnessScore, one for each metric of a task or group
+simple_evaluate's dictionary ─scores_in─▶ JSON ─read_scores─▶ HarnessScore, one for each metric of a task or group
 """
 
 import json

@@ -82,4 +82,6 @@ def _folder(option: str, given: str) -> Path:
 def _files_in(folder: Path) -> str:
     """Identifies what is in a folder of tasks: their files, code and data."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return fingerprint([[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+    return fingerprint(
+        [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    )

@@ -100,9 +100,7 @@ def test_pairs_are_judged_in_both_orders_and_a_disagreement_is_a_tie(tmp_path: P
     texts = {"good": ("fine", "bad"), "poor": ("bad", "fine"), "beyond": ("bad", "bad, too"), "empty": ("x", "x")}
     texts["silent"] = ("nothing", "bad")
     questions = [question_of(name) for name in texts]
-    own, other = (
-        {q.key: both[side] for q, both in zip(questions, texts.values(), strict=True)} for side in (0, 1)
-    )
+    own, other = ({q.key: both[side] for q, both in zip(questions, texts.values(), strict=True)} for side in (0, 1))
 
     def prefer(content: Mapping[str, Any]) -> str:
         first, second = (content["messages"][0]["content"].split(f"answer_{name}>")[1] for name in "AB")

@@ -1,4 +1,4 @@
-"""A judge is compared with people: it grades and prefers the records' own answers, without seeing what people thought."""
+"""A judge is compared with people: it grades and prefers the records' own answers, and sees nothing of their marks."""
 
 import json
 import random
@@ -134,7 +134,9 @@ def test_pairs_of_which_people_prefer_one_are_judged_beside_those_of_models(
 ) -> None:
     console = Console(record=True, width=110, force_terminal=False)
     judge = PairJudge(Endpoint(server.url), "base")
-    assert evaluate_models(JobConfig(sft=config, lines={}, notes=()), ["base"], Endpoint(server.url), console, judge) == 0
+    assert (
+        evaluate_models(JobConfig(sft=config, lines={}, notes=()), ["base"], Endpoint(server.url), console, judge) == 0
+    )
     assert "what people prefer, judged by tiny" in console.export_text()
     measurement = prepare_measurement(config)
     assert measurement.asked is not None

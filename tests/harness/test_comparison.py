@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness measured becomes files and rows: each with its interval, differences on the same examples."""
+"""What lm-evaluation-harness measured becomes files and rows, with intervals and differences on the same examples."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from launcher.console import FitConsole
 from sft.atomic_files import write_json
 from sft.harness.comparison import harness_rows, harness_table
 from sft.harness.results import HarnessScore, read_scores, samples_of, scores_in
+from sft.json_lines import from_json
 
 RIGHT = {"base": [0, 0, 1, 0], "tuned": [1, 0, 1, 1]}
 
@@ -78,7 +79,7 @@ def test_models_are_compared_example_by_example_and_groups_by_their_standard_err
 def test_equal_scores_of_all_examples_are_not_certain() -> None:
     results = results_of([1, 1, 1, 1])
     results["results"]["quiz"]["acc_stderr,none"] = 0.0
-    scores = [HarnessScore(**score) for score in json.loads(json.dumps(scores_in(results)))]
+    scores = [from_json(HarnessScore, score) for score in scores_in(results)]
     (row,) = [row for row in harness_rows([scores]) if (row.name, row.score_name) == ("quiz", "acc")]
     assert row.values[0].high == 1
     assert 0.3 < row.values[0].low < 0.7
