@@ -144,7 +144,7 @@ def _in_words(error: str, why: str | None) -> str:
         )
     if "unsafe" in error:
         return (
-            "it runs code that the model writes, and the harness does so without a sandbox. If you accept that, as in a "
+            "it runs code that the model writes, and the harness does so without a sandbox. If you accept that, in a "
             "container of its own: evaluate.allow_code=true"
         )
     if "Dataset scripts are no longer supported" in error:

@@ -63,11 +63,12 @@ def run(options: argparse.Namespace) -> int:
 
     quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
-    check_hub_answers(job.sft)
     if (tasks := _harness_tasks(options)) is not None:
         from launcher.harness_evaluation import evaluate_with_harness
 
+        check_hub_answers(job.sft, ["model"])
         return evaluate_with_harness(job, options.models, tasks, build_console())
+    check_hub_answers(job.sft)
     if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
         raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
     endpoint = (

@@ -25,7 +25,6 @@ from sft.config import ModelConfig
 from sft.data.rendering.chat_template import RAISED_BY_CODE, load_tokenizer
 from sft.errors import UserError
 from sft.harness.results import samples_of, scores_in
-from sft.training.process import quiet_third_parties
 
 _NUM_DRAWS = 1000
 """For the standard errors of metrics that are no means."""
@@ -37,7 +36,6 @@ _MOST_CHARS = 600
 def main(descriptor: int) -> None:
     """Ask until the one who wants to know is gone."""
     os.set_inheritable(descriptor, False)
-    quiet_third_parties()
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rb") as stream:
         lines = _lines(stream)
         asking: _Asking | None = None

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launcher.cli import main
 from sft.errors import UserError
-from sft.harness.tasks import read_tasks
+from sft.harness.tasks import identity_of, read_tasks
 from tests.conftest import WORDS
+from tests.questions.asked import config_of
 
 TASKS: dict[str, Any] = {
     "pick": {
@@ -26,6 +27,12 @@ TASKS: dict[str, Any] = {
     "say": {
         "output_type": "generate_until",
         "generation_kwargs": {"until": ["\n"], "max_gen_toks": 5, "do_sample": False},
+        "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    },
+    "shown": {
+        "output_type": "generate_until",
+        "num_fewshot": 2,
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 1, "do_sample": False},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     },
     "away": {"dataset_path": "nobody/nothing", "dataset_kwargs": {}},
@@ -97,10 +104,10 @@ def asked(
         patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "110")
         out = folder / "out"
-        code = main_into(out, [*arguments, "pick,say,away,unsafe,deadly,say"])
+        code = main_into(out, [*arguments, "pick,say,shown,away,unsafe,deadly,say"])
         results = [path for path in (folder / "run").rglob("*.json")]
         found = [json.loads(path.read_text()) for path in results]
-        scores = {score["metric"]: score for content in found for score in content["scores"]}
+        scores = {score["task"]: score for content in found for score in content["scores"]}
         lines = [line for path in (folder / "run").rglob("*.samples.jsonl") for line in path.read_text().splitlines()]
         samples: dict[str, list[dict[str, Any]]] = {}
         for line in lines:
@@ -146,9 +153,9 @@ def test_the_model_chooses_and_writes_what_it_does_behind_the_prompts_of_trainin
             text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).partition("\n")[0]
             assert asked.samples["say"][i]["filtered_resps"] == [text]
             assert asked.samples["say"][i]["arguments"][0][0] == prompt
-    assert asked.scores["acc"]["examples"] == right
-    assert asked.scores["acc"]["value"] == pytest.approx(sum(right.values()) / LIMIT)
-    assert (asked.scores["acc"]["num_examples"], asked.scores["acc"]["shots"]) == (LIMIT, 0)
+    assert asked.scores["pick"]["examples"] == right
+    assert asked.scores["pick"]["value"] == pytest.approx(sum(right.values()) / LIMIT)
+    assert (asked.scores["pick"]["num_examples"], asked.scores["pick"]["shots"]) == (LIMIT, 0)
 
 
 def test_a_task_that_fails_costs_that_task_and_is_told_in_words(asked: Asked) -> None:
@@ -163,28 +170,36 @@ def test_a_task_that_fails_costs_that_task_and_is_told_in_words(asked: Asked) ->
     assert "Traceback" not in text
 
 
-def test_what_is_done_is_not_asked_again_unless_it_would_be_asked_otherwise(asked: Asked) -> None:
+def test_examples_are_earlier_turns_as_many_as_the_task_says(asked: Asked) -> None:
+    for sample in asked.samples["shown"]:
+        prompt = sample["arguments"][0][0]
+        assert prompt.count("<|im_start|>user") == 3
+        assert prompt.endswith("<|im_start|>assistant\n")
+
+
+def test_what_is_done_is_not_asked_again(asked: Asked) -> None:
     """No process is started: what it prints would be in its log."""
     [log] = (asked.folder / "run").rglob("harness.log")
     before = log.read_bytes()
     assert main_into(asked.folder / "again", [*asked.arguments, "pick,say"]) == 0
     assert "exact_match" in (asked.folder / "again").read_text()
     assert log.read_bytes() == before
-    own = next(path for path in (asked.folder.parent / "harness_tasks").glob("own.py"))
-    content = own.read_text()
-    own.write_text(content + "# another\n")
-    assert main_into(asked.folder / "other", [*asked.arguments, "say", "--harness-shots", "2"]) == 0
-    own.write_text(content)
-    assert log.read_bytes() != before
-    [result] = [path for path in (asked.folder / "run").rglob("say-*.samples.jsonl") if "2" in shots_in(path)]
-    prompt = json.loads(result.read_text().splitlines()[0])["arguments"][0][0]
-    assert prompt.count("<|im_start|>user") == 3, "examples are earlier turns"
-    assert prompt.endswith("<|im_start|>assistant\n")
 
 
-def shots_in(samples: Path) -> str:
-    result = samples.with_name(samples.name.replace(".samples.jsonl", ".json"))
-    return str(json.loads(result.read_text())["scores"][0]["shots"])
+def test_results_are_those_of_the_same_files_settings_and_template(tmp_path: Path, tiny_model_dir: Path) -> None:
+    config, folder = config_of(tmp_path, tiny_model_dir, [{"name": "s", "path": "s.jsonl"}]), tmp_path / "tasks"
+    write_tasks(folder)
+
+    def identity(limit: int | None = None, shots: int | None = None, template: str = "t") -> dict[str, Any]:
+        return identity_of(read_tasks(f"{folder}/", None, limit, shots), config, template)
+
+    first = identity()
+    assert first == identity()
+    others = [identity(limit=3), identity(shots=1), identity(template="u")]
+    (folder / "own.py").write_text("another = 1\n")
+    others.append(identity())
+    assert first not in others
+    assert first["versions"]["lm_eval"]
 
 
 @pytest.mark.parametrize(
