@@ -40,7 +40,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster tests/training tests/distributed tests/benchmarks $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m long tests/slurm tests/ray_cluster tests/chaos tests/launcher tests/cluster tests/training tests/distributed tests/benchmarks tests/harness $(ARGS)
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py tests/model/test_kernels.py tests/distributed/test_loading.py --all-families --timeout 1800 $(ARGS)

@@ -18,12 +18,14 @@ from sft.config import SftConfig
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import TrainingError
+from sft.evaluation.agreement_table import agreement_table
 from sft.evaluation.answer_scores import read_scores
 from sft.evaluation.answers_page import AskedModels, write_answers
+from sft.evaluation.marks import MarkedAnswer, TaskAgreement, agreements_of, grade_marked, has_marks
 from sft.evaluation.scores import Evaluation
 from sft.job_config import JobConfig
 from sft.progress import Tell
-from sft.run_folder import ANSWERS_PAGE, answers_of
+from sft.run_folder import ANSWERS_PAGE, answers_of, marks_of
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import Measurement, WholeModelPath, measure_whole, models_of, prepare_measurement
 
@@ -80,11 +82,24 @@ def _show(
     scores = [one for one in found if one is not None]
     show_results(evaluations, scores, config.data.clusters, console)
     console.print(f"answers and scores   {measurement.folder}", highlight=False, soft_wrap=True)
+    marked, agreements = _judge_marked(measurement, console)
+    if agreements:
+        console.print(agreement_table(agreements))
     if scores:
         answers = {one.title: path for one, path in zip(found, paths, strict=True) if one is not None}
-        page = measurement.folder / ANSWERS_PAGE
-        write_answers(page, AskedModels(config.run.name, answers, measurement.folder / "questions", scores))
+        page, questions = measurement.folder / ANSWERS_PAGE, measurement.folder / "questions"
+        write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
         console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
+
+
+def _judge_marked(measurement: Measurement, console: Console) -> tuple[list[MarkedAnswer], list[TaskAgreement]]:
+    """What the judges think of the answers that people marked; nothing where there are none."""
+    asked = measurement.asked
+    if asked is None or not has_marks(asked.questions, asked.scores):
+        return [], []
+    with _shown("answers that people marked", console) as tell:
+        marked = grade_marked(asked.questions, asked.scores, marks_of(measurement.folder), tell)
+    return marked, agreements_of(marked, asked.scores)
 
 
 def _measure_whole(
@@ -93,7 +108,7 @@ def _measure_whole(
     evaluations = []
     with workers_of(job, console) as open_model:
         for model in models:
-            with _shown(model, console) as tell:
+            with _shown(model.name, console) as tell:
                 own = job.sft if measurement.result_of(model).is_file() else _laid_out(job.sft, model)
                 evaluations.append(measure_whole(own, measurement, model, open_model, tell))
     return evaluations
@@ -103,7 +118,7 @@ def _measure_served(config: SftConfig, measurement: Measurement, served: ServedM
     if measurement.asked and (num := sum(question.way == "choice" for question in measurement.asked.questions)):
         text = "prompts with options are answered in writing: a server gives no likelihoods of options"
         console.print(f"{served.model.name}: {num:,} {text}", highlight=False, markup=False)
-    with _shown(served.model, console) as tell:
+    with _shown(served.model.name, console) as tell:
         evaluation = measure_whole(config, measurement, served.model, served.open, tell)
     for reason, num in served.in_vain.most_common():
         console.print(styled("[yellow]{}[/] without an answer: {}", f"{num:,}", reason), highlight=False)
@@ -137,14 +152,14 @@ def _say_what_is_asked(config: SftConfig, measurement: Measurement, console: Con
 
 
 @contextmanager
-def _shown(model: WholeModelPath, console: Console) -> Iterator[Tell]:
+def _shown(name: str, console: Console) -> Iterator[Tell]:
     """While open, shows that something is done."""
     done = TextColumn("{task.completed:,} tokens and batches")
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), done, TimeElapsedColumn())
     if not console.is_terminal:
-        console.print(f"measuring {model.name}", highlight=False, markup=False)
+        console.print(f"measuring {name}", highlight=False, markup=False)
         yield lambda: None
         return
     with Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(model.name, total=None)
+        task = bars.add_task(name, total=None)
         yield lambda: bars.advance(task)

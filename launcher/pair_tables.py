@@ -12,17 +12,20 @@ from rich.text import Text
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
-from sft.evaluation.judged_answers import JudgedAnswer, read_judged
-from sft.evaluation.pairs import JudgedPair, PairTotals, judge_pairs, totals_of
+from sft.evaluation.judged_answers import read_judged
+from sft.evaluation.pairs import JudgedPair, PairTotals, judge_pairs, preferences_in, totals_of
 from sft.evaluation.tables import MAX_TASKS, percent
 from sft.printable import short_name
 from sft.progress import Tell
-from sft.run_folder import answers_of, pairs_of
+from sft.run_folder import answers_of, pairs_of, preferences_of
 from sft.scoring.judge_prompt import DEFAULT_RUBRIC, rubric_text
 from sft.scoring.model_judge import JUDGE_PATIENCE
 from sft.training.whole_evaluation import Measurement, WholeModelPath
 
-Shown = Callable[[WholeModelPath, Console], AbstractContextManager[Tell]]
+Shown = Callable[[str, Console], AbstractContextManager[Tell]]
+
+_BETTER = "Better: wins and half of the ties, with its 95 % interval. Two orders that disagree are a tie."
+_AGREES = "A win: the judge prefers the record's own answer, as people do. Agrees: wins and half of the ties."
 
 
 class PairJudge(NamedTuple):
@@ -84,22 +87,37 @@ def compare_models(
             continue
         files = pairs_of(measurement.result_of(model), measurement.result_of(other))
         answers = (_answers(measurement, model), _answers(measurement, other))
-        with shown(model._replace(name=f"{model.name} against {other.name}"), console) as tell:
+        with shown(f"{model.name} against {other.name}", console) as tell:
             pairs = judge_pairs(measurement.asked.questions, answers, client, rubric_text(judge.rubric), files, tell)
-        console.print(_table(f"{model.name} against {other.name}, judged by {client.endpoint.model}", pairs))
+        title = f"{model.name} against {other.name}, judged by {client.endpoint.model}"
+        console.print(_table(title, pairs, "better", _BETTER))
+    _compare_with_people(judge, client, measurement, console, shown)
 
 
-def _answers(measurement: Measurement, model: WholeModelPath) -> dict[str, JudgedAnswer]:
-    return {one.key: one for one in read_judged(answers_of(measurement.result_of(model)))}
+def _compare_with_people(
+    judge: PairJudge, client: EndpointClient, measurement: Measurement, console: Console, shown: Shown
+) -> None:
+    """Show how often the judge prefers what people prefer; nothing where no record holds that."""
+    assert measurement.asked is not None
+    questions, answers = preferences_in(measurement.asked.questions)
+    if not questions:
+        return
+    with shown("what people prefer", console) as tell:
+        files = preferences_of(measurement.folder)
+        pairs = judge_pairs(questions, answers, client, rubric_text(judge.rubric), files, tell)
+    console.print(_table(f"what people prefer, judged by {client.endpoint.model}", pairs, "agrees", _AGREES))
 
 
-def _table(title: str, pairs: Sequence[JudgedPair]) -> Table:
-    caption = "Better: wins and half of the ties, with its 95 % interval. Two orders that disagree are a tie."
+def _answers(measurement: Measurement, model: WholeModelPath) -> dict[str, str]:
+    return {one.key: one.answer.text for one in read_judged(answers_of(measurement.result_of(model)))}
+
+
+def _table(title: str, pairs: Sequence[JudgedPair], rate: str, caption: str) -> Table:
     table = Table(
         title=title, title_justify="left", caption=caption, caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     table.add_column("task", max_width=28, no_wrap=True, overflow="ellipsis")
-    for name in ("wins", "ties", "losses", "not judged", "better"):
+    for name in ("wins", "ties", "losses", "not judged", rate):
         table.add_column(name, justify="right")
     by_task: dict[str, list[JudgedPair]] = {}
     for pair in pairs:

@@ -127,6 +127,15 @@ class GradingConfig(Section):
     """The column of the answers to choose from: a list of texts. Default: `options`, `choices` or `answer_choices`."""
     tests: AffectsAsked[str | None] = None
     """The column of tests for an answer that is code: a text or a list of texts. Default: `tests` or `test_list`."""
+    setup_code: AffectsAsked[str | None] = None
+    """The column of code that runs before these tests: a text or a list of texts. Default: `setup_code`,
+    `test_setup_code` or `test_imports`."""
+    marks: AffectsAsked[str | None] = None
+    """The column of what people think of the record's own answer: a grade on the scale of a score `judge`, or one of
+    its labels. `sft evaluate` then shows how far the judge agrees with them."""
+    rejected: AffectsAsked[str | None] = None
+    """The column of an answer that people like less than the record's own. `sft evaluate --judge-against` then shows
+    how often the judge prefers the same side."""
 
 
 class SourceConfig(Section):

@@ -6,6 +6,7 @@ vain: the id is a slip in a path, or this machine has no network.
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -21,8 +22,8 @@ from sft.url_secrets import without_secrets
 _SECONDS = 5.0
 
 
-def check_hub_answers(config: SftConfig) -> None:
-    """Where something has to come from the Hub, see that the Hub is there.
+def check_hub_answers(config: SftConfig, kinds: Collection[HubKind] = ("model", "dataset")) -> None:
+    """Where something of these kinds has to come from the Hub, see that the Hub is there.
 
     Raises:
         UserError: it does not answer; with all ids that are neither here nor in its caches.
@@ -30,10 +31,12 @@ def check_hub_answers(config: SftConfig) -> None:
     missing = [
         (named.field, named.path, named.mark.hub)
         for named in named_paths(config)
-        if named.mark.hub and may_be_hub_id(named.path, named.mark.hub) and not _is_cached(named.path, named.mark.hub)
+        if named.mark.hub in kinds
+        and may_be_hub_id(named.path, named.mark.hub)
+        and not _is_cached(named.path, named.mark.hub)
     ]
     # Told not to ask it, the libraries end at once.
-    if not missing or constants.HF_HUB_OFFLINE or (why_not := _why_no_answer()) is None:
+    if not missing or constants.HF_HUB_OFFLINE or (why_not := why_no_answer()) is None:
         return
     told = [
         f"{field}: there is no {Path(path).absolute()}{near_it(Path(path.partition('/')[0]).absolute())}. As an id of "
@@ -57,7 +60,7 @@ def _letters(name: str) -> str:
     return re.sub(r"[/_]", "", name).lower()
 
 
-def _why_no_answer() -> str | None:
+def why_no_answer() -> str | None:
     """What went wrong when the Hub was asked; None where it has answered, whatever it said."""
     answers: SimpleQueue[str | None] = SimpleQueue()
 

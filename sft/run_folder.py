@@ -201,6 +201,26 @@ def pairs_of(evaluation: Path, other: Path) -> tuple[Path, Path]:
     return evaluation.with_name(f"{stem}.pairs.jsonl"), evaluation.with_name(f"{stem}.replies.jsonl")
 
 
+def marks_of(asked: Path) -> tuple[Path, Path]:
+    """In a folder of `RunFolder.asked`, the grades of answers that people marked, and what the judging model said."""
+    return asked / "marks.jsonl", asked / "marks.replies.jsonl"
+
+
+def preferences_of(asked: Path) -> tuple[Path, Path]:
+    """The same of pairs of answers of which people prefer one."""
+    return asked / "preferences.pairs.jsonl", asked / "preferences.replies.jsonl"
+
+
+def harness_log_of(folder: Path) -> Path:
+    """What lm-evaluation-harness printed while it asked the model whose results are in the folder."""
+    return folder / "harness.log"
+
+
+def samples_of(result: Path) -> Path:
+    """The examples that a result of lm-evaluation-harness comes from, beside it."""
+    return result.with_name(f"{result.stem}.samples.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""
@@ -355,6 +375,11 @@ class RunFolder:
     def asked(self, name: str) -> Path:
         """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
         return self.evaluations / "asked" / name
+
+    @property
+    def harness(self) -> Path:
+        """What models got in the tasks of lm-evaluation-harness: a folder for each of them."""
+        return self.evaluations / "harness"
 
     def all_evaluations(self) -> list[EvaluationFile]:
         """All evaluations: of the first model, then by stage and step; a stage's end comes after its steps."""

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from launcher.pair_tables import PairJudge
+    from sft.harness.tasks import HarnessTasks
 
 SUMMARY = "measure models on held-out prompts: losses, and answers that are scored"
 EXAMPLES = """\
 sft evaluate runs/quickstart evaluate.answers_per_task=50
 sft evaluate runs/my evaluate.shots=[0,3] --model base --model broad
 sft evaluate my.yaml --model /models/other-7b
-sft evaluate runs/my --model base --endpoint http://127.0.0.1:8000/v1"""
+sft evaluate runs/my --model base --endpoint http://127.0.0.1:8000/v1
+sft evaluate runs/my --harness arc_easy,hellaswag --harness-limit 200
+sft evaluate runs/my --harness ./my_tasks --model base --model broad"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
     text = "base, a stage of the run, or a folder; may be given several times. Default: base and the last stage"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
+    text = (
+        "ask the models tasks of lm-evaluation-harness instead: names, groups, patterns or folders, with commas between"
+    )
+    parser.add_argument("--harness", metavar="TASKS", help=text)
+    text = "a folder with task files (.yaml) of your own, whose names --harness may use"
+    parser.add_argument("--harness-include", metavar="DIR", help=text)
+    text = "the most examples of each of these tasks"
+    parser.add_argument("--harness-limit", type=int, metavar="N", help=text)
+    text = "how many examples stand in front of each prompt. Default: as each task says"
+    parser.add_argument("--harness-shots", type=int, metavar="N", help=text)
     text = "a served model, too: the address of a server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1"
     parser.add_argument("--endpoint", metavar="URL", help=text)
     text = "which model of the server. Default: the only one that it has"
@@ -50,6 +63,11 @@ def run(options: argparse.Namespace) -> int:
 
     quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
+    if (tasks := _harness_tasks(options)) is not None:
+        from launcher.harness_evaluation import evaluate_with_harness
+
+        check_hub_answers(job.sft, ["model"])
+        return evaluate_with_harness(job, options.models, tasks, build_console())
     check_hub_answers(job.sft)
     if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
         raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
@@ -57,6 +75,20 @@ def run(options: argparse.Namespace) -> int:
         Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
     )
     return evaluate_models(job, options.models, endpoint, build_console(), _judge_of(options))
+
+
+def _harness_tasks(options: argparse.Namespace) -> "HarnessTasks | None":
+    from sft.errors import UserError
+    from sft.harness.tasks import read_tasks
+
+    more = [options.harness_include, options.harness_limit, options.harness_shots]
+    if options.harness is None:
+        if any(given is not None for given in more):
+            raise UserError("--harness-include, --harness-limit and --harness-shots need --harness TASKS.")
+        return None
+    if options.endpoint or options.judge_against or options.judge_endpoint:
+        raise UserError("--harness asks whole models alone: give it without --endpoint and --judge-….")
+    return read_tasks(options.harness, *more)
 
 
 def _judge_of(options: argparse.Namespace) -> "PairJudge | None":

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import split
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,8 @@ def run(options: argparse.Namespace) -> int:
         there = "; ".join(f"{survey.source.name}: {', '.join(survey.columns)}" for survey in surveys)
         raise UserError(f"--task: no record has a column {options.task!r}. The columns there: {there}")
     tasks = {survey.source.name: _task(survey, options.task, questions) for survey in surveys}
-    content = recommend(Wanted(name, model, options.tokenizer, tasks), surveys, facts, machine)
+    has_scores = find_spec("rouge_score") is not None
+    content = recommend(Wanted(name, model, options.tokenizer, tasks, has_scores), surveys, facts, machine)
     header = [
         "Made by `sft init` from the beginning of the data and the model's config.json: a start, no tuned optimum.",
         f"sft plan {path}: what it needs. sft prepare {path}: the data. sft inspect {path}: what is learned. "

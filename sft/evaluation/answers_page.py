@@ -16,8 +16,10 @@ from markupsafe import Markup
 
 from sft.atomic_files import write_text
 from sft.errors import UserError
+from sft.evaluation.agreement_table import agreement_sentences
 from sft.evaluation.answer_scores import ModelScores
 from sft.evaluation.judged_answers import JudgedAnswer, read_judged
+from sft.evaluation.marks import MarkedAnswer, TaskAgreement
 from sft.evaluation.run_records import RunRecords
 from sft.evaluation.score_rows import title_of
 from sft.pages import page_environment, page_script
@@ -44,6 +46,10 @@ class AskedModels:
     """The published folder."""
     scores: Sequence[ModelScores]
     """Those of the answers."""
+    marked: Sequence[MarkedAnswer] = ()
+    """The records' own answers that people marked, with what the judge thinks of them."""
+    agreements: Sequence[TaskAgreement] = ()
+    """Of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def write_answers(path: Path, asked: AskedModels, report: str = "") -> None:
 
 def render_answers(asked: AskedModels, report: str = "", budget_bytes: int = _BUDGET_BYTES) -> str:
     """The page as text."""
-    rows = _rows([*asked.answers.values()], asked.questions)
+    rows = _rows(asked)
     fitted = _fit(rows, budget_bytes)
     is_share = {task: score.is_share for scores in asked.scores for (task, _), score in scores.tasks.items()}
     data = {
@@ -98,19 +104,22 @@ def render_answers(asked: AskedModels, report: str = "", budget_bytes: int = _BU
         num_all=len(rows),
         num_shown=len(fitted.rows),
         limit=fitted.limit,
+        agreements=[*agreement_sentences(asked.agreements)],
         report=report,
     )
 
 
-def _rows(paths: Sequence[Path], questions: Path) -> list[_Row]:
+def _rows(asked: AskedModels) -> list[_Row]:
     """A row for each question that a model answered, those of a task together."""
+    paths, questions = [*asked.answers.values()], asked.questions
+    marked = {one.record: [fit_to_print(str(part)) for part in (one.mark, one.grade, one.note)] for one in asked.marked}
     answers: dict[str, list[Any]] = {}
     rows: dict[str, _Row] = {}
     for i, path in enumerate(paths):
         for one in read_judged(path):
             answers.setdefault(one.key, [None] * len(paths))[i] = _answer(one)
             if one.key not in rows:
-                rows[one.key] = _row(one)
+                rows[one.key] = {**_row(one), "marked": marked.get(one.record)}
     for question in questions_in(questions) if (questions / QUESTIONS).is_file() else ():
         if question.key in rows:
             rows[question.key] |= _asked(question)

@@ -241,4 +241,4 @@ def expected_of(question: Question) -> scorer.Question:
         "prompt": question.prompt,
     }
     about["messages"] = [*question.messages]
-    return scorer.Question(question.references, question.options, question.tests, "", calls, about)
+    return scorer.Question(question.references, question.options, question.tests, question.setup_code, calls, about)

@@ -7,7 +7,7 @@ Judges favour what comes first (Wang et al. 2023, arXiv 2305.17926), so two orde
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ from sft.atomic_files import write_lines
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.paid import PaidReplies
-from sft.evaluation.judged_answers import JudgedAnswer, expected_of
+from sft.evaluation.judged_answers import expected_of
 from sft.printable import printable, shortened
 from sft.progress import Tell
 from sft.questions.question import Question
@@ -62,7 +62,7 @@ class PairTotals:
 
 def judge_pairs(
     questions: Sequence[Question],
-    answers: tuple[Mapping[str, JudgedAnswer], Mapping[str, JudgedAnswer]],
+    answers: tuple[Mapping[str, str], Mapping[str, str]],
     client: EndpointClient,
     rubric: str,
     files: tuple[Path, Path],
@@ -74,7 +74,7 @@ def judge_pairs(
 
     Args:
         questions: of the run.
-        answers: those of the model and of the other one, by question.
+        answers: the texts of the model and of the other one, by question.
         client: the judge's.
         rubric: what counts.
         files: for the verdicts, and for what the judge said; see `sft.run_folder.pairs_of`.
@@ -94,7 +94,7 @@ def judge_pairs(
 
     requests = []
     for question in asked:
-        own, other = (given[question.key].answer.text for given in answers)
+        own, other = (given[question.key] for given in answers)
         if own == other:
             said |= {f"{order}{question.key}": ("tie", "the same answer") for order in "+-"}
         else:
@@ -107,6 +107,20 @@ def judge_pairs(
     pairs = [_pair(question, said) for question in asked]
     write_lines(path, (json.dumps(asdict(pair), ensure_ascii=False) + "\n" for pair in pairs))
     return pairs
+
+
+def preferences_in(questions: Iterable[Question]) -> tuple[list[Question], tuple[dict[str, str], dict[str, str]]]:
+    """The questions of which people prefer the record's own answer to another one, each once, and both answers.
+
+    What judges the two sees no reference: that would be the one of them.
+    """
+    found: dict[str, Question] = {}
+    for question in questions:
+        if question.rejected and question.references:
+            found.setdefault(question.record, question)
+    own = {question.key: question.references[0] for question in found.values()}
+    rejected = {question.key: question.rejected for question in found.values()}
+    return [replace(question, references=question.references[1:]) for question in found.values()], (own, rejected)
 
 
 def totals_of(pairs: Iterable[JudgedPair]) -> PairTotals:

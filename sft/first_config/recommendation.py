@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sft.config import SftConfig
+from sft.config_evaluation import EvaluateConfig
 from sft.config_file import build_config
 from sft.first_config.commented import Said, without_comments
 from sft.first_config.model_survey import ModelFacts
@@ -31,6 +32,10 @@ _LEAST_PACK = 1024
 _LEAST_UPDATES = 100
 _UNEVEN = 10
 _GPUS_PER_NODE = 8
+_EVALUATED_EPOCHS = 0.5
+_ANSWERS_PER_TASK = 20
+_LEAST_MEMORY_GIB = 16
+"""Of a GPU whose kind is not known."""
 
 
 class Machine(NamedTuple):
@@ -59,6 +64,8 @@ class Wanted(NamedTuple):
     tokenizer: str | None
     tasks: Mapping[str, str | None]
     """Source → the column that names its task; None where the source is one task."""
+    has_scores: bool = True
+    """Whether the packages that score texts are here."""
 
 
 def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, machine: Machine) -> dict[str, Any]:
@@ -99,8 +106,9 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
         "train": {"pack_len_tokens": pack_len, "packs_per_step": packs},
         "checkpoint": {"every_epochs": Said(0.5, "and at the end of the stage")},
         "evaluate": {
-            "every_epochs": Said(0.5, "besides before and after the stage"),
+            "every_epochs": Said(_EVALUATED_EPOCHS, "besides before and after the stage"),
             "sample_answers": Said(*_sample_answers(facts, machine)),
+            **(_answers(surveys, wanted.tasks, epochs, facts, machine) if wanted.has_scores else {}),
         },
         "cluster": _cluster(machine),
         **_slurm(machine),
@@ -172,18 +180,43 @@ def _sample_answers(facts: ModelFacts, machine: Machine) -> tuple[int, str]:
     return 4, "held-out prompts, answered by the first and by the last model"
 
 
+def _answers(
+    surveys: Sequence[Survey], tasks: Mapping[str, str | None], epochs: int, facts: ModelFacts, machine: Machine
+) -> dict[str, Any]:
+    """Answers that are scored, where a GPU writes them and a copy of the model takes little of it."""
+    memory_gib = GPUS[machine.kind].memory_gib if machine.kind else _LEAST_MEMORY_GIB
+    if not machine.num_gpus or facts.shape is None or 2 * facts.shape.num_held > memory_gib * GIB / 4:
+        return {}
+    num_records = sum(survey.num_records for survey in surveys)
+    num_heldout = _holdout(num_records)[0] * num_records
+    num_prompts = min(_ANSWERS_PER_TASK * len(_task_sizes(surveys, tasks)), round(num_heldout))
+    num_times = round(epochs / _EVALUATED_EPOCHS) + 1
+    num_tokens = num_prompts * EvaluateConfig().max_new_tokens
+    text = (
+        f"scored by what fits each task (docs/SCORES.md). It costs up to {num_tokens:,} tokens, which the model writes "
+        f"one after the other in batches, at each of {num_times} evaluations; 0: none"
+    )
+    return {"answers_per_task": Said(_ANSWERS_PER_TASK, text)}
+
+
 def _mixture(surveys: Sequence[Survey], tasks: Mapping[str, str | None]) -> dict[str, Any]:
     """If tasks differ much in size, small ones get a larger share than their size gives them."""
+    sizes = _task_sizes(surveys, tasks)
+    if len(sizes) < 2 or max(sizes) < _UNEVEN * min(sizes):
+        return {}
+    why = f"the largest task is about {max(sizes) / min(sizes):,.0f} times the smallest: small ones get a larger share"
+    return {"mixture": Said({"rates": "temperature", "temperature": 2.0, "max_epochs_per_task": 4}, why)}
+
+
+def _task_sizes(surveys: Sequence[Survey], tasks: Mapping[str, str | None]) -> list[float]:
+    """The records of each task, about."""
     sizes: list[float] = []
     for survey in surveys:
         column = tasks.get(survey.source.name)
         values = survey.task_columns.get(column, {}) if column else {}
         scale = survey.num_records / max(1, survey.num_looked)
         sizes += [count * scale for count in values.values()] or [survey.num_records]
-    if len(sizes) < 2 or max(sizes) < _UNEVEN * min(sizes):
-        return {}
-    why = f"the largest task is about {max(sizes) / min(sizes):,.0f} times the smallest: small ones get a larger share"
-    return {"mixture": Said({"rates": "temperature", "temperature": 2.0, "max_epochs_per_task": 4}, why)}
+    return sizes
 
 
 def _rate(num_parameters: int | None) -> tuple[float, str]:

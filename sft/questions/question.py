@@ -58,6 +58,12 @@ class Question:
     """The options as tokens, in the same order, if the question is answered by `choice`."""
     tests: tuple[str, ...] = ()
     """Python code that raises if an answer is wrong."""
+    setup_code: str = ""
+    """Python code that these tests need."""
+    mark: str | float | None = None
+    """What people think of the record's own answer."""
+    rejected: str = ""
+    """An answer that people like less than that."""
     tool_calls: tuple[JsonObject, ...] = ()
     """The calls of the right answer: name and arguments each."""
 

@@ -146,6 +146,9 @@ class _Asking:
             options=options,
             choices=choices,
             tests=asked.grading.tests,
+            setup_code=asked.grading.setup_code,
+            mark=asked.grading.mark,
+            rejected=asked.grading.rejected,
             tool_calls=calls,
         )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ def rubric_text(rubric: str) -> str:
 
 
 def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
-    """The grade in a reply and its reason: of its JSON, else the last number; None with what is wrong."""
+    """How far above the worst the grade in a reply is, and its reason; None with what is wrong.
+
+    It is that of the reply's JSON, else the last number.
+    """
     content = json_in(text)
     given = content.get("grade") if isinstance(content, dict) else None
     if isinstance(given, str) or given is None:
@@ -50,7 +54,23 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
         return None, f"the judge gives no grade: {text[-200:]!r}"
     if not low <= given <= high:
         return None, f"the judge's grade {given:g} is not from {low} to {high}"
-    return float(given), _reason(content, text)
+    return float(given) - low, _reason(content, text)
+
+
+def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
+    """The place of the label in a reply, and its reason; None with what is wrong.
+
+    It is that of the reply's JSON, else the label that comes last.
+    """
+    content = json_in(text)
+    given = content.get("grade") if isinstance(content, dict) else None
+    # The longest first, since one may be part of another: "right" of "partly right".
+    longest = sorted(labels, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w){re.escape(label)}(?!\w)" for label in longest)
+    found = re.findall(pattern, given if isinstance(given, str) else text, re.IGNORECASE)
+    if not found:
+        return None, f"the judge gives none of the labels {', '.join(labels)}: {text[-200:]!r}"
+    return float([label.casefold() for label in labels].index(found[-1].casefold())), _reason(content, text)
 
 
 def preferred(text: str) -> tuple[str | None, str]:

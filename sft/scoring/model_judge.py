@@ -5,7 +5,7 @@ A judge errs, and likes long answers and its own (Zheng et al. 2023, arXiv 2306.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt, field_validator
 
@@ -14,7 +14,7 @@ from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.endpoint.paid import PaidReplies
 from sft.progress import Tell
-from sft.scoring.judge_prompt import DEFAULT_RUBRIC, graded, judge_prompt, rubric_text, shape_of
+from sft.scoring.judge_prompt import DEFAULT_RUBRIC, graded, judge_prompt, labelled, rubric_text, shape_of
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
 
@@ -37,6 +37,8 @@ class ModelJudge(Settings):
     """What counts: a text, or the path of a file (`.txt`, `.md`) that the first worker sees."""
     scale: tuple[int, int] = (1, 5)
     """The worst and the best grade."""
+    labels: tuple[str, ...] = ()
+    """Instead of a scale: the grades in words, from the worst to the best."""
     api_key_env: str = ""
     """The variable with the key; by default `OPENAI_API_KEY`, if it is set."""
     max_tokens: PositiveInt = 512
@@ -60,6 +62,18 @@ class ModelJudge(Settings):
         if not 0 < scale[1] - scale[0] <= 100:
             raise ValueError("is no scale from the worst to the best grade, such as [1, 5]")
         return scale
+
+    @field_validator("labels")
+    @classmethod
+    def _differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len({label.casefold() for label in labels}) < len(labels) or len(labels) == 1 or not all(labels):
+            raise ValueError("are no labels: give two or more that differ, from the worst to the best")
+        return labels
+
+    @property
+    def grades(self) -> Sequence[Any]:
+        """All grades, from the worst to the best: labels, or whole numbers."""
+        return self.labels or range(self.scale[0], self.scale[1] + 1)
 
     def check(self) -> None:
         """Look whether it can be asked.
@@ -103,15 +117,15 @@ class ModelJudge(Settings):
         return EndpointClient(Endpoint(self.endpoint, self.model, self.api_key_env), JUDGE_PATIENCE)
 
     def _request(self, key: str, answer: Answer, question: Question) -> ChatRequest:
-        low, high = self.scale
-        about = {"rubric": rubric_text(self.rubric), "answer": answer.text, "low": low, "high": high}
+        grades = [*self.grades]
+        about = {"rubric": rubric_text(self.rubric), "answer": answer.text, "grades": grades}
         text = judge_prompt("grade.j2", question, **about)
-        shape = shape_of("grade", [*range(low, high + 1)])
+        shape = shape_of("grade", grades)
         return ChatRequest(key, [{"role": "user", "content": text}], self.max_tokens, schema=shape)
 
     def _verdict(self, outcome: ChatReply | NoReply) -> Verdict:
         if isinstance(outcome, NoReply):
             return failure(outcome.reason)
         low, high = self.scale
-        grade, note = graded(outcome.text, low, high)
-        return failure(note) if grade is None else Verdict({"judge": (grade - low) / (high - low)}, note)
+        place, note = labelled(outcome.text, self.labels) if self.labels else graded(outcome.text, low, high)
+        return failure(note) if place is None else Verdict({"judge": place / (len(self.grades) - 1)}, note)

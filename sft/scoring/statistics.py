@@ -29,9 +29,11 @@ SHARE: Scale = (0.0, 1.0)
 LEVEL = 0.95
 NUM_DRAWS = 1000
 
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""So many standard errors lie between a mean and each end of its interval, where it is normal."""
+
 _Floats = npt.NDArray[np.floating]
 _HALF = 0.5
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def paired_difference(
 
 def wilson(num_yes: float, num: float) -> tuple[float, float]:
     """Wilson's score interval of a share; `num` may be a number that so many independent examples would stand for."""
-    z, share = _Z, num_yes / num
+    z, share = Z, num_yes / num
     middle = (share + z * z / (2 * num)) / (1 + z * z / num)
     half = z / (1 + z * z / num) * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -170,7 +172,7 @@ def _interval(
         variance += float(drawn.var())
         squares += float(drawn.var()) ** 2 / array.size
     # The degrees of freedom of a sum of means, after Satterthwaite (1946).
-    wider = _student(variance**2 / squares) / _Z if squares else 1.0
+    wider = _student(variance**2 / squares) / Z if squares else 1.0
     low, high = value + wider * np.quantile(spread, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     least, most = _limits(scale, are_differences)
     return Interval(value, min(value, max(float(low), least)), max(value, min(float(high), most)), num_examples)
@@ -210,7 +212,7 @@ def _spread(array: _Floats, ends: tuple[float, float], rng: np.random.Generator)
 
 def _student(freedom: float) -> float:
     """The quantile of Student's t at `LEVEL`, from that of the normal (Abramowitz and Stegun 1964, 26.7.5)."""
-    return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
+    return Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
 
 
 def _limits(scale: Scale, are_differences: bool) -> tuple[float, float]:

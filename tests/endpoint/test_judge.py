@@ -11,7 +11,7 @@ from sft.answering.answer import Answer
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
-from sft.evaluation.judged_answers import JudgedAnswer, judge
+from sft.evaluation.judged_answers import judge
 from sft.evaluation.pairs import judge_pairs, totals_of
 from sft.questions.question import Question
 from sft.run_folder import pairs_of
@@ -96,17 +96,11 @@ def test_wrong_settings_are_said(settings: dict[str, Any], told: str) -> None:
         read_score({"name": "judge", "endpoint": "http://127.0.0.1:8000/v1", "model": "m", **settings})
 
 
-def judged_of(question: Question, text: str) -> JudgedAnswer:
-    return JudgedAnswer(question.record, 0, 0, "talk", False, "length", 0.0, {}, "", Answer(question.key, text))
-
-
 def test_pairs_are_judged_in_both_orders_and_a_disagreement_is_a_tie(tmp_path: Path) -> None:
     texts = {"good": ("fine", "bad"), "poor": ("bad", "fine"), "beyond": ("bad", "bad, too"), "empty": ("x", "x")}
     texts["silent"] = ("nothing", "bad")
     questions = [question_of(name) for name in texts]
-    own, other = (
-        {q.key: judged_of(q, both[side]) for q, both in zip(questions, texts.values(), strict=True)} for side in (0, 1)
-    )
+    own, other = ({q.key: both[side] for q, both in zip(questions, texts.values(), strict=True)} for side in (0, 1))
 
     def prefer(content: Mapping[str, Any]) -> str:
         first, second = (content["messages"][0]["content"].split(f"answer_{name}>")[1] for name in "AB")

@@ -58,6 +58,24 @@ def test_a_large_model_learns_slower_and_answers_nothing_on_one_gpu() -> None:
     large, _ = recommended(survey, facts_of(LARGE), Machine(64, "h100-80gb"))
     assert large.stages[0].optimizer.lr < small.stages[0].optimizer.lr
     assert (small.evaluate.sample_answers, large.evaluate.sample_answers) == (4, 0)
+    assert (small.evaluate.answers_per_task, large.evaluate.answers_per_task) == (20, 0)
+
+
+def test_answers_are_asked_for_where_they_are_cheap_with_what_they_cost() -> None:
+    """Half of an epoch between two evaluations, a fiftieth held out, and 128 tokens for each answer."""
+    tasks = {"rare": 5, "usual": 45}
+    survey, facts = survey_of(6000, (100,) * 50, tasks), facts_of(LLAMA_8B)
+    config, content = recommended(survey, facts, Machine(1, "h100-80gb"), "kind")
+    assert config.stages[0].budget.epochs == 3
+    comment = content["evaluate"]["answers_per_task"].comment
+    assert f"{20 * 2 * config.evaluate.max_new_tokens:,} tokens" in comment
+    assert "at each of 7 evaluations" in comment
+    few, told = recommended(survey_of(600, (100,) * 50), facts, Machine(1, "h100-80gb"))
+    assert f"{20 * few.evaluate.max_new_tokens:,} tokens" in told["evaluate"]["answers_per_task"].comment
+    for other in (Machine(0), Machine(1, "rtx4090"), Machine(1)):
+        assert recommended(survey, facts, other)[0].evaluate.answers_per_task == 0
+    content = recommend(Wanted("r", "m", None, {"s": None}, has_scores=False), [survey], facts, Machine(1, "h100-80gb"))
+    assert "answers_per_task" not in content["evaluate"]
 
 
 @pytest.mark.parametrize(("longest", "most"), [(40, 256), (700, 1024), (9000, 8192)])

@@ -296,7 +296,7 @@ def test_overrides_of_one_call_are_none_of_the_next(sft, config: Path) -> None:
 
 
 def test_planning_imports_neither_torch_nor_ray(config: Path) -> None:
-    heavy = ("torch", "ray", "deepspeed", "transformers", "datasets")
+    heavy = ("torch", "ray", "deepspeed", "transformers", "datasets", "sft.scoring.registry")
     code = (
         "import sys, launcher.cli\n"
         "assert 'pydantic' not in sys.modules, 'for --help nothing slow is imported'\n"

@@ -11,6 +11,7 @@ from sft.atomic_files import read_manifest
 from sft.config import SftConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.errors import UserError
+from sft.evaluation.judged_answers import expected_of
 from tests.conftest import WORDS, TokenizerDir
 from tests.questions.asked import Asked, ask, config_of, write_records
 
@@ -132,6 +133,7 @@ def test_what_answers_are_measured_by_comes_with_the_question(tmp_path: Path, to
             "options": ["yes", "no"],
             "also": [f"{i % 2}"],
             "test_list": [f"assert {i} == {i}"],
+            "test_setup_code": ["", "import math"][i % 2],
         }
         for i in range(20)
     ]
@@ -143,6 +145,7 @@ def test_what_answers_are_measured_by_comes_with_the_question(tmp_path: Path, to
         assert question.options == ("yes", "no")
         assert question.references == (["yes", "no"][number % 2], str(number % 2))
         assert question.tests == (f"assert {number} == {number}",)
+        assert question.setup_code == expected_of(question).setup_code == ["", "import math"][number % 2]
         assert question.way == "choice"
         for option, text in zip(question.choices, question.options, strict=True):
             assert tuple(option.ids[: option.start]) == question.prompt_ids

@@ -1,7 +1,8 @@
 """What a record says about how an answer to it is measured, besides its own answer: other right answers, the answers to
-choose from, tests for code, and the examples that a task file shows.
+choose from, tests for code, what people think of its own answer, and the examples that a task file shows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from sft.errors import RecordError
 from sft.schema import JsonObject, Message
 
 _REFERENCES, _OPTIONS, _TESTS = ("references",), ("options", "choices", "answer_choices"), ("tests", "test_list")
+_SETUP = ("setup_code", "test_setup_code", "test_imports")
 """The names of the columns where the config names none; the first that a record has counts."""
 _SHOWN = "Positive Examples"
 
@@ -25,6 +27,12 @@ class Grading(NamedTuple):
     """The answers to choose from."""
     tests: tuple[str, ...] = ()
     """Python code that raises if an answer, which is code before it, is wrong."""
+    setup_code: str = ""
+    """Python code that the tests need: it runs between the answer and them."""
+    mark: str | float | None = None
+    """What people think of the record's own answer: a label or a number."""
+    rejected: str = ""
+    """An answer that people like less than the record's own."""
     shown: tuple[tuple[Message, Message], ...] = ()
     """Examples that the task itself shows: a prompt and its answer each."""
 
@@ -38,29 +46,64 @@ def read_grading(fields: JsonObject, source: SourceConfig) -> Grading:
         RecordError: a column holds something else than it should.
     """
     named = source.grading
-    references = _texts(fields, named.references, _REFERENCES)
-    options, tests = _texts(fields, named.options, _OPTIONS), _texts(fields, named.tests, _TESTS)
-    if len(set(options)) < len(options):
+    found = Grading(
+        references=_texts(fields, named.references, _REFERENCES),
+        options=_texts(fields, named.options, _OPTIONS),
+        tests=_texts(fields, named.tests, _TESTS),
+        setup_code="\n".join(_texts(fields, named.setup_code, _SETUP, may_be_blank=True)),
+        mark=_mark(fields, named.marks),
+        rejected=_rejected(fields, named.rejected),
+    )
+    if len(set(found.options)) < len(found.options):
         raise RecordError("two of its options are the same text")
     if source.format != "super_natural_instructions":
-        return Grading(references, options, tests)
+        return found
     instance = fields[column_of(source.columns, "Instances")][0]
     outputs = instance.get("output") if isinstance(instance, Mapping) else None
     others = tuple(text for text in outputs[1:] if isinstance(text, str)) if isinstance(outputs, list) else ()
-    return Grading((*others, *references), options, tests, _shown(fields, source))
+    return found._replace(references=(*others, *found.references), shown=_shown(fields, source))
 
 
-def _texts(fields: JsonObject, named: str | None, usual: Sequence[str]) -> tuple[str, ...]:
+def _texts(
+    fields: JsonObject, named: str | None, usual: Sequence[str], *, may_be_blank: bool = False
+) -> tuple[str, ...]:
     """The texts of a column; of one that the config does not name, only if it holds such."""
     column = named or next((name for name in usual if name in fields), None)
     value = None if column is None else fields.get(column)
+    if may_be_blank and value in ("", [], ()):
+        return ()
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    is_right = value is None or (texts and all(isinstance(text, str) and text.strip() for text in texts))
+    is_right = value is None or (
+        texts and all(isinstance(text, str) and (may_be_blank or text.strip()) for text in texts)
+    )
     if is_right:
         return texts
     if named is None:
         return ()  # a column of another use
     raise RecordError(f"the field {column!r} holds {kind_of(value)}, not a text or a list of texts")
+
+
+def _mark(fields: JsonObject, named: str | None) -> str | float | None:
+    value = fields.get(named) if named else None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, int | float) and math.isfinite(value):
+        return float(value)
+    raise RecordError(f"the field {named!r} holds {kind_of(value)}, not a label or a number")
+
+
+def _rejected(fields: JsonObject, named: str | None) -> str:
+    """A text, or the last turn of a conversation, as sets of preferences have it."""
+    value = fields.get(named) if named else None
+    if isinstance(value, list) and value and isinstance(value[-1], Mapping):
+        value = value[-1].get("content")
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise RecordError(f"the field {named!r} holds {kind_of(value)}, not a text or a conversation")
 
 
 def _shown(fields: JsonObject, source: SourceConfig) -> tuple[tuple[Message, Message], ...]:
