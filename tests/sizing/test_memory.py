@@ -156,6 +156,7 @@ def test_the_only_micro_batchs_gradients_are_there_from_its_backward_pass_on() -
     assert moments[1]["update"] == moments[0]["update"]
 
 
+@pytest.mark.long
 def test_a_real_step_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark's own measurement, of a model that is small enough for a test."""
     path = Path(__file__).parents[2] / "benchmarks" / "memory.py"
