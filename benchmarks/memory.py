@@ -205,8 +205,6 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, float]:
 
 def write_models(case: Case, folder: Path) -> None:
     """The model with random weights, and a small one, by a process that ends."""
-    large = MODELS[case.model]
-    models = {"model": large, "small": {**large, **{key: value for key, value in SMALL.items() if key in large}}}
     code = """
 import json, sys, torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -214,7 +212,14 @@ for name, content in json.loads(sys.argv[2]).items():
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**content), dtype=torch.bfloat16)
     model.save_pretrained(f"{sys.argv[1]}/{name}")
 """
-    subprocess.run([sys.executable, "-c", code, str(folder), json.dumps(models)], check=True, capture_output=True)
+    command = [sys.executable, "-c", code, str(folder), json.dumps(models_of(case))]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def models_of(case: Case) -> dict[str, dict[str, Any]]:
+    """The configs of both, by folder."""
+    large = MODELS[case.model]
+    return {"model": large, "small": {**large, **{key: value for key, value in SMALL.items() if key in large}}}
 
 
 def build_config(case: Case, folder: Path) -> SftConfig:

@@ -2,7 +2,8 @@
 
 The tests of a file stay together, since they share what its fixtures make; so do those of a folder whose files share
 something that takes long to make. All that start a Ray are one group: two Rays would be in each other's way, and while
-one is waited for, the other process has the machine. What takes longest begins first.
+one is waited for, the other processes have the machine. Those on machines with networks of their own meet none of them.
+What takes longest begins first.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 _LONGEST_FIRST = {
-    "Ray": ("tests/cluster/", "tests/launcher/test_ray_jobs.py", "tests/chaos/test_ray_schedules.py"),
+    "Ray": (
+        *("tests/cluster/", "tests/launcher/test_ray_jobs.py", "tests/chaos/test_ray_schedules.py"),
+        *("tests/launcher/test_first_seconds.py", "tests/launcher/test_tutorial.py", "tests/benchmarks/test_cpu.py"),
+    ),
+    "Slurm": ("tests/slurm/",),
+    "a Ray cluster of its own": ("tests/ray_cluster/",),
     "chaos": ("tests/chaos/",),
     "distributed": ("tests/distributed/", "tests/ranks/"),
     "torchrun": ("tests/training/test_torchrun.py",),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sft.atomic_files import write_text
+from sft.quick_imports import quick_imports
 from sft.quickstart.stdlib_sources import (
     FunctionNode,
     LibraryClass,
@@ -95,6 +96,11 @@ def write_records(path: Path, records: list[Record]) -> None:
 
 def build_records() -> list[Record]:
     """The records of all tasks, in the order of the standard library's modules."""
+    with quick_imports():  # syntax trees stay to the end too: the collector would look at them again and again
+        return _build_records()
+
+
+def _build_records() -> list[Record]:
     modules = read_modules()
     classes = read_classes(modules)
     functions = read_functions(modules)
@@ -258,12 +264,17 @@ def _kind(node: FunctionNode) -> str:
     return "generator" if yields else "regular"
 
 
+_INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
 def _own_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes of a function that do not belong to a function inside it."""
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, FunctionNode | ast.Lambda):
+    """The nodes of a function that do not belong to a function inside it, in any order."""
+    waiting = list(ast.iter_child_nodes(node))
+    while waiting:
+        child = waiting.pop()
+        if not isinstance(child, _INNER):
             yield child
-            yield from _own_nodes(child)
+            waiting.extend(ast.iter_child_nodes(child))
 
 
 _BUILDERS: Mapping[str, Callable[[LibraryFunction], Answer]] = {

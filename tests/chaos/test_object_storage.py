@@ -12,6 +12,7 @@ from tests.chaos.job import NUM_STEPS, Job
 from tests.s3_server import S3Server
 
 
+@pytest.mark.long
 def test_killed_while_it_saves_to_s3_each_pack_is_fed_once_and_the_model_is_equal_to_the_bit(
     job: Job, undisturbed: RunFolder, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

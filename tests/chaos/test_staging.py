@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from sft.atomic_files import hash_file
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -11,6 +13,7 @@ from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.test_schedules import losses
 
 
+@pytest.mark.long
 def test_packs_from_the_nodes_disks_train_the_same_model_to_the_bit(
     job: Job, undisturbed: RunFolder, tmp_path: Path
 ) -> None:

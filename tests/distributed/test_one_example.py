@@ -30,7 +30,7 @@ def settings_of(family: str, workload: dict[str, Any], folder: Path) -> dict[str
     return {**workload, "config": content, "folder": str(folder), "saved_at": SAVED_AT, "num_steps": NUM_STEPS}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param("lfm2", marks=pytest.mark.long), "gpt2"])
 def test_every_world_size_trains_the_same_and_killed_is_never_killed(
     family: str, workload: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from sft.sizing.activations import Numbers
 from sft.sizing.host_memory import host_memory
@@ -154,7 +156,8 @@ def test_the_only_micro_batchs_gradients_are_there_from_its_backward_pass_on() -
     assert moments[1]["update"] == moments[0]["update"]
 
 
-def test_a_real_step_takes_what_is_estimated() -> None:
+@pytest.mark.long
+def test_a_real_step_takes_what_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The benchmark's own measurement, of a model that is small enough for a test."""
     path = Path(__file__).parents[2] / "benchmarks" / "memory.py"
     spec = importlib.util.spec_from_file_location("memory_benchmark", path)
@@ -162,7 +165,15 @@ def test_a_real_step_takes_what_is_estimated() -> None:
     assert spec.loader is not None
     benchmark: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    case = benchmark.Case("Llama, small", 1, 2048, 1, 0.5)
+
+    def write_models(case: Any, folder: Path) -> None:
+        """Here, where all that it takes is imported."""
+        for name, content in benchmark.models_of(case).items():
+            config = AutoConfig.for_model(**content)
+            AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / name)
+
+    monkeypatch.setattr(benchmark, "write_models", write_models)
+    case = benchmark.Case("Llama, small", 1, 1024, 1, 0.5)
     measured = benchmark.measure(case, argparse.Namespace(gpu=False, allocator=False))["peak"]
     shape = model_shape(benchmark.MODELS[case.model])
     setting = Setting.of(benchmark.build_config(case, Path()), 0, 1, False, shape)
