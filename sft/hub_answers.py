@@ -31,7 +31,8 @@ def check_hub_answers(config: SftConfig, kinds: Collection[HubKind] = ("model", 
     missing = [
         (named.field, named.path, named.mark.hub)
         for named in named_paths(config)
-        if named.mark.hub in kinds
+        if named.mark.hub
+        and named.mark.hub in kinds
         and may_be_hub_id(named.path, named.mark.hub)
         and not _is_cached(named.path, named.mark.hub)
     ]

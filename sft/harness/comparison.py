@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -46,7 +47,7 @@ def harness_table(titles: Sequence[str], rows: Sequence[ComparedRow]) -> Table:
         table.add_column("change", justify="right", no_wrap=True)
     table.add_column("exam-\nples", justify="right", no_wrap=True)
     for row in rows[:MAX_TASKS]:
-        cells = [
+        cells: list[RenderableType] = [
             Text(short_name(row.name, _NAME_CHARS)),
             str(row.shots),
             Text(short_name(row.score_name, _SCORE_CHARS)),

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def scores_in(results: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "stderr": _number(numbers.get(f"{metric}{_STDERR},{kind}")),
                     "is_higher_better": better is not False,
                     "num_examples": _num_examples(results, task),
-                    "shots": int(_number(results.get("n-shot", {}).get(task)) or 0),
+                    "shots": _shots(results, task),
                     "is_group": task in groups,
                     "examples": _examples(results, task, metric, kind),
                 }
@@ -86,22 +87,34 @@ def read_scores(path: Path) -> list[HarnessScore]:
 
 def _num_examples(results: Mapping[str, Any], task: str) -> int:
     """Of a group, those of its tasks together."""
-    counts, inside = results.get("n-samples", {}), results.get("group_subtasks", {}).get(task)
+    counts = results.get("n-samples", {})
     if task in counts:
         return int(counts[task]["effective"])
-    return sum(_num_examples(results, own) for own in inside or ())
+    return sum(_num_examples(results, own) for own in _inside(results, task))
+
+
+def _shots(results: Mapping[str, Any], task: str) -> int:
+    """Of a group, those of the first of its tasks."""
+    number = _number(results.get("n-shot", {}).get(task))
+    if number is None:
+        return next((_shots(results, own) for own in _inside(results, task)), 0)
+    return int(number)
+
+
+def _inside(results: Mapping[str, Any], task: str) -> list[str]:
+    """The tasks and groups in a group."""
+    return [own for own in results.get("group_subtasks", {}).get(task) or () if own != task]
 
 
 def _examples(results: Mapping[str, Any], task: str, metric: str, kind: str) -> dict[str, float]:
     found = {}
     for sample in (results.get("samples") or {}).get(task, ()):
         value = sample.get(metric)
-        if sample.get("filter", "none") != kind or not isinstance(value, int | float) or not math.isfinite(value):
-            continue
-        found[str(sample["doc_id"])] = float(value)
+        if sample.get("filter", "none") == kind and (number := _number(value)) is not None:
+            found[str(sample["doc_id"])] = number
     return found
 
 
 def _number(value: Any) -> float | None:
     """As JSON: null for what is no number, such as `N/A`."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""A judge is compared with people: it grades and prefers the records' own answers, and sees nothing of their marks."""
+"""A judge is compared with people: it grades the records' own answers, and sees nothing of their marks."""
 
 import json
 import random
@@ -11,14 +11,13 @@ import pytest
 from rich.console import Console
 
 from launcher.evaluation import evaluate_models
-from launcher.pair_tables import PairJudge
-from sft.config import SftConfig
+from sft.config import GradingConfig, SftConfig
 from sft.data.formats.grading import read_grading
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import RecordError, UserError
 from sft.evaluation.marks import agreements_of, grade_marked, place_of
 from sft.job_config import JobConfig
-from sft.run_folder import marks_of, preferences_of
+from sft.run_folder import marks_of
 from sft.scoring.model_judge import ModelJudge
 from sft.scoring.registry import read_score
 from sft.training.whole_evaluation import prepare_measurement
@@ -30,11 +29,8 @@ LABELS = ("wrong", "partly right", "right")
 
 
 def respond(content: Mapping[str, Any]) -> str:
-    """Answers prompts; grades 4 where a number is even, and right for it; prefers what is longer."""
+    """Answers prompts; grades 4 where the number in a prompt is even, else 2; labels by the rest of a third."""
     prompt = str(content["messages"][-1]["content"])
-    if "<answer_A>" in prompt:
-        first, second = (prompt.split(f"answer_{name}>")[1] for name in "AB")
-        return json.dumps({"reason": "longer", "better": "A" if len(first) > len(second) else "B"})
     if "<answer>" not in prompt:
         return "of the server"
     number = int(re.findall(r"number (\d+)", prompt)[0])
@@ -51,14 +47,14 @@ def config_with(folder: Path, model: Path, url: str) -> SftConfig:
         as_judged = i % 4 < 2
         marks = {"scale": [4, "2"][i % 2] if as_judged else 1, "label": LABELS[i % 3].upper() if i % 5 else "unsure"}
         task = "label" if i >= 20 else "scale"
-        records.append({**record, "task": task, "mark": marks[task], "worse": words[0] if i % 4 else ""})
+        records.append({**record, "task": task, "mark": marks[task]})
     judge = {"name": "judge", "endpoint": url, "model": "tiny"}
     tasks = {"scale": {"score": judge}, "label": {"score": {**judge, "labels": [*LABELS]}}}
     source = {
         "name": "s",
         "path": write_records(folder / "s.jsonl", records),
         "task": {"column": "task"},
-        "grading": {"marks": "mark", "rejected": "worse"},
+        "grading": {"marks": "mark"},
     }
     evaluate = {"answers_per_task": 40, "shots": [0, 1], "tasks": tasks}
     return config_of(folder, model, [source], evaluate=evaluate, data={"holdout": {"share": 0.6}})
@@ -129,23 +125,6 @@ def test_a_judge_sees_no_mark_and_no_answer_as_its_own_reference(config: SftConf
     assert not any("<reference>" in text or "unsure" in text for text in marked)
 
 
-def test_pairs_of_which_people_prefer_one_are_judged_beside_those_of_models(
-    config: SftConfig, server: ChatServer
-) -> None:
-    console = Console(record=True, width=110, force_terminal=False)
-    judge = PairJudge(Endpoint(server.url), "base")
-    assert (
-        evaluate_models(JobConfig(sft=config, lines={}, notes=()), ["base"], Endpoint(server.url), console, judge) == 0
-    )
-    assert "what people prefer, judged by tiny" in console.export_text()
-    measurement = prepare_measurement(config)
-    assert measurement.asked is not None
-    pairs = [json.loads(line) for line in preferences_of(measurement.folder)[0].read_text().splitlines()]
-    assert {pair["outcome"] for pair in pairs} == {"win"}, "the record's own answer is the longer one"
-    with_two = {question.record for question in measurement.asked.questions if question.rejected}
-    assert len(pairs) == len(with_two) < len({question.record for question in measurement.asked.questions})
-
-
 @pytest.mark.parametrize(
     ("mark", "settings", "place"),
     [
@@ -170,7 +149,8 @@ def test_wrong_labels_and_marks_are_said(config: SftConfig) -> None:
     for labels in (["right"], ["right", "Right"], ["", "right"]):
         with pytest.raises(UserError, match="give two or more that differ"):
             read_score({"name": "judge", "endpoint": "http://127.0.0.1:1/v1", "model": "m", "labels": labels})
-    [source] = config.data.sources
+    [given] = config.data.sources
+    source = given.model_copy(update={"grading": GradingConfig(marks="mark", rejected="worse")})
     with pytest.raises(RecordError, match="the field 'mark' holds .*, not a label or a number"):
         read_grading({"mark": {"a": 1}}, source)
     with pytest.raises(RecordError, match="the field 'worse' holds .*, not a text or a conversation"):

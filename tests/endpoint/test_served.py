@@ -20,7 +20,7 @@ from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.job_config import JobConfig
-from sft.run_folder import answers_of
+from sft.run_folder import answers_of, preferences_of
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from tests.conftest import WORDS
@@ -37,8 +37,10 @@ def config(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Sf
     for i in range(24):
         words = draw.sample(WORDS, 3)
         record = {"instruction": f"Say {' '.join(words)}", "input": str(i), "output": words[0], "task": "say"}
+        record["worse"] = "x" if i % 3 else ""
         records.append(record if i % 2 else {**record, "task": "choose", "options": words})
     sources = [{"name": "s", "path": write_records(folder / "s.jsonl", records), "task": {"column": "task"}}]
+    sources[0]["grading"] = {"rejected": "worse"}
     return config_of(folder, tiny_model_dir, sources, evaluate={"shots": [0, 1], "max_new_tokens": NEW})
 
 
@@ -135,6 +137,10 @@ def test_the_command_shows_a_served_model_beside_a_whole_one_and_who_is_better(c
     folder = prepare_measurement(config).folder
     [path] = folder.glob("*-against-base-*.pairs.jsonl")
     pairs = [json.loads(line) for line in path.read_text().splitlines()]
-    assert len(judged) == 2 * len(pairs) == len({*judged})
+    preferred = [json.loads(line) for line in preferences_of(folder)[0].read_text().splitlines()]
+    assert "what people prefer, judged by tiny" in said
+    assert {pair["outcome"] for pair in preferred} == {"win"}, "the record's own answer is the longer one"
+    assert 0 < len(preferred) < len({pair["key"].partition("@")[0] for pair in pairs})
+    assert len(judged) == 2 * (len(pairs) + len(preferred)) == len({*judged})
     assert {pair["outcome"] for pair in pairs} <= {"win", "tie", "loss"}
     assert all(pair["as_first"].endswith(": longer") for pair in pairs)

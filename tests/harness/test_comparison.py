@@ -51,7 +51,7 @@ def test_each_metric_of_a_task_or_group_is_a_row_with_the_interval_of_its_standa
     rows = {(row.name, row.score_name): row for row in harness_rows(models)}
     assert [*rows] == [("all", "acc"), ("quiz", "acc"), ("quiz", "bleu first-line"), ("quiz", "perplexity")]
     acc, bleu, perplexity = (rows["quiz", name] for name in ("acc", "bleu first-line", "perplexity"))
-    assert (acc.shots, acc.counts[0].num_answered, rows["all", "acc"].counts[0].num_answered) == (2, 4, 4)
+    assert {(row.shots, row.counts[0].num_answered) for row in rows.values()} == {(2, 4)}
     assert (acc.is_share, bleu.is_share, perplexity.is_share, rows["all", "acc"].is_share) == (True, False, False, True)
     base, tuned = acc.values
     assert (base.value, base.low) == (0.25, 0.0), "a share is not below 0"
