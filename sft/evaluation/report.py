@@ -143,15 +143,12 @@ def _history(run: RunRecords) -> list[str]:
         if stage.plan is not None
         for added in stage.plan.extensions
     ]
-    return [*began, *ended, *extended, *_checked(run)]
-
-
-def _checked(run: RunRecords) -> Iterator[str]:
-    """What was found when exported models were used by plain transformers."""
-    for stage in run.stages:
-        for model in (stage.folder.model, stage.folder.best_model):
-            if verdict := read_verdict(check_of(model)):
-                yield f"In plain transformers, the {model.name} of stage {stage.name} is {verdict}."
+    checked = [
+        f"In plain transformers, the {name} of stage {stage.name} is {text}."
+        for stage in run.stages
+        for name, text in stage.checked.items()
+    ]
+    return [*began, *ended, *extended, *checked]
 
 
 def _sentence(text: str) -> str:

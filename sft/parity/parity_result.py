@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sft.atomic_files import read_json, write_json
+from sft.atomic_files import write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,10 @@ class ParityResult:
             return f"not checked: {self.not_done}"
         wrong = [check.name for check in self.checks if check.num_different]
         if wrong:
-            return f"differs from the trained model in {', '.join(wrong)}"
+            return f"not the same as the trained model in {', '.join(wrong)}"
         return f"the same as the trained model in {', '.join(check.name for check in self.checks)}"
 
 
 def write_result(path: Path, result: ParityResult) -> None:
     """Keep the result in a file."""
     write_json(path, {"is_equal": result.is_equal, "in_words": result.in_words, **asdict(result)})
-
-
-def read_verdict(path: Path) -> str | None:
-    """The result in a line, from its file; None where nothing was checked."""
-    try:
-        return str(read_json(path)["in_words"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

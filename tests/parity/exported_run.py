@@ -1,0 +1,73 @@
+"""A run of two real ranks under ZeRO-3 with checkpoints and an exported model, and the plain program in this process."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft.config import SftConfig
+from sft.parity import plain_process, plain_transformers
+from sft.parity.parity_result import ParityResult
+from sft.run_folder import RunFolder
+from sft.training.checkpoint_export import find_model
+from sft.training.export_check import check_export
+from sft.training.exported_folder import read_exported
+from sft.training.workload import prepare_workload
+from sft.world import World
+from tests.conftest import SmallRecords
+from tests.distributed.launch import run_ranks
+from tests.jobs import PARTITION_ALL, two_stage_job
+
+
+def train_run(folder: Path, model: Path, records: SmallRecords, **changes: Any) -> RunFolder:
+    """A finished run of one stage of four steps, with checkpoints after two and four; `changes` are of its sections."""
+    content = two_stage_job("run", folder, model, records, {"broad": 4, "words": 1})
+    job: dict[str, Any] = {**content, "stages": content["stages"][:1], "deepspeed": {"extra": PARTITION_ALL}}
+    job["checkpoint"] = {"every_steps": 2, "check_export": True}
+    job["data"] = {**content["data"], "task_tag": {"text": "Task: {task}"}}
+    for section, fields in changes.items():
+        job[section] = {**job.get(section, {}), **fields}
+    config = SftConfig.model_validate(job)
+    assert run_ranks(2, "run_jobs", {"jobs": [(job, prepare_workload(config)[0].as_json())]}) == [True]
+    return RunFolder(config.run.dir)
+
+
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain program runs here, where everything is imported: a process of its own takes seconds."""
+
+    def run(command: list[str], folder: str, errors: Any, tell: Callable[[], None]) -> None:
+        task, result = command[-2:]
+        try:
+            plain_transformers.main(task, result)
+        except Exception as error:
+            errors.write(f"{type(error).__name__}: {error}\n".encode())
+            return
+        found = json.loads(Path(result).read_text())
+        assert found.pop("foreign"), "this process has imported us"
+        Path(result).write_text(json.dumps({**found, "foreign": []}))
+
+    monkeypatch.setattr(plain_process, "_run", run)
+
+
+def copy_of(run: RunFolder, folder: Path) -> Path:
+    """The model at the end of the run's stage, to be spoiled; it still says of which run it is."""
+    model = folder / "exports" / "copy"
+    shutil.copytree(run.stage(0, "broad").model, model)
+    return model
+
+
+def checked(run: RunFolder, folder: Path, **options: Any) -> ParityResult:
+    """What the check says of a folder that holds the model after the run's last step."""
+    model = find_model(run, None, "last")
+    with model.opened() as reader:
+        return check_export(model, reader, folder, model.config.model.dtype, World(), **options)
+
+
+def checked_alone(folder: Path) -> ParityResult:
+    """What the check says of a folder, by what the folder itself says of its run."""
+    exported = read_exported(folder)
+    with exported.model.opened_if_there() as reader:
+        return check_export(exported.model, reader, exported.path, exported.dtype, World())
