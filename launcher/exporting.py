@@ -101,9 +101,8 @@ def _check(
     def say(text: str) -> None:
         console.print(f"comparing: {text}", highlight=False, markup=False)
 
-    folder, model, dtype = exported
-    result = check_export(model, reader, folder, dtype, world, say=say, endpoint=client)
-    kept = check_of(folder)
+    result = check_export(exported, reader, world, say=say, endpoint=client)
+    kept = check_of(exported.path)
     try:
         write_result(kept, result)
     except OSError as error:

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), help=text)
     text = "compare prompts, weights, log-probabilities and greedy answers in plain transformers with the trained model"
     parser.add_argument("--check", action="store_true", help=text)
-    parser.add_argument("--device", metavar="NAME", help="where --check computes: cpu, cuda:0. Default: a GPU, if there is one")
+    parser.add_argument(
+        "--device", metavar="NAME", help="where --check computes: cpu, cuda:0. Default: a GPU, if there is one"
+    )
     text = "with --check: ask a server of the folder, too (OpenAI's chat completions, such as vLLM)"
     parser.add_argument("--endpoint", metavar="URL", help=text)
     text = "which model of the server. Default: the only one that it has"

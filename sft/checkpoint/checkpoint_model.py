@@ -85,8 +85,8 @@ def _keys_of(model: Any, sizes: dict[str, int], path: str) -> dict[str, str]:
     if unlike:
         more = f" and {len(unlike) - _SHOWN} more" if len(unlike) > _SHOWN else ""
         raise UserError(
-            f"the checkpoint is not one of the model {path}: {', '.join(unlike[:_SHOWN])}{more} is only in one of them, "
-            "or of another size. Bring back the model that the stage started from."
+            f"the checkpoint is not one of the model {path}: {', '.join(unlike[:_SHOWN])}{more} is only in one "
+            "of them, or of another size. Bring back the model that the stage started from."
         )
     names = {name: name if name in masters else first[id(parameter)] for name, parameter in every.items()}
     return {name: f"{own}/{MASTER}" for name, own in names.items() if own in masters}

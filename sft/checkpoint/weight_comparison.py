@@ -15,7 +15,7 @@ _SHOWN = 4
 
 
 def differing_tensors(model: Exportable, folder: Path, dtype: torch.dtype, tell: Tell = lambda: None) -> list[str]:
-    """In what the tensors of the folder differ from those that `export_model` would write of `model`; empty: in nothing.
+    """In what the tensors of the folder differ from those that `export_model` would write; empty: in nothing.
 
     One tensor of each is in memory at a time.
 
@@ -29,7 +29,9 @@ def differing_tensors(model: Exportable, folder: Path, dtype: torch.dtype, tell:
     found = [f"{name} is missing" for name in specs if name not in stored]
     found += [f"{name} is additional" for name in stored if name not in specs]
     for name, values in exported_tensors(model, skeleton, sources, set(specs), tell):
-        if name in stored and (difference := _difference(stored[name], specs[name], raw_bytes(name, values, specs[name]))):
+        if name in stored and (
+            difference := _difference(stored[name], specs[name], raw_bytes(name, values, specs[name]))
+        ):
             found.append(f"{name} {difference}")
     return found
 

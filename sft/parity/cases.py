@@ -138,7 +138,7 @@ def _of_question(question: Question, pipeline: RecordPipeline, stop_ids: Sequenc
 
 
 def heldout_rows(store: TokenStore, heldout: PackPlan) -> list[Case]:
-    """Some held-out examples as they were prepared, of which only the tokens are known; of as many tasks as possible."""
+    """Some held-out examples of as many tasks as possible, of which only the tokens are known."""
     by_task: dict[int, list[int]] = {}
     for i in heldout.example_ids.tolist():
         if int(store.offsets[i + 1] - store.offsets[i]) <= _MOST_TOKENS:

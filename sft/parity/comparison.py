@@ -1,4 +1,4 @@
-"""Compares what plain transformers made of a folder with what the trained model makes: the first difference, in words."""
+"""Compares what plain transformers makes of a folder with what the trained model makes: the first difference in words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,8 +104,8 @@ def compare_log_probs(
         case, at, p, o, _ = rows[wrong[0]]
         place = case.start + at
         text = (
-            f"{case.name}: the token {shown.token(case.ids, place)} at {place}, behind {shown.before(case.ids, place)}, "
-            f"has the log-probability {p:.4f} in plain transformers and {o:.4f} here; {allowed.token:.2g} is allowed. "
+            f"{case.name}: the token {shown.token(case.ids, place)} at {place}, behind "
+            f"{shown.before(case.ids, place)}, has the log-probability {p:.4f} in plain transformers and {o:.4f} here; {allowed.token:.2g} is allowed. "
             f"On average {mean:.2g} of {allowed.mean:.2g} nats."
         )
     return Check("log-probabilities", len(gaps), len(wrong), text, (), facts), allowed
@@ -136,7 +136,9 @@ def compare_answers(
             continue
         at = _first_difference(found.answer, mine.answer)
         theirs, ours = shown.token(found.answer, at), shown.token(mine.answer, at)
-        where = f"{case.name}: at token {at} of the answer, behind {shown.before(mine.answer, at) if at else 'the prompt'}"
+        where = (
+            f"{case.name}: at token {at} of the answer, behind {shown.before(mine.answer, at) if at else 'the prompt'}"
+        )
         if at < min(len(found.answer), len(mine.answer)):
             pair = prefer(case, mine.answer[:at], found.answer[at], mine.answer[at])
             if abs(pair[1] - pair[0]) <= allowed.token and _is_close(found.best[at], mine.answer[at], allowed):

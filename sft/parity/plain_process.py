@@ -92,8 +92,7 @@ def run_plain(
         if not found.is_file():
             lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise PlainError(" ".join("\n".join(lines[-_LAST_LINES:]).split())[-1000:] or "its process ended")
-        result = _read(json.loads(found.read_text(encoding="utf-8")))
-    return result
+        return _read(json.loads(found.read_text(encoding="utf-8")))
 
 
 def _run(command: list[str], folder: str, errors: Any, tell: Tell) -> None:

@@ -2,7 +2,7 @@
 
 This is what somebody writes who gets the folder and knows nothing else: the tokenizer and the model by their Auto
 classes, the chat template of the folder, `generate` with the folder's own generation config. TASK and RESULT are files
-of JSON; a line is printed whenever something is done.
+of JSON.
 """
 
 import json
@@ -40,16 +40,16 @@ def main(task_path: str, result_path: str) -> None:
     folder = task["folder"]
     options = {"trust_remote_code": True} if task["trust_remote_code"] else {}
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    print("tokenizer", flush=True)
     config = AutoConfig.from_pretrained(folder, **options)
     model = model_class(config, options).from_pretrained(folder, dtype="auto", **options).to(task["device"]).eval()
-    print("model", flush=True)
     own = model.generation_config
     result: dict[str, Any] = {
         "dtype": str(model.dtype).removeprefix("torch."),
         "eos_token_id": own.eos_token_id,
         "pad_token_id": own.pad_token_id,
-        "shaping": {name: getattr(own, name, None) for name in NEUTRAL if getattr(own, name, None) not in NEUTRAL[name]},
+        "shaping": {
+            name: getattr(own, name, None) for name in NEUTRAL if getattr(own, name, None) not in NEUTRAL[name]
+        },
         "cases": [],
     }
     neutral = GenerationConfig(
@@ -65,7 +65,6 @@ def main(task_path: str, result_path: str) -> None:
                 found["answer"], found["best"] = answer(model, case)
                 model.generation_config = own
             result["cases"].append(found)
-            print("case", flush=True)
     result["foreign"] = sorted(name for name in sys.modules if name.partition(".")[0] in ("sft", "launcher"))
     with open(result_path, "w", encoding="utf-8") as file:
         json.dump(result, file, default=str)

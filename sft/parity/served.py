@@ -31,7 +31,10 @@ def compare_served(
     """
     client.check()
     asked = [(case, mine) for case, mine in zip(cases, own, strict=True) if case.messages]
-    return [*_compare_prompts(client, [case for case, _ in asked], tokenizer), _compare_texts(client, asked, tokenizer, is_tie)]
+    return [
+        *_compare_prompts(client, [case for case, _ in asked], tokenizer),
+        _compare_texts(client, asked, tokenizer, is_tie),
+    ]
 
 
 def _compare_texts(

@@ -113,7 +113,6 @@ class RunModel:
                 )
             yield reader
 
-
     @contextmanager
     def opened_if_there(self) -> Iterator[CheckpointReader | None]:
         """`opened`; None where retention or the end of the stage has deleted the checkpoint."""

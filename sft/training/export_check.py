@@ -8,9 +8,9 @@ the folder, and only what else is in it is checked.
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import StateDictSplit
@@ -41,13 +41,13 @@ from sft.parity.comparison import (
     compare_prompts,
 )
 from sft.parity.folder_files import differing_files
-from sft.parity.own_computation import OwnCase, compute_cases, log_probs
+from sft.parity.own_computation import compute_cases, log_probs
 from sft.parity.parity_result import Check, ParityResult
-from sft.parity.plain_process import PlainError, PlainResult, run_plain
+from sft.parity.plain_process import PlainError, run_plain
 from sft.parity.served import compare_served
-from sft.parity.tolerance import Tolerance
 from sft.progress import Tell
 from sft.training.checkpoint_export import RunModel
+from sft.training.exported_folder import ExportedFolder
 from sft.world import World
 
 _NO_SPLIT = StateDictSplit(is_sharded=False, metadata={}, filename_to_tensors={}, tensor_to_filename={})
@@ -71,12 +71,91 @@ class _Trained(NamedTuple):
     learned: tuple[int, ...]
     """The tokens that end answers in training."""
 
+    @property
+    def numbers(self) -> torch.dtype:
+        """That of the exported parameters."""
+        return cast(torch.dtype, getattr(torch, self.config.model.dtype))
+
+    @property
+    def options(self) -> dict[str, bool]:
+        """Whether code of the model may run, as transformers wants to be told."""
+        return {"trust_remote_code": True} if self.config.model.trust_remote_code else {}
+
+
+@dataclass(frozen=True)
+class _Checking:
+    """One check, under way."""
+
+    trained: _Trained
+    folder: Path
+    world: World
+    tell: Tell
+    say: Say
+    endpoint: EndpointClient | None
+
+    def compare_weights(self, changed: Sequence[str]) -> Check:
+        """Every tensor against the checkpoint's; without one, every file against its hash."""
+        saved = self.trained.saved
+        if saved is not None:
+            unlike = differing_tensors(saved, self.folder, self.trained.numbers, self.tell)
+            return Check("weights", len(saved.hf_model.state_dict()), len(unlike), unlike[0] if unlike else "")
+        files = [path.name for path in self.folder.glob("*.safetensors")]
+        unlike = [f"{name} is not as it was published" for name in files if name in changed]
+        unlike = unlike if is_published(self.folder) else []
+        return Check("weights", len(files), len(unlike), unlike[0] if unlike else "")
+
+    def compare_use(self, cases: Sequence[Case], ends: tuple[int, ...]) -> list[Check]:
+        """What transformers alone makes of the cases, against what the trained model makes of them.
+
+        Args:
+            cases: what is asked.
+            ends: the tokens at which the run lets answers end.
+        """
+        trained, shown = self.trained, Shown(self.trained.pipeline.tokenizer.text_of)
+        self.say("plain transformers")
+        try:
+            plain = run_plain(self.folder, cases, self.world.device, bool(trained.options), self.tell)
+        except PlainError as error:
+            return [Check("loading", 1, 1, f"plain transformers cannot use the folder: {error}")]
+        checks = [
+            compare_prompts(cases, plain.cases, shown),
+            compare_ends(plain, ends, trained.learned, shown),
+            compare_dtype(plain, trained.config.model.dtype),
+        ]
+        self.say("the trained model")
+        own, layout = self._load(), layout_of(trained.config.train.packing)
+        device, decoding = torch.device(self.world.device), try_decoding(own.hf_model.config, **trained.options)
+        # Where nothing ends an answer, something that is never written does.
+        stops = ends or (trained.pipeline.tokenizer.num_ids - 1,)
+        mine = compute_cases(own, cases, layout, decoding, stops, device, self.tell)
+        probabilities, allowed = compare_log_probs(cases, plain.cases, mine, trained.config.model.dtype, shown)
+
+        def prefer(case: Case, written: tuple[int, ...], a: int, b: int) -> tuple[float, float]:
+            before = (*case.prompt_ids, *written)
+            first, second = log_probs(own, [((*before, token), len(before)) for token in (a, b)], layout)
+            return first[0], second[0]
+
+        def is_tie(case: Case, written: tuple[int, ...], a: int, b: int) -> bool:
+            first, second = prefer(case, written, a, b)
+            return abs(first - second) <= allowed.token
+
+        checks += [probabilities, compare_answers(cases, plain, mine, allowed, prefer, shown)]
+        if self.endpoint is not None:
+            self.say("the server")
+            checks += compare_served(self.endpoint, cases, mine, trained.pipeline.tokenizer, is_tie)
+        return checks
+
+    def _load(self) -> WholeModel:
+        """The trained model: its weights from the checkpoint, or else from the folder."""
+        trained, saved = self.trained, self.trained.saved
+        if saved is None:
+            return WholeModel(trained.config, str(self.folder), self.world)
+        return WholeModel(trained.config, trained.model.start, self.world, saved.parameter)
+
 
 def check_export(
-    model: RunModel,
+    exported: ExportedFolder,
     reader: CheckpointReader | None,
-    folder: Path,
-    dtype: str,
     world: World,
     tell: Tell = lambda: None,
     say: Say = lambda text: None,
@@ -85,10 +164,8 @@ def check_export(
     """Compare a folder with the trained model.
 
     Args:
-        model: what the folder is of.
-        reader: its open checkpoint, if it is there.
-        folder: the exported model.
-        dtype: in which it was exported.
+        exported: the folder, and what it is of.
+        reader: the open checkpoint of that model, if it is there.
         world: where the trained model is computed, and plain transformers, too.
         tell: called whenever there is progress.
         say: told what is done now.
@@ -98,13 +175,12 @@ def check_export(
         UserError: the run's own model, tokenizer or plans cannot be used.
         EndpointError: the server cannot be asked.
     """
+    folder, model, dtype = exported
     trained = _trained(model, reader, dtype)
+    checking = _Checking(trained, folder, world, tell, say, endpoint)
     with tempfile.TemporaryDirectory(prefix="sft-expected-") as aside:
-        expected = Path(aside)
-        tokenizer = load_tokenizer(trained.config.model)
-        write_model_folder(
-            trained.hf_model, tokenizer, expected, getattr(torch, dtype), trained.learned, _NO_SPLIT
-        )
+        expected, tokenizer = Path(aside), load_tokenizer(trained.config.model)
+        write_model_folder(trained.hf_model, tokenizer, expected, trained.numbers, trained.learned, _NO_SPLIT)
         num_files = len([*expected.iterdir()])
         differences = differing_files(folder, expected)
         ends = _ends_in(expected)
@@ -113,36 +189,16 @@ def check_export(
     wrong = [difference for difference in differences if difference.matters and difference.file in changed]
     checks = [Check("files", num_files, len(wrong), str(wrong[0]) if wrong else "")]
     say("weights")
-    checks.append(_compare_weights(trained, folder, changed, tell))
-    notes = [] if trained.saved else ["the checkpoint is gone: the weights are those of the folder"]
+    checks.append(checking.compare_weights(changed))
     fixed = fixed_cases(trained.pipeline, trained.config)
-    cases = [*fixed.cases, *_heldout_cases(trained)]
-    notes += [f"left out: {text}" for text in fixed.left_out]
-    computed = _compute(trained, folder, cases, ends, world, tell, say, endpoint)
+    checks += checking.compare_use([*fixed.cases, *_heldout_cases(trained)], ends)
+    notes = [f"left out: {text}" for text in fixed.left_out]
+    if trained.saved is None:
+        notes.append("the checkpoint is gone: the weights are those of the folder")
     causes = [str(difference) for difference in differences]
     more = [f"and {len(causes) - _MOST_CAUSES} more"] if len(causes) > _MOST_CAUSES else []
-    place = model.place
-    return ParityResult(
-        str(folder),
-        place["run"],
-        place["stage"],
-        place["step"],
-        dtype,
-        (*checks, *computed),
-        (*causes[:_MOST_CAUSES], *more),
-        tuple(notes),
-    )
-
-
-def _compare_weights(trained: _Trained, folder: Path, changed: Sequence[str], tell: Tell) -> Check:
-    """Every tensor against the checkpoint's; without one, every file against its hash."""
-    saved, dtype = trained.saved, getattr(torch, trained.config.model.dtype)
-    if saved is not None:
-        unlike = differing_tensors(saved, folder, dtype, tell)
-        return Check("weights", len(saved.hf_model.state_dict()), len(unlike), unlike[0] if unlike else "")
-    files = [path.name for path in folder.glob("*.safetensors")]
-    unlike = [f"{name} is not as it was published" for name in files if name in changed and is_published(folder)]
-    return Check("weights", len(files), len(unlike), unlike[0] if unlike else "")
+    told = *causes[:_MOST_CAUSES], *more
+    return ParityResult(str(folder), **model.place, dtype=dtype, checks=(*checks,), causes=told, notes=(*notes,))
 
 
 def _trained(model: RunModel, reader: CheckpointReader | None, dtype: str) -> _Trained:
@@ -176,85 +232,3 @@ def _heldout_cases(trained: _Trained) -> list[Case]:
     heldout = PackPlan.open(model.run.heldout_packs)
     store = store_path(model.config.data.cache_dir, heldout.manifest["inputs"]["store"])
     return heldout_rows(TokenStore.open(store), heldout) if is_published(store) else []
-
-
-def _compute(
-    trained: _Trained,
-    folder: Path,
-    cases: Sequence[Case],
-    ends: tuple[int, ...],
-    world: World,
-    tell: Tell,
-    say: Say,
-    endpoint: EndpointClient | None,
-) -> list[Check]:
-    tokenizer, dtype = trained.pipeline.tokenizer, trained.config.model.dtype
-    shown = Shown(tokenizer.text_of)
-    say("plain transformers")
-    try:
-        plain = run_plain(folder, cases, world.device, trained.config.model.trust_remote_code, tell)
-    except PlainError as error:
-        return [Check("loading", 1, 1, f"plain transformers cannot use the folder: {error}")]
-    checks = [
-        compare_prompts(cases, plain.cases, shown),
-        compare_ends(plain, ends, trained.learned, shown),
-        compare_dtype(plain, dtype),
-    ]
-    say("the trained model")
-    with _loaded(trained, folder, world) as own:
-        device, layout = torch.device(world.device), layout_of(trained.config.train.packing)
-        options = {"trust_remote_code": True} if trained.config.model.trust_remote_code else {}
-        stops = ends or (tokenizer.num_ids - 1,)
-        decoding = try_decoding(own.hf_model.config, **options)
-        mine = compute_cases(own, cases, layout, decoding, stops, device, tell)
-
-        def prefer(case: Case, written: tuple[int, ...], a: int, b: int) -> tuple[float, float]:
-            before = (*case.prompt_ids, *written)
-            first, second = log_probs(own, [((*before, token), len(before)) for token in (a, b)], layout)
-            return first[0], second[0]
-
-        return [*checks, *_compare(cases, plain, mine, dtype, prefer, shown, endpoint, trained)]
-
-
-def _compare(
-    cases: Sequence[Case],
-    plain: PlainResult,
-    mine: Sequence[OwnCase],
-    dtype: str,
-    prefer: Callable[[Case, tuple[int, ...], int, int], tuple[float, float]],
-    shown: Shown,
-    endpoint: EndpointClient | None,
-    trained: _Trained,
-) -> list[Check]:
-    probabilities, allowed = compare_log_probs(cases, plain.cases, mine, dtype, shown)
-    checks = [probabilities, compare_answers(cases, plain, mine, allowed, prefer, shown)]
-    if endpoint is not None:
-        is_tie = _tie_within(prefer, allowed)
-        checks += compare_served(endpoint, cases, mine, trained.pipeline.tokenizer, is_tie)
-    return checks
-
-
-def _tie_within(
-    prefer: Callable[[Case, tuple[int, ...], int, int], tuple[float, float]], allowed: Tolerance
-) -> Callable[[Case, tuple[int, ...], int, int], bool]:
-    def is_tie(case: Case, written: tuple[int, ...], a: int, b: int) -> bool:
-        first, second = prefer(case, written, a, b)
-        return abs(first - second) <= allowed.token
-
-    return is_tie
-
-
-@contextmanager
-def _loaded(trained: _Trained, folder: Path, world: World) -> Iterator[WholeModel]:
-    """The trained model: its weights from the checkpoint, or else from the folder."""
-    with ExitStack() as held:
-        saved = trained.saved
-        path = trained.model.start if saved else str(folder)
-        own = WholeModel(trained.config, path, world, saved.parameter if saved else None)
-        held.callback(_free, world)
-        yield own
-
-
-def _free(world: World) -> None:
-    if world.on_gpu:
-        torch.cuda.empty_cache()

@@ -39,8 +39,8 @@ def read_exported(path: Path) -> ExportedFolder:
     if run is None or not (stages or "stage" in manifest):
         gone = f" It names the run {manifest['run']}, which is not there." if "run" in manifest else ""
         raise UserError(
-            f"{path} is neither the folder of a run nor a model that a run has exported.{gone} Give RUN_DIR, or a folder "
-            "such as RUN_DIR/stages/0-NAME/model."
+            f"{path} is neither the folder of a run nor a model that a run has exported.{gone} Give RUN_DIR, or a "
+            "folder such as RUN_DIR/stages/0-NAME/model."
         )
     config = read_run(run)
     names = [stage.name for stage in config.stages]

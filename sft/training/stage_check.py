@@ -17,6 +17,7 @@ from sft.stage_end import read_stage_end
 from sft.training.attempt import Attempt
 from sft.training.checkpoint_export import RunModel, read_run
 from sft.training.export_check import check_export
+from sft.training.exported_folder import ExportedFolder
 from sft.world import World
 
 
@@ -68,7 +69,7 @@ def _checked(
         config = read_run(run)
         model, dtype = RunModel(run, config, stage, step), config.model.dtype
         with model.opened_if_there() as reader:
-            return check_export(model, reader, folder, dtype, alone, counted.tell)
+            return check_export(ExportedFolder(folder, model, dtype), reader, alone, counted.tell)
     except Exception as error:  # no memory, a file that is gone: nothing may cost the stage, which is finished
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         return ParityResult(str(folder), str(run.path), stage.name, step, dtype, (), not_done=reason)

@@ -18,7 +18,7 @@ from sft.config import ModelConfig
 from sft.engine.engine import Engine, Shard
 from sft.engine.plain import PlainEngine
 from sft.errors import UserError
-from tests.checkpoint.exported import export_to, files_of, run_config, tensors_of, train_on
+from tests.checkpoint.exported import export_to, files_of, tensors_of, train_on
 from tests.checkpoint.ranks import run_ranks
 from tests.checkpoint.test_export import batch
 from tests.conftest import TokenizerDir
@@ -128,7 +128,9 @@ def test_numbers_beyond_float16_are_refused(small: tuple[Path, Path]) -> None:
             model.parameter("model.norm.weight")
 
 
-def test_another_row_of_the_head_is_named(small: tuple[Path, Path], tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
+def test_another_row_of_the_head_is_named(
+    small: tuple[Path, Path], tokenizer_dir: TokenizerDir, tmp_path: Path
+) -> None:
     base, checkpoint = small
     with CheckpointReader(checkpoint) as reader:
         model = CheckpointModel(ModelConfig(path=str(base)), str(base), reader, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""A run of two real ranks under ZeRO-3 with checkpoints and an exported model, and the plain program in this process."""
+"""A run of two real ranks under ZeRO-3 with an exported model, and the plain program in this process."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from sft.parity.parity_result import ParityResult
 from sft.run_folder import RunFolder
 from sft.training.checkpoint_export import find_model
 from sft.training.export_check import check_export
-from sft.training.exported_folder import read_exported
+from sft.training.exported_folder import ExportedFolder
 from sft.training.workload import prepare_workload
 from sft.world import World
 from tests.conftest import SmallRecords
@@ -63,11 +63,5 @@ def checked(run: RunFolder, folder: Path, **options: Any) -> ParityResult:
     """What the check says of a folder that holds the model after the run's last step."""
     model = find_model(run, None, "last")
     with model.opened() as reader:
-        return check_export(model, reader, folder, model.config.model.dtype, World(), **options)
-
-
-def checked_alone(folder: Path) -> ParityResult:
-    """What the check says of a folder, by what the folder itself says of its run."""
-    exported = read_exported(folder)
-    with exported.model.opened_if_there() as reader:
-        return check_export(exported.model, reader, exported.path, exported.dtype, World())
+        exported = ExportedFolder(folder, model, model.config.model.dtype)
+        return check_export(exported, reader, World(), **options)

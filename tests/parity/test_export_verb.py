@@ -42,7 +42,7 @@ def test_a_run_checks_its_model_where_it_is_asked_to_and_verifies(run: RunFolder
     found = json.loads(check_of(run.stage(0, "broad").model).read_text())
     assert found["is_equal"], found
     assert found["step"] == 4
-    (event,) = (event for event in read_events(run) if event.kind == "export")
+    (event,) = (e for attempt in run.all_attempts() for e in read_events(attempt) if e.kind == "export")
     assert "the same as the trained model" in event.text
     verified = verify_run(run)
     assert verified.findings == ()
@@ -122,9 +122,7 @@ def test_a_damaged_checkpoint_is_refused_and_stays(sft: Sft, run: RunFolder, tmp
     assert sft(copied.path, "--step", 2)[0] == 0
 
 
-def test_from_object_storage_it_is_the_same(
-    sft: Sft, run: RunFolder, tmp_path: Path, in_memory: StoredBytes
-) -> None:
+def test_from_object_storage_it_is_the_same(sft: Sft, run: RunFolder, tmp_path: Path, in_memory: StoredBytes) -> None:
     copied = copy_of_run(run, tmp_path)
     stage = copied.stage(0, "broad")
     for path in stage.checkpoints.rglob("*"):

@@ -14,6 +14,7 @@ from sft.parity.parity_result import ParityResult
 from sft.run_folder import RunFolder
 from sft.training.checkpoint_export import export_checkpoint, find_model
 from sft.training.export_check import check_export
+from sft.training.exported_folder import ExportedFolder
 from sft.world import World
 from tests.conftest import SmallRecords
 from tests.parity.exported_run import checked, copy_of, in_this_process, train_run
@@ -21,7 +22,9 @@ from tests.parity.exported_run import checked, copy_of, in_this_process, train_r
 
 @pytest.fixture(scope="module")
 def run(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return train_run(tmp_path_factory.mktemp("spoiled"), tiny_model_dir, small_records, checkpoint={"check_export": False})
+    return train_run(
+        tmp_path_factory.mktemp("spoiled"), tiny_model_dir, small_records, checkpoint={"check_export": False}
+    )
 
 
 def change_json(file: Path, change: Callable[[Any], None]) -> None:
@@ -144,12 +147,10 @@ def test_settings_that_do_not_touch_greedy_answers_are_said_and_no_difference(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_rounding_is_no_difference(
-    dtype: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounding_is_no_difference(dtype: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_this_process(monkeypatch)
     model = find_model(run, None, "last")
     with model.opened() as reader:
         export_checkpoint(model, reader, load_tokenizer(model.config.model), tmp_path / "model", dtype)
-        result = check_export(model, reader, tmp_path / "model", dtype, World())
+        result = check_export(ExportedFolder(tmp_path / "model", model, dtype), reader, World())
     assert found_in(result) == {}

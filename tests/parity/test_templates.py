@@ -51,9 +51,7 @@ def test_there_is_no_false_alarm(template: str, tokenizer_dir: TokenizerDir, tmp
     assert {"one turn", "several turns", "unicode"} <= names
 
 
-def test_a_template_that_writes_the_date_is_said_and_no_difference(
-    tokenizer_dir: TokenizerDir, tmp_path: Path
-) -> None:
+def test_a_template_that_writes_the_date_is_said_and_no_difference(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
     dated = tmp_path / "dated"
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir("chatml"))
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + tokenizer.chat_template
