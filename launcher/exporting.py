@@ -19,7 +19,7 @@ from sft.errors import UserError
 from sft.parity.parity_result import ParityResult, write_result
 from sft.printable import counted
 from sft.run_folder import RunFolder, check_of
-from sft.training.checkpoint_export import RunModel, Wanted, export_checkpoint, find_model, is_there
+from sft.training.checkpoint_export import Wanted, export_checkpoint, find_model, is_there
 from sft.training.export_check import check_export
 from sft.training.exported_folder import ExportedFolder, read_exported
 from sft.world import World
@@ -43,17 +43,19 @@ def export(
         UserError: there is no such checkpoint, or the folder holds something else.
     """
     world, client = _world(device), EndpointClient(endpoint) if endpoint else None
-    model = find_model(run, asked.stage, asked.step)
-    dtype = asked.dtype or model.config.model.dtype
-    folder = (asked.to or model.folder(dtype)).expanduser().resolve()
-    was_there = is_there(model, folder, dtype)
-    tokenizer = load_tokenizer(model.config.model)
     try:
+        model = find_model(run, asked.stage, asked.step)
+        dtype = asked.dtype or model.config.model.dtype
+        folder = (asked.to or model.folder(dtype)).expanduser().resolve()
+        exported = ExportedFolder(folder, model, dtype)
+        if was_there := is_there(model, folder, dtype):
+            _say_where(exported, console, was_there)
+            if not checks:
+                return DONE
         with model.opened() as reader:
             if not was_there:
-                export_checkpoint(model, reader, tokenizer, folder, dtype)
-            _say_where(model, folder, console, was_there)
-            exported = ExportedFolder(folder, model, dtype)
+                export_checkpoint(model, reader, load_tokenizer(model.config.model), folder, dtype)
+                _say_where(exported, console, was_there)
             return _check(exported, reader, console, world, client) if checks else DONE
     except OSError as error:
         console.print(styled("[red]The model cannot be exported:[/] {}", str(error)), soft_wrap=True)
@@ -83,7 +85,8 @@ def _world(device: str | None) -> World:
     return World(device=str(chosen))
 
 
-def _say_where(model: RunModel, folder: Path, console: Console, was_there: bool) -> None:
+def _say_where(exported: ExportedFolder, console: Console, was_there: bool) -> None:
+    folder, model, _ = exported
     manifest = read_manifest(folder)
     size = decimal(sum(file["num_bytes"] for file in manifest["files"].values()))
     text = f"stage {model.stage.name} after {counted(model.step, 'step')}, {manifest['dtype']}, {size}"

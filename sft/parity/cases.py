@@ -71,8 +71,14 @@ def _case(name: str, conversation: Conversation, pipeline: RecordPipeline) -> Ca
 
 
 def _learned(example: Example) -> tuple[int, int]:
-    """Where the last learned tokens of a row begin and end."""
+    """Where the last learned tokens of a row begin and end.
+
+    Raises:
+        RecordError: none is.
+    """
     learned = example.loss_mask.nonzero()[0]
+    if not len(learned):
+        raise RecordError("nothing of its answer is learned")
     stop = start = int(learned[-1]) + 1
     while start > 1 and example.loss_mask[start - 1]:  # position 0 is never learned
         start -= 1

@@ -1,4 +1,4 @@
-"""Compares what plain transformers makes of a folder with what the trained model makes: the first difference in words."""
+"""Compares what plain transformers makes of a folder with what the trained model makes, in words."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,8 +105,8 @@ def compare_log_probs(
         place = case.start + at
         text = (
             f"{case.name}: the token {shown.token(case.ids, place)} at {place}, behind "
-            f"{shown.before(case.ids, place)}, has the log-probability {p:.4f} in plain transformers and {o:.4f} here; {allowed.token:.2g} is allowed. "
-            f"On average {mean:.2g} of {allowed.mean:.2g} nats."
+            f"{shown.before(case.ids, place)}, has the log-probability {p:.4f} in plain transformers and {o:.4f} here; "
+            f"{allowed.token:.2g} is allowed. On average {mean:.2g} of {allowed.mean:.2g} nats."
         )
     return Check("log-probabilities", len(gaps), len(wrong), text, (), facts), allowed
 

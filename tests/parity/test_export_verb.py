@@ -11,8 +11,11 @@ import yaml
 from launcher.cli import main
 from sft.atomic_files import read_manifest
 from sft.checkpoint.local_storage import checkpoint_path
+from sft.ranks.ranks import OneRank
 from sft.run_events import read_events
 from sft.run_folder import RunFolder, check_of
+from sft.training.attempt import begin_attempt
+from sft.training.stage_check import check_stage
 from sft.verification.run_check import verify_run
 from tests.checkpoint.exported import files_of
 from tests.checkpoint.storages import StoredBytes
@@ -47,6 +50,25 @@ def test_a_run_checks_its_model_where_it_is_asked_to_and_verifies(run: RunFolder
     verified = verify_run(run)
     assert verified.findings == ()
     assert verified.is_finished
+
+
+def test_a_check_that_cannot_be_made_costs_nothing(run: RunFolder, tmp_path: Path) -> None:
+    """The model that the stage started from is gone."""
+    copied = copy_of_run(run, tmp_path)
+    stage = copied.stage(0, "broad")
+    check_of(stage.model).unlink()
+    content = yaml.safe_load(copied.config.read_text())
+    content["model"]["path"] = str(tmp_path / "gone")
+    copied.config.write_text(yaml.safe_dump(content))
+    attempt = begin_attempt(copied, OneRank())
+    check_stage(copied, stage, attempt)
+    found = json.loads(check_of(stage.model).read_text())
+    assert not found["is_equal"]
+    assert "there is no folder" in found["not_done"]
+    (event,) = read_events(attempt.folder)
+    assert "not checked: " in event.text
+    check_stage(copied, stage, attempt)  # it is on record, and not tried again
+    assert len(read_events(attempt.folder)) == 1
 
 
 def test_the_folder_of_the_last_checkpoint_is_what_the_run_has_exported_to_the_bit(
