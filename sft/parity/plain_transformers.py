@@ -7,12 +7,15 @@ of JSON.
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.utils import chat_template_utils
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (None, 1.0),
@@ -79,13 +82,29 @@ def model_class(config: Any, options: dict[str, Any]) -> Any:
 def prompt_of(case: dict[str, Any], tokenizer: Any, date: str) -> dict[str, Any]:
     """The prompt's ids today, and on the day of the training; or the error."""
     told = {"tools": case["tools"] or None, "add_generation_prompt": True, "tokenize": True, "return_dict": True}
-    day = datetime.fromisoformat(date)
     try:
         ids = tokenizer.apply_chat_template(case["messages"], **told)["input_ids"]
-        dated = tokenizer.apply_chat_template(case["messages"], **told, strftime_now=day.strftime)["input_ids"]
+        with today(date):
+            dated = tokenizer.apply_chat_template(case["messages"], **told)["input_ids"]
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"[:500]}
     return {"prompt_ids": list(ids), "dated_prompt_ids": list(dated)}
+
+
+@contextmanager
+def today(date: str) -> Iterator[None]:
+    """While this is open, templates are told that it is this day."""
+
+    class Day(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.fromisoformat(date)
+
+    theirs, chat_template_utils.datetime = chat_template_utils.datetime, Day
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = theirs
 
 
 def log_probs(model: Any, ids: list[int], start: int) -> list[float]:
