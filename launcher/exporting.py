@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
+from transformers.utils import logging
 
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
@@ -16,10 +17,11 @@ from sft.data.rendering.chat_template import load_tokenizer
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
+from sft.hub_answers import check_hub_answers
 from sft.parity.parity_result import ParityResult, write_result
 from sft.printable import counted
 from sft.run_folder import RunFolder, check_of
-from sft.training.checkpoint_export import Wanted, export_checkpoint, find_model, is_there
+from sft.training.checkpoint_export import RunModel, Wanted, export_checkpoint, find_model, is_there
 from sft.training.export_check import check_export
 from sft.training.exported_folder import ExportedFolder, read_exported
 from sft.world import World
@@ -45,6 +47,7 @@ def export(
     world, client = _world(device), EndpointClient(endpoint) if endpoint else None
     try:
         model = find_model(run, asked.stage, asked.step)
+        _prepare(model)
         dtype = asked.dtype or model.config.model.dtype
         folder = (asked.to or model.folder(dtype)).expanduser().resolve()
         exported = ExportedFolder(folder, model, dtype)
@@ -70,8 +73,14 @@ def check_folder(path: Path, console: Console, device: str | None, endpoint: End
     """
     world, client = _world(device), EndpointClient(endpoint) if endpoint else None
     exported = read_exported(path)
+    _prepare(exported.model)
     with exported.model.opened_if_there() as reader:
         return _check(exported, reader, console, world, client)
+
+
+def _prepare(model: RunModel) -> None:
+    check_hub_answers(model.config)
+    logging.disable_progress_bar()
 
 
 def _world(device: str | None) -> World:

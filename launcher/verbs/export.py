@@ -49,14 +49,15 @@ def run(options: argparse.Namespace) -> int:
     endpoint = (
         Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
     )
+    from sft.training.process import quiet_third_parties
+
+    quiet_third_parties()
     from launcher.console import build_console
     from launcher.exporting import Asked, check_folder, export
     from launcher.opened_run import open_run
     from sft.run_claim import is_claimed
     from sft.run_folder import RunFolder
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     console = build_console()
     is_model = not is_claimed(RunFolder(options.path)) and (options.path / "config.json").is_file()
     if not is_model:

@@ -1,6 +1,5 @@
 """A case: a prompt as training sees it, and the messages from which a server has to make the same one."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,8 +28,3 @@ class Case:
     def as_json(self) -> dict[str, Any]:
         """What the plain process gets."""
         return asdict(self)
-
-
-def as_row(name: str, ids: Sequence[int], start: int) -> Case:
-    """A case of which only the tokens are known."""
-    return Case(name, tuple(ids), start, tuple(ids[:start]))

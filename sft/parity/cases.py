@@ -12,7 +12,7 @@ from sft.data.record_pipeline import RecordPipeline
 from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError
-from sft.parity.case import Case, as_row
+from sft.parity.case import Case
 from sft.questions.question import Question, questions_in
 from sft.schema import Conversation, Example, Message, RecordLocation, ToolCall
 
@@ -44,11 +44,13 @@ def fixed_cases(pipeline: RecordPipeline, config: SftConfig) -> FixedCases:
     for name, conversation in conversations.items():
         tagged = name == "a task tag"
         try:
-            cases.append(_case(name, pipeline.tag(conversation, 0, "always") if tagged else conversation, pipeline))
+            case = _case(name, pipeline.tag(conversation, 0, "always") if tagged else conversation, pipeline)
+            if len(case.ids) > config.data.max_len_tokens:
+                raise RecordError(f"it has {len(case.ids)} tokens, more than data.max_len_tokens")
+            cases.append(case)
         except RecordError as error:
-            left_out.append(f"{name}: {error}")
-    most = config.data.max_len_tokens
-    return FixedCases(tuple(case for case in cases if len(case.ids) <= most), tuple(left_out))
+            left_out.append(f"{name}: {str(error).partition(chr(10))[0]}")
+    return FixedCases(tuple(cases), tuple(left_out))
 
 
 def _case(name: str, conversation: Conversation, pipeline: RecordPipeline) -> Case:
@@ -95,7 +97,6 @@ def _conversations() -> Iterator[tuple[str, Conversation]]:
     yield "unicode", _conversation(Message("user", text), Message("assistant", "Maße – 数 🙂"))
     spaced = "  two spaces,\n\n\ta tab, and an end:  \n"
     yield "white space", _conversation(Message("user", spaced), answer)
-    yield "an empty answer", _conversation(user, Message("assistant", ""))
     yield "an empty answer before", _conversation(user, Message("assistant", ""), *more)
     call = ToolCall("look_up", {"word": "river", "limit": 2}, "000000001")
     calling = Message("assistant", "", tool_calls=(call,)), Message("tool", "a stream", call_id="000000001")
@@ -143,8 +144,14 @@ def _of_question(question: Question, pipeline: RecordPipeline, stop_ids: Sequenc
     )
 
 
-def heldout_rows(store: TokenStore, heldout: PackPlan) -> list[Case]:
-    """Some held-out examples of as many tasks as possible, of which only the tokens are known."""
+def heldout_rows(store: TokenStore, heldout: PackPlan, most: int) -> list[Case]:
+    """Some held-out examples of as many tasks as possible, of which only the tokens are known.
+
+    Args:
+        store: has the examples.
+        heldout: the plan of what is held out.
+        most: the longest example that training sees, which answers may not exceed.
+    """
     by_task: dict[int, list[int]] = {}
     for i in heldout.example_ids.tolist():
         if int(store.offsets[i + 1] - store.offsets[i]) <= _MOST_TOKENS:
@@ -155,5 +162,6 @@ def heldout_rows(store: TokenStore, heldout: PackPlan) -> list[Case]:
         example = store.example(i)
         start, stop = _learned(example)
         name = f"{store.tasks[int(store.task_ids[i])]}, held-out example {i}"
-        cases.append(as_row(name, example.input_ids[:stop].tolist(), start))
+        ids = example.input_ids[:stop].tolist()
+        cases.append(Case(name, (*ids,), start, (*ids[:start],), max_new_tokens=max(1, min(_NEW_TOKENS, most - start))))
     return cases

@@ -8,7 +8,7 @@ from typing import Any
 
 _CONFIG, _GENERATION, _TEMPLATE = "config.json", "generation_config.json", "chat_template.jinja"
 _JSON = (_CONFIG, _GENERATION, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_NOT_COMPARED = ("transformers_version", "_name_or_path", "_from_model_config")
+_NOT_COMPARED = ("transformers_version", "local_files_only", "_name_or_path", "_from_model_config")
 _OF_ANSWERS = (
     *("eos_token_id", "pad_token_id", "bos_token_id", "min_length", "min_new_tokens", "num_beams", "suppress_tokens"),
     *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias"),

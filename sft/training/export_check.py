@@ -50,7 +50,7 @@ from sft.training.checkpoint_export import RunModel
 from sft.training.exported_folder import ExportedFolder
 from sft.world import World
 
-_NO_SPLIT = StateDictSplit(is_sharded=False, metadata={}, filename_to_tensors={}, tensor_to_filename={})
+_NO_SPLIT = StateDictSplit(metadata={}, filename_to_tensors={}, tensor_to_filename={})
 _MOST_CAUSES = 12
 
 Say = Callable[[str], None]
@@ -231,4 +231,5 @@ def _heldout_cases(trained: _Trained) -> list[Case]:
         return []
     heldout = PackPlan.open(model.run.heldout_packs)
     store = store_path(model.config.data.cache_dir, heldout.manifest["inputs"]["store"])
-    return heldout_rows(TokenStore.open(store), heldout) if is_published(store) else []
+    most = model.config.data.max_len_tokens
+    return heldout_rows(TokenStore.open(store), heldout, most) if is_published(store) else []

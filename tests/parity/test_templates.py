@@ -39,7 +39,7 @@ def prompts(tokenizer: Path, folder: Path, template: str | None = None) -> tuple
         made = prompt_of(json.loads(json.dumps(case.as_json())), plain, TEMPLATE_DATE.isoformat())
         ids = {name: tuple(value) for name, value in made.items() if name != "refused"}
         found.append(PlainCase((), (), (), refused=made.get("refused", ""), **ids))
-    assert len(cases) + len(left_out) == 10
+    assert len(cases) + len(left_out) == 9
     return compare_prompts(cases, found, Shown(pipeline.tokenizer.text_of)), {case.name for case in cases}
 
 
