@@ -79,7 +79,8 @@ def check_folder(path: Path, console: Console, device: str | None, endpoint: End
 
 
 def _prepare(model: RunModel) -> None:
-    check_hub_answers(model.config)
+    if not Path(model.config.model.path).is_dir():
+        check_hub_answers(model.config)
     logging.disable_progress_bar()
 
 

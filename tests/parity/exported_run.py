@@ -11,10 +11,15 @@ import pytest
 from sft.config import SftConfig
 from sft.parity import plain_process, plain_transformers
 from sft.parity.parity_result import ParityResult
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
+from sft.training.attempt import begin_attempt
 from sft.training.checkpoint_export import find_model
+from sft.training.control_signals import ControlSignals
+from sft.training.curriculum import run_curriculum
 from sft.training.export_check import check_export
 from sft.training.exported_folder import ExportedFolder
+from sft.training.run_context import RunContext
 from sft.training.workload import prepare_workload
 from sft.world import World
 from tests.conftest import SmallRecords
@@ -22,8 +27,16 @@ from tests.distributed.launch import run_ranks
 from tests.jobs import PARTITION_ALL, two_stage_job
 
 
-def train_run(folder: Path, model: Path, records: SmallRecords, **changes: Any) -> RunFolder:
-    """A finished run of one stage of four steps, with checkpoints after two and four; `changes` are of its sections."""
+def train_run(folder: Path, model: Path, records: SmallRecords, num_ranks: int, **changes: Any) -> RunFolder:
+    """A finished run of one stage of four steps, with checkpoints after two and four.
+
+    Args:
+        folder: where it lies.
+        model: where it begins.
+        records: its data.
+        num_ranks: two train under ZeRO-3 in processes of their own, one in this process without.
+        changes: fields of its sections.
+    """
     content = two_stage_job("run", folder, model, records, {"broad": 4, "words": 1})
     job: dict[str, Any] = {**content, "stages": content["stages"][:1], "deepspeed": {"extra": PARTITION_ALL}}
     job["checkpoint"] = {"every_steps": 2, "check_export": True}
@@ -32,8 +45,13 @@ def train_run(folder: Path, model: Path, records: SmallRecords, **changes: Any) 
     for section, fields in changes.items():
         job[section] = {**job.get(section, {}), **fields}
     config = SftConfig.model_validate(job)
-    assert run_ranks(2, "run_jobs", {"jobs": [(job, prepare_workload(config)[0].as_json())]}) == [True]
-    return RunFolder(config.run.dir)
+    workload, run = prepare_workload(config)[0], RunFolder(config.run.dir)
+    if num_ranks > 1:
+        assert run_ranks(num_ranks, "run_jobs", {"jobs": [(job, workload.as_json())]}) == [True]
+    else:
+        attempt = begin_attempt(run, OneRank())
+        assert run_curriculum(RunContext(config, workload, attempt, ControlSignals(run.stop_file)))
+    return run
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

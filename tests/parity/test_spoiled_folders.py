@@ -22,9 +22,8 @@ from tests.parity.exported_run import checked, copy_of, in_this_process, train_r
 
 @pytest.fixture(scope="module")
 def run(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return train_run(
-        tmp_path_factory.mktemp("spoiled"), tiny_model_dir, small_records, checkpoint={"check_export": False}
-    )
+    folder = tmp_path_factory.mktemp("spoiled")
+    return train_run(folder, tiny_model_dir, small_records, 1, checkpoint={"check_export": False})
 
 
 def change_json(file: Path, change: Callable[[Any], None]) -> None:
