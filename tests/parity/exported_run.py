@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sft.config import SftConfig
-from sft.parity import plain_process, plain_transformers
+from sft.parity import cases, plain_process, plain_transformers
 from sft.parity.parity_result import ParityResult
 from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
@@ -27,17 +27,17 @@ from tests.distributed.launch import run_ranks
 from tests.jobs import PARTITION_ALL, two_stage_job
 
 
-def train_run(folder: Path, model: Path, records: SmallRecords, num_ranks: int, **changes: Any) -> RunFolder:
+def train_run(folder: Path, base: Path, records: SmallRecords, num_ranks: int, **changes: Any) -> RunFolder:
     """A finished run of one stage of four steps, with checkpoints after two and four.
 
     Args:
         folder: where it lies.
-        model: where it begins.
+        base: the model that it begins with.
         records: its data.
         num_ranks: two train under ZeRO-3 in processes of their own, one in this process without.
         changes: fields of its sections.
     """
-    content = two_stage_job("run", folder, model, records, {"broad": 4, "words": 1})
+    content = two_stage_job("run", folder, base, records, {"broad": 4, "words": 1})
     job: dict[str, Any] = {**content, "stages": content["stages"][:1], "deepspeed": {"extra": PARTITION_ALL}}
     job["checkpoint"] = {"every_steps": 2, "check_export": True}
     job["data"] = {**content["data"], "max_len_tokens": 512, "task_tag": {"text": "Task: {task}"}}
@@ -55,7 +55,7 @@ def train_run(folder: Path, model: Path, records: SmallRecords, num_ranks: int, 
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plain program runs here, where everything is imported: a process of its own takes seconds."""
+    """The plain program runs here, where everything is imported, and answers are short: each check takes less time."""
 
     def run(command: list[str], folder: str, errors: Any, tell: Callable[[], None]) -> None:
         task, result = command[-2:]
@@ -69,6 +69,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         Path(result).write_text(json.dumps({**found, "foreign": []}))
 
     monkeypatch.setattr(plain_process, "_run", run)
+    monkeypatch.setattr(cases, "_NEW_TOKENS", 6)  # answers of random weights have no end
 
 
 def copy_of(run: RunFolder, folder: Path) -> Path:
