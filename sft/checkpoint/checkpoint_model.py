@@ -5,6 +5,9 @@
 
 A parameter of the engine is its master in the dtype of the training. So the same function exports both, and to the bit
 the same folder. No process group and no GPU is needed; the largest parameter is all that is in memory.
+
+transformers loads some parameters in float32 whatever is asked for (a router, norms of some classes). ZeRO-3 holds all
+of them in one dtype: there these have the values that this dtype can hold.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +31,14 @@ _SHOWN = 4
 class CheckpointModel:
     """An `Exportable`. Of the files, the masters alone are read."""
 
-    def __init__(self, model: ModelConfig, path: str, reader: CheckpointReader, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        path: str,
+        reader: CheckpointReader,
+        dtype: torch.dtype,
+        held_in: torch.dtype | None = None,
+    ) -> None:
         """Compare the checkpoint with the model's class; no weight is read yet.
 
         Args:
@@ -36,13 +46,14 @@ class CheckpointModel:
             path: the model that the stage started from.
             reader: an open checkpoint of the stage.
             dtype: that of the parameters.
+            held_in: the dtype in which the engine held every parameter, if it did.
 
         Raises:
             UserError: the model cannot be loaded, or the checkpoint belongs to another one.
         """
         self.ranks = OneRank(progress=Progress())
-        self.hf_model = load_without_weights(model, path)
-        self._reader = reader
+        self.hf_model = load_without_weights(model, path, dtype)
+        self._reader, self._held_in = reader, held_in
         self._dtypes = saved_dtypes(build_skeleton(self.hf_model, dtype), dtype)
         self._shapes = {name: p.shape for name, p in self.hf_model.named_parameters(remove_duplicate=False)}
         self._keys = _keys_of(self.hf_model, reader.sizes, path)
@@ -61,7 +72,7 @@ class CheckpointModel:
         """One of them; see `gather_parameters`."""
         shape, dtype = self._shapes[name], self._dtypes[name]
         master = self._reader.read(self._keys[name], 0, shape.numel()).view(shape)
-        values = master.to(dtype)
+        values = (master if self._held_in is None else master.to(self._held_in)).to(dtype)
         if dtype == torch.float16 and not bool(values.isfinite().all()):
             largest = float(master.abs().max())
             raise UserError(f"{name} holds {largest:g}, and the largest number of float16 is 65504. Use bfloat16.")

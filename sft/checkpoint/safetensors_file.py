@@ -100,7 +100,7 @@ def raw_bytes(name: str, values: Tensor | bytes, spec: TensorSpec) -> memoryview
     if isinstance(values, Tensor):
         assert tuple(values.shape) == spec.shape, f"{name}: {tuple(values.shape)}, and the header says {spec.shape}"
         cast = values.detach().to("cpu", _DTYPES[spec.dtype])
-        raw = memoryview(cast.contiguous().flatten().view(torch.uint8).numpy())
+        raw = cast.contiguous().flatten().view(torch.uint8).numpy().data
     else:
         raw = memoryview(values)
     assert raw.nbytes == spec.num_bytes, f"{name}: {raw.nbytes} bytes"

@@ -97,14 +97,15 @@ def today(date: str) -> Iterator[None]:
 
     class Day(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.fromisoformat(date)
+        def now(cls, tz: Any = None) -> "Day":
+            return cls.fromisoformat(date)
 
-    theirs, chat_template_utils.datetime = chat_template_utils.datetime, Day
+    module: Any = chat_template_utils
+    theirs, module.datetime = module.datetime, Day
     try:
         yield
     finally:
-        chat_template_utils.datetime = theirs
+        module.datetime = theirs
 
 
 def log_probs(model: Any, ids: list[int], start: int) -> list[float]:

@@ -46,7 +46,7 @@ from sft.parity.parity_result import Check, ParityResult
 from sft.parity.plain_process import PlainError, run_plain
 from sft.parity.served import compare_served
 from sft.progress import Tell
-from sft.training.checkpoint_export import RunModel
+from sft.training.checkpoint_export import RunModel, open_model
 from sft.training.exported_folder import ExportedFolder
 from sft.world import World
 
@@ -203,8 +203,8 @@ def check_export(
 
 def _trained(model: RunModel, reader: CheckpointReader | None, dtype: str) -> _Trained:
     config = model.config.model_copy(update={"model": model.config.model.model_copy(update={"dtype": dtype})})
-    saved = None if reader is None else CheckpointModel(config.model, model.start, reader, getattr(torch, dtype))
-    hf_model = saved.hf_model if saved else load_without_weights(config.model, model.start)
+    saved = None if reader is None else open_model(model, reader, dtype)
+    hf_model = saved.hf_model if saved else load_without_weights(config.model, model.start, getattr(torch, dtype))
     pipeline = RecordPipeline(config.data, config.model)
     return _Trained(model, config, saved, hf_model, pipeline, model.stop_ids(load_tokenizer(config.model)))
 

@@ -24,7 +24,13 @@ from tests.checkpoint.test_export import batch
 from tests.conftest import TokenizerDir
 from tests.model.tiny_checkpoints import write_checkpoint
 
-FAMILIES = [("llama", "bfloat16"), ("gpt2", "float32"), ("phi3", "bfloat16"), ("qwen3_moe", "bfloat16")]
+FAMILIES = [
+    ("llama", "bfloat16"),
+    ("gpt2", "float32"),
+    ("phi3", "bfloat16"),
+    ("ernie4_5_moe", "bfloat16"),
+    ("gemma3", "bfloat16"),
+]
 
 
 def saved(engine: Engine, folder: Path, size: int = 3) -> CheckpointReader:

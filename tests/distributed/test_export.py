@@ -76,8 +76,9 @@ def test_from_the_checkpoint_without_an_engine_the_folder_is_the_same_to_the_bit
     path, _, final, _ = exported[family, dtype]
     model = ModelConfig(path=path, tokenizer=str(tiny_model_dir), dtype=dtype)
     with CheckpointReader(checkpoint_path(Path(f"{final}-checkpoints"), 2)) as reader:
-        saved = CheckpointModel(model, path, reader, getattr(torch, dtype))
-        export_model(saved, load_tokenizer(model), tmp_path / "found", getattr(torch, dtype), 1)
+        numbers = getattr(torch, dtype)
+        saved = CheckpointModel(model, path, reader, numbers, held_in=numbers)
+        export_model(saved, load_tokenizer(model), tmp_path / "found", numbers, 1)
     assert files_of(tmp_path / "found") == files_of(Path(final))
 
 

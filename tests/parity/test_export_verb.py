@@ -20,7 +20,7 @@ from sft.verification.run_check import verify_run
 from tests.checkpoint.exported import files_of
 from tests.checkpoint.storages import StoredBytes
 from tests.conftest import SmallRecords
-from tests.parity.exported_run import train_run
+from tests.parity.exported_run import in_this_process, train_run
 
 Sft = Callable[..., tuple[int, str, str]]
 
@@ -131,6 +131,7 @@ def copy_of_run(run: RunFolder, folder: Path) -> RunFolder:
 
 def test_a_damaged_checkpoint_is_refused_and_stays(sft: Sft, run: RunFolder, tmp_path: Path) -> None:
     copied = copy_of_run(run, tmp_path)
+    shutil.rmtree(copied.exports, ignore_errors=True)  # of another test
     checkpoint = checkpoint_path(copied.stage(0, "broad").checkpoints, 4)
     file = checkpoint / "rank-00001-of-00002.safetensors"
     content = bytearray(file.read_bytes())
@@ -160,8 +161,9 @@ def test_from_object_storage_it_is_the_same(sft: Sft, run: RunFolder, tmp_path: 
 
 
 def test_without_a_checkpoint_the_model_that_is_there_is_named_and_can_be_checked(
-    sft: Sft, run: RunFolder, tmp_path: Path
+    sft: Sft, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    in_this_process(monkeypatch)
     copied = copy_of_run(run, tmp_path)
     stage = copied.stage(0, "broad")
     shutil.rmtree(stage.checkpoints)
