@@ -234,8 +234,8 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "save_total_limit": _is(ALL, "checkpoint.keep_last", v.count("checkpoint.keep_last")),
     "save_only_model": _none(
         ALL,
-        "checkpoints hold all that a run needs to continue; the model is exported at a stage's end, and by `sft export` "
-        "from any checkpoint",
+        "checkpoints hold all that a run needs to continue; the model is exported at a stage's end, and by "
+        "`sft export` from any checkpoint",
     ),
     "eval_steps": _is(ALL, "evaluate.every_steps", v.every("evaluate")),
     "eval_strategy": _differs(

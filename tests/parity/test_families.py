@@ -1,4 +1,4 @@
-"""Families whose classes compute otherwise are no false alarms: their exported folders are equal to the trained model."""
+"""Families whose classes compute otherwise are no false alarms: their exported folders are equal."""
 
 from pathlib import Path
 
