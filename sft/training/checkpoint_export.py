@@ -208,10 +208,8 @@ def open_model(model: RunModel, reader: CheckpointReader, dtype: str) -> Checkpo
     return CheckpointModel(model.config.model, model.start, reader, getattr(torch, dtype), held_in)
 
 
-def export_checkpoint(
-    model: RunModel, reader: CheckpointReader, tokenizer: Any, folder: Path, dtype: str
-) -> CheckpointModel:
-    """Publish the model at `folder`, or find it published there; returns it.
+def export_checkpoint(model: RunModel, reader: CheckpointReader, tokenizer: Any, folder: Path, dtype: str) -> None:
+    """Publish the model at `folder`, unless it is there.
 
     Args:
         model: which one.
@@ -232,15 +230,14 @@ def export_checkpoint(
     try:
         with FileLock(lock, blocking=False):
             try:
+                # Again, now that nobody else writes it: a folder without a manifest would be replaced.
                 if not is_there(model, folder, dtype):
-                    # What `publish_folder` would take for the remains of a killed process.
                     export_model(saved, tokenizer, folder, numbers, _ATTEMPT, stop_ids, model.place)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
                 lock.unlink(missing_ok=True)
     except Timeout:
         raise UserError(f"{folder}: another `sft export` writes it at this moment.") from None
-    return saved
 
 
 def is_there(model: RunModel, folder: Path, dtype: str) -> bool:

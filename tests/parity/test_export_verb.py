@@ -1,5 +1,6 @@
 """`sft export`: the folder of any kept checkpoint, published or absent; what it cannot do is said in words."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from launcher.cli import main
 from sft.atomic_files import read_manifest
 from sft.checkpoint.local_storage import checkpoint_path
+from sft.checkpoint.safetensors_file import SafetensorsWriter
+from sft.evaluation.report import render_report
 from sft.ranks.ranks import OneRank
 from sft.run_events import read_events
 from sft.run_folder import RunFolder, check_of
@@ -50,6 +54,7 @@ def test_a_run_checks_its_model_where_it_is_asked_to_and_verifies(run: RunFolder
     verified = verify_run(run)
     assert verified.findings == ()
     assert verified.is_finished
+    assert "In plain transformers, the model of stage broad is the same as the trained model" in render_report(run)
 
 
 def test_a_check_that_cannot_be_made_costs_nothing(run: RunFolder, tmp_path: Path) -> None:
@@ -143,6 +148,39 @@ def test_a_damaged_checkpoint_is_refused_and_stays(sft: Sft, run: RunFolder, tmp
     assert checkpoint.is_dir()
     assert not copied.exports.exists()
     assert sft(copied.path, "--step", 2)[0] == 0
+
+
+def test_best_is_the_step_that_the_stage_has_named(sft: Sft, run: RunFolder, tmp_path: Path) -> None:
+    copied = copy_of_run(run, tmp_path)
+    complete = copied.stage(0, "broad").complete
+    best = {"step": 2, "value": 1.0, "score": "loss", "task": None}
+    complete.write_text(json.dumps({**json.loads(complete.read_text()), "best": best}))
+    assert sft(copied.path, "--step", "best", "--to", tmp_path / "model")[0] == 0
+    assert read_manifest(tmp_path / "model")["step"] == 2
+
+
+def test_a_full_disk_leaves_nothing(sft: Sft, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+
+    def fill(self: SafetensorsWriter, name: str, values: object) -> None:
+        written.append(name)
+        if len(written) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(SafetensorsWriter, "write", fill)
+    code, out, _ = sft(run.path, "--to", tmp_path / "model")
+    assert code == 1
+    assert "The model cannot be exported: [Errno 28] No space left on device" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_exports_into_one_folder_are_one_after_the_other(sft: Sft, run: RunFolder, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".model.lock"):
+        code, _, err = sft(run.path, "--to", tmp_path / "model")
+    assert code == 2
+    assert "another `sft export` writes it at this moment" in err
+    assert not (tmp_path / "model").exists()
+    assert sft(run.path, "--to", tmp_path / "model")[0] == 0
 
 
 def test_from_object_storage_it_is_the_same(sft: Sft, run: RunFolder, tmp_path: Path, in_memory: StoredBytes) -> None:
