@@ -10,6 +10,7 @@ from.
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -98,19 +99,20 @@ def export_model(
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=MAX_FILE_BYTES,
     )
-    own = {
-        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, ranks.progress.tell)
-        for i, (name, tensors) in enumerate(split.filename_to_tensors.items())
-        if i % world.size == world.rank
-    }
-    writers = {tensor: writer for name, writer in own.items() for tensor in split.filename_to_tensors[name]}
-    for name, values in exported_tensors(engine, skeleton, sources, set(writers), ranks.progress.tell):
-        writers[name].write(name, values)
+    own = [name for i, name in enumerate(split.filename_to_tensors) if i % world.size == world.rank]
+    tell = ranks.progress.tell
+    with ExitStack() as opened:
+        writers: dict[str, SafetensorsWriter] = {}
+        for file in own:
+            tensors = split.filename_to_tensors[file]
+            writer = SafetensorsWriter(aside / file, {tensor: specs[tensor] for tensor in tensors}, tell)
+            writers |= dict.fromkeys(tensors, opened.enter_context(writer))
+        for name, values in exported_tensors(engine, skeleton, sources, set(writers), tell):
+            writers[name].write(name, values)
     ended = Progress()
 
     def end_own_files() -> None:
-        for name, writer in own.items():
-            writer.close()
+        for name in own:
             leave_receipt(aside / name, tell=ended.tell)
 
     def publish() -> None:
