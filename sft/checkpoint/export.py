@@ -124,7 +124,7 @@ def export_model(
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)
 
-    # When all ranks have closed their files, all files are written.
+    # When all ranks have synced their files, all files are written.
     work_together(ranks, end_own_files, ended)
     work_together(ranks, publish, ended)
 

@@ -69,7 +69,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         Path(result).write_text(json.dumps({**found, "foreign": []}))
 
     monkeypatch.setattr(plain_process, "_run", run)
-    monkeypatch.setattr(cases, "_NEW_TOKENS", 6)  # answers of random weights have no end
+    monkeypatch.setattr(cases, "_NEW_TOKENS", 4)  # answers of random weights have no end
 
 
 def copy_of(run: RunFolder, folder: Path) -> Path:
