@@ -343,6 +343,10 @@ class CheckpointConfig(Section):
     best: AffectsEnds[BestConfig | None] = None
     """Keep the checkpoint of the best evaluated step, and export it at the end of its stage as `model-best`. Each
     evaluation within a stage then comes with a checkpoint. Default: the end of a stage is its result."""
+    check_export: AffectsNothing[bool] = False
+    """Whether the model at the end of a stage is loaded by plain transformers and compared with the trained one:
+    prompts, log-probabilities, greedy answers. What differs is an event, and no reason to stop. `sft export --check`
+    does the same."""
     max_failed_saves: AffectsNothing[PositiveInt] = 3
     """After this many failed saves in a row, each tried several times, the training stops."""
     # Another place has none: training would start over.

@@ -32,6 +32,7 @@ Kind = Literal[
     "spike",
     "forgotten",
     "ended",
+    "export",
     "notice",
     "staging",
     "layout",
@@ -46,6 +47,7 @@ Kind = Literal[
 `waiting`: nothing has begun since a loss. `released`: a rank was alive when its group was ended. `checkpoint`: a
 problem with one. `skipped`: a step without an update. `spike`: a loss out of line. `forgotten`: a score fell by more
 than `evaluate.retain` allows. `ended`: which model of a stage is the best, and why it ended before its budget.
+`export`: whether a model does in plain transformers what it does here (`checkpoint.check_export`).
 `notice`: a node will be taken away. `staging`: what came from the nodes' own disks, or why not. `layout`: how examples
 are laid out for the model. `engine`: which one `auto` has chosen, if not ZeRO-3. `memory`: what was chosen by the
 memory of the GPUs. `kernels`: which fused ones the model got, and why not more. `sharing`: what is slow where ranks

@@ -3,6 +3,7 @@
 RUN_DIR/config.yaml · manifest.json · layout.json · overlap.json · report.html · answers.html · sample_answers.json
     tensorboard/ · sinks/ · driver.lock · ray.log
 RUN_DIR/evaluations/ packs/ · base.json · 0-broad.json
+RUN_DIR/exports/0-broad-step-00000200/
 RUN_DIR/slurm/ what was submitted, and logs
 RUN_DIR/attempts/0001/ began.json · rank-00000.{json,log,events.jsonl,hung.json} · ended.json
     {controller,nodes,driver}.events.jsonl
@@ -190,6 +191,11 @@ def answers_of(evaluation: Path) -> Path:
     return evaluation.with_name(f"{evaluation.stem}.answers.jsonl")
 
 
+def check_of(model: Path) -> Path:
+    """What the check of an exported model found, beside its folder."""
+    return model.with_name(f"{model.name}.check.json")
+
+
 def replies_of(answers: Path) -> Path:
     """What a judging model said of these answers, beside them."""
     return answers.with_name(f"{answers.name.removesuffix('.answers.jsonl')}.replies.jsonl")
@@ -331,6 +337,11 @@ class RunFolder:
         return self.path / "stages"
 
     @property
+    def exports(self) -> Path:
+        """Models of kept checkpoints, which `sft export` wrote: a folder each."""
+        return self.path / "exports"
+
+    @property
     def stop_file(self) -> Path:
         """While this file exists, it asks the job to save a checkpoint and stop."""
         return self.path / "STOP"
@@ -351,7 +362,8 @@ class RunFolder:
 
     def folders(self) -> list[Path]:
         """The entries that are folders."""
-        return [self.stages, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm, self.ray]
+        used = [self.stages, self.exports, self.evaluations, self.tensorboard, self.sinks, self.attempts, self.slurm]
+        return [*used, self.ray]
 
     def attempt(self, number: int) -> AttemptFolder:
         """The folder of one start of the job: its logs, and why it ended."""

@@ -22,6 +22,7 @@ VERBS = (
     "submit ray",
     "status",
     "evaluate",
+    "export",
     "report",
     "verify",
     "config-schema",

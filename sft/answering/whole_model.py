@@ -1,7 +1,7 @@
 """A whole model on one device, to be asked: loaded from a folder, or filled from an engine that is split over ranks."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,28 @@ _ROOM = 1.5
 class WholeModel:
     """See `sft.answering.asking.AskableModel`. It computes as an engine of one rank does, and cannot be trained."""
 
-    def __init__(self, config: SftConfig, path: str, world: World) -> None:
+    def __init__(
+        self, config: SftConfig, path: str, world: World, trained: Callable[[str], Tensor] | None = None
+    ) -> None:
         """Load the model at `path`. The layout of the config is settled.
 
         Args:
             config: the run's.
             path: a folder or Hub id.
             world: where the model is, and which share of the held-out packs it is measured on.
+            trained: gives each trained parameter by its name, in place of the one in the model's files.
 
         Raises:
             UserError: it cannot be loaded.
         """
         self.ranks, self._device = OneRank(world), torch.device(world.device)
-        self._module = load_trained(config, path, self._device).to(self._device)
+        module = load_trained(config, path, self._device, awaits_state=trained is not None)
+        self._module = module.to(self._device)
+        if trained is not None:
+            with torch.no_grad():
+                for name, parameter in self.hf_model.named_parameters():
+                    if parameter.requires_grad:
+                        parameter.copy_(trained(name))
 
     @property
     def hf_model(self) -> Any:
@@ -51,6 +60,10 @@ class WholeModel:
         on_device, measure = batch.to(self._device), all_of(measures)
         measured_SM = run_without_gradient(self._module, lambda: self._module(on_device, False, measure), False)
         return sums_by_segment(measured_SM, on_device).cpu()
+
+    def token_nll(self, batch: Batch) -> Tensor:
+        """See `sft.engine.engine.Engine`."""
+        return run_without_gradient(self._module, lambda: self._module(batch.to(self._device)), False).cpu()
 
 
 def copy_fits(engine: Engine, config: SftConfig) -> bool:

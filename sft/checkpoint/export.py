@@ -1,4 +1,4 @@
-"""Publishes the engine's model as a Hugging Face folder, without ever holding the whole model on one rank.
+"""Publishes a model as a Hugging Face folder, without ever holding the whole model on one rank.
 
 The folder is what transformers itself would save. Parameters are gathered one at a time, and turned into the files'
 tensors a group at a time (see `sft.model.saved_tensors`). Each file belongs to one rank, which writes the file's
@@ -10,8 +10,9 @@ from.
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -20,18 +21,37 @@ from torch import Tensor
 from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
 from sft.checkpoint.model_folder import write_model_folder
 from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
-from sft.engine.engine import Engine
+from sft.errors import UserError
 from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 from sft.progress import Progress, Tell
 from sft.ranks.agreement import any_rank
+from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import work_together
 
 MAX_FILE_BYTES = 4 * 1024**3
 
 
-class _Source(NamedTuple):
-    """Where the tensors of a group come from: the files to copy them from, or else the engine."""
+class Exportable(Protocol):
+    """Who has a model: an engine, or the checkpoint of one (see `sft.engine.engine.Engine`)."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The ranks that export it together."""
+        ...
+
+    @property
+    def hf_model(self) -> Any:
+        """The Hugging Face model; without numbers, where these are elsewhere."""
+        ...
+
+    def gather_parameters(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        """These whole parameters, one at a time, by any name; all ranks must iterate together."""
+        ...
+
+
+class Source(NamedTuple):
+    """Where the tensors of a group come from: the files to copy them from, or else who has the model."""
 
     group: Group
     stored: Mapping[str, StoredTensor] | None
@@ -39,7 +59,7 @@ class _Source(NamedTuple):
 
 
 def export_model(
-    engine: Engine,
+    engine: Exportable,
     tokenizer: Any,
     final: Path,
     dtype: torch.dtype,
@@ -50,25 +70,28 @@ def export_model(
     """Write and publish the model at `final`; all ranks call this together.
 
     Args:
-        engine: holds the parameters; the progress of its ranks hears of each parameter and of each piece of a file.
+        engine: has the parameters; the progress of its ranks hears of each parameter and of each piece of a file.
         tokenizer: saved beside the model, with the chat template it was trained with.
         final: the folder to publish.
         dtype: the dtype of the trained parameters in the files, except those that transformers keeps in float32.
         attempt: tells this attempt's unfinished folder from one that a killed attempt left.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
         about: what else the folder's manifest says.
+
+    Raises:
+        UserError: a tensor is neither trained nor in the files that the stage started from.
     """
     ranks, world = engine.ranks, engine.ranks.world
     # The first rank decides for all, because all must gather together.
     if any_rank(ranks, world.is_first and is_published(final)):
         return
-    aside = final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+    aside = export_aside(final, attempt)
     if world.is_first:
         for left in set(final.parent.glob(f".{final.name}.attempt-*.partial")) - {aside}:
             shutil.rmtree(left, ignore_errors=True)  # left by a killed attempt: as large as the model
     aside.mkdir(parents=True, exist_ok=True)
     skeleton = build_skeleton(engine.hf_model, dtype)
-    sources = _find_sources(engine, skeleton, dtype)
+    sources = find_sources(engine, skeleton, dtype)
     specs = {name: spec for source in sources for name, spec in source.specs.items()}
     split = split_state_dict_into_shards_factory(
         specs,
@@ -76,19 +99,20 @@ def export_model(
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=MAX_FILE_BYTES,
     )
-    own = {
-        name: SafetensorsWriter(aside / name, {tensor: specs[tensor] for tensor in tensors}, ranks.progress.tell)
-        for i, (name, tensors) in enumerate(split.filename_to_tensors.items())
-        if i % world.size == world.rank
-    }
-    writers = {tensor: writer for name, writer in own.items() for tensor in split.filename_to_tensors[name]}
-    for name, values in _tensors(engine, skeleton, sources, set(writers), ranks.progress.tell):
-        writers[name].write(name, values)
+    own = [name for i, name in enumerate(split.filename_to_tensors) if i % world.size == world.rank]
+    tell = ranks.progress.tell
+    with ExitStack() as opened:
+        writers: dict[str, SafetensorsWriter] = {}
+        for file in own:
+            tensors = split.filename_to_tensors[file]
+            writer = SafetensorsWriter(aside / file, {tensor: specs[tensor] for tensor in tensors}, tell)
+            writers |= dict.fromkeys(tensors, opened.enter_context(writer))
+        for name, values in exported_tensors(engine, skeleton, sources, set(writers), tell):
+            writers[name].write(name, values)
     ended = Progress()
 
     def end_own_files() -> None:
-        for name, writer in own.items():
-            writer.close()
+        for name in own:
             leave_receipt(aside / name, tell=ended.tell)
 
     def publish() -> None:
@@ -100,17 +124,26 @@ def export_model(
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)
 
-    # When all ranks have closed their files, all files are written.
+    # When all ranks have synced their files, all files are written.
     work_together(ranks, end_own_files, ended)
     work_together(ranks, publish, ended)
 
 
-def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_Source]:
-    """Where each group of the model comes from; the same on all ranks."""
+def export_aside(final: Path, attempt: int) -> Path:
+    """Where the folder is written until it is published."""
+    return final.with_name(f".{final.name}.attempt-{attempt:04d}.partial")
+
+
+def find_sources(engine: Exportable, skeleton: Any, dtype: torch.dtype) -> list[Source]:
+    """Where each group of the model comes from; the same on all ranks.
+
+    Raises:
+        UserError: a tensor is nowhere.
+    """
     model, groups = engine.hf_model, saved_groups(skeleton)
     parameters = model.named_parameters(remove_duplicate=False)
     trained = {name for name, parameter in parameters if parameter.requires_grad}
-    dtypes = saved_dtypes(skeleton, dtype)
+    dtypes, state = saved_dtypes(skeleton, dtype), model.state_dict(keep_vars=True)
     stored: dict[str, StoredTensor] = {}
     if any(trained.isdisjoint(group.members) for group in groups):
         stored = read_headers(weight_files(model.name_or_path, finder(model.name_or_path, download=True)))
@@ -119,17 +152,22 @@ def _find_sources(engine: Engine, skeleton: Any, dtype: torch.dtype) -> list[_So
         there = {name: stored[name] for name, shape in group.saved.items() if _holds(stored, name, shape)}
         if trained.isdisjoint(group.members) and len(there) == len(group.saved):
             specs = {name: TensorSpec(t.shape, t.dtype, t.num_bytes) for name, t in there.items()}
-            sources.append(_Source(group, there, specs))
+            sources.append(Source(group, there, specs))
         else:
+            if nowhere := [name for name in group.members if name not in trained and state[name].is_meta]:
+                raise UserError(
+                    f"model: {', '.join(nowhere)} is not trained, so no checkpoint holds it, and the files of "
+                    f"{model.name_or_path} do not hold it as it is saved. Export the model at the end of its stage."
+                )
             kind = dtypes[group.members[0]]
-            sources.append(_Source(group, None, {n: TensorSpec.of(shape, kind) for n, shape in group.saved.items()}))
+            sources.append(Source(group, None, {n: TensorSpec.of(shape, kind) for n, shape in group.saved.items()}))
     return sources
 
 
-def _tensors(
-    engine: Engine, skeleton: Any, sources: Sequence[_Source], own: set[str], tell: Tell
+def exported_tensors(
+    engine: Exportable, skeleton: Any, sources: Sequence[Source], own: set[str], tell: Tell
 ) -> Iterator[tuple[str, Tensor | bytes]]:
-    """The tensors of this rank's files; all ranks iterate together, to the end."""
+    """The tensors of this rank's files, named in `own`; all ranks iterate together, to the end."""
     buffers = _persistent_buffers(engine.hf_model)
     gathered = engine.gather_parameters(
         [name for source in sources if source.stored is None for name in source.group.members if name not in buffers]

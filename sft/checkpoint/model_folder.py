@@ -51,6 +51,8 @@ def write_model_folder(
     _write_generation_config(model, stopping, folder, stop_ids, find(GENERATION_CONFIG))
     saved = copy.deepcopy(stopping)
     saved.chat_template = saved_template(tokenizer)
+    # Whether the Hub could be asked when it was loaded is no property of a tokenizer.
+    saved.init_kwargs.pop("local_files_only", None)
     saved.save_pretrained(folder)
     for name in _COPIED:
         if original := find(name):

@@ -118,6 +118,11 @@ class CheckpointReader:
         """The steps that were done when it was saved."""
         return int(self.manifest["step"])
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The elements of each flat state tensor, by its key."""
+        return self._sizes
+
     def read(self, key: str, start: int, stop: int) -> Tensor:
         """Elements `start` to `stop` of a flat state tensor, put together from the parts that hold them: float32.
 

@@ -71,13 +71,7 @@ class SafetensorsWriter:
     def write(self, name: str, values: Tensor | bytes) -> None:
         """Write a tensor, in the dtype of its spec, or its raw bytes."""
         start, spec = self._left.pop(name)
-        if isinstance(values, Tensor):
-            assert tuple(values.shape) == spec.shape, f"{name}: {tuple(values.shape)}, and the header says {spec.shape}"
-            cast = values.detach().to("cpu", _DTYPES[spec.dtype])
-            raw = cast.contiguous().flatten().view(torch.uint8).numpy().data
-        else:
-            raw = memoryview(values)
-        assert raw.nbytes == spec.num_bytes, f"{name}: {raw.nbytes} bytes"
+        raw = raw_bytes(name, values, spec)
         self._file.seek(start)
         for first in range(0, raw.nbytes, CHUNK_BYTES):
             self._num_unsynced += self._file.write(raw[first : first + CHUNK_BYTES])
@@ -99,3 +93,15 @@ class SafetensorsWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         """End the file."""
         self._file.close() if error else self.close()
+
+
+def raw_bytes(name: str, values: Tensor | bytes, spec: TensorSpec) -> memoryview:
+    """What a file holds of a tensor, in the dtype of its spec."""
+    if isinstance(values, Tensor):
+        assert tuple(values.shape) == spec.shape, f"{name}: {tuple(values.shape)}, and the header says {spec.shape}"
+        cast = values.detach().to("cpu", _DTYPES[spec.dtype])
+        raw = cast.contiguous().flatten().view(torch.uint8).numpy().data
+    else:
+        raw = memoryview(values)
+    assert raw.nbytes == spec.num_bytes, f"{name}: {raw.nbytes} bytes"
+    return raw

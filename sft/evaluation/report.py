@@ -143,7 +143,12 @@ def _history(run: RunRecords) -> list[str]:
         if stage.plan is not None
         for added in stage.plan.extensions
     ]
-    return [*began, *ended, *extended]
+    checked = [
+        f"In plain transformers, the {name} of stage {stage.name} is {text}."
+        for stage in run.stages
+        for name, text in stage.checked.items()
+    ]
+    return [*began, *ended, *extended, *checked]
 
 
 def _sentence(text: str) -> str:

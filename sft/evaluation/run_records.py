@@ -25,7 +25,7 @@ from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
-from sft.run_folder import RunFolder, StageFolder, answers_of
+from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
 from sft.stage_end import StageEnd, read_stage_end
 
 
@@ -64,6 +64,8 @@ class StageRecord:
     num_unreadable_lines: int
     plan: PlanRecord | None
     end: StageEnd | None
+    checked: Mapping[str, str]
+    """For each exported model that was compared in use, by the name of its folder: what was found, in words."""
 
     @property
     def is_complete(self) -> bool:
@@ -187,7 +189,15 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),
         end=read_stage_end(folder),
+        checked={path.name: text for path in (folder.model, folder.best_model) if (text := _verdict(check_of(path)))},
     )
+
+
+def _verdict(check: Path) -> str:
+    try:
+        return str(_mapping(read_json(check)).get("in_words", ""))
+    except (FileNotFoundError, UserError):
+        return ""
 
 
 def _read_plan(path: Path) -> PlanRecord | None:

@@ -233,7 +233,9 @@ KEYS: Final[Mapping[str, ForeignKey]] = {
     "saves_per_epoch": _is(A, "checkpoint.every_epochs", v.times_per_epoch("checkpoint")),
     "save_total_limit": _is(ALL, "checkpoint.keep_last", v.count("checkpoint.keep_last")),
     "save_only_model": _none(
-        ALL, "checkpoints hold all that a run needs to continue; the model is exported at a stage's end"
+        ALL,
+        "checkpoints hold all that a run needs to continue; the model is exported at a stage's end, and by "
+        "`sft export` from any checkpoint",
     ),
     "eval_steps": _is(ALL, "evaluate.every_steps", v.every("evaluate")),
     "eval_strategy": _differs(

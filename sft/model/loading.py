@@ -85,6 +85,23 @@ def load_model(
     return loaded
 
 
+def load_without_weights(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
+    """The model at `path` on torch's meta device, compared with its files; what is not trained has `requires_grad` off.
+
+    Its config is that of a model loaded in `dtype`.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    check_model_folder(path)
+    config = read_config(model, path)
+    config.dtype = dtype
+    skeleton, frozen, _ = _skeleton(model, config, path, download=True)
+    for name, parameter in skeleton.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return skeleton
+
+
 def load_plain_model(model: ModelConfig, path: str, dtype: torch.dtype) -> Any:
     """The model at `path` as transformers loads it, for generation.
 

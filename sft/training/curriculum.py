@@ -39,6 +39,7 @@ from sft.training.run_context import RunContext
 from sft.training.same_weights import check_same_weights
 from sft.training.sequence_groups import tell_groups
 from sft.training.stage import run_stage
+from sft.training.stage_check import check_stage
 from sft.training.stage_checkpoints import will_load
 from sft.training.stage_inputs import StageInputs
 from sft.world import World
@@ -97,6 +98,8 @@ def run_curriculum(context: RunContext) -> bool:
             if not finished:
                 return False
             meet(ranks)
+        if config.checkpoint.check_export:
+            check_stage(run, folder, attempt)
         if not config.checkpoint.keep_stage_ends:
             # Also for a stage that was finished earlier: a killed start may have left them.
             _delete_checkpoints(config, folder, attempt)

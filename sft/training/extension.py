@@ -1,7 +1,7 @@
 """Moves aside what a stage published at its end when the stage is extended; nothing is lost.
 
 model/              → model-step-00000100/            the model after that many steps
-model-best/         → model-best-step-00000100/       the best model up to there
+model-best/         → model-best-step-00000100/       the best model up to there; what a check found goes with it
 stage.json          → stage-step-00000100.json        the stage is under way again
 evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the stage now, and its answers
 """
@@ -13,7 +13,7 @@ from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
 from sft.evaluation.best_step import read_curve
-from sft.run_folder import RunFolder, StageFolder, answers_of
+from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
 from sft.stage_end import StageEnd, read_stage_end
 
 
@@ -40,10 +40,13 @@ def set_end_aside(run: RunFolder, checkpoint: CheckpointConfig, folder: StageFol
     measured = run.evaluation(folder)
     # The file that marks the stage as finished comes last: after a kill, the next start renames the rest.
     within = run.evaluation(folder, num_steps)
+    models = {model: folder.ended_after(num_steps, model) for model in (folder.model, folder.best_model)}
     kept_as = {
+        **{check_of(model): check_of(kept) for model, kept in models.items()},
         answers_of(measured): answers_of(within),
         measured: within,
-        **{path: folder.ended_after(num_steps, path) for path in (folder.model, folder.best_model, folder.complete)},
+        **models,
+        folder.complete: folder.ended_after(num_steps, folder.complete),
     }
     for path, kept in kept_as.items():
         if kept.is_dir() and path.exists():

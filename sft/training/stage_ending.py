@@ -17,7 +17,7 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.rendering.chat_template import control_ids
 from sft.engine.engine import Engine
 from sft.ranks.agreement import any_rank
-from sft.run_folder import RunFolder, StageFolder, answers_of
+from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
 from sft.stage_end import BestStep, StageEnd, end_in_words, write_stage_end
 from sft.training.decisions import Decisions
 from sft.training.stage_checkpoints import load_step
@@ -32,6 +32,7 @@ def forget_end(run: RunFolder, stage: StageFolder) -> None:
     for path in (stage.model, stage.best_model):
         if path.exists():
             shutil.rmtree(path)
+        check_of(path).unlink(missing_ok=True)
     measured = run.evaluation(stage)
     for file in (measured, answers_of(measured)):
         file.unlink(missing_ok=True)

@@ -141,6 +141,7 @@ def _list_artifacts(
 ) -> list[Artifact]:
     folders = [("token store", path) for path in sorted(set(stores.values()))]
     folders.append(("plan of what is held out", run.heldout_packs))
+    folders += [("exported model", path) for path in sorted(run.exports.glob("*/"))]
     checkpoints = []
     for stage, (folder, storage, steps_saved, _, _) in zip(config.stages, stages, strict=True):
         folders += [(f"stage {stage.name}, plan", path) for path in folder.plans()]

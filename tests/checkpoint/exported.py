@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
+from sft.atomic_files import MANIFEST
 from sft.checkpoint.export import export_model
 from sft.config import SftConfig
 from sft.data.collate import Batch
@@ -41,6 +42,11 @@ def train_on(batch: Batch, model: Path, dtype: str, build: BuildEngine = SingleP
 def export_to(engine: Engine, tokenizer: Path, folder: Path, dtype: str, **options: Any) -> Path:
     export_model(engine, AutoTokenizer.from_pretrained(tokenizer), folder, getattr(torch, dtype), 1, **options)
     return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a published folder but its manifest."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

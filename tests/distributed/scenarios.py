@@ -332,7 +332,7 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) ->
 
 
 def export_families(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
-    """Two steps and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
+    """Two steps, a checkpoint and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
     results = []
     for path, dtype, final in settings["models"]:
         content = copy.deepcopy(settings["config"])
@@ -341,6 +341,11 @@ def export_families(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, An
         engine = Zero3Engine(config, config.stages[0].optimizer, path, ranks)
         steps = take_steps(engine, config, build_loader(settings, ranks.world), 0, 2)
         tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
+        storage = LocalStorage(Path(f"{final}-checkpoints"))
+        saver = CheckpointSaver(storage, ranks, attempt=1, config=CheckpointConfig(max_failed_saves=1), report=print)
+        saver.save(2, engine.local_state(), {"num_updates": 2})
+        assert saver.finish()
+        saver.close()
         export_model(engine, tokenizer, Path(final), getattr(torch, dtype), 1)
         held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
         results.append({"steps": steps, "held": held})

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from sft.checkpoint.checkpoint_model import CheckpointModel
 from sft.checkpoint.export import export_model
-from sft.config import SftConfig
+from sft.checkpoint.local_storage import checkpoint_path
+from sft.checkpoint.rank_file import CheckpointReader
+from sft.config import ModelConfig, SftConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.engine.single_process import SingleProcessEngine
 from sft.world import World
+from tests.checkpoint.exported import files_of
 from tests.checkpoint.test_export import mixed_dtypes, tensors_of
 from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, take_steps
@@ -61,6 +65,21 @@ def test_the_export_is_that_of_the_plain_engine(
         else:
             # AdamW's first updates have the size of the learning rate, whatever the gradient's.
             assert (ours[name] - tensor).abs().mean() < 2e-3, name
+
+
+@pytest.mark.parametrize(
+    ("family", "dtype"), [(f, "float32") for f in IN_FLOAT32] + [(f, "bfloat16") for f in IN_BFLOAT16]
+)
+def test_from_the_checkpoint_without_an_engine_the_folder_is_the_same_to_the_bit(
+    family: str, dtype: str, exported: dict[Any, Any], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    path, _, final, _ = exported[family, dtype]
+    model = ModelConfig(path=path, tokenizer=str(tiny_model_dir), dtype=dtype)
+    with CheckpointReader(checkpoint_path(Path(f"{final}-checkpoints"), 2)) as reader:
+        numbers = getattr(torch, dtype)
+        saved = CheckpointModel(model, path, reader, numbers, held_in=numbers)
+        export_model(saved, load_tokenizer(model), tmp_path / "found", numbers, 1)
+    assert files_of(tmp_path / "found") == files_of(Path(final))
 
 
 @pytest.mark.parametrize("family", IN_BFLOAT16)

@@ -27,6 +27,8 @@ class ChatServer:
     seconds: float = 0.0
     """That every answer takes."""
     structured: bool = True
+    tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None
+    """What `/tokenize` says, as vLLM has it; None: there is no such thing."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     url: str = ""
@@ -61,6 +63,10 @@ class _Scripted(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            known = self.chat.tokenize
+            self._send(200, {"tokens": known(content)}) if known else self._send(404, {"detail": "Not Found"})
+            return
         count = self.chat.enter(content)
         try:
             time.sleep(self.chat.seconds)

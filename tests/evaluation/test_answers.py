@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from sft.config import SftConfig
+from sft.data.record_pipeline import RecordPipeline
+from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.evaluation.report import write_report
 from sft.evaluation.scores import read_evaluation
+from sft.parity.cases import asked_cases
 from sft.printable import printable
 from sft.questions.question_set import fingerprint_of, open_questions
 from sft.run_folder import RunFolder, answers_of, replies_of
@@ -134,6 +137,21 @@ def test_a_whole_model_gives_the_answers_that_it_gave_within_the_training(
     assert found.tasks.keys() == within.tasks.keys()
     for task, scores in within.tasks.items():
         assert found.tasks[task].numbers == pytest.approx(scores.numbers, rel=1e-4)
+
+
+def test_questions_are_cases_of_the_check_of_an_export(job: dict[str, Any], run: RunFolder) -> None:
+    """The folder's own template writes the very prompts that the run asks."""
+    config = SftConfig.model_validate(job)
+    tokenizer: Any = load_tokenizer(config.model)
+    cases = asked_cases(run.questions, RecordPipeline(config.data, config.model), [2])
+    assert len(cases) == 8
+    assert len({case.name.partition(",")[0] for case in cases}) > 1
+    for case in cases:
+        told = {"add_generation_prompt": True, "return_dict": True}
+        assert tuple(tokenizer.apply_chat_template(list(case.messages), **told)["input_ids"]) == case.prompt_ids
+        assert case.ids[: case.start] == case.prompt_ids
+        assert case.ids[-1] == 2
+        assert case.max_new_tokens == 6
 
 
 def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tmp_path: Path) -> None:
