@@ -21,6 +21,7 @@ from sft.config import SftConfig
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
+from sft.model.loading import check_model_folder
 from sft.run_folder import RunFolder
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import BASE, WholeModelPath, has_other_tokens, named_models
@@ -59,6 +60,8 @@ def open_chat(
     client = EndpointClient(endpoint) if endpoint else None
     served = ServedModels(client) if client else None
     models = _models(target, wanted) if wanted or not served else []
+    for model in models:
+        check_model_folder(model.path)
     prompts, tasks = _prompts(target), tasks_of(RunFolder(config.run.dir))
     setting, of_tag, warnings = tagged(config, setting, tasks)
     device = "cuda:0" if target.wants_gpu and torch.cuda.is_available() else "cpu"
@@ -95,7 +98,9 @@ def _prompts(target: Target) -> ChatPrompts:
     except UserError as error:
         if not stages or Path(target.config.model.path).exists():
             raise
-        raise UserError(f"{error}\nThe tuned model alone may be talked to by its folder: sft chat {stages[-1]}") from None
+        raise UserError(
+            f"{error}\nThe tuned model alone may be talked to by its folder: sft chat {stages[-1]}"
+        ) from None
 
 
 def _own_prompts(config: SftConfig, model: WholeModelPath) -> ChatPrompts | None:
@@ -108,9 +113,7 @@ def _own_prompts(config: SftConfig, model: WholeModelPath) -> ChatPrompts | None
     return ChatPrompts(config.model_copy(update={"model": config.model.model_copy(update=own)}))
 
 
-def _loaded(
-    config: SftConfig, model: WholeModelPath, prompts: ChatPrompts, device: str, console: Console
-) -> Speaker:
+def _loaded(config: SftConfig, model: WholeModelPath, prompts: ChatPrompts, device: str, console: Console) -> Speaker:
     with console.status(styled("loading {}", model.name)) if console.is_terminal else nullcontext():
         loaded = load_model_to_talk(config, model.path, prompts, device)
     return Speaker(model.name, prompts, loaded.reply)

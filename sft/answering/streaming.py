@@ -19,7 +19,7 @@ class AnswerStream:
     """Iterates over the tokens of an answer."""
 
     def __init__(self, write: Callable[[Take], Written]) -> None:
-        """`write` writes the whole answer, and gives each token away; nothing is computed before the first is asked for."""
+        """`write` writes the whole answer; nothing is computed before the first token is asked for."""
         self.stopped = False
         """At the end: whether the model ended it."""
         self._is_over = False
