@@ -1,5 +1,6 @@
 """The task tag of a chat: which line of the prompt says what kind of task a question is, and what is known of it."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from sft.atomic_files import read_json
@@ -16,7 +17,7 @@ def tasks_of(run: RunFolder) -> tuple[str, ...]:
     """The tasks of a run, the largest first; none before it is planned."""
     found: dict[str, None] = {}
     for folder in run.stage_folders():
-        if folder.balance.is_file():
+        with suppress(OSError, ValueError, LookupError):  # it only helps to find a name
             found |= dict.fromkeys(row["task"] for row in read_json(folder.balance)["tasks"])
     return tuple(found)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.absolute_paths import absolute_paths, local_path, may_be_hub_id, near_it
-from sft.config import DTYPE_BYTES, SftConfig
+from sft.config import DTYPE_BYTES, SftConfig, SourceConfig
 from sft.config_yaml import Document
 from sft.errors import UserError
 from sft.hub_answers import check_hub_answers
@@ -20,6 +20,7 @@ _OF_FOLDER = (
     "Tokenizer, template and stop tokens are those of the model's folder. It does not say whether the model was "
     "trained with a system text or a task tag."
 )
+_NO_DATA = {"name": "chat", "path": "chat.jsonl", "format": "messages"}
 _OF_CHAT = (f"evaluate.max_new_tokens={CHAT_TOKENS}",)
 
 
@@ -46,7 +47,13 @@ def open_target(text: str, overrides: Sequence[str]) -> Target:
         UserError: it is none of these, or a setting is wrong.
     """
     path = local_path(text)
-    settings = [*_OF_CHAT, *overrides]
+    try:
+        return _opened(text, path, [*_OF_CHAT, *overrides])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _opened(text: str, path: Path, settings: Sequence[str]) -> Target:
     if path.is_file():
         return _of_run(load_job(path, settings), path)
     if (path / "config.yaml").is_file():
@@ -76,7 +83,7 @@ def _of_model(text: str, path: Path, settings: Sequence[str]) -> Target:
         "run": {"name": "chat", "dir": str(path)},
         # A template that ends its answers is left as it is.
         "model": {"path": text, "dtype": _dtype_of(path), "turn_end": "auto"},
-        "data": {"sources": [{"name": "chat", "path": "chat.jsonl", "format": "messages"}]},
+        "data": {"sources": [_NO_DATA]},
         "stages": [{"name": "chat", "budget": {"steps": 1}, "optimizer": {"lr": 1e-5}}],
     }
     notes = [_OF_FOLDER]
@@ -87,7 +94,9 @@ def _of_model(text: str, path: Path, settings: Sequence[str]) -> Target:
 
 
 def _checked(job: JobConfig, model: str | None, notes: Sequence[str]) -> Target:
-    config = absolute_paths(job.sft)
+    # A chat reads no data, which may be elsewhere.
+    data = job.sft.data.model_copy(update={"sources": (SourceConfig.model_validate(_NO_DATA),)})
+    config = absolute_paths(job.sft.model_copy(update={"data": data}))
     check_hub_answers(config)
     return Target(config, job.cluster.gpus_per_worker > 0, model and config.model.path, tuple(notes))
 

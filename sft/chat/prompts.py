@@ -13,13 +13,14 @@ from sft.config import SftConfig, SourceConfig
 from sft.data.record_pipeline import Formatted, RecordPipeline, Tagging
 from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
-from sft.errors import UserError
+from sft.errors import RecordError, UserError
 from sft.questions.prompts import Prompt, PromptWriter
 from sft.schema import THOUGHT_START, JsonObject, Record, RecordLocation
 
 _WORD = "answer"
 """Stands for the answer that is not there yet."""
-_SOURCE = "chat"
+_SOURCE = SourceConfig(name="chat", path="chat", format="messages")
+"""Where the records of a chat come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,9 @@ class ChatPrompts:
         return PromptWriter(self._pipeline, self._shots_as, setting.tagging)
 
     def _formatted(self, turns: Sequence[JsonObject], setting: Setting) -> Formatted:
-        source = SourceConfig(name=_SOURCE, path=_SOURCE, format="messages", task=setting.task)
-        return self._pipeline.format(Record(_SOURCE, 0, RecordLocation(_SOURCE, 1), messages_record(turns)), source)
+        source = _SOURCE.model_copy(update={"task": setting.task})
+        record = Record(source.name, 0, RecordLocation(source.name, 1), messages_record(turns))
+        return self._pipeline.format(record, source)
 
     def _find_stops(self, config: SftConfig, stages: Sequence[str]) -> tuple[int, ...]:
         """The tokens that end the answers to the questions of this run (see `sft.questions.question_set`)."""
@@ -101,8 +103,11 @@ class ChatPrompts:
     def _learned_stop(self) -> list[int]:
         """The token that the template ends an answer with."""
         plain = Setting()
-        asked = self._formatted([_user(_WORD), _answer(_WORD)], plain)
-        [option] = self._writer(plain).options(asked, (), [_WORD])
+        try:
+            asked = self._formatted([_user(_WORD), _answer(_WORD)], plain)
+            [option] = self._writer(plain).options(asked, (), [_WORD])
+        except RecordError as error:
+            raise UserError(f"model: {error}") from None
         return [option.ids[-1]]
 
 
