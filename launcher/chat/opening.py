@@ -60,9 +60,9 @@ def open_chat(
     client = EndpointClient(endpoint) if endpoint else None
     served = ServedModels(client) if client else None
     models = _models(target, wanted) if wanted or not served else []
+    prompts, tasks = _prompts(target), tasks_of(RunFolder(config.run.dir))
     for model in models:
         check_model_folder(model.path)
-    prompts, tasks = _prompts(target), tasks_of(RunFolder(config.run.dir))
     setting, of_tag, warnings = tagged(config, setting, tasks)
     device = "cuda:0" if target.wants_gpu and torch.cuda.is_available() else "cpu"
     notes = [*target.notes, *of_tag, _how_replies_come(config, device if models else "")]

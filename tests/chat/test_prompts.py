@@ -68,7 +68,7 @@ def test_what_training_refuses_is_refused_and_a_tag_is_set_by_its_rule(
 ) -> None:
     prompts = ChatPrompts(of_template(tmp_path, tokenizer_dir("chatml"), task_tag={"texts": {"sum": "Summarise."}}))
     always = Setting(task="sum", tagging="always")
-    assert "<|im_start|>system\nSummarise.<|im_end|>" in prompts.write(TURNS, always).text
+    assert "<|im_start|>system\nTask type: Summarise.<|im_end|>" in prompts.write(TURNS, always).text
     assert "Summarise." not in prompts.write(TURNS, Setting(task="sum", tagging="never")).text
     for text in ("a <|im_start|> b", "\x1b[2J", "\udc80"):
         with pytest.raises(RecordError):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from launcher.cli import main
 from sft.config import DataConfig, ModelConfig
@@ -34,6 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> RunFo
 @pytest.fixture
 def sft(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> Sft:
     capsys.readouterr()
+    # The command has it off from the start, but here transformers is imported already.
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", False)
 
     def call(target: object, *options: object, typed: str = "") -> Answer:
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
@@ -52,7 +55,7 @@ def test_answers_are_those_that_the_evaluation_gets(sft: Sft, run: RunFolder) ->
     assert measurement.asked is not None
     questions = measurement.asked.questions
     for tag in (True, False):
-        asked = [question for question in questions if ("Task type: a" in question.prompt) == tag]
+        asked = [question for question in questions if ("Task type: " in question.prompt) == tag]
         asked = [question for question in asked if question.task == "a" or not tag]
         typed = "".join(f"/new\n{question.messages[-1]['content']}\n" for question in asked)
         options = ["--model", "broad", "evaluate.max_new_tokens=12", *(["--tag", "a"] if tag else [])]
@@ -85,10 +88,9 @@ def test_text_stays_as_it_was_written_and_each_model_is_named(sft: Sft, run: Run
 
 def test_drawn_answers_follow_from_the_seed(sft: Sft, run: RunFolder) -> None:
     options = ["--model", "base", "--temperature", 1.5, "--top-p", 0.9, "--max-new-tokens", 12]
-    first, again, other = (sft(run.path, *options, "--seed", seed, typed="Hello?\n").out for seed in (1, 1, 2))
-    assert first == again != other
-    drawn = sft(run.path, *options, typed="Hello?\n/again\n").out.splitlines()
-    assert len(set(drawn)) > 1
+    drawn = [sft(run.path, *options, "--seed", seed, typed="Hello?\n/again\n").out for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(drawn[0]) % 2 or drawn[0][: len(drawn[0]) // 2] * 2 != drawn[0]
 
 
 def test_commands_change_what_follows_and_conversations_become_data(sft: Sft, run: RunFolder, tmp_path: Path) -> None:
@@ -104,18 +106,17 @@ def test_commands_change_what_follows_and_conversations_become_data(sft: Sft, ru
     source = {"name": "said", "path": str(saved), "task": {"column": "task"}}
     data = DataConfig.model_validate({"sources": [source], "cache_dir": str(tmp_path / "cache")})
     store = prepare_store(data, ModelConfig(path=load_job(run.config).sft.model.path))
-    assert (len(store), store.tasks) == (1, ("a",))
+    assert (len(store), [*store.tasks]) == (1, ["a"])
 
 
 def test_what_does_not_fit_into_the_window_is_said_and_never_cut(sft: Sft, run: RunFolder) -> None:
-    options = ["--model", "broad", "--max-new-tokens", 600]
-    code, out, err = sft(run.path, *options, typed=f"{'amber ' * 600}\nNever stop.\nSay it short.\n")
+    options = ["--model", "base", "--max-new-tokens", 600]
+    code, out, err = sft(run.path, *options, typed=f"{'amber ' * 600}\nNever stop.\n")
     assert code == 1
     told = err.splitlines()
     assert "tokens, and the model has room for 512: begin again with /new" in told[0]
-    assert told[1] == "broad: cut: the model's window of 512 tokens is full; /new begins again"
-    assert "begin again with /new" in told[2]
-    assert out.count("\n") == 3
+    assert told[1] == "base: cut: the model's window of 512 tokens is full; /new begins again"
+    assert (out.count("\n"), len(told)) == (2, 2)
 
 
 def test_a_served_model_gets_the_turns(sft: Sft, run: RunFolder) -> None:
@@ -124,10 +125,10 @@ def test_a_served_model_gets_the_turns(sft: Sft, run: RunFolder) -> None:
         out = sft(run.path, "--endpoint", server.url, "--temperature", 0.5, typed=typed).out
         assert out == "1 turns\n4 turns\n6 turns\n"
         assert server.asked[0]["temperature"] == 0.5
-        server.status = 500
+        server.status = 400
         code, out, err = sft(run.path, "--endpoint", server.url, "--model", "broad", typed="Say it short.\n")
         assert code == 1
-        assert "status 500" in err
+        assert "status 400" in err
         assert out.startswith("broad: amber basin\n")
 
 

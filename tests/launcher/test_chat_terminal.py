@@ -27,6 +27,8 @@ from sft.run_folder import RunFolder
 from tests.launcher.talked_run import ANSWERS, make_run
 
 CTRL_C, CTRL_D, ERASED = "\x03", "\x04", "\r\x1b[2K"
+READY = "\x1b[?2004h> "
+"""The prompt, where pasted lines are kept together."""
 PASTED = "\x1b[200~{}\x1b[201~"
 
 
@@ -88,7 +90,7 @@ def chat(*arguments: object, columns: int = 100) -> Iterator[Terminal]:
     terminal.resize(columns)
     try:
         terminal.wait_for("/help lists the commands.")
-        terminal.wait_for("> ")
+        terminal.wait_for(READY)
         yield terminal
     finally:
         if terminal.code is None:
@@ -114,14 +116,14 @@ def _talk(arguments: list[str]) -> None:
 
 def rows_of(seen: str) -> list[str]:
     """The rows as they stand in the end, without styles; those that were drawn again count once."""
-    rows = [row.rpartition(ERASED)[2].rstrip("\r") for row in seen.split("\n")]
-    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", row).rstrip() for row in rows]
+    rows = [row.rpartition(ERASED)[2] for row in seen.split("\n")]
+    return [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", row).rstrip() for row in rows]
 
 
 def test_two_models_answer_beside_each_other_and_each_has_its_own_memory(run: RunFolder) -> None:
     with chat(run.path, "--max-new-tokens", 40) as terminal:
         terminal.type("Say it long.\r")
-        rows = rows_of(terminal.wait_for("\n> "))
+        rows = rows_of(terminal.wait_for(READY))
         at = rows.index(next(row for row in rows if row.startswith("base ")))
         assert rows[at].split() == ["base", "│", "broad"]
         beside = [row.partition(" │ ") for row in rows[at + 1 :] if row]
@@ -132,7 +134,7 @@ def test_two_models_answer_beside_each_other_and_each_has_its_own_memory(run: Ru
         terminal.wait_for("system text: Be brief.")
         terminal.type("/again\r")
         terminal.wait_for("broad")
-        terminal.wait_for("\n> ")
+        terminal.wait_for(READY)
         terminal.type(CTRL_D)
         assert terminal.end() == 0
 
@@ -140,12 +142,12 @@ def test_two_models_answer_beside_each_other_and_each_has_its_own_memory(run: Ru
 def test_in_a_narrow_terminal_they_answer_one_after_the_other_and_it_may_be_resized(run: RunFolder) -> None:
     with chat(run.path, "--max-new-tokens", 8, columns=50) as terminal:
         terminal.type("Say it short.\r")
-        rows = rows_of(terminal.wait_for("\n> "))
+        rows = rows_of(terminal.wait_for(READY))
         assert "base" in rows
         assert rows[rows.index("broad") + 1] == "amber basin"
         terminal.resize(120)
         terminal.type("Say it short.\r")
-        assert any(row.split() == ["base", "│", "broad"] for row in rows_of(terminal.wait_for("\n> ")))
+        assert any(row.split() == ["base", "│", "broad"] for row in rows_of(terminal.wait_for(READY)))
         terminal.type("/quit\r")
         assert terminal.end() == 0
 
@@ -155,10 +157,12 @@ def test_ctrl_c_ends_the_answer_and_not_the_chat(run: RunFolder) -> None:
         terminal.type("Never stop.\r")
         terminal.wait_for("delta delta")
         terminal.type(CTRL_C)
-        assert "(ended by Ctrl-C)" in rows_of(terminal.wait_for("\n> "))
+        assert "(ended by Ctrl-C)" in rows_of(terminal.wait_for(READY))
         terminal.type(f"half a line{CTRL_C}")
-        terminal.wait_for("\n> ")
-        terminal.type(f"{CTRL_C}/new\r")
+        terminal.wait_for(READY)
+        terminal.type(CTRL_C)
+        terminal.wait_for(READY)
+        terminal.type("/new\r")
         terminal.wait_for("a new conversation")
         terminal.type("Say it short.\r")
         terminal.wait_for("amber basin")
@@ -170,12 +174,15 @@ def test_pasted_lines_are_one_question_and_no_key_reaches_the_screen_as_a_comman
     with chat(run.path, "--model", "broad", "--max-new-tokens", 4) as terminal:
         terminal.type(PASTED.format("one\ntwo\n" + "three " * 700) + "\r")
         terminal.wait_for("begin again with /new, or ask something shorter")
+        terminal.wait_for(READY)
         terminal.type("a\x16\x1bb\r")
         terminal.wait_for("the control character U+001B")
+        terminal.wait_for(READY)
         terminal.type("Say it \\\r")
         terminal.wait_for("  ")
         terminal.type("short.\r")
         terminal.wait_for("amber")
+        terminal.wait_for(READY)
         terminal.type("/tag a\r")
         terminal.wait_for("Each prompt has the task tag 'Task type: a'.")
         terminal.type("/tag b\r")
