@@ -65,7 +65,8 @@ def open_chat(
         check_model_folder(model.path)
     setting, of_tag, warnings = tagged(config, setting, tasks)
     device = "cuda:0" if target.wants_gpu and torch.cuda.is_available() else "cpu"
-    notes = [*target.notes, *of_tag, _how_replies_come(config, device if models else "")]
+    where = [f"{model.name}: {model.path}" for model in models]
+    notes = [*where, *target.notes, *of_tag, _how_replies_come(config, device if models else "")]
     if target.model is None and not wanted and models and models[-1].name == BASE:
         warnings = (*warnings, f"No stage of {config.run.dir} is finished, so this is the model that it begins with.")
     speakers: list[Speaker] = []

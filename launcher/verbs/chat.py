@@ -39,15 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load the models, and talk."""
-    from launcher.chat.keyboard import Keyboard
+    from sft.training.process import quiet_third_parties
+
+    # Before anything imports what it quiets: that looks once.
+    quiet_third_parties()
+    from launcher.chat.keyboard import GivenUpError, Keyboard
     from launcher.chat.target import open_target
     from launcher.console import build_console
+    from launcher.exit_codes import INTERRUPTED
     from sft.endpoint.endpoint import Endpoint
     from sft.errors import UserError
     from sft.quick_imports import quick_imports
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     target = open_target(options.target, [*options.overrides, *_settings(options)])
     if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
         raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
@@ -62,8 +65,11 @@ def run(options: argparse.Namespace) -> int:
     console, keyboard = build_console(), Keyboard()
     setting = Setting(options.system, " ".join(options.tag.split()) if options.tag else None)
     opened = open_chat(target, options.models, endpoint, setting, console)
-    with keyboard.opened():
-        return Session(opened, keyboard, console).run()
+    try:
+        with keyboard.opened():
+            return Session(opened, keyboard, console).run()
+    except GivenUpError:
+        return INTERRUPTED
 
 
 def _settings(options: argparse.Namespace) -> list[str]:
