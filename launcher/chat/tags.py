@@ -30,17 +30,17 @@ def tagged(
     Raises:
         UserError: a tag is named, and the config has none.
     """
-    tag = config.data.task_tag
-    if setting.task is not None:
+    tag, task = config.data.task_tag, setting.task
+    if task is not None:
         if tag is None:
             raise UserError(
                 "No task tag is known: the config has no data.task_tag. To set one all the same, say which: "
                 "data.task_tag.text='Task type: {task}'"
             )
         setting = replace(setting, tagging="always")
-        unknown = f"No task of the run is called {setting.task}: there are {_listed(tasks)}."
-        note = f"Each prompt has the task tag {tag_text(tag, setting.task)!r}."
-        return setting, (note,), (unknown,) if tasks and setting.task not in tasks else ()
+        unknown = f"No task of the run is called {task}: there are {_listed(tasks)}."
+        note = f"Each prompt has the task tag {tag_text(tag, task)!r}."
+        return setting, (note,), (unknown,) if tasks and task not in tasks else ()
     if tag is None:
         return setting, (), ()
     if len(tasks) == 1:

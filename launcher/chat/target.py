@@ -106,4 +106,4 @@ def _dtype_of(folder: Path) -> str:
     file = folder / "config.json"
     content: Any = read_small_json(file, "the model's config") if file.is_file() else {}
     found = content.get("dtype", content.get("torch_dtype")) if isinstance(content, dict) else None
-    return found if found in DTYPE_BYTES else "bfloat16"
+    return found if isinstance(found, str) and found in DTYPE_BYTES else "bfloat16"
