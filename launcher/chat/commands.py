@@ -68,9 +68,11 @@ def with_tag(config: SftConfig, setting: Setting, text: str, tasks: tuple[str, .
     """
     if text == OFF:
         return replace(setting, task=None, tagging="never"), ["no task tag"]
+    if not text and setting.tagging == "never":
+        return setting, ["no task tag"]
     if not text:
-        _, notes, warnings = tagged(config, setting, tasks)
-        return setting, [*notes, *warnings] or ["no task tag"]
+        as_named = setting if setting.tagging == "always" else replace(setting, task=None)
+        return setting, [*tagged(config, as_named, tasks)[1]]
     setting, notes, warnings = tagged(config, replace(setting, task=" ".join(text.split())), tasks)
     return setting, [*notes, *warnings]
 

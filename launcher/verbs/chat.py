@@ -8,7 +8,7 @@ sft chat runs/my
 sft chat runs/my --model base --model broad --model /models/other-7b --tag summarization
 sft chat runs/my/stages/0-broad/model --temperature 0.7 --seed 1
 sft chat runs/my --model broad --endpoint http://127.0.0.1:8000/v1
-echo "What is a hash?" | sft chat Qwen/Qwen2.5-0.5B-Instruct"""
+sft chat Qwen/Qwen2.5-0.5B-Instruct < questions.txt      # a line each"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
