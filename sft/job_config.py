@@ -34,6 +34,7 @@ from sft.config_lines import Lines, find_lines
 from sft.config_names import renames_of, with_current_names
 from sft.config_rules import Problem
 from sft.config_section import Section
+from sft.config_yaml import Document
 from sft.lineage import with_start
 from sft.sizing.gpus import GpuKind
 
@@ -207,7 +208,15 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     Raises:
         UserError: the file cannot be read, or `ConfigError` with all problems of the job.
     """
-    document = read_yaml(path)
+    return read_job(read_yaml(path), str(path), overrides)
+
+
+def read_job(document: Document, origin: str, overrides: Sequence[str] = ()) -> JobConfig:
+    """The job in a mapping, with overrides; `origin` names it in messages.
+
+    Raises:
+        UserError: `ConfigError` with all problems of the job.
+    """
     content, renames = with_current_names(document.content, JobFile)
     content, given = read_overrides(content, overrides, JobFile)
     content, of_values = with_current_names(content, JobFile)
@@ -224,7 +233,7 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobConfig:
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += [*_group_rules(cluster, content), *_engine_rules(cluster, content)] if not found["cluster"][0] else []
     if problems:
-        raise ConfigError(str(path), quote_overrides(problems, given), lines)
+        raise ConfigError(origin, quote_overrides(problems, given), lines)
     return JobConfig(sft=build_config(content), **sections, lines=lines, notes=tuple(map(str, renames)))
 
 

@@ -22,6 +22,7 @@ VERBS = (
     "submit ray",
     "status",
     "evaluate",
+    "chat",
     "export",
     "report",
     "verify",

@@ -7,14 +7,20 @@ Where a model is split over ranks (ZeRO-3), each token of each rank needs all of
 last one has its answers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from sft.model.attention import attention_of
 from sft.progress import Tell
@@ -47,6 +53,10 @@ class Written(NamedTuple):
 
     ids: tuple[int, ...]
     stopped: bool
+
+
+Take = Callable[[int], bool]
+"""Is given each token as it is written, also the one at which the model stops; True ends the answer there."""
 
 
 @contextmanager
@@ -87,8 +97,42 @@ def write_answers(
         in_step: whether the model is split over ranks, which all call this together.
         tell: called after each token.
     """
+
+    def look(ids_BT: Tensor) -> bool:
+        tell()
+        return False
+
     # A rank without prompts runs two tokens, whose ids do not matter.
     rows = list(batch) or [Prompted("", (0, 0), 1)]
+    written = _generate(model, rows, style, device, caches, look, in_step)
+    return [_cut(ids, row, style) for ids, row in zip(written, batch, strict=False)]
+
+
+def write_one(model: Any, row: Prompted, style: Style, device: torch.device, caches: bool, take: Take) -> Written:
+    """The answer to one prompt, as `write_answers` gives it, each token told at once. To be called inside `answering`.
+
+    Args:
+        model: see `write_answers`.
+        row: the prompt.
+        style: see `write_answers`.
+        device: see `write_answers`.
+        caches: see `write_answers`.
+        take: gets each token, and may end the answer.
+    """
+    [ids] = _generate(model, [row], style, device, caches, lambda ids_BT: take(int(ids_BT[0, -1])), in_step=False)
+    return _cut(ids, row, style)
+
+
+def _generate(
+    model: Any,
+    rows: Sequence[Prompted],
+    style: Style,
+    device: torch.device,
+    caches: bool,
+    look: Callable[[Tensor], bool],
+    in_step: bool,
+) -> list[list[int]]:
+    """What is written behind each prompt. `look` gets all ids after each token, and may end it."""
     longest = max(len(row.prompt_ids) for row in rows)
     input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
     mask = torch.zeros_like(input_ids)
@@ -102,15 +146,16 @@ def write_answers(
         eos_token_id=list(style.stop_ids),
         pad_token_id=style.stop_ids[0],
     )
-    steps = [_Telling(tell), *([_Drawing(rows, style)] if style.temperature > 0 else [])]
     output = model.generate(
         input_ids.to(device),
         attention_mask=mask.to(device),
         generation_config=settings,
-        logits_processor=LogitsProcessorList(steps),
+        logits_processor=LogitsProcessorList([_Drawing(rows, style)] if style.temperature > 0 else []),
+        stopping_criteria=StoppingCriteriaList([_Looking(look)]),
         synced_gpus=in_step,
     )
-    return [_cut(ids, row, style) for ids, row in zip(output[:, longest:].tolist(), batch, strict=False)]
+    behind: list[list[int]] = output[:, longest:].tolist()
+    return behind
 
 
 def _cut(ids: Sequence[int], row: Prompted, style: Style) -> Written:
@@ -122,15 +167,15 @@ def _cut(ids: Sequence[int], row: Prompted, style: Style) -> Written:
     return Written(tuple(ids), False)
 
 
-class _Telling(LogitsProcessor):
-    """Says that a token was computed, and changes nothing."""
+class _Looking(StoppingCriteria):
+    """Hands over what is written so far, and stops where that is asked for."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, look: Callable[[Tensor], bool]) -> None:
+        self._look = look
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._tell()
-        return scores
+    def __call__(self, input_ids: Any, scores: Any, **options: Any) -> Any:
+        is_over = self._look(input_ids)
+        return torch.full(input_ids.shape[:1], is_over, dtype=torch.bool, device=input_ids.device)
 
 
 class _Drawing(LogitsProcessor):

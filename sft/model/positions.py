@@ -11,6 +11,12 @@ _MAX_OFFSET = 8
 """Rows of a position table that belong to no position (OPT has two)."""
 
 
+def num_positions(config: Any) -> int | None:
+    """The positions that a model was made for, by its config of transformers; None where none are named."""
+    trained = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return trained if isinstance(trained, int) and trained > 0 else None
+
+
 def check_positions(path: str, skeleton: Any, max_len_tokens: int) -> list[str]:
     """Compare the longest example with the model's positions. Positions restart at each example of a pack.
 
@@ -25,9 +31,8 @@ def check_positions(path: str, skeleton: Any, max_len_tokens: int) -> list[str]:
     Raises:
         UserError: the model has a table of positions, and it is shorter.
     """
-    config = skeleton.config.get_text_config()
-    trained = getattr(config, "max_position_embeddings", None)
-    if not isinstance(trained, int) or trained <= 0 or max_len_tokens <= trained:
+    trained = num_positions(skeleton.config)
+    if trained is None or max_len_tokens <= trained:
         return []
     if table := _position_table(skeleton, trained):
         raise UserError(

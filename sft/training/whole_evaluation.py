@@ -105,17 +105,22 @@ def prepare_measurement(
     return Measurement(folder, store, heldout, asked)
 
 
+def has_other_tokens(config: SftConfig, path: str) -> bool:
+    """Whether a model comes with a tokenizer of another vocabulary than that of the run's prompts."""
+    try:
+        other = load_tokenizer(config.model.model_copy(update={"path": path, "tokenizer": None}))
+    except UserError:
+        return False  # it comes without one
+    return bool(other.get_vocab() != load_tokenizer(config.model).get_vocab())
+
+
 def check_same_tokens(config: SftConfig, path: str) -> None:
     """Refuse a model with other tokens than those of the run's prompts.
 
     Raises:
         UserError: the model has a tokenizer with another vocabulary.
     """
-    try:
-        other = load_tokenizer(config.model.model_copy(update={"path": path, "tokenizer": None}))
-    except UserError:
-        return  # it comes without one
-    if other.get_vocab() != load_tokenizer(config.model).get_vocab():
+    if has_other_tokens(config, path):
         raise UserError(
             f"{path} has other tokens than {config.model.tokenizer or config.model.path}, so its prompts are others. "
             f"Measure it with a config of its own: model.path={path} run.dir=…"
@@ -190,6 +195,19 @@ def measure_whole(
 
 
 def models_of(config: SftConfig, wanted: Sequence[str]) -> list[WholeModelPath]:
+    """The models that are named (see `named_models`), which are asked the run's own prompts.
+
+    Raises:
+        UserError: a stage has no model yet, or a model has other tokens.
+    """
+    models = named_models(config, wanted)
+    for model in models:
+        if model.name != BASE and model.stage_index is None:
+            check_same_tokens(config, model.path)
+    return models
+
+
+def named_models(config: SftConfig, wanted: Sequence[str]) -> list[WholeModelPath]:
     """The models that are named: `base`, a stage of the run, or a folder or Hub id; by default base and the last stage.
 
     Raises:
@@ -209,6 +227,5 @@ def models_of(config: SftConfig, wanted: Sequence[str]) -> list[WholeModelPath]:
             index = names.index(name)
             models.append(WholeModelPath(name, str(run.stage(index, name).model), index))
         else:
-            check_same_tokens(config, name)
             models.append(WholeModelPath("/".join(Path(name).parts[-2:]), name))
     return models
