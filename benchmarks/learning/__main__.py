@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         quiet_third_parties()
         torch.set_num_threads(1)
-        found = measured(options)
+        found = with_others(options.json, measured(options))
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, table in tables_of(found).items():
@@ -56,11 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{path}: {path.stat().st_size / 1024:.0f} KiB", file=sys.stderr)
     if options.page.is_file():
         options.page.write_text(in_page(options.page.read_text(encoding="utf-8"), found), encoding="utf-8")
-    print(f"\n{said_of(found['about'])}")
-    missing = sum(own["num_missing"] for own in found["experiments"].values())
-    if missing:
-        print(f"{missing} trainings are missing: the same command goes on with them", file=sys.stderr)
+    for name, own in found.items():
+        print(f"\n{name}: {said_of(own['about'])}")
+        if own["num_missing"]:
+            print(f"{name}: {own['num_missing']} trainings are missing; the same command goes on with them")
     return 0
+
+
+def with_others(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found, beside the other experiments of the file."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    every = {**before, **found}
+    return {name: every[name] for name in EXPERIMENTS if name in every}
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -113,13 +120,16 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         print(f"[{time.monotonic() - began:5.0f} s] {ended.arm.file}: {ended.seconds:.0f} s, {num_left} to go",
               file=sys.stderr, flush=True)  # fmt: skip
     about |= {"num_tokens": scale.num_tokens, "base_tokens": scale.base_tokens, **_costs(seconds)}
-    return {"about": about, "experiments": {name: _found(name, given, scale) for name in options.experiments}}
+    found = {name: {"about": about, **_found(name, given, scale)} for name in options.experiments}
+    return {name: own for name, own in found.items() if own["num_trainings"]}
 
 
 def _costs(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Wall and CPU time of the base model and of the trainings, in all calls so far."""
     trainings = [own for name, own in seconds.items() if name != "base"]
-    wall, cpu = ([round(median(column), 1), round(sum(column))] for column in zip(*(trainings or [[0, 0]]), strict=True))
+    wall, cpu = (
+        [round(median(column), 1), round(sum(column))] for column in zip(*(trainings or [[0, 0]]), strict=True)
+    )
     return {
         "base_seconds": seconds.get("base"),
         "trainings": {"num": len(trainings), "seconds": wall, "cpu_seconds": cpu},

@@ -36,7 +36,7 @@ Means = Mapping[tuple[str, Group], Mapping[str, Any]]
 
 def draw(found: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     """Write a picture for each experiment that there is."""
-    for name, own in found["experiments"].items():
+    for name, own in found.items():
         means = {
             (mean["model"], Group(mean["group"], mean["shots"])): mean for mean in own["means"] if mean["way"] == "all"
         }
@@ -75,7 +75,7 @@ def _clusters(means: Means) -> Figure:
         axes.set_xticks(numbers)
         axes.set_xlabel("clusters in training")
         axes.set_title("no example shown" if group.shots == 0 else f"{group.shots} examples shown", fontsize=9.5)
-        axes.legend(fontsize=8, loc="upper left")
+        axes.legend(fontsize=8, loc="best")
     panels[0].set_ylabel("score on the tasks of a cluster\nthat was not trained")
     _percent(panels[0])
     return figure

@@ -1,4 +1,7 @@
-"""The tables of docs/LEARNING.md, between two comments for each, from the JSON of what came out."""
+"""The tables of docs/LEARNING.md, between two comments for each, from the JSON of what came out.
+
+An experiment that has come out nowhere yet has a sentence in their place.
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,28 +9,40 @@ from typing import Any
 
 from benchmarks.learning.experiments import EXPERIMENTS, Group
 
+_NOTHING = "*Not measured yet.*"
+_PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(?:(.*?)\n)?<!-- end -->", re.DOTALL)
 Finding = Mapping[str, Any]
 """A mean or a contrast, as `benchmarks.learning.findings` writes it."""
 
 
+def without_tables(page: str) -> str:
+    """The page before anything has come out."""
+    return _PLACE.sub(rf"<!-- table: \1 -->\n{_NOTHING}\n<!-- end -->", page)
+
+
 def in_page(page: str, found: Mapping[str, Any]) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables made anew; those of experiments that are not in the file stay as they are."""
     tables = tables_of(found)
 
     def table(place: re.Match[str]) -> str:
         name = place[1]
-        return f"<!-- table: {name} -->\n{tables[name]}\n<!-- end -->" if name in tables else place[0]
+        is_known = name.partition("-")[0] in found
+        text = tables.get(name, _NOTHING) if is_known else place[2] or _NOTHING
+        return f"<!-- table: {name} -->\n{text}\n<!-- end -->"
 
-    return re.sub(r"<!-- table: ([\w-]+) -->\n.*?<!-- end -->", table, page, flags=re.DOTALL)
+    return _PLACE.sub(table, page)
 
 
 def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
     """`EXPERIMENT`, `EXPERIMENT-ways` and `EXPERIMENT-differences` → Markdown."""
     tables = {}
-    for name, own in found["experiments"].items():
+    for name, own in found.items():
         groups = EXPERIMENTS[name].groups
         means, contrasts = own["means"], own["contrasts"]
         tables[name] = _means([mean for mean in means if mean["way"] == "all"], groups)
+        if own["num_missing"]:
+            num = own["num_missing"] + own["num_trainings"]
+            tables[name] += f"\n\n**{own['num_missing']} of {num} trainings are missing.**"
         tables[f"{name}-differences"] = _contrasts([one for one in contrasts if one["way"] == "all"], groups)
         of_unseen = [mean for mean in means if mean["way"] != "all" and mean["group"] == "unseen tasks"]
         if of_unseen:

@@ -81,11 +81,11 @@ def test_the_tasks_of_a_held_out_cluster_are_asked_and_not_trained(all_arms: lis
         asked = {name for name, own in arm.config["evaluate"]["tasks"].items() if own["max_answers"]}
         assert {TASKS[name].cluster for name in asked} == {*arm.trained, *arm.unseen}
         assert not set(arm.trained) & set(arm.unseen)
-    held_out = {(arm.seed, arm.unseen) for arm in all_arms if arm.experiment == "words"}
-    assert len({unseen for _, unseen in held_out}) == len(held_out) == len(FULL.seeds)
         for stage in arm.config["stages"]:
             trained = {*stage["mixture"].get("tasks", ()), *stage["mixture"].get("weights", ())}
             assert {TASKS[name].cluster for name in trained} <= set(arm.trained)
+    held_out = {(arm.seed, arm.unseen) for arm in all_arms if arm.experiment == "words"}
+    assert len({unseen for _, unseen in held_out}) == len(held_out) == len(FULL.seeds)
 
 
 def test_rare_tasks_have_fewer_records_than_frequent_ones() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.learning.__main__ import main
+from benchmarks.learning.__main__ import main, with_others
+from benchmarks.learning.experiments import EXPERIMENTS
 from benchmarks.learning.findings import agree
-from benchmarks.learning.tables import in_page, tables_of
+from benchmarks.learning.tables import in_page, tables_of, without_tables
 from benchmarks.learning.zoo.tasks import CLUSTERS
 from tests.benchmarks import learning_runs
 from tests.forked_ranks import DONE, ROOT, logs_of, zygote
@@ -52,7 +54,7 @@ def evaluations(folder: Path, arm: str) -> Sequence[Any]:
 
 def mean_of(found: Any, model: str, group: str, shots: int, way: str = "all") -> Any:
     wanted = {"model": model, "group": group, "shots": shots, "way": way}
-    [mean] = [one for one in found["experiments"]["clusters"]["means"] if wanted.items() <= one.items()]
+    [mean] = [one for one in found["clusters"]["means"] if wanted.items() <= one.items()]
     return mean
 
 
@@ -91,7 +93,7 @@ def test_every_question_is_in_the_group_of_its_wording(folder: Path, found: Any)
 
 
 def test_differences_are_those_of_the_means(found: Any) -> None:
-    contrasts = [one for one in found["experiments"]["clusters"]["contrasts"] if one["group"] == "unseen tasks"]
+    contrasts = [one for one in found["clusters"]["contrasts"] if one["group"] == "unseen tasks"]
     assert {(one["first"], one["second"]) for one in contrasts} == {("base", ARMS[1]), ARMS}
     for one in contrasts:
         about = "unseen tasks", one["shots"], one["way"]
@@ -125,6 +127,18 @@ def test_trainings_that_disagree_show_no_difference() -> None:
 
 
 def test_the_page_has_the_tables_of_its_file() -> None:
-    path = ROOT / "docs" / "LEARNING.md"
-    page = path.read_text(encoding="utf-8")
-    assert page == in_page(page, json.loads((ROOT / "docs" / "learning.json").read_text(encoding="utf-8")))
+    page = (ROOT / "docs" / "LEARNING.md").read_text(encoding="utf-8")
+    path = ROOT / "docs" / "learning.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    assert page == in_page(without_tables(page), found)
+    assert {name.partition("-")[0] for name in re.findall("<!-- table: (.*) -->", page)} == set(EXPERIMENTS)
+
+
+def test_experiments_that_were_measured_before_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "learning.json"
+    path.write_text(json.dumps({"words": 1, "stages": 2}))
+    assert list(with_others(path, {"clusters": 3, "words": 4}).items()) == [
+        ("clusters", 3),
+        ("stages", 2),
+        ("words", 4),
+    ]
