@@ -22,11 +22,11 @@ from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import TrainingError
 from sft.harness.comparison import harness_rows, harness_table
 from sft.harness.process import HarnessProcess
-from sft.harness.results import HarnessScore, read_scores
+from sft.harness.results import HarnessScore, log_path, read_scores, samples_path
 from sft.harness.tasks import HarnessTasks, identity_of
 from sft.hub_answers import why_no_answer
 from sft.job_config import JobConfig
-from sft.run_folder import RunFolder, harness_log_of, samples_of
+from sft.run_folder import RunFolder
 from sft.training.whole_evaluation import WholeModelPath, models_of
 
 _OFFLINE = "HF_HUB_OFFLINE"
@@ -93,12 +93,12 @@ def _ask(job: JobConfig, asked: _Asked, model: WholeModelPath, console: Console)
         environment |= {"HF_ALLOW_CODE_EVAL": "1"} if job.sft.evaluate.allow_code else {}
         try:
             with _shown(f"{model.name}: looking at the tasks", console):
-                process = HarnessProcess(_about(job, asked, model), harness_log_of(folder), environment)
+                process = HarnessProcess(_about(job, asked, model), log_path(folder), environment)
             with process:
                 for number, term in enumerate(missing, start=1):
                     with _shown(f"{model.name}: {term} ({number} of {len(missing)})", console):
                         path = asked.result(model, term)
-                        error = process.ask(term, path, samples_of(path))
+                        error = process.ask(term, path, samples_path(path))
                     if error:
                         problems.append(f"{model.name}: {term}: {_in_words(error, why)}")
         except TrainingError as error:

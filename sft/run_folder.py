@@ -217,16 +217,6 @@ def preferences_of(asked: Path) -> tuple[Path, Path]:
     return asked / "preferences.pairs.jsonl", asked / "preferences.replies.jsonl"
 
 
-def harness_log_of(folder: Path) -> Path:
-    """What lm-evaluation-harness printed while it asked the model whose results are in the folder."""
-    return folder / "harness.log"
-
-
-def samples_of(result: Path) -> Path:
-    """The examples that a result of lm-evaluation-harness comes from, beside it."""
-    return result.with_name(f"{result.stem}.samples.jsonl")
-
-
 @dataclass(frozen=True, slots=True)
 class RunFolder:
     """The folder of one run."""

@@ -55,7 +55,10 @@ FULL: dict[str, Any] = {
                 "csv": {"delimiter": ";", "quote": "'"},
                 "max_records": 100,
                 "task": {"column": "category", "default": "other"},
-                "grading": {"references": "also", "options": "choices", "tests": "checks"},
+                "grading": {
+                    **{"references": "also", "options": "choices", "tests": "checks", "setup_code": "before"},
+                    **{"marks": "helpful", "rejected": "worse"},
+                },
             },
             {"name": "second", "path": "data/second.jsonl", "format": "messages", "task": "chat"},
         ],

@@ -19,7 +19,7 @@ from sft.errors import UserError
 from sft.evaluation.agreement_table import agreement_sentences
 from sft.evaluation.answer_scores import ModelScores
 from sft.evaluation.judged_answers import JudgedAnswer, read_judged
-from sft.evaluation.marks import MarkedAnswer, TaskAgreement
+from sft.evaluation.marks import MarkedAnswer, TaskAgreement, mark_text
 from sft.evaluation.run_records import RunRecords
 from sft.evaluation.score_rows import title_of
 from sft.pages import page_environment, page_script
@@ -112,7 +112,9 @@ def render_answers(asked: AskedModels, report: str = "", budget_bytes: int = _BU
 def _rows(asked: AskedModels) -> list[_Row]:
     """A row for each question that a model answered, those of a task together."""
     paths, questions = [*asked.answers.values()], asked.questions
-    marked = {one.record: [fit_to_print(str(part)) for part in (one.mark, one.grade, one.note)] for one in asked.marked}
+    marked = {
+        one.record: [fit_to_print(part) for part in (mark_text(one.mark), one.grade, one.note)] for one in asked.marked
+    }
     answers: dict[str, list[Any]] = {}
     rows: dict[str, _Row] = {}
     for i, path in enumerate(paths):

@@ -108,11 +108,16 @@ def agreements_of(marked: Sequence[MarkedAnswer], scores: Mapping[str, Score]) -
     return found
 
 
+def mark_text(mark: str | float) -> str:
+    """A mark as people would write it."""
+    return mark if isinstance(mark, str) else f"{mark:g}"
+
+
 def place_of(mark: str | float, judge: ModelJudge) -> float | None:
     """How far above the judge's worst grade a mark is; it may lie off the scale. None if it is no grade."""
     if judge.labels:
         labels = [label.casefold() for label in judge.labels]
-        named = (mark if isinstance(mark, str) else f"{mark:g}").casefold()
+        named = mark_text(mark).casefold()
         return float(labels.index(named)) if named in labels else None
     try:
         place = float(mark) - judge.scale[0]

@@ -17,6 +17,16 @@ from sft.json_lines import from_json, json_line
 _STDERR = "_stderr"
 
 
+def log_path(folder: Path) -> Path:
+    """What the harness printed while it asked the model whose results are in the folder."""
+    return folder / "harness.log"
+
+
+def samples_path(result: Path) -> Path:
+    """The examples that a result comes from, beside it."""
+    return result.with_name(f"{result.stem}.samples.jsonl")
+
+
 @dataclass(frozen=True, slots=True)
 class HarnessScore:
     """A metric of a task, or of a group of tasks."""

@@ -15,7 +15,7 @@ from sft.config import GradingConfig, SftConfig
 from sft.data.formats.grading import read_grading
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import RecordError, UserError
-from sft.evaluation.marks import agreements_of, grade_marked, place_of
+from sft.evaluation.marks import agreements_of, grade_marked, mark_text, place_of
 from sft.job_config import JobConfig
 from sft.run_folder import marks_of
 from sft.scoring.model_judge import ModelJudge
@@ -112,7 +112,7 @@ def test_the_command_shows_how_far_judges_agree_with_people_and_asks_once(
     assert "How far the judge agrees with people" in page
     (data,) = re.findall('<script type="application/json" id="data">(.*)</script>\n', page)
     by_place = {tuple(row["marked"]) for row in json.loads(data)["rows"]}
-    assert by_place == {(str(one["mark"]), one["grade"], one["note"]) for one in marked}
+    assert by_place == {(mark_text(one["mark"]), one["grade"], one["note"]) for one in marked}
 
 
 def test_a_judge_sees_no_mark_and_no_answer_as_its_own_reference(config: SftConfig, server: ChatServer) -> None:

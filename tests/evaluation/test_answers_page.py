@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from sft.evaluation.answers_page import asked_in, render_answers
+from sft.evaluation.marks import MarkedAnswer
 from sft.evaluation.report import write_report
 from sft.evaluation.run_records import read_run
 from sft.run_folder import RunFolder
@@ -159,6 +161,17 @@ def test_a_browser_shows_what_a_link_asks_for(answered: RunFolder, tmp_path: Pat
     assert f">{len(lost)} of 120 questions<" in dom
     assert dom.count("<article") == min(20, len(lost))
     assert dom.count("✗ wrong") == dom.count("✓ right") == min(20, len(lost))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no browser")
+def test_a_browser_shows_what_people_and_the_judge_think_of_a_reference(answered: RunFolder, tmp_path: Path) -> None:
+    asked = asked_in(answered, read_run(answered))
+    marked = [MarkedAnswer("squad.jsonl/0", "squad", 4.0, 2.0, "3", "<b>short</b>")]
+    path = tmp_path / "answers.html"
+    path.write_text(render_answers(replace(asked, marked=marked)), encoding="utf-8")
+    dom = seen(path, "task=squad&shots=0", tmp_path)
+    assert dom.count("people gave this answer 4 · the judge gave 3 · &lt;b&gt;short&lt;/b&gt;") == 1
+    assert dom.partition("<script>")[0].count("people gave") == 1, "of the marked answer alone"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no browser")
