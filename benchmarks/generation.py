@@ -4,7 +4,8 @@
     python -m benchmarks.generation --small         # a look at whether everything runs
 
 Prompts have 20 to 200 tokens, answers 32. One process has two threads, two ranks have one each. All sides of a part are
-run in turn. `transformers` is its `generate`, called as its documentation does it.
+run in turn. `transformers` is its `generate`, called as its documentation does it, with prompts as they come; ours are
+put into batches as a run does it, those of like length together.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from benchmarks.in_turn import ratios_of, spread
 from benchmarks.made_models import write_weights
 from benchmarks.rank_processes import run_ranks
 from sft.answering.choosing import log_likelihoods
+from sft.answering.rounds import BatchSize, Lengths, rounds_of
 from sft.answering.shared_prompts import shared_log_likelihoods
 from sft.answering.whole_model import WholeModel, whole_copy
 from sft.answering.writing import Prompted, Style, answering, write_answers
@@ -85,12 +87,15 @@ def main() -> None:
 
 def _compare_batches(folder: Path, options: argparse.Namespace) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    prompts = _prompts(model.config.vocab_size)
+    prompts = _prompts(model.config.vocab_size, 4 * _BATCH)
+    mixed = [prompts[i::4] for i in range(4)]
+    rounds = rounds_of([Lengths(len(p.prompt_ids), 32) for p in prompts], 1, BatchSize(rows=_BATCH), seed=17)
+    alike = [[prompts[i] for i in batch] for [batch] in rounds]
     speeds = _in_turn(
         {
-            "one at a time": lambda: _plain(model, [[prompt] for prompt in prompts]),
-            "transformers, batch of 16": lambda: _plain(model, [prompts]),
-            "batch of 16": lambda: _ours(model, prompts),
+            "one at a time": lambda: _plain(model, [[prompt] for prompt in mixed[0]]),
+            "transformers, batch of 16": lambda: _plain(model, mixed),
+            "batch of 16": lambda: _ours(model, alike),
         },
         options.rounds,
     )
@@ -140,7 +145,6 @@ def _compare_ranks(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _rank(options: argparse.Namespace) -> None:
-
     size, folder = int(os.environ["WORLD"]), options.folder
     dist.init_process_group(
         "gloo", store=dist.FileStore(str(folder / f"meeting-{size}"), size), rank=options.rank, world_size=size
@@ -186,9 +190,9 @@ def _show(name: str, ours: list[float], others: list[float]) -> None:
     sys.stdout.flush()
 
 
-def _prompts(vocabulary: int) -> list[Prompted]:
+def _prompts(vocabulary: int, count: int = _BATCH) -> list[Prompted]:
     draw = np.random.default_rng(0)
-    lengths = np.linspace(20, 200, _BATCH).astype(int)
+    lengths = np.linspace(20, 200, count).astype(int)
     ids = [tuple(draw.integers(1, vocabulary - 2, length).tolist()) for length in lengths]
     return [Prompted(f"{i}", prompt, 32) for i, prompt in enumerate(ids)]
 
@@ -207,11 +211,12 @@ def _plain(model: Any, batches: list[list[Prompted]]) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _ours(model: Any, prompts: list[Prompted]) -> float:
-    began = time.perf_counter()
+def _ours(model: Any, batches: list[list[Prompted]]) -> float:
+    began, count = time.perf_counter(), 0
     with answering(model, "sdpa"):
-        found = write_answers(model, prompts, _STYLE, _CPU)
-    return sum(len(written.ids) for written in found) / (time.perf_counter() - began)
+        for batch in batches:
+            count += sum(len(written.ids) for written in write_answers(model, batch, _STYLE, _CPU))
+    return count / (time.perf_counter() - began)
 
 
 def _config(folder: Path) -> SftConfig:

@@ -15,7 +15,7 @@ from sft.answering.answer import Answer, read_answer
 from sft.answering.choosing import log_likelihoods
 from sft.answering.decoding import Decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
-from sft.answering.shared_prompts import num_saved, shared_log_likelihoods
+from sft.answering.shared_prompts import num_saved, share, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
 from sft.data.collate import Batch, Layout
 from sft.data.tokenization import ExampleTokenizer
@@ -178,8 +178,10 @@ def _likelihoods(batch: Sequence[Question], respondent: Respondent, asking: Aski
 
 
 def _pays(questions: Sequence[Question]) -> bool:
-    """Whether so many tokens of options are saved that the second pass and the padding cost less."""
+    """Whether all can be shared, and so many tokens are saved that the second pass and the padding cost less."""
     chosen = [question.choices for question in questions if question.choices]
+    if not all(share(options).prefix for options in chosen):
+        return False
     num_tokens = sum(len(option.ids) for options in chosen for option in options)
     return sum(map(num_saved, chosen)) > _LEAST_SAVED * num_tokens
 

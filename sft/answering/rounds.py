@@ -1,7 +1,7 @@
 """In which order questions are answered, and by which rank: pure arithmetic on their lengths.
 
-A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. Rounds follow
-each other in an order that does not depend on the lengths, so that a bound on time cuts all tasks alike.
+A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. The order of
+the rounds does not depend on the lengths, so that a bound on time cuts all tasks alike.
 """
 
 from collections.abc import Sequence
@@ -40,9 +40,11 @@ def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed:
     random = np.random.default_rng(derive_seed(seed, "rounds"))
     order = random.permutation(len(lengths)).tolist()
     stretch = _BATCHES_PER_STRETCH * num_ranks * size.rows
+    longest_row = max(map(sum, lengths), default=0)
     batches: list[list[int]] = []
     for start in range(0, len(order), stretch):
-        batches += _batches(sorted(order[start : start + stretch], key=lambda i: (lengths[i], i)), lengths, size, pads)
+        ordered = sorted(order[start : start + stretch], key=lambda i: (lengths[i], i))
+        batches += _batches(ordered, lengths, size, longest_row, pads)
     rounds = []
     for start in range(0, len(batches), num_ranks):
         together = batches[start : start + num_ranks]
@@ -50,14 +52,17 @@ def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed:
     return [rounds[i] for i in random.permutation(len(rounds))]
 
 
-def _batches(ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, pads: bool) -> list[list[int]]:
+def _batches(
+    ordered: Sequence[int], lengths: Sequence[Lengths], size: BatchSize, longest_row: int, pads: bool
+) -> list[list[int]]:
     batches: list[list[int]] = []
     longest = Lengths(0, 0)
     for i in ordered:
         own = lengths[i]
         wider = Lengths(max(longest.prompt, own.prompt), max(longest.answer, own.answer))
         num_rows = len(batches[-1]) + 1 if batches else 1
-        fits = num_rows <= size.rows and num_rows * sum(wider) <= size.slots
+        # A row is written until the last one of its batch ends: not past the end of the model's window.
+        fits = num_rows <= size.rows and num_rows * sum(wider) <= size.slots and sum(wider) <= longest_row
         if batches and fits and (pads or own.prompt == longest.prompt):
             batches[-1].append(i)
             longest = wider

@@ -86,7 +86,9 @@ def _of_rests(model: Any, cut: Sequence[Shared], mask_NP: Tensor, past: Any, dev
         ids_NO[i, : len(rest)] = torch.tensor(rest)
     # Padding is behind the option, where its tokens do not see it.
     mask = torch.cat([mask_NP, torch.ones_like(ids_NO)], 1)
-    positions_NO = mask_NP.sum(-1, keepdim=True) + torch.arange(longest)
+    # Its position is the last one of the option: the model's window may end there.
+    last_N1 = torch.tensor([len(rest) - 1 for rest in rests])[:, None]
+    positions_NO = mask_NP.sum(-1, keepdim=True) + torch.arange(longest).minimum(last_N1)
     logits_NOV = model(
         input_ids=ids_NO.to(device),
         attention_mask=mask.to(device),

@@ -26,7 +26,7 @@ from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
 from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
-from sft.questions.question import QUESTIONS, Question, Way, questions_in
+from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
 from sft.schema import Conversation, Record
 
 _VERSION = 1
@@ -103,6 +103,7 @@ class _Asking:
         self._config, self._task, self._preparer = config, task, preparer
         self._writer, self._read, self._left_out = writer, read, left_out
         self._own = config.evaluate.tasks.get(task)
+        self._most, self._num_new = config.data.max_len_tokens, config.evaluate.new_tokens(task)
         self._sources = store.manifest["sources"]
 
     def questions(self, records: Chosen) -> Iterator[Question]:
@@ -118,13 +119,13 @@ class _Asking:
         asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
         if isinstance(asked, RecordError):
             raise asked
-        most, new = self._config.data.max_len_tokens, self._config.evaluate.new_tokens(self._task)
-        prompt, shown = self._fitting(asked, self._shown(key, asked, records, shots), most - new)
         answer, calls = reference_of(asked.formatted, self._preparer.pipeline)
         options = asked.grading.options or (self._own.options if self._own else ())
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
         way = self._way(options)
+        shown = self._shown(key, asked, records, shots)
+        prompt, shown, choices = self._fitting(asked, shown, options if way == "choice" else ())
         source = self._sources[key.source_id]
         instance = f"/{key.instance}" if key.instance else ""
         return Question(
@@ -140,10 +141,10 @@ class _Asking:
             tools=asked.formatted.content.tools if isinstance(asked.formatted.content, Conversation) else (),
             prompt=prompt.text,
             prompt_ids=prompt.ids,
-            max_new_tokens=max(1, min(new, most - len(prompt.ids))),
+            max_new_tokens=max(1, min(self._num_new, self._most - len(prompt.ids))),
             references=tuple(dict.fromkeys((answer, *asked.grading.references))),
             options=options,
-            choices=tuple(self._writer.options(asked.formatted, shown, options)) if way == "choice" else (),
+            choices=choices,
             tests=asked.grading.tests,
             tool_calls=calls,
         )
@@ -171,13 +172,26 @@ class _Asking:
         own = content.messages[:-1]
         return [conversation for conversation in shown if conversation.messages[:-1] != own][:shots]
 
-    def _fitting(self, asked: _Read, shown: list[Conversation], most: int) -> tuple[Prompt, list[Conversation]]:
-        """The prompt with as many of the examples as leave room for the answer, and these."""
+    def _fitting(
+        self, asked: _Read, shown: list[Conversation], options: tuple[str, ...]
+    ) -> tuple[Prompt, list[Conversation], tuple[Option, ...]]:
+        """The prompt with as many of the examples as leave room for the answer, these, and the options behind it.
+
+        Raises:
+            RecordError: there is no room even without examples.
+        """
         while True:
             prompt = self._writer.write(asked.formatted, shown)
-            if not shown or len(prompt.ids) <= most:
-                return prompt, shown
+            choices = tuple(self._writer.options(asked.formatted, shown, options)) if options else ()
+            least = max((len(option.ids) for option in choices), default=len(prompt.ids) + 1)
+            wished = least if choices else len(prompt.ids) + self._num_new
+            if not shown or wished <= self._most:
+                break
             shown = shown[:-1]
+        if least > self._most:
+            with_it = "with its longest option" if choices else "with one token of an answer"
+            raise RecordError(f"{with_it} it has {least:,} tokens, data.max_len_tokens={self._most:,}")
+        return prompt, shown, choices
 
 
 def _read_again(

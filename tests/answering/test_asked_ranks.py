@@ -1,16 +1,31 @@
 """A model that is split over ranks, whole copies of it, and one that is not split give the same answers."""
 
 import json
+import math
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from sft.answering import asking as asking_module
+from sft.answering.answer import Answer
+from sft.answering.asking import Asking, Respondent, ask_all
+from sft.answering.decoding import SAFE
+from sft.answering.rounds import BatchSize
+from sft.answering.whole_model import WholeModel
+from sft.answering.writing import Style
 from sft.config import SftConfig
+from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.tokenization import ExampleTokenizer
+from sft.questions.question_set import open_questions
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.workload import prepare_workload
+from sft.world import World
 from tests.answering import asked_ranks
 from tests.conftest import SmallRecords
 from tests.forked_ranks import logs_of, zygote
@@ -94,3 +109,21 @@ def test_every_way_gives_the_same_answers_and_leaves_the_training_alone(
         for answer, right in zip(own, answers, strict=True):
             assert answer["likelihoods"] == pytest.approx(right["likelihoods"], rel=1e-4)
         assert own_steps == [pytest.approx(step, rel=1e-4) for step in steps], name
+
+
+def test_time_that_is_over_leaves_questions_of_all_tasks(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SftConfig.model_validate(settings["config"])
+    questions = open_questions(Path(settings["questions"]))
+    model = WholeModel(config, config.model.path, World())
+    respondent = Respondent(model, model.hf_model, ExampleTokenizer(load_tokenizer(config.model)), torch.device("cpu"))
+    asking = Asking(Style((5,)), SAFE, "packed", in_step=False, size=BatchSize(rows=1), max_seconds=len(questions) / 2)
+    kept: list[Answer] = []
+    # A second passes with each answer.
+    monkeypatch.setattr(asking_module.time, "monotonic", lambda: float(len(kept)))
+    ask_all(questions, respondent, asking, OneRank(), kept.extend)
+    assert len(kept) == math.ceil(len(questions) / 2)
+    ways = Counter(question.way for question in questions)
+    answered = Counter("choice" if answer.likelihoods else "generate" for answer in kept)
+    assert all(abs(answered[way] - ways[way] / 2) <= 1 for way in ("choice", "generate"))

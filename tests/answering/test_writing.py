@@ -9,7 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, BambaConfig, Gemma2Config, GenerationConfig, ViTConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BambaConfig,
+    Gemma2Config,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+)
 
 from sft.answering.decoding import SAFE, Decoding, try_decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
@@ -145,3 +153,19 @@ def test_rounds_hold_each_question_once_within_the_size(
             assert len(batch) <= rows
             assert len(batch) * (max(w.prompt for w in widths) + max(w.answer for w in widths)) <= slots
             assert pads or len({w.prompt for w in widths}) == 1
+            assert max(w.prompt for w in widths) + max(w.answer for w in widths) <= max(map(sum, given_lengths))
+
+
+def test_no_row_of_a_batch_is_written_past_the_end_of_the_models_window() -> None:
+    """Absolute positions are a table: what reads behind its end is an error, on a GPU one that ends the process."""
+    sizes = {"n_positions": 24, "vocab_size": 240, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
+    ids = tuple(range(30, 50))
+    questions = [Prompted("long", ids, 4), Prompted("short", ids[:3], 21)]
+    rounds = rounds_of([Lengths(len(q.prompt_ids), q.max_new_tokens) for q in questions], 1, BatchSize(), seed=1)
+    with answering(model, "sdpa"):
+        for [batch] in rounds:
+            written = write_answers(model, [questions[i] for i in batch], Style((239,)), CPU)
+            assert all(len(one.ids) <= questions[i].max_new_tokens for i, one in zip(batch, written, strict=True))
+        options = [[Option((*ids, 60, 61), 20), Option((*ids, 62), 20)], [Option((*ids[:3], *ids), 3)] * 2]
+        assert len(shared_log_likelihoods(model, options, CPU)) == 2

@@ -163,6 +163,25 @@ def test_an_answer_that_is_not_among_its_options_is_counted(tmp_path: Path, toke
     assert left_out + len(made.questions) == held_out_examples(made.store, made.config.data.holdout).sum()
 
 
+def test_no_option_is_longer_than_what_the_model_is_trained_on(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
+    records = [
+        {
+            "instruction": f"Is {i} even?",
+            "output": "yes",
+            "options": ["yes", " ".join(WORDS[:8] * (15 if i % 2 else 1))],
+        }
+        for i in range(20)
+    ]
+    source = {"name": "even", "path": write_records(tmp_path / "r.jsonl", records)}
+    config = config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"answers_per_task": 20, "shots": [6]})
+    made = ask(config.model_copy(update={"data": config.data.model_copy(update={"max_len_tokens": 128})}))
+    assert made.questions
+    assert all(len(option.ids) <= 128 for question in made.questions for option in question.choices)
+    assert any(0 < question.num_shown < 6 for question in made.questions)
+    (reason,) = read_manifest(made.folder)["left_out"]
+    assert "with its longest option it has" in reason
+
+
 def test_all_outputs_of_a_task_file_are_references_and_its_examples_are_shown(
     tmp_path: Path, tokenizer_dir: TokenizerDir
 ) -> None:
