@@ -17,6 +17,8 @@ NUM_STEPS = {"broad": 4, "words": 50}
 
 # That a node is lost is noticed sooner than by default, but later than that a process on it does not answer.
 _QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
+# Nor is a worker started for each CPU before anything asks for one.
+_QUICK["prestart_worker_first_driver"] = False
 
 WriteConfig = Callable[[str], Path]
 

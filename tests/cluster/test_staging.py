@@ -12,18 +12,16 @@ import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launcher.cluster.staging import fetch_as_task
 from sft.atomic_files import is_published
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.staging import StagingOrder, StagingReport
 from sft.data.token_store import TokenStore
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
 from sft.world import World
 from tests.cluster.conftest import WriteConfig, joined
+from tests.cluster.fetching import start_worker
 from tests.cluster.running import ROOT, SFT, environment, wait_until
 from tests.data.planned import Planned, nodes_of, publish_planned
 from tests.webhook import webhook
@@ -116,24 +114,12 @@ def test_the_driver_sends_steps_and_evaluations_to_tensorboard_and_posts_the_end
     assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(measured))
 
 
-class Worker:
-    """As the first worker of a node."""
-
-    def fetch(self, order: StagingOrder) -> StagingReport | None:
-        return fetch_as_task(order, lambda: True)
-
-
-def start_worker(machine: Machine) -> Any:
-    here = NodeAffinitySchedulingStrategy(machine.ray_id, soft=False)
-    return ray.remote(Worker).options(scheduling_strategy=here, num_cpus=1).remote()
-
-
 def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
     connected: list[Machine], tmp_path: Path
 ) -> None:
     planned = publish_planned(tmp_path)
     has: dict[str, set[int]] = {f"n{i}": set() for i in range(3)}
-    workers = [start_worker(machine) for machine in connected]
+    workers = [start_worker(machine.ray_id) for machine in connected]
     for num_nodes, first_step in ((2, 0), (1, 3), (3, 5)):
         worlds = nodes_of(num_nodes, ranks_per_node=2)
         orders = [planned.order(world, None, first_step) for world in worlds]
@@ -150,7 +136,7 @@ def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
 def test_the_fetching_ends_with_the_worker_that_it_is_for(connected: list[Machine], tmp_path: Path) -> None:
     planned = publish_planned(tmp_path, epochs=300)
     machine = connected[0]
-    worker = start_worker(machine)
+    worker = start_worker(machine.ray_id)
     worker.fetch.remote(planned.order(World(), None))
     wait_until(lambda: num_there(planned, machine) > 0, 60, "nothing is fetched")
     ray.kill(worker)
