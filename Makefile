@@ -64,8 +64,8 @@ $(TRL)/.1.16.0: $(INSTALLED)
 bench: install $(TRL)/.1.16.0 ## measure on this machine, beside TRL and the goals: 25 minutes; bench.json; ARGS='--parts training'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cpu --trl $(TRL) --json bench.json $(ARGS)
 
-learning: install ## train 99 small models to see what is learned, into docs/LEARNING.md: an hour; ARGS='clusters --minutes 20'
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning $(ARGS)
+learning: install ## train 99 small models to see what is learned, into docs/LEARNING.md: up to an hour a call; ARGS=clusters
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning --minutes 60 $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code
 	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md

@@ -103,7 +103,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     about, seconds = about_machine(), read_seconds(folder)
     base = options.base.absolute() if options.base else folder / "base"
     if not base.is_dir():
-        seconds["base"] = in_fork(partial(_pretrain, base, scale), folder / "base.log", options.at_once)
+        seconds["base"] = in_fork(partial(_pretrain, base, scale, options.device), folder / "base.log", options.at_once)
         write_seconds(folder, seconds)
         print(f"[{time.monotonic() - began:5.0f} s] the base model", file=sys.stderr, flush=True)
     if not (folder / "data").is_dir():
@@ -172,10 +172,10 @@ def in_fork(work: Callable[[], int], log: Path, num_threads: int = 1) -> list[fl
     return [round(time.monotonic() - began, 1), round(used.ru_utime + used.ru_stime, 1)]
 
 
-def _pretrain(base: Path, scale: Scale) -> int:
+def _pretrain(base: Path, scale: Scale, device: str) -> int:
     aside = base.with_name(f"{base.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    pretrain(aside, scale.base_tokens)
+    pretrain(aside, scale.base_tokens, device=device)
     aside.rename(base)
     return 0
 

@@ -1,6 +1,6 @@
 """Pretrains the base model on `base_text`, in plain torch: what all arms start from.
 
-python -m benchmarks.learning.base FOLDER --tokens 4_000_000
+python -m benchmarks.learning.base FOLDER --tokens 6_000_000
 """
 
 import argparse
@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 
 from benchmarks.learning.base_text import Piece, documents
 from benchmarks.learning.model import build_model, write_tokenizer
+from benchmarks.learning.scale import FULL
 from sft.seeds import derive_seed
 
 _PEAK_RATE = 3e-3
@@ -107,15 +108,15 @@ def update(
         optimizer.zero_grad(set_to_none=True)
 
 
-def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1536) -> Path:
+def pretrain(folder: Path, num_tokens: int, seed: int = 0, device: str = "cpu", batch_tokens: int = 1536) -> Path:
     """Write the base model and its tokenizer as a Hugging Face folder."""
     write_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = build_model(derive_seed(seed, "model"))
+    model = build_model(derive_seed(seed, "model")).to(device)
     optimizers = pretraining_optimizers(model)
     seen, began, told = 0, time.monotonic(), 0
     for tokens, labels, count in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
-        loss = loss_of(model, tokens, labels)
+        loss = loss_of(model, tokens.to(device), labels.to(device))
         update(model, optimizers, loss, rate_at(seen / num_tokens, _PEAK_RATE))
         seen += count
         if seen >= told:
@@ -133,10 +134,11 @@ def pretrain(folder: Path, num_tokens: int, seed: int = 0, batch_tokens: int = 1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=4_000_000)
+    parser.add_argument("--tokens", type=int, default=FULL.base_tokens)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    pretrain(arguments.folder, arguments.tokens, arguments.seed)
+    pretrain(arguments.folder, arguments.tokens, arguments.seed, arguments.device)
 
 
 if __name__ == "__main__":
