@@ -44,7 +44,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@$(LONG) -n 2 --dist loadgroup --ignore $(TAKES_MEMORY) tests/slurm tests/ray_cluster tests/chaos tests/launcher \
-	    tests/cluster tests/training tests/distributed tests/sizing tests/benchmarks tests/harness $(ARGS) || [ $$? = 5 ] # 5: no test is chosen
+	    tests/cluster tests/training tests/distributed tests/sizing tests/benchmarks tests/harness tests/parity $(ARGS) || [ $$? = 5 ] # 5: no test is chosen
 	@$(LONG) $(TAKES_MEMORY) $(ARGS) || [ $$? = 5 ]
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
