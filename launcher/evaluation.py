@@ -13,6 +13,7 @@ from launcher.layout_check import find_layout
 from launcher.pair_tables import PairJudge, check_against, compare_models
 from launcher.preparation import preparation_shown
 from launcher.results import show_results
+from sft.answer_files import answers_of, marks_of
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
 from sft.endpoint.client import EndpointClient
@@ -25,7 +26,7 @@ from sft.evaluation.marks import MarkedAnswer, TaskAgreement, agreements_of, gra
 from sft.evaluation.scores import Evaluation
 from sft.job_config import JobConfig
 from sft.progress import Tell
-from sft.run_folder import ANSWERS_PAGE, answers_of, marks_of
+from sft.run_folder import ANSWERS_PAGE
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import Measurement, WholeModelPath, measure_whole, models_of, prepare_measurement
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sft.answer_files import answers_of, pairs_of, preferences_of
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
@@ -17,7 +18,6 @@ from sft.evaluation.pairs import JudgedPair, PairTotals, judge_pairs, preference
 from sft.evaluation.tables import MAX_TASKS, percent
 from sft.printable import short_name
 from sft.progress import Tell
-from sft.run_folder import answers_of, pairs_of, preferences_of
 from sft.scoring.judge_prompt import DEFAULT_RUBRIC, rubric_text
 from sft.scoring.model_judge import JUDGE_PATIENCE
 from sft.training.whole_evaluation import Measurement, WholeModelPath

@@ -150,6 +150,7 @@ FULL: dict[str, Any] = {
         "best": {"score": "exact_match@3", "task": "maths", "stop_when_flat": 4},
         "max_failed_saves": 2,
         "dir": "s3://bucket/run",
+        "check_export": True,
         "async": False,
     },
     "evaluate": {

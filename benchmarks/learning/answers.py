@@ -7,8 +7,9 @@ from typing import NamedTuple
 from benchmarks.learning.arms import Arm
 from benchmarks.learning.experiments import AFTER, BASE, WITHOUT
 from benchmarks.learning.trainings import also_answered
+from sft.answer_files import answers_of
 from sft.evaluation.judged_answers import JudgedAnswer, read_judged
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 
 
 class Scored(NamedTuple):

@@ -21,8 +21,9 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 from benchmarks.learning.arms import Arm, config_of
 from sft.absolute_paths import absolute_paths
+from sft.answer_files import answers_of
 from sft.job_config import load_job
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 from sft.training.__main__ import main as train
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 

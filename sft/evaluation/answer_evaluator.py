@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft.answer_files import replies_of
 from sft.answering.answer import Answer, read_answer
 from sft.answering.asking import Ask
 from sft.errors import UserError
@@ -21,7 +22,6 @@ from sft.questions.question import Question
 from sft.ranks.agreement import raise_together
 from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import work_together
-from sft.run_folder import replies_of
 from sft.scoring.metric import Metric
 from sft.scoring.registry import Score
 

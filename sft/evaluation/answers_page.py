@@ -14,6 +14,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from sft.answer_files import answers_of
 from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.evaluation.agreement_table import agreement_sentences
@@ -25,7 +26,7 @@ from sft.evaluation.score_rows import title_of
 from sft.pages import page_environment, page_script
 from sft.printable import fit_to_print
 from sft.questions.question import QUESTIONS, Question, questions_in
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 
 _BUDGET_BYTES = 24_000_000
 _TEXT_LIMITS = (8000, 4000, 2000, 1000, 500)

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from sft.answer_files import answers_of
 from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
@@ -25,7 +26,7 @@ from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
-from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
+from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.stage_end import StageEnd, read_stage_end
 
 

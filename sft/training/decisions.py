@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from sft.answer_files import answers_of
 from sft.atomic_files import read_json
 from sft.config import SftConfig
 from sft.errors import UserError
@@ -16,7 +17,7 @@ from sft.evaluation.best_step import Curve, Measured, read_curve
 from sft.evaluation.forgetting import falls_in_words, find_falls
 from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.ranks.agreement import all_texts, any_rank
-from sft.run_folder import RunFolder, StageFolder, answers_of
+from sft.run_folder import RunFolder, StageFolder
 from sft.training.attempt import Attempt
 
 

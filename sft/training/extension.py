@@ -8,12 +8,13 @@ evaluations/0-broad.json → 0-broad-step-00000100.json a measurement within the
 
 import shutil
 
+from sft.answer_files import answers_of
 from sft.atomic_files import sync_folder
 from sft.checkpoint.open_storage import stage_storage
 from sft.config import CheckpointConfig
 from sft.errors import UserError
 from sft.evaluation.best_step import read_curve
-from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
+from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.stage_end import StageEnd, read_stage_end
 
 

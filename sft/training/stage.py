@@ -8,6 +8,7 @@ import time
 from contextlib import closing, nullcontext
 from functools import partial
 
+from sft.answer_files import answers_of
 from sft.atomic_files import write_json
 from sft.cadence import Cadence, cadence_of_saves
 from sft.checkpoint.open_storage import stage_storage
@@ -21,7 +22,7 @@ from sft.ledger import LedgerWriter
 from sft.model.attention import layout_of
 from sft.ranks.agreement import any_rank
 from sft.recomputed_layers import packs_or_one
-from sft.run_folder import StageFolder, answers_of
+from sft.run_folder import StageFolder
 from sft.seeds import derive_seed
 from sft.step_plan import StepPlan
 from sft.training.decisions import Decisions, Verdict

@@ -10,6 +10,7 @@ import shutil
 
 import torch
 
+from sft.answer_files import answers_of
 from sft.atomic_files import is_published, read_json, read_manifest, write_json
 from sft.checkpoint.export import export_model
 from sft.checkpoint.storage import CheckpointStorage
@@ -17,7 +18,7 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.rendering.chat_template import control_ids
 from sft.engine.engine import Engine
 from sft.ranks.agreement import any_rank
-from sft.run_folder import RunFolder, StageFolder, answers_of, check_of
+from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.stage_end import BestStep, StageEnd, end_in_words, write_stage_end
 from sft.training.decisions import Decisions
 from sft.training.stage_checkpoints import load_step

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
+from sft.answer_files import answers_of
 from sft.answering.asking import Ask
 from sft.answering.whole_model import WholeModel
 from sft.atomic_files import fingerprint, is_published, read_json, write_json
@@ -32,7 +33,7 @@ from sft.model.attention import layout_of
 from sft.progress import Tell
 from sft.questions.question_set import make_questions, open_questions, question_inputs
 from sft.ranks.ranks import OneRank
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 from sft.scoring.metric import Metric
 from sft.training.asked import AskedQuestions
 from sft.world import World

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sft.answer_files import pairs_of
 from sft.answering.answer import Answer
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
@@ -14,7 +15,6 @@ from sft.errors import UserError
 from sft.evaluation.judged_answers import judge
 from sft.evaluation.pairs import judge_pairs, totals_of
 from sft.questions.question import Question
-from sft.run_folder import pairs_of
 from sft.scoring.judging import Judging
 from sft.scoring.registry import read_score
 from tests.endpoint.chat_server import chat_server

@@ -11,13 +11,13 @@ import pytest
 from rich.console import Console
 
 from launcher.evaluation import evaluate_models
+from sft.answer_files import marks_of
 from sft.config import GradingConfig, SftConfig
 from sft.data.formats.grading import read_grading
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import RecordError, UserError
 from sft.evaluation.marks import agreements_of, grade_marked, mark_text, place_of
 from sft.job_config import JobConfig
-from sft.run_folder import marks_of
 from sft.scoring.model_judge import ModelJudge
 from sft.scoring.registry import read_score
 from sft.training.whole_evaluation import prepare_measurement

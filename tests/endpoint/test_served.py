@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from launcher.evaluation import evaluate_models
 from launcher.pair_tables import PairJudge
+from sft.answer_files import answers_of, preferences_of
 from sft.config import SftConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.endpoint.client import EndpointClient
@@ -20,7 +21,6 @@ from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 from sft.evaluation.judged_answers import read_judged
 from sft.job_config import JobConfig
-from sft.run_folder import answers_of, preferences_of
 from sft.training.served_evaluation import ServedModels
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from tests.conftest import WORDS

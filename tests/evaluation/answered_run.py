@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sft.answer_files import answers_of
 from sft.answering.answer import Answer
 from sft.atomic_files import publish_folder, write_lines, written_aside
 from sft.evaluation.judged_answers import JudgedAnswer, metrics_of_scores, sums_of, write_judged
 from sft.evaluation.scores import LOSS, Sums, evaluate
 from sft.json_lines import json_line
 from sft.questions.question import QUESTIONS, Question
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 from sft.scoring.metric import Metric
 from sft.scoring.registry import read_score
 

@@ -10,13 +10,14 @@ import pytest
 from rich.table import Table
 
 from launcher.console import FitConsole
+from sft.answer_files import answers_of
 from sft.evaluation.answer_table import answer_tables
 from sft.evaluation.falls import falls
 from sft.evaluation.report import render_report
 from sft.evaluation.run_records import RunRecords, read_run
 from sft.evaluation.score_comparison import OVER_CLUSTERS, OVER_EXAMPLES, OVER_TASKS, compared_means, compared_tasks
 from sft.evaluation.score_texts import score_text
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 from sft.scoring.statistics import paired_difference
 from tests.evaluation.answered_run import Task, answered_run
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sft.answer_files import answers_of, replies_of
 from sft.config import SftConfig
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.rendering.chat_template import load_tokenizer
@@ -18,7 +19,7 @@ from sft.evaluation.scores import read_evaluation
 from sft.parity.cases import asked_cases
 from sft.printable import printable
 from sft.questions.question_set import fingerprint_of, open_questions
-from sft.run_folder import RunFolder, answers_of, replies_of
+from sft.run_folder import RunFolder
 from sft.training.whole_evaluation import WholeModelPath, measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords, write_tokenizer

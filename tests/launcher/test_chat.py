@@ -13,11 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from launcher.cli import main
+from sft.answer_files import answers_of
 from sft.config import DataConfig, ModelConfig
 from sft.data.preparation import prepare_store
 from sft.evaluation.judged_answers import read_judged
 from sft.job_config import load_job
-from sft.run_folder import RunFolder, answers_of
+from sft.run_folder import RunFolder
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from tests.conftest import write_tokenizer
 from tests.endpoint.chat_server import chat_server
