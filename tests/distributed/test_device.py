@@ -36,7 +36,8 @@ def test_a_rank_on_cpus_trains_beside_a_gpu_that_it_never_asks_for(
     assert run_ranks(1, "beside_a_gpu", {"jobs": [[content, prepared.as_json()]]}) == [True]
 
 
-def test_only_who_starts_ranks_or_looks_at_a_node_asks_torch_what_there_is() -> None:
+def test_only_who_starts_ranks_or_looks_at_a_machine_asks_torch_what_there_is() -> None:
+    """The config decides elsewhere. A chat and the check of an export take what the user's own machine has."""
     root = Path(__file__).parents[2]
     asking = {
         str(path.relative_to(root))
@@ -44,7 +45,8 @@ def test_only_who_starts_ranks_or_looks_at_a_node_asks_torch_what_there_is() -> 
         for path in (root / package).rglob("*.py")
         if re.search(r"cuda\.(is_available|device_count|current_device)\(", path.read_text(encoding="utf-8"))
     }
-    assert asking == {"sft/training/__main__.py", "launcher/preflight/node_facts.py"}
+    on_nodes = {"sft/training/__main__.py", "launcher/preflight/node_facts.py"}
+    assert asking == {*on_nodes, "launcher/chat/opening.py", "launcher/exporting.py"}
 
 
 def test_tests_see_no_gpu() -> None:

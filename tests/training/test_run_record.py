@@ -189,7 +189,7 @@ def test_of_stages_that_have_trained_the_few_lines_that_differ_are_shown(content
 
 
 def test_every_field_of_checkpoint_but_its_place_is_free(content: dict[str, Any]) -> None:
-    others = {"async": False, "keep_stage_ends": False, "best": {"score": "loss"}}
+    others = {"async": False, "keep_stage_ends": False, "check_export": True, "best": {"score": "loss"}}
     for name, field in CheckpointConfig.model_fields.items():
         key = field.alias or name
         if key != "dir":
