@@ -3,7 +3,7 @@
 Each training counts the same in a mean, and in a training each task. Intervals are those of `sft.scoring.statistics`:
 they say what other questions of the same tasks would give to the same models. What another training would give shows
 in how many of the trainings a difference has the same sign: it is seen only if that is so in nearly all of them, too
-(by a sign test; of three trainings, in all).
+(by a sign test; of three trainings, in all; of fewer, it is never seen).
 """
 
 import math
@@ -21,7 +21,7 @@ WAYS = {"all": None, "written": False, "chosen": True}
 """Answers of either kind, or of one."""
 _LEAST_PAIRED = 0.9
 """If fewer of the questions are the same for both models, tasks are paired instead."""
-_LEAST_TRAININGS = 6
+_LEAST_TRAININGS, _LEAST_FOR_TEST = 3, 6
 _SIGN_TEST = 0.05
 
 
@@ -110,11 +110,10 @@ def _contrast(models: tuple[str, str], group: Group, way: str, one: Scores, othe
 
 
 def agree(values: Sequence[float], whole: float) -> bool:
-    """Whether so many trainings have the sign of the whole that chance would not give it: all of few trainings."""
-    num_same = sum(value * whole > 0 for value in values)
-    if len(values) < _LEAST_TRAININGS:
-        return num_same == len(values)
-    num = len(values)
+    """Whether so many trainings have the sign of the whole that it is no chance: all of few, and at least three."""
+    num_same, num = sum(value * whole > 0 for value in values), len(values)
+    if num < _LEAST_FOR_TEST:
+        return num_same == num >= _LEAST_TRAININGS
     more = sum(math.comb(num, number) for number in range(num_same, num + 1)) / 2**num
     return 2 * more < _SIGN_TEST
 

@@ -101,7 +101,8 @@ def _bars(means: Means, name: str) -> Figure:
             num = len(mean["by_training"])
             spread = (np.arange(num) - (num - 1) / 2) * _DOT_SPREAD * width
             axes.plot(x + spread, mean["by_training"], ".", **_DOT)
-    labels = [f"{group.name}\n{f'{group.shots} examples shown' if group.shots else ''}" for group in groups]
+    labels = [f"{group.name}, {group.shots} shown" if group.shots else group.name for group in groups]
+    labels = [label.replace(" ", "\n", 1).replace(", ", ",\n") for label in labels]
     axes.set_xticks(range(len(groups)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel("score")

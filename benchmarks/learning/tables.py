@@ -1,4 +1,4 @@
-"""The tables of docs/LEARNING.md, between two comments for each, from the JSON of what came out.
+"""The tables of docs/LEARNING.md, with their pictures, between two comments for each, from the JSON of what came out.
 
 An experiment that has come out nowhere yet has a sentence in their place.
 """
@@ -39,7 +39,8 @@ def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
     for name, own in found.items():
         groups = EXPERIMENTS[name].groups
         means, contrasts = own["means"], own["contrasts"]
-        tables[name] = _means([mean for mean in means if mean["way"] == "all"], groups)
+        picture = f"![{EXPERIMENTS[name].title}](learning-{name}.png)"
+        tables[name] = f"{picture}\n\n{_means([mean for mean in means if mean['way'] == 'all'], groups)}"
         if own["num_missing"]:
             num = own["num_missing"] + own["num_trainings"]
             tables[name] += f"\n\n**{own['num_missing']} of {num} trainings are missing.**"

@@ -121,6 +121,7 @@ def test_a_folder_of_other_settings_is_refused(folder: Path) -> None:
 def test_trainings_that_disagree_show_no_difference() -> None:
     assert agree([0.1, 0.2, 0.1], 0.13)
     assert not agree([0.3, 0.2, -0.1], 0.13)
+    assert not agree([0.1, 0.2], 0.15)
     assert agree([0.1] * 10 + [-0.1] * 2, 0.07)
     assert not agree([0.1] * 9 + [-0.1] * 3, 0.05)
     assert not agree([0.0, 0.1, 0.1], math.nan)
