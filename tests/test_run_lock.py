@@ -152,7 +152,7 @@ def test_of_two_that_take_over_exactly_one_wins(tmp_path, dead_holder):
             wait_until(lambda folder=folder: len(list(folder.glob("held-*")) + list(folder.glob("refused-*"))) == 2)
             assert len(list(folder.glob("held-*"))) == 1
             (refused,) = folder.glob("refused-*")
-            assert "in use by another job" in refused.read_text()
+            wait_until(lambda refused=refused: "in use by another job" in refused.read_text())  # it is being written
             (folder / "over").touch()
         for taker in takers:
             assert taker.wait(30) == 0
