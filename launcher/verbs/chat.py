@@ -2,6 +2,8 @@
 
 import argparse
 
+from launcher.endpoint_options import add_endpoint_arguments, endpoint_of
+
 SUMMARY = "talk to models in the terminal: the base and the tuned one side by side"
 EXAMPLES = """\
 sft chat runs/my
@@ -30,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "where a reply is cut if the model does not stop (evaluate.max_new_tokens). Default: 512"
     parser.add_argument("--max-new-tokens", metavar="NUMBER", help=text)
     text = "a served model, too: the address of a server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1"
-    parser.add_argument("--endpoint", metavar="URL", help=text)
-    text = "which model of the server. Default: the only one that it has"
-    parser.add_argument("--endpoint-model", metavar="NAME", default="", help=text)
-    text = "the variable that holds the key of the server. Default: OPENAI_API_KEY, if it is set"
-    parser.add_argument("--endpoint-key-env", metavar="NAME", default="", help=text)
+    add_endpoint_arguments(parser, text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,16 +45,10 @@ def run(options: argparse.Namespace) -> int:
     from launcher.chat.target import open_target
     from launcher.console import build_console
     from launcher.exit_codes import INTERRUPTED
-    from sft.endpoint.endpoint import Endpoint
-    from sft.errors import UserError
     from sft.quick_imports import quick_imports
 
     target = open_target(options.target, [*options.overrides, *_settings(options)])
-    if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
-        raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
-    endpoint = (
-        Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
-    )
+    endpoint = endpoint_of(options)
     with quick_imports():
         from launcher.chat.opening import open_chat
         from launcher.chat.session import Session

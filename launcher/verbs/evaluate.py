@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.endpoint_options import add_endpoint_arguments, endpoint_of
+
 if TYPE_CHECKING:
     from launcher.pair_tables import PairJudge
     from sft.harness.tasks import HarnessTasks
@@ -37,11 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "how many examples stand in front of each prompt. Default: as each task says"
     parser.add_argument("--harness-shots", type=int, metavar="N", help=text)
     text = "a served model, too: the address of a server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1"
-    parser.add_argument("--endpoint", metavar="URL", help=text)
-    text = "which model of the server. Default: the only one that it has"
-    parser.add_argument("--endpoint-model", metavar="NAME", default="", help=text)
-    text = "the variable that holds the key of the server. Default: OPENAI_API_KEY, if it is set"
-    parser.add_argument("--endpoint-key-env", metavar="NAME", default="", help=text)
+    add_endpoint_arguments(parser, text)
     text = "have a judging model compare the answers of the others with those of this one, in both orders"
     parser.add_argument("--judge-against", metavar="NAME", help=text)
     text = "the judge: the address of its server, its name there, the variable that holds the key, and what counts"
@@ -56,8 +54,6 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console
     from launcher.evaluation import evaluate_models
     from sft.absolute_paths import absolute_paths
-    from sft.endpoint.endpoint import Endpoint
-    from sft.errors import UserError
     from sft.hub_answers import check_hub_answers
     from sft.training.process import quiet_third_parties
 
@@ -69,11 +65,7 @@ def run(options: argparse.Namespace) -> int:
         check_hub_answers(job.sft, ["model"])
         return evaluate_with_harness(job, options.models, tasks, build_console())
     check_hub_answers(job.sft)
-    if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
-        raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
-    endpoint = (
-        Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
-    )
+    endpoint = endpoint_of(options)
     return evaluate_models(job, options.models, endpoint, build_console(), _judge_of(options))
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from launcher.endpoint_options import add_endpoint_arguments, endpoint_of
+
 SUMMARY = "write the model of any kept checkpoint as a Hugging Face folder, without GPUs; --check: compare it in use"
 EXAMPLES = """\
 sft export runs/my
@@ -30,25 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", help="where --check computes: cpu, cuda:0. Default: a GPU, if there is one"
     )
     text = "with --check: ask a server of the folder, too (OpenAI's chat completions, such as vLLM)"
-    parser.add_argument("--endpoint", metavar="URL", help=text)
-    text = "which model of the server. Default: the only one that it has"
-    parser.add_argument("--endpoint-model", metavar="NAME", default="", help=text)
-    text = "the variable that holds the key of the server. Default: OPENAI_API_KEY, if it is set"
-    parser.add_argument("--endpoint-key-env", metavar="NAME", default="", help=text)
+    add_endpoint_arguments(parser, text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Export, and check if that is asked for."""
-    from sft.endpoint.endpoint import Endpoint
     from sft.errors import UserError
 
     if not options.check and (options.endpoint or options.device):
         raise UserError("--endpoint and --device belong to --check.")
-    if not options.endpoint and (options.endpoint_model or options.endpoint_key_env):
-        raise UserError("--endpoint-model and --endpoint-key-env need an --endpoint URL.")
-    endpoint = (
-        Endpoint(options.endpoint, options.endpoint_model, options.endpoint_key_env) if options.endpoint else None
-    )
+    endpoint = endpoint_of(options)
     from sft.training.process import quiet_third_parties
 
     quiet_third_parties()

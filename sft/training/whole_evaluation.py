@@ -59,8 +59,10 @@ class WholeModelPath(NamedTuple):
         It tells the files of the model apart from others that lay in the same place: those of a stage that was extended
         since, or of a folder that was written anew.
         """
-        kind = f"{self.stage_index}-{self.name}" if self.stage_index is not None else "other"
-        kind = BASE if self.name == BASE else kind
+        if self.stage_index is not None:
+            kind = f"{self.stage_index}-{self.name}"
+        else:
+            kind = BASE if self.name == BASE else "other"
         folder = Path(self.path)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [[file.name, stat.st_size, stat.st_mtime_ns] for file in files for stat in (file.stat(),)]
