@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot  # noqa: F401  (what every fork would import)
 import torch
-import transformers.models.llama.modeling_llama  # noqa: F401
+import transformers.models.llama.modeling_llama  # noqa: F401  (the same)
 
 from benchmarks.learning.arms import Arm, config_of
 from sft.absolute_paths import absolute_paths
