@@ -5,7 +5,7 @@
 #   PYTHON=.venv/bin/python benchmarks/gpu_bundle.sh FOLDER [PYTHON_VERSION]
 #
 # PYTHON has torch, which DeepSpeed's build asks for; PYTHON_VERSION is that of the other machine (default 3.12, x86-64).
-# How to use it there: benchmarks/gpu/__init__.py.
+# How to use it there: benchmarks/gpu/__init__.py, and for `python -m benchmarks.learning --device cuda` docs/LEARNING.md.
 set -euo pipefail
 
 folder=${1:?"usage: benchmarks/gpu_bundle.sh FOLDER [PYTHON_VERSION]"}
@@ -22,7 +22,8 @@ mkdir -p "$folder"
 [ -z "$(ls -A "$folder")" ] || { echo "$folder is not empty" >&2; exit 2; }
 
 packages=()
-for name in pydantic pydantic_core annotated-types typing-inspection typing_extensions hjson einops msgpack py-cpuinfo; do
+for name in pydantic pydantic_core annotated-types typing-inspection typing_extensions hjson einops msgpack py-cpuinfo \
+    datasets dill multiprocess ruamel.yaml datasketch; do
     packages+=("$(pinned "$name")")
 done
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --dest "$wheels" --only-binary=:all: \

@@ -1,6 +1,7 @@
 """Trains all arms of the learning experiments with `sft`, and writes down what came out: JSON, tables and pictures.
 
     python -m benchmarks.learning [clusters balance stages words packing] [--minutes 60]
+    python -m benchmarks.learning real --real-model FOLDER --real-data FOLDER      public data: benchmarks.learning.real
     python -m benchmarks.learning --from-json docs/learning.json       tables and pictures only
 
 Makes the base model, data and configs in --folder, and trains and asks each arm there. The same command goes on with
@@ -30,6 +31,7 @@ from benchmarks.learning.data import write_data
 from benchmarks.learning.experiments import EXPERIMENTS, members
 from benchmarks.learning.findings import contrasts_of, means_of, rounded, trained_models
 from benchmarks.learning.plots import draw
+from benchmarks.learning.real import NUM_TOKENS, REAL, real_arms, real_members
 from benchmarks.learning.scale import FULL, SMALL, Scale
 from benchmarks.learning.tables import in_page, tables_of
 from benchmarks.learning.trainings import forked, is_finished, train_arms
@@ -37,6 +39,8 @@ from sft.config_yaml import write_yaml
 from sft.training.process import quiet_third_parties
 
 _ROOT = Path(__file__).parents[2]
+ZOO = [name for name in EXPERIMENTS if name != REAL]
+"""The experiments for which everything is made here."""
 _SECONDS = 60.0
 
 
@@ -72,9 +76,11 @@ def with_others(path: Path, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; default: all")
+    parser.add_argument("experiments", nargs="*", help=f"of {', '.join(EXPERIMENTS)}; default: the first {len(ZOO)}")
     parser.add_argument("--folder", type=Path, default=Path("runs/learning"), help="where everything is made")
     parser.add_argument("--base", type=Path, help="a base model that is there, from benchmarks.learning.base")
+    parser.add_argument("--real-model", type=Path, help="the model of `real`: quickstart/model, for example")
+    parser.add_argument("--real-data", type=Path, help="the folder of its data")
     parser.add_argument("--json", type=Path, help="what came out; pictures lie beside it; default: docs/learning.json")
     parser.add_argument("--page", type=Path, help="a page whose tables are made anew; default: docs/LEARNING.md")
     parser.add_argument("--from-json", type=Path, help="draw and print what was found before")
@@ -87,7 +93,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := set(options.experiments) - set(EXPERIMENTS):
         parser.error(f"no such experiments: {', '.join(sorted(unknown))}; there are {', '.join(EXPERIMENTS)}")
-    options.experiments = options.experiments or list(EXPERIMENTS)
+    options.experiments = options.experiments or ZOO
+    if REAL in options.experiments and not (options.real_model and options.real_data):
+        parser.error(f"{REAL} needs --real-model and --real-data")
     # What a small run finds is not for the docs.
     place = options.folder if options.small else _ROOT / "docs"
     options.json = options.json or options.from_json or place / "learning.json"
@@ -101,14 +109,14 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     about, seconds = about_machine(), read_seconds(folder)
-    base = options.base.absolute() if options.base else folder / "base"
-    if not base.is_dir():
-        seconds["base"] = in_fork(partial(_pretrain, base, scale, options.device), folder / "base.log", options.at_once)
-        write_seconds(folder, seconds)
-        print(f"[{time.monotonic() - began:5.0f} s] the base model", file=sys.stderr, flush=True)
-    if not (folder / "data").is_dir():
-        in_fork(partial(_write_data, folder, base, scale), folder / "data.log")
-    given = [arm for arm in arms(folder, base, scale, options.device) if is_wanted(arm, options)]
+    given = []
+    if {*options.experiments} & {*ZOO}:
+        base = options.base.absolute() if options.base else folder / "base"
+        _make_zoo(folder, base, scale, options, seconds)
+        given += arms(folder, base, scale, options.device)
+    if REAL in options.experiments:
+        given += real_arms(folder, options.real_model.absolute(), options.real_data.absolute(), options.device)
+    given = [arm for arm in given if is_wanted(arm, options)]
     check_settings(folder, given)
     for ended in train_arms(given, folder, options.at_once, began + options.minutes * _SECONDS):
         if ended.code:
@@ -119,14 +127,34 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         num_left = sum(not is_finished(arm) for arm in given)
         print(f"[{time.monotonic() - began:5.0f} s] {ended.arm.file}: {ended.seconds:.0f} s, {num_left} to go",
               file=sys.stderr, flush=True)  # fmt: skip
-    about |= {"num_tokens": scale.num_tokens, "base_tokens": scale.base_tokens, **_costs(seconds)}
-    found = {name: {"about": about, **_found(name, given, scale)} for name in options.experiments}
+    found = {
+        name: {"about": {**about, **_amounts(name, scale), **_costs(name, seconds)}, **_found(name, given, scale)}
+        for name in options.experiments
+    }
     return {name: own for name, own in found.items() if own["num_trainings"]}
 
 
-def _costs(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Wall and CPU time of the base model and of the trainings, in all calls so far."""
-    trainings = [own for name, own in seconds.items() if name != "base"]
+def _make_zoo(
+    folder: Path, base: Path, scale: Scale, options: argparse.Namespace, seconds: dict[str, list[float]]
+) -> None:
+    """The base model and the data, where they are not there yet."""
+    if not base.is_dir():
+        seconds["base"] = in_fork(partial(_pretrain, base, scale, options.device), folder / "base.log", options.at_once)
+        write_seconds(folder, seconds)
+        print(f"the base model: {seconds['base'][0]:.0f} s", file=sys.stderr, flush=True)
+    if not (folder / "data").is_dir():
+        in_fork(partial(_write_data, folder, base, scale), folder / "data.log")
+
+
+def _amounts(name: str, scale: Scale) -> dict[str, int]:
+    if name == REAL:
+        return {"num_tokens": NUM_TOKENS}
+    return {"num_tokens": scale.num_tokens, "base_tokens": scale.base_tokens}
+
+
+def _costs(name: str, seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Wall and CPU time of the base model and of an experiment's own trainings, in all calls so far."""
+    trainings = [own for run, own in seconds.items() if run.partition("/")[0] == name]
     wall, cpu = (
         [round(median(column), 1), round(sum(column))] for column in zip(*(trainings or [[0, 0]]), strict=True)
     )
@@ -144,7 +172,7 @@ def is_wanted(arm: Arm, options: argparse.Namespace) -> bool:
 def _found(name: str, given: Sequence[Arm], scale: Scale) -> dict[str, Any]:
     own = [arm for arm in given if arm.experiment == name]
     finished = [arm for arm in own if is_finished(arm)]
-    experiment, groups = EXPERIMENTS[name], members(scale)
+    experiment, groups = EXPERIMENTS[name], real_members() if name == REAL else members(scale)
     trained = trained_models(experiment, ((arm, answers_of_models(arm)) for arm in finished))
     return {
         "num_trainings": len(finished),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from benchmarks.learning.arms import EPOCHS, NUM_CLUSTERS, SHARES_OF_REPLAY, SPECIAL, Arm
 from benchmarks.learning.data import rare_and_frequent
+from benchmarks.learning.real import REAL
 from benchmarks.learning.scale import Scale
 from benchmarks.learning.zoo.tasks import TASKS
 
@@ -121,5 +122,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         _groups("rare tasks", "frequent tasks", *_EVERYWHERE),
         (("packed", "one-example-a-row"), *pairwise(_OF_EPOCHS)),
         "packed",
+    ),
+    REAL: Experiment(
+        "Public data",
+        (BASE, "natural", "equal"),
+        _groups("unseen tasks", "unseen tasks@3", "rare tasks", "frequent tasks"),
+        ((BASE, "natural"), (BASE, "equal"), ("natural", "equal")),
+        "equal",
     ),
 }  # fmt: skip
