@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from benchmarks.learning.arms import Arm, Config
 
 REAL = "real"
-NUM_TOKENS = 30_000
+NUM_TOKENS = 20_000
 """Of each arm, prompts included."""
 _NUM_UNSEEN_ASKED = 20
 _NUM_TRAINED_ASKED = 8
