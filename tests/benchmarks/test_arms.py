@@ -10,6 +10,7 @@ from benchmarks.learning.arms import NUM_CLUSTERS, Arm, arms, write_arms
 from benchmarks.learning.data import DATA, learned_whole, new_prompts, rare_and_frequent, shown, with_id
 from benchmarks.learning.experiments import AFTER, BASE, EXPERIMENTS, WITHOUT
 from benchmarks.learning.model import write_tokenizer
+from benchmarks.learning.real import REAL, real_arms
 from benchmarks.learning.scale import FULL, SMALL
 from benchmarks.learning.zoo.records import Zoo, make_zoo
 from benchmarks.learning.zoo.tasks import CLUSTERS, TASKS, sizes
@@ -37,13 +38,14 @@ def test_every_arm_has_three_seeds_and_the_same_number_of_tokens(all_arms: list[
         seeds[arm.experiment, arm.name].append(arm.seed)
         assert sum(stage["budget"]["tokens"] for stage in arm.config["stages"]) == FULL.num_tokens
     assert all(len(set(own)) == len(own) >= 3 for own in seeds.values())
-    assert {experiment for experiment, _ in seeds} == set(EXPERIMENTS)
+    assert {experiment for experiment, _ in seeds} == {*EXPERIMENTS} - {REAL}
 
 
 def test_what_is_compared_are_the_models_of_the_arms(all_arms: list[Arm]) -> None:
+    every = [*all_arms, *real_arms(Path("folder"), Path("model"), Path("data"))]
     for name, experiment in EXPERIMENTS.items():
         models = {BASE, experiment.base_of}
-        for arm in all_arms:
+        for arm in every:
             if arm.experiment == name:
                 models |= {arm.name, *(f"{arm.name}{WITHOUT}" for _ in arm.also_asked)}
                 models |= {f"{arm.name}{AFTER}{stage['name']}" for stage in arm.config["stages"][:-1]}
