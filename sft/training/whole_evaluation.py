@@ -51,6 +51,8 @@ class WholeModelPath(NamedTuple):
     """A folder or Hub id."""
     stage_index: int | None = None
     """That of the stage that it is the result of."""
+    computed_by: str = ""
+    """What computes with it, if not this program: its answers are not those of another."""
 
     @property
     def file_name(self) -> str:
@@ -66,7 +68,8 @@ class WholeModelPath(NamedTuple):
         folder = Path(self.path)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [[file.name, stat.st_size, stat.st_mtime_ns] for file in files for stat in (file.stat(),)]
-        return f"{kind}-{fingerprint([self.path, found])[:12]}"
+        about = [self.path, found, *([self.computed_by] if self.computed_by else [])]
+        return f"{kind.replace(' ', '-')}-{fingerprint(about)[:12]}"
 
 
 class Measurement(NamedTuple):
