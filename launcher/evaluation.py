@@ -59,8 +59,7 @@ def evaluate_models(
     models = models_of(config, wanted) if wanted or not served else []
     in_vllm = VllmModels(*vllm, lambda text: _say(text, console)) if vllm else None
     if in_vllm:
-        judge = _with_names_of(in_vllm, judge, models)
-        models = [*map(in_vllm.named, models)]
+        models = [*map(in_vllm.of, models)]
     judging = judge.opened() if judge else None
     with preparation_shown(console) as report:
         measurement = prepare_measurement(config, report)
@@ -144,17 +143,11 @@ def _measure_answers(
     console: Console,
 ) -> Evaluation:
     models.in_vain.clear()
-    with _shown(model.name, console) as tell:
+    with _shown(model.title, console) as tell:
         evaluation = measure_whole(config, measurement, model, models.open, tell)
     for reason, num in models.in_vain.most_common():
         console.print(styled("[yellow]{}[/] without an answer: {}", f"{num:,}", reason), highlight=False)
     return evaluation
-
-
-def _with_names_of(in_vllm: VllmModels, judge: PairJudge | None, models: Sequence[WholeModelPath]) -> PairJudge | None:
-    """The judge compares with a model by the name that `--model` gives it."""
-    names = {model.name: in_vllm.named(model).name for model in models}
-    return judge and judge._replace(against=names.get(judge.against, judge.against))
 
 
 def _say(text: str, console: Console) -> None:

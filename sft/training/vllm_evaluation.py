@@ -22,7 +22,6 @@ from sft.vllm.server import VllmServer, serving
 _PATIENCE = Patience(at_once=256, seconds=3600.0, seconds_in_all=3600.0, retries=1, most_bytes=64 << 20)
 """vLLM orders the requests itself: the more it has, the fuller its batches. The server is ours, so it is watched
 rather than doubted."""
-_SUFFIX = " in vLLM"
 
 
 @dataclass
@@ -37,9 +36,9 @@ class VllmModels:
     in_vain: Counter[str] = field(default_factory=Counter)
     """Why questions got no answer."""
 
-    def named(self, model: WholeModelPath) -> WholeModelPath:
+    def of(self, model: WholeModelPath) -> WholeModelPath:
         """The model as vLLM computes with it: its answers are kept apart."""
-        return model._replace(name=model.name + _SUFFIX, computed_by=" ".join(["vllm", *self.command.identity]))
+        return model._replace(in_vllm=self.command.identity)
 
     @contextmanager
     def open(
@@ -57,10 +56,10 @@ class VllmModels:
                 "Set evaluate.answers_per_task=50, for example."
             )
         log = measurement.folder / f"{model.file_name}.vllm.log"
-        self.say(f"{model.name}: vLLM loads the model; its output is in {log}")
+        self.say(f"{model.title}: vLLM loads the model; its output is in {log}")
         folder = _served(config, model, asked.questions)
         with serving(self.command, folder, log, self.minutes * 60) as server:
-            self.say(f"{model.name}: vLLM answers")
+            self.say(f"{model.title}: vLLM answers")
             client = EndpointClient(server.endpoint, _PATIENCE)
             completing = CompletingModel(client, asked.style, asked.tokenizer, tell, self.in_vain)
             yield LoadedModel(None, _watched(completing.ask, server))

@@ -44,7 +44,7 @@ class VllmCommand:
     options: tuple[str, ...]
 
     @property
-    def identity(self) -> list[str]:
+    def identity(self) -> tuple[str, ...]:
         """The options that may change what a model computes."""
         found: list[str] = []
         rest = list(self.options)
@@ -53,7 +53,7 @@ class VllmCommand:
             rest = rest[1 + len(values) :]
             if _name(name) not in _FOR_THE_MACHINE:
                 found += [name, *values]
-        return found
+        return tuple(found)
 
     def words(self, folder: ServedFolder, name: str, port: int) -> list[str]:
         """The whole command for a server on loopback.

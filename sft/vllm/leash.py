@@ -4,6 +4,7 @@ killed: then vLLM ends, too, with all processes that it has started.
 The first line is a JSON object: `command`, and the `environment` that it gets. Output of both goes to the same log.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import time
 from contextlib import suppress
 
 NOT_STARTED = 127
+_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.1
 _TERM_SECONDS = 15.0
 _KILL_SECONDS = 10.0
@@ -24,6 +26,8 @@ def main() -> None:
     """Run the command until it, or this process's standard input, ends."""
     # Schedulers send it to all processes of a job. Whoever started this one ends it then.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
+    # What vLLM leaves behind becomes a child of this process.
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with open(0, "rb", buffering=0, closefd=False) as asked:
         about = json.loads(asked.readline())
     try:
@@ -45,10 +49,10 @@ def _end_group(child: "subprocess.Popen[bytes]") -> None:
             os.killpg(child.pid, number)
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            child.poll()
             try:
-                os.killpg(child.pid, 0)
-            except ProcessLookupError:
+                while os.waitpid(-child.pid, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
                 return
             time.sleep(_LOOK_SECONDS)
 
