@@ -1,8 +1,8 @@
 """A command that serves a tiny model as `vllm serve` does: the same options, the same answers of `/v1/completions`.
 
 It computes with transformers, each prompt alone. With a `--fault` it computes nothing, and does what servers do wrong:
-it ends `at once`, `while loading` or `after 20` answers, is `never ready`, finds its `port` taken the first time, answers
-an `other prompt`, without token ids (`no ids`), or without an end (`no end`).
+it ends `at once`, `while loading` or `after 20` answers, is `never ready`, finds its `port` taken the first time,
+answers an `other prompt`, without token ids (`no ids`), or without an end (`no end`).
 """
 
 import argparse

@@ -37,9 +37,7 @@ def is_gone(pids: Path) -> bool:
         ("never ready", 0.6, "vLLM does not answer after 0.01 minutes.*--vllm-minutes gives it longer"),
     ],
 )
-def test_a_server_that_does_not_come_up_is_a_sentence(
-    tmp_path: Path, fault: str, seconds: float, message: str
-) -> None:
+def test_a_server_that_does_not_come_up_is_a_sentence(tmp_path: Path, fault: str, seconds: float, message: str) -> None:
     pids, log = tmp_path / "pids", tmp_path / "log"
     with (
         pytest.raises(TrainingError, match=message) as error,
@@ -61,12 +59,13 @@ def test_a_port_that_was_taken_meanwhile_is_followed_by_another(tmp_path: Path) 
 
 def test_nothing_is_left_of_a_server_whose_command_is_killed(tmp_path: Path) -> None:
     pids, ready = tmp_path / "pids", tmp_path / "ready"
+    command, log = command_of(pids, "none"), str(tmp_path / "log")
     program = f"""
 import time
 from pathlib import Path
 from sft.vllm.command import ServedFolder, read_command
 from sft.vllm.server import serving
-with serving(read_command({command_of(pids, "none")!r}), ServedFolder("m", "t", "float32", 64), Path({str(tmp_path / "log")!r}), 60):
+with serving(read_command({command!r}), ServedFolder("m", "t", "float32", 64), Path({log!r}), 60):
     Path({str(ready)!r}).touch()
     time.sleep(600)
 """
