@@ -35,6 +35,15 @@ class _CutOffError(Exception):
     """The connection ended in the middle of an answer."""
 
 
+def check_client() -> None:
+    """Refuse to go on where the package of the client is not installed.
+
+    Raises:
+        EndpointError: it is not.
+    """
+    _openai()
+
+
 class EndpointClient:
     """Asks one endpoint. For one thread at a time."""
 

@@ -15,7 +15,7 @@ _OURS = ("--host", "--port", "--uds", "--api-key", "--model", "--served-model-na
 """Each server has its own."""
 _FOR_THE_MACHINE = (
     *("--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp", "--data-parallel-size", "-dp"),
-    *("--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens", "--max-model-len", "--enforce-eager"),
+    *("--gpu-memory-utilization", "--max-num-seqs", "--max-num-batched-tokens", "--enforce-eager"),
     *("--swap-space", "--cpu-offload-gb", "--distributed-executor-backend", "--load-format", "--download-dir"),
 )
 """They say how a model fits on the machine, not what it computes."""

@@ -9,8 +9,8 @@ _MOST_BYTES = 1 << 20
 _LAST_LINES = 3
 _MOST_CHARS = 400
 _PREFIX = re.compile(r"^(?:\([^()]*pid=\d+\)\s*)?(?:(?:ERROR|WARNING|INFO|CRITICAL) [\d-]+ [\d:.]+ \[[^]]*\]\s*)?")
-_ERROR = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception)\b: |\berror: |out of memory")
-_POINTS_ELSEWHERE = ("See root cause", "Engine core initialization failed", "core proc", "leaked ")
+_ERROR = re.compile(r"^(?:[\w.]+\.)?\w*(?:Error|Exception)\b: |^Value error, |\berror: |out of memory")
+_POINTS_ELSEWHERE = ("See root cause", "See stack trace", "validation error for ", "leaked ")
 TAKEN = "Address already in use"
 
 

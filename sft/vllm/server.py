@@ -108,11 +108,11 @@ class _Process:
             TrainingError: it has ended, or does not answer.
         """
         if self._leash.poll() is not None:
-            raise TrainingError(f"{self._end_in_words()} It was to serve {self._path}. {self._where}")
+            raise TrainingError(f"{self._end_in_words()} while it loaded {self._path}: {self._reason}.")
         if not self._answers():
             raise TrainingError(
-                f"vLLM does not answer after {seconds / 60:g} minutes. It was to serve {self._path}. {self._where} "
-                f"--vllm-minutes gives it longer."
+                f"vLLM does not answer after {seconds / 60:g} minutes, in which it loaded {self._path}: "
+                f"{self._reason}. --vllm-minutes gives it longer."
             )
 
     def how_it_ended(self) -> str:
@@ -121,7 +121,7 @@ class _Process:
             self._leash.wait(0.0 if self._answers() else _DYING_SECONDS)
         if self._leash.poll() is None:
             return ""
-        return f"{self._end_in_words()} {self._where}"
+        return f"{self._end_in_words()}: {self._reason}."
 
     def end(self) -> None:
         """End it, with all that it has started; its memory is free then."""
@@ -149,13 +149,12 @@ class _Process:
     def _end_in_words(self) -> str:
         code = self._leash.wait()
         if code in (128 + signal.SIGKILL, -signal.SIGKILL):
-            return "vLLM was killed, as the system does where memory is short."
-        ended = "vLLM cannot be started" if code == NOT_STARTED else f"vLLM ended with exit code {code}"
-        return f"{ended}: {reason_in(self._log)}"
+            return "vLLM was killed, as the system does where memory is short,"
+        return "vLLM cannot be started" if code == NOT_STARTED else f"vLLM ended with exit code {code}"
 
     @property
-    def _where(self) -> str:
-        return f"All of its output is in {self._log}."
+    def _reason(self) -> str:
+        return f"{reason_in(self._log) or 'it said nothing'} (all of its output is in {self._log})"
 
 
 def _free_port() -> int:

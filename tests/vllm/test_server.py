@@ -32,9 +32,13 @@ def is_gone(pids: Path) -> bool:
 @pytest.mark.parametrize(
     ("fault", "seconds", "message"),
     [
-        ("at once", 60, "vLLM ended with exit code 1: error: unrecognized arguments: --fault It was to serve a-model"),
-        ("while loading", 60, "vLLM ended with exit code 1: ValueError: no room for the cache It was to serve a-model"),
-        ("never ready", 0.6, "vLLM does not answer after 0.01 minutes.*--vllm-minutes gives it longer"),
+        ("at once", 60, "vLLM ended with exit code 1 while it loaded a-model: error: unrecognized arguments: --fault"),
+        ("while loading", 60, "vLLM ended with exit code 1 while it loaded a-model: ValueError: no room for the cache"),
+        (
+            "never ready",
+            0.6,
+            r"not answer after 0.01 minutes, in which it loaded a-model: it said nothing \(.*--vllm-minutes gives it longer",
+        ),
     ],
 )
 def test_a_server_that_does_not_come_up_is_a_sentence(tmp_path: Path, fault: str, seconds: float, message: str) -> None:
