@@ -1,4 +1,4 @@
-"""The same with vLLM itself, where it is: `vllm` on PATH, or the program that SFT_TEST_VLLM names. It takes a minute."""
+"""The same with vLLM itself, where it is: `vllm` on PATH, or the program that SFT_TEST_VLLM names. A minute or more."""
 
 import os
 import random

@@ -37,7 +37,7 @@ def is_gone(pids: Path) -> bool:
         (
             "never ready",
             0.6,
-            r"not answer after 0.01 minutes, in which it loaded a-model: it said nothing \(.*--vllm-minutes gives it longer",
+            r"after 0.01 minutes, in which it loaded a-model: it said nothing \(.*--vllm-minutes gives it longer",
         ),
     ],
 )
