@@ -108,7 +108,7 @@ class Computed(Scripted):
             return self.model(self.torch.tensor([ids])).logits[0]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Served(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model: Scripted
 
@@ -164,7 +164,7 @@ def main() -> None:
         sys.stderr.write(TRACEBACK)
         sys.exit(1)
     model = Scripted(given) if given.fault else Computed(given)
-    Server((given.host, int(given.port)), type("Own", (Handler,), {"model": model})).serve_forever()
+    Server((given.host, int(given.port)), type("Own", (Served,), {"model": model})).serve_forever()
 
 
 if __name__ == "__main__":
