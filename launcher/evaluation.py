@@ -13,6 +13,7 @@ from launcher.layout_check import find_layout
 from launcher.pair_tables import PairJudge, check_against, compare_models
 from launcher.preparation import preparation_shown
 from launcher.results import show_results
+from launcher.vllm_options import VllmWish
 from sft.answer_files import answers_of, marks_of
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
@@ -28,11 +29,17 @@ from sft.job_config import JobConfig
 from sft.progress import Tell
 from sft.run_folder import ANSWERS_PAGE
 from sft.training.served_evaluation import ServedModels
+from sft.training.vllm_evaluation import VllmModels
 from sft.training.whole_evaluation import Measurement, WholeModelPath, measure_whole, models_of, prepare_measurement
 
 
 def evaluate_models(
-    job: JobConfig, wanted: Sequence[str], endpoint: Endpoint | None, console: Console, judge: PairJudge | None = None
+    job: JobConfig,
+    wanted: Sequence[str],
+    endpoint: Endpoint | None,
+    console: Console,
+    judge: PairJudge | None = None,
+    vllm: VllmWish | None = None,
 ) -> int:
     """Measure the models that are wanted; returns the exit code.
 
@@ -42,6 +49,7 @@ def evaluate_models(
         endpoint: a served model to measure, too.
         console: where tables go.
         judge: compares the answers of two models, if that is asked for.
+        vllm: the models that are wanted answer in vLLM, on this machine.
 
     Raises:
         UserError: data, models or settings cannot be used.
@@ -49,6 +57,9 @@ def evaluate_models(
     config = job.sft
     served = ServedModels(EndpointClient(endpoint)) if endpoint else None
     models = models_of(config, wanted) if wanted or not served else []
+    in_vllm = VllmModels(*vllm, lambda text: _say(text, console)) if vllm else None
+    if in_vllm:
+        models = [*map(in_vllm.of, models)]
     judging = judge.opened() if judge else None
     with preparation_shown(console) as report:
         measurement = prepare_measurement(config, report)
@@ -58,7 +69,9 @@ def evaluate_models(
     _say_what_is_asked(config, measurement, console)
     evaluations: list[Evaluation] = []
     try:
-        if models:
+        if in_vllm:
+            evaluations += [_measure_answers(config, measurement, m, in_vllm, console) for m in models]
+        elif models:
             evaluations += _measure_whole(job, measurement, models, console)
         if served:
             evaluations.append(_measure_served(config, measurement, served, console))
@@ -119,11 +132,26 @@ def _measure_served(config: SftConfig, measurement: Measurement, served: ServedM
     if measurement.asked and (num := sum(question.way == "choice" for question in measurement.asked.questions)):
         text = "prompts with options are answered in writing: a server gives no likelihoods of options"
         console.print(f"{served.model.name}: {num:,} {text}", highlight=False, markup=False)
-    with _shown(served.model.name, console) as tell:
-        evaluation = measure_whole(config, measurement, served.model, served.open, tell)
-    for reason, num in served.in_vain.most_common():
+    return _measure_answers(config, measurement, served.model, served, console)
+
+
+def _measure_answers(
+    config: SftConfig,
+    measurement: Measurement,
+    model: WholeModelPath,
+    models: ServedModels | VllmModels,
+    console: Console,
+) -> Evaluation:
+    models.in_vain.clear()
+    with _shown(model.title, console) as tell:
+        evaluation = measure_whole(config, measurement, model, models.open, tell)
+    for reason, num in models.in_vain.most_common():
         console.print(styled("[yellow]{}[/] without an answer: {}", f"{num:,}", reason), highlight=False)
     return evaluation
+
+
+def _say(text: str, console: Console) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _laid_out(config: SftConfig, model: WholeModelPath) -> SftConfig:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.endpoint_options import add_endpoint_arguments, endpoint_of
+from launcher.vllm_options import add_vllm_arguments, vllm_of
 
 if TYPE_CHECKING:
     from launcher.pair_tables import PairJudge
@@ -16,6 +17,7 @@ sft evaluate runs/quickstart evaluate.answers_per_task=50
 sft evaluate runs/my evaluate.shots=[0,3] --model base --model broad
 sft evaluate my.yaml --model /models/other-7b
 sft evaluate runs/my --model base --endpoint http://127.0.0.1:8000/v1
+sft evaluate runs/my --vllm "/path/to/vllm/bin/vllm serve --tensor-parallel-size 4"
 sft evaluate runs/my --harness arc_easy,hellaswag --harness-limit 200
 sft evaluate runs/my --harness ./my_tasks --model base --model broad"""
 
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
     text = "base, a stage of the run, or a folder; may be given several times. Default: base and the last stage"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
+    add_vllm_arguments(parser)
     text = (
         "ask the models tasks of lm-evaluation-harness instead: names, groups, patterns or folders, with commas between"
     )
@@ -64,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
 
         check_hub_answers(job.sft, ["model"])
         return evaluate_with_harness(job, options.models, tasks, build_console())
+    vllm, endpoint = vllm_of(options), endpoint_of(options)
     check_hub_answers(job.sft)
-    endpoint = endpoint_of(options)
-    return evaluate_models(job, options.models, endpoint, build_console(), _judge_of(options))
+    return evaluate_models(job, options.models, endpoint, build_console(), _judge_of(options), vllm)
 
 
 def _harness_tasks(options: argparse.Namespace) -> "HarnessTasks | None":
@@ -78,8 +81,8 @@ def _harness_tasks(options: argparse.Namespace) -> "HarnessTasks | None":
         if any(given is not None for given in more):
             raise UserError("--harness-include, --harness-limit and --harness-shots need --harness TASKS.")
         return None
-    if options.endpoint or options.judge_against or options.judge_endpoint:
-        raise UserError("--harness asks whole models alone: give it without --endpoint and --judge-….")
+    if options.endpoint or options.vllm or options.judge_against or options.judge_endpoint:
+        raise UserError("--harness asks whole models alone: give it without --endpoint, --vllm and --judge-….")
     return read_tasks(options.harness, *more)
 
 

@@ -1,10 +1,12 @@
 """An answer of a model to a question."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sft.data.tokenization import ExampleTokenizer
 from sft.json_lines import from_json
+from sft.questions.question import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,16 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
     """The inverse of `as_json`."""
     lists = {name: tuple(content[name]) for name in ("likelihoods", "option_lengths")}
     return from_json(Answer, {**content, **lists})
+
+
+def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokenizer: ExampleTokenizer) -> Answer:
+    """What a model wrote; if it ended by itself, its stop token is the last."""
+    raw = tokenizer.text_of(ids[:-1] if stopped else ids)
+    return Answer(question.key, tokenizer.words_of(ids), raw, len(ids), stopped)
+
+
+def chosen_answer(question: Question, likelihoods: Sequence[float]) -> Answer:
+    """The most probable option."""
+    text = question.options[max(range(len(likelihoods)), key=likelihoods.__getitem__)]
+    lengths = tuple(len(option.ids) - option.start for option in question.choices)
+    return Answer(question.key, text, text, likelihoods=tuple(likelihoods), option_lengths=lengths)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sft.answering.answer import Answer, read_answer
+from sft.answering.answer import Answer, chosen_answer, read_answer, written_answer
 from sft.answering.choosing import log_likelihoods
 from sft.answering.decoding import Decoding
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
@@ -141,13 +141,7 @@ def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, te
         caches = asking.decoding.caches
         found = write_answers(writer, prompted, asking.style, device, caches, asking.in_step, tell)
     return [
-        Answer(
-            key=question.key,
-            text=tokenizer.words_of(written.ids),
-            raw=tokenizer.text_of(written.ids[:-1] if written.stopped else written.ids),
-            num_tokens=len(written.ids),
-            stopped=written.stopped,
-        )
+        written_answer(question, written.ids, written.stopped, tokenizer)
         for question, written in zip(batch, found, strict=True)
     ]
 
@@ -155,12 +149,8 @@ def _write(batch: Sequence[Question], respondent: Respondent, asking: Asking, te
 def _choose(
     batch: Sequence[Question], respondent: Respondent, asking: Asking, tell: Tell, *, shares: bool
 ) -> list[Answer]:
-    answers = []
-    for question, own in zip(batch, _likelihoods(batch, respondent, asking, shares), strict=True):
-        best = max(range(len(own)), key=own.__getitem__)
-        lengths = tuple(len(option.ids) - option.start for option in question.choices)
-        text = question.options[best]
-        answers.append(Answer(question.key, text, text, likelihoods=tuple(own), option_lengths=lengths))
+    found = _likelihoods(batch, respondent, asking, shares)
+    answers = [chosen_answer(question, own) for question, own in zip(batch, found, strict=True)]
     tell()
     return answers
 

@@ -49,6 +49,10 @@ class ChatRequest:
             content["response_format"] = {"type": "json_schema", "json_schema": shape}
         return content
 
+    def read(self, body: bytes) -> "ChatReply":
+        """The answer in the body of a response; see `read_reply`."""
+        return read_reply(body, self.max_tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
@@ -91,7 +95,7 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     Raises:
         ReplyError: it is not what OpenAI's interface describes, or contradicts itself or the request.
     """
-    content = _json_object(body)
+    content = json_object(body)
     choices = content.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], Mapping):
         error = content.get("error")
@@ -120,7 +124,7 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
 def read_models(body: bytes) -> list[str]:
     """The names in the answer of `/v1/models`; none if it holds no such list."""
     try:
-        data = _json_object(body).get("data")
+        data = json_object(body).get("data")
     except ReplyError:
         return []
     named = [model.get("id") for model in data if isinstance(model, Mapping)] if isinstance(data, list) else []
@@ -133,7 +137,12 @@ def quoted(value: Any) -> str:
     return repr(shortened(printable(without_secrets(text)), _SHOWN_CHARS))
 
 
-def _json_object(body: bytes) -> Mapping[str, Any]:
+def json_object(body: bytes) -> Mapping[str, Any]:
+    """The JSON object in a body.
+
+    Raises:
+        ReplyError: there is none.
+    """
     text = body.decode(errors="replace")
     try:
         content = json.loads(text)

@@ -13,12 +13,18 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, quoted, read_models, read_reply
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, quoted, read_models
+from sft.endpoint.completion import Completion, CompletionRequest
 from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience
 from sft.url_secrets import without_secrets
 
 Done = Callable[[ChatRequest, ChatReply | NoReply], None]
 """Is given each outcome as soon as it is there."""
+Completed = Callable[[CompletionRequest, Completion | NoReply], None]
+"""The same for completions."""
+
+_Request = ChatRequest | CompletionRequest
+_Outcome = ChatReply | Completion | NoReply
 
 _TRIES_OF_BODIES = 3
 _CONNECT_SECONDS = 20.0
@@ -27,6 +33,15 @@ _SHOWN_MODELS = 12
 
 class _CutOffError(Exception):
     """The connection ended in the middle of an answer."""
+
+
+def check_client() -> None:
+    """Refuse to go on where the package of the client is not installed.
+
+    Raises:
+        EndpointError: it is not.
+    """
+    _openai()
 
 
 class EndpointClient:
@@ -72,10 +87,16 @@ class EndpointClient:
         Raises:
             EndpointError: no more can be asked.
         """
-        self._num_in_vain = 0
-        asyncio.run(self._chat_all(requests, done, max_seconds))
+        asyncio.run(self._ask_all(requests, done, max_seconds))
 
-    async def _chat_all(self, requests: Iterable[ChatRequest], done: Done, max_seconds: float | None) -> None:
+    def complete_all(self, requests: Iterable[CompletionRequest], done: Completed) -> None:
+        """As `chat_all`, from token ids."""
+        asyncio.run(self._ask_all(requests, done, None))
+
+    async def _ask_all(
+        self, requests: Iterable[_Request], done: Callable[[Any, Any], None], max_seconds: float | None
+    ) -> None:
+        self._num_in_vain = 0
         waiting = iter(requests)
 
         async def ask_in_turn(client: Any) -> None:
@@ -95,7 +116,7 @@ class EndpointClient:
             if ends is None or time.monotonic() < ends:
                 raise
 
-    def _count(self, outcome: ChatReply | NoReply) -> None:
+    def _count(self, outcome: _Outcome) -> None:
         self._num_in_vain = self._num_in_vain + 1 if isinstance(outcome, NoReply) else 0
         if isinstance(outcome, NoReply) and self._num_in_vain >= self._patience.most_in_vain:
             raise EndpointError(
@@ -104,11 +125,11 @@ class EndpointClient:
                 f"answered is kept."
             )
 
-    async def _outcome(self, client: Any, request: ChatRequest) -> ChatReply | NoReply:
+    async def _outcome(self, client: Any, request: _Request) -> _Outcome:
         openai, patience = _openai(), self._patience
         try:
             async with asyncio.timeout(patience.seconds_in_all):
-                return read_reply(await self._body(client, request), request.max_tokens)
+                return request.read(await self._body(client, request))
         except ReplyError as error:
             return NoReply(str(error))
         except TimeoutError:
@@ -126,20 +147,22 @@ class EndpointClient:
                 raise ended from None
             return NoReply(f"the server answers with status {error.status_code}: {_told(error)}")
 
-    async def _body(self, client: Any, request: ChatRequest) -> bytes:
+    async def _body(self, client: Any, request: _Request) -> bytes:
         openai = _openai()
+        schema = request.schema if isinstance(request, ChatRequest) else None
         for left in reversed(range(_TRIES_OF_BODIES)):
             structured = self._structured
             try:
-                asked = request.content(structured)
-                chat = client.chat.completions.with_streaming_response
-                async with chat.create(model=self.endpoint.model, **asked) as response:
+                asked, kind = request.content(), client.completions
+                if isinstance(request, ChatRequest):
+                    asked, kind = request.content(structured), client.chat.completions
+                async with kind.with_streaming_response.create(model=self.endpoint.model, **asked) as response:
                     return await self._bounded(response)
             except _CutOffError:
                 if not left:
                     raise
             except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if request.schema is None or not structured:
+                if schema is None or not structured:
                     raise
                 self._structured = False  # the server has none: the same in words
         raise AssertionError("unreachable")

@@ -1,7 +1,7 @@
 """Where a served model is, and how patient its client is."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sft.errors import UserError
@@ -43,6 +43,8 @@ class Endpoint:
     """Empty: the only one that the server has."""
     api_key_env: str = ""
     """The variable with the key; empty: `OPENAI_API_KEY`, if it is set."""
+    own_key: str = field(default="", repr=False)
+    """The key of a server that this program has started."""
 
     def __post_init__(self) -> None:
         """Refuse what is no address of a server.
@@ -70,7 +72,7 @@ class Endpoint:
         Raises:
             EndpointError: the variable that is named is not set.
         """
-        key = os.environ.get(self.api_key_env or USUAL_KEY, "").strip()
+        key = self.own_key or os.environ.get(self.api_key_env or USUAL_KEY, "").strip()
         if self.api_key_env and not key:
             raise EndpointError(
                 f"endpoint: the variable {self.api_key_env}, which is to hold the key for {self.url}, is not set. "

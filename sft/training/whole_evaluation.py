@@ -51,6 +51,13 @@ class WholeModelPath(NamedTuple):
     """A folder or Hub id."""
     stage_index: int | None = None
     """That of the stage that it is the result of."""
+    in_vllm: tuple[str, ...] | None = None
+    """The options with which vLLM answers for it; None: this program computes."""
+
+    @property
+    def title(self) -> str:
+        """Its name in results, which says what computed them."""
+        return self.name if self.in_vllm is None else f"{self.name} in vLLM"
 
     @property
     def file_name(self) -> str:
@@ -66,7 +73,9 @@ class WholeModelPath(NamedTuple):
         folder = Path(self.path)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [[file.name, stat.st_size, stat.st_mtime_ns] for file in files for stat in (file.stat(),)]
-        return f"{kind}-{fingerprint([self.path, found])[:12]}"
+        if self.in_vllm is None:
+            return f"{kind}-{fingerprint([self.path, found])[:12]}"
+        return f"{kind}-in-vllm-{fingerprint([self.path, found, self.in_vllm])[:12]}"
 
 
 class Measurement(NamedTuple):
@@ -192,7 +201,7 @@ def measure_whole(
                 if asked and loaded.ask:
                     answers = answers_of(path)
                     evaluators.append(asked.evaluator(loaded.ask, OneRank(), config.evaluate, answers, model.path))
-                evaluation = evaluate(evaluators, model.name, config.data.holdout.tasks)
+                evaluation = evaluate(evaluators, model.title, config.data.holdout.tasks)
             write_json(path, evaluation.as_json())
     return read_evaluation(read_json(path), model.stage_index, None)
 
