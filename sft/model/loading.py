@@ -23,6 +23,7 @@ from sft.model.architecture import (
     read_config,
 )
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.loaded_dtypes import check_dtypes, loaded_dtypes, loading_into_shards
 from sft.model.own_weights import Sources, find_sources, leave_out, read_own_parts
 from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
@@ -65,7 +66,9 @@ def load_model(
     """
     check_model_folder(path)
     config = read_config(model, path)
+    config.dtype = dtype
     skeleton, frozen, stored = _skeleton(model, config, path, download=True)
+    dtypes = loaded_dtypes(skeleton, dtype)
     is_split = isinstance(place, dict)
     is_read_whole = not is_split and not awaits_state
     sources = Sources() if is_read_whole else find_sources(skeleton, stored, frozen, awaits_state, is_split)
@@ -73,10 +76,12 @@ def load_model(
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
-        with leave_out(sources.left_out):
+        with leave_out(sources.left_out), loading_into_shards(dtypes):
             loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention), **placed)
     finally:
         del partitioned
+    if is_split:
+        check_dtypes(path, loaded, dtypes)
     read_own_parts(loaded, sources.own, tell)
     # Under ZeRO-3 transformers keeps all known conversions, not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions

@@ -1,0 +1,91 @@
+"""The dtype of each tensor of a model that transformers loads in one dtype: its class keeps some of them in float32.
+
+They are routers of experts and what corrects them, sinks, decays of states: small, and computed in float32 by who made
+the model. A whole model has them so from transformers. Into shards it loads in another way: DeepSpeed makes every new
+tensor in the dtype of the training, and the files' values are copied into what is there. So there each tensor gets its
+dtype between the two, before a value is read.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import modeling_utils
+
+from sft.errors import UserError
+
+_SHOWN = 4
+
+
+def loaded_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The dtype of each parameter and buffer of the model when transformers loads it whole in `dtype`.
+
+    Args:
+        skeleton: the model on the meta device, made in `dtype`.
+        dtype: that of the loading.
+    """
+    plan = skeleton._get_dtype_plan(dtype)
+    kept = re.compile("|".join(f"(?:{pattern.replace('*', '.*')})" for pattern in plan) or r"(?!)")
+    # What no file holds keeps the dtype that its class gave it.
+    return {
+        **{name: tensor.dtype for name, tensor in _tensors(skeleton)},
+        **{name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()},
+    }
+
+
+@contextmanager
+def loading_into_shards(dtypes: Mapping[str, torch.dtype]) -> Iterator[None]:
+    """While this is open, each tensor of a partitioned model has its dtype before transformers reads its values."""
+    module: Any = modeling_utils
+    theirs = module._load_state_dict_into_zero3_model
+
+    def load(model: Any, *given: Any, **options: Any) -> Any:
+        for name, tensor in _tensors(model):
+            _give_dtype(tensor, dtypes.get(name, tensor.dtype))
+        return theirs(model, *given, **options)
+
+    module._load_state_dict_into_zero3_model = load
+    try:
+        yield
+    finally:
+        module._load_state_dict_into_zero3_model = theirs
+
+
+def check_dtypes(path: str, model: Any, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Refuse a partitioned model of which a tensor has another dtype than in a whole one.
+
+    Raises:
+        UserError: with the names.
+    """
+    wrong = [
+        f"{name} ({tensor.dtype}, not {dtypes[name]})"
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+        if name in dtypes and tensor.dtype != dtypes[name]
+    ]
+    if wrong:
+        more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise UserError(
+            f"model: split over several workers, {path} would not compute what it computes whole: "
+            f"{', '.join(wrong[:_SHOWN])}{more} is of another dtype. Set model.dtype to float32, or train on one worker "
+            "(cluster.workers: 1, train.engine: plain)."
+        )
+
+
+def _give_dtype(tensor: Any, dtype: torch.dtype) -> None:
+    if tensor.dtype == dtype:
+        return
+    tensor.data = tensor.data.to(dtype)
+    part = getattr(tensor, "ds_tensor", None)
+    if part is not None:
+        part.data = part.data.to(dtype)
+        # hpZ's copy is made anew when the parameter is first gathered.
+        tensor.ds_secondary_tensor = None
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers, by all of their names."""
+    return chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
