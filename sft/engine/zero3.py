@@ -34,7 +34,7 @@ from sft.engine.leaf_layers import gather_by_layers, part_sizes
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.trained_model import load_trained
 from sft.engine.zero3_config import build_zero3_config
-from sft.engine.zero3_dtypes import buffers_by_dtype
+from sft.engine.zero3_dtypes import buffers_by_dtype, check_gathering
 from sft.engine.zero3_release import release
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.model.own_weights import own_range
@@ -78,6 +78,7 @@ class Zero3Engine:
         group = SequenceGroup(world.sequence_place, world.num_parts, ranks.all_to_all)
         tell = partial(meet, ranks)
         module = load_trained(config, model_path, self.device, zero_config, awaits_state, tell, group)
+        check_gathering(module, zero_config)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._optimizer = optimizer.name
         built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)

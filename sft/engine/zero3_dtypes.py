@@ -5,7 +5,7 @@ buffer of one dtype. Here there is a buffer for each run of groups of one dtype;
 `sft.engine.optimizers.decay_groups` gives groups of one dtype.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero import stage3
-from torch import Tensor
+from torch import Tensor, nn
 
+from sft.errors import UserError
+
+_ALL_REDUCE = "stage3_use_all_reduce_for_fetch_params"
 _Optimizer = stage3.DeepSpeedZeroOptimizer_Stage3
 
 
@@ -30,6 +33,22 @@ def buffers_by_dtype() -> Iterator[None]:
     finally:
         module.defragment = in_device
         _Optimizer._create_param_groups_fp16_flat_cpu_memory = in_host
+
+
+def check_gathering(model: nn.Module, zero_config: Mapping[str, Any]) -> None:
+    """Refuse the one setting with which DeepSpeed cannot gather two dtypes.
+
+    Raises:
+        UserError: the model has two.
+    """
+    kept = [name for name, p in model.named_parameters() if p.dtype == torch.float32]
+    if zero_config["zero_optimization"].get(_ALL_REDUCE) and 0 < len(kept) < sum(1 for _ in model.parameters()):
+        raise UserError(
+            f"deepspeed.extra.zero_optimization.{_ALL_REDUCE}: the model has parameters that stay in float32 "
+            f"({kept[0].removeprefix('model.')}), and DeepSpeed cannot fetch them by an all-reduce together with the "
+            "others. Remove the setting, or set model.dtype to float32.",
+            is_everywhere=True,
+        )
 
 
 class _Buffers:

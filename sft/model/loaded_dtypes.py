@@ -7,7 +7,7 @@ dtype between the two, before a value is read.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -24,44 +24,56 @@ _SHOWN = 4
 def loaded_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
     """The dtype of each parameter and buffer of the model when transformers loads it whole in `dtype`.
 
+    Left out are buffers that no file holds and that have this dtype here: a class may make them anew as it loads.
+
     Args:
         skeleton: the model on the meta device, made in `dtype`.
         dtype: that of the loading.
     """
     plan = skeleton._get_dtype_plan(dtype)
     kept = re.compile("|".join(f"(?:{pattern.replace('*', '.*')})" for pattern in plan) or r"(?!)")
-    # What no file holds keeps the dtype that its class gave it.
-    return {
-        **{name: tensor.dtype for name, tensor in _tensors(skeleton)},
-        **{name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()},
-    }
+    of_files = {name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()}
+    return {**{name: buffer.dtype for name, buffer in skeleton.named_buffers() if buffer.dtype != dtype}, **of_files}
 
 
 @contextmanager
-def loading_into_shards(dtypes: Mapping[str, torch.dtype]) -> Iterator[None]:
-    """While this is open, each tensor of a partitioned model has its dtype before transformers reads its values."""
+def loading_into_shards(dtypes: Mapping[str, torch.dtype]) -> Iterator[set[str]]:
+    """While this is open, each tensor of a partitioned model has its dtype before transformers reads its values.
+
+    Gives the names of the tensors that transformers then found no values for.
+    """
     module: Any = modeling_utils
     theirs = module._load_state_dict_into_zero3_model
+    unread: set[str] = set()
 
     def load(model: Any, *given: Any, **options: Any) -> Any:
         for name, tensor in _tensors(model):
             _give_dtype(tensor, dtypes.get(name, tensor.dtype))
-        return theirs(model, *given, **options)
+        errors, missing = theirs(model, *given, **options)
+        left_to_class = re.compile("|".join(model._keys_to_ignore_on_load_missing or ()) or r"(?!)")
+        unread.update(name for name in missing - set(model.all_tied_weights_keys) if not left_to_class.search(name))
+        return errors, missing
 
     module._load_state_dict_into_zero3_model = load
     try:
-        yield
+        yield unread
     finally:
         module._load_state_dict_into_zero3_model = theirs
 
 
-def check_dtypes(path: str, model: Any, dtypes: Mapping[str, torch.dtype]) -> None:
-    """Refuse a partitioned model of which a tensor has another dtype than in a whole one.
+def check_shards(path: str, model: Any, dtypes: Mapping[str, torch.dtype], unread: Set[str]) -> None:
+    """Refuse a partitioned model that is not the whole one, whose files were compared with its class before.
+
+    Args:
+        path: the model, as the user names it.
+        model: as transformers loaded it into shards.
+        dtypes: those of the whole model.
+        unread: see `loading_into_shards`.
 
     Raises:
-        UserError: with the names.
+        UserError: values were not read, or have another dtype; the message names the tensors.
     """
-    wrong = [
+    wrong = [f"{name} (its values are not read)" for name in sorted(unread)] + [
         f"{name} ({tensor.dtype}, not {dtypes[name]})"
         for name, tensor in chain(model.named_parameters(), model.named_buffers())
         if name in dtypes and tensor.dtype != dtypes[name]
@@ -69,9 +81,10 @@ def check_dtypes(path: str, model: Any, dtypes: Mapping[str, torch.dtype]) -> No
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
-            f"model: split over several workers, {path} would not compute what it computes whole: "
-            f"{', '.join(wrong[:_SHOWN])}{more} is of another dtype. Set model.dtype to float32, or train on one worker "
-            "(cluster.workers: 1, train.engine: plain)."
+            f"model: transformers cannot load {path} in parts, for several workers, as it loads it whole. What differs: "
+            f"{', '.join(wrong[:_SHOWN])}{more}. Train on one worker (cluster.workers: 1, train.engine: plain), or use "
+            "another model.",
+            is_everywhere=True,
         )
 
 

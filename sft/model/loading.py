@@ -23,7 +23,7 @@ from sft.model.architecture import (
     read_config,
 )
 from sft.model.attention import PACKED_ATTENTION
-from sft.model.loaded_dtypes import check_dtypes, loaded_dtypes, loading_into_shards
+from sft.model.loaded_dtypes import check_shards, loaded_dtypes, loading_into_shards
 from sft.model.own_weights import Sources, find_sources, leave_out, read_own_parts
 from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
@@ -76,12 +76,12 @@ def load_model(
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
-        with leave_out(sources.left_out), loading_into_shards(dtypes):
+        with leave_out(sources.left_out), loading_into_shards(dtypes) as unread:
             loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention), **placed)
     finally:
         del partitioned
     if is_split:
-        check_dtypes(path, loaded, dtypes)
+        check_shards(path, loaded, dtypes, unread)
     read_own_parts(loaded, sources.own, tell)
     # Under ZeRO-3 transformers keeps all known conversions, not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions

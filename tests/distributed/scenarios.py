@@ -451,6 +451,18 @@ def with_changes(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float
     return found
 
 
+def refused(settings: dict[str, Any], ranks: Ranks) -> str:
+    """Why there is no engine, as every rank says."""
+    config = SftConfig.model_validate(settings["config"])
+    try:
+        Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    except UserError as error:
+        [said] = {*ranks.gather(str(error))}
+        assert error.is_everywhere
+        return said
+    return ""
+
+
 def where_the_state_lies(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """Of an engine whose optimizer is offloaded: where a checkpoint finds its state, on an accelerator without memory.
 
