@@ -77,7 +77,8 @@ def load_model(
     partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
         with leave_out(sources.left_out), loading_into_shards(dtypes) as unread:
-            loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention), **placed)
+            placed["attn_implementation"] = _only_of_text(config, attention)
+            loaded = _load(model, config, path, dtype, is_split, **placed)
     finally:
         del partitioned
     if is_split:
@@ -255,7 +256,9 @@ def _files(path: str, download: bool) -> list[Path]:
     return [] if Path(path).is_file() else weight_files(path, finder(path, download))
 
 
-def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+def _load(
+    model: ModelConfig, config: Any, path: str, dtype: torch.dtype, in_parts: bool = False, **options: Any
+) -> Any:
     trusted = model.trust_remote_code
     try:
         return auto_class(config).from_pretrained(
@@ -270,8 +273,8 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
                 "so the examples of a pack cannot be kept apart. Use a model of another family."
             ) from error
         raise cannot_be_loaded(path, config, error) from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise cannot_be_loaded(path, config, error) from error
+    except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise cannot_be_loaded(path, config, error, in_parts) from error
 
 
 def _only_of_text(config: Any, attention: str | None) -> str | dict[str, str] | None:

@@ -31,7 +31,7 @@ def compare(rank: int, size: int, content: dict[str, Any], folders: list[str], d
         try:
             with mock.patch.object(loading, "find_sources", return_value=Sources()):
                 whole = load_model(*settings)
-        except (UserError, IndexError):  # transformers cannot load it into shards
+        except UserError:  # transformers cannot load it into shards
             continue
         named = whole.named_parameters(remove_duplicate=False)
         trained = {name for name, parameter in named if parameter.requires_grad}
@@ -117,16 +117,21 @@ def compare_with_whole(rank: int, size: int, content: dict[str, Any], folders: l
         for engine, place in (("plain", torch.device("cpu")), ("zero3", zero_config)):
             try:
                 given = load_model(model, path, torch.bfloat16, place, None)
-            except (UserError, IndexError) as error:  # transformers cannot load it into shards
+            except UserError as error:
                 found[path][engine] = None
                 found[path]["refused"] = str(error)
             else:
                 found[path][engine] = unlike(whole, given)
+                if engine == "plain":
+                    named = given.named_parameters()
+                    found[path]["trained in float32"] = [
+                        name for name, p in named if p.requires_grad and p.dtype == torch.float32
+                    ]
     Path(folder, f"{rank}.json").write_text(json.dumps(found))
 
 
 def unlike(whole: Any, given: Any) -> list[str]:
-    """The names of all tensors whose dtype or values, as far as this rank has them, are not those of the whole model."""
+    """The names of all tensors whose dtype or values, as far as this rank has these, are not the whole model's."""
     wrong = []
     for kind in ("named_parameters", "named_buffers"):
         expected, found = (dict(getattr(model, kind)(remove_duplicate=False)) for model in (whole, given))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -454,13 +455,11 @@ def with_changes(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float
 def refused(settings: dict[str, Any], ranks: Ranks) -> str:
     """Why there is no engine, as every rank says."""
     config = SftConfig.model_validate(settings["config"])
-    try:
+    with pytest.raises(UserError) as caught:
         Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
-    except UserError as error:
-        [said] = {*ranks.gather(str(error))}
-        assert error.is_everywhere
-        return said
-    return ""
+    assert caught.value.is_everywhere
+    [said] = {*ranks.gather(str(caught.value))}
+    return said
 
 
 def where_the_state_lies(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
