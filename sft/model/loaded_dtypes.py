@@ -81,9 +81,9 @@ def check_shards(path: str, model: Any, dtypes: Mapping[str, torch.dtype], unrea
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
-            f"model: transformers cannot load {path} in parts, for several workers, as it loads it whole. What "
-            f"differs: {', '.join(wrong[:_SHOWN])}{more}. Train on one worker (cluster.workers: 1, train.engine: plain), "
-            "or use another model.",
+            f"model: transformers cannot load {path} in parts, for several workers, as it loads it whole. "
+            f"What differs: {', '.join(wrong[:_SHOWN])}{more}. "
+            "Train on one worker (cluster.workers: 1, train.engine: plain), or use another model.",
             is_everywhere=True,
         )
 
