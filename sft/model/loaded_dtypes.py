@@ -73,10 +73,12 @@ def check_shards(path: str, model: Any, dtypes: Mapping[str, torch.dtype], unrea
     Raises:
         UserError: values were not read, or have another dtype; the message names the tensors.
     """
+    # A class may have made anew what no file holds.
+    of_files = dtypes.keys() & model.state_dict().keys()
     wrong = [f"{name} (its values are not read)" for name in sorted(unread)] + [
         f"{name} ({tensor.dtype}, not {dtypes[name]})"
         for name, tensor in chain(model.named_parameters(), model.named_buffers())
-        if name in dtypes and tensor.dtype != dtypes[name]
+        if name in of_files and tensor.dtype != dtypes[name]
     ]
     if wrong:
         more = f" and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
