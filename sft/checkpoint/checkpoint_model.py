@@ -19,8 +19,9 @@ from torch import Tensor
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.config import ModelConfig
 from sft.errors import UserError
+from sft.model.loaded_dtypes import loaded_dtypes
 from sft.model.loading import load_without_weights
-from sft.model.saved_tensors import build_skeleton, saved_dtypes
+from sft.model.saved_tensors import build_skeleton
 from sft.optimizers import MASTER
 from sft.progress import Progress
 from sft.ranks.ranks import OneRank
@@ -31,14 +32,7 @@ _SHOWN = 4
 class CheckpointModel:
     """An `Exportable`. Of the files, the masters alone are read."""
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        path: str,
-        reader: CheckpointReader,
-        dtype: torch.dtype,
-        held_in: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, model: ModelConfig, path: str, reader: CheckpointReader, dtype: torch.dtype) -> None:
         """Compare the checkpoint with the model's class; no weight is read yet.
 
         Args:
@@ -46,15 +40,14 @@ class CheckpointModel:
             path: the model that the stage started from.
             reader: an open checkpoint of the stage.
             dtype: that of the parameters.
-            held_in: the dtype in which the engine held every parameter, if it did.
 
         Raises:
             UserError: the model cannot be loaded, or the checkpoint belongs to another one.
         """
         self.ranks = OneRank(progress=Progress())
         self.hf_model = load_without_weights(model, path, dtype)
-        self._reader, self._held_in = reader, held_in
-        self._dtypes = saved_dtypes(build_skeleton(self.hf_model, dtype), dtype)
+        self._reader = reader
+        self._dtypes = loaded_dtypes(build_skeleton(self.hf_model, dtype), dtype)
         self._shapes = {name: p.shape for name, p in self.hf_model.named_parameters(remove_duplicate=False)}
         self._keys = _keys_of(self.hf_model, reader.sizes, path)
 
@@ -72,7 +65,7 @@ class CheckpointModel:
         """One of them; see `gather_parameters`."""
         shape, dtype = self._shapes[name], self._dtypes[name]
         master = self._reader.read(self._keys[name], 0, shape.numel()).view(shape)
-        values = (master if self._held_in is None else master.to(self._held_in)).to(dtype)
+        values = master.to(dtype)
         if dtype == torch.float16 and not bool(values.isfinite().all()):
             largest = float(master.abs().max())
             raise UserError(f"{name} holds {largest:g}, and the largest number of float16 is 65504. Use bfloat16.")

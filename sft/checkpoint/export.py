@@ -22,7 +22,8 @@ from sft.atomic_files import is_published, leave_receipt, publish_folder, read_r
 from sft.checkpoint.model_folder import write_model_folder
 from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
 from sft.errors import UserError
-from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_dtypes, saved_groups
+from sft.model.loaded_dtypes import loaded_dtypes
+from sft.model.saved_tensors import Group, build_skeleton, revert_group, saved_groups
 from sft.model.weight_files import StoredTensor, finder, read_headers, weight_files
 from sft.progress import Progress, Tell
 from sft.ranks.agreement import any_rank
@@ -143,7 +144,7 @@ def find_sources(engine: Exportable, skeleton: Any, dtype: torch.dtype) -> list[
     model, groups = engine.hf_model, saved_groups(skeleton)
     parameters = model.named_parameters(remove_duplicate=False)
     trained = {name for name, parameter in parameters if parameter.requires_grad}
-    dtypes, state = saved_dtypes(skeleton, dtype), model.state_dict(keep_vars=True)
+    dtypes, state = loaded_dtypes(skeleton, dtype), model.state_dict(keep_vars=True)
     stored: dict[str, StoredTensor] = {}
     if any(trained.isdisjoint(group.members) for group in groups):
         stored = read_headers(weight_files(model.name_or_path, finder(model.name_or_path, download=True)))

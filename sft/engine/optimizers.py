@@ -33,14 +33,19 @@ class Builders(NamedTuple):
 
 
 def decay_groups(model: nn.Module, weight_decay: float, shape_of: Callable[[nn.Parameter], Sequence[int]]) -> Groups:
-    """The trained parameters: matrices are decayed; norms and biases, which are vectors, are not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    if weight_decay == 0:
-        return [{"params": parameters, "weight_decay": 0.0}]
-    matrices = [p for p in parameters if len(shape_of(p)) > 1]
-    vectors = [p for p in parameters if len(shape_of(p)) <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    """The trained parameters: matrices are decayed; norms and biases, which are vectors, are not.
+
+    A group has one dtype, since ZeRO-3 holds a group as one flat array; the narrowest come first.
+    """
+    groups: dict[tuple[int, bool, torch.dtype], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            is_vector = weight_decay != 0 and len(shape_of(parameter)) <= 1
+            groups.setdefault((parameter.itemsize, is_vector, parameter.dtype), []).append(parameter)
+    return [
+        {"params": groups[key], "weight_decay": 0.0 if key[1] else weight_decay}
+        for key in sorted(groups, key=lambda key: key[:2])
+    ]
 
 
 def new_state(name: OptimizerName, optimizer: Optimizer, parameter: Tensor, num_updates: int) -> dict[str, Any]:

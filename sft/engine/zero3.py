@@ -34,6 +34,7 @@ from sft.engine.leaf_layers import gather_by_layers, part_sizes
 from sft.engine.optimizers import BUILDERS, decay_groups, new_state
 from sft.engine.trained_model import load_trained
 from sft.engine.zero3_config import build_zero3_config
+from sft.engine.zero3_dtypes import buffers_by_dtype, check_gathering
 from sft.engine.zero3_release import release
 from sft.model.loss import TokenMeasure, all_of, sums_by_segment
 from sft.model.own_weights import own_range
@@ -77,6 +78,7 @@ class Zero3Engine:
         group = SequenceGroup(world.sequence_place, world.num_parts, ranks.all_to_all)
         tell = partial(meet, ranks)
         module = load_trained(config, model_path, self.device, zero_config, awaits_state, tell, group)
+        check_gathering(module, zero_config)
         groups = decay_groups(module, optimizer.weight_decay, lambda p: cast(Any, p).ds_shape)
         self._optimizer = optimizer.name
         built = BUILDERS[optimizer.name].fused(groups, optimizer, on_cpu)
@@ -86,7 +88,8 @@ class Zero3Engine:
         decoder = text_decoder(module.model)
         sizes = part_sizes(module.model, decoder, lambda parameter: int(parameter.ds_numel))
         zero_config = build_zero3_config(config, optimizer.max_grad_norm, world, sizes)
-        self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
+        with buffers_by_dtype():
+            self._engine, *_ = deepspeed.initialize(model=module, optimizer=built, config=zero_config)
         self._zero: Any = self._engine.optimizer
         if config.deepspeed.gather == "layer":
             gather_by_layers(self._engine, decoder)

@@ -94,8 +94,8 @@ def build_without_weights(model: ModelConfig, config: Any, path: str) -> Any:
         raise cannot_be_loaded(path, config, error) from error
 
 
-def cannot_be_loaded(path: str, config: Any, error: BaseException) -> UserError:
-    """The error for a model that transformers refuses."""
+def cannot_be_loaded(path: str, config: Any, error: BaseException, in_parts: bool = False) -> UserError:
+    """The error for a model that transformers refuses, whole or in parts for several workers."""
     if "Unrecognized configuration class" in str(error):
         named = ", ".join(getattr(config, "architectures", None) or ()) or "no class"
         reason = (
@@ -104,6 +104,10 @@ def cannot_be_loaded(path: str, config: Any, error: BaseException) -> UserError:
         )
     else:
         reason = loading_reason(error, "trust_remote_code")
+    if in_parts:
+        reason += (
+            ". This was in parts, for several workers; one loads it whole (cluster.workers: 1, train.engine: plain)"
+        )
     return UserError(f"model: {path} cannot be loaded as a causal language model: {reason}")
 
 

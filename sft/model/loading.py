@@ -23,6 +23,7 @@ from sft.model.architecture import (
     read_config,
 )
 from sft.model.attention import PACKED_ATTENTION
+from sft.model.loaded_dtypes import check_shards, loaded_dtypes, loading_into_shards
 from sft.model.own_weights import Sources, find_sources, leave_out, read_own_parts
 from sft.model.positions import check_positions
 from sft.model.saved_tensors import saved_groups
@@ -65,7 +66,9 @@ def load_model(
     """
     check_model_folder(path)
     config = read_config(model, path)
+    config.dtype = dtype
     skeleton, frozen, stored = _skeleton(model, config, path, download=True)
+    dtypes = loaded_dtypes(skeleton, dtype)
     is_split = isinstance(place, dict)
     is_read_whole = not is_split and not awaits_state
     sources = Sources() if is_read_whole else find_sources(skeleton, stored, frozen, awaits_state, is_split)
@@ -73,10 +76,13 @@ def load_model(
     # transformers finds this object through a weak reference: it must live until from_pretrained has returned.
     partitioned = HfDeepSpeedConfig(place) if is_split else None
     try:
-        with leave_out(sources.left_out):
-            loaded = _load(model, config, path, dtype, attn_implementation=_only_of_text(config, attention), **placed)
+        with leave_out(sources.left_out), loading_into_shards(dtypes) as unread:
+            placed["attn_implementation"] = _only_of_text(config, attention)
+            loaded = _load(model, config, path, dtype, is_split, **placed)
     finally:
         del partitioned
+    if is_split:
+        check_shards(path, loaded, dtypes, unread)
     read_own_parts(loaded, sources.own, tell)
     # Under ZeRO-3 transformers keeps all known conversions, not only those that these files needed.
     loaded._weight_conversions = skeleton._weight_conversions
@@ -250,7 +256,9 @@ def _files(path: str, download: bool) -> list[Path]:
     return [] if Path(path).is_file() else weight_files(path, finder(path, download))
 
 
-def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **options: Any) -> Any:
+def _load(
+    model: ModelConfig, config: Any, path: str, dtype: torch.dtype, in_parts: bool = False, **options: Any
+) -> Any:
     trusted = model.trust_remote_code
     try:
         return auto_class(config).from_pretrained(
@@ -265,8 +273,8 @@ def _load(model: ModelConfig, config: Any, path: str, dtype: torch.dtype, **opti
                 "so the examples of a pack cannot be kept apart. Use a model of another family."
             ) from error
         raise cannot_be_loaded(path, config, error) from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise cannot_be_loaded(path, config, error) from error
+    except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise cannot_be_loaded(path, config, error, in_parts) from error
 
 
 def _only_of_text(config: Any, attention: str | None) -> str | dict[str, str] | None:

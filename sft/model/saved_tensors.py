@@ -7,7 +7,6 @@ when it saves. Tensors that are reverted together are a group; a group can be wr
 """
 
 import copy
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,13 +71,6 @@ def saved_groups(skeleton: Any) -> list[Group]:
 def saved_names(skeleton: Any, name: str) -> list[str]:
     """What `save_pretrained` calls a tensor of the model."""
     return list(_revert(skeleton, {name: skeleton.get_parameter(name)}))
-
-
-def saved_dtypes(skeleton: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """The dtype of each tensor of the model when transformers loads it in `dtype`: some stay in float32."""
-    plan = skeleton._get_dtype_plan(dtype)
-    kept = re.compile("|".join(f"(?:{pattern.replace('*', '.*')})" for pattern in plan) or r"(?!)")
-    return {name: torch.float32 if kept.search(name) else t.dtype for name, t in skeleton.state_dict().items()}
 
 
 def revert_group(skeleton: Any, group: Group, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,7 +28,6 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.rendering.chat_template import control_ids
 from sft.data.token_store import TokenStore, store_path
-from sft.engine.choice import may_be_plain
 from sft.errors import UserError
 from sft.evaluation.best_step import read_curve
 from sft.ranks.ranks import OneRank
@@ -196,16 +195,12 @@ def _best(run: RunFolder, config: SftConfig, folder: StageFolder, steps: Sequenc
 
 
 def open_model(model: RunModel, reader: CheckpointReader, dtype: str) -> CheckpointModel:
-    """The model that an open checkpoint holds, in this dtype: in that of the training, as the engine held it.
+    """The model that an open checkpoint holds, in this dtype.
 
     Raises:
         UserError: see `CheckpointModel`.
     """
-    of_run = model.config.model.dtype
-    # The engine follows from the number of ranks, each of which has written a file.
-    is_zero3 = not may_be_plain(model.config, len(reader.manifest["files"]))
-    held_in = getattr(torch, of_run) if is_zero3 and dtype == of_run else None
-    return CheckpointModel(model.config.model, model.start, reader, getattr(torch, dtype), held_in)
+    return CheckpointModel(model.config.model, model.start, reader, getattr(torch, dtype))
 
 
 def export_checkpoint(model: RunModel, reader: CheckpointReader, tokenizer: Any, folder: Path, dtype: str) -> None:

@@ -14,7 +14,7 @@ from sft.config import ModelConfig, SftConfig
 from sft.engine.zero3_config import build_zero3_config
 from sft.errors import UserError
 from sft.model import loading
-from sft.model.loading import load_model
+from sft.model.loading import load_model, load_plain_model
 from sft.model.own_weights import Sources, find_sources, own_range
 from sft.model.weight_files import StoredTensor
 from sft.world import World
@@ -31,7 +31,7 @@ def compare(rank: int, size: int, content: dict[str, Any], folders: list[str], d
         try:
             with mock.patch.object(loading, "find_sources", return_value=Sources()):
                 whole = load_model(*settings)
-        except (UserError, IndexError):  # transformers cannot load it into shards
+        except UserError:  # transformers cannot load it into shards
             continue
         named = whole.named_parameters(remove_duplicate=False)
         trained = {name for name, parameter in named if parameter.requires_grad}
@@ -100,3 +100,47 @@ def _ties(model: Any) -> list[list[str]]:
 def _part(parameter: Any) -> torch.Tensor:
     part: torch.Tensor = parameter.ds_tensor[: len(own_range(parameter))]
     return part
+
+
+def compare_with_whole(rank: int, size: int, content: dict[str, Any], folders: list[str], folder: str) -> None:
+    """Load each model as both engines do; each rank writes down in what they differ from transformers' whole model.
+
+    `None`: the engine's model is refused.
+    """
+    os.environ["LOCAL_RANK"] = "0"
+    zero_config = build_zero3_config(SftConfig.model_validate(content), 1.0, World(rank, size, rank))
+    found: dict[str, dict[str, Any]] = {}
+    for path in folders:
+        model = ModelConfig(path=path)
+        whole = load_plain_model(model, path, torch.bfloat16)
+        found[path] = {"in float32": [name for name, p in whole.named_parameters() if p.dtype == torch.float32]}
+        for engine, place in (("plain", torch.device("cpu")), ("zero3", zero_config)):
+            try:
+                given = load_model(model, path, torch.bfloat16, place, None)
+            except UserError as error:
+                found[path][engine] = None
+                found[path]["refused"] = str(error)
+            else:
+                found[path][engine] = unlike(whole, given)
+                if engine == "plain":
+                    named = given.named_parameters()
+                    found[path]["trained in float32"] = [
+                        name for name, p in named if p.requires_grad and p.dtype == torch.float32
+                    ]
+    Path(folder, f"{rank}.json").write_text(json.dumps(found))
+
+
+def unlike(whole: Any, given: Any) -> list[str]:
+    """The names of all tensors whose dtype or values, as far as this rank has these, are not the whole model's."""
+    wrong = []
+    for kind in ("named_parameters", "named_buffers"):
+        expected, found = (dict(getattr(model, kind)(remove_duplicate=False)) for model in (whole, given))
+        wrong += [f"names of {kind}"] if list(expected) != list(found) else []
+        for name in expected.keys() & found.keys():
+            tensor, values = found[name], expected[name].detach()
+            if hasattr(tensor, "ds_tensor"):
+                span = own_range(tensor)
+                tensor, values = _part(tensor), values.flatten()[span.start : span.stop]
+            if tensor.dtype != expected[name].dtype or not torch.equal(tensor, values):
+                wrong.append(name)
+    return wrong

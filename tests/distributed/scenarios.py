@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
@@ -449,6 +450,16 @@ def with_changes(settings: dict[str, Any], ranks: Ranks) -> list[list[list[float
         found.append(steps + take_steps(engine, config, loader, 1, 2))
         engine.close()
     return found
+
+
+def refused(settings: dict[str, Any], ranks: Ranks) -> str:
+    """Why there is no engine, as every rank says."""
+    config = SftConfig.model_validate(settings["config"])
+    with pytest.raises(UserError) as caught:
+        Zero3Engine(config, config.stages[0].optimizer, config.model.path, ranks)
+    assert caught.value.is_everywhere
+    [said] = {*ranks.gather(str(caught.value))}
+    return said
 
 
 def where_the_state_lies(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:

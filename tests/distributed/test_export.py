@@ -77,7 +77,7 @@ def test_from_the_checkpoint_without_an_engine_the_folder_is_the_same_to_the_bit
     model = ModelConfig(path=path, tokenizer=str(tiny_model_dir), dtype=dtype)
     with CheckpointReader(checkpoint_path(Path(f"{final}-checkpoints"), 2)) as reader:
         numbers = getattr(torch, dtype)
-        saved = CheckpointModel(model, path, reader, numbers, held_in=numbers)
+        saved = CheckpointModel(model, path, reader, numbers)
         export_model(saved, load_tokenizer(model), tmp_path / "found", numbers, 1)
     assert files_of(tmp_path / "found") == files_of(Path(final))
 
