@@ -75,7 +75,7 @@ def with_new_tokens(config: SftConfig, num: int) -> SftConfig:
 
 def in_vllm(fault: str = "") -> VllmModels:
     options = f" --fault '{fault}'" if fault else " --tensor-parallel-size 2"
-    return VllmModels(read_command(f"{sys.executable} {PRETENDED} serve{options}"), 1.0, lambda text: None)
+    return VllmModels(read_command(f"{sys.executable} {PRETENDED} serve{options}"), 4.0, lambda text: None)
 
 
 def answers(measurement: Measurement, model: WholeModelPath) -> Mapping[str, Answer]:
@@ -150,13 +150,13 @@ def test_a_reply_that_contradicts_is_none(config: SftConfig, base: WholeModelPat
 def test_the_command_shows_models_of_vllm_and_measures_each_once(config: SftConfig, model_dir: Path) -> None:
     config = with_new_tokens(config, NEW - 3)
     job, console = JobConfig(sft=config, lines={}, notes=()), Console(record=True, width=110, force_terminal=False)
-    wish = VllmWish(in_vllm("none").command, 1.0)
+    wish = VllmWish(in_vllm("none").command, 4.0)
     for _ in range(2):
         assert evaluate_models(job, ["base", str(model_dir)], None, console, vllm=wish) == 0
     said = " ".join(console.export_text().split())
     assert said.count("vLLM loads the model; its output is in") == 2
     assert "in vLLM" in said
-    assert evaluate_models(job, [], None, console, vllm=VllmWish(in_vllm("while loading").command, 1.0)) == 1
+    assert evaluate_models(job, [], None, console, vllm=VllmWish(in_vllm("while loading").command, 4.0)) == 1
     said = " ".join(console.export_text().split())
     assert "The measurement cannot go on: vLLM ended with exit code 1 while it loaded" in said
     assert "ValueError: no room for the cache (all of its output is in" in said
