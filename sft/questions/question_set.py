@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -24,12 +25,12 @@ from sft.data.rendering.inference import generation_stops
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
-from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
+from sft.questions.choosing import Chosen, RecordKey, choose_records, giving_nothing_away, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
 from sft.schema import Conversation, Record
 
-_VERSION = 1
+_VERSION = 2
 
 
 class _Read(NamedTuple):
@@ -159,21 +160,15 @@ class _Asking:
         return "choice" if options and score in (None, "choice") else "generate"
 
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
-        """Up to so many conversations, none with the prompt that is asked; those of the task file come first."""
+        """Up to so many conversations, none with the question that is asked; those of the task file come first."""
         content = asked.formatted.content
         if not shots or not isinstance(content, Conversation):
             return []
-        shown = [replace(content, messages=turns) for turns in asked.grading.shown]
-        prompts = {asked.formatted.hashes.prompt}
-        for candidate in order_of_showing(self._config.run.seed, key, records.showable):
-            other = self._read.get(candidate)
-            if not isinstance(other, _Read) or other.formatted.hashes.prompt in prompts:
-                continue
-            prompts.add(other.formatted.hashes.prompt)
-            if isinstance(other.formatted.content, Conversation):
-                shown.append(other.formatted.content)
-        own = content.messages[:-1]
-        return [conversation for conversation in shown if conversation.messages[:-1] != own][:shots]
+        others = (self._read.get(other) for other in order_of_showing(self._config.run.seed, key, records.showable))
+        contents = (other.formatted.content for other in others if isinstance(other, _Read))
+        of_file = (replace(content, messages=turns) for turns in asked.grading.shown)
+        candidates = chain(of_file, (one for one in contents if isinstance(one, Conversation)))
+        return list(islice(giving_nothing_away(content, candidates), shots))
 
     def _fitting(
         self, asked: _Read, shown: list[Conversation], options: tuple[str, ...]

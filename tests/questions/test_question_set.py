@@ -12,6 +12,8 @@ from sft.config import SftConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.errors import UserError
 from sft.evaluation.judged_answers import expected_of
+from sft.questions.choosing import giving_nothing_away
+from sft.schema import Conversation, Message, RecordLocation
 from tests.conftest import WORDS, TokenizerDir
 from tests.questions.asked import Asked, ask, config_of, write_records
 
@@ -217,3 +219,18 @@ def test_an_unknown_task_is_refused_with_its_neighbour(
 def test_nothing_is_asked_unless_the_config_says_so(tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir) -> None:
     config: SftConfig = config_of(tmp_path, tokenizer_dir("chatml"), sources, evaluate={"answers_per_task": 0})
     assert ask(config).folder is None
+
+
+def chat(*turns: str) -> Conversation:
+    """Texts of system, user, assistant, user …"""
+    system, *others = turns
+    messages = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(others)]
+    return Conversation((Message("system", system), *messages), "t", "s", 0, RecordLocation("f", 1))
+
+
+def test_no_example_holds_the_question_whatever_its_system_text() -> None:
+    asked = chat("You are bot 0.", "Hello", "Hi", "What is  IT?", "code")
+    same = [chat("You are bot 1.", "What is it?", "code"), chat("", "Well", "Yes?", "what is it?", "code")]
+    others = [chat("You are bot 1.", "What is that?", "a"), chat("You are bot 2.", "Where is it?", "b")]
+    repeated = chat("You are bot 3.", "Where IS it?", "c")
+    assert [*giving_nothing_away(asked, [same[0], *others, same[1], repeated])] == others
