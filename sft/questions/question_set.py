@@ -18,6 +18,7 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.planning.holdout import check_tasks
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import data_inputs
+from sft.data.planning.trainable import unseen_tasks
 from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import Formatted
 from sft.data.rendering.chat_template import control_ids, load_tokenizer
@@ -64,12 +65,11 @@ def make_questions(
             return folder
         shutil.rmtree(folder)
     read = _read_again(store, chosen, preparer)
-    writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
     left_out: Counter[str] = Counter()
     questions = [
         question
         for task, records in chosen.items()
-        for question in _Asking(config, task, store, preparer, writer, read, left_out).questions(records)
+        for question in _Asking(config, task, store, preparer, read, task in inputs["unseen"], left_out).all(records)
     ]
     if not questions:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common(3))
@@ -97,17 +97,18 @@ class _Asking:
         task: str,
         store: TokenStore,
         preparer: BlockPreparer,
-        writer: PromptWriter,
         read: Mapping[RecordKey, _Read | RecordError],
+        unseen: bool,
         left_out: Counter[str],
     ) -> None:
         self._config, self._task, self._preparer = config, task, preparer
-        self._writer, self._read, self._left_out = writer, read, left_out
-        self._own = config.evaluate.tasks.get(task)
+        self._writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
+        self._read, self._left_out = read, left_out
+        self._own, self._unseen = config.evaluate.tasks.get(task), unseen
         self._most, self._num_new = config.data.max_len_tokens, config.evaluate.new_tokens(task)
         self._sources = store.manifest["sources"]
 
-    def questions(self, records: Chosen) -> Iterator[Question]:
+    def all(self, records: Chosen) -> Iterator[Question]:
         """The questions of the task; what cannot be asked is counted with its reason."""
         for key in records.asked:
             for shots in self._config.evaluate.shots_of(self._task):
@@ -136,7 +137,7 @@ class _Asking:
             task=self._task,
             source=source,
             where=asked.where,
-            unseen=self._task in self._config.data.holdout.tasks,
+            unseen=self._unseen,
             way=way,
             messages=prompt.messages,
             tools=asked.formatted.content.tools if isinstance(asked.formatted.content, Conversation) else (),
@@ -226,6 +227,7 @@ def question_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     """Everything that the questions depend on."""
     return {
         "version": _VERSION,
+        "unseen": [*unseen_tasks(config, store)],
         **data_inputs(config, store),
         **inputs_of(config.evaluate, "measured", "asked"),
         "grading": [inputs_of(source.grading, "asked") for source in config.data.sources],

@@ -76,6 +76,19 @@ def test_means_over_examples_tasks_and_clusters_keep_unseen_tasks_apart(records:
     assert rows[OVER_TASKS, False, 0].values[1].value == pytest.approx((values["squad"] + values["sorting"]) / 2)
 
 
+def test_a_task_that_a_later_stage_trains_on_is_a_trained_one_for_all_models(tmp_path: Path) -> None:
+    tasks = {"first": Task((0.1, 0.9, 0.9), num=5), "later": Task((0.1, 0.1, 0.9), unseen=True, num=5)}
+    run = answered_run(tmp_path / "run", tasks, stages=("broad", "special"))
+    last = run.all_evaluations()[-1].path
+    for path in (last, answers_of(last)):
+        path.write_text(
+            path.read_text().replace('"unseen": true', '"unseen": false').replace('"unseen":true', '"unseen":false')
+        )
+    records = read_run(run)
+    assert {row.unseen for row in compared_means(records.scores, {})} == {False}
+    assert not any(task.unseen for evaluation in records.evaluations for task in evaluation.tasks.values())
+
+
 def test_differences_are_of_the_same_questions_from_first_to_last_and_from_each_to_the_next(
     records: RunRecords,
 ) -> None:
