@@ -29,7 +29,7 @@ from sft.json_lines import json_line
 from sft.questions.choosing import Chosen, RecordKey, choose_records, giving_nothing_away, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
-from sft.schema import Conversation, Record
+from sft.schema import Conversation, Record, TokenizedRecord
 
 _VERSION = 2
 
@@ -40,6 +40,13 @@ class _Read(NamedTuple):
     formatted: Formatted
     grading: Grading
     where: str
+
+
+class _Tally(NamedTuple):
+    """What is asked otherwise than the config wishes, by its reason."""
+
+    left_out: Counter[str]
+    fewer_shots: Counter[str]
 
 
 def open_questions(folder: Path) -> list[Question]:
@@ -65,22 +72,22 @@ def make_questions(
             return folder
         shutil.rmtree(folder)
     read = _read_again(store, chosen, preparer)
-    left_out: Counter[str] = Counter()
+    tally = _Tally(Counter(), Counter())
     questions = [
         question
         for task, records in chosen.items()
-        for question in _Asking(config, task, store, preparer, read, task in inputs["unseen"], left_out).all(records)
+        for question in _Asking(config, task, store, preparer, read, task in inputs["unseen"], tally).all(records)
     ]
     if not questions:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common(3))
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in tally.left_out.most_common(3))
         raise UserError(f"evaluate: no held-out prompt can be asked: {reasons}")
     manifest = {
         "kind": "questions",
         "stop_ids": _stop_ids(store, preparer),
         "inputs": inputs,
         "num_questions": len(questions),
-        "num_with_fewer_shots": sum(q.num_shown < q.shots for q in questions),
-        "left_out": dict(left_out),
+        "fewer_shots": dict(tally.fewer_shots),
+        "left_out": dict(tally.left_out),
     }
     with written_aside(folder, "publish") as aside:
         write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
@@ -99,11 +106,11 @@ class _Asking:
         preparer: BlockPreparer,
         read: Mapping[RecordKey, _Read | RecordError],
         unseen: bool,
-        left_out: Counter[str],
+        tally: _Tally,
     ) -> None:
         self._config, self._task, self._preparer = config, task, preparer
         self._writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
-        self._read, self._left_out = read, left_out
+        self._read, self._tally = read, tally
         self._own, self._unseen = config.evaluate.tasks.get(task), unseen
         self._most, self._num_new = config.data.max_len_tokens, config.evaluate.new_tokens(task)
         self._sources = store.manifest["sources"]
@@ -115,7 +122,7 @@ class _Asking:
                 try:
                     yield self._question(key, shots, records)
                 except RecordError as error:
-                    self._left_out[f"{self._task}: {error}"] += 1
+                    self._tally.left_out[f"{self._task}: {error}"] += 1
 
     def _question(self, key: RecordKey, shots: int, records: Chosen) -> Question:
         asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
@@ -126,8 +133,11 @@ class _Asking:
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
         way = self._way(options)
-        shown = self._shown(key, asked, records, shots)
-        prompt, shown, choices = self._fitting(asked, shown, options if way == "choice" else ())
+        there = self._shown(key, asked, records, shots)
+        prompt, shown, choices = self._fitting(asked, there, options if way == "choice" else ())
+        if len(shown) < shots:
+            no_room = f"no more fit in data.max_len_tokens={self._most}"
+            self._tally.fewer_shots[no_room if len(shown) < len(there) else "there are no more for their task"] += 1
         source = self._sources[key.source_id]
         instance = f"/{key.instance}" if key.instance else ""
         return Question(
@@ -163,8 +173,10 @@ class _Asking:
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
         """Up to so many conversations, none with the question that is asked; those of the task file come first."""
         content = asked.formatted.content
-        if not shots or not isinstance(content, Conversation):
+        if not shots:
             return []
+        if isinstance(content, TokenizedRecord):
+            raise RecordError("examples cannot be shown with a record that came as token ids")
         others = (self._read.get(other) for other in order_of_showing(self._config.run.seed, key, records.showable))
         contents = (other.formatted.content for other in others if isinstance(other, _Read))
         of_file = (replace(content, messages=turns) for turns in asked.grading.shown)

@@ -110,7 +110,15 @@ def test_shots_that_do_not_fit_are_cut_and_counted(tmp_path: Path, sources: list
     for question in made.questions:
         assert question.num_shown < 20
         assert len(question.prompt_ids) + question.max_new_tokens <= 96
-    assert read_manifest(made.folder)["num_with_fewer_shots"] == len(made.questions)
+    (no_room,) = read_manifest(made.folder)["fewer_shots"].items()
+    assert no_room == ("no more fit in data.max_len_tokens=96", len(made.questions))
+
+
+def test_shots_that_are_not_there_are_not_said_to_lack_room(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
+    records = [{"instruction": f"Say {word}", "output": word} for word in WORDS[:12]]
+    source = {"name": "few", "path": write_records(tmp_path / "r.jsonl", records)}
+    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"shots": [12]}))
+    assert read_manifest(made.folder)["fewer_shots"] == {"there are no more for their task": len(made.questions)}
 
 
 def test_the_same_config_asks_the_same_and_other_settings_ask_anew(
