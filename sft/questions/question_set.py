@@ -132,7 +132,7 @@ class _Asking:
         options = asked.grading.options or (self._own.options if self._own else ())
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
-        way = self._way(options)
+        way = self._way(asked, options)
         there = self._shown(key, asked, records, shots)
         prompt, shown, choices = self._fitting(asked, there, options if way == "choice" else ())
         if len(shown) < shots:
@@ -164,11 +164,14 @@ class _Asking:
             tool_calls=calls,
         )
 
-    def _way(self, options: tuple[str, ...]) -> Way:
+    def _way(self, asked: _Read, options: tuple[str, ...]) -> Way:
         score = self._own.score if self._own else None
         if score == "choice" and not options:
             raise RecordError("the score `choice` needs options: a column of the records, or evaluate.tasks.….options")
-        return "choice" if options and score in (None, "choice") else "generate"
+        # An option right behind the prompt is not what training taught where a thought stands before the answer.
+        content = asked.formatted.content
+        thinks = isinstance(content, Conversation) and bool(content.messages[-1].thought)
+        return "choice" if options and score in (None, "choice") and not thinks else "generate"
 
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
         """Up to so many conversations, none with the question that is asked; those of the task file come first."""

@@ -162,6 +162,19 @@ def test_what_answers_are_measured_by_comes_with_the_question(tmp_path: Path, to
             assert tokenizer.text_of(option.ids[option.start :]) == f"{text}<|im_end|>"
 
 
+def test_a_model_that_learns_to_think_first_writes_its_choice(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
+    yes = {"options": ["yes", "no"]}
+    records = [
+        {"instruction": f"Is {i} even?", "output": f"<think>\nit is {i}\n</think>\n\nyes" if i % 2 else "yes", **yes}
+        for i in range(20)
+    ]
+    source = {"name": "even", "path": write_records(tmp_path / "r.jsonl", records)}
+    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"answers_per_task": 20}))
+    ways = {(int(question.record.partition("/")[2]) % 2, question.way) for question in made.questions}
+    assert ways == {(0, "choice"), (1, "generate")}
+    assert all(bool(question.choices) == (question.way == "choice") for question in made.questions)
+
+
 def test_an_answer_that_is_not_among_its_options_is_counted(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
     records = [
         {"instruction": f"Is {i} even?", "output": "yes" if i % 2 else "maybe", "options": ["yes", "no"]}
