@@ -66,7 +66,7 @@ def evaluate_models(
     measured = [*models, *([served.model] if served else [])]
     if judge:
         check_against(judge, measured, measurement)
-    _say_what_is_asked(config, measurement, console)
+    _say_what_is_asked(measurement, console)
     evaluations: list[Evaluation] = []
     try:
         if in_vllm:
@@ -161,19 +161,15 @@ def _laid_out(config: SftConfig, model: WholeModelPath) -> SftConfig:
     return own.model_copy(update={"train": own.train.model_copy(update={"packing": layout or "one_example"})})
 
 
-def _say_what_is_asked(config: SftConfig, measurement: Measurement, console: Console) -> None:
+def _say_what_is_asked(measurement: Measurement, console: Console) -> None:
     if measurement.asked is None:
         text = "No prompt is asked, so losses are measured alone: evaluate.answers_per_task says how many are."
         console.print(text, highlight=False)
         return
     manifest = read_manifest(measurement.folder / "questions")
     console.print(f"{manifest['num_questions']:,} prompts are asked", highlight=False)
-    if num := manifest["num_with_fewer_shots"]:
-        most = config.data.max_len_tokens
-        text = (
-            f"of them {num:,} with fewer examples than evaluate.shots says: no more fit in data.max_len_tokens={most}"
-        )
-        console.print(text, highlight=False)
+    for reason, num in manifest["fewer_shots"].items():
+        console.print(f"of them {num:,} with fewer examples than evaluate.shots says: {reason}", highlight=False)
     for reason, num in manifest["left_out"].items():
         console.print(styled("[yellow]{}[/] not asked: {}", f"{num:,}", reason), highlight=False)
     for task, score in measurement.asked.scores.items():

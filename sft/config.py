@@ -264,6 +264,11 @@ class MixtureConfig(Section):
     replay: AffectsPlan[dict[str, Share]] = {}
     """Earlier stage → the share of this stage that is drawn from that stage's mixture."""
 
+    @property
+    def named_tasks(self) -> tuple[str, ...] | None:
+        """The tasks that it names; None: it has all that are not held out."""
+        return tuple(self.weights) if self.rates == "weights" else self.tasks
+
 
 class BudgetConfig(Section):
     """When a stage ends: exactly one of the four."""

@@ -44,7 +44,9 @@ _LINES = ("-", "--", ":", "-.")
 def means_plot(run: RunRecords) -> str:
     """Bars: the mean of unseen and of trained tasks for each number of shots, a bar for each model."""
     models = run.scores
-    groups = [(unseen, shots) for unseen in kinds_of(models) for shots in shots_of(models)]
+    every = [(unseen, shots) for unseen in kinds_of(models) for shots in shots_of(models)]
+    intervals = {group: [main_interval(model, run.clusters, *group) for model in models] for group in every}
+    groups = [group for group, found in intervals.items() if any(one.num_examples for one in found)]
     if not groups:
         return ""
     with matplotlib.rc_context(LOOK):
@@ -54,7 +56,7 @@ def means_plot(run: RunRecords) -> str:
         width = 0.8 / len(models)
         for number, model in enumerate(models):
             xs = np.arange(len(groups)) + (number - (len(models) - 1) / 2) * width
-            found = [main_interval(model, run.clusters, unseen, shots) for unseen, shots in groups]
+            found = [intervals[group][number] for group in groups]
             values = [one.value for one in found]
             axes.bar(xs, values, 0.92 * width, color=_colour(model), label=model.title)
             axes.errorbar(xs, values, _errors(found), fmt="none", ecolor=INK, elinewidth=1, capsize=2)
@@ -91,7 +93,7 @@ def tasks_plot(run: RunRecords) -> str:
             edge = INK if model.stage_index is None else colour
             axes.plot(values, ys, "o", color=colour, markeredgecolor=edge, markersize=5, label=model.title, zorder=3)
         several = len(shots_of(models)) > 1
-        name_bars(axes, [f"{row.name} · {counted(row.shots, 'shot')}" if several else row.name for row in rows])
+        name_bars(axes, [row.name for row in rows], [f" · {counted(row.shots, 'shot')}" for row in rows if several])
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel("score")
@@ -119,6 +121,8 @@ def curves_plot(run: RunRecords) -> str:
         for unseen in kinds_of(models):
             for number, shots in enumerate(shots_of(models)):
                 found = [main_interval(model, run.clusters, unseen, shots) for model in models]
+                if not any(one.num_examples for one in found):
+                    continue
                 xs = [at[id(model)] for model in models]
                 label = f"{KIND_TEXTS[unseen]}, {counted(shots, 'shot')}"
                 line, colour = _LINES[number % len(_LINES)], _KIND_COLOURS[unseen]

@@ -4,8 +4,8 @@ base.json, base.answers.jsonl ─▶ ModelScores: (task, shots) ─▶ TaskScore
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -72,6 +72,11 @@ class ModelScores:
     """The step of the stage after which it answered; None for the first model and at the end of a stage."""
     tasks: Mapping[tuple[str, int], TaskScore]
     """By task and number of shots."""
+
+    def with_trained(self, trained: Collection[str]) -> "ModelScores":
+        """The same scores, if these tasks are trained ones and the others unseen."""
+        tasks = {(task, n): replace(one, unseen=task not in trained) for (task, n), one in self.tasks.items()}
+        return replace(self, tasks=tasks)
 
 
 def read_scores(evaluation: Evaluation, path: Path) -> ModelScores | None:

@@ -116,23 +116,24 @@ def _rows(asked: AskedModels) -> list[_Row]:
     marked = {
         one.record: [fit_to_print(part) for part in (mark_text(one.mark), one.grade, one.note)] for one in asked.marked
     }
+    unseen = {task: score.unseen for scores in asked.scores for (task, _), score in scores.tasks.items()}
     answers: dict[str, list[Any]] = {}
     rows: dict[str, _Row] = {}
     for i, path in enumerate(paths):
         for one in read_judged(path):
             answers.setdefault(one.key, [None] * len(paths))[i] = _answer(one)
             if one.key not in rows:
-                rows[one.key] = {**_row(one), "marked": marked.get(one.record)}
+                rows[one.key] = {**_row(one, unseen.get(one.task, one.unseen)), "marked": marked.get(one.record)}
     for question in questions_in(questions) if (questions / QUESTIONS).is_file() else ():
         if question.key in rows:
             rows[question.key] |= _asked(question)
     return [{**row, "answers": answers[key]} for key, row in rows.items()]
 
 
-def _row(one: JudgedAnswer) -> _Row:
+def _row(one: JudgedAnswer, unseen: bool) -> _Row:
     return {
         "task": fit_to_print(one.task),
-        "unseen": one.unseen,
+        "unseen": unseen,
         "shots": one.shots,
         "shown": one.num_shown,
         "score": fit_to_print(one.score_name),

@@ -29,11 +29,11 @@ TOKEN_METRICS: Mapping[str, tuple[Metric, TokenMeasure]] = {
 
 @dataclass(frozen=True, slots=True)
 class HeldoutSet:
-    """What is measured: packs of held-out examples, and the tasks that training never sees."""
+    """What is measured: packs of held-out examples, and the tasks that no stage trains on."""
 
     store: TokenStore
     plan: PackPlan
-    unseen_tasks: tuple[str, ...]
+    unseen_tasks: tuple[str, ...] = ()
 
 
 class Measurable(Protocol):

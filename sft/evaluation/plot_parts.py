@@ -5,6 +5,7 @@ Colours are those of Okabe and Ito, which differ for any colour vision, always o
 """
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from io import StringIO
@@ -26,6 +27,7 @@ WIDTH_INCHES = 10.0
 STAGE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BEFORE, RESTART, INK = "#AEB6BF", "#B3261E", "#333333"
 _MAX_LABEL_CHARS = 36
+_LEFT_TO_RIGHT_MARK = "\u200e"
 LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -95,10 +97,23 @@ def bars(num_bars: int, inches_each: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def name_bars(axes: Axes, tasks: Sequence[str]) -> None:
-    """The names of the bars, at their left."""
-    axes.set_yticks(range(len(tasks)), [short_name(task, _MAX_LABEL_CHARS) for task in tasks])
+def name_bars(axes: Axes, tasks: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """The names of the bars, at their left, each with a note behind it where there are notes."""
+    ends = notes or [""] * len(tasks)
+    labels = [
+        f"{apart(short_name(task, _MAX_LABEL_CHARS - len(end)))}{end}" for task, end in zip(tasks, ends, strict=True)
+    ]
+    axes.set_yticks(range(len(tasks)), labels)
     axes.tick_params(axis="y", length=0)
+
+
+def apart(name: str) -> str:
+    """The name; one of a script that runs from right to left does not pull along what stands around it.
+
+    Without its mark, a reader's browser puts a number behind the name at the left of it (Unicode Annex 9, rule W2).
+    """
+    runs_left = any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in name)
+    return f"{name}{_LEFT_TO_RIGHT_MARK}" if runs_left else name
 
 
 def legend_above(axes: Axes, extra: Sequence[Patch | Line2D] = ()) -> None:

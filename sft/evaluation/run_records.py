@@ -10,8 +10,8 @@ once, as the model that exists now was trained:
     steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
 from sft.errors import UserError
 from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
-from sft.evaluation.scores import Evaluation, read_evaluation
+from sft.evaluation.scores import Evaluation, TaskScores, read_evaluation
 from sft.json_lines import from_json, whole_lines
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder, StageFolder, check_of
@@ -139,6 +139,10 @@ def read_run(run: RunFolder) -> RunRecords:
     ]
     answers = (answers_of(file.path) for file in files)
     scores = [found for found in map(read_scores, evaluations, answers) if found is not None]
+    # A stage that was added later may train on a task that was unseen before. Means are over the same tasks.
+    trained = {name for e in evaluations for name, task in e.tasks.items() if not task.unseen}
+    evaluations = [replace(e, tasks=_of_kinds(e.tasks, trained)) for e in evaluations]
+    scores = [one.with_trained(trained) for one in scores]
     return RunRecords(
         name=str(_mapping(config.get("run")).get("name") or run.path.resolve().name),
         config_text=config_text,
@@ -152,6 +156,10 @@ def read_run(run: RunFolder) -> RunRecords:
         mid_stage_scores=tuple(one for one in scores if one.step is not None),
         clusters=_clusters(config),
     )
+
+
+def _of_kinds(tasks: Mapping[str, TaskScores], trained: Collection[str]) -> dict[str, TaskScores]:
+    return {name: replace(task, unseen=name not in trained) for name, task in tasks.items()}
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:

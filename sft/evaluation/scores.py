@@ -55,7 +55,7 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskScores:
-    """The results of one task; an `unseen` task is never trained on."""
+    """The results of one task; no stage of the run trains on an `unseen` task."""
 
     numbers: Mapping[str, float]
     """Its metrics and counts, by name."""
@@ -126,7 +126,7 @@ def evaluate(
     Args:
         evaluators: each has its own metrics.
         name: of the model that is measured.
-        unseen_tasks: tasks that training never sees.
+        unseen_tasks: tasks that no stage of the run trains on.
         step: the step of the stage after which it is measured; None at the end of a stage.
     """
     metrics: dict[str, Metric] = {}

@@ -1,15 +1,17 @@
 """Which held-out records are asked, and which may be shown with them: pure functions of store, config and seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from sft.config import SftConfig
+from sft.data.duplicates import hash_record
 from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.schema import IntArray
+from sft.schema import Conversation, IntArray, Message
 from sft.seeds import derive_seed
 
 _CANDIDATES_PER_SHOT = 16
@@ -61,6 +63,39 @@ def order_of_showing(seed: int, asked: RecordKey, candidates: Sequence[RecordKey
     """
     rng = np.random.default_rng(derive_seed(seed, "shots", *map(str, asked)))
     return [candidates[i] for i in rng.permutation(len(candidates)) if candidates[i] != asked]
+
+
+def giving_nothing_away(asked: Conversation, candidates: Iterable[Conversation]) -> Iterator[Conversation]:
+    """The candidates that do not hold the question that is asked, in their order, each prompt once.
+
+    Examples are shown without their system texts, so these do not count: the same question below another system text
+    would show its answer. Case and white space do not count either.
+
+    Args:
+        asked: ends with the answer to the question.
+        candidates: of the same task.
+    """
+    seen = {_prompt(asked)}
+    question = _user_turns(asked)[-1:]
+    for candidate in candidates:
+        prompt = _prompt(candidate)
+        if prompt not in seen and not set(question) & set(_user_turns(candidate)):
+            seen.add(prompt)
+            yield candidate
+
+
+def _prompt(conversation: Conversation) -> int:
+    """The hash of the prompt without its system text."""
+    return _hash(conversation, [message for message in conversation.messages if message.role != "system"])
+
+
+def _user_turns(conversation: Conversation) -> list[int]:
+    """The hash of each turn of the user."""
+    return [_hash(conversation, [message]) for message in conversation.messages if message.role == "user"]
+
+
+def _hash(conversation: Conversation, messages: Sequence[Message]) -> int:
+    return hash_record(replace(conversation, messages=tuple(messages))).prompt
 
 
 def _keys(store: TokenStore, example_ids: IntArray) -> tuple[RecordKey, ...]:

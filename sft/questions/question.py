@@ -40,7 +40,7 @@ class Question:
     where: str
     """Where people can look the record up."""
     unseen: bool
-    """Whether its task is never trained on."""
+    """Whether no stage of the run trains on its task."""
     way: Way
     messages: tuple[JsonObject, ...]
     """The turns in OpenAI's form, for a server; none for a record that came as token ids."""

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from sft.data.learned_stops import learned_stop_ids
 from sft.data.planning.holdout import check_tasks
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import data_inputs
+from sft.data.planning.trainable import unseen_tasks
 from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import Formatted
 from sft.data.rendering.chat_template import control_ids, load_tokenizer
@@ -24,12 +26,12 @@ from sft.data.rendering.inference import generation_stops
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
-from sft.questions.choosing import Chosen, RecordKey, choose_records, order_of_showing
+from sft.questions.choosing import Chosen, RecordKey, choose_records, giving_nothing_away, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
-from sft.schema import Conversation, Record
+from sft.schema import Conversation, Record, TokenizedRecord
 
-_VERSION = 1
+_VERSION = 2
 
 
 class _Read(NamedTuple):
@@ -38,6 +40,13 @@ class _Read(NamedTuple):
     formatted: Formatted
     grading: Grading
     where: str
+
+
+class _Tally(NamedTuple):
+    """What is asked otherwise than the config wishes, by its reason."""
+
+    left_out: Counter[str]
+    fewer_shots: Counter[str]
 
 
 def open_questions(folder: Path) -> list[Question]:
@@ -63,23 +72,22 @@ def make_questions(
             return folder
         shutil.rmtree(folder)
     read = _read_again(store, chosen, preparer)
-    writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
-    left_out: Counter[str] = Counter()
+    tally = _Tally(Counter(), Counter())
     questions = [
         question
         for task, records in chosen.items()
-        for question in _Asking(config, task, store, preparer, writer, read, left_out).questions(records)
+        for question in _Asking(config, task, store, preparer, read, task in inputs["unseen"], tally).all(records)
     ]
     if not questions:
-        reasons = "; ".join(f"{reason} ({count})" for reason, count in left_out.most_common(3))
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in tally.left_out.most_common(3))
         raise UserError(f"evaluate: no held-out prompt can be asked: {reasons}")
     manifest = {
         "kind": "questions",
         "stop_ids": _stop_ids(store, preparer),
         "inputs": inputs,
         "num_questions": len(questions),
-        "num_with_fewer_shots": sum(q.num_shown < q.shots for q in questions),
-        "left_out": dict(left_out),
+        "fewer_shots": dict(tally.fewer_shots),
+        "left_out": dict(tally.left_out),
     }
     with written_aside(folder, "publish") as aside:
         write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
@@ -96,24 +104,25 @@ class _Asking:
         task: str,
         store: TokenStore,
         preparer: BlockPreparer,
-        writer: PromptWriter,
         read: Mapping[RecordKey, _Read | RecordError],
-        left_out: Counter[str],
+        unseen: bool,
+        tally: _Tally,
     ) -> None:
         self._config, self._task, self._preparer = config, task, preparer
-        self._writer, self._read, self._left_out = writer, read, left_out
-        self._own = config.evaluate.tasks.get(task)
+        self._writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
+        self._read, self._tally = read, tally
+        self._own, self._unseen = config.evaluate.tasks.get(task), unseen
         self._most, self._num_new = config.data.max_len_tokens, config.evaluate.new_tokens(task)
         self._sources = store.manifest["sources"]
 
-    def questions(self, records: Chosen) -> Iterator[Question]:
+    def all(self, records: Chosen) -> Iterator[Question]:
         """The questions of the task; what cannot be asked is counted with its reason."""
         for key in records.asked:
             for shots in self._config.evaluate.shots_of(self._task):
                 try:
                     yield self._question(key, shots, records)
                 except RecordError as error:
-                    self._left_out[f"{self._task}: {error}"] += 1
+                    self._tally.left_out[f"{self._task}: {error}"] += 1
 
     def _question(self, key: RecordKey, shots: int, records: Chosen) -> Question:
         asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
@@ -123,9 +132,12 @@ class _Asking:
         options = asked.grading.options or (self._own.options if self._own else ())
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
-        way = self._way(options)
-        shown = self._shown(key, asked, records, shots)
-        prompt, shown, choices = self._fitting(asked, shown, options if way == "choice" else ())
+        way = self._way(asked, options)
+        there = self._shown(key, asked, records, shots)
+        prompt, shown, choices = self._fitting(asked, there, options if way == "choice" else ())
+        if len(shown) < shots:
+            no_room = f"no more fit in data.max_len_tokens={self._most}"
+            self._tally.fewer_shots[no_room if len(shown) < len(there) else "there are no more for their task"] += 1
         source = self._sources[key.source_id]
         instance = f"/{key.instance}" if key.instance else ""
         return Question(
@@ -135,7 +147,7 @@ class _Asking:
             task=self._task,
             source=source,
             where=asked.where,
-            unseen=self._task in self._config.data.holdout.tasks,
+            unseen=self._unseen,
             way=way,
             messages=prompt.messages,
             tools=asked.formatted.content.tools if isinstance(asked.formatted.content, Conversation) else (),
@@ -152,28 +164,27 @@ class _Asking:
             tool_calls=calls,
         )
 
-    def _way(self, options: tuple[str, ...]) -> Way:
+    def _way(self, asked: _Read, options: tuple[str, ...]) -> Way:
         score = self._own.score if self._own else None
         if score == "choice" and not options:
             raise RecordError("the score `choice` needs options: a column of the records, or evaluate.tasks.….options")
-        return "choice" if options and score in (None, "choice") else "generate"
+        # An option right behind the prompt is not what training taught where a thought stands before the answer.
+        content = asked.formatted.content
+        thinks = isinstance(content, Conversation) and bool(content.messages[-1].thought)
+        return "choice" if options and score in (None, "choice") and not thinks else "generate"
 
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
-        """Up to so many conversations, none with the prompt that is asked; those of the task file come first."""
+        """Up to so many conversations, none with the question that is asked; those of the task file come first."""
         content = asked.formatted.content
-        if not shots or not isinstance(content, Conversation):
+        if not shots:
             return []
-        shown = [replace(content, messages=turns) for turns in asked.grading.shown]
-        prompts = {asked.formatted.hashes.prompt}
-        for candidate in order_of_showing(self._config.run.seed, key, records.showable):
-            other = self._read.get(candidate)
-            if not isinstance(other, _Read) or other.formatted.hashes.prompt in prompts:
-                continue
-            prompts.add(other.formatted.hashes.prompt)
-            if isinstance(other.formatted.content, Conversation):
-                shown.append(other.formatted.content)
-        own = content.messages[:-1]
-        return [conversation for conversation in shown if conversation.messages[:-1] != own][:shots]
+        if isinstance(content, TokenizedRecord):
+            raise RecordError("examples cannot be shown with a record that came as token ids")
+        others = (self._read.get(other) for other in order_of_showing(self._config.run.seed, key, records.showable))
+        contents = (other.formatted.content for other in others if isinstance(other, _Read))
+        of_file = (replace(content, messages=turns) for turns in asked.grading.shown)
+        candidates = chain(of_file, (one for one in contents if isinstance(one, Conversation)))
+        return list(islice(giving_nothing_away(content, candidates), shots))
 
     def _fitting(
         self, asked: _Read, shown: list[Conversation], options: tuple[str, ...]
@@ -231,6 +242,7 @@ def question_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:
     """Everything that the questions depend on."""
     return {
         "version": _VERSION,
+        "unseen": [*unseen_tasks(config, store)],
         **data_inputs(config, store),
         **inputs_of(config.evaluate, "measured", "asked"),
         "grading": [inputs_of(source.grading, "asked") for source in config.data.sources],

@@ -59,7 +59,7 @@ def run_curriculum(context: RunContext) -> bool:
     tokenizer = load_tokenizer(config.model)
     heldout = None
     if workload.heldout is not None:
-        heldout = HeldoutSet(store, PackPlan.open(workload.heldout), config.data.holdout.tasks)
+        heldout = HeldoutSet(store, PackPlan.open(workload.heldout), workload.unseen_tasks)
     asked = None if workload.questions is None else AskedQuestions.open(workload.questions, config)
     model_path = config.model.path
     engine_name = context.engine or choose_engine(config, world.size)

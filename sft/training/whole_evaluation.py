@@ -21,6 +21,7 @@ from sft.data.block_preparer import Executor, prepare_in_threads
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import heldout_inputs
 from sft.data.planning.stage_plan import publish_heldout
+from sft.data.planning.trainable import unseen_tasks
 from sft.data.preparation import Report, build_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
@@ -162,7 +163,7 @@ def model_here(
 ) -> Iterator[LoadedModel]:
     """`OpenModel` in this process. With a `world`, it is measured on this rank's share of the held-out packs."""
     whole = WholeModel(config, model.path, world or World())
-    heldout = HeldoutSet(measurement.store, measurement.heldout, config.data.holdout.tasks)
+    heldout = HeldoutSet(measurement.store, measurement.heldout)
     tokens = TokenEvaluator(whole, heldout, tell, layout_of(config.train.packing))
     yield LoadedModel(tokens.measure, measurement.asked.ask_whole(whole, config, tell) if measurement.asked else None)
 
@@ -201,7 +202,7 @@ def measure_whole(
                 if asked and loaded.ask:
                     answers = answers_of(path)
                     evaluators.append(asked.evaluator(loaded.ask, OneRank(), config.evaluate, answers, model.path))
-                evaluation = evaluate(evaluators, model.title, config.data.holdout.tasks)
+                evaluation = evaluate(evaluators, model.title, unseen_tasks(config, measurement.store))
             write_json(path, evaluation.as_json())
     return read_evaluation(read_json(path), model.stage_index, None)
 

@@ -13,6 +13,7 @@ from sft.data.block_preparer import BlockPreparer, Executor, PreparedBlock, prep
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import check_data
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
+from sft.data.planning.trainable import unseen_tasks
 from sft.data.preparation import Report, build_store
 from sft.data.reading.blocks import Block
 from sft.data.store_recipe import StoreRecipe
@@ -76,7 +77,8 @@ def prepare_workload(
         check_watched(config, store, heldout, questions)
         write_run_record(config)
     path = heldout.path if heldout is not None else None
-    return Workload(store.path, path, tuple(plan.path for plan in plans), questions), store, plans
+    unseen = unseen_tasks(config, store)
+    return Workload(store.path, path, tuple(plan.path for plan in plans), questions, unseen), store, plans
 
 
 def _cost_rates(model_path: str) -> CostRates | None:

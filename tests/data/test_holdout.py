@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sft.config import HoldoutConfig
 from sft.data.planning.holdout import check_tasks, held_out_examples
+from sft.data.planning.trainable import unseen_tasks
 from sft.errors import UserError
-from tests.data.stores import random_hashes, store_of
+from tests.data.stores import config_of, random_hashes, store_of
 
 TASKS = ("chat", "code", "maths")
 SOURCES = ["web", "books", "test set"]
@@ -86,3 +87,22 @@ def test_an_unknown_task_is_named_with_a_near_one():
     ):
         check_tasks(["chat", "zzz"], list(TASKS), "stages.0")
     assert check_tasks(("code", "chat"), list(TASKS), "stages.0") == ["code", "chat"]
+
+
+def test_a_task_is_unseen_unless_a_stage_trains_on_some_of_it(tmp_path):
+    tasks = ("chat", "code", "maths", "poems", "bench")
+    store = store_of(np.full(10, 4), None, np.arange(10) % 5, tasks=tasks)
+    sources = np.where(np.arange(10) % 5 == 4, 1, 0)
+    store = replace(store, manifest={**store.manifest, "sources": ["s", "bench"]}, source_ids=sources)
+    data = {"sources": [{"name": n, "path": "p"} for n in ("s", "bench")]}
+    holdout = {"share": 0.0, "tasks": ["code"], "sources": ["bench"]}
+    first = {"name": "a", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}, "mixture": {"tasks": ["chat"]}}
+    weighted = {**first, "name": "b", "mixture": {"rates": "weights", "weights": {"maths": 1.0}}}
+    every = {**first, "name": "c", "mixture": {}}
+
+    def unseen(*stages):
+        return unseen_tasks(config_of(tmp_path, *stages, data={**data, "holdout": holdout}), store)
+
+    assert unseen(first) == ("code", "maths", "poems", "bench")
+    assert unseen(first, weighted) == ("code", "poems", "bench")
+    assert unseen(first, every) == ("code", "bench")

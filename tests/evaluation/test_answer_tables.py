@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from launcher.console import FitConsole
 from sft.answer_files import answers_of
+from sft.evaluation.answer_plots import means_plot, tasks_plot
+from sft.evaluation.answer_scores import Counts, TaskScore
 from sft.evaluation.answer_table import answer_tables
 from sft.evaluation.falls import falls
 from sft.evaluation.report import render_report
@@ -74,6 +77,30 @@ def test_means_over_examples_tasks_and_clusters_keep_unseen_tasks_apart(records:
     assert rows[OVER_TASKS, True, 0].values[1].value == pytest.approx((anli + rte + words) / 3)
     assert rows[OVER_CLUSTERS, True, 0].values[1].value == pytest.approx(((anli + rte) / 2 + words) / 2)
     assert rows[OVER_TASKS, False, 0].values[1].value == pytest.approx((values["squad"] + values["sorting"]) / 2)
+
+
+def test_a_task_that_a_later_stage_trains_on_is_a_trained_one_for_all_models(tmp_path: Path) -> None:
+    tasks = {"first": Task((0.1, 0.9, 0.9), num=5), "later": Task((0.1, 0.1, 0.9), unseen=True, num=5)}
+    run = answered_run(tmp_path / "run", tasks, stages=("broad", "special"))
+    last = run.all_evaluations()[-1].path
+    for path in (last, answers_of(last)):
+        path.write_text(
+            path.read_text().replace('"unseen": true', '"unseen": false').replace('"unseen":true', '"unseen":false')
+        )
+    records = read_run(run)
+    assert {row.unseen for row in compared_means(records.scores, {})} == {False}
+    assert not any(task.unseen for evaluation in records.evaluations for task in evaluation.tasks.values())
+
+
+def test_pictures_have_no_place_for_what_was_not_asked_and_keep_labels_in_order(tmp_path: Path) -> None:
+    run = answered_run(tmp_path / "run", {"عربي": Task((0.1, 0.9), unseen=True, num=5)}, (0, 3))
+    plain = TaskScore("exact_match", False, {"a": 1.0, "b": 0.0}, math.nan, is_share=True, counts=Counts())
+    found = read_run(run)
+    scores = tuple(replace(one, tasks={**one.tasks, ("plain", 0): plain}) for one in found.scores)
+    records = replace(found, scores=scores)
+    assert means_plot(records).count("trained tasks") == 1
+    assert "عربي\u200e · 0 shots" in tasks_plot(records)
+    assert "plain · 0 shots" in tasks_plot(records)
 
 
 def test_differences_are_of_the_same_questions_from_first_to_last_and_from_each_to_the_next(

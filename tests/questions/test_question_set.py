@@ -12,6 +12,8 @@ from sft.config import SftConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.errors import UserError
 from sft.evaluation.judged_answers import expected_of
+from sft.questions.choosing import giving_nothing_away
+from sft.schema import Conversation, Message, RecordLocation
 from tests.conftest import WORDS, TokenizerDir
 from tests.questions.asked import Asked, ask, config_of, write_records
 
@@ -108,7 +110,15 @@ def test_shots_that_do_not_fit_are_cut_and_counted(tmp_path: Path, sources: list
     for question in made.questions:
         assert question.num_shown < 20
         assert len(question.prompt_ids) + question.max_new_tokens <= 96
-    assert read_manifest(made.folder)["num_with_fewer_shots"] == len(made.questions)
+    (no_room,) = read_manifest(made.folder)["fewer_shots"].items()
+    assert no_room == ("no more fit in data.max_len_tokens=96", len(made.questions))
+
+
+def test_shots_that_are_not_there_are_not_said_to_lack_room(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
+    records = [{"instruction": f"Say {word}", "output": word} for word in WORDS[:12]]
+    source = {"name": "few", "path": write_records(tmp_path / "r.jsonl", records)}
+    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"shots": [12]}))
+    assert read_manifest(made.folder)["fewer_shots"] == {"there are no more for their task": len(made.questions)}
 
 
 def test_the_same_config_asks_the_same_and_other_settings_ask_anew(
@@ -150,6 +160,19 @@ def test_what_answers_are_measured_by_comes_with_the_question(tmp_path: Path, to
         for option, text in zip(question.choices, question.options, strict=True):
             assert tuple(option.ids[: option.start]) == question.prompt_ids
             assert tokenizer.text_of(option.ids[option.start :]) == f"{text}<|im_end|>"
+
+
+def test_a_model_that_learns_to_think_first_writes_its_choice(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
+    yes = {"options": ["yes", "no"]}
+    records = [
+        {"instruction": f"Is {i} even?", "output": f"<think>\nit is {i}\n</think>\n\nyes" if i % 2 else "yes", **yes}
+        for i in range(20)
+    ]
+    source = {"name": "even", "path": write_records(tmp_path / "r.jsonl", records)}
+    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"answers_per_task": 20}))
+    ways = {(int(question.record.partition("/")[2]) % 2, question.way) for question in made.questions}
+    assert ways == {(0, "choice"), (1, "generate")}
+    assert all(bool(question.choices) == (question.way == "choice") for question in made.questions)
 
 
 def test_an_answer_that_is_not_among_its_options_is_counted(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
@@ -217,3 +240,18 @@ def test_an_unknown_task_is_refused_with_its_neighbour(
 def test_nothing_is_asked_unless_the_config_says_so(tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir) -> None:
     config: SftConfig = config_of(tmp_path, tokenizer_dir("chatml"), sources, evaluate={"answers_per_task": 0})
     assert ask(config).folder is None
+
+
+def chat(*turns: str) -> Conversation:
+    """Texts of system, user, assistant, user …"""
+    system, *others = turns
+    messages = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate(others)]
+    return Conversation((Message("system", system), *messages), "t", "s", 0, RecordLocation("f", 1))
+
+
+def test_no_example_holds_the_question_whatever_its_system_text() -> None:
+    asked = chat("You are bot 0.", "Hello", "Hi", "What is  IT?", "code")
+    same = [chat("You are bot 1.", "What is it?", "code"), chat("", "Well", "Yes?", "what is it?", "code")]
+    others = [chat("You are bot 1.", "What is that?", "a"), chat("You are bot 2.", "Where is it?", "b")]
+    repeated = chat("You are bot 3.", "Where IS it?", "c")
+    assert [*giving_nothing_away(asked, [same[0], *others, same[1], repeated])] == others

@@ -102,8 +102,8 @@ def _own_rates(mixture: MixtureConfig, path: str, available: Available) -> Rates
 def _own_sizes(mixture: MixtureConfig, path: str, available: Available) -> dict[str, int]:
     """Units of each of the mixture's own tasks."""
     supplies = available.supplies[mixture.unit]
-    field, given = ("weights", tuple(mixture.weights)) if mixture.rates == "weights" else ("tasks", mixture.tasks)
-    path = f"{path}.{field}"
+    given = mixture.named_tasks
+    path = f"{path}.{'weights' if mixture.rates == 'weights' else 'tasks'}"
     names = check_tasks(sorted(supplies) if given is None else given, list(available.num_examples), path)
     for name in names:
         if name not in supplies:

@@ -1,10 +1,13 @@
-"""What stages may train on: everything not held out and, if the config asks for it, not similar to it either."""
+"""What stages may train on: everything not held out and, if the config asks for it, not similar to it either.
+
+And of which tasks no stage trains on anything.
+"""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sft.config import HoldoutConfig
+from sft.config import HoldoutConfig, SftConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.overlap import Overlap, overlapping_examples
 from sft.data.token_store import TokenStore
@@ -31,6 +34,24 @@ def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:
     found = overlapping_examples(store, held_out, holdout.ngram_tokens)
     examples = ~held_out & ~found.training if holdout.decontaminate == "remove" else ~held_out
     return Trainable(examples, _describe(found, store, holdout, held_out))
+
+
+def unseen_tasks(config: SftConfig, store: TokenStore) -> tuple[str, ...]:
+    """The tasks of the store that no stage of the run trains on, nor one of the run that it starts from.
+
+    A task is unseen if all of its examples are held out, or if no mixture has it.
+
+    Raises:
+        UserError: a held-out task of the config is not in the data.
+    """
+    trained = np.unique(store.task_ids[~held_out_examples(store, config.data.holdout)])
+    trainable = {store.tasks[task] for task in trained}
+    seen: set[str] = set()
+    for mixture in (stage.mixture for stage in config.stages):
+        seen |= trainable.intersection(mixture.named_tasks or trainable)
+    for mixture in config.from_.mixtures.values() if config.from_ else ():
+        seen.update(mixture.named_tasks or trainable)
+    return tuple(task for task in store.tasks if task not in seen)
 
 
 def _describe(found: Overlap, store: TokenStore, holdout: HoldoutConfig, held_out: BoolArray) -> dict[str, Any]:
