@@ -127,7 +127,7 @@ def _measure(run: RunFolder, path: Path, name: str, at: float, asked: _Asked, st
     scores = {task: read_score(about.score) for task, about in tasks.items()}
     answers = _Given(
         metrics_of_scores(scores, {question.shots for question in questions}),
-        sums_of(judged, Counter((question.task, question.shots) for question in questions)),
+        sums_of(judged, scores, Counter((question.task, question.shots) for question in questions)),
     )
     losses = _Given(
         {"loss": LOSS},
