@@ -30,7 +30,7 @@ from sft.evaluation.plot_parts import (
     timeline,
 )
 from sft.evaluation.run_records import RunRecords
-from sft.evaluation.score_comparison import KIND_TEXTS, compared_tasks, main_interval
+from sft.evaluation.score_comparison import KIND_TEXTS, compared_tasks, main_intervals
 from sft.printable import counted
 from sft.scoring.statistics import Interval
 
@@ -52,9 +52,10 @@ def means_plot(run: RunRecords) -> str:
         axes = figure.subplots()
         axes.grid(visible=False, axis="x")
         width = 0.8 / len(models)
+        every = [main_intervals(models, run.clusters, unseen, shots) for unseen, shots in groups]
         for number, model in enumerate(models):
             xs = np.arange(len(groups)) + (number - (len(models) - 1) / 2) * width
-            found = [main_interval(model, run.clusters, unseen, shots) for unseen, shots in groups]
+            found = [intervals[number] for intervals in every]
             values = [one.value for one in found]
             axes.bar(xs, values, 0.92 * width, color=_colour(model), label=model.title)
             axes.errorbar(xs, values, _errors(found), fmt="none", ecolor=INK, elinewidth=1, capsize=2)
@@ -118,7 +119,7 @@ def curves_plot(run: RunRecords) -> str:
         figure, (axes,) = timeline(run, ["score"], height_inches=3.4)
         for unseen in kinds_of(models):
             for number, shots in enumerate(shots_of(models)):
-                found = [main_interval(model, run.clusters, unseen, shots) for model in models]
+                found = main_intervals(models, run.clusters, unseen, shots)
                 xs = [at[id(model)] for model in models]
                 label = f"{KIND_TEXTS[unseen]}, {counted(shots, 'shot')}"
                 line, colour = _LINES[number % len(_LINES)], _KIND_COLOURS[unseen]

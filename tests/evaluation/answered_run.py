@@ -162,7 +162,7 @@ def _judged(number: int, question: Question, task: Task, at: float, texts: Seque
         unseen=question.unseen,
         score_name=task.score,
         score=score,
-        scores={"accuracy" if task.options else task.score: score},
+        scores={"accuracy" if task.options else task.score.rpartition(":")[2]: score},
         note="" if is_right else "not the reference",
         answer=answer,
     )
