@@ -37,10 +37,23 @@ def append_line(path: Path, content: Mapping[str, Any]) -> None:
 def json_line(content: Mapping[str, Any]) -> str:
     """The line of an object in a file that is written whole: text stays readable, in any script.
 
-    Half of a pair of surrogates, which no file can hold, becomes its escape.
+    Half of a pair of surrogates, which no file can hold, becomes its escape. A number that is none (NaN, infinite)
+    becomes null: strict readers of JSON refuse it.
     """
-    line = json.dumps(content, ensure_ascii=False)
+    try:
+        line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        line = json.dumps(without_nan(content), ensure_ascii=False)
     return line.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def without_nan(content: Any) -> Any:
+    """The same with null in the place of numbers that JSON does not have."""
+    if isinstance(content, Mapping):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """An answer of a model to a question."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +36,8 @@ class Answer:
 
 def read_answer(content: Mapping[str, Any]) -> Answer:
     """The inverse of `as_json`."""
-    lists = {name: tuple(content[name]) for name in ("likelihoods", "option_lengths")}
+    likelihoods = tuple(math.nan if value is None else value for value in content["likelihoods"])
+    lists = {"likelihoods": likelihoods, "option_lengths": tuple(content["option_lengths"])}
     return from_json(Answer, {**content, **lists})
 
 

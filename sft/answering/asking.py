@@ -14,7 +14,7 @@ from torch import Tensor
 from sft.answering.answer import Answer, chosen_answer, read_answer, written_answer
 from sft.answering.choosing import log_likelihoods
 from sft.answering.decoding import Decoding
-from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.rounds import BatchSize, Lengths, rounds_of, slices_of
 from sft.answering.shared_prompts import num_saved, share, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
 from sft.data.collate import Batch, Layout
@@ -56,7 +56,7 @@ class Asking:
     """Whether the model that writes is split over the ranks."""
     size: BatchSize = BatchSize()
     max_seconds: float | None = None
-    """No round begins later than this after the first."""
+    """No slice of all tasks begins later than this after the first; see `sft.answering.rounds.slices_of`."""
 
 
 class Respondent(NamedTuple):
@@ -96,18 +96,27 @@ def ask_all(
     # The same on all ranks: the model that is trained may be split over them, and then all have to take part.
     shares = asking.decoding.shares and not asking.in_step and _pays(questions)
     ways: dict[str, _AnswerBatch] = {"choice": partial(_choose, shares=shares), "generate": _write}
-    for way, batches in _rounds(questions, asking, ranks.world.size):
+    for together in _slices(questions, asking, ranks.world.size):
         if _is_over(ranks, asking.max_seconds, started):
             return
-        tell()
-        answers = ways[way](batches[ranks.world.rank], respondent, asking, tell)
-        gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
-        if ranks.world.is_first:
-            keep([read_answer(content) for text in gathered for content in json.loads(text)])
+        for way, batches in _rounds(together, asking, ranks.world.size):
+            tell()
+            answers = ways[way](batches[ranks.world.rank], respondent, asking, tell)
+            gathered = ranks.gather(json.dumps([a.as_json() for a in answers]))
+            if ranks.world.is_first:
+                keep([read_answer(content) for text in gathered for content in json.loads(text)])
+
+
+def _slices(questions: Sequence[Question], asking: Asking, num_ranks: int) -> list[list[Question]]:
+    """Between which time may be over: each has its part of every task, number of shots and way to answer."""
+    if asking.max_seconds is None:
+        return [[*questions]]
+    groups = [(question.task, question.shots, question.way) for question in questions]
+    return [[questions[i] for i in own] for own in slices_of(groups, num_ranks * asking.size.rows)]
 
 
 def _rounds(questions: Sequence[Question], asking: Asking, num_ranks: int) -> list[tuple[str, list[list[Question]]]]:
-    """The way and each rank's batch, by round. Both ways advance alike, so that time that is over cuts off both."""
+    """The way and each rank's batch, by round; both ways advance alike."""
     found: list[tuple[float, str, list[list[Question]]]] = []
     for way in ("choice", "generate"):
         own = [question for question in questions if question.way == way]

@@ -1,10 +1,10 @@
 """In which order questions are answered, and by which rank: pure arithmetic on their lengths.
 
-A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch. The order of
-the rounds does not depend on the lengths, so that a bound on time cuts all tasks alike.
+A round is a batch for each rank. Within a stretch of a few rounds, questions of like length share a batch, so a round
+may hold one task alone. A bound on time therefore cuts between slices, each of which has its part of every group.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,27 @@ class BatchSize(NamedTuple):
 
 Round = list[list[int]]
 """For each rank, the indices of the questions in its batch; a rank may have none."""
+
+
+def slices_of(groups: Sequence[Hashable], least: int) -> list[list[int]]:
+    """The indices of the questions, cut into slices that are answered one after the other.
+
+    Each slice has the same part of each group, as far as its questions suffice; the first one has some of every group.
+
+    Args:
+        groups: of each question, what it belongs to.
+        least: how many questions a slice should have, so that its batches are full.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    largest = max(map(len, members.values()), default=0)
+    num_slices = max(1, min(largest, len(groups) // least))
+    slices: list[list[int]] = [[] for _ in range(num_slices)]
+    for own in members.values():
+        for place, i in enumerate(own):
+            slices[place * num_slices // len(own)].append(i)
+    return slices
 
 
 def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed: int, pads: bool = True) -> list[Round]:

@@ -6,7 +6,7 @@ An evaluation that is killed goes on with the answers that are there.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sft.answer_files import replies_of
 from sft.answering.answer import Answer, read_answer
 from sft.answering.asking import Ask
 from sft.errors import UserError
-from sft.evaluation.judged_answers import judge, metrics_of_scores, sums_of, write_judged
+from sft.evaluation.judged_answers import judge, metrics_of_others, metrics_of_scores, sums_of, write_judged
 from sft.evaluation.scores import Sums
 from sft.json_lines import append_line, whole_lines
 from sft.progress import Progress, Tell
@@ -40,11 +40,13 @@ class AnswerEvaluator:
     """Identifies model and questions: answers that were kept for others are not used."""
     allow_code: bool = False
     """Whether code that the model wrote may be run."""
+    _others: dict[str, Metric] = field(default_factory=dict, init=False)
+    """What functions of the user's gave besides."""
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
         """See `Evaluator`."""
-        return metrics_of_scores(self.scores, (question.shots for question in self.questions))
+        return metrics_of_scores(self.scores, (question.shots for question in self.questions)) | self._others
 
     def measure(self) -> Sums:
         """See `Evaluator`."""
@@ -58,6 +60,7 @@ class AnswerEvaluator:
         judged, message = work_together(self.ranks, lambda: self._judge(progress.tell), progress)
         raise_together(self.ranks, message)
         sums: Sums = json.loads(self.ranks.gather(json.dumps(judged))[0])
+        self._others.update(metrics_of_others(self.scores, sums))
         return sums
 
     @property
@@ -91,4 +94,5 @@ class AnswerEvaluator:
             return {}, str(error)
         write_judged(self.path, judged)
         self._partial.unlink()
-        return sums_of(judged, Counter((question.task, question.shots) for question in self.questions)), None
+        num_asked = Counter((question.task, question.shots) for question in self.questions)
+        return sums_of(judged, self.scores, num_asked), None

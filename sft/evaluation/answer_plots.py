@@ -30,7 +30,7 @@ from sft.evaluation.plot_parts import (
     timeline,
 )
 from sft.evaluation.run_records import RunRecords
-from sft.evaluation.score_comparison import KIND_TEXTS, compared_tasks, main_interval
+from sft.evaluation.score_comparison import KIND_TEXTS, compared_tasks, main_intervals
 from sft.printable import counted
 from sft.scoring.statistics import Interval
 
@@ -45,7 +45,7 @@ def means_plot(run: RunRecords) -> str:
     """Bars: the mean of unseen and of trained tasks for each number of shots, a bar for each model."""
     models = run.scores
     every = [(unseen, shots) for unseen in kinds_of(models) for shots in shots_of(models)]
-    intervals = {group: [main_interval(model, run.clusters, *group) for model in models] for group in every}
+    intervals = {group: main_intervals(models, run.clusters, *group) for group in every}
     groups = [group for group, found in intervals.items() if any(one.num_examples for one in found)]
     if not groups:
         return ""
@@ -120,7 +120,7 @@ def curves_plot(run: RunRecords) -> str:
         figure, (axes,) = timeline(run, ["score"], height_inches=3.4)
         for unseen in kinds_of(models):
             for number, shots in enumerate(shots_of(models)):
-                found = [main_interval(model, run.clusters, unseen, shots) for model in models]
+                found = main_intervals(models, run.clusters, unseen, shots)
                 if not any(one.num_examples for one in found):
                     continue
                 xs = [at[id(model)] for model in models]

@@ -89,7 +89,7 @@ def read_scores(evaluation: Evaluation, path: Path) -> ModelScores | None:
     gathered: dict[tuple[str, int], _Gathered] = {}
     for one in read_judged(path):
         gathered.setdefault((one.task, one.shots), _Gathered(one)).add(one)
-    tasks = {key: found.done(_not_answered(evaluation, *key)) for key, found in gathered.items()}
+    tasks = {key: found.done(evaluation, _not_answered(evaluation, *key)) for key, found in gathered.items()}
     return ModelScores(title_of(evaluation), evaluation.stage_index, evaluation.step, tasks)
 
 
@@ -113,6 +113,8 @@ def kinds_of(models: Iterable[ModelScores]) -> list[bool]:
 @dataclass
 class _Gathered:
     first: JudgedAnswer
+    metric: str = ""
+    """The first of its scores."""
     scores: dict[str, float] = field(default_factory=dict)
     chances: list[float] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
@@ -124,17 +126,18 @@ class _Gathered:
             self.chances.append(chance)
         if one.score is not None:
             self.scores[one.record] = one.score
+            self.metric = self.metric or next(iter(one.scores), "")
         self.counts += Counts(1, not is_choice, not is_choice and one.answer.stopped, one.score is None)
 
-    def done(self, num_not_answered: int) -> TaskScore:
-        name = self.first.score_name
+    def done(self, evaluation: Evaluation, num_not_answered: int) -> TaskScore:
+        metric = evaluation.metrics.get(self.metric)
         return TaskScore(
-            score_name=name,
+            score_name=self.first.score_name,
             unseen=self.first.unseen,
             scores=self.scores,
             chance=sum(self.chances) / len(self.chances) if self.chances else math.nan,
-            # A function of the user's may return any number.
-            is_share=name != "length" and all(0 <= score <= 1 for score in self.scores.values()),
+            # What the scores of this model happen to be says nothing of those of another.
+            is_share=metric is not None and metric.is_share if self.metric else self.first.score_name != "length",
             counts=self.counts + Counts(num_not_answered=num_not_answered),
         )
 

@@ -50,6 +50,8 @@ def find_falls(
 ) -> list[Fall]:
     """What fell by more than it may; a score that was not measured in both did not.
 
+    A score of answers is compared on the questions that both answered: time may have cut off others in one of them.
+
     Args:
         base: of the model that the run began with.
         now: of the model that is compared with it.
@@ -62,19 +64,34 @@ def find_falls(
         return []
     falls = []
     for name, tasks in retained.items():
-        first, last = (value_over(each, retain.score, tasks) for each in (base, now))
+        paired = _paired(answers, retain.score, tasks) if answers else None
+        if paired is None:
+            first, last = (value_over(each, retain.score, tasks) for each in (base, now))
+        else:
+            first, last = map(_mean, paired)
         change = change_of(metric, first, last)
         fall = -change if metric.better == "higher" else change
         if not math.isnan(fall) and fall > retain.max_drop:
-            difference = _difference(answers, retain.score, tasks, metric.is_share) if answers else None
+            difference = paired_difference(*paired, scale=SHARE if metric.is_share else None) if paired else None
             falls.append(Fall(name, first, last, difference))
     return falls
 
 
-def _difference(answers: tuple[Path, Path], score: str, tasks: Collection[str], is_share: bool) -> Difference | None:
+def _paired(answers: tuple[Path, Path], score: str, tasks: Collection[str]) -> tuple[Scores, Scores] | None:
+    """The score of the answers to the questions that both have it of; None if there are none."""
     first, last = (_scores(path, score, tasks) for path in answers)
-    is_paired = any(first[task].keys() & last[task].keys() for task in first.keys() & last.keys())
-    return paired_difference(first, last, scale=SHARE if is_share else None) if is_paired else None
+    both = {task: own.keys() & last[task].keys() for task, own in first.items() if task in last}
+    if not any(both.values()):
+        return None
+    kept_first, kept_last = (
+        {task: {key: found[task][key] for key in keys} for task, keys in both.items()} for found in (first, last)
+    )
+    return kept_first, kept_last
+
+
+def _mean(scores: Scores) -> float:
+    values = [value for own in scores.values() for value in own.values()]
+    return math.fsum(values) / len(values)
 
 
 def _scores(path: Path, score: str, tasks: Collection[str]) -> Scores:

@@ -1,11 +1,12 @@
 """Answers with the verdicts on them: how they are judged, kept in a file, and added up by task.
 
 A metric of answers with shots has their number in its name: `exact_match` without any, `exact_match@3` with three.
-Beside the metrics of its own score, each task has `score`, the first of them, so that tasks can be averaged.
+Beside the metrics of its own score, a task has `score`, the first of them, so that tasks can be averaged. A score on a
+scale of its own, such as a length, is not among them.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -17,13 +18,14 @@ from sft.config_evaluation import EvaluateConfig
 from sft.evaluation.scores import SCORE, Sums
 from sft.json_lines import from_json, json_line, whole_lines
 from sft.progress import Tell
-from sft.questions.question import Question
+from sft.questions.question import Question, Way
 from sft.schema import THOUGHT_END, ToolCall
 from sft.scoring import scorer
 from sft.scoring.default_score import default_score
 from sft.scoring.judging import Judging
 from sft.scoring.length import Length
 from sft.scoring.metric import Metric
+from sft.scoring.own_function import OwnFunction, own_metric
 from sft.scoring.registry import Score, check_packages, read_score
 from sft.scoring.scorer import ANSWERED, JUDGED
 
@@ -105,7 +107,8 @@ def check_scores(questions: Sequence[Question], evaluate: EvaluateConfig) -> dic
 
 def metrics_of_scores(scores: Mapping[str, Score], shots: Iterable[int]) -> dict[str, Metric]:
     """All metrics of answers, by name."""
-    own = {SCORE: _SCORE, **Length.metrics}
+    own: dict[str, Metric] = {SCORE: _SCORE} if any(score.is_share for score in scores.values()) else {}
+    own |= Length.metrics
     for score in scores.values():
         own |= score.scorer.metrics
     own |= {name: metric for name, metric in _CHOICE.items() if any(s.name == "choice" for s in scores.values())}
@@ -198,11 +201,53 @@ def _other_choices(question: Question, answer: Answer) -> dict[str, float]:
     return {"accuracy_by_token": right(answer.option_lengths), "accuracy_by_byte": right(by_byte)}
 
 
-def sums_of(judged: Iterable[JudgedAnswer], num_asked: Mapping[tuple[str, int], int]) -> Sums:
+def metrics_of_task(score: Score, questions: Iterable[Question]) -> dict[str, Metric]:
+    """The metrics of the answers to these questions, all of one task, by name: as many as the ways to answer give."""
+    ways: dict[int, set[Way]] = {}
+    for question in questions:
+        ways.setdefault(question.shots, set()).add(question.way)
+    found: dict[str, Metric] = {}
+    for shots, own in ways.items():
+        never = {_with_shots(name, shots) for name in _never_measured(score, own)}
+        metrics = metrics_of_scores({"": score}, [shots])
+        found |= {name: metric for name, metric in metrics.items() if name not in never}
+    return found
+
+
+def _never_measured(score: Score, ways: Collection[Way]) -> Collection[str]:
+    """A choice has no length, and what is written no likelihoods. Those of `length` itself are always there."""
+    if "choice" not in ways:
+        return _CHOICE
+    return () if "generate" in ways or score.name == "length" else Length.metrics
+
+
+def metrics_of_others(scores: Mapping[str, Score], sums: Sums) -> dict[str, Metric]:
+    """Metrics of the numbers that functions of the user's return beside their scores: their names are known only now.
+
+    A function may return one for some answers only, so each is a mean over a count of its own.
+    """
+    own = [numbers for task, numbers in sums.items() if isinstance(scores[task].scorer, OwnFunction)]
+    counts = {count for numbers in own for count in numbers if count.startswith(_JUDGED_OTHER)}
+    found = {}
+    for count in sorted(counts):
+        name = count.removeprefix(_JUDGED_OTHER)
+        title, _, shots = name.partition("@")
+        found[name] = _metric_with_shots(own_metric(title, _JUDGED_OTHER + title), int(shots or 0))
+    return found
+
+
+_JUDGED_OTHER = f"{JUDGED}_"
+"""Begins the names of these counts."""
+
+
+def sums_of(
+    judged: Iterable[JudgedAnswer], scores: Mapping[str, Score], num_asked: Mapping[tuple[str, int], int]
+) -> Sums:
     """Task → the sum of each metric, and the counts, as `sft.evaluation.scores.Sums`.
 
     Args:
         judged: the answers.
+        scores: task → what its answers were scored by.
         num_asked: (task, shots) → how many questions there are; those without an answer are counted.
     """
     sums: dict[str, dict[str, float]] = {}
@@ -217,7 +262,12 @@ def sums_of(judged: Iterable[JudgedAnswer], num_asked: Mapping[tuple[str, int], 
             numbers["num_chosen"] = 1
         else:
             numbers |= {"answer_tokens": one.answer.num_tokens, "stopped": float(one.answer.stopped)}
-        numbers |= {FAILED: 1} if one.score is None else {JUDGED: 1, SCORE: one.score}
+        numbers |= {FAILED: 1} if one.score is None else {JUDGED: 1}
+        if one.score is not None and scores[one.task].is_share:
+            numbers[SCORE] = one.score
+        if isinstance(scores[one.task].scorer, OwnFunction):
+            own = scores[one.task].scorer.metrics
+            numbers |= {_JUDGED_OTHER + name: 1 for name in one.scores if name not in own}
         for name, value in numbers.items():
             add(one.task, one.shots, name, value)
     for (task, shots), count in num_asked.items():

@@ -66,10 +66,10 @@ def compared_means(models: Sequence[ModelScores], clusters: Clusters) -> list[Co
     return list(_means(models, clusters))
 
 
-def main_interval(model: ModelScores, clusters: Clusters, unseen: bool, shots: int) -> Interval:
-    """The main score of a model: over clusters where there are some, else over tasks."""
-    scores = _scores_of(model, unseen, shots)
-    return macro_interval(scores, clusters or None) if any(scores.values()) else NONE
+def main_intervals(models: Sequence[ModelScores], clusters: Clusters, unseen: bool, shots: int) -> list[Interval]:
+    """The main score of each model: over clusters where there are some, else over tasks."""
+    every = _scores_of(models, unseen, shots)
+    return [macro_interval(scores, clusters or None) if scores else NONE for scores in every]
 
 
 def score_of(model: ModelScores, task: str, shots: int) -> Interval:
@@ -110,7 +110,7 @@ def _task_row(models: Sequence[ModelScores], task: str, shots: int) -> ComparedR
 def _means(models: Sequence[ModelScores], clusters: Clusters) -> Iterator[ComparedRow]:
     for unseen in kinds_of(models):
         for shots in shots_of(models):
-            scores = [_scores_of(model, unseen, shots) for model in models]
+            scores = _scores_of(models, unseen, shots)
             if not any(by_task for by_task in scores):
                 continue
             counts = tuple(
@@ -133,7 +133,7 @@ def _means_of(
         grouping = clusters if name == OVER_CLUSTERS else None
         values, pairs = [], []
         for by_task in scores:
-            if not any(by_task.values()):
+            if not by_task:
                 values.append(NONE)
             elif name == OVER_EXAMPLES:
                 values.append(micro_interval(by_task))
@@ -158,5 +158,20 @@ def _shared(model: ModelScores, unseen: bool, shots: int) -> dict[str, TaskScore
     return {task: s for (task, number), s in every if s.is_share and (s.unseen, number) == (unseen, shots)}
 
 
-def _scores_of(model: ModelScores, unseen: bool, shots: int) -> dict[str, Mapping[str, float]]:
-    return {task: score.scores for task, score in _shared(model, unseen, shots).items()}
+def _scores_of(models: Sequence[ModelScores], unseen: bool, shots: int) -> list[dict[str, Mapping[str, float]]]:
+    """Of each model, the scores that are averaged: of the tasks that all have scores of, as means stand side by side.
+
+    A model that has none of this kind leaves the others theirs.
+    """
+    own_scale = {task for model in models for (task, _), one in model.tasks.items() if not one.is_share}
+    every = [
+        {
+            task: one.scores
+            for task, one in _shared(model, unseen, shots).items()
+            if one.scores and task not in own_scale
+        }
+        for model in models
+    ]
+    known = [{*by_task} for by_task in every if by_task]
+    common = set.intersection(*known) if known else set()
+    return [{task: scores for task, scores in by_task.items() if task in common} for by_task in every]

@@ -39,14 +39,15 @@ def difference_text(difference: Difference | None, is_share: bool) -> str:
     """A difference with its interval on one line: `+12 +3…+21`, or `+2 −5…+9 ○`."""
     if difference is None:
         return "–"
-    text = f"{score_text(difference.value, is_share, signed=True)} {range_text(difference, is_share)}"
+    text = f"{score_text(difference.value, is_share, signed=True)} {range_text(difference, is_share)}".strip()
     return text if difference.is_seen else f"{text} {NOT_SEEN}"
 
 
 def sentence(difference: Difference, is_share: bool) -> str:
     """What a difference says, in words."""
     unit = " points" if is_share else ""
-    text = f"{score_text(difference.value, is_share, signed=True)}{unit} ({range_text(difference, is_share)})"
+    ends = range_text(difference, is_share)
+    text = f"{score_text(difference.value, is_share, signed=True)}{unit}{f' ({ends})' if ends else ''}"
     if difference.is_seen:
         return text
     return f"{text}: no difference can be seen at {difference.num_pairs:,} examples"

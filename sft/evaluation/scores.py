@@ -45,7 +45,7 @@ class Evaluator(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """What it measures, by name."""
+        """What it measures, by name; of all that it measured, it may know some only then."""
         ...
 
     def measure(self) -> Sums:
@@ -92,12 +92,15 @@ class Evaluation:
         return sum(known) / len(known) if known else math.nan
 
     def as_json(self) -> dict[str, Any]:
-        """What is written to its file, whose name says which stage it belongs to."""
+        """What is written to its file, whose name says which stage it belongs to.
+
+        A number that is not known is null: strict readers of JSON refuse NaN.
+        """
         return {
             "name": self.name,
             "step": self.step,
-            **self.totals,
-            "tasks": {name: {**task.numbers, "unseen": task.unseen} for name, task in self.tasks.items()},
+            **_known(self.totals),
+            "tasks": {name: {**_known(task.numbers), "unseen": task.unseen} for name, task in self.tasks.items()},
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
         }
 
@@ -132,9 +135,9 @@ def evaluate(
     metrics: dict[str, Metric] = {}
     sums: dict[str, dict[str, float]] = {}
     for evaluator in evaluators:
-        metrics |= evaluator.metrics
         for task, added in evaluator.measure().items():
             sums.setdefault(task, {}).update(added)
+        metrics |= evaluator.metrics
     totals = {metric: _mean(metrics[metric], metric, sums.values()) for metric in metrics}
     tasks = {}
     for task, added in sums.items():
@@ -171,14 +174,16 @@ def main_metrics(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
 def metrics_beside_answers(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
     """Those that are shown by themselves where the scores of answers have a table of their own."""
     answered = (JUDGED, ANSWERED, "num_chosen")
-    return {
-        name: about for name, about in metrics_of(evaluations).items() if about.over.partition("@")[0] not in answered
-    }
+    return {name: about for name, about in metrics_of(evaluations).items() if not about.over.startswith(answered)}
 
 
 def metrics_of(evaluations: Iterable[Evaluation]) -> dict[str, Metric]:
     """The metrics of all of these evaluations."""
     return {name: metric for evaluation in evaluations for name, metric in evaluation.metrics.items()}
+
+
+def _known(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def _number(value: float | None) -> float:

@@ -1,7 +1,8 @@
 """A scorer of the user's own: `module:function`, called as `function(answer, references, record)`.
 
-It returns a number, true or false, or several numbers by name. The module is imported from the working folder only
-because the config names it.
+It returns a number, true or false, or several numbers by name: the one under the function's own name is its score, else
+the first. So what decides by the score knows its name before the function was ever called. The module is imported from
+the working folder only because the config names it.
 """
 
 import importlib
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sft.errors import UserError
 from sft.scoring.metric import Metric
@@ -27,23 +28,58 @@ class OwnFunction(Settings):
 
     function: Annotated[str, Field(pattern=OWN)]
     """`module:function`."""
+    scale: tuple[float, float] | None = (0.0, 1.0)
+    """The least and the most that its score can be, brought to 0 … 1; None: any number, which is not averaged with the
+    scores of other tasks. Its other numbers stay as they are."""
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and scale[0] >= scale[1]:
+            raise ValueError("the least of a scale stands before the most, as in [0, 10]")
+        return scale
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """The one number of a function that returns no names; see `own_metric` for others."""
+        """Its score; see `own_metric` for what else it returns."""
+        return {self._name: own_metric(self._name, is_share=self.scale is not None)}
+
+    @property
+    def _name(self) -> str:
         name = self.function.rpartition(":")[2]
-        return {name: own_metric(name)}
+        return self.function if name in _TAKEN else name
 
     def judge(self, answer: Answer, question: Question) -> Verdict:
         """What the function returns."""
         given = load_function(self.function)(answer.text, list(question.references), dict(question.record))
-        named = given if isinstance(given, Mapping) else {self.function.rpartition(":")[2]: given}
-        return Verdict({str(name): _number(name, value) for name, value in named.items()})
+        named = given if isinstance(given, Mapping) else {self._name: given}
+        numbers = {str(name): _number(name, value) for name, value in named.items()}
+        if not numbers:
+            raise ValueError("it returned no number")
+        if taken := [name for name in numbers if name in _TAKEN or name.startswith("num_") or "@" in name]:
+            raise ValueError(f"{', '.join(taken)}: this name means something else here; return another one")
+        score = self._scaled(numbers.get(self._name, next(iter(numbers.values()))))
+        return Verdict({self._name: score, **{name: n for name, n in numbers.items() if name != self._name}})
+
+    def _scaled(self, number: float) -> float:
+        if self.scale is None:
+            return number
+        least, most = self.scale
+        if not least <= number <= most:
+            raise ValueError(
+                f"{number:g} is not on the scale from {least:g} to {most:g}. Say what it can be, as in `score: {{name: "
+                f"{self.function}, scale: [0, 10]}}`, or `scale: null` for any number"
+            )
+        return (number - least) / (most - least)
 
 
-def own_metric(name: str) -> Metric:
+_TAKEN = ("score", "loss", "token_accuracy", "answer_tokens", "stopped", "unseen")
+"""Names of what stands beside the scores of a task."""
+
+
+def own_metric(name: str, over: str = JUDGED, *, is_share: bool = False) -> Metric:
     """What is known of a number that only the user's function knows."""
-    return Metric(name, f"{name} of an answer", "higher", JUDGED)
+    return Metric(name, f"{name} of an answer", "higher", over, is_share)
 
 
 def load_function(name: str) -> Callable[[str, list[str], dict[str, Any]], Any]:

@@ -74,6 +74,12 @@ class Score:
     form: str | Mapping[str, Any]
     """What the config holds; JSON."""
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, and more is better: only such scores are averaged over tasks."""
+        first = next(iter(self.scorer.metrics.values()))
+        return first.is_share and first.better == "higher"
+
 
 def read_score(form: Any) -> Score:
     """The scorer that a config names; nothing is imported or started.

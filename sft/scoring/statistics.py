@@ -10,7 +10,8 @@ and says nothing of other tasks.
 A plain bootstrap says ±0 where all examples of a task have the same score, which is wrong. Here half an example more
 lies at each end of what was seen; where all are equal, at each end of the scale. For yes and no this is Jeffreys'
 prior, so a group of 10 wrong answers is as uncertain as it should be. That draws means towards the middle, so only the
-spread of the draws is kept, around the mean as it is, and widened where there are few examples.
+spread of the draws is kept, around the mean as it is, and widened where there are few examples. One score without a
+scale, or several equal ones, say nothing of how far others may lie: their interval has no ends.
 """
 
 import math
@@ -159,6 +160,8 @@ def _interval(
         return Interval(math.nan, math.nan, math.nan, 0)
     arrays = [np.asarray(group, dtype=np.float64) for group in groups]
     value = float(sum(weight * array.mean() for weight, array in zip(weights, arrays, strict=True)))
+    if scale is None and any(_says_nothing(array, are_differences) for array in arrays):
+        return Interval(value, -math.inf, math.inf, num_examples)
     if scale == SHARE and not are_differences and _is_one_share(arrays):
         # As many examples as would give the same variance if each counted the same: all of them, in one group.
         num = 1 / sum(weight**2 / array.size for weight, array in zip(weights, arrays, strict=True))
@@ -182,6 +185,11 @@ def _is_one_share(arrays: Sequence[_Floats]) -> bool:
     """Whether these are a single group of yes and no, or several in which all are yes, or all no."""
     seen = {*np.unique(np.concatenate(arrays)).tolist()}
     return seen <= {0.0, 1.0} and (len(arrays) == 1 or len(seen) == 1)
+
+
+def _says_nothing(array: _Floats, are_differences: bool) -> bool:
+    """Whether nothing is known of how far other examples may lie from these."""
+    return array.size == 1 or bool(array.min() == array.max() and not (are_differences and array.any()))
 
 
 def _ends(array: _Floats, scale: Scale, are_differences: bool) -> tuple[float, float]:

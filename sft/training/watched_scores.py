@@ -14,7 +14,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.evaluation.forgetting import retained_tasks
-from sft.evaluation.judged_answers import metrics_of_scores, scores_of
+from sft.evaluation.judged_answers import metrics_of_task, scores_of
 from sft.evaluation.scores import LOSS, TOKEN_ACCURACY
 from sft.questions.question_set import open_questions
 from sft.scoring.metric import Metric
@@ -62,8 +62,8 @@ def _measured(config: SftConfig, store: TokenStore, heldout: PackPlan, questions
     asked = [] if questions is None else open_questions(questions)
     scores = scores_of(asked, config.evaluate)
     for task, score in scores.items():
-        shots = {question.shots for question in asked if question.task == task}
-        measured.setdefault(task, {}).update(metrics_of_scores({task: score}, shots))
+        own = [question for question in asked if question.task == task]
+        measured.setdefault(task, {}).update(metrics_of_task(score, own))
     return measured
 
 

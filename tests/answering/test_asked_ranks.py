@@ -15,7 +15,7 @@ from sft.answering import asking as asking_module
 from sft.answering.answer import Answer
 from sft.answering.asking import Asking, Respondent, ask_all
 from sft.answering.decoding import SAFE
-from sft.answering.rounds import BatchSize
+from sft.answering.rounds import BatchSize, slices_of
 from sft.answering.whole_model import WholeModel
 from sft.answering.writing import Style
 from sft.config import SftConfig
@@ -124,6 +124,18 @@ def test_time_that_is_over_leaves_questions_of_all_tasks(
     monkeypatch.setattr(asking_module.time, "monotonic", lambda: float(len(kept)))
     ask_all(questions, respondent, asking, OneRank(), kept.extend)
     assert len(kept) == math.ceil(len(questions) / 2)
-    ways = Counter(question.way for question in questions)
-    answered = Counter("choice" if answer.likelihoods else "generate" for answer in kept)
-    assert all(abs(answered[way] - ways[way] / 2) <= 1 for way in ("choice", "generate"))
+    asked = {question.key: (question.task, question.shots) for question in questions}
+    answered = Counter(asked[answer.key] for answer in kept)
+    assert answered == {group: math.ceil(num / 2) for group, num in Counter(asked.values()).items()}
+
+
+def test_slices_have_their_part_of_every_group_and_each_question_once() -> None:
+    groups = ["a"] * 50 + ["b"] * 20 + ["c"] * 3
+    slices = slices_of(groups, least=7)
+    assert sorted(i for own in slices for i in own) == list(range(73))
+    assert len(slices) == 10
+    counts = [Counter(groups[i] for i in own) for own in slices]
+    assert {(own["a"], own["b"]) for own in counts} == {(5, 2)}
+    assert counts[0]["c"] == 1
+    assert [*map(len, slices_of(groups, least=100))] == [73], "a batch is not cut"
+    assert slices_of([], least=3) == [[]]

@@ -127,7 +127,7 @@ def _measure(run: RunFolder, path: Path, name: str, at: float, asked: _Asked, st
     scores = {task: read_score(about.score) for task, about in tasks.items()}
     answers = _Given(
         metrics_of_scores(scores, {question.shots for question in questions}),
-        sums_of(judged, Counter((question.task, question.shots) for question in questions)),
+        sums_of(judged, scores, Counter((question.task, question.shots) for question in questions)),
     )
     losses = _Given(
         {"loss": LOSS},
@@ -162,7 +162,7 @@ def _judged(number: int, question: Question, task: Task, at: float, texts: Seque
         unseen=question.unseen,
         score_name=task.score,
         score=score,
-        scores={"accuracy" if task.options else task.score: score},
+        scores={"accuracy" if task.options else task.score.rpartition(":")[2]: score},
         note="" if is_right else "not the reference",
         answer=answer,
     )

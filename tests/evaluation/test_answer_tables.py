@@ -103,6 +103,27 @@ def test_pictures_have_no_place_for_what_was_not_asked_and_keep_labels_in_order(
     assert "plain · 0 shots" in tasks_plot(records)
 
 
+def test_means_side_by_side_are_of_the_same_tasks_and_a_scale_is_that_of_the_score(tmp_path: Path) -> None:
+    run = answered_run(tmp_path / "run", {"a": Task((0.5, 0.5), num=20), "b": Task((0.1, 0.9), "mine:free", num=20)})
+    path = answers_of(run.evaluation())
+    shares = read_run(run)
+    assert [score.is_share for model in shares.scores for score in model.tasks.values()] == [True] * 4
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    without = [{**line, "score": None, "scores": {}} if line["task"] == "b" else line for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in without))
+    row, *_ = compared_means(read_run(run).scores, {})
+    assert [value.num_examples for value in row.values] == [20, 20], "the first model has no score of b"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for file in (run.evaluation(), run.evaluation(run.stage(0, "broad"))):
+        content = json.loads(file.read_text())
+        content["metrics"]["free"]["is_share"] = False
+        file.write_text(json.dumps(content))
+    models = read_run(run).scores
+    assert [row.is_share for row in compared_tasks(models)] == [True, False], "whatever their values are"
+    row, *_ = compared_means(models, {})
+    assert [value.num_examples for value in row.values] == [20, 20]
+
+
 def test_differences_are_of_the_same_questions_from_first_to_last_and_from_each_to_the_next(
     records: RunRecords,
 ) -> None:

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sft.answering.answer import Answer, read_answer
+from sft.evaluation.judged_answers import JudgedAnswer, metrics_of_others, metrics_of_scores, sums_of
 from sft.evaluation.report import render_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.score_rows import rows_of, total_of
-from sft.evaluation.scores import LOSS, Evaluation, Sums, evaluate, read_evaluation
+from sft.evaluation.scores import LOSS, SCORE, Evaluation, Sums, evaluate, read_evaluation
 from sft.evaluation.tables import score_table
+from sft.json_lines import json_line
 from sft.run_folder import RunFolder
 from sft.scoring.metric import Metric
+from sft.scoring.registry import read_score
+from sft.scoring.scorer import Verdict
 
 EXACT = Metric("exact match", "answers that are the reference's", "higher", "num_answers", is_share=True)
 LENGTH = Metric("length", "tokens of an answer", "neither", "num_examples")
@@ -74,6 +79,42 @@ def test_a_file_of_the_first_versions_is_an_evaluation_of_the_loss() -> None:
     read = read_evaluation({"name": "base", "step": None, "loss": 2.0, "tasks": {"sums": task}}, None, None)
     assert (read.metrics, read.totals, read.tasks["sums"].unseen) == ({"loss": LOSS}, {"loss": 2.0}, True)
     assert math.isnan(read.value("loss", "sums"))
+
+
+def test_a_number_that_is_not_known_is_null_in_the_file_and_never_a_sum() -> None:
+    """Strict readers of JSON, such as jq and those in browsers, refuse NaN."""
+    loss = {"loss": math.inf, "num_supervised_tokens": 3}
+    measured = Given({"loss": LOSS, "exact_match": EXACT}, {"qa": {**loss, "exact_match": 0.0, "num_answers": 0}})
+    content = json.loads(json.dumps(evaluate([measured], "broad", []).as_json(), allow_nan=False))
+    assert (content["loss"], content["exact_match"], content["tasks"]["qa"]["exact_match"]) == (None, None, None)
+    assert math.isnan(read_evaluation(content, 0, None).value("loss", "qa"))
+    answer = Answer("a@0", "yes", likelihoods=(math.nan, -1.0))
+    line = json_line(answer.as_json())
+    assert "NaN" not in line
+    assert math.isnan(read_answer(json.loads(line)).likelihoods[0])
+
+
+LENGTHS, OWN = read_score("length"), read_score({"name": "mine:grade", "scale": [0, 10]})
+
+
+def judged(task: str, record: int, verdict: Verdict) -> JudgedAnswer:
+    first = next(iter(verdict.scores.values()))
+    answer = Answer(f"{record}@0", "", num_tokens=300)
+    return JudgedAnswer(str(record), 0, 0, task, False, "", first, verdict.scores, "", answer)
+
+
+def test_a_score_on_a_scale_of_its_own_is_no_part_of_the_mean_score_and_other_numbers_are_means() -> None:
+    scores = {"long": LENGTHS, "qa": OWN}
+    verdicts = [Verdict({"grade": 0.5}), Verdict({"grade": 1.0, "words": 4.0}), Verdict({"grade": 0.0, "words": 8.0})]
+    answers = [judged("qa", i, verdict) for i, verdict in enumerate(verdicts)]
+    answers += [judged("long", 9, Verdict({"answer_tokens": 300.0, "stopped": 1.0}))]
+    sums = sums_of(answers, scores, {("qa", 0): 3, ("long", 0): 1})
+    metrics = {**metrics_of_scores(scores, [0]), **metrics_of_others(scores, sums)}
+    found = evaluate([Given(metrics, sums)], "broad", [])
+    assert found.value("score") == found.value("grade") == 0.5
+    assert "score" not in found.tasks["long"].numbers
+    assert found.value("words", "qa") == 6.0, "of the two answers that have it"
+    assert SCORE not in metrics_of_scores({"long": LENGTHS}, [0])
 
 
 def evaluations(metric: Metric, first: float, last: float) -> list[Evaluation]:

@@ -51,9 +51,33 @@ def test_the_next_answer_is_judged_whatever_the_users_function_did():
             verdict = judging.judge(Answer(text), Question(("a",)))
             assert verdict.failed
             assert reason in verdict.note
-            assert judging.judge(Answer("a"), Question(("a",))).scores == {"score": 1.0}
+            assert judging.judge(Answer("a"), Question(("a",))).scores == {"my_score:score": 1.0}
         several = judging.judge(Answer("several"), Question(("a",), record={"weight": 0.5}))
-        assert several.scores == {"first": 1.0, "second": 0.5}
+        assert several.scores == {"my_score:score": 1.0, "first": 1.0, "second": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("scale", "given", "score"),
+    [
+        ([0, 1], True, 1.0),
+        ([0, 10], 5, 0.5),
+        (None, 300, 300.0),
+        ([0, 10], {"words": 7, "graded": 10}, 1.0),
+        ([0, 1], 7, "7 is not on the scale from 0 to 1"),
+        ([0, 1], {"loss": 0.5}, "loss: this name means something else here"),
+        ([0, 1], {}, "it returned no number"),
+    ],
+)
+def test_a_score_of_the_users_lies_on_its_scale_whatever_comes_out(monkeypatch, scale, given, score):
+    monkeypatch.setattr("sft.scoring.own_function.load_function", lambda name: lambda *_: given)
+    own = read_score({"name": "my_score:graded", "scale": scale})
+    assert own.is_share == (scale is not None)
+    if isinstance(score, str):
+        with pytest.raises(ValueError, match=score):
+            own.scorer.judge(Answer("a"), Question())
+    else:
+        assert own.scorer.judge(Answer("a"), Question()).scores["graded"] == score
+        assert [*own.scorer.metrics] == ["graded"], "its name is known before it is called"
 
 
 def test_a_catastrophic_pattern_costs_its_example():

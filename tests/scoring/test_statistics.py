@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from sft.evaluation.score_texts import difference_text
 from sft.scoring.statistics import (
     Scores,
     macro_interval,
@@ -116,7 +117,14 @@ def test_lengths_have_no_scale():
     interval = task_interval({str(n): float(n) for n in range(100)}, scale=None)
     half = 1.96 * np.std(range(100), ddof=1) / 10
     assert (interval.low, interval.high) == pytest.approx((49.5 - half, 49.5 + half), rel=0.05)
-    assert task_interval({"a": 5.0}, scale=None) == task_interval({"b": 5.0}, scale=None)
+    for scores in ({"a": 6.0}, {"a": 6.0, "b": 6.0, "c": 6.0}):
+        interval = task_interval(scores, scale=None)
+        assert (interval.value, interval.low, interval.high) == (6.0, -math.inf, math.inf), "nothing says how far off"
+        same = paired_difference({"t": scores}, {"t": scores}, scale=None)
+        assert (same.value, same.is_seen) == (0.0, False)
+        assert difference_text(same, is_share=False) == "0.0 ○"
+    one = paired_difference({"t": {"a": 6.0}}, {"t": {"a": 9.0}}, scale=None)
+    assert (one.value, one.is_seen) == (3.0, False)
 
 
 def test_nothing_measured_has_no_mean():

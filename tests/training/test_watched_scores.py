@@ -20,7 +20,11 @@ from tests.jobs import two_stage_job
 def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("watched")
     content = two_stage_job("run", folder, tiny_model_dir, small_records, {"broad": 2, "words": 1})
-    asked = {"answers_per_task": 2, "shots": [0, 1], "tasks": {"copy": {"score": "contains"}}}
+    asked = {
+        "answers_per_task": 2,
+        "shots": [0, 1],
+        "tasks": {"copy": {"score": "contains"}, "sort": {"score": "length"}},
+    }
     return {**content, "evaluate": {"every_steps": 1, **asked}}
 
 
@@ -53,6 +57,7 @@ def test_what_is_measured_is_taken(job: dict[str, Any], best: Any, retain: Any) 
         ({"score": "token_acuracy"}, None, ["best.score: token_acuracy is not measured", "mean `token_accuracy`?"]),
         ({"score": "score@3"}, None, ["score@3 is not measured in this run"]),
         ({"score": "answer_tokens"}, None, ["answer_tokens says nothing about better or worse"]),
+        ({"score": "score", "task": "sort"}, None, ["score is not measured of the task sort"]),
         ({"score": "loss", "task": "copi"}, None, ["task copi is held out", "mean `copy`?"]),
         ({"score": "contains", "task": "sort"}, None, ["contains is not measured of the task sort"]),
         ({"score": "los"}, {"tasks": ["sorts"]}, ["checkpoint.best.score: los ", "evaluate.retain: no example of"]),
