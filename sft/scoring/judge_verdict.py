@@ -48,9 +48,8 @@ def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
     one = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
     found = None
     if isinstance(given, str):
-        found = _settled(given, label, _GRADE_WORDS) or _only(
-            re.findall(rf"\bnot {label}|n't {label}|{label}", given, re.I)
-        )
+        found = _settled(given, one, _GRADE_WORDS)
+        found = found or _only(re.findall(rf"(?:not |n't )?{one}", given, re.IGNORECASE))
     names = [name.casefold() for name in labels]
     if found is None or found.casefold() not in names:
         return None, f"the judge gives none of the labels {', '.join(labels)}: {text[-200:]!r}"
