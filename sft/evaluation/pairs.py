@@ -19,7 +19,8 @@ from sft.evaluation.judged_answers import expected_of
 from sft.printable import printable, shortened
 from sft.progress import Tell
 from sft.questions.question import Question
-from sft.scoring.judge_prompt import judge_prompt, preferred, shape_of
+from sft.scoring.judge_prompt import judge_prompt, shape_of
+from sft.scoring.judge_verdict import preferred
 from sft.scoring.statistics import Interval, micro_interval
 
 Outcome = Literal["win", "tie", "loss"]

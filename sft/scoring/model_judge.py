@@ -14,7 +14,8 @@ from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.endpoint.paid import PaidReplies
 from sft.progress import Tell
-from sft.scoring.judge_prompt import DEFAULT_RUBRIC, graded, judge_prompt, labelled, rubric_text, shape_of
+from sft.scoring.judge_prompt import DEFAULT_RUBRIC, judge_prompt, rubric_text, shape_of
+from sft.scoring.judge_verdict import graded, labelled
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
 

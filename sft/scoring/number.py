@@ -4,6 +4,7 @@ It is the one behind the last `####`, as in GSM8K (Cobbe et al. 2021, arXiv 2110
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -17,19 +18,28 @@ from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, fail
 _MARK = "####"
 _MAX_CHARS = 400
 """A longer run of digits is no number that an answer comes to, and would take long to compute with."""
-_DIGITS = r"(?:\d{1,3}(?:[,'_\u00a0\u202f]\d{3})+(?!\d)|\d+)"
+_SEPARATORS = r"[,'_ \u00a0\u202f]"
+# 1,000 and 1 000; 1,00,000 as in India; or any digits.
+_DIGITS = rf"(?:\d{{1,3}}(?:{_SEPARATORS}\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?!\d)|\d+)"
+_POWER = r"\s?\^\s?\{?"
 _NUMBER = re.compile(
     rf"""
-    (?<![A-Za-z\d_.]) (?P<date>(?<=/))?
+    (?<![A-Za-z\d_.^]) (?<!\^[-+\u2212{{]) (?<!\^{{-) (?P<date>(?<=/))?
     (?P<sign>(?<![)\]%])[-+\u2212](?=[$€£¥]?[\d.\\]))? (?:[$€£¥]\s?(?P<inner>[-\u2212])?)?
     (?: \\d?frac\{{(?P<top>\d+)\}}\{{(?P<bottom>\d+)\}}
+      | 0[xX](?P<hexadecimal>[\da-fA-F]+)\b
+      | (?P<dotted>\d{{1,3}}(?:\.\d{{3}})+,\d+|\d{{1,3}}(?:\.\d{{3}}){{2,}})(?![\d,]|\.\d)
+      | (?P<whole>\d+)[ ](?P<part>\d+)\s?/\s?(?P<of>\d+)(?!\d|[/.]\d)
       | (?P<number>{_DIGITS}(?:\.\d+)?|\.\d+) (?:[eE](?P<exponent>[-+]?\d{{1,3}})(?!\d))?
-        (?(date)|(?:\s?/\s?(?P<over>\d+)(?![\d/.]))?)
+        (?: {_POWER}(?P<power>-?\d{{1,2}})(?!\d)\}}?
+          | \s?(?:[x×*·]|\\times|\\cdot)\s?10{_POWER}(?P<ten>-?\d{{1,3}})(?!\d)\}}? )?
+        (?(date)|(?:\s?/\s?(?P<over>\d+)(?!\d|[/.]\d))?)
     )
     (?P<percent>\s?\\?%)?
     """,
     re.VERBOSE,
 )
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 
 
 class Amount(NamedTuple):
@@ -79,23 +89,35 @@ def amount_in(text: str) -> Amount | None:
 
 
 def _amounts(text: str) -> list[Amount]:
-    return [amount for found in _NUMBER.finditer(text) if (amount := _amount(found))]
+    plain = _RAISED.sub(lambda found: f"^{unicodedata.normalize('NFKC', found[0])}", text)
+    return [amount for found in _NUMBER.finditer(plain) if (amount := _amount(found))]
 
 
 def _amount(found: re.Match[str]) -> Amount | None:
     if len(found[0]) > _MAX_CHARS:
         return None
     try:
-        if found["top"]:
-            value = Fraction(int(found["top"]), int(found["bottom"]))
-        else:
-            digits = re.sub(r"[,'_\u00a0\u202f]", "", found["number"])
-            value = Fraction(Decimal(f"{digits}e{found['exponent'] or 0}"))
-            value /= int(found["over"] or 1)
+        value = _value(found)
     except (ZeroDivisionError, InvalidOperation):
         return None
     is_negative = (found["sign"] or "+") != "+" or bool(found["inner"])
     return Amount(-value if is_negative else value, bool(found["percent"]))
+
+
+def _value(found: re.Match[str]) -> Fraction:
+    """Without its sign."""
+    if found["top"]:
+        return Fraction(int(found["top"]), int(found["bottom"]))
+    if found["hexadecimal"]:
+        return Fraction(int(found["hexadecimal"], 16))
+    if found["dotted"]:
+        return Fraction(Decimal(found["dotted"].replace(".", "").replace(",", ".")))
+    if found["whole"]:
+        return int(found["whole"]) + Fraction(int(found["part"]), int(found["of"]))
+    digits = re.sub(_SEPARATORS, "", found["number"])
+    value = Fraction(Decimal(f"{digits}e{found['exponent'] or 0}"))
+    value = value ** int(found["power"] or 1) * Fraction(10) ** int(found["ten"] or 0)
+    return value / int(found["over"] or 1)
 
 
 def _shown(amount: Amount) -> str:

@@ -15,6 +15,8 @@ from sft.scoring.scorer import Answer, Question, Verdict
 YES_NO = ("yes", "no")
 COLOURS = ("red", "dark blue", "blue")
 SIGNS = ("+", "-")
+INTEGERS = ("-3", "3", "2.5")
+LANGUAGES = ("C", "C++", "C#")
 PAPER_BLEU = math.exp((math.log(5 / 6) + math.log(3 / 5) + math.log(1 / 4) + math.log(1 / 6)) / 4)
 
 
@@ -48,6 +50,19 @@ def judged(form, text: str, *references: str, **question) -> Verdict:
         ("number", "5 km", "$5", 1),
         ("number", "共５个", "5", 1),
         ("number", "H2", "2", 0),
+        ("number", "5 cm^2", "5", 1),
+        ("number", "5 cm²", "5", 1),
+        ("number", "It is 3/4.", "0.75", 1),
+        ("number", "3 1/2.", "3.5", 1),
+        ("number", "10^3", "1000", 1),
+        ("number", "2 × 10^{-3}", "0.002", 1),
+        ("number", "1 000", "1000", 1),
+        ("number", "1,00,000", "100000", 1),
+        ("number", "1.234,56", "1234.56", 1),
+        ("number", "1.234.567.", "1234567", 1),
+        ("number", "0x10", "16", 1),
+        ("number", "x^2 = 9", "9", 1),
+        ("number", "**42**", "42", 1),
         ("number", "1/0", "1", 0),
         ("number", "\u22125", "-5", 1),
         ("number", "0.333", "1/3", 0),
@@ -95,11 +110,28 @@ def test_a_score_is_what_it_is_by_hand(form, answer, reference, score):
         ("!", SIGNS, "+", 0),
         ("", YES_NO, "yes", 0),
         ("no", YES_NO, "B", 1),
+        ("It is +.", SIGNS, "+", 1),
+        ("3.", INTEGERS, "3", 1),
+        ("-3.", INTEGERS, "3", 0),
+        ("It is \u22123.", INTEGERS, "-3", 1),
+        ("x is 3", INTEGERS, "-3", 0),
+        ("between 2 and 5", INTEGERS, "2.5", 0),
+        ("It is C++.", LANGUAGES, "C++", 1),
+        ("It is C++.", LANGUAGES, "C", 0),
+        ("The answer is C.", LANGUAGES, "C", 1),
+        ("**C#**", LANGUAGES, "C#", 1),
+        ("5 %", ("5%", "5 apples"), "5%", 1),
+        ("50", ("50%", "50"), "50%", 0),
     ],
 )
 def test_a_choice_is_the_option_that_the_answer_names(answer, options, right, is_right):
     verdict = judged("choice", answer, right, options=options)
     assert verdict.scores == {"accuracy": is_right, "chance": 1 / len(options)}
+
+
+def test_chance_is_the_share_of_options_that_is_right():
+    assert judged("choice", "no", "yes", "no", options=(*YES_NO, "perhaps", "both")).scores["chance"] == 0.5
+    assert judged("choice", "C++", "C", options=LANGUAGES).scores["chance"] == 1 / 3
 
 
 def test_labels_of_options_may_be_numbers_or_none():

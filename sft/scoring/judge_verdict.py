@@ -1,0 +1,100 @@
+"""How what a judge says is read: its JSON, else a place that says which grade or answer it settles on.
+
+Such a place is behind a word ("Grade: 3", "The better answer is B") or alone in a line; the last one counts. Without
+one, a grade is taken only if the reply names no other. What may be meant in two ways is no verdict: that is counted,
+while a verdict that was misread would pass for one.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sft.scoring.json_equal import json_in
+
+_NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)"
+_RANGE = re.compile(
+    rf"{_NUMBER}(?:[-–—]| (?:to|through|or) ){_NUMBER}|\bbetween {_NUMBER} and {_NUMBER}", re.IGNORECASE
+)
+_FRACTION = re.compile(rf"({_NUMBER})\s*(?:/|\bout of\b)\s*({_NUMBER})", re.IGNORECASE)
+_GRADE_WORDS = "grade|score|rating|label|verdict"
+# "A" is also an article: "Verdict: A fine pair".
+_PAIR = r"(?:\bA\b(?! +\w)|\bB\b|\b[Tt](?:ie|IE)\b)"
+_PAIR_WORDS = "(?:better|best|preferred)(?: answer| one)?|winner|verdict|preference"
+_IS_BETTER = re.compile(
+    r"(?:^|[.!?:;,\n]\s+)(?:[Aa]nswer )?([AB]) (?:is (?:clearly |much |slightly |the )?better|wins)\b"
+)
+
+
+def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
+    """How far above the worst the grade in a reply is, and its reason; None with what is wrong.
+
+    "2/5" and "2 out of 5" are grades of a scale that ends at 5, and none of any other.
+    """
+    content, given = _given(text, "grade")
+    if isinstance(given, str):
+        given = _number_in(given, high)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return None, f"the judge gives no grade: {text[-200:]!r}"
+    if not low <= given <= high:
+        return None, f"the judge's grade {given:g} is not from {low} to {high}"
+    return float(given) - low, _reason(content, text)
+
+
+def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
+    """The place of the label in a reply, and its reason; None with what is wrong."""
+    content, given = _given(text, "grade")
+    # The longest first, since one may be part of another: "right" of "partly right".
+    longest = sorted(labels, key=len, reverse=True)
+    one = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
+    found = None
+    if isinstance(given, str):
+        found = _settled(given, one, _GRADE_WORDS)
+        found = found or _only(re.findall(rf"(?:not |n't )?{one}", given, re.IGNORECASE))
+    names = [name.casefold() for name in labels]
+    if found is None or found.casefold() not in names:
+        return None, f"the judge gives none of the labels {', '.join(labels)}: {text[-200:]!r}"
+    return float(names.index(found.casefold())), _reason(content, text)
+
+
+def preferred(text: str) -> tuple[str | None, str]:
+    """`A`, `B` or `tie`, and the reason; None with what is wrong."""
+    content, given = _given(text, "better")
+    found = None
+    if isinstance(given, str):
+        found = _settled(given, _PAIR, _PAIR_WORDS) or _only(_IS_BETTER.findall(given))
+    if found is None:
+        return None, f"the judge prefers nothing: {text[-200:]!r}"
+    return found if found in ("A", "B") else "tie", _reason(content, text)
+
+
+def _given(text: str, name: str) -> tuple[Any, Any]:
+    """The reply's JSON, and its field of this name; the whole text where there is none."""
+    content = json_in(text)
+    return content, content[name] if isinstance(content, dict) and name in content else text
+
+
+def _number_in(text: str, high: int) -> float | None:
+    """The number that a text settles on."""
+    of_scale = [grade for grade, most in _FRACTION.findall(text) if float(most) == high]
+    plain = _FRACTION.sub(lambda found: found[1] if float(found[2]) == high else "", _RANGE.sub("", text))
+    found = _settled(plain, _NUMBER, _GRADE_WORDS) or _only(of_scale or re.findall(_NUMBER, plain))
+    return None if found is None else float(found)
+
+
+def _settled(text: str, value: str, words: str) -> str | None:
+    """The last value that stands alone in a line, in double brackets, or behind one of the words."""
+    pattern = (
+        rf"(?:\b(?i:{words})\b[\"'*_`\s()]*(?:[:=]|\bis\b)[\"'*_`\s(\[]*(?:(?i:answer|an?)\s)?"
+        rf"|^[^\w\n-]*(?:(?i:answer)\s)?(?={value}[^\w\n]*$)|\[\[)(?P<value>{value})"
+    )
+    flags = re.MULTILINE if value in (_NUMBER, _PAIR) else re.MULTILINE | re.IGNORECASE
+    return next((found["value"] for found in reversed([*re.finditer(pattern, text, flags)])), None)
+
+
+def _only(found: Sequence[str]) -> str | None:
+    return found[0] if len({one.casefold() for one in found}) == 1 else None
+
+
+def _reason(content: Any, text: str) -> str:
+    reason = content.get("reason") if isinstance(content, dict) else None
+    return reason if isinstance(reason, str) else text

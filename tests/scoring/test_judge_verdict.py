@@ -1,0 +1,80 @@
+"""What a judge says is read as what it means, or not at all."""
+
+import pytest
+
+from sft.scoring.judge_verdict import graded, labelled, preferred
+
+LABELS = ("wrong", "partly right", "right")
+
+
+@pytest.mark.parametrize(
+    ("text", "grade"),
+    [
+        ('{"reason": "2 slips", "grade": 4}', 4),
+        ('{"reason": "so", "grade": "2/5"}', 2),
+        ('{"grade": "4 (scale 1-5)"}', 4),
+        ('{"reason": "2 slips", "grade": null}', None),
+        ('{"reason": "2 slips", "grade": true}', None),
+        ('{"reason": "2 slips", "grade": 4', 4),
+        ("2/5", 2),
+        ("2 out of 5", 2),
+        ("It has 7 words. I give it 2 out of 5.", 2),
+        ("Score: 3 (scale 1-5)", 3),
+        ("Grade (1 to 5): 4", 4),
+        ("On a scale from 1 to 5, this is a 2.", 2),
+        ("**Grade:** 3.5", 3.5),
+        ("Grade: 4. A 5 would name its sources.", 4),
+        ("Grade: 3, as 2 out of 5 facts are right", 3),
+        ("Style score: 5\nOverall grade: 2", 2),
+        ("There are 2 slips.\n\n**4**", 4),
+        ("Rating: [[4]]", 4),
+        ("It is worth 3 because 2 facts are wrong", None),
+        ("Grade: 4/10", None),
+        ("Grade: 3-4", None),
+        ("Grade: between 3 and 4", None),
+        ("garbage", None),
+    ],
+)
+def test_a_grade_is_read_where_it_stands(text: str, grade: float | None) -> None:
+    assert graded(text, 1, 5)[0] == (None if grade is None else grade - 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"grade": "Partly right"}', 1),
+        ('{"grade": "not right"}', None),
+        ("Grade: partly right. To be right, it would name the year.", 1),
+        ("It is partly right.", 1),
+        ("It is not right.", None),
+        ("It is wrong where it should be right.", None),
+        ("The year is right.\nwrong", 0),
+    ],
+)
+def test_a_label_is_read_where_it_stands(text: str, place: int | None) -> None:
+    assert labelled(text, LABELS)[0] == place
+
+
+@pytest.mark.parametrize(
+    ("text", "better"),
+    [
+        ('{"reason": "A says less", "better": "B"}', "B"),
+        ('{"better": "Tie"}', "tie"),
+        ('{"better": "Answer A"}', "A"),
+        ('{"better": "neither A nor B"}', None),
+        ('{"reason": "A is better", "better": null}', None),
+        ("A", "A"),
+        ("They are alike.\n**Tie**", "tie"),
+        ("The better answer is B. A minor flaw remains.", "B"),
+        ("Verdict: a tie", "tie"),
+        ("[[A]]", "A"),
+        ("Both are right, but B is better than A.", None),
+        ("Overall, A is better.", "A"),
+        ("A is better. No, B is better.", None),
+        ("A fine pair, neither wins.", None),
+        ("Verdict: A fine pair.", None),
+        ("Answer B is right. A minor flaw remains.", None),
+    ],
+)
+def test_a_preference_is_read_where_it_is_said(text: str, better: str | None) -> None:
+    assert preferred(text)[0] == better
