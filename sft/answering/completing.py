@@ -5,32 +5,19 @@ likelihood, as by a whole model.
     each Question.choices   ──CompletionRequest──▶ server ──log-probabilities of its tokens──▶ Answer
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from sft.answering.answer import chosen_answer, written_answer
 from sft.answering.asking import KeepAnswers
-from sft.answering.writing import Style
-from sft.data.tokenization import ExampleTokenizer
+from sft.answering.server_respondent import ServerRespondent
 from sft.endpoint.chat import NoReply
-from sft.endpoint.client import EndpointClient
 from sft.endpoint.completion import Completion, CompletionRequest
-from sft.progress import Tell
 from sft.questions.question import Question
 from sft.seeds import derive_seed
 
 
-@dataclass
-class CompletingModel:
-    """Is asked questions; what got no answer is counted by its reason."""
-
-    client: EndpointClient
-    style: Style
-    tokenizer: ExampleTokenizer
-    """The run's."""
-    tell: Tell
-    in_vain: Counter[str] = field(default_factory=Counter)
+class CompletingModel(ServerRespondent):
+    """Is asked by token ids."""
 
     def ask(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
         """`Ask`, of one process.

@@ -6,17 +6,12 @@ A server gives no likelihoods of options, so such questions are answered in writ
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from sft.answering.answer import Answer
 from sft.answering.asking import KeepAnswers
-from sft.answering.writing import Style
-from sft.data.tokenization import ExampleTokenizer
+from sft.answering.server_respondent import ServerRespondent
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
-from sft.endpoint.client import EndpointClient
-from sft.progress import Tell
 from sft.questions.question import Question
 
 _MOST_TOKENS = 4
@@ -25,16 +20,8 @@ vocabularies need fewer tokens for the same text, but not so many fewer."""
 _NO_TURNS = "it came as token ids, and a server is asked by turns"
 
 
-@dataclass
-class ServedModel:
-    """Is asked questions; what got no answer is counted by its reason."""
-
-    client: EndpointClient
-    style: Style
-    tokenizer: ExampleTokenizer
-    """The run's."""
-    tell: Tell
-    in_vain: Counter[str] = field(default_factory=Counter)
+class ServedModel(ServerRespondent):
+    """Is asked by turns."""
 
     def ask(self, questions: Sequence[Question], keep: KeepAnswers) -> None:
         """`Ask`, of one process.
