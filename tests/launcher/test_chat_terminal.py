@@ -61,10 +61,11 @@ class Terminal:
     def resize(self, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
 
-    def end(self) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Its exit code, once it has ended by itself."""
+        deadline = time.monotonic() + seconds
         while self._read():
-            pass
+            assert time.monotonic() < deadline, f"it did not end: {self.seen[self._read_to :]!r}"
         if self.code is None:
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.code
@@ -132,6 +133,7 @@ def test_two_models_answer_beside_each_other_and_each_has_its_own_memory(run: Ru
         assert all(len(left) <= 48 for left, _, _ in beside)
         terminal.type("/system Be brief.\r")
         terminal.wait_for("system text: Be brief.")
+        terminal.wait_for(READY)
         terminal.type("/again\r")
         terminal.wait_for("broad")
         terminal.wait_for(READY)
@@ -168,6 +170,7 @@ def test_ctrl_c_ends_the_answer_and_not_the_chat(run: RunFolder) -> None:
             terminal.wait_for(READY)
         terminal.type("/new\r")
         terminal.wait_for("a new conversation")
+        terminal.wait_for(READY)
         terminal.type("Say it short.\r")
         terminal.wait_for("amber basin")
         os.kill(terminal.pid, signal.SIGTERM)
@@ -189,9 +192,12 @@ def test_pasted_lines_are_one_question_and_no_key_reaches_the_screen_as_a_comman
         terminal.wait_for(READY)
         terminal.type("/tag a\r")
         terminal.wait_for("Each prompt has the task tag 'Task type: a'.")
+        terminal.wait_for(READY)
         terminal.type("/tag b\r")
         terminal.wait_for("Task type: b")
+        terminal.wait_for(READY)
         terminal.type("/tag c\r")
         terminal.wait_for("No task of the run is called c: there are a, b.")
+        terminal.wait_for(READY)  # before it, Ctrl-D is a key of the terminal and not of the prompt
         terminal.type(CTRL_D)
         assert terminal.end() == 0
