@@ -282,9 +282,10 @@ def _with_shots(name: str, shots: int) -> str:
 
 
 def expected_of(question: Question) -> scorer.Question:
-    """The question as scorers see it."""
+    """The question as scorers see it: what was asked hides fields of the record that have the same names."""
     calls = tuple(ToolCall(call["name"], call["arguments"]) for call in question.tool_calls)
     about: dict[str, Any] = {
+        **question.fields,
         "task": question.task,
         "source": question.source,
         "where": question.where,

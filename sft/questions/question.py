@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +66,8 @@ class Question:
     """An answer that people like less than that."""
     tool_calls: tuple[JsonObject, ...] = ()
     """The calls of the right answer: name and arguments each."""
+    fields: JsonObject = field(default_factory=dict)
+    """The record's own, for a function of the user's that scores the answers of its task; else none."""
 
     @property
     def key(self) -> str:

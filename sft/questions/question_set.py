@@ -1,8 +1,10 @@
 """The questions of a run: made from held-out records, and published in the run folder."""
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -29,9 +31,11 @@ from sft.json_lines import json_line
 from sft.questions.choosing import Chosen, RecordKey, choose_records, giving_nothing_away, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
-from sft.schema import Conversation, Record, TokenizedRecord
+from sft.schema import Conversation, JsonObject, Record, TokenizedRecord
+from sft.scoring.own_function import OwnFunction
+from sft.scoring.registry import read_score
 
-_VERSION = 2
+_VERSION = 3
 
 
 class _Read(NamedTuple):
@@ -40,6 +44,7 @@ class _Read(NamedTuple):
     formatted: Formatted
     grading: Grading
     where: str
+    fields: JsonObject
 
 
 class _Tally(NamedTuple):
@@ -112,6 +117,9 @@ class _Asking:
         self._writer = PromptWriter(preparer.pipeline, config.evaluate.shots_as, config.evaluate.tag)
         self._read, self._tally = read, tally
         self._own, self._unseen = config.evaluate.tasks.get(task), unseen
+        score = self._own.score if self._own else None
+        # All fields of all records would double the file of questions, and only such a function may look at them.
+        self._keeps_fields = score is not None and isinstance(read_score(score).scorer, OwnFunction)
         self._most, self._num_new = config.data.max_len_tokens, config.evaluate.new_tokens(task)
         self._sources = store.manifest["sources"]
 
@@ -162,6 +170,7 @@ class _Asking:
             mark=asked.grading.mark,
             rejected=asked.grading.rejected,
             tool_calls=calls,
+            fields=_as_json(asked.fields) if self._keeps_fields else {},
         )
 
     def _way(self, asked: _Read, options: tuple[str, ...]) -> Way:
@@ -233,9 +242,19 @@ def _read_again(
 def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Read | RecordError:
     try:
         formatted = up_to_last_learned(preparer.pipeline.format(record, source))
-        return _Read(formatted, read_grading(record.fields, source), str(record.where))
+        return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
+
+
+def _as_json(fields: JsonObject) -> JsonObject:
+    """Those fields that JSON has a form for: of a table, one may be a time, or bytes."""
+    found = {}
+    for name, value in fields.items():
+        with suppress(TypeError, ValueError, RecursionError):
+            json.dumps(value)
+            found[name] = value
+    return found
 
 
 def question_inputs(config: SftConfig, store: TokenStore) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Question:
     tool_calls: tuple[ToolCall, ...] = ()
     """The calls to make, in any order."""
     record: JsonObject = field(default_factory=dict)
-    """All fields of the record, for scorers of the user's own."""
+    """What was asked; for scorers of the user's own, with the record's fields."""
 
 
 @dataclass(frozen=True, slots=True)

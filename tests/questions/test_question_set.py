@@ -2,17 +2,27 @@
 
 import json
 import random
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from sft.answering.answer import Answer
+from sft.answering.asking import Ask, KeepAnswers
 from sft.atomic_files import read_manifest
 from sft.config import SftConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.errors import UserError
-from sft.evaluation.judged_answers import expected_of
+from sft.evaluation.answer_evaluator import AnswerEvaluator
+from sft.evaluation.judged_answers import expected_of, read_judged, scores_of
+from sft.evaluation.scores import Sums
 from sft.questions.choosing import giving_nothing_away
+from sft.questions.question import Question
+from sft.ranks.ranks import OneRank
 from sft.schema import Conversation, Message, RecordLocation
 from tests.conftest import WORDS, TokenizerDir
 from tests.questions.asked import Asked, ask, config_of, write_records
@@ -160,6 +170,58 @@ def test_what_answers_are_measured_by_comes_with_the_question(tmp_path: Path, to
         for option, text in zip(question.choices, question.options, strict=True):
             assert tuple(option.ids[: option.start]) == question.prompt_ids
             assert tokenizer.text_of(option.ids[option.start :]) == f"{text}<|im_end|>"
+
+
+OWN = """
+def fits(answer, references, record):
+    assert record["where"].endswith(f"record {record['nested'][0] + 1}"), record
+    assert record["source"] == "s" and record["prompt"].startswith("<|im_start|>"), record
+    assert "day" not in record, record
+    return len(answer) <= record["most_chars"]
+"""
+
+
+def test_a_function_of_the_users_gets_the_records_own_fields(
+    tmp_path: Path, tokenizer_dir: TokenizerDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of answers that a killed evaluation has kept. The questions of other tasks hold no fields."""
+    (tmp_path / "own_fits.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    records = [
+        {"instruction": f"Say {i}", "output": "a", "task": ["own", "plain"][i % 2], "most_chars": i, "nested": [i]}
+        for i in range(40)
+    ]
+    days = pa.array([datetime(2026, 1, 1)] * 40)
+    pq.write_table(pa.Table.from_pylist(records).append_column("day", days), tmp_path / "r.parquet")
+    source = {"name": "s", "path": str(tmp_path / "r.parquet"), "task": {"column": "task"}}
+    made = ask(
+        config_of(
+            tmp_path,
+            tokenizer_dir("chatml"),
+            [source],
+            evaluate={"answers_per_task": 3, "tasks": {"own": {"score": "own_fits:fits"}}},
+        )
+    )
+    assert {question.task: sorted(question.fields) for question in made.questions} == {
+        "own": ["instruction", "most_chars", "nested", "output", "task"],
+        "plain": [],
+    }
+    scores, path = scores_of(made.questions, made.config.evaluate), tmp_path / "a.answers.jsonl"
+
+    def measure(ask: Ask) -> Sums:
+        return AnswerEvaluator(ask, made.questions, scores, OneRank(), path, {"model": "m"}).measure()
+
+    def killed(questions: Sequence[Question], keep: KeepAnswers) -> None:
+        keep([Answer(question.key, "x" * 20) for question in questions])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(killed)
+    measure(lambda questions, keep: pytest.fail("all have an answer"))
+    own = [one for one in read_judged(path) if one.task == "own"]
+    assert len(own) == 3
+    for one in own:
+        assert (one.score, one.note) == (float(int(one.record.partition("/")[2]) >= 20), "")
 
 
 def test_a_model_that_learns_to_think_first_writes_its_choice(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
