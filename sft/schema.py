@@ -18,6 +18,8 @@ JsonObject = Mapping[str, Any]
 Role = Literal["system", "user", "assistant", "tool"]
 THOUGHT_START, THOUGHT_END = "<think>\n", "\n</think>\n\n"
 """The marks around a thought in the text of an answer."""
+THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
+"""The names of the field for an answer's thoughts in templates and in what servers send, the most common first."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]

@@ -8,6 +8,7 @@ from typing import Any
 from sft.data.tokenization import ExampleTokenizer
 from sft.json_lines import from_json
 from sft.questions.question import Question
+from sft.thoughts import whole_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,8 @@ class Answer:
     key: str
     """That of the question."""
     text: str
-    """Its words, without control tokens and white space around them; of a choice, the option."""
+    """Its words, without control tokens and white space around them, and with the mark of a thought that the prompt has
+    opened; of a choice, the option."""
     raw: str = ""
     """The same with control tokens, except the one at which it stopped."""
     num_tokens: int = 0
@@ -43,8 +45,9 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
 
 def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokenizer: ExampleTokenizer) -> Answer:
     """What a model wrote; if it ended by itself, its stop token is the last."""
-    raw = tokenizer.text_of(ids[:-1] if stopped else ids)
-    return Answer(question.key, tokenizer.words_of(ids), raw, len(ids), stopped)
+    texts = (tokenizer.words_of(ids), tokenizer.text_of(ids[:-1] if stopped else ids))
+    text, raw = (whole_text(question.prompt, text, question.thinks) for text in texts)
+    return Answer(question.key, text, raw, len(ids), stopped)
 
 
 def chosen_answer(question: Question, likelihoods: Sequence[float]) -> Answer:

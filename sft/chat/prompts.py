@@ -15,7 +15,8 @@ from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
 from sft.errors import RecordError, UserError
 from sft.questions.prompts import Prompt, PromptWriter
-from sft.schema import THOUGHT_START, JsonObject, Record, RecordLocation
+from sft.schema import JsonObject, Record, RecordLocation
+from sft.thoughts import opens_thought
 
 _WORD = "answer"
 """Stands for the answer that is not there yet."""
@@ -73,7 +74,7 @@ class ChatPrompts:
 
     def has_opened_thought(self, prompt: Prompt) -> bool:
         """Whether the template has written the mark that begins a thought."""
-        return prompt.text.rstrip().endswith(THOUGHT_START.strip())
+        return opens_thought(prompt.text)
 
     def _writer(self, setting: Setting) -> PromptWriter:
         return PromptWriter(self._pipeline, self._shots_as, setting.tagging)

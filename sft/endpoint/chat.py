@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sft.printable import printable, shortened
+from sft.schema import THOUGHT_FIELDS, THOUGHT_START
 from sft.url_secrets import without_secrets
 
 _MOST_STOPS = 4
@@ -111,7 +112,7 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     if finish == "tool_calls" and not calls:
         raise ReplyError("finish_reason is tool_calls, and there are none")
     if text is None and not calls:
-        raise ReplyError("an answer without text")
+        text = _thought_alone(message)
     if not isinstance(text, str | None):
         raise ReplyError(f"the content of the answer is no text: {quoted(text)}")
     usage = content.get("usage")
@@ -119,6 +120,15 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     if num is not None and num > max_tokens:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
     return ChatReply(text or "", calls, finish != "length", num, _count(usage, "prompt_tokens"))
+
+
+def _thought_alone(message: Mapping[str, Any]) -> str:
+    """The thought that a server has taken out of a text which was cut in it."""
+    thoughts = (message.get(name) for name in THOUGHT_FIELDS)
+    thought = next((one for one in thoughts if isinstance(one, str) and one.strip()), None)
+    if thought is None:
+        raise ReplyError("an answer without text")
+    return THOUGHT_START + thought
 
 
 def read_models(body: bytes) -> list[str]:

@@ -19,7 +19,7 @@ from sft.evaluation.scores import SCORE, Sums
 from sft.json_lines import from_json, json_line, whole_lines
 from sft.progress import Tell
 from sft.questions.question import Question, Way
-from sft.schema import THOUGHT_END, ToolCall
+from sft.schema import ToolCall
 from sft.scoring import scorer
 from sft.scoring.default_score import default_score
 from sft.scoring.judging import Judging
@@ -28,6 +28,7 @@ from sft.scoring.metric import Metric
 from sft.scoring.own_function import OwnFunction, own_metric
 from sft.scoring.registry import Score, check_packages, read_score
 from sft.scoring.scorer import ANSWERED, JUDGED
+from sft.thoughts import Said, answer_in
 
 _SCORE = Metric("score", "score of an answer", "higher", JUDGED, is_share=True)
 FAILED = "num_not_judged"
@@ -167,10 +168,15 @@ def judge(
 
 def _given(answer: Answer, score: Score) -> scorer.Answer:
     """The answer as scorers see it."""
-    # Calls are written with control tokens. A thought is not what was asked for.
-    text = answer.raw if score.name == "tool_call" else answer.text
-    text = text.rpartition(THOUGHT_END.strip())[2].strip() or text
-    return scorer.Answer(text, answer.num_tokens, answer.stopped)
+    return scorer.Answer(_said(answer, score).answer.strip(), answer.num_tokens, answer.stopped)
+
+
+def _said(answer: Answer, score: Score) -> Said:
+    """What stands behind the thought, which is not what was asked for."""
+    if answer.likelihoods:
+        return Said(answer.text)  # an option, as it is
+    # Calls are written with control tokens.
+    return answer_in(answer.raw if score.name == "tool_call" else answer.text)
 
 
 def _judged(question: Question, answer: Answer, score: Score, verdict: scorer.Verdict) -> JudgedAnswer:
@@ -187,7 +193,7 @@ def _judged(question: Question, answer: Answer, score: Score, verdict: scorer.Ve
         score_name=score.name,
         score=None if verdict.failed else first,
         scores=numbers,
-        note=verdict.note,
+        note=": ".join(filter(None, (_said(answer, score).why_empty, verdict.note))),
         answer=answer,
     )
 

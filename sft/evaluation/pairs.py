@@ -22,6 +22,7 @@ from sft.questions.question import Question
 from sft.scoring.judge_prompt import judge_prompt, shape_of
 from sft.scoring.judge_verdict import preferred
 from sft.scoring.statistics import Interval, micro_interval
+from sft.thoughts import answer_in
 
 Outcome = Literal["win", "tie", "loss"]
 POINTS: Mapping[str, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -71,7 +72,7 @@ def judge_pairs(
 ) -> list[JudgedPair]:
     """The verdicts on all questions that both models answered.
 
-    What the judge said is kept, and not asked again. The same answer twice is a tie.
+    What the judge said is kept, and not asked again. The same answer twice is a tie. Thoughts are no part of answers.
 
     Args:
         questions: of the run.
@@ -95,7 +96,7 @@ def judge_pairs(
 
     requests = []
     for question in asked:
-        own, other = (given[question.key] for given in answers)
+        own, other = (answer_in(given[question.key]).answer.strip() for given in answers)
         if own == other:
             said |= {f"{order}{question.key}": ("tie", "the same answer") for order in "+-"}
         else:

@@ -11,6 +11,7 @@ from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.errors import RecordError
 from sft.questions.question import Option
 from sft.schema import Conversation, JsonObject, Message, TokenizedRecord
+from sft.thoughts import answer_in, whole_text
 
 _OPENAI = TurnForm(text_arguments=True)
 
@@ -115,12 +116,27 @@ def up_to_last_learned(formatted: Formatted) -> Formatted:
     return formatted._replace(content=replace(content, messages=content.messages[: last + 1]))
 
 
-def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> tuple[str, tuple[JsonObject, ...]]:
-    """The record's own right answer: its text, and its calls."""
+class Reference(NamedTuple):
+    """The record's own right answer."""
+
+    text: str
+    """Without its thought: answers are compared without theirs."""
+    thinks: bool
+    """Whether there is a thought in front."""
+    tool_calls: tuple[JsonObject, ...] = ()
+
+
+def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> Reference:
+    """The record's own right answer."""
     content = formatted.content
     if isinstance(content, TokenizedRecord):
         start, stop = last_answer(content)
-        return pipeline.tokenizer.words_of(content.example.input_ids[start:stop].tolist()), ()
+        ids = content.example.input_ids.tolist()
+        words = pipeline.tokenizer.words_of(ids[start:stop])
+        said = answer_in(whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False)).answer or words
+        return Reference(said, said != words)
     answer = content.messages[-1]
+    # A thought in an unusual form is part of the content.
+    said = answer_in(answer.content).answer or answer.content
     calls: list[dict[str, Any]] = [{"name": c.name, "arguments": dict(c.arguments)} for c in answer.tool_calls]
-    return answer.content, tuple(calls)
+    return Reference(said, bool(answer.thought) or said != answer.content, tuple(calls))

@@ -66,6 +66,8 @@ class Question:
     """An answer that people like less than that."""
     tool_calls: tuple[JsonObject, ...] = ()
     """The calls of the right answer: name and arguments each."""
+    thinks: bool = False
+    """Whether the record's own answer has a thought in front."""
     fields: JsonObject = field(default_factory=dict)
     """The record's own, for a function of the user's that scores the answers of its task; else none."""
 

@@ -34,6 +34,7 @@ from sft.questions.question import QUESTIONS, Option, Question, Way, questions_i
 from sft.schema import Conversation, JsonObject, Record, TokenizedRecord
 from sft.scoring.own_function import OwnFunction
 from sft.scoring.registry import read_score
+from sft.thoughts import answer_in
 
 _VERSION = 3
 
@@ -136,11 +137,11 @@ class _Asking:
         asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
         if isinstance(asked, RecordError):
             raise asked
-        answer, calls = reference_of(asked.formatted, self._preparer.pipeline)
+        answer, thinks, calls = reference_of(asked.formatted, self._preparer.pipeline)
         options = asked.grading.options or (self._own.options if self._own else ())
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
-        way = self._way(asked, options)
+        way = self._way(options, thinks)
         there = self._shown(key, asked, records, shots)
         prompt, shown, choices = self._fitting(asked, there, options if way == "choice" else ())
         if len(shown) < shots:
@@ -162,24 +163,23 @@ class _Asking:
             prompt=prompt.text,
             prompt_ids=prompt.ids,
             max_new_tokens=max(1, min(self._num_new, self._most - len(prompt.ids))),
-            references=tuple(dict.fromkeys((answer, *asked.grading.references))),
+            references=tuple(dict.fromkeys((answer, *map(_without_thought, asked.grading.references)))),
             options=options,
             choices=choices,
             tests=asked.grading.tests,
             setup_code=asked.grading.setup_code,
             mark=asked.grading.mark,
-            rejected=asked.grading.rejected,
+            rejected=_without_thought(asked.grading.rejected),
             tool_calls=calls,
+            thinks=thinks,
             fields=_as_json(asked.fields) if self._keeps_fields else {},
         )
 
-    def _way(self, asked: _Read, options: tuple[str, ...]) -> Way:
+    def _way(self, options: tuple[str, ...], thinks: bool) -> Way:
         score = self._own.score if self._own else None
         if score == "choice" and not options:
             raise RecordError("the score `choice` needs options: a column of the records, or evaluate.tasks.….options")
         # An option right behind the prompt is not what training taught where a thought stands before the answer.
-        content = asked.formatted.content
-        thinks = isinstance(content, Conversation) and bool(content.messages[-1].thought)
         return "choice" if options and score in (None, "choice") and not thinks else "generate"
 
     def _shown(self, key: RecordKey, asked: _Read, records: Chosen, shots: int) -> list[Conversation]:
@@ -245,6 +245,10 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
+
+
+def _without_thought(text: str) -> str:
+    return answer_in(text).answer or text
 
 
 def _as_json(fields: JsonObject) -> JsonObject:

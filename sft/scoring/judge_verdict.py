@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sft.scoring.json_equal import json_in
+from sft.thoughts import answer_in, served_text
 
 _NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)"
 _RANGE = re.compile(
@@ -30,7 +31,7 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
 
     "2/5" and "2 out of 5" are grades of a scale that ends at 5, and none of any other.
     """
-    content, given = _given(text, "grade")
+    text, content, given = _given(text, "grade")
     if isinstance(given, str):
         given = _number_in(given, high)
     if isinstance(given, bool) or not isinstance(given, int | float):
@@ -42,7 +43,7 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
 
 def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
     """The place of the label in a reply, and its reason; None with what is wrong."""
-    content, given = _given(text, "grade")
+    text, content, given = _given(text, "grade")
     # The longest first, since one may be part of another: "right" of "partly right".
     longest = sorted(labels, key=len, reverse=True)
     one = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
@@ -58,7 +59,7 @@ def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
 
 def preferred(text: str) -> tuple[str | None, str]:
     """`A`, `B` or `tie`, and the reason; None with what is wrong."""
-    content, given = _given(text, "better")
+    text, content, given = _given(text, "better")
     found = None
     if isinstance(given, str):
         found = _settled(given, _PAIR, _PAIR_WORDS) or _only(_IS_BETTER.findall(given))
@@ -67,10 +68,11 @@ def preferred(text: str) -> tuple[str | None, str]:
     return found if found in ("A", "B") else "tie", _reason(content, text)
 
 
-def _given(text: str, name: str) -> tuple[Any, Any]:
-    """The reply's JSON, and its field of this name; the whole text where there is none."""
+def _given(text: str, name: str) -> tuple[str, Any, Any]:
+    """The reply behind its thought, its JSON, and the field of this name; where there is none, the reply."""
+    text = answer_in(served_text(text)).answer
     content = json_in(text)
-    return content, content[name] if isinstance(content, dict) and name in content else text
+    return text, content, content[name] if isinstance(content, dict) and name in content else text
 
 
 def _number_in(text: str, high: int) -> float | None:

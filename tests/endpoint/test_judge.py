@@ -98,6 +98,8 @@ def test_wrong_settings_are_said(settings: dict[str, Any], told: str) -> None:
 
 def test_pairs_are_judged_in_both_orders_and_a_disagreement_is_a_tie(tmp_path: Path) -> None:
     texts = {"good": ("fine", "bad"), "poor": ("bad", "fine"), "beyond": ("bad", "bad, too"), "empty": ("x", "x")}
+    texts["good"] = ("<think>\nbad or fine?\n</think>\n\nfine", "<think>\nfine or bad?\n</think>\n\nbad")
+    texts["empty"] = ("<think>\nperhaps x\n</think>\n\nx", "x")
     texts["silent"] = ("nothing", "bad")
     questions = [question_of(name) for name in texts]
     own, other = ({q.key: both[side] for q, both in zip(questions, texts.values(), strict=True)} for side in (0, 1))

@@ -226,14 +226,18 @@ def test_a_function_of_the_users_gets_the_records_own_fields(
 
 def test_a_model_that_learns_to_think_first_writes_its_choice(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:
     yes = {"options": ["yes", "no"]}
+    thoughts = ["", "<think>\nit is\n</think>\n\n", "<think>it is</think>"]  # the last one stays in the content
     records = [
-        {"instruction": f"Is {i} even?", "output": f"<think>\nit is {i}\n</think>\n\nyes" if i % 2 else "yes", **yes}
+        {"instruction": f"Is {i} even?", "output": f"{thoughts[i % 3]}yes", "also": f"{thoughts[i % 3]}no", **yes}
         for i in range(20)
     ]
     source = {"name": "even", "path": write_records(tmp_path / "r.jsonl", records)}
-    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], evaluate={"answers_per_task": 20}))
-    ways = {(int(question.record.partition("/")[2]) % 2, question.way) for question in made.questions}
-    assert ways == {(0, "choice"), (1, "generate")}
+    source["grading"] = {"references": "also", "rejected": "also"}
+    data = {"holdout": {"share": 0.7}}
+    made = ask(config_of(tmp_path, tokenizer_dir("chatml"), [source], data=data, evaluate={"answers_per_task": 20}))
+    ways = {(int(q.record.partition("/")[2]) % 3, q.way, q.thinks) for q in made.questions}
+    assert ways == {(0, "choice", False), (1, "generate", True), (2, "generate", True)}
+    assert {(*question.references, question.rejected) for question in made.questions} == {("yes", "no", "no")}
     assert all(bool(question.choices) == (question.way == "choice") for question in made.questions)
 
 

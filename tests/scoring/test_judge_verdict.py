@@ -33,6 +33,9 @@ LABELS = ("wrong", "partly right", "right")
         ("Grade: 3-4", None),
         ("Grade: between 3 and 4", None),
         ("garbage", None),
+        ('<think>\n{"grade": 5} would be too much.\n</think>\n\n{"grade": 2}', 2),
+        ("<think>\nGrade: 5, or rather", None),
+        ("I would give it a 5.\n</think>\n\n2", 2),
     ],
 )
 def test_a_grade_is_read_where_it_stands(text: str, grade: float | None) -> None:
@@ -49,6 +52,7 @@ def test_a_grade_is_read_where_it_stands(text: str, grade: float | None) -> None
         ("It is not right.", None),
         ("It is wrong where it should be right.", None),
         ("The year is right.\nwrong", 0),
+        ("<think>\nGrade: right?", None),
     ],
 )
 def test_a_label_is_read_where_it_stands(text: str, place: int | None) -> None:
@@ -74,6 +78,7 @@ def test_a_label_is_read_where_it_stands(text: str, place: int | None) -> None:
         ("A fine pair, neither wins.", None),
         ("Verdict: A fine pair.", None),
         ("Answer B is right. A minor flaw remains.", None),
+        ("<think>\nOverall, A is better.", None),
     ],
 )
 def test_a_preference_is_read_where_it_is_said(text: str, better: str | None) -> None:

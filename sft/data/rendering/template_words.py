@@ -15,9 +15,8 @@ from jinja2 import Environment, nodes
 from sft.data.rendering.adaptation import RenderTemplate
 from sft.data.rendering.chat_template import without_generation_marks
 from sft.data.rendering.turn_bounds import MARKS, any_of
-from sft.data.rendering.turn_form import THOUGHT_FIELDS
 from sft.errors import RecordError
-from sft.schema import JsonObject, Message, ToolCall
+from sft.schema import THOUGHT_FIELDS, JsonObject, Message, ToolCall
 
 
 def template_literals(source: str) -> re.Pattern[str]:

@@ -14,10 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sft.errors import RecordError
-from sft.schema import THOUGHT_END, THOUGHT_START, JsonObject, Message, ToolCall
-
-THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking", "thought")
-"""The names that templates use for the field of an answer's thoughts, the most common first."""
+from sft.schema import THOUGHT_END, THOUGHT_FIELDS, THOUGHT_START, JsonObject, Message, ToolCall
 
 RenderTurns = Callable[[Sequence[JsonObject], Sequence[JsonObject]], str]
 """Turns and tools, as the template reads them → its text. It raises `RecordError` where the template refuses them."""
