@@ -4,7 +4,7 @@ It runs in `sft.scoring.sandbox`, and only where `allow_code` is true: code of a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -13,7 +13,12 @@ from sft.scoring.metric import Metric
 from sft.scoring.sandbox import CodeLimits, run_code
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict
 
-_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(
+    r"^(?P<indent>[ \t]*)```[ \t]*(?P<language>\w*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
+)
+_PYTHON = ("", "python", "py", "python3")
+_DEFINED = re.compile(r"^(?:(?:async[ \t]+)?def|class)[ \t]+(\w+)", re.MULTILINE)
+_ONLY_IMPORTS = re.compile(r"(?:\s*^(?:(?:import|from)[ \t]|#)[^\n]*$)+\s*", re.MULTILINE)
 
 
 class CodeTests(Settings):
@@ -34,11 +39,35 @@ class CodeTests(Settings):
     def judge(self, answer: Answer, question: Question) -> Verdict:
         """1 or 0."""
         limits = CodeLimits(self.seconds, self.memory_mib, num_processes=self.num_processes)
-        outcome = run_code(code_in(answer.text), question.tests, question.setup_code, limits)
+        code = code_in(answer.text, [*question.tests, question.setup_code])
+        outcome = run_code(code, question.tests, question.setup_code, limits)
         return Verdict({"passed": float(outcome.passed)}, outcome.reason)
 
 
-def code_in(text: str) -> str:
-    """The Python in an answer: its longest block in a code fence, also one that was cut; without a fence, all of it."""
-    blocks = [found[2] for found in _FENCED.finditer(text) if found[1].lower() in ("", "python", "py", "python3")]
-    return max(blocks, key=len) if blocks else text
+def code_in(text: str, tests: Sequence[str]) -> str:
+    """The Python in an answer; without a code fence, all of it. A block that was cut counts, too.
+
+    Of several blocks, those belong to it that define a function or a class which the tests name, or which another of
+    these blocks names; with those that only import. Examples of use, output and tests of its own are none of them. If
+    no block defines such, it is the longest one.
+    """
+    blocks = [_block(found) for found in _FENCED.finditer(text) if found["language"].lower() in _PYTHON]
+    if len(blocks) < 2:
+        return blocks[0] if blocks else text
+    names, needed, left = _words("\n".join(tests)), set[int](), {*range(len(blocks))}
+    while new := {number for number in left if names & {*_DEFINED.findall(blocks[number])}}:
+        needed |= new
+        left -= new
+        names = names.union(*(_words(blocks[number]) for number in new))
+    if not needed:
+        return max(blocks, key=len)
+    return "\n".join(block for i, block in enumerate(blocks) if i in needed or _ONLY_IMPORTS.fullmatch(block))
+
+
+def _block(found: re.Match[str]) -> str:
+    """The code of a fence, which may stand in a list: without the white space that its fence has."""
+    return re.sub(rf"^[ \t]{{0,{len(found['indent'])}}}", "", found["code"], flags=re.MULTILINE)
+
+
+def _words(text: str) -> set[str]:
+    return {*re.findall(r"\w+", text)}

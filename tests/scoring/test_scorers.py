@@ -181,10 +181,38 @@ def test_length_and_stops_are_measured():
         ("So:\n```python\nx = 1\n```\nand\n```\ny\n```", "x = 1\n"),
         ("```py\nx = 1", "x = 1"),
         ("```bash\npip install everything\n```\n```\nx = 1\n```", "x = 1\n"),
+        ("1. So:\n   ```python\n   if x:\n       y = 1\n   ```", "if x:\n    y = 1\n"),
     ],
 )
 def test_the_code_of_an_answer_is_its_longest_block(answer, code):
-    assert code_in(answer) == code
+    assert code_in(answer, ["assert x == 1"]) == code
+
+
+IMPORTS, HELPER = "# first\nfrom math import sqrt\nimport os\n", "def helper(n):\n    return sqrt(n)\n"
+MAIN, SHORTER = "def root(n):\n    return helper(n)\n", "root = sqrt\n\ndef root(n):\n    return sqrt(n)\n"
+USE = "from answer import root\n\nresult = root(input('which root? ')), 'and much more'\nprint(result)\n"
+OWN_TESTS = (
+    "import pytest\n\ndef test_root():\n    assert root(4) == helper(4) == 3, 'a test of its own, and a wrong one'\n"
+)
+PYTHON_PROMPT = ">>> def root(n): ...\n>>> root(4)\n2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "code"),
+    [
+        ((HELPER, MAIN), HELPER + "\n" + MAIN),
+        ((MAIN, HELPER), MAIN + "\n" + HELPER),
+        ((IMPORTS, HELPER, "2.0\n", MAIN), "\n".join((IMPORTS, HELPER, MAIN))),
+        ((MAIN, USE), MAIN),
+        ((USE, MAIN), MAIN),
+        ((PYTHON_PROMPT, MAIN, OWN_TESTS), MAIN),
+        ((MAIN, SHORTER), MAIN + "\n" + SHORTER),
+        ((HELPER, USE), USE),
+    ],
+)
+def test_of_several_blocks_those_run_that_the_tests_need(blocks, code):
+    answer = "\nand then\n".join(f"```python\n{block}```" for block in blocks)
+    assert code_in(answer, ["import math", "assert root(4) == 2"]) == code
 
 
 @pytest.mark.parametrize(
