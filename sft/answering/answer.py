@@ -51,7 +51,17 @@ def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokeni
 
 
 def chosen_answer(question: Question, likelihoods: Sequence[float]) -> Answer:
-    """The most probable option."""
-    text = question.options[max(range(len(likelihoods)), key=likelihoods.__getitem__)]
+    """The most probable option; no text if the model gives none a likelihood."""
+    likeliest = most_likely(likelihoods)
+    text = "" if likeliest is None else question.options[likeliest]
     lengths = tuple(len(option.ids) - option.start for option in question.choices)
     return Answer(question.key, text, text, likelihoods=tuple(likelihoods), option_lengths=lengths)
+
+
+def most_likely(values: Sequence[float]) -> int | None:
+    """Which value is the greatest; None if all are NaN, as those of a model whose weights overflowed.
+
+    A NaN is never the greatest, wherever it stands. An infinite likelihood is read back from a file as NaN.
+    """
+    known = [number for number, value in enumerate(values) if not math.isnan(value)]
+    return max(known, key=values.__getitem__, default=None)

@@ -16,7 +16,7 @@ from sft.answering.asking import Ask
 from sft.errors import UserError
 from sft.evaluation.judged_answers import judge, metrics_of_others, metrics_of_scores, sums_of, write_judged
 from sft.evaluation.scores import Sums
-from sft.json_lines import append_line, whole_lines
+from sft.json_lines import append_line, whole_lines, without_nan
 from sft.progress import Progress, Tell
 from sft.questions.question import Question
 from sft.ranks.agreement import raise_together
@@ -81,7 +81,7 @@ class AnswerEvaluator:
 
     def _keep(self, answers: Sequence[Answer]) -> None:
         for answer in answers:
-            append_line(self._partial, answer.as_json())
+            append_line(self._partial, without_nan(answer.as_json()))
 
     def _judge(self, tell: Tell) -> tuple[Sums, str | None]:
         """The sums on the first rank, or why the scores cannot judge here."""

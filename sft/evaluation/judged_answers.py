@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sft.answering.answer import Answer, read_answer
+from sft.answering.answer import Answer, most_likely, read_answer
 from sft.atomic_files import write_lines
 from sft.config_evaluation import EvaluateConfig
 from sft.evaluation.scores import SCORE, Sums
@@ -201,7 +201,8 @@ def _judged(question: Question, answer: Answer, score: Score, verdict: scorer.Ve
 def _other_choices(question: Question, answer: Answer) -> dict[str, float]:
     def right(lengths: Sequence[int]) -> float:
         values = [value / length for value, length in zip(answer.likelihoods, lengths, strict=True)]
-        return float(question.options[max(range(len(values)), key=values.__getitem__)] in question.references)
+        likeliest = most_likely(values)
+        return float(likeliest is not None and question.options[likeliest] in question.references)
 
     by_byte = [max(1, len(option.encode())) for option in question.options]
     return {"accuracy_by_token": right(answer.option_lengths), "accuracy_by_byte": right(by_byte)}

@@ -1,25 +1,32 @@
 """A run asks its model whenever it is measured: scores by task, every answer kept, the same after a kill."""
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sft.answer_files import answers_of, replies_of
+from sft.answering.answer import chosen_answer
+from sft.answering.asking import Ask, KeepAnswers
 from sft.config import SftConfig
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.errors import UserError
+from sft.evaluation.answer_evaluator import AnswerEvaluator
 from sft.evaluation.judged_answers import read_judged
 from sft.evaluation.report import write_report
-from sft.evaluation.scores import read_evaluation
+from sft.evaluation.scores import Sums, read_evaluation
 from sft.parity.cases import asked_cases
 from sft.printable import printable
+from sft.questions.question import Option, Question
 from sft.questions.question_set import fingerprint_of, open_questions
+from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
+from sft.scoring.registry import read_score
 from sft.training.whole_evaluation import WholeModelPath, measure_whole, model_here, models_of, prepare_measurement
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords, write_tokenizer
@@ -192,3 +199,41 @@ def test_a_model_that_was_written_anew_is_another_one(tmp_path: Path) -> None:
     assert name.startswith("0-broad-")
     (tmp_path / "model.safetensors").write_bytes(b"22")
     assert model.file_name != name
+
+
+@pytest.mark.parametrize(
+    ("likelihoods", "score"),
+    [
+        ((math.nan, -2.0, -1.0), 0.0),
+        ((math.nan, -1.0, -2.0), 1.0),
+        ((-math.inf, -1.0, -2.0), 1.0),
+        ((math.nan,) * 3, 0.0),
+    ],
+)
+def test_an_option_without_a_likelihood_is_never_chosen_also_after_a_kill(
+    tmp_path: Path, likelihoods: tuple[float, ...], score: float
+) -> None:
+    """What is kept of it is JSON that every reader takes."""
+    options = tuple(Option((1, 2, 3), 1) for _ in likelihoods)
+    question = Question(
+        "s/0", 0, 0, "t", "s", "s:1", False, "choice", (), (), "?", (1,), 8, ("b",), ("a", "b", "c"), options
+    )
+    path = tmp_path / "base.answers.jsonl"
+
+    def measure(ask: Ask) -> Sums:
+        scores = {"t": read_score("choice")}
+        return AnswerEvaluator(ask, [question], scores, OneRank(), path, {"model": "m"}).measure()
+
+    def killed(questions: Sequence[Question], keep: KeepAnswers) -> None:
+        keep([chosen_answer(asked, likelihoods) for asked in questions])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(killed)
+    for line in (tmp_path / ".base.answers.jsonl.partial").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    sums = measure(lambda questions, keep: pytest.fail("it has an answer"))["t"]
+    assert (sums["accuracy"], sums["accuracy_by_token"], sums["accuracy_by_byte"]) == (score, score, score)
+    [judged] = read_judged(path)
+    known = [value if math.isfinite(value) else math.nan for value in likelihoods]
+    assert judged.answer.likelihoods == pytest.approx(known, nan_ok=True)
