@@ -46,7 +46,7 @@ def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
     text, content, given = _given(text, "grade")
     # The longest first, since one may be part of another: "right" of "partly right".
     longest = sorted(labels, key=len, reverse=True)
-    one = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)"
+    one = rf"(?<!\w)(?i:{'|'.join(map(re.escape, longest))})(?!\w)"
     found = None
     if isinstance(given, str):
         found = _settled(given, one, _GRADE_WORDS)
@@ -86,11 +86,10 @@ def _number_in(text: str, high: int) -> float | None:
 def _settled(text: str, value: str, words: str) -> str | None:
     """The last value that stands alone in a line, in double brackets, or behind one of the words."""
     pattern = (
-        rf"(?:\b(?i:{words})\b[\"'*_`\s()]*(?:[:=]|\bis\b)[\"'*_`\s(\[]*(?:(?i:answer|an?)\s)?"
+        rf"(?:\b(?i:{words})\b[\"'*_`\s()]*(?:[:=]|\b(?i:is)\b)[\"'*_`\s(\[]*(?:(?i:answer|an?)\s)?"
         rf"|^[^\w\n-]*(?:(?i:answer)\s)?(?={value}[^\w\n]*$)|\[\[)(?P<value>{value})"
     )
-    flags = re.MULTILINE if value in (_NUMBER, _PAIR) else re.MULTILINE | re.IGNORECASE
-    return next((found["value"] for found in reversed([*re.finditer(pattern, text, flags)])), None)
+    return next((found["value"] for found in reversed([*re.finditer(pattern, text, re.MULTILINE)])), None)
 
 
 def _only(found: Sequence[str]) -> str | None:
