@@ -153,6 +153,8 @@ OTHER = '<tool_call>{"name": "g", "arguments": {}}</tool_call>'
         (MARKED + OTHER, OTHER + MARKED, (1, 1)),
         (MARKED, MARKED + OTHER, (0, 0)),
         (MARKED + MARKED, MARKED, (0, 0)),
+        (MARKED + "<tool_call>{name: f</tool_call>", MARKED, (0, 0)),
+        (MARKED + '<tool_call>{"name": "f", "argum', MARKED, (0, 0)),
         ("I call f", CALL, (0, 0)),
     ],
 )
