@@ -15,6 +15,7 @@ NO_JSON: Final = object()
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _BEGIN = re.compile(r"[{\[]")
 _MOST_BEGINNINGS = 20
+_BETWEEN = " \t\r\n;,"
 
 
 class JsonEqual(Settings):
@@ -40,7 +41,20 @@ class JsonEqual(Settings):
 
 def json_in(text: str) -> Any:
     """The value of the JSON in a text; NO_JSON if there is none."""
-    return next((value for part in _parts(text) if (value := _read(part)) is not NO_JSON), NO_JSON)
+    return next(values_in(text), NO_JSON)
+
+
+def values_in(text: str) -> Iterator[Any]:
+    """The value of the JSON in a text, and the objects right behind it; NO_JSON for one that only begins so."""
+    found = (read for part in _parts(text) if (read := _read(part))[0] is not NO_JSON)
+    value, rest = next(found, (NO_JSON, ""))
+    while value is not NO_JSON:
+        yield value
+        rest = rest.lstrip(_BETWEEN)
+        if not rest.startswith("{"):
+            return
+        value, rest = _read(rest)
+    yield NO_JSON
 
 
 def difference(given: Any, wanted: Any, at: str = "") -> str:
@@ -75,15 +89,16 @@ def _parts(text: str) -> Iterator[str]:
         yield text[begin.start() :]
 
 
-def _read(text: str) -> Any:
-    """The value of a text that is JSON, or begins with an object or a list."""
+def _read(text: str) -> tuple[Any, str]:
+    """The value of a text that is JSON, or begins with an object or a list; and what stands behind it."""
     stripped = text.strip()
     try:
-        if stripped[:1] in ("{", "["):
-            return _DECODER.raw_decode(stripped)[0]
-        return _DECODER.decode(stripped)
+        if _BEGIN.match(stripped):
+            value, end = _DECODER.raw_decode(stripped)
+            return value, stripped[end:]
+        return _DECODER.decode(stripped), ""
     except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too deep
-        return NO_JSON
+        return NO_JSON, ""
 
 
 def _refuse(constant: str) -> Any:

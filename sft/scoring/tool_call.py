@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sft.schema import ToolCall
-from sft.scoring.json_equal import difference, json_in
+from sft.scoring.json_equal import difference, values_in
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
 
@@ -40,8 +40,7 @@ class ToolCallEqual(Settings):
 
 def calls_in(text: str) -> tuple[ToolCall, ...]:
     """The calls in a text; none if one of them is no JSON, or other JSON: then not all that it calls is known."""
-    marked = _MARKED.findall(text)
-    values = [json_in(part) for part in marked] if marked else [json_in(text)]
+    values = [value for part in _MARKED.findall(text) or [text] for value in values_in(part)]
     listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
     calls = [_call(value) for value in listed]
     return tuple(call for call in calls if call) if None not in calls else ()

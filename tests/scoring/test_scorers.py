@@ -156,6 +156,11 @@ OTHER = '<tool_call>{"name": "g", "arguments": {}}</tool_call>'
         (MARKED + "<tool_call>{name: f</tool_call>", MARKED, (0, 0)),
         (MARKED + '<tool_call>{"name": "f", "argum', MARKED, (0, 0)),
         ("I call f", CALL, (0, 0)),
+        (f"{CALL}; {CALL}", MARKED + MARKED, (1, 1)),
+        (f"{CALL}\n{CALL}", CALL, (0, 0)),
+        (f"{CALL}\n{CALL[:-1]}", CALL, (0, 0)),
+        (f"```json\n{CALL}\n```\nIt {{is}} so.", CALL, (1, 1)),
+        (f"{CALL} [so it is]", CALL, (1, 1)),
     ],
 )
 def test_calls_are_equal_in_any_order(answer, reference, scores):
