@@ -48,6 +48,9 @@ class RetainConfig(Section):
 class EvaluateConfig(Section):
     """What is measured on held-out data, before the first stage and after each."""
 
+    before_training: AffectsNothing[bool] = True
+    """Whether the model is measured before its first step, too. Without it, nothing says what the training changed; it
+    is for runs whose first model another run has measured."""
     every_steps: AffectsNothing[PositiveInt | None] = None
     """Also measure within a stage: steps between two evaluations."""
     every_epochs: AffectsNothing[PositiveFloat | None] = None

@@ -331,6 +331,10 @@ def what_is_retained_is_named(data: DataConfig, evaluate: EvaluateConfig) -> Ite
     if not retain.sources and not retain.tasks:
         rule = "names neither sources nor tasks, so nothing would be compared"
         yield Problem("evaluate.retain", "nothing", rule, "name some, such as {tasks: [maths]}")
+    if not evaluate.before_training:
+        rule = "what may not be forgotten is compared with the model before training (evaluate.retain)"
+        about = ("evaluate.retain",)
+        yield Problem("evaluate.before_training", "false", rule, "leave it true, or give no evaluate.retain", about)
     names = [source.name for source in data.sources]
     for name in retain.sources:
         if name not in names:

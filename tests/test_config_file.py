@@ -157,6 +157,7 @@ FULL: dict[str, Any] = {
         "every_steps": 5,
         "every_epochs": None,
         "max_examples_per_task": 10,
+        "before_training": True,
         "sample_answers": 2,
         "answers_per_task": 5,
         "shots": [0, 3],
@@ -720,6 +721,11 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
     "what_is_retained_is_named": [
         (["evaluate.retain.sources=[third]"], ["evaluate.retain.sources"], "name one of first, second"),
         (["evaluate.retain={max_drop: 0.1}"], ["evaluate.retain"], "tasks: [maths]"),
+        (
+            ["evaluate.retain={tasks: [maths]}", "evaluate.before_training=false"],
+            ["evaluate.before_training"],
+            "leave it true",
+        ),
     ],
     "one_warmup": [
         (["stages.1.optimizer.warmup_ratio=0.1"], ["stages.1.optimizer.warmup_ratio"], "remove one of the two"),

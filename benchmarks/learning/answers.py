@@ -30,7 +30,7 @@ def answers_of_models(arm: Arm) -> Mapping[str, list[Scored]]:
     """The name of each model of the arm, as in `benchmarks.learning.experiments` → its answers."""
     run = RunFolder(Path(arm.config["run"]["dir"]))
     names = [stage["name"] for stage in arm.config["stages"]]
-    paths = {BASE: answers_of(run.evaluation())}
+    paths = {BASE: answers_of(run.evaluation())} if arm.config["evaluate"]["before_training"] else {}
     for index, name in enumerate(names):
         model = arm.name if name == names[-1] else f"{arm.name}{AFTER}{name}"
         paths[model] = answers_of(run.evaluation(run.stage(index, name)))

@@ -27,6 +27,15 @@ SPECIAL = "json"
 """The cluster that the stage `special` is about."""
 SHARES_OF_REPLAY = (0.0, 0.1, 0.3)
 EPOCHS = (1, 3, 9)
+FIRST_ANSWERS = {
+    "clusters": f"{NUM_CLUSTERS[-1]}-clusters",
+    "balance": "natural",
+    "stages": "one-stage",
+    "words": "plain",
+    "packing": "packed",
+    "real": "equal",
+}
+"""Experiment → the arm that asks the base model, too. Others ask no more than it does."""
 _SPECIAL_SHARE = 0.3
 _RARE_SHARE = 0.75
 """Of the arms about epochs: enough that the rare tasks would be repeated often."""
@@ -85,6 +94,9 @@ def arms(folder: Path, base: Path, scale: Scale = FULL, device: str = "cpu") -> 
             identity = json.dumps([change.seed, config], sort_keys=True)
             run = {"name": change.name, "dir": str(folder / "runs" / arm.file), "seed": change.seed}
             found.append(arm._replace(config={"run": runs.setdefault(identity, run), **config}))
+    first = {arm.config["run"]["dir"] for arm in found if arm.name == FIRST_ANSWERS[arm.experiment]}
+    for arm in found:
+        arm.config["evaluate"]["before_training"] = arm.config["run"]["dir"] in first
     return found
 
 

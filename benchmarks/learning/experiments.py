@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from benchmarks.learning.arms import EPOCHS, NUM_CLUSTERS, SHARES_OF_REPLAY, SPECIAL, Arm
+from benchmarks.learning.arms import EPOCHS, FIRST_ANSWERS, NUM_CLUSTERS, SHARES_OF_REPLAY, SPECIAL, Arm
 from benchmarks.learning.data import rare_and_frequent
 from benchmarks.learning.real import REAL
 from benchmarks.learning.scale import Scale
@@ -43,7 +43,7 @@ class Experiment(NamedTuple):
     pairs: tuple[tuple[str, str], ...]
     """The second is compared with the first."""
     base_of: str
-    """The arm whose first answers are those of `base`: others may be asked other questions."""
+    """The arm whose first answers are those of `base`."""
 
 
 def members(scale: Scale) -> Mapping[str, IsIn]:
@@ -84,14 +84,14 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         (BASE, *_OF_CLUSTERS),
         _groups("unseen tasks", "unseen tasks@3", "trained tasks", "unseen wordings"),
         ((BASE, _OF_CLUSTERS[-1]), (_OF_CLUSTERS[0], _OF_CLUSTERS[-1]), *pairwise(_OF_CLUSTERS)),
-        _OF_CLUSTERS[-1],
+        FIRST_ANSWERS["clusters"],
     ),
     "balance": Experiment(
         "Balance",
         (BASE, "natural", "capped", "temperature", "equal"),
         _groups("rare tasks", "frequent tasks", *_EVERYWHERE),
         tuple(("natural", name) for name in ("capped", "temperature", "equal")),
-        "natural",
+        FIRST_ANSWERS["balance"],
     ),
     "stages": Experiment(
         "Stages and replay",
@@ -102,7 +102,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             *((_OF_REPLAY[0], name) for name in _OF_REPLAY[1:]),
             *(("one-stage", name) for name in _OF_REPLAY),
         ),
-        "one-stage",
+        FIRST_ANSWERS["stages"],
     ),
     "words": Experiment(
         "Loss, tags, examples and words",
@@ -114,20 +114,20 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             *((name, f"{name}{WITHOUT}") for name in _TAGS),
             tuple(f"{name}{WITHOUT}" for name in _TAGS),
         ),
-        "plain",
+        FIRST_ANSWERS["words"],
     ),
     "packing": Experiment(
         "Packing, and epochs over rare tasks",
         (BASE, "packed", "one-example-a-row", *_OF_EPOCHS),
         _groups("rare tasks", "frequent tasks", *_EVERYWHERE),
         (("packed", "one-example-a-row"), *pairwise(_OF_EPOCHS)),
-        "packed",
+        FIRST_ANSWERS["packing"],
     ),
     REAL: Experiment(
         "Public data",
         (BASE, "natural", "equal"),
         _groups("unseen tasks", "unseen tasks@3", "rare tasks", "frequent tasks"),
         ((BASE, "natural"), (BASE, "equal"), ("natural", "equal")),
-        "equal",
+        FIRST_ANSWERS[REAL],
     ),
 }  # fmt: skip

@@ -154,7 +154,7 @@ def trained_models(experiment: Experiment, answered: Iterable[tuple[Arm, Mapping
     found: dict[str, dict[int, tuple[Arm, Sequence[Scored]]]] = {}
     for arm, models in answered:
         for model, answers in models.items():
-            if model != BASE or arm.name == experiment.base_of:
+            if model != BASE or arm.name == experiment.base_of:  # a run may be that of several arms
                 found.setdefault(model, {})[arm.seed] = (arm, answers)
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.learning.arms import Arm, Config
+from benchmarks.learning.arms import FIRST_ANSWERS, Arm, Config
 
 REAL = "real"
 NUM_TOKENS = 20_000
@@ -81,7 +81,10 @@ def real_arms(folder: Path, model: Path, data: Path, device: str = "cpu") -> lis
                 "stages": [_stage(mixture)],
                 "train": {"pack_len_tokens": 512, "packs_per_step": 2, "activation_checkpointing": "none"},
                 "checkpoint": {"every_steps": 10_000, "keep_last": 1},
-                "evaluate": _evaluate({name: asked for name, asked in tasks.items() if asked}),
+                "evaluate": {
+                    **_evaluate({name: asked for name, asked in tasks.items() if asked}),
+                    "before_training": name == FIRST_ANSWERS[REAL],
+                },
                 "logging": {"tensorboard": False},
                 "cluster": cluster_of_gpus,
             }

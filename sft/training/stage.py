@@ -81,7 +81,7 @@ def run_stage(inputs: StageInputs, engine: Engine) -> bool:
         ledger = LedgerWriter(folder.ledger, attempt.number)
         ledger.resume(first_step)
 
-    if inputs.index == 0 and first_step == 0:
+    if inputs.index == 0 and first_step == 0 and config.evaluate.before_training:
         _evaluate(engine, inputs, None)
     decisions = inputs.decisions()
     judge = partial(_judge, engine, inputs, decisions)

@@ -20,10 +20,11 @@ def test_every_asked_task_is_in_one_group_and_what_is_unseen_is_held_out(tmp_pat
             assert config.evaluate.shots_of(task) == ((0, 3) if task in held_out else (0,))
 
 
-def test_the_arms_of_a_seed_differ_in_their_mixture_alone(tmp_path: Path) -> None:
+def test_the_arms_of_a_seed_differ_in_their_mixture_and_in_who_asks_the_first_model(tmp_path: Path) -> None:
     by_seed: dict[int, list[dict[str, object]]] = {}
     for arm in real_arms(tmp_path, tmp_path / "model", tmp_path / "data"):
         [stage] = arm.config["stages"]
-        rest = {**arm.config, "run": None, "stages": [{**stage, "mixture": None}]}
+        evaluate = {**arm.config["evaluate"], "before_training": None}
+        rest = {**arm.config, "run": None, "stages": [{**stage, "mixture": None}], "evaluate": evaluate}
         by_seed.setdefault(arm.seed, []).append(rest)
     assert all(first == second for first, second in by_seed.values())
