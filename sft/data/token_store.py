@@ -34,7 +34,7 @@ def store_path(cache_dir: Path, name: str) -> Path:
     return cache_dir.expanduser() / "tokens" / name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its arrays are not compared, so it may be a key
 class TokenStore:
     """A published store, opened for reading."""
 

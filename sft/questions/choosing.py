@@ -8,8 +8,8 @@ import numpy as np
 
 from sft.config import SftConfig
 from sft.data.duplicates import hash_record
-from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
 from sft.schema import Conversation, IntArray, Message
 from sft.seeds import derive_seed
@@ -40,7 +40,7 @@ def choose_records(config: SftConfig, store: TokenStore, heldout: PackPlan) -> M
     Shown are records that are trained on. A task that is never trained on shows other held-out records of its own.
     """
     evaluate, seed = config.evaluate, config.run.seed
-    measured, held_out = np.sort(np.array(heldout.example_ids)), held_out_examples(store, config.data.holdout)
+    measured, may_train = np.sort(np.array(heldout.example_ids)), trainable_examples(store, config.data.holdout)
     chosen = {}
     for task_id, task in enumerate(store.tasks):
         rng = np.random.default_rng(derive_seed(seed, "questions", task))
@@ -50,7 +50,7 @@ def choose_records(config: SftConfig, store: TokenStore, heldout: PackPlan) -> M
             continue
         num_candidates = max(evaluate.shots_of(task)) * _CANDIDATES_PER_SHOT
         own = np.flatnonzero(store.task_ids == task_id)
-        trained = own[~held_out[own]]
+        trained = own[may_train[own]]
         candidates = rng.permutation(trained if len(trained) else own)[: 2 * num_candidates]
         chosen[task] = Chosen(asked, _keys(store, candidates)[:num_candidates])
     return chosen
