@@ -7,7 +7,9 @@ A restart goes back to a checkpoint and trains the steps after it again. A stage
 once, as the model that exists now was trained:
 
     lines    attempt 1: 0 1 2 3 4     attempt 2: 3 4 5
-    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
+    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2
+
+Where attempts began, the ledger says: one that had no step left to train has no line of metrics.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,8 +27,10 @@ from sft.errors import UserError
 from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, TaskScores, read_evaluation
 from sft.json_lines import from_json, whole_lines
+from sft.ledger import read_resumes
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder, StageFolder, check_of
+from sft.run_restarts import read_restarts, restart_steps
 from sft.stage_end import StageEnd, read_stage_end
 
 
@@ -55,7 +59,7 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What a stage's folder holds so far; `restarts` are the steps at which a new attempt began."""
+    """What a stage's folder holds so far; `restarts` are the steps from which a later attempt trained it."""
 
     index: int
     name: str
@@ -110,16 +114,12 @@ class RunRecords:
     """Of the answers of the evaluated models, if they were asked."""
     mid_stage_scores: tuple[ModelScores, ...]
     clusters: Clusters
+    num_restarts: int
 
     @property
     def steps(self) -> list[StepMetrics]:
         """The steps of all stages, in the order of training."""
         return [step for stage in self.stages for step in stage.steps]
-
-    @property
-    def num_restarts(self) -> int:
-        """Attempts after the first."""
-        return max((step.attempt for step in self.steps), default=1) - 1
 
 
 def read_run(run: RunFolder) -> RunRecords:
@@ -155,6 +155,7 @@ def read_run(run: RunFolder) -> RunRecords:
         scores=tuple(one for one in scores if one.step is None),
         mid_stage_scores=tuple(one for one in scores if one.step is not None),
         clusters=_clusters(config),
+        num_restarts=len(read_restarts(run)),
     )
 
 
@@ -163,18 +164,15 @@ def _of_kinds(tasks: Mapping[str, TaskScores], trained: Collection[str]) -> dict
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
-    stages, attempt = [], 1
-    for folder in run.stage_folders():
-        stages.append(_read_stage(folder, attempt))
-        attempt = max([attempt, *(step.attempt for step in stages[-1].steps)])
-    return stages
+    folders = run.stage_folders()
+    restarts = restart_steps(read_resumes(folder.ledger) for folder in folders)
+    return [_read_stage(folder, steps) for folder, steps in zip(folders, restarts, strict=True)]
 
 
-def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
-    """`attempt` is the one that ended the stage before."""
+def _read_stage(folder: StageFolder, restarts: tuple[int, ...]) -> StageRecord:
     steps: dict[int, StepMetrics] = {}
     trained: set[int] = set()
-    restarts = []
+    attempt = 0
     num_lines = num_unreadable_lines = 0
     for line in whole_lines(folder.metrics) if folder.metrics.is_file() else ():
         record = read_metrics_line(line)
@@ -185,7 +183,6 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         trained.add(record.step)
         if record.attempt > attempt:
             attempt = record.attempt
-            restarts.append(record.step)
             # Steps after the checkpoint are rolled back, and not all of them may be repeated yet.
             steps = {step: known for step, known in steps.items() if step < record.step}
         steps[record.step] = record
@@ -193,7 +190,7 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         index=folder.index,
         name=folder.name,
         steps=tuple(steps[step] for step in sorted(steps)),
-        restarts=tuple(restarts),
+        restarts=restarts,
         num_repeated_steps=num_lines - len(trained),
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),

@@ -15,6 +15,7 @@ from sft.errors import UserError
 from sft.evaluation.report import render_report, write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import MAX_TASKS, mixture_table, score_table, short_count
+from sft.ledger import LedgerWriter
 from sft.run_folder import RunFolder
 
 INJECTION = '</pre><script src="https://example.org/x.js">alert(1)</script><img src=x onerror=alert(1)>'
@@ -84,8 +85,12 @@ def make_run(path: Path) -> RunFolder:
     write_metrics(run, 0, "broad", [*first, *(step_line(step, attempt=2) for step in range(3, 6))])
     write_metrics(run, 1, "narrow", [step_line(step, attempt=2) for step in range(6)])
     write_metrics(run, 2, "final", [step_line(step, attempt=3) for step in range(2)], tail='{"stage": "final", "st')
-    for index, name in enumerate(("broad", "narrow", "final")):
+    for index, (name, began) in enumerate((("broad", [(0, 1), (3, 2)]), ("narrow", [(0, 2)]), ("final", [(0, 3)]))):
         write_plan(run, index, name)
+        for step, attempt in began:
+            LedgerWriter(run.stage(index, name).ledger, attempt).resume(step)
+    for attempt in (1, 2, 3):
+        run.attempt(attempt).path.mkdir(parents=True)
     write_evaluation(run, "base.json", "base", dict.fromkeys(TASKS, 4.0), unseen="qa")
     write_evaluation(run, "0-broad.json", "broad", dict.fromkeys(TASKS, 3.0), unseen="qa")
     write_evaluation(run, "0-broad-step-00000003.json", "broad", dict.fromkeys(TASKS, 3.5), unseen="qa")
