@@ -39,8 +39,8 @@ class RecordHashes(NamedTuple):
     greeting) is part of the prompt. System text and tools are not: the same question with others is the same prompt,
     with mostly the same answer. For token ids: those before the first learned one."""
     content: int
-    """Equal where everything that is trained on is equal, the system text too. Roles, tool calls, tools and which answers
-    are learned count; names of calls, the task and the source do not."""
+    """Equal where everything that is trained on is equal, the system text too. Roles, tool calls, tools and which
+    answers are learned count; names of calls, the task and the source do not."""
 
 
 def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
