@@ -12,7 +12,6 @@ order.
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,17 +191,6 @@ def read_ledger(path: Path) -> Ledger:
             repeated.append(effective[entry.step])
         effective[entry.step] = entry
     return Ledger(effective, tuple(rolled_back), tuple(repeated), tuple(resumes), tuple(problems))
-
-
-def read_resumes(path: Path) -> tuple[Resume, ...]:
-    """The `resumes` of the ledger at `path`, without its steps; none if there is no ledger."""
-    found = []
-    for line in whole_lines(path) if path.is_file() else ():
-        if line.startswith(b'{"resumed_at"'):
-            with suppress(ValueError, TypeError, KeyError):
-                content = json.loads(line)
-                found.append(Resume(int(content["resumed_at"]), int(content["attempt"])))
-    return tuple(found)
 
 
 def _read_entry(content: dict[str, Any]) -> LedgerEntry:

@@ -7,9 +7,10 @@ A restart goes back to a checkpoint and trains the steps after it again. A stage
 once, as the model that exists now was trained:
 
     lines    attempt 1: 0 1 2 3 4     attempt 2: 3 4 5
-    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2
+    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)
 
-Where attempts began, the ledger says: one that had no step left to train has no line of metrics.
+What is counted, the ledger says, as for `sft verify`: a step that made no update has no line of metrics, nor has an
+attempt that had no step left to train.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -27,11 +28,13 @@ from sft.errors import UserError
 from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, TaskScores, read_evaluation
 from sft.json_lines import from_json, whole_lines
-from sft.ledger import read_resumes
+from sft.ledger import Ledger, read_ledger
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.run_restarts import read_restarts, restart_steps
 from sft.stage_end import StageEnd, read_stage_end
+
+_NO_LEDGER = Ledger({}, (), (), (), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ class StageRecord:
     name: str
     steps: tuple[StepMetrics, ...]
     restarts: tuple[int, ...]
-    num_repeated_steps: int
+    num_done: int
+    """Steps that were fed and not rolled back, with those that made no update."""
+    num_rolled_back: int
     num_unreadable_lines: int
     plan: PlanRecord | None
     end: StageEnd | None
@@ -165,22 +170,19 @@ def _of_kinds(tasks: Mapping[str, TaskScores], trained: Collection[str]) -> dict
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
     folders = run.stage_folders()
-    restarts = restart_steps(read_resumes(folder.ledger) for folder in folders)
-    return [_read_stage(folder, steps) for folder, steps in zip(folders, restarts, strict=True)]
+    ledgers = [read_ledger(folder.ledger) if folder.ledger.is_file() else _NO_LEDGER for folder in folders]
+    restarts = restart_steps(ledger.resumes for ledger in ledgers)
+    return [_read_stage(*found) for found in zip(folders, ledgers, restarts, strict=True)]
 
 
-def _read_stage(folder: StageFolder, restarts: tuple[int, ...]) -> StageRecord:
+def _read_stage(folder: StageFolder, ledger: Ledger, restarts: tuple[int, ...]) -> StageRecord:
     steps: dict[int, StepMetrics] = {}
-    trained: set[int] = set()
-    attempt = 0
-    num_lines = num_unreadable_lines = 0
+    attempt = num_unreadable_lines = 0
     for line in whole_lines(folder.metrics) if folder.metrics.is_file() else ():
         record = read_metrics_line(line)
         if record is None:
             num_unreadable_lines += 1
             continue
-        num_lines += 1
-        trained.add(record.step)
         if record.attempt > attempt:
             attempt = record.attempt
             # Steps after the checkpoint are rolled back, and not all of them may be repeated yet.
@@ -191,7 +193,8 @@ def _read_stage(folder: StageFolder, restarts: tuple[int, ...]) -> StageRecord:
         name=folder.name,
         steps=tuple(steps[step] for step in sorted(steps)),
         restarts=restarts,
-        num_repeated_steps=num_lines - len(trained),
+        num_done=len(ledger.effective),
+        num_rolled_back=len(ledger.rolled_back),
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),
         end=read_stage_end(folder),

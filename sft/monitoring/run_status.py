@@ -142,13 +142,15 @@ class RunWatcher:
             tail, end = self._tails[name], read_stage_end(folder)
             is_complete = end is not None
             num_steps = end.num_steps if end is not None and end.is_early else plan and int(plan["num_steps"])
+            # The last steps may have made no update, and have no metrics.
+            num_done = tail.num_done if end is None else end.num_steps
             if (last := tail.last) is None:
-                stages.append(StageStatus(name, 0, num_steps, is_complete))
+                stages.append(StageStatus(name, num_done, num_steps, is_complete))
                 continue
             stages.append(
                 StageStatus(
                     name,
-                    tail.num_done,
+                    num_done,
                     num_steps or last.num_steps,
                     is_complete,
                     last.loss,

@@ -61,11 +61,11 @@ def test_a_run_with_restarts_on_other_numbers_of_ranks_and_a_skipped_step_is_exa
     assert verified.files.num_bytes == sum(entry["num_bytes"] for named in files for entry in named.values())
 
 
-def test_the_report_status_and_the_verification_count_the_same_restarts(planned):
+def test_the_report_status_and_the_verification_count_the_same_restarts_and_steps(planned):
     """Killed between two stages, before it trained, and behind the last step; the last start finds all done."""
     planned.train("broad", 0, 8, attempt=1, world_size=2)
     planned.finish("broad")
-    planned.train("words", 0, 5, attempt=3, world_size=2)
+    planned.train("words", 0, 5, attempt=3, world_size=2, skipped=(4,))
     planned.train("words", 5, 5, attempt=4, world_size=2)
     planned.finish("words")
     for number in range(1, 6):
@@ -75,11 +75,13 @@ def test_the_report_status_and_the_verification_count_the_same_restarts(planned)
     for number in (4, 5):
         write_end(planned.run.attempt(number), End("done"))
     verified, records = verify_run(planned.run), read_run(planned.run)
-    assert [restart.attempt for restart in RunWatcher(planned.run).read().restarts] == [2, 3, 4]
+    status = RunWatcher(planned.run).read()
+    assert [restart.attempt for restart in status.restarts] == [2, 3, 4]
     assert verified.num_restarts == records.num_restarts == 3
-    assert (
-        verified.restarts == {stage.name: stage.restarts for stage in records.stages} == {"broad": (), "words": (0, 5)}
-    )
+    assert {stage.name: stage.restarts for stage in records.stages} == {"broad": (), "words": (0, 5)}
+    assert verified.restarts == {"broad": (), "words": (0, 5)}
+    for found in (status.stages, records.stages):
+        assert [stage.num_done for stage in found] == [stage.num_steps for stage in verified.stages] == [8, 5]
 
 
 @pytest.mark.parametrize(
