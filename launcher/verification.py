@@ -1,7 +1,7 @@
 """The verb `verify`: hashes a run's files again, checks its ledgers against its plans, and shows what it found."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -31,7 +31,7 @@ def verify(run: RunFolder, console: Console) -> bool:
     with _progress_shown(console) as report:
         verified = verify_run(run, report)
     if verified.stages:
-        console.print(_stages_table(verified.stages))
+        console.print(_stages_table(verified))
     if verified.began_with is not None:
         console.print(f"began with {verified.began_with}", highlight=False, markup=False, soft_wrap=True)
     for stage in verified.stages:
@@ -81,17 +81,17 @@ def _progress_shown(console: Console) -> Iterator[ReportProgress]:
         yield _Shown(console, bars)
 
 
-def _stages_table(stages: Sequence[StageVerified]) -> Table:
+def _stages_table(verified: RunVerified) -> Table:
     table = Table("stage", title="trained, by the ledgers", title_justify="left", title_style="bold")
     for name in ("steps", "packs", "supervised tokens", "skipped", "rolled back", "restarts", "newest checkpoint"):
         table.add_column(name, justify="right")
-    for stage in stages:
+    for stage in verified.stages:
         steps = f"{stage.num_steps:,}" if stage.is_finished else f"{stage.num_steps:,} of {stage.num_steps_planned:,}"
         table.add_row(
             stage.name,
             steps if stage.is_finished else f"{steps} so far",
             *(f"{number:,}" for number in (stage.num_packs, stage.num_supervised_tokens, len(stage.skipped_steps))),
-            *(f"{number:,}" for number in (stage.num_rolled_back, stage.num_restarts)),
+            *(f"{number:,}" for number in (stage.num_rolled_back, len(verified.restarts[stage.name]))),
             f"after {stage.newest_checkpoint:,} steps" if stage.newest_checkpoint else "none",
         )
     return table
@@ -133,7 +133,7 @@ def _summary(verified: RunVerified) -> str:
     return (
         f"{claim} {', '.join(parts)}; {counted(files.num_files, 'file')} ({decimal(files.num_bytes)}) hashed again; "
         f"{counted(sum(stage.num_rolled_back for stage in stages), 'step')} rolled back in "
-        f"{counted(sum(stage.num_restarts for stage in stages), 'restart')}."
+        f"{counted(verified.num_restarts, 'restart')}."
     )
 
 

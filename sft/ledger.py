@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,13 @@ class LedgerEntry:
             raise TypeError(f"ids of packs are whole numbers, not {packs}")
 
 
+class Resume(NamedTuple):
+    """From which step on an attempt trained the stage."""
+
+    step: int
+    attempt: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """What a ledger says when its lines are replayed in order."""
@@ -65,8 +72,8 @@ class Ledger:
     rolled_back: tuple[LedgerEntry, ...]
     repeated: tuple[LedgerEntry, ...]
     """Earlier entries of a step that was not rolled back but has a later entry: it was trained more than once."""
-    num_resumes: int
-    """How often an attempt began to train the stage, the first one included."""
+    resumes: tuple[Resume, ...]
+    """Where an attempt began to train the stage, the first one included."""
     problems: tuple[str, ...]
     """Lines that are wrong, each in words with its number."""
 
@@ -164,13 +171,13 @@ def read_ledger(path: Path) -> Ledger:
     rolled_back: list[LedgerEntry] = []
     repeated: list[LedgerEntry] = []
     problems: list[str] = []
-    num_resumes, attempt = 0, None
+    resumes: list[Resume] = []
     for number, line in enumerate(whole_lines(path), start=1):
         try:
             content = json.loads(line)
             if "resumed_at" in content:
-                first, attempt = int(content["resumed_at"]), int(content["attempt"])
-                num_resumes += 1
+                resumes.append(Resume(int(content["resumed_at"]), int(content["attempt"])))
+                first = resumes[-1].step
                 rolled_back += [entry for step, entry in effective.items() if step >= first]
                 effective = {step: entry for step, entry in effective.items() if step < first}
                 continue
@@ -178,12 +185,12 @@ def read_ledger(path: Path) -> Ledger:
         except (ValueError, TypeError, KeyError) as error:
             problems.append(f"line {number} is damaged ({type(error).__name__})")
             continue
-        if entry.attempt != attempt:
+        if (attempt := resumes[-1].attempt if resumes else None) != entry.attempt:
             problems.append(f"line {number} is of attempt {entry.attempt}, but attempt {attempt} was training")
         if entry.step in effective:
             repeated.append(effective[entry.step])
         effective[entry.step] = entry
-    return Ledger(effective, tuple(rolled_back), tuple(repeated), num_resumes, tuple(problems))
+    return Ledger(effective, tuple(rolled_back), tuple(repeated), tuple(resumes), tuple(problems))
 
 
 def _read_entry(content: dict[str, Any]) -> LedgerEntry:

@@ -100,7 +100,7 @@ def test_what_is_written_is_read(tmp_path):
     writer.sync()
     ledger = read_ledger(path)
     assert ledger.effective == dict(enumerate(entries))
-    assert (ledger.rolled_back, ledger.repeated, ledger.problems, ledger.num_resumes) == ((), (), (), 1)
+    assert (ledger.rolled_back, ledger.repeated, ledger.problems, len(ledger.resumes)) == ((), (), (), 1)
 
 
 def write_attempts(path, *attempts):
@@ -125,7 +125,7 @@ def test_each_attempt_rolls_back_what_stands_behind_the_step_that_it_resumes_at(
     ledger = read_ledger(path)
     assert {step: e.attempt - 1 for step, e in ledger.effective.items()} == expected
     assert len(ledger.rolled_back) + len(expected) == num_written
-    assert ledger.num_resumes == len(attempts) + 1
+    assert len(ledger.resumes) == len(attempts) + 1
     assert (ledger.repeated, ledger.problems) == ((), ())
 
 

@@ -36,11 +36,11 @@ class RecordHashes(NamedTuple):
 
     prompt: int
     """Equal for equal prompts: all turns before the first answer to a user. An answer that opens the conversation (a
-    greeting) is part of the prompt. Tools are not: the same question with other tools is the same prompt. For token
-    ids: those before the first learned one."""
+    greeting) is part of the prompt. System text and tools are not: the same question with others is the same prompt,
+    with mostly the same answer. For token ids: those before the first learned one."""
     content: int
-    """Equal where everything that is trained on is equal. Roles, tool calls, tools and which answers are learned count;
-    names of calls, the task and the source do not."""
+    """Equal where everything that is trained on is equal, the system text too. Roles, tool calls, tools and which
+    answers are learned count; names of calls, the task and the source do not."""
 
 
 def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
@@ -55,7 +55,8 @@ def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
     answered = next((i for i in range(asked, len(messages)) if messages[i].role == "assistant"), len(messages))
     marked = [turn if m.train else f"{turn}{_PART}not learned" for turn, m in zip(turns, messages, strict=True)]
     tools = [_json_text(tool) for tool in content.tools]
-    return RecordHashes(_hash_text(_TURN.join(turns[:answered])), _hash_text(_TURN.join([*marked, *tools])))
+    asking = [turn for turn, m in zip(turns[:answered], messages, strict=False) if m.role != "system"]
+    return RecordHashes(_hash_text(_TURN.join(asking)), _hash_text(_TURN.join([*marked, *tools])))
 
 
 def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:

@@ -23,7 +23,7 @@ from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.errors import UserError
 from sft.schema import BoolArray, Example, IntArray, RecordLocation
 
-STORE_VERSION = 5
+STORE_VERSION = 6
 """Part of every fingerprint: raised when the code makes other examples from the same input."""
 
 _NOT_MAPPED = ("path", "manifest")
@@ -34,7 +34,7 @@ def store_path(cache_dir: Path, name: str) -> Path:
     return cache_dir.expanduser() / "tokens" / name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # its arrays are not compared, so it may be a key
 class TokenStore:
     """A published store, opened for reading."""
 

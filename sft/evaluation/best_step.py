@@ -5,16 +5,23 @@ Everything follows from the files of the evaluations, so a run that was killed d
     0-broad-step-00000004.json …-08 …-12, and 0-broad.json at the end ──read_curve──▶ Curve ──▶ best · num_flat
 
 A value that was not measured (NaN) is never better. Of equal values the first is the best.
+
+Values are compared over the same questions: time may have cut some evaluations short (`evaluate.max_minutes`), or the
+config has changed how much is measured. Of answers those count whose questions every evaluation so far has a score of.
+What has no answers, such as a loss, is compared with the newest evaluation only where it was measured on as much.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
+from sft.answer_files import answers_of
 from sft.atomic_files import read_json
 from sft.config import BestConfig
-from sft.evaluation.scores import read_evaluation
+from sft.evaluation.judged_answers import scores_in
+from sft.evaluation.scores import Evaluation, read_evaluation
 from sft.run_folder import RunFolder, StageFolder
 
 
@@ -71,14 +78,41 @@ def read_curve(
         up_to: what was measured after later steps does not count: a restart has rolled it back.
         with_end: whether the evaluation at the end of the stage is that of the step `up_to`.
     """
-    points: dict[int, float] = {}
-    higher = False
+    found: dict[int, tuple[Evaluation, Path]] = {}
     for path, of_stage, num_steps in run.all_evaluations():
         step = up_to if num_steps is None else num_steps
         if of_stage != stage or step > up_to or (num_steps is None and not with_end):
             continue
-        evaluation = read_evaluation(read_json(path), stage.index, num_steps)
-        points[step] = evaluation.value(score, task)
-        if score in evaluation.metrics:
-            higher = evaluation.metrics[score].better == "higher"
-    return Curve(tuple(Measured(step, points[step]) for step in sorted(points)), higher)
+        found[step] = read_evaluation(read_json(path), stage.index, num_steps), path
+    found = dict(sorted(found.items()))
+    values = {step: evaluation.value(score, task) for step, (evaluation, _) in found.items()}
+    known = {step: found[step] for step, value in values.items() if not math.isnan(value)}
+    counts = {step: _counts(evaluation, score, task) for step, (evaluation, _) in known.items()}
+    if any(count != [*counts.values()][-1] for count in counts.values()):
+        values |= _over_the_same(known, counts, score)
+    higher = any(one.metrics[score].better == "higher" for one, _ in found.values() if score in one.metrics)
+    return Curve(tuple(Measured(*point) for point in values.items()), higher)
+
+
+def _counts(evaluation: Evaluation, score: str, task: str | None) -> dict[str, float]:
+    """Task → over how much its value of the score is a mean, for each task whose value is looked at."""
+    over = evaluation.metrics[score].over
+    numbers = {name: own.numbers for name, own in evaluation.tasks.items() if task in (None, name)}
+    return {name: own.get(over, 0.0) for name, own in numbers.items() if score in own}
+
+
+def _over_the_same(
+    known: Mapping[int, tuple[Evaluation, Path]], counts: Mapping[int, Mapping[str, float]], score: str
+) -> dict[int, float]:
+    """The value at each step over what all have measured; NaN where it cannot be compared with the newest."""
+    answers = {step: answers_of(path) for step, (_, path) in known.items()}
+    if all(path.is_file() for path in answers.values()):
+        by_task = {step: scores_in(path, score, counts[step]) for step, path in answers.items()}
+        flat = {
+            step: {(task, key): value for task, own in scores.items() for key, value in own.items()}
+            for step, scores in by_task.items()
+        }
+        if common := set.intersection(*({*own} for own in flat.values())):
+            return {step: math.fsum(own[key] for key in common) / len(common) for step, own in flat.items()}
+    newest = counts[max(known)]
+    return {step: math.nan for step, count in counts.items() if count != newest}

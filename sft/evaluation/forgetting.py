@@ -13,8 +13,8 @@ import numpy as np
 from sft.config_evaluation import RetainConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.evaluation.judged_answers import read_judged
-from sft.evaluation.scores import SCORE, Evaluation, change_of, value_over
+from sft.evaluation.judged_answers import scores_in
+from sft.evaluation.scores import Evaluation, change_of, value_over
 from sft.evaluation.tables import change_text, value_text
 from sft.scoring.statistics import SHARE, Difference, Scores, paired_difference
 
@@ -79,7 +79,7 @@ def find_falls(
 
 def _paired(answers: tuple[Path, Path], score: str, tasks: Collection[str]) -> tuple[Scores, Scores] | None:
     """The score of the answers to the questions that both have it of; None if there are none."""
-    first, last = (_scores(path, score, tasks) for path in answers)
+    first, last = (scores_in(path, score, tasks) for path in answers)
     both = {task: own.keys() & last[task].keys() for task, own in first.items() if task in last}
     if not any(both.values()):
         return None
@@ -92,17 +92,6 @@ def _paired(answers: tuple[Path, Path], score: str, tasks: Collection[str]) -> t
 def _mean(scores: Scores) -> float:
     values = [value for own in scores.values() for value in own.values()]
     return math.fsum(values) / len(values)
-
-
-def _scores(path: Path, score: str, tasks: Collection[str]) -> Scores:
-    """A score of each answer; none if it is not a score of answers."""
-    name, _, shots = score.partition("@")
-    found: dict[str, dict[str, float]] = {}
-    for one in read_judged(path):
-        value = one.score if name == SCORE else one.scores.get(name)
-        if one.task in tasks and one.shots == int(shots or 0) and value is not None:
-            found.setdefault(one.task, {})[one.key] = value
-    return found
 
 
 def falls_in_words(falls: Collection[Fall], now: Evaluation, retain: RetainConfig) -> str:

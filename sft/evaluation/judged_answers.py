@@ -69,6 +69,23 @@ def read_judged(path: Path) -> Iterator[JudgedAnswer]:
         yield from_json(JudgedAnswer, {**content, "answer": read_answer(content["answer"])})
 
 
+def scores_in(path: Path, score: str, tasks: Collection[str]) -> dict[str, dict[str, float]]:
+    """Task → the key of each question → a score of its answer; nothing if it is not a score of answers.
+
+    Args:
+        path: a file of answers.
+        score: the metric, such as `exact_match@3`.
+        tasks: whose answers count.
+    """
+    name, _, shots = score.partition("@")
+    found: dict[str, dict[str, float]] = {}
+    for one in read_judged(path):
+        value = one.score if name == SCORE else one.scores.get(name)
+        if one.task in tasks and one.shots == int(shots or 0) and value is not None:
+            found.setdefault(one.task, {})[one.key] = value
+    return found
+
+
 def write_judged(path: Path, judged: Iterable[JudgedAnswer]) -> None:
     """Write the file of answers, as a whole."""
     write_lines(path, (json_line(one.as_json()) for one in judged))

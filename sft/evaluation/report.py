@@ -103,9 +103,9 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     """What a reader wants to know first: label, value, and a remark under it."""
     model = run.config.get("model")
     num_planned = sum(stage.num_steps for stage in run.stages)
-    num_done = len(run.steps)
+    num_done = sum(stage.num_done for stage in run.stages)
     stages = " → ".join(stage.name for stage in run.stages) or "–"
-    num_repeated = sum(stage.num_repeated_steps for stage in run.stages)
+    num_rolled_back = sum(stage.num_rolled_back for stage in run.stages)
     facts = [
         ("model", _short_path(str(model.get("path", "–"))) if isinstance(model, dict) else "–", ""),
         ("stages", str(len(run.stages)), stages),
@@ -125,7 +125,7 @@ def _facts(run: RunRecords) -> list[tuple[str, str, str]]:
     in_all = _median(step.tokens_per_second for step in run.steps)
     remark = f"median; {short_count(in_all)} with the prompts" if math.isfinite(in_all) else ""
     facts.append(("supervised tokens/s", short_count(supervised) if math.isfinite(supervised) else "–", remark))
-    remark = f"{num_repeated:,} steps trained again" if num_repeated else ""
+    remark = f"{num_rolled_back:,} steps rolled back" if num_rolled_back else ""
     facts.append(("restarts", str(run.num_restarts), remark))
     return facts
 
@@ -191,7 +191,7 @@ def _throughput(run: RunRecords) -> list[dict[str, Any]]:
     return [
         {
             "name": stage.name,
-            "num_steps": len(stage.steps),
+            "num_steps": stage.num_done,
             "num_steps_planned": stage.num_steps,
             "seconds": sum(step.seconds for step in stage.steps),
             "stall_seconds": sum(step.checkpoint_stall_seconds for step in stage.steps),
@@ -200,7 +200,7 @@ def _throughput(run: RunRecords) -> list[dict[str, Any]]:
             "supervised_tokens_per_second": _median(s.supervised_tokens_per_second for s in stage.steps),
             "peak_memory_gib": max((s.peak_memory_gib for s in stage.steps if s.peak_memory_gib > 0), default=math.nan),
             "num_restarts": len(stage.restarts),
-            "num_repeated_steps": stage.num_repeated_steps,
+            "num_rolled_back": stage.num_rolled_back,
         }
         for stage in run.stages
         if stage.steps

@@ -7,7 +7,10 @@ A restart goes back to a checkpoint and trains the steps after it again. A stage
 once, as the model that exists now was trained:
 
     lines    attempt 1: 0 1 2 3 4     attempt 2: 3 4 5
-    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)     num_repeated_steps = 2     restarts = (3,)
+    steps    0 1 2 (attempt 1) 3 4 5 (attempt 2)
+
+What is counted, the ledger says, as for `sft verify`: a step that made no update has no line of metrics, nor has an
+attempt that had no step left to train.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -25,9 +28,13 @@ from sft.errors import UserError
 from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, TaskScores, read_evaluation
 from sft.json_lines import from_json, whole_lines
+from sft.ledger import Ledger, read_ledger
 from sft.metrics import StepMetrics, read_metrics_line
 from sft.run_folder import RunFolder, StageFolder, check_of
+from sft.run_restarts import read_restarts, restart_steps
 from sft.stage_end import StageEnd, read_stage_end
+
+_NO_LEDGER = Ledger({}, (), (), (), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +62,15 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class StageRecord:
-    """What a stage's folder holds so far; `restarts` are the steps at which a new attempt began."""
+    """What a stage's folder holds so far; `restarts` are the steps from which a later attempt trained it."""
 
     index: int
     name: str
     steps: tuple[StepMetrics, ...]
     restarts: tuple[int, ...]
-    num_repeated_steps: int
+    num_done: int
+    """Steps that were fed and not rolled back, with those that made no update."""
+    num_rolled_back: int
     num_unreadable_lines: int
     plan: PlanRecord | None
     end: StageEnd | None
@@ -110,16 +119,12 @@ class RunRecords:
     """Of the answers of the evaluated models, if they were asked."""
     mid_stage_scores: tuple[ModelScores, ...]
     clusters: Clusters
+    num_restarts: int
 
     @property
     def steps(self) -> list[StepMetrics]:
         """The steps of all stages, in the order of training."""
         return [step for stage in self.stages for step in stage.steps]
-
-    @property
-    def num_restarts(self) -> int:
-        """Attempts after the first."""
-        return max((step.attempt for step in self.steps), default=1) - 1
 
 
 def read_run(run: RunFolder) -> RunRecords:
@@ -155,6 +160,7 @@ def read_run(run: RunFolder) -> RunRecords:
         scores=tuple(one for one in scores if one.step is None),
         mid_stage_scores=tuple(one for one in scores if one.step is not None),
         clusters=_clusters(config),
+        num_restarts=len(read_restarts(run)),
     )
 
 
@@ -163,29 +169,22 @@ def _of_kinds(tasks: Mapping[str, TaskScores], trained: Collection[str]) -> dict
 
 
 def _read_stages(run: RunFolder) -> list[StageRecord]:
-    stages, attempt = [], 1
-    for folder in run.stage_folders():
-        stages.append(_read_stage(folder, attempt))
-        attempt = max([attempt, *(step.attempt for step in stages[-1].steps)])
-    return stages
+    folders = run.stage_folders()
+    ledgers = [read_ledger(folder.ledger) if folder.ledger.is_file() else _NO_LEDGER for folder in folders]
+    restarts = restart_steps(ledger.resumes for ledger in ledgers)
+    return [_read_stage(*found) for found in zip(folders, ledgers, restarts, strict=True)]
 
 
-def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
-    """`attempt` is the one that ended the stage before."""
+def _read_stage(folder: StageFolder, ledger: Ledger, restarts: tuple[int, ...]) -> StageRecord:
     steps: dict[int, StepMetrics] = {}
-    trained: set[int] = set()
-    restarts = []
-    num_lines = num_unreadable_lines = 0
+    attempt = num_unreadable_lines = 0
     for line in whole_lines(folder.metrics) if folder.metrics.is_file() else ():
         record = read_metrics_line(line)
         if record is None:
             num_unreadable_lines += 1
             continue
-        num_lines += 1
-        trained.add(record.step)
         if record.attempt > attempt:
             attempt = record.attempt
-            restarts.append(record.step)
             # Steps after the checkpoint are rolled back, and not all of them may be repeated yet.
             steps = {step: known for step, known in steps.items() if step < record.step}
         steps[record.step] = record
@@ -193,8 +192,9 @@ def _read_stage(folder: StageFolder, attempt: int) -> StageRecord:
         index=folder.index,
         name=folder.name,
         steps=tuple(steps[step] for step in sorted(steps)),
-        restarts=tuple(restarts),
-        num_repeated_steps=num_lines - len(trained),
+        restarts=restarts,
+        num_done=len(ledger.effective),
+        num_rolled_back=len(ledger.rolled_back),
         num_unreadable_lines=num_unreadable_lines,
         plan=_read_plan(folder.packs / MANIFEST),
         end=read_stage_end(folder),

@@ -1,6 +1,5 @@
 """The state of a run in one record, for people and programs."""
 
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from sft.monitoring.metrics_tail import MetricsTail
 from sft.run_events import Event, EventTail
 from sft.run_folder import RunFolder
 from sft.run_lock import read_holder
+from sft.run_restarts import Restart, find_restarts
 from sft.stage_end import read_stage_end
 
 State = Literal["not started", "running", "finished", "stopped", "failed", "dead"]
@@ -60,15 +60,6 @@ class Straggler:
     rank: int
     node: str
     slowdown: float
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """A later attempt, and why the one before it ended."""
-
-    attempt: int
-    time: float
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +132,7 @@ class RunWatcher:
             last_step_age_seconds=time.time() - last.time if last else None,
             checkpoint=self._read_checkpoint(now),
             straggler=self._read_straggler(current[1]) if current and state == "running" else None,
-            restarts=self._read_restarts(attempt),
+            restarts=find_restarts(run, self._events),
             num_events=dict(kinds),
         )
 
@@ -151,13 +142,15 @@ class RunWatcher:
             tail, end = self._tails[name], read_stage_end(folder)
             is_complete = end is not None
             num_steps = end.num_steps if end is not None and end.is_early else plan and int(plan["num_steps"])
+            # The last steps may have made no update, and have no metrics.
+            num_done = tail.num_done if end is None else end.num_steps
             if (last := tail.last) is None:
-                stages.append(StageStatus(name, 0, num_steps, is_complete))
+                stages.append(StageStatus(name, num_done, num_steps, is_complete))
                 continue
             stages.append(
                 StageStatus(
                     name,
-                    tail.num_done,
+                    num_done,
                     num_steps or last.num_steps,
                     is_complete,
                     last.loss,
@@ -209,29 +202,6 @@ class RunWatcher:
         rank, slowdown = found
         process = read_rank(self._run.attempt(tail.last.attempt), rank)
         return Straggler(rank, process.node, slowdown) if process is not None else None
-
-    def _read_restarts(self, attempt: int) -> tuple[Restart, ...]:
-        restarts = []
-        for number in range(2, attempt + 1):
-            events = self._events[number]
-            if self._had_nothing_to_do(number):
-                continue
-            reasons = [event for event in events if event.kind == "restarted"]
-            began = next((event for event in events if event.kind in ("restarted", "resumed")), None)
-            why = reasons[0].text.partition("ended: ")[2] if reasons else self._how_it_ended(number - 1)
-            restarts.append(Restart(number, began.time if began else math.nan, why))
-        return tuple(restarts)
-
-    def _had_nothing_to_do(self, attempt: int) -> bool:
-        """Whether it found that all was trained."""
-        ended = read_end(self._run.attempt(attempt))
-        return ended is not None and ended.why == "done" and all(e.kind != "resumed" for e in self._events[attempt])
-
-    def _how_it_ended(self, attempt: int) -> str:
-        ended = read_end(self._run.attempt(attempt))
-        if ended is None:
-            return "the driver was gone"
-        return {"stopped": "stopped on request", "regroup": "more workers found room"}.get(ended.why, ended.why)
 
 
 def _whole_time_left(stages: Sequence[StageStatus], num_tokens: Sequence[int | None]) -> float | None:

@@ -8,10 +8,10 @@ import numpy as np
 
 from sft.config import SftConfig
 from sft.data.duplicates import hash_record
-from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.pack_plan import PackPlan
+from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
-from sft.schema import Conversation, IntArray, Message
+from sft.schema import Conversation, IntArray
 from sft.seeds import derive_seed
 
 _CANDIDATES_PER_SHOT = 16
@@ -40,7 +40,7 @@ def choose_records(config: SftConfig, store: TokenStore, heldout: PackPlan) -> M
     Shown are records that are trained on. A task that is never trained on shows other held-out records of its own.
     """
     evaluate, seed = config.evaluate, config.run.seed
-    measured, held_out = np.sort(np.array(heldout.example_ids)), held_out_examples(store, config.data.holdout)
+    measured, may_train = np.sort(np.array(heldout.example_ids)), trainable_examples(store, config.data.holdout)
     chosen = {}
     for task_id, task in enumerate(store.tasks):
         rng = np.random.default_rng(derive_seed(seed, "questions", task))
@@ -50,7 +50,7 @@ def choose_records(config: SftConfig, store: TokenStore, heldout: PackPlan) -> M
             continue
         num_candidates = max(evaluate.shots_of(task)) * _CANDIDATES_PER_SHOT
         own = np.flatnonzero(store.task_ids == task_id)
-        trained = own[~held_out[own]]
+        trained = own[may_train[own]]
         candidates = rng.permutation(trained if len(trained) else own)[: 2 * num_candidates]
         chosen[task] = Chosen(asked, _keys(store, candidates)[:num_candidates])
     return chosen
@@ -75,27 +75,19 @@ def giving_nothing_away(asked: Conversation, candidates: Iterable[Conversation])
         asked: ends with the answer to the question.
         candidates: of the same task.
     """
-    seen = {_prompt(asked)}
+    seen = {hash_record(asked).prompt}
     question = _user_turns(asked)[-1:]
     for candidate in candidates:
-        prompt = _prompt(candidate)
+        prompt = hash_record(candidate).prompt
         if prompt not in seen and not set(question) & set(_user_turns(candidate)):
             seen.add(prompt)
             yield candidate
 
 
-def _prompt(conversation: Conversation) -> int:
-    """The hash of the prompt without its system text."""
-    return _hash(conversation, [message for message in conversation.messages if message.role != "system"])
-
-
 def _user_turns(conversation: Conversation) -> list[int]:
     """The hash of each turn of the user."""
-    return [_hash(conversation, [message]) for message in conversation.messages if message.role == "user"]
-
-
-def _hash(conversation: Conversation, messages: Sequence[Message]) -> int:
-    return hash_record(replace(conversation, messages=tuple(messages))).prompt
+    turns = [message for message in conversation.messages if message.role == "user"]
+    return [hash_record(replace(conversation, messages=(turn,))).prompt for turn in turns]
 
 
 def _keys(store: TokenStore, example_ids: IntArray) -> tuple[RecordKey, ...]:

@@ -15,6 +15,7 @@ from sft.data.token_store import store_path
 from sft.errors import UserError
 from sft.ledger import read_ledger
 from sft.run_folder import RunFolder, StageFolder
+from sft.run_restarts import read_restarts, restart_steps
 from sft.stage_end import StageEnd, read_stage_end
 from sft.verification.artifacts import (
     Artifact,
@@ -38,6 +39,10 @@ class RunVerified:
     began_with: str | None
     """The stage of another run that this one began with, in words, if any."""
     num_stages_planned: int
+    num_restarts: int
+    """Of the run; not all got so far as to train."""
+    restarts: Mapping[str, tuple[int, ...]]
+    """Stage → the steps from which a later attempt trained it."""
     files: ArtifactsChecked
     quarantined: tuple[str, ...]
     """Checkpoints that were found damaged in training, and replaced by older ones."""
@@ -75,7 +80,18 @@ def verify_run(run: RunFolder, report: ReportProgress = lambda what, num_done, n
     quarantined = tuple(path for stage in stages for path in stage.quarantined)
     start = config.from_
     began_with = f"stage {start.stage} of {start.run}, after {start.step} steps of it" if start else None
-    return RunVerified(verified, began_with, len(stages), files, quarantined, findings.results())
+    steps = restart_steps(stage.state.ledger.resumes if stage.state else () for stage in stages)
+    restarts = dict(zip((stage.name for stage in config.stages), steps, strict=True))
+    return RunVerified(
+        verified,
+        began_with,
+        len(stages),
+        len(read_restarts(run)),
+        restarts,
+        files,
+        quarantined,
+        findings.results(),
+    )
 
 
 def _look(config: SftConfig, folder: StageFolder, name: str, findings: Findings) -> _Stage:

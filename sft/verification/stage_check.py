@@ -49,7 +49,6 @@ class StageVerified:
     """Tokens of those packs that led to an update, counted in the token store."""
     skipped_steps: tuple[int, ...]
     num_rolled_back: int
-    num_restarts: int
     newest_checkpoint: int
     end: StageEnd | None = None
     """How it ended; None if it has not."""
@@ -124,7 +123,6 @@ class StageCheck:
             num_supervised_tokens=num_supervised_tokens,
             skipped_steps=tuple(sorted(step for step, entry in ledger.effective.items() if not entry.update)),
             num_rolled_back=len(ledger.rolled_back),
-            num_restarts=max(ledger.num_resumes - 1, 0),
             newest_checkpoint=state.newest_checkpoint,
             end=state.end,
         )

@@ -53,7 +53,8 @@ def test_equal_prompts_have_equal_hashes():
     assert one == prompt_of(turns("what is it? ", "another answer", "and then?", "b"))
     assert one != prompt_of(turns("What is that?", "a"))
     system = Message("system", "Be brief.")
-    assert one != prompt_of(conversation(system, *turns("What is it?", "a").messages))
+    assert one == prompt_of(conversation(system, *turns("What is it?", "a").messages))
+    assert content_of(turns("q", "a")) != content_of(conversation(system, *turns("q", "a").messages))
     assert one == prompt_of(conversation(*turns("What is it?", "a").messages, tools=(WEATHER,)))
     assert 0 <= one < 2**64
 

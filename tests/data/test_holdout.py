@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sft.config import HoldoutConfig
 from sft.data.planning.holdout import check_tasks, held_out_examples
-from sft.data.planning.trainable import unseen_tasks
+from sft.data.planning.trainable import trainable_examples, unseen_tasks
 from sft.errors import UserError
 from tests.data.stores import config_of, random_hashes, store_of
 
@@ -106,3 +106,20 @@ def test_a_task_is_unseen_unless_a_stage_trains_on_some_of_it(tmp_path):
     assert unseen(first) == ("code", "maths", "poems", "bench")
     assert unseen(first, weighted) == ("code", "poems", "bench")
     assert unseen(first, every) == ("code", "bench")
+
+
+def test_a_task_of_which_the_decontamination_leaves_nothing_is_unseen(tmp_path):
+    tasks, length = ("chat", "copies"), 20
+    # All of `copies` says what a held-out example of `chat` says.
+    said = np.concatenate([np.arange(length), np.arange(100, 100 + length), np.arange(length), np.arange(length)])
+    store = store_of(np.full(4, length), None, [0, 0, 1, 1], [0, 2**63, 2**63 + 1, 2**63 + 2], tasks)
+    store = replace(store, tokens=said, token_keys=np.arange(2, 202, dtype=np.uint64))
+    stage = {"name": "a", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}
+
+    def unseen(decontaminate):
+        holdout = {"share": 0.1, "decontaminate": decontaminate}
+        config = config_of(tmp_path, stage, data={"holdout": holdout})
+        return trainable_examples(store, config.data.holdout).tolist(), unseen_tasks(config, store)
+
+    assert unseen("report") == ([False, True, True, True], ())
+    assert unseen("remove") == ([False, True, False, False], ("copies",))

@@ -194,6 +194,14 @@ def test_a_benchmark_that_stands_in_the_training_data_is_held_out(prepared):
     assert [str(store.location(i)).rsplit("/", 1)[1] for i in np.flatnonzero(held_out)] == ["0.jsonl:2", "1.jsonl:2"]
 
 
+def test_one_question_below_two_system_texts_is_on_one_side_and_no_duplicate(prepared):
+    training = {"records": [{"system": f"You are bot {i}.", "prompt": "One?", "completion": "amber"} for i in (1, 2)]}
+    benchmark = {"records": [{"system": "Be brief.", "prompt": "one?", "completion": "basin"}]}
+    store, _ = prepared(training, benchmark)
+    assert len(store) == 3, "another system text is another record to train on"
+    assert held_out_examples(store, HoldoutConfig(share=0, sources=("s1",))).tolist() == [True, True, True]
+
+
 def test_a_bad_first_record_does_not_hide_the_format(prepared):
     store, tokenizer = prepared({"records": [{"note": "x"}, {"prompt": "one", "completion": "amber"}]})
     assert learned(store, tokenizer) == ["amber<|im_end|>"]

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sft.answer_files import answers_of
 from sft.config import BestConfig
 from sft.evaluation.best_step import Curve, Measured, read_curve
+from sft.evaluation.judged_answers import write_judged
 from sft.run_folder import RunFolder
+from tests.evaluation.test_forgetting import judged
 
 VALUES = st.lists(st.one_of(st.just(math.nan), st.integers(-3, 3).map(float)), max_size=12)
 
@@ -61,3 +64,44 @@ def test_a_curve_has_the_stages_own_evaluations_up_to_a_step(run: RunFolder) -> 
     assert read_curve(run, stage, "score", "copy", 12).best == (4, 0.8)
     assert read_curve(run, stage, "score", "sort", 12).best is None
     assert read_curve(run, stage, "score", None, 12).only([4, 12]).best == (12, 0.4)
+
+
+def answered(run: RunFolder, step: int | None, scores: list[float]) -> None:
+    """An evaluation that time has cut short behind these answers to the first questions."""
+    path = run.evaluation(run.stage(0, "cut"), step)
+    numbers = {"exact_match": sum(scores) / len(scores), "n": len(scores)}
+    about = {"title": "t", "text": "t", "better": "higher", "over": "n"}
+    tasks = {"copy": {**numbers, "unseen": False}}
+    path.write_text(
+        json.dumps({"name": "cut", "step": step, **numbers, "metrics": {"exact_match": about}} | {"tasks": tasks})
+    )
+    write_judged(answers_of(path), [judged(number, 0, score) for number, score in enumerate(scores)])
+
+
+@pytest.mark.parametrize("task", [None, "copy"])
+def test_evaluations_that_were_cut_differently_are_compared_on_the_questions_that_all_answered(
+    run: RunFolder, task: str | None
+) -> None:
+    stage = run.stage(0, "cut")
+    answered(run, 4, [1, 0, 0, 0])
+    answered(run, 8, [1, 1, 0, 0])
+    assert read_curve(run, stage, "exact_match", task, 8).points == ((4, 0.25), (8, 0.5))
+    # The easy questions come first: of all its answers, the one that was cut has the most right.
+    answered(run, 12, [1, 0])
+    curve = read_curve(run, stage, "exact_match", task, 12)
+    assert (curve.best, curve.num_flat) == ((8, 1.0), 1)
+    assert curve.points == ((4, 0.5), (8, 1.0), (12, 0.5))
+    assert read_curve(run, stage, "exact_match", task, 8).best == (8, 0.5), "as it was decided then"
+    answered(run, None, [1, 1, 1, 1])
+    assert read_curve(run, stage, "exact_match", task, 16, with_end=True).best == (8, 1.0), "equal, and the first"
+
+
+def test_a_loss_over_other_examples_is_not_compared_with_the_newest(run: RunFolder) -> None:
+    stage = run.stage(0, "cut")
+    for step, loss, count in ((4, 1.0, 10), (8, 3.0, 30), (12, 3.5, 30)):
+        tasks = {"copy": {"loss": loss, "num_supervised_tokens": count, "unseen": False}}
+        content = {"name": "cut", "step": step, "loss": loss, "tasks": tasks}
+        run.evaluation(stage, step).write_text(json.dumps(content))
+    curve = read_curve(run, stage, "loss", None, 12)
+    assert (curve.best, curve.num_flat) == ((8, 3.0), 1)
+    assert read_curve(run, stage, "loss", None, 4).best == (4, 1.0)

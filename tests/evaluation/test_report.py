@@ -15,6 +15,7 @@ from sft.errors import UserError
 from sft.evaluation.report import render_report, write_report
 from sft.evaluation.run_records import read_run
 from sft.evaluation.tables import MAX_TASKS, mixture_table, score_table, short_count
+from sft.ledger import LedgerEntry, LedgerWriter
 from sft.run_folder import RunFolder
 
 INJECTION = '</pre><script src="https://example.org/x.js">alert(1)</script><img src=x onerror=alert(1)>'
@@ -84,8 +85,16 @@ def make_run(path: Path) -> RunFolder:
     write_metrics(run, 0, "broad", [*first, *(step_line(step, attempt=2) for step in range(3, 6))])
     write_metrics(run, 1, "narrow", [step_line(step, attempt=2) for step in range(6)])
     write_metrics(run, 2, "final", [step_line(step, attempt=3) for step in range(2)], tail='{"stage": "final", "st')
-    for index, name in enumerate(("broad", "narrow", "final")):
+    fed = {"broad": [(1, range(5)), (2, range(3, 6))], "narrow": [(2, range(6))], "final": [(3, range(2))]}
+    for index, (name, began) in enumerate(fed.items()):
         write_plan(run, index, name)
+        for attempt, steps in began:
+            ledger = LedgerWriter(run.stage(index, name).ledger, attempt)
+            ledger.resume(steps[0])
+            for step in steps:
+                ledger.append(LedgerEntry(step, attempt, 1, (step,), 0, True))
+    for attempt in (1, 2, 3):
+        run.attempt(attempt).path.mkdir(parents=True)
     write_evaluation(run, "base.json", "base", dict.fromkeys(TASKS, 4.0), unseen="qa")
     write_evaluation(run, "0-broad.json", "broad", dict.fromkeys(TASKS, 3.0), unseen="qa")
     write_evaluation(run, "0-broad-step-00000003.json", "broad", dict.fromkeys(TASKS, 3.5), unseen="qa")
@@ -137,7 +146,7 @@ def test_a_step_is_what_the_last_attempt_made_of_it(run: RunFolder) -> None:
     assert [step.loss for step in broad.steps] == [9.0, 9.0, 9.0, 2.0, 2.0, 2.0]
     assert [stage.restarts for stage in records.stages] == [(3,), (), (0,)]
     assert records.num_restarts == 2
-    assert broad.num_repeated_steps == 2
+    assert (broad.num_done, broad.num_rolled_back) == (6, 2)
 
 
 def test_steps_that_are_rolled_back_and_not_trained_again_yet_do_not_count(run: RunFolder) -> None:
@@ -202,7 +211,7 @@ def test_headline_facts(html: str) -> None:
     assert "<dt>steps</dt><dd>14<small>of 18 planned so far</small></dd>" in html
     assert "<dt>held-out loss</dt><dd>4.000 → 2.000<small>−50.0%, all tasks</small></dd>" in html
     assert "<dt>supervised tokens/s</dt><dd>200<small>median; 800 with the prompts</small></dd>" in html
-    assert "<dt>restarts</dt><dd>2<small>2 steps trained again</small></dd>" in html
+    assert "<dt>restarts</dt><dd>2<small>2 steps rolled back</small></dd>" in html
     assert html.count("<td>0.8%</td>") == 3, "of each stage's time, what was waited for data"
 
 

@@ -46,6 +46,7 @@ def feed(run, first, last, attempt, skipped=()):
     folder = run.stage(0, "broad")
     (store,) = (run.path.parent / "cache" / "tokens").glob("*/manifest.json")
     plan, store = PackPlan.open(folder.packs), TokenStore.open(store.parent)
+    run.attempt(attempt).path.mkdir(parents=True, exist_ok=True)
     writer = LedgerWriter(folder.ledger, attempt)
     writer.resume(first)
     for step in range(first, last):

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from sft.atomic_files import publish_folder, read_json, read_manifest, written_aside
+from sft.attempt_record import End, write_end
 from sft.checkpoint.open_storage import open_storage
 from sft.checkpoint.storage import SaveKey
 from sft.data.planning.pack_plan import PackPlan
+from sft.evaluation.run_records import read_run
+from sft.monitoring.run_status import RunWatcher
+from sft.run_events import EventLog
 from sft.verification.findings import MAX_SHOWN, Kind
 from sft.verification.run_check import verify_run
 
@@ -41,9 +45,10 @@ def test_a_run_with_restarts_on_other_numbers_of_ranks_and_a_skipped_step_is_exa
     assert texts(verified) == []
     assert verified.is_finished
     broad, words = verified.stages
-    assert (broad.num_steps, broad.num_packs, broad.num_rolled_back, broad.num_restarts) == (8, 32, 3, 2)
+    assert (broad.num_steps, broad.num_packs, broad.num_rolled_back) == (8, 32, 3)
     assert (broad.skipped_steps, broad.newest_checkpoint) == ((6,), 8)
-    assert (words.num_steps, words.num_packs, words.num_rolled_back, words.num_restarts) == (5, 20, 0, 0)
+    assert (words.num_steps, words.num_packs, words.num_rolled_back) == (5, 20, 0)
+    assert verified.restarts == {"broad": (3, 3), "words": ()}
     plan = PackPlan.open(finished.stage("broad").packs)
     assert broad.num_supervised_tokens == plan.num_supervised_tokens(range(32)) - plan.num_supervised_tokens(
         range(24, 28)
@@ -54,6 +59,29 @@ def test_a_run_with_restarts_on_other_numbers_of_ranks_and_a_skipped_step_is_exa
     assert len(files) == 9
     assert verified.files.num_files == sum(map(len, files))
     assert verified.files.num_bytes == sum(entry["num_bytes"] for named in files for entry in named.values())
+
+
+def test_the_report_status_and_the_verification_count_the_same_restarts_and_steps(planned):
+    """Killed between two stages, before it trained, and behind the last step; the last start finds all done."""
+    planned.train("broad", 0, 8, attempt=1, world_size=2)
+    planned.finish("broad")
+    planned.train("words", 0, 5, attempt=3, world_size=2, skipped=(4,))
+    planned.train("words", 5, 5, attempt=4, world_size=2)
+    planned.finish("words")
+    for number in range(1, 6):
+        planned.run.attempt(number).path.mkdir(parents=True)
+        if number in (1, 3, 4):
+            EventLog(planned.run.attempt(number), 0).add("resumed", "going on")
+    for number in (4, 5):
+        write_end(planned.run.attempt(number), End("done"))
+    verified, records = verify_run(planned.run), read_run(planned.run)
+    status = RunWatcher(planned.run).read()
+    assert [restart.attempt for restart in status.restarts] == [2, 3, 4]
+    assert verified.num_restarts == records.num_restarts == 3
+    assert {stage.name: stage.restarts for stage in records.stages} == {"broad": (), "words": (0, 5)}
+    assert verified.restarts == {"broad": (), "words": (0, 5)}
+    for found in (status.stages, records.stages):
+        assert [stage.num_done for stage in found] == [stage.num_steps for stage in verified.stages] == [8, 5]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 And of which tasks no stage trains on anything.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ class Trainable(NamedTuple):
     """The content of `overlap.json`; None where the config does not ask for it or nothing is held out."""
 
 
+# Plans, questions and tables ask for the same, and each time the whole store would be read.
+@lru_cache(maxsize=1)
 def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:
     """The examples that stages may train on.
 
@@ -36,16 +39,27 @@ def find_trainable(store: TokenStore, holdout: HoldoutConfig) -> Trainable:
     return Trainable(examples, _describe(found, store, holdout, held_out))
 
 
-def unseen_tasks(config: SftConfig, store: TokenStore) -> tuple[str, ...]:
-    """The tasks of the store that no stage of the run trains on, nor one of the run that it starts from.
-
-    A task is unseen if all of its examples are held out, or if no mixture has it.
+def trainable_examples(store: TokenStore, holdout: HoldoutConfig) -> BoolArray:
+    """`find_trainable` without the overlap, which is looked for only where it is removed: (num_examples,).
 
     Raises:
         UserError: a held-out task of the config is not in the data.
     """
-    trained = np.unique(store.task_ids[~held_out_examples(store, config.data.holdout)])
-    trainable = {store.tasks[task] for task in trained}
+    if holdout.decontaminate == "remove":
+        return find_trainable(store, holdout).examples
+    return ~held_out_examples(store, holdout)
+
+
+def unseen_tasks(config: SftConfig, store: TokenStore) -> tuple[str, ...]:
+    """The tasks of the store that no stage of the run trains on, nor one of the run that it starts from.
+
+    A task is unseen if all of its examples are held out or removed, or if no mixture has it.
+
+    Raises:
+        UserError: a held-out task of the config is not in the data.
+    """
+    found = np.unique(store.task_ids[trainable_examples(store, config.data.holdout)])
+    trainable = {store.tasks[task] for task in found}
     seen: set[str] = set()
     for mixture in (stage.mixture for stage in config.stages):
         seen |= trainable.intersection(mixture.named_tasks or trainable)
