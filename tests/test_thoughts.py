@@ -92,6 +92,16 @@ def test_a_prompt_that_opens_a_thought_asks_for_one_if_it_was_trained(
     assert written_answer(plain, ids, False, tokenizer).text == text
 
 
+def test_marks_that_are_control_tokens_stay_in_the_words(tokenizer_dir: TokenizerDir) -> None:
+    backend = load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml"))))
+    backend.add_tokens(["<think>", "</think>"], special_tokens=True)
+    tokenizer = ExampleTokenizer(backend)
+    ids = tokenizer.ids_of("<think>It is 5.</think>4<|im_end|>")
+    written = written_answer(question_of(), ids, True, tokenizer)
+    assert answer_in(written.text) == ("4", "")
+    assert "<think>" in tokenizer.special_tokens, "they would be text, and this would show nothing"
+
+
 @pytest.mark.parametrize(
     ("text", "answer"),
     [

@@ -22,7 +22,7 @@ from sft.data.rendering.answer_spans import Span
 from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
 from sft.errors import RecordError
-from sft.schema import Example, IntArray
+from sft.schema import THOUGHT_END, THOUGHT_START, Example, IntArray
 
 
 class _Placed(NamedTuple):
@@ -50,6 +50,9 @@ class ExampleTokenizer:
         self.num_ids = max(vocab.values()) + 1  # not the number of tokens: a vocabulary may have gaps
         self._is_stop = np.zeros(self.num_ids, dtype=bool)
         self._is_stop[stop_ids] = True
+        thought_marks = [vocab[mark.strip()] for mark in (THOUGHT_START, THOUGHT_END) if mark.strip() in vocab]
+        self._is_word = ~self._is_stop
+        self._is_word[thought_marks] = True
         self.special_tokens = frozenset(tokenizer.convert_ids_to_tokens(stop_ids))
         """The texts of all control tokens, including stop tokens."""
         self.added_tokens = frozenset(str(token) for token in tokenizer.get_added_vocab())
@@ -70,9 +73,10 @@ class ExampleTokenizer:
     def words_of(self, ids: Sequence[int]) -> str:
         """The text of tokens without that of the control tokens, and without white space around it.
 
-        A model's vocabulary may be larger than the tokenizer's: such ids have no text.
+        The marks of a thought stay, also where they are control tokens: they say what is the answer. A model's
+        vocabulary may be larger than the tokenizer's: such ids have no text.
         """
-        words = [i for i in ids if i < self.num_ids and not self._is_stop[i]]
+        words = [i for i in ids if i < self.num_ids and self._is_word[i]]
         return str(self._backend.decode(words, skip_special_tokens=False)).strip()
 
     def tokenize(self, renderings: Sequence[Rendering]) -> list[Example | RecordError]:
