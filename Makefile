@@ -30,6 +30,9 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 	@echo "quickstart: sft train configs/quickstart.yaml"
 	@$(BIN)/sft train configs/quickstart.yaml
 
+# Some images switch byte code off. The tests start hundreds of processes, each of which would compile all anew.
+test test-cluster: export PYTHONDONTWRITEBYTECODE =
+
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup -m 'not long' $(ARGS)
 

@@ -4,6 +4,7 @@ Nothing is downloaded and nothing lies outside pytest's own temporary folder.
 """
 
 import gc
+import importlib
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from sft.engine.lean_deepspeed import lean_deepspeed
 from sft.quick_imports import quick_imports
 from tests.forked_ranks import warm_command
 from tests.scheduling import GroupScheduling, longest_first
@@ -89,9 +91,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """What modules make stays, so the collector of reference cycles looks at it neither meanwhile nor later."""
     with quick_imports():
+        if hasattr(session.config, "workerinput"):  # one of several processes, which collects all files
+            with lean_deepspeed():
+                importlib.import_module("deepspeed.runtime.zero")
         yield
     gc.freeze()
 

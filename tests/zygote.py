@@ -18,13 +18,12 @@ import traceback
 from datetime import timedelta
 from typing import Any
 
-import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (what the first step would import)
 import torch
 import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 
-from sft.engine import zero3  # noqa: F401
+from sft.engine.lean_deepspeed import lean_deepspeed
 from sft.model.layout import try_layout
 from sft.model.tiny_model import tiny_config
 from sft.training import watched_run  # noqa: F401
@@ -37,6 +36,9 @@ _PATIENCE_SECONDS = 3.0
 
 def main() -> None:
     quiet_third_parties()
+    with lean_deepspeed():  # as ranks import it
+        importlib.import_module("sft.engine.zero3")
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")  # what the first step would import
     torch.set_num_threads(1)
     # A model is tried, since the first one of a process makes tables for all.
     get_model_conversion_mapping(LlamaForCausalLM(tiny_config(LlamaConfig())))

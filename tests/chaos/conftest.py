@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("chaos")
     content = two_stage_job("prepared", folder, tiny_model_dir, small_records, NUM_STEPS)
-    content["train"]["packs_per_step"] = PACKS_PER_STEP
+    content["train"] |= {"packs_per_step": PACKS_PER_STEP, "packs_per_micro_batch": 2}
     content["checkpoint"] = {"every_steps": 3, "keep_last": 2}
     content["evaluate"] = {"max_examples_per_task": 4}
     workload, _store, _plans = prepare_workload(SftConfig.model_validate(content))

@@ -16,6 +16,7 @@ from sft.ledger import read_ledger
 from sft.recomputed_layers import packs_or_one
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
+from sft.step_plan import real_packs
 from sft.verification.run_check import verify_run
 from tests.chaos.conftest import Tell
 from tests.chaos.faults import Fault, Schedule, random_schedule, shared_schedule
@@ -108,7 +109,7 @@ def test_an_error_that_comes_again_stops_the_run_and_names_step_packs_and_rank(j
     config = SftConfig.model_validate(read_yaml(run.config).content)
     plan = PackPlan.open(run.stage(0, "broad").packs)
     dealt = plan.steps(2, packs_or_one(config.train.packs_per_micro_batch)).rank_packs(2, 1)
-    packs = ", ".join(map(str, sorted(pack for packs in dealt for pack in packs)))
+    packs = ", ".join(map(str, sorted(real_packs(dealt))))
     assert f"rank 1: stage broad, step 2, train, packs {packs}: ValueError: chaos" in ended["message"]
 
 

@@ -30,8 +30,15 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("words", DAMAGE)
+HERE_AND_AWAY = [("local", 1), ("memory", 1), ("s3", 3)]
+"""(where, how many ranks read): a place gives the bytes, and what is wrong with them is found here."""
+
+
+@pytest.mark.parametrize(
+    ("store", "size", "words"),
+    [*((place, size, "SHA-256 differs") for place, size in HERE_AND_AWAY), *(("local", 3, words) for words in DAMAGE)],
+    indirect=["store"],
+)
 def test_a_damaged_file_is_told_and_the_older_checkpoint_taken(store: StoredBytes, words: str, size: int) -> None:
     save_steps(store.storage, 3, 100, 200)
     store.change(store.shards_of(200)[-1], DAMAGE[words])
@@ -62,7 +69,7 @@ def test_a_missing_file_and_a_second_damaged_one(store: StoredBytes) -> None:
     assert resumed_step(store.storage, 2)[0] == 200
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("store", "seed"), [*(("local", seed) for seed in range(6)), ("s3", 0)], indirect=["store"])
 def test_a_flipped_bit_anywhere_is_noticed(store: StoredBytes, seed: int) -> None:
     save_steps(store.storage, 2, 100, 200)
     draw = random.Random(seed)
@@ -82,7 +89,12 @@ def test_every_byte_of_the_manifest_counts(tmp_path: Path) -> None:
             CheckpointReader(path.parent)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"null", b"\xff\xfe", b'{"files": {}, "manifest_sha256": 1}'])
+NO_MANIFESTS = [b"", b"{}", b"[1]", b"null", b"\xff\xfe", b'{"files": {}, "manifest_sha256": 1}']
+
+
+@pytest.mark.parametrize(
+    ("store", "content"), [*(("local", content) for content in NO_MANIFESTS), ("s3", b"\xff\xfe")], indirect=["store"]
+)
 def test_a_manifest_that_is_none(store: StoredBytes, content: bytes) -> None:
     save_steps(store.storage, 1, 100, 200)
     store.change(store.manifest_of(200), lambda _: content)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from sft.schema import Conversation, JsonObject, Message, RecordLocation, ToolCall
@@ -29,6 +30,9 @@ THOUGHTS = st.sampled_from(["", "hm", "a", "so\n\nit is"])
 THINK_BLOCKS = st.sampled_from(["<think>\n{}\n</think>\n\n", "<think>{}</think>", "<think>\n{}</think>\n"])
 # Few different texts, so that turns equal or contain one another.
 REPEATED = st.sampled_from(["a", "aa", "a a", " a", "a ", "\na", "b"])
+
+OF_A_TEMPLATE = settings(max_examples=settings.default.max_examples // 3)
+"""For properties that are tried with each of a dozen templates: together hundreds of conversations."""
 
 # Templates that write a call in the place of the content.
 CALLS_WITHOUT_TEXT = ("headers_tools", "mistral")

@@ -1,14 +1,13 @@
 """A store holds what its inputs say, is found again by them, and is published whole or not at all."""
 
 import json
-import multiprocessing
-import queue
 from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from sft.data.token_store import TokenStore
 from sft.data.tokenization import ExampleTokenizer
 from sft.errors import UserError
 from sft.schema import Record
+from tests.forked_ranks import DONE, logs_of, zygote
 
 
 @pytest.fixture(scope="module")
@@ -364,34 +364,19 @@ def test_the_fingerprint_changes_with_all_that_the_content_depends_on(tmp_path, 
     assert len(set(names)) == len(variants)
 
 
-def prepare_in_process(data, model, barrier, results):
-    """Runs in a process of its own."""
-    barrier.wait(timeout=120)
+def prepare_in_process(rank, size, folder, data, model):
+    """Runs in a process of its own, at the same time as the others."""
+    dist.barrier()
     reports = []
-    store = prepare_store(data, model, reports.append)
-    results.put((len(reports), str(store.path), len(store)))
+    store = prepare_store(DataConfig.model_validate(data), ModelConfig.model_validate(model), reports.append)
+    Path(folder, f"{rank}.json").write_text(json.dumps([len(reports), str(store.path), len(store)]))
 
 
 def test_two_processes_that_want_the_same_store_both_get_it_and_one_makes_it(tmp_path, small_records, model):
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    arguments = (small_data(tmp_path, small_records), model, barrier, results)
-    processes = [context.Process(target=prepare_in_process, args=arguments) for _ in range(2)]
-    try:
-        for process in processes:
-            process.start()
-        found = [results.get(timeout=120) for _ in processes]
-        for process in processes:
-            process.join(timeout=30)
-        assert [process.exitcode for process in processes] == [0, 0]
-    except queue.Empty:
-        pytest.fail("the processes did not answer")
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
-        results.close()
+    data = small_data(tmp_path, small_records).model_dump(mode="json", by_alias=True)
+    arguments = (str(tmp_path), data, model.model_dump(mode="json"))
+    assert zygote().start(prepare_in_process, 2, tmp_path / "log", *arguments) == [DONE] * 2, logs_of(tmp_path / "log")
+    found = [tuple(json.loads((tmp_path / f"{rank}.json").read_text())) for rank in range(2)]
     assert sorted(num_reports for num_reports, _, _ in found) == [0, 2]
     (path,) = (p for p in (tmp_path / "cache" / "tokens").iterdir() if is_published(p))
     assert found[0][1:] == found[1][1:] == (str(path), 180)

@@ -17,6 +17,7 @@ from sft.errors import RecordError, UserError
 from sft.schema import Message, ToolCall
 from tests.data.conversations import (
     CALLS_WITHOUT_TEXT,
+    OF_A_TEMPLATE,
     REAL_TOKENIZERS,
     TOOLS,
     all_kinds,
@@ -75,6 +76,7 @@ def test_the_text_is_that_of_the_tokenizers_own_chat_template(tokenizer, templat
     render = TemplateRenderer(build)
     date = f"{TEMPLATE_DATE:%d %b %Y}"
 
+    @OF_A_TEMPLATE
     @given(all_kinds(thinks=True))
     def check(made):
         asked = {"tools": list(made.tools) or None, "date_string": date}
@@ -98,6 +100,7 @@ def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokeni
     form = TemplateRenderer(load).form
     date = f"{TEMPLATE_DATE:%d %b %Y}"
 
+    @OF_A_TEMPLATE
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
     def check(made):
         made = without_tokens(made, build.bounds.control)
@@ -133,6 +136,7 @@ def test_every_answer_is_learned_once_and_whole_where_the_model_writes_it(tokeni
 def test_landmarks_place_the_answers_where_the_long_way_places_them(renderer, template):
     build = renderer(template)
 
+    @OF_A_TEMPLATE
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT, untrained=True))
     def check(made):
         made = adapt(without_tokens(made, build.bounds.control), build.traits)[0]

@@ -22,6 +22,7 @@ from sft.schema import Conversation, Example
 from tests.conftest import TEMPLATES
 from tests.data.conversations import (
     CALLS_WITHOUT_TEXT,
+    OF_A_TEMPLATE,
     REAL_TOKENIZERS,
     all_kinds,
     conversations,
@@ -109,6 +110,7 @@ def test_exactly_the_answers_and_their_stop_tokens_are_learned(maker, template):
     build = maker(template)
     stops = [STOPS[template]] if template in STOPS else build.tokenizer.all_special_tokens
 
+    @OF_A_TEMPLATE
     @given(all_kinds(thinks=True, text_with_calls=template not in CALLS_WITHOUT_TEXT))
     def check(made):
         made = without_tokens(made, build.renderer.bounds.control)

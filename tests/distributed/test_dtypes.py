@@ -45,7 +45,7 @@ SMALL = {
 }
 IN_PARTS_NOT = {"marian", "pegasus", "rwkv", "xlstm"}
 """Trained families that transformers cannot load in parts at all."""
-SAVED_AT, NUM_STEPS = 2, 4
+SAVED_AT, NUM_STEPS = 2, 3
 ALL_REDUCE = "stage3_use_all_reduce_for_fetch_params"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.distributed.launch import run_ranks
 
-SAVED_AT, NUM_STEPS, NUM_RANKS = 3, 6, 4
+SAVED_AT, NUM_STEPS, NUM_RANKS = 2, 4, 4
 # Else parameters as small as ours would stay gathered, and no copy be made.
 GIVE_BACK = {"stage3_param_persistence_threshold": 100, "stage3_max_live_parameters": 0, "stage3_max_reuse_distance": 0}
 
@@ -30,7 +30,7 @@ def test_a_run_with_copies_follows_the_pinned_trajectory(straight: Any, trajecto
     [path] = Path(straight["settings"]["folder"], "model").glob("*.safetensors")
     num_parameters = path.stat().st_size / 4
     assert straight["num_copied"] == pytest.approx(num_parameters / 2, rel=0.05)
-    assert straight["steps"] == [pytest.approx(step, rel=1e-4) for step in trajectory]
+    assert straight["steps"] == [pytest.approx(step, rel=1e-4) for step in trajectory[:NUM_STEPS]]
 
 
 def test_what_is_loaded_is_what_is_trained_on(straight: Any) -> None:

@@ -69,7 +69,7 @@ def test_it_resumes_exactly_and_zero3_goes_on_from_its_checkpoint(
     name: str, dtype: str, workload: dict[str, Any], tmp_path: Path
 ) -> None:
     """`test_resume.py` and `test_optimizers.py` go the other way."""
-    saved_at, num_steps = 2, 4
+    saved_at, num_steps = 1, 3
     settings = having(with_optimizer(workload, name=name, lr=1e-3, weight_decay=0.1), "model", dtype=dtype)
     settings |= {"folder": str(tmp_path), "saved_at": saved_at, "num_steps": num_steps}
     engine, config = plain(settings)

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from launcher.cli import main
 from launcher.plan import layout_note
 from sft.sizing.forecast import Forecast
+from tests.forked_ranks import warm_command
 from tests.sizing.models import LLAMA_8B
 
 pytestmark = pytest.mark.usefixtures("warm_look")
@@ -174,7 +175,8 @@ def test_the_config_of_a_model_on_the_hub_is_found_in_the_local_cache(tmp_path: 
     (refs / "main").write_text("abc")
     heavy = ("torch", "ray", "deepspeed", "transformers", "datasets")
     code = (
-        "import sys, launcher.cli\n"
+        "import sys, launcher.cli, launcher.layout_check\n"
+        f"launcher.layout_check.own_module = lambda name: {warm_command('sft.model.first_look')}\n"
         f"assert launcher.cli.main(['plan', {str(CONFIG)!r}, '--json']) == 0\n"
         f"assert not [name for name in {heavy} if name in sys.modules], sorted(sys.modules)"
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.forked_ranks import warm_command
 from tests.sizing.models import LLAMA_8B
 
 ROOT = Path(__file__).parents[2]
@@ -98,18 +99,24 @@ def address(hub: Hub, user: str = "") -> str:
     return f"http://{user}127.0.0.1:{hub.server_address[1]}"
 
 
-def fetch(home: Path, endpoint: str, model: str, seconds: float = 30) -> str:
-    code = f"from sft.sizing.hub_config import fetch_config; print(fetch_config({model!r}, {seconds}))"
+def fetch(home: Path, endpoint: str, *models: str, seconds: float = 30) -> list[str]:
+    """What is said of each of these models."""
+    code = f"""from sft.sizing.hub_config import fetch_config
+for model in {models!r}:
+    print(fetch_config(model, {seconds}))"""
     run = subprocess.run(
         [sys.executable, "-c", code], env=environment(home, endpoint), capture_output=True, text=True, timeout=100
     )
     assert (run.returncode, run.stderr) == (0, "")
     assert TOKEN not in run.stdout
-    return run.stdout.strip()
+    return run.stdout.splitlines()
 
 
 def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "launcher", "plan", str(CONFIG), "--json", *arguments]
+    # A fork looks how examples are laid. It has another home, and asks nobody.
+    look = f"launcher.layout_check.own_module = lambda name: {warm_command('sft.model.first_look')}"
+    code = f"import sys, launcher.cli, launcher.layout_check\n{look}\nsys.exit(launcher.cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "plan", str(CONFIG), "--json", *arguments]
     run = subprocess.run(command, env=environment(home, endpoint), capture_output=True, text=True, timeout=200)
     assert (run.returncode, run.stderr) == (0, "")
     assert TOKEN not in run.stdout
@@ -133,39 +140,35 @@ def test_a_plan_fetches_the_config_of_a_model_once_and_says_so(hub: Hub, tmp_pat
     assert not any("was fetched" in finding for finding in again["findings"])
 
 
-@pytest.mark.parametrize(
-    ("model", "why"),
-    [
-        ("o/none", "there is no such model, or only for those who are logged in"),
-        ("o/closed", "there is no such model, or only for those who are logged in"),
-        ("o/gated", "the model is gated"),
-        ("o/ill", "it answers with status 503"),
-        ("o/large", "it has 3,000,000 bytes"),
-    ],
-)
-def test_what_the_hub_does_not_give_is_said_in_words(model: str, why: str, hub: Hub, tmp_path: Path) -> None:
-    said = fetch(tmp_path, address(hub), model)
-    assert said.startswith(f"model: the config.json of {model} was not fetched from {address(hub)}: ")
-    assert why in said
+def test_what_the_hub_does_not_give_is_said_in_words(hub: Hub, tmp_path: Path) -> None:
+    reasons = {
+        "o/none": "there is no such model, or only for those who are logged in",
+        "o/closed": "there is no such model, or only for those who are logged in",
+        "o/gated": "the model is gated",
+        "o/ill": "it answers with status 503",
+        "o/large": "it has 3,000,000 bytes",
+    }
+    for (model, why), said in zip(reasons.items(), fetch(tmp_path, address(hub), *reasons), strict=True):
+        assert said.startswith(f"model: the config.json of {model} was not fetched from {address(hub)}: ")
+        assert why in said
     assert not [command for command, _, _ in hub.seen if command == "GET"]
 
 
 def test_a_token_goes_to_the_hub_and_is_not_shown(hub: Hub, tmp_path: Path) -> None:
-    assert "was fetched" in fetch(tmp_path, address(hub), MODEL)
+    assert "was fetched" in fetch(tmp_path, address(hub), MODEL)[0]
     assert {token for _, _, token in hub.seen} == {f"Bearer {TOKEN}"}
 
 
 def test_a_hub_that_is_not_there_or_does_not_answer_costs_a_bounded_time(tmp_path: Path) -> None:
     with running() as server:
         started = monotonic()
-        said = fetch(tmp_path, address(server), "o/silent", seconds=1.0)
+        [said] = fetch(tmp_path, address(server), "o/silent", seconds=1.0)
         assert "it did not come within 1 seconds" in said
         assert monotonic() - started < 30
         gone = address(server)
-    assert "it cannot be reached" in fetch(tmp_path, gone, MODEL)
+    assert "it cannot be reached" in fetch(tmp_path, gone, MODEL)[0]
 
 
 def test_what_is_no_id_or_lies_here_asks_nobody(hub: Hub, tmp_path: Path) -> None:
-    for path in (str(tmp_path), "/nowhere/model", "a/b/c"):
-        assert fetch(tmp_path, address(hub), path) == "None"
+    assert fetch(tmp_path, address(hub), str(tmp_path), "/nowhere/model", "a/b/c") == ["None"] * 3
     assert hub.seen == []

@@ -41,7 +41,7 @@ def train_run(folder: Path, base: Path, records: SmallRecords, num_ranks: int, *
     job: dict[str, Any] = {**content, "stages": content["stages"][:1], "deepspeed": {"extra": PARTITION_ALL}}
     job["checkpoint"] = {"every_steps": 2, "check_export": True}
     job["data"] = {**content["data"], "max_len_tokens": 512, "task_tag": {"text": "Task: {task}"}}
-    job["train"] = {**content["train"], "pack_len_tokens": 512, "packs_per_step": 6}
+    job["train"] = {**content["train"], "pack_len_tokens": 512, "packs_per_step": 2}
     for section, fields in changes.items():
         job[section] = {**job.get(section, {}), **fields}
     config = SftConfig.model_validate(job)

@@ -18,7 +18,9 @@ from tests.jobs import two_stage_job
 @pytest.fixture
 def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> dict[str, Any]:
     content = two_stage_job("run", tmp_path, tiny_model_dir, small_records, {"broad": 3, "words": 1})
-    return {**content, "stages": content["stages"][:1], "evaluate": {"every_steps": 1}}
+    train = {**content["train"], "packs_per_step": 2}
+    evaluate = {"every_steps": 1, "max_examples_per_task": 4}
+    return {**content, "stages": content["stages"][:1], "train": train, "evaluate": evaluate}
 
 
 def evaluated(run: RunFolder) -> list[str]:

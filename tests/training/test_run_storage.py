@@ -85,7 +85,16 @@ class Job:
 @pytest.fixture
 def content(tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path) -> dict[str, Any]:
     content = two_stage_job("run", tmp_path, tiny_model_dir, small_records, {"broad": 6, "words": 1})
-    return {**content, "stages": content["stages"][:1], "checkpoint": {"every_steps": 2}}
+    train = {**content["train"], "packs_per_step": 2}
+    evaluate = {"max_examples_per_task": 4}
+    checkpoint = {"every_steps": 2}
+    return {
+        **content,
+        "stages": content["stages"][:1],
+        "train": train,
+        "checkpoint": checkpoint,
+        "evaluate": evaluate,
+    }
 
 
 @pytest.fixture

@@ -23,7 +23,12 @@ def job(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pyt
     asked = {
         "answers_per_task": 2,
         "shots": [0, 1],
-        "tasks": {"copy": {"score": "contains"}, "sort": {"score": "length"}},
+        # None that judges in a process of its own, whose start would take longer than all else here.
+        "tasks": {
+            "copy": {"score": "contains"},
+            "sort": {"score": "length"},
+            **{name: {"score": "exact_match"} for name in ("reverse", "count", "next")},
+        },
     }
     return {**content, "evaluate": {"every_steps": 1, **asked}}
 
