@@ -1,6 +1,7 @@
 """What a template has no form for is said otherwise, and nothing of it is lost."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,9 @@ def test_no_text_is_lost_and_what_is_left_the_template_can_write(made, traits):
         assert all(len(m.tool_calls) < 2 for m in adapted.messages)
     if traits.has_tool_calls and not traits.has_free_call_ids:
         assert all(len(call.call_id) == 9 for m in adapted.messages for call in m.tool_calls)
-        assert all(len(m.call_id) == 9 for m in adapted.messages if m.role == "tool")
+        answered = [m.call_id for m in adapted.messages if m.role == "tool"]
+        assert all(len(call_id) == 9 for call_id in answered)
+        assert sorted(answered) == sorted(call.call_id for m in adapted.messages for call in m.tool_calls)
     text = "\n".join(m.content for m in adapted.messages)
     assert all(m.content in text for m in made.messages if m.content.strip())
     calls = [(call.name, call.arguments) for m in made.messages for call in m.tool_calls]
@@ -84,6 +87,16 @@ def test_no_text_is_lost_and_what_is_left_the_template_can_write(made, traits):
         trained = [m.train for m in made.messages if m.role == "assistant"]
         assert trained == [m.train for m in adapted.messages if m.role == "assistant"]
     assert (adapted != made) == bool(notes)
+
+
+def test_of_calls_that_share_an_id_each_has_its_own_result():
+    calls = [replace(call, call_id="same") for call in CALLS]
+    results = [Message("tool", content, call_id="same") for content in ("a stream", "three")]
+    made = conversation(Message("user", "q"), Message("assistant", "", tool_calls=tuple(calls)), *results)
+    adapted, _ = adapt(made, TemplateTraits(has_free_call_ids=False))
+    new = [call.call_id for call in adapted.messages[1].tool_calls]
+    assert new == [m.call_id for m in adapted.messages[2:]]
+    assert len({*new}) == 2
 
 
 def test_a_system_text_goes_in_front_of_the_first_user_turn():

@@ -177,22 +177,27 @@ def _write_one_call_a_turn(conversation: Conversation) -> Conversation:
 
 
 def _number_calls(conversation: Conversation) -> Conversation:
-    """Ids by the order of the calls; a result gets the id of the call it names, or of the first without one."""
+    """Ids by the order of the calls; a result gets the id of the call it names, or of the first without one.
+
+    Calls may share an id: their results are in their order.
+    """
     messages: list[Message] = []
-    open_ids: dict[str | int, str] = {}  # a call's own id, or its number where it has none → its new id
+    open_calls: list[tuple[str | None, str]] = []  # its own id, and its new one
     num_calls = 0
     for message in conversation.messages:
         if message.tool_calls:
             calls = []
             for call in message.tool_calls:
                 num_calls += 1
-                open_ids[num_calls if call.call_id is None else call.call_id] = _numbered_id(num_calls)
+                open_calls.append((call.call_id, _numbered_id(num_calls)))
                 calls.append(replace(call, call_id=_numbered_id(num_calls)))
             message = replace(message, tool_calls=tuple(calls))
         elif message.role == "tool":
-            answered = message.call_id if message.call_id in open_ids else next(iter(open_ids), None)
-            new_id = _numbered_id(max(num_calls, 1)) if answered is None else open_ids.pop(answered)
-            message = replace(message, call_id=new_id)
+            named = [own for own in open_calls if message.call_id is not None and own[0] == message.call_id]
+            answered = next(iter(named or open_calls), None)
+            if answered:
+                open_calls.remove(answered)
+            message = replace(message, call_id=answered[1] if answered else _numbered_id(max(num_calls, 1)))
         messages.append(message)
     return replace(conversation, messages=tuple(messages))
 
