@@ -1,6 +1,7 @@
 """A request for a chat completion, and what is read from its answer: nothing in it is believed unseen."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from sft.url_secrets import without_secrets
 _MOST_STOPS = 4
 """What OpenAI's interface allows."""
 _SHOWN_CHARS = 200
+_HALVES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,9 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     num = _count(usage, "completion_tokens")
     if num is not None and num > max_tokens:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
-    return ChatReply(text or "", calls, finish != "length", num, _count(usage, "prompt_tokens"))
+    # JSON can spell half of a pair of surrogates, as of a character that was cut. No tokenizer can read it.
+    text = _HALVES.sub("\N{REPLACEMENT CHARACTER}", text or "")
+    return ChatReply(text, calls, finish != "length", num, _count(usage, "prompt_tokens"))
 
 
 def _thought_alone(message: Mapping[str, Any]) -> str:

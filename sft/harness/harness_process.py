@@ -70,6 +70,9 @@ class _Asking:
         found = []
         for term in self._about["terms"]:
             if not _names(self._manager, term):
+                if "/" in term:
+                    found.append(f"--harness: no file in {term} defines a task: one has a line such as `task: my_task`")
+                    continue
                 close = difflib.get_close_matches(term, every, n=3)
                 near = f"; near it: {', '.join(close)}" if close else ""
                 found.append(f"--harness: lm-evaluation-harness {lm_eval.__version__} has no task {term}{near}")

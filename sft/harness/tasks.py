@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from sft.absolute_paths import local_path, near_it
 from sft.atomic_files import fingerprint
 from sft.config import SftConfig
@@ -76,7 +78,19 @@ def _folder(option: str, given: str) -> Path:
         raise UserError(f"{option}: there is no folder {path}{near_it(path)}. Name a folder with task files (.yaml).")
     if not any(path.rglob("*.yaml")):
         raise UserError(f"{option}: {path} holds no task file (.yaml). Name the folder that does.")
+    if broken := [*filter(None, map(_broken, sorted(path.rglob("*.yaml"))))]:
+        raise UserError("\n".join(f"{option}: {words}" for words in broken))
     return path
+
+
+def _broken(path: Path) -> str:
+    """Why a task file cannot be read: the harness would leave it out and go on. Empty if it can."""
+    try:
+        # Its nodes only: what `!function` names is imported by the harness.
+        yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        return f"{path} is no YAML: {' '.join(str(error).split())}"
+    return ""
 
 
 def _files_in(folder: Path) -> str:

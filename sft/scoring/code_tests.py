@@ -3,6 +3,7 @@
 It runs in `sft.scoring.sandbox`, and only where `allow_code` is true: code of a model is code of a stranger.
 """
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
@@ -37,11 +38,40 @@ class CodeTests(Settings):
     """The most processes and threads."""
 
     def judge(self, answer: Answer, question: Question) -> Verdict:
-        """1 or 0."""
+        """1 or 0; failed if the tests, which are the record's, cannot tell."""
+        if wrong := what_is_wrong(question.tests):
+            return Verdict({}, wrong, failed=True)
         limits = CodeLimits(self.seconds, self.memory_mib, num_processes=self.num_processes)
         code = code_in(answer.text, [*question.tests, question.setup_code])
         outcome = run_code(code, question.tests, question.setup_code, limits)
         return Verdict({"passed": float(outcome.passed)}, outcome.reason)
+
+
+def what_is_wrong(tests: Sequence[str]) -> str:
+    """Why all code would pass these tests, or none; empty if they can tell.
+
+    Tests that only define something never raise: so do HumanEval's, whose `check` has still to be called.
+    """
+    try:
+        statements = [statement for test in tests for statement in ast.parse(test).body]
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"a test of the record is no Python: {error}"
+    if any(map(_can_fail, statements)):
+        return ""
+    return "the record's tests check nothing: add the line that calls what they define, such as check(NAME)"
+
+
+def _can_fail(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() | ast.Import() | ast.ImportFrom():
+            return False
+        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):  # the module has another name
+            return False
+        case ast.Expr(value=ast.Constant()):
+            return False
+        case ast.Assign(value=value) | ast.AnnAssign(value=value):
+            return value is not None and any(isinstance(part, ast.Call) for part in ast.walk(value))
+    return True
 
 
 def code_in(text: str, tests: Sequence[str]) -> str:

@@ -21,11 +21,13 @@ def main() -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     # A module by a name, as dataclasses and pickle look it up. Not `__main__`: a program would wait for input there.
     module = sys.modules["answer"] = types.ModuleType("answer")
+    # Bound before the code runs, which may replace the built-in ones.
+    translate, run = compile, exec
     named = {"the code": task["code"], "the set-up": task["setup"]}
     named |= {f"test {number}": test for number, test in enumerate(task["tests"], start=1)}
     for name, text in named.items():
         try:
-            exec(compile(text, f"<{name}>", "exec"), module.__dict__)
+            run(translate(text, f"<{name}>", "exec"), module.__dict__)
         except BaseException as error:  # SystemExit too: what the tests need is not there
             if os.getpid() != process:  # the code forked; its children come here as well
                 os._exit(1)

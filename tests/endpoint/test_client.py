@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_reply
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.endpoint.paid import PaidReplies
@@ -197,3 +197,8 @@ def test_a_server_without_structured_output_is_asked_in_words() -> None:
         client.chat_all(requests, lambda _, outcome: found.append(type(outcome)))
     assert found == [ChatReply] * 3
     assert "response_format" not in server.asked[-1]
+
+
+def test_half_of_a_character_is_replaced() -> None:
+    body = b'{"choices": [{"message": {"content": "x \\ud83d"}, "finish_reason": "length"}]}'
+    assert read_reply(body, 8) == ChatReply("x \N{REPLACEMENT CHARACTER}", stopped=False)

@@ -227,6 +227,11 @@ def test_a_folder_is_written_with_a_slash_and_holds_task_files(tmp_path: Path, m
     tasks = read_tasks("arc_*, ./ ,pick,pick", None, 5, None)
     assert tasks.terms == ("arc_*", str(tmp_path), "pick")
     assert tasks.include == (str(tmp_path),)
+    Path("deep").mkdir()
+    Path("deep/broken.yaml").write_text("task: broken\n  metric: [1,\n")
+    Path("other.yaml").write_text("task: [other\n")
+    with pytest.raises(UserError, match=r"(?s)deep/broken.yaml is no YAML: .*line 2.*other.yaml is no YAML"):
+        read_tasks("./", None, None, None)
 
 
 def test_options_of_the_harness_need_it_and_go_with_whole_models(

@@ -48,6 +48,9 @@ def run(code: str, *tests: str, setup: str = "", limits: CodeLimits = LIMITS) ->
         ("import os; os._exit(0)", ("assert False",), "", "ended before its tests were over, with exit code 0"),
         ("import ctypes; ctypes.string_at(0)", ("pass",), "", "ended by signal 11 (Segmentation fault)"),
         ("input()", ("pass",), "", "the code raised EOFError"),
+        ("import builtins; builtins.exec = lambda *given: None", ("assert False",), "", "test 1 raised AssertionError"),
+        ("import builtins as b; c = b.compile; b.compile = lambda *given: c('', '', 'exec')", ("assert False",), "",
+         "test 1 raised AssertionError"),
     ],
 )  # fmt: skip
 def test_code_passes_if_all_its_tests_do(code, tests, setup, reason):

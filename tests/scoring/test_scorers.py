@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.schema import ToolCall
-from sft.scoring.code_tests import code_in
+from sft.scoring.code_tests import code_in, what_is_wrong
 from sft.scoring.registry import SCORERS, read_score
 from sft.scoring.scorer import Answer, Question, Verdict
 
@@ -220,6 +220,27 @@ PYTHON_PROMPT = ">>> def root(n): ...\n>>> root(4)\n2.0\n"
 def test_of_several_blocks_those_run_that_the_tests_need(blocks, code):
     answer = "\nand then\n".join(f"```python\n{block}```" for block in blocks)
     assert code_in(answer, ["import math", "assert root(4) == 2"]) == code
+
+
+@pytest.mark.parametrize(
+    ("test", "reason"),
+    [
+        ("def check(candidate):\n    assert candidate(1) == 2", "check nothing"),
+        ("import math\nMETADATA = {'author': 'x'}\nclass Case: pass", "check nothing"),
+        ("# assert f(1) == 2\n'assert f(1) == 2'", "check nothing"),
+        ("def test(): assert f(1) == 2\nif __name__ == '__main__':\n    test()", "check nothing"),
+        ("assert f(1 == 2", "no Python"),
+    ],
+)
+def test_code_is_not_judged_by_tests_that_cannot_tell(test, reason):
+    verdict = read_score("code").scorer.judge(Answer("def f(x): return 0"), Question(tests=(test,)))
+    assert (verdict.failed, verdict.scores) == (True, {})
+    assert reason in verdict.note
+
+
+@pytest.mark.parametrize("test", ["assert f(1) == 2", "check(f)", "x = f(1)", "for n in range(3): check(n)", "pass"])
+def test_tests_that_can_fail_are_run(test):
+    assert what_is_wrong(["def check(candidate): assert candidate(1) == 2", test]) == ""
 
 
 @pytest.mark.parametrize(
