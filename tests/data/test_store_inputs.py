@@ -29,7 +29,7 @@ FULL: dict[str, Any] = {
     "staging_dir": "/d",
 }
 MODEL = ModelConfig(path="m")
-FINGERPRINTS = ["b6f29804b5853d90", "26a030c108ef135c", "7444b7b30eb20543"]
+FINGERPRINTS = ["29143628a01e509b", "0ccf5d9b7e9e94e5", "49e57f39ba614db3"]
 
 
 @pytest.fixture
