@@ -61,8 +61,8 @@ class Terminal:
     def give_up_line(self) -> None:
         """Press Ctrl-C at the prompt, as a person would again if nothing comes.
 
-        Python sees a signal there only while it waits for a key: one that comes while it shows the last key is seen with
-        the next.
+        Python sees a signal there only while it waits for a key: one that comes while it shows the last key is seen
+        with the next.
         """
         for _ in range(20):
             self.type(CTRL_C)
