@@ -33,6 +33,11 @@ def answer_in(text: str) -> Said:
     return Said(answer, "" if answer else "nothing behind the thought" if end else "the thought was cut")
 
 
+def without_thought(text: str) -> str:
+    """What stands behind the thought of a reference; the whole text if nothing does."""
+    return answer_in(text).answer or text
+
+
 def opens_thought(prompt: str) -> bool:
     """Whether a prompt ends with the mark that begins a thought."""
     return prompt.rstrip().endswith(_START)

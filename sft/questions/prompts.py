@@ -11,7 +11,7 @@ from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.errors import RecordError
 from sft.questions.question import Option
 from sft.schema import Conversation, JsonObject, Message, TokenizedRecord
-from sft.thoughts import answer_in, whole_text
+from sft.thoughts import whole_text, without_thought
 
 _OPENAI = TurnForm(text_arguments=True)
 
@@ -133,10 +133,11 @@ def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> Reference:
         start, stop = last_answer(content)
         ids = content.example.input_ids.tolist()
         words = pipeline.tokenizer.words_of(ids[start:stop])
-        said = answer_in(whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False)).answer or words
-        return Reference(said, said != words)
+        whole = whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False)
+        said = without_thought(whole)
+        return Reference(said, said != whole)
     answer = content.messages[-1]
     # A thought in an unusual form is part of the content.
-    said = answer_in(answer.content).answer or answer.content
+    said = without_thought(answer.content)
     calls: list[dict[str, Any]] = [{"name": c.name, "arguments": dict(c.arguments)} for c in answer.tool_calls]
     return Reference(said, bool(answer.thought) or said != answer.content, tuple(calls))

@@ -34,7 +34,7 @@ from sft.questions.question import QUESTIONS, Option, Question, Way, questions_i
 from sft.schema import Conversation, JsonObject, Record, TokenizedRecord
 from sft.scoring.own_function import OwnFunction
 from sft.scoring.registry import read_score
-from sft.thoughts import answer_in
+from sft.thoughts import without_thought
 
 _VERSION = 3
 
@@ -163,13 +163,13 @@ class _Asking:
             prompt=prompt.text,
             prompt_ids=prompt.ids,
             max_new_tokens=max(1, min(self._num_new, self._most - len(prompt.ids))),
-            references=tuple(dict.fromkeys((answer, *map(_without_thought, asked.grading.references)))),
+            references=tuple(dict.fromkeys((answer, *map(without_thought, asked.grading.references)))),
             options=options,
             choices=choices,
             tests=asked.grading.tests,
             setup_code=asked.grading.setup_code,
             mark=asked.grading.mark,
-            rejected=_without_thought(asked.grading.rejected),
+            rejected=without_thought(asked.grading.rejected),
             tool_calls=calls,
             thinks=thinks,
             fields=_as_json(asked.fields) if self._keeps_fields else {},
@@ -245,10 +245,6 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
-
-
-def _without_thought(text: str) -> str:
-    return answer_in(text).answer or text
 
 
 def _as_json(fields: JsonObject) -> JsonObject:
