@@ -34,17 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        with ended_on_request():
-            parser = build_parser()
-            complete(parser)
-            options = parse(parser, arguments)
-            _check_working_folder()
-            if "config" in options:
-                from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
+        parser = build_parser()
+        complete(parser)
+        options = parse(parser, arguments)
+        _check_working_folder()
+        if "config" in options:
+            from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
-                options.job = load_job(options.config, options.overrides)
-                sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
-            run: Callable[..., int] = options.run
+            options.job = load_job(options.config, options.overrides)
+            sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
+        run: Callable[..., int] = options.run
+        with ended_on_request():
             return run(options)
     except UserError as error:
         say_error(error)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from launcher.exit_codes import STOPPED
+from launcher.exit_codes import ENDED, STOPPED, code_of_signal
 from sft.guarded_output import going_on_without_output
 from sft.training.control_signals import SIGNALS, request_stop
 
@@ -21,6 +21,7 @@ STOP_SIGNALS = (*SIGNALS, signal.SIGINT)
 """Only the driver obeys them. Schedulers may send them to all processes of a job."""
 
 _LOOK_SECONDS = 1.0
+_AGAIN_SECONDS = 0.05
 
 Handler = Callable[[int, FrameType | None], None]
 
@@ -31,9 +32,8 @@ class EndRequested(Exception):
     def __init__(self, number: int | None) -> None:
         super().__init__("STOP" if number is None else signal.Signals(number).name)
         self.number = number
-        # For a signal: the code that shells give to a process that it killed.
-        self.exit_code = STOPPED if number is None else 128 + number
-        self.in_words = f"Ended by {self}; no step is lost by it. The same command goes on."
+        self.exit_code = STOPPED if number is None else code_of_signal(number)
+        self.in_words = ENDED.format(self)
 
 
 @contextmanager
@@ -45,6 +45,7 @@ def ended_on_request(stop_file: Path | None = None) -> Iterator[None]:
 
     Raises:
         EndRequested: raised after the block was left in order.
+        KeyboardInterrupt: so it was by Ctrl-C.
     """
     requests: list[int | None] = []
     over = threading.Event()
@@ -64,7 +65,7 @@ def ended_on_request(stop_file: Path | None = None) -> Iterator[None]:
 
     looking = threading.Thread(target=look, args=(stop_file,), name="stop-file", daemon=True)
     try:
-        with _taken_by(interrupt, SIGNALS):
+        with _taken_by(interrupt, SIGNALS), _ctrl_c_interrupts(), _no_interrupt_is_lost():
             if stop_file is not None:
                 looking.start()
             try:
@@ -73,10 +74,42 @@ def ended_on_request(stop_file: Path | None = None) -> Iterator[None]:
                 over.set()
                 if stop_file is not None:
                     looking.join()
-    except KeyboardInterrupt:
-        if not requests:
+    except BaseException as error:
+        if not _is_interrupt(error):
             raise
-        raise EndRequested(requests[0]) from None
+        raise EndRequested(requests[0]) if requests else KeyboardInterrupt from None
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """An interrupt, or what has been made of one, as Python does while a dataclass is made."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or _is_interrupt(error.__cause__))
+
+
+@contextmanager
+def _ctrl_c_interrupts() -> Iterator[None]:
+    # Shells ignore it for what runs in the background.
+    is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    with _taken_by(signal.default_int_handler, () if is_ignored else (signal.SIGINT,)):
+        yield
+
+
+@contextmanager
+def _no_interrupt_is_lost() -> Iterator[None]:
+    """Interrupt again where Python drops an interrupt: in a finalizer, or a callback, as those of its import locks."""
+    before = sys.unraisablehook
+
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            # Not here: it would be dropped again.
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

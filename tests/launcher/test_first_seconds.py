@@ -17,8 +17,9 @@ from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 from tests.ray_folder import ray_folder
 
-FIRST, SECOND = (0.3, 1, 3), (1, 3, 5, 8, 12)
-"""Seconds: in the first start it looks at the model, in one behind `sft prepare` Ray starts meanwhile."""
+FIRST, SECOND = (0.6, 1.2, 3), (1, 3, 5, 8, 12)
+"""Seconds, behind Python's own beginning. In the first start it looks at the model; in one behind `sft prepare` Ray
+starts meanwhile."""
 ENDS = {
     # Python may also end itself by Ctrl-C's signal, which shells show as the same.
     signal.SIGINT: ((130, -signal.SIGINT), "interrupted; the same command goes on from the last checkpoint"),

@@ -12,12 +12,14 @@ import yaml
 
 from launcher.cli import main
 from launcher.console import build_console
+from launcher.exit_codes import ENDED, INTERRUPTION
 from launcher.held_run import work_in
 from launcher.interruption import EndRequested, ended_on_request
 from sft.run_folder import RunFolder
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
+ROOT = Path(__file__).parents[2]
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -89,16 +91,60 @@ def test_ctrl_c_stays_ctrl_c(tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-INTERRUPTED_IN_A_CODE_STRING = """
-import os, sys
+INTERRUPTED = """
+import os, sys, time, weakref
 from launcher import __main__, cli
-cli.build_parser = lambda: exec(f"import os; os.kill(os.getpid(), {sys.argv[1]})")
+from launcher.verbs import status
+
+def interrupt(*_):
+    os.kill(os.getpid(), int(number))
+
+def in_a_code_string(*_):
+    exec("interrupt()")
+    time.sleep(30)
+
+def in_a_callback(*_):
+    # Python drops what it raises, also in those of its import locks.
+    class Lock: pass
+    lock = Lock()
+    waiting = weakref.ref(lock, interrupt)
+    del lock
+    time.sleep(30)
+
+def while_a_dataclass_is_made(*_):
+    # Python makes a RuntimeError of what is raised here.
+    class Field:
+        def __set_name__(self, owner, name):
+            interrupt()
+    class Made:
+        field = Field()
+    time.sleep(30)
+
+number, when, how = sys.argv[1:]
+sys.argv = ["sft", "status", "nowhere"]
+if when == "while it is imported":
+    cli.build_parser = globals()[how]
+else:
+    status.run = globals()[how]
 sys.exit(__main__.main())
 """
+WHERE = ("in_a_code_string", "in_a_callback", "while_a_dataclass_is_made")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_command_ends_with_its_own_code_wherever_the_signal_found_it(number: int, code: int) -> None:
+@pytest.mark.parametrize("when", ["while it is imported", "while it works"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_ends_with_its_own_code_and_words_wherever_the_signal_found_it(
+    number: signal.Signals, when: str
+) -> None:
     """Python itself would end by SIGINT, since the class of a dataclass is a code string too."""
-    command = [sys.executable, "-c", INTERRUPTED_IN_A_CODE_STRING, str(int(number))]
-    assert subprocess.run(command, capture_output=True, timeout=60, cwd=Path(__file__).parents[2]).returncode == code
+    code, said = (130, INTERRUPTION) if number == signal.SIGINT else (143, ENDED.format(number.name) + "\n")
+    commands = [[sys.executable, "-c", INTERRUPTED, str(int(number)), when, how] for how in WHERE]
+    started = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=ROOT) for command in commands]
+    ended = [(process.communicate(timeout=20), process.returncode) for process in started]
+    assert ended == [(("", said), code)] * len(WHERE)
+
+
+def test_what_a_shell_runs_in_the_background_is_not_interrupted() -> None:
+    command = [sys.executable, "-c", INTERRUPTED.replace("time.sleep(30)", "return 0"), str(int(signal.SIGINT))]
+    ignoring = ["bash", "-c", "trap '' INT; exec \"$@\"", "_", *command, "while it works", "in_a_code_string"]
+    assert subprocess.run(ignoring, timeout=20, cwd=ROOT).returncode == 0
