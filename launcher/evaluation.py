@@ -172,6 +172,8 @@ def _say_what_is_asked(measurement: Measurement, console: Console) -> None:
         console.print(f"of them {num:,} with fewer examples than evaluate.shots says: {reason}", highlight=False)
     for reason, num in manifest["left_out"].items():
         console.print(styled("[yellow]{}[/] not asked: {}", f"{num:,}", reason), highlight=False)
+    for note in manifest["notes"]:
+        _say(note, console)
     for task, score in measurement.asked.scores.items():
         console.print(f"{task}: {score.name}", highlight=False, markup=False)
 

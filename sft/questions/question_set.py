@@ -25,6 +25,7 @@ from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import Formatted
 from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
+from sft.data.rendering.renderer import UNMARKED_THOUGHTS
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
@@ -36,7 +37,7 @@ from sft.scoring.own_function import OwnFunction
 from sft.scoring.registry import read_score
 from sft.thoughts import without_thought
 
-_VERSION = 3
+_VERSION = 4
 
 
 class _Read(NamedTuple):
@@ -94,6 +95,7 @@ def make_questions(
         "num_questions": len(questions),
         "fewer_shots": dict(tally.fewer_shots),
         "left_out": dict(tally.left_out),
+        "notes": _notes(preparer),
     }
     with written_aside(folder, "publish") as aside:
         write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
@@ -147,8 +149,9 @@ class _Asking:
         if len(shown) < shots:
             no_room = f"no more fit in data.max_len_tokens={self._most}"
             self._tally.fewer_shots[no_room if len(shown) < len(there) else "there are no more for their task"] += 1
-        source = self._sources[key.source_id]
+        source, marks = self._sources[key.source_id], self._preparer.pipeline.tokenizer.marks
         instance = f"/{key.instance}" if key.instance else ""
+        others = (without_thought(one, marks) for one in asked.grading.references)
         return Question(
             record=f"{source}/{key.number}{instance}",
             shots=shots,
@@ -163,13 +166,13 @@ class _Asking:
             prompt=prompt.text,
             prompt_ids=prompt.ids,
             max_new_tokens=max(1, min(self._num_new, self._most - len(prompt.ids))),
-            references=tuple(dict.fromkeys((answer, *map(without_thought, asked.grading.references)))),
+            references=tuple(dict.fromkeys((answer, *others))),
             options=options,
             choices=choices,
             tests=asked.grading.tests,
             setup_code=asked.grading.setup_code,
             mark=asked.grading.mark,
-            rejected=without_thought(asked.grading.rejected),
+            rejected=without_thought(asked.grading.rejected, marks),
             tool_calls=calls,
             thinks=thinks,
             fields=_as_json(asked.fields) if self._keeps_fields else {},
@@ -245,6 +248,11 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
+
+
+def _notes(preparer: BlockPreparer) -> list[str]:
+    """What the user should know of all answers."""
+    return [UNMARKED_THOUGHTS] if preparer.pipeline.renderer.thought_marks is None else []
 
 
 def _as_json(fields: JsonObject) -> JsonObject:
