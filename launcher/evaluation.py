@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from launcher.cluster.model_actors import workers_of
+from launcher.byproducts import byproduct
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
@@ -102,8 +103,9 @@ def _show(
     if scores:
         answers = {one.title: path for one, path in zip(found, paths, strict=True) if one is not None}
         page, questions = measurement.folder / ANSWERS_PAGE, measurement.folder / "questions"
-        write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
-        console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
+        with byproduct("the page of the answers", "the same command: what is measured is kept", console):
+            write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
+            console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
 
 
 def _judge_marked(measurement: Measurement, console: Console) -> tuple[list[MarkedAnswer], list[TaskAgreement]]:
