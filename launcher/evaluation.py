@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from launcher.cluster.model_actors import workers_of
 from launcher.byproducts import byproduct
+from launcher.cluster.model_actors import workers_of
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
