@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from launcher.byproducts import byproduct
 from launcher.cluster.model_actors import workers_of
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
@@ -102,8 +103,9 @@ def _show(
     if scores:
         answers = {one.title: path for one, path in zip(found, paths, strict=True) if one is not None}
         page, questions = measurement.folder / ANSWERS_PAGE, measurement.folder / "questions"
-        write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
-        console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
+        with byproduct("the page of the answers", "the same command: what is measured is kept", console):
+            write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
+            console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
 
 
 def _judge_marked(measurement: Measurement, console: Console) -> tuple[list[MarkedAnswer], list[TaskAgreement]]:
@@ -172,6 +174,8 @@ def _say_what_is_asked(measurement: Measurement, console: Console) -> None:
         console.print(f"of them {num:,} with fewer examples than evaluate.shots says: {reason}", highlight=False)
     for reason, num in manifest["left_out"].items():
         console.print(styled("[yellow]{}[/] not asked: {}", f"{num:,}", reason), highlight=False)
+    for note in manifest["notes"]:
+        _say(note, console)
     for task, score in measurement.asked.scores.items():
         console.print(f"{task}: {score.name}", highlight=False, markup=False)
 

@@ -1,11 +1,13 @@
 """What `sft train` does after its checks: prepares, has the workers train, and shows the results."""
 
+import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from rich.console import Console
 from rich.text import Text
 
+from launcher.byproducts import byproduct
 from launcher.cluster.trainer_process import Outcome, TrainerProcess, TrainerRequest, samples_are_missing
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED, STOPPED
@@ -20,7 +22,7 @@ from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.errors import UserError
 from sft.evaluation.report import write_report
-from sft.evaluation.run_records import read_run
+from sft.evaluation.run_records import RunRecords, read_run
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder, StageFolder
@@ -48,10 +50,11 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console, early: Train
     run = RunFolder(job.sft.run.dir)
     workload, _store, plans = prepare(job.sft, console)
     job = job.model_copy(update={"sft": _first_stages(job.sft, len(names))})
+    last = run.stage(len(job.sft.stages) - 1, job.sft.stages[-1].name)
     is_finished = run.has_finished(names)  # asked after `prepare`: a stage with a larger budget is not finished
     if is_finished and not samples_are_missing(job.sft, run, workload):
         console.print("Every stage is finished; nothing is left to train.")
-        return _show_result(job, run, console)
+        return _show_result(last, run, console)
     stages = [
         StageProgress(name, _num_steps(run.stage(i, name), stage_plan), run.stage(i, name).metrics)
         for i, (name, stage_plan) in enumerate(zip(names, plans, strict=False))
@@ -66,9 +69,10 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console, early: Train
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
         if why_unusable(run) is None:
-            write_report(run)
+            with _of_report("the report", run, console):
+                write_report(run)
         return exit_code
-    return _show_result(job, run, console)
+    return _show_result(last, run, console)
 
 
 def _num_steps(stage: StageFolder, plan: PackPlan) -> int:
@@ -114,9 +118,27 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
     return FAILED
 
 
-def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
-    records = read_run(run)
-    report = write_report(run, records)
+def _show_result(last: StageFolder, run: RunFolder, console: Console) -> int:
+    report = None
+    with _of_report("the report", run, console):
+        records = read_run(run)
+        with _of_report("the page of the report", run, console):
+            report = write_report(run, records)
+        _show_learned(records, console)
+    console.print(f"model   {last.model}", highlight=False, soft_wrap=True)
+    end = read_stage_end(last)
+    if end is not None and end.has_best_model:
+        console.print(f"best    {last.best_model}", highlight=False, soft_wrap=True)
+    if report is not None:
+        console.print(f"report  {report}", highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _of_report(what: str, run: RunFolder, console: Console) -> AbstractContextManager[None]:
+    return byproduct(what, f"sft report {shlex.quote(str(run.path))}", console)
+
+
+def _show_learned(records: RunRecords, console: Console) -> None:
     show_results(records.evaluations, records.scores, records.clusters, console)
     # The shortest, for a console; the report shows them all.
     for sample in sorted(records.sample_answers, key=lambda s: len(s.prompt + s.before + s.after))[:1]:
@@ -129,13 +151,6 @@ def _show_result(job: JobConfig, run: RunFolder, console: Console) -> int:
         ):
             console.print(styled("[bold]{:>9}[/]  ", title), end="")
             console.print(shortened(text, _MAX_SAMPLE_CHARS))
-    last = run.stage(len(job.sft.stages) - 1, job.sft.stages[-1].name)
-    console.print(f"model   {last.model}", highlight=False, soft_wrap=True)
-    end = read_stage_end(last)
-    if end is not None and end.has_best_model:
-        console.print(f"best    {last.best_model}", highlight=False, soft_wrap=True)
-    console.print(f"report  {report}", highlight=False, soft_wrap=True)
-    return DONE
 
 
 def _count(plan: JobPlan) -> str:

@@ -2,8 +2,9 @@
 
     prompt, words ──whole_text──▶ <think>↵a thought↵</think>↵↵the answer ──answer_in──▶ the answer
 
-Only a text that begins with the mark has a thought. The same words further on are part of an answer: code and
-explanations hold them, too.
+Templates mark thoughts differently (`Marks`). Whatever the marks, a text has its thought in one form from here on: that
+of `<think>`. Only a text that begins with the mark has a thought. The same words further on are part of an answer: code
+and explanations hold them, too.
 """
 
 import re
@@ -13,6 +14,23 @@ from sft.schema import THOUGHT_END, THOUGHT_START
 
 _START, _END = THOUGHT_START.strip(), THOUGHT_END.strip()
 _END_ALONE = re.compile(rf"^[ \t]*{_END}[ \t]*$", re.MULTILINE)
+
+
+class Marks(NamedTuple):
+    """What a chat template writes around thoughts, without white space at its ends.
+
+    Example:
+        `<|channel|>analysis<|message|>`, `<|end|><|start|>assistant<|channel|>final<|message|>`, and
+        `<|channel|>final<|message|>` in front of an answer without a thought.
+    """
+
+    start: str = _START
+    end: str = _END
+    plain: str = ""
+    """What the model writes in front of an answer without a thought: mostly nothing."""
+
+
+USUAL = Marks()
 
 
 class Said(NamedTuple):
@@ -33,18 +51,39 @@ def answer_in(text: str) -> Said:
     return Said(answer, "" if answer else "nothing behind the thought" if end else "the thought was cut")
 
 
-def without_thought(text: str) -> str:
-    """What stands behind the thought of a reference; the whole text if nothing does."""
-    return answer_in(text).answer or text
+def without_thought(text: str, marks: Marks = USUAL) -> str:
+    """What stands behind the thought of a reference; the whole text if nothing does.
+
+    What the template writes in front of a plain answer is not in records: such words are their own.
+    """
+    return answer_in(in_usual_form(text, marks._replace(plain=""))).answer or text
 
 
-def opens_thought(prompt: str) -> bool:
+def in_usual_form(text: str, marks: Marks) -> str:
+    """The text with its thought between `<think>` and `</think>`, and without what stands in front of a plain answer.
+
+    For every thought and answer without the marks, `answer_in` finds the answer in what this returns.
+    """
+    words = text.lstrip()
+    if marks[:2] != USUAL[:2] and words.startswith(marks.start):
+        thought, end, answer = words.removeprefix(marks.start).partition(marks.end)
+        if answer.strip() and not thought.strip():
+            return answer.strip()
+        # Between other marks, these words may be part of a thought.
+        thought = THOUGHT_START + thought.strip().replace(_END, "</ think>")
+        return thought + THOUGHT_END + answer.strip() if end else thought
+    if marks.plain and words.startswith(marks.plain):
+        return words.removeprefix(marks.plain).lstrip()
+    return text
+
+
+def opens_thought(prompt: str, marks: Marks = USUAL) -> bool:
     """Whether a prompt ends with the mark that begins a thought."""
-    return prompt.rstrip().endswith(_START)
+    return prompt.rstrip().endswith(marks.start)
 
 
-def whole_text(prompt: str, text: str, thinks: bool) -> str:
-    """What was written behind a prompt, with the mark of the thought that the prompt has opened.
+def whole_text(prompt: str, text: str, thinks: bool, marks: Marks = USUAL) -> str:
+    """What was written behind a prompt, in the usual form, with the mark of the thought that the prompt has opened.
 
     A model that learned answers without thoughts answers at once even there: it ends no thought.
 
@@ -52,8 +91,10 @@ def whole_text(prompt: str, text: str, thinks: bool) -> str:
         prompt: what the model went on from.
         text: what it wrote.
         thinks: whether the answer that it learns there has a thought.
+        marks: those of the template.
     """
-    return THOUGHT_START + text if opens_thought(prompt) and (thinks or _END in text) else text
+    is_inside = opens_thought(prompt, marks) and (thinks or marks.end in text)
+    return in_usual_form(f"{marks.start}\n{text}" if is_inside else text, marks)
 
 
 def served_text(text: str) -> str:

@@ -18,8 +18,8 @@ class Answer:
     key: str
     """That of the question."""
     text: str
-    """Its words, without control tokens and white space around them, and with the mark of a thought that the prompt has
-    opened; of a choice, the option."""
+    """Its words, without control tokens and white space around them, and with its thought, whatever marks the template
+    has for it, in `<think>`; of a choice, the option."""
     raw: str = ""
     """The same with control tokens, except the one at which it stopped."""
     num_tokens: int = 0
@@ -45,8 +45,9 @@ def read_answer(content: Mapping[str, Any]) -> Answer:
 
 def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokenizer: ExampleTokenizer) -> Answer:
     """What a model wrote; if it ended by itself, its stop token is the last."""
-    texts = (tokenizer.words_of(ids), tokenizer.text_of(ids[:-1] if stopped else ids))
-    text, raw = (whole_text(question.prompt, text, question.thinks) for text in texts)
+    own = ids[:-1] if stopped else ids
+    texts = (tokenizer.words_of(own), tokenizer.text_of(own))
+    text, raw = (whole_text(question.prompt, text, question.thinks, tokenizer.marks) for text in texts)
     return Answer(question.key, text, raw, len(ids), stopped)
 
 

@@ -13,7 +13,7 @@ from sft.answering.asking import KeepAnswers
 from sft.answering.server_respondent import ServerRespondent
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.questions.question import Question
-from sft.thoughts import served_text
+from sft.thoughts import in_usual_form, served_text
 
 _MOST_TOKENS = 4
 """An answer that comes to more times as many of our tokens as were asked for was not bounded by the server. Other
@@ -67,6 +67,6 @@ class ServedModel(ServerRespondent):
     def _answer(self, question: Question, reply: ChatReply) -> Answer:
         calls = [{"name": name, "arguments": given} for name, given in reply.tool_calls]
         num_tokens = len(self.tokenizer.ids_of(reply.text)) if reply.num_tokens is None else reply.num_tokens
-        text = served_text(reply.text.strip())
+        text = served_text(in_usual_form(reply.text.strip(), self.tokenizer.marks))
         raw = "\n".join([text, *(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)])
         return Answer(question.key, text, raw, num_tokens, reply.stopped)

@@ -18,7 +18,7 @@ from sft.config import SftConfig
 from sft.errors import UserError
 from sft.model.positions import num_positions
 from sft.questions.prompts import Prompt
-from sft.schema import THOUGHT_START
+from sft.thoughts import Marks, opens_thought, whole_text
 from sft.world import World
 
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
@@ -47,7 +47,7 @@ class LoadedModel:
         prompted = Prompted(key, prompt.ids, room.num_tokens)
         text = GrowingText(self.prompts.tokenizer.words_of)
         return _WrittenReply(
-            AnswerStream(partial(self._write, prompted)), text, room, self.prompts.has_opened_thought(prompt)
+            AnswerStream(partial(self._write, prompted)), text, room, prompt.text, self.prompts.tokenizer.marks
         )
 
     def _write(self, prompted: Prompted, take: Take) -> Written:
@@ -99,16 +99,16 @@ class _Room(NamedTuple):
 class _WrittenReply:
     """`Reply` of a loaded model."""
 
-    def __init__(self, stream: AnswerStream, text: GrowingText, room: _Room, opened: bool) -> None:
-        self._stream, self._text, self._room, self._opened = stream, text, room, opened
-        self._marks = ThoughtMarks(opened)
+    def __init__(self, stream: AnswerStream, text: GrowingText, room: _Room, prompt: str, marks: Marks) -> None:
+        self._stream, self._text, self._room, self._prompt, self._marks = stream, text, room, prompt, marks
+        self._split = ThoughtMarks(opens_thought(prompt, marks), marks).split
         self.has_failed, self.note = False, "ended by Ctrl-C"
 
     @property
     def text(self) -> str:
         """See `Reply`."""
         whole = self._text.whole
-        return THOUGHT_START + whole if self._opened and whole else whole
+        return whole_text(self._prompt, whole, thinks=True, marks=self._marks) if whole else whole
 
     def pieces(self) -> Iterator[Piece]:
         """See `Reply`."""
@@ -117,11 +117,11 @@ class _WrittenReply:
                 for token in self._stream:
                     new = self._text.add(token)
                     yield Piece("")
-                    yield from self._marks.split(new)
+                    yield from self._split(new)
         except UserError as error:
             self.has_failed, self.note = True, str(error)
             return
-        yield from self._marks.split(self._text.rest(), is_last=True)
+        yield from self._split(self._text.rest(), is_last=True)
         self.note = self._reason()
 
     def end(self) -> None:

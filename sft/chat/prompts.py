@@ -16,7 +16,6 @@ from sft.data.rendering.inference import generation_stops
 from sft.errors import RecordError, UserError
 from sft.questions.prompts import Prompt, PromptWriter
 from sft.schema import JsonObject, Record, RecordLocation
-from sft.thoughts import opens_thought
 
 _WORD = "answer"
 """Stands for the answer that is not there yet."""
@@ -71,10 +70,6 @@ class ChatPrompts:
             RecordError: they may not: a reply is empty, or holds what no text may hold.
         """
         self._formatted(turns, setting)
-
-    def has_opened_thought(self, prompt: Prompt) -> bool:
-        """Whether the template has written the mark that begins a thought."""
-        return opens_thought(prompt.text)
 
     def _writer(self, setting: Setting) -> PromptWriter:
         return PromptWriter(self._pipeline, self._shots_as, setting.tagging)

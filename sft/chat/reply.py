@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from sft.schema import THOUGHT_END, THOUGHT_START
+from sft.thoughts import USUAL, Marks
 
 
 class Piece(NamedTuple):
@@ -58,24 +58,29 @@ class Unanswered:
 
 
 class ThoughtMarks:
-    """Finds out which part of a growing text is a thought: what stands between the marks, and the marks themselves."""
+    """Finds out which part of a growing text is a thought: what stands between the marks, and the marks themselves.
 
-    def __init__(self, is_open: bool) -> None:
+    What the template writes in front of a plain answer is shown as they are: it is no part of the answer.
+    """
+
+    def __init__(self, is_open: bool, marks: Marks = USUAL) -> None:
         """`is_open`: whether the prompt has opened a thought."""
-        self._text, self._held, self._is_open = "", "", is_open
+        self._text, self._held, self._is_open, self._marks = "", "", is_open, marks
         self._is_settled = is_open
 
     def split(self, new: str, is_last: bool = False) -> Iterator[Piece]:
         """The pieces of the text that comes in addition. The first characters are held while they may become a mark."""
-        mark = THOUGHT_START.strip()
+        start, end, plain = self._marks
         new, self._held = self._held + new, ""
         if not self._is_settled:
-            if not is_last and mark.startswith(new):
+            if not is_last and (start.startswith(new) or plain.startswith(new)):
                 self._held = new
                 return
-            self._is_settled, self._is_open = True, new.startswith(mark)
+            self._is_settled, self._is_open = True, new.startswith(start)
+            if plain and not self._is_open and new.startswith(plain):
+                yield Piece(plain, True)
+                new = new.removeprefix(plain)
         if self._is_open:
-            end = THOUGHT_END.strip()
             before = len(self._text)
             self._text += new
             found = self._text.find(end)

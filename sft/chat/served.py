@@ -12,6 +12,7 @@ from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.questions.prompts import Prompt
+from sft.thoughts import Marks, in_usual_form
 
 _LOOK_SECONDS = 0.1
 _PATIENCE = Patience(at_once=1, retries=2, most_in_vain=1)
@@ -36,14 +37,15 @@ class ServedModel:
             ChatRequest(
                 key, prompt.messages, self.max_new_tokens, (), style.temperature, style.top_p, style.seed, stop
             ),
+            self.tokenizer.marks,
         )
 
 
 class _AskedReply:
     """`Reply` of a server, in one piece."""
 
-    def __init__(self, endpoint: Endpoint, request: ChatRequest) -> None:
-        self._endpoint, self._request = endpoint, request
+    def __init__(self, endpoint: Endpoint, request: ChatRequest, marks: Marks) -> None:
+        self._endpoint, self._request, self._marks = endpoint, request, marks
         self.text, self.note, self.has_failed = "", "ended by Ctrl-C", False
 
     def pieces(self) -> Iterator[Piece]:
@@ -60,7 +62,7 @@ class _AskedReply:
         if isinstance(outcome, NoReply):
             self.note, self.has_failed = outcome.reason, True
             return
-        self.text = outcome.text.strip()
+        self.text = in_usual_form(outcome.text.strip(), self._marks)
         self.note = "" if outcome.stopped else f"cut after {self._request.max_tokens:,} tokens"
         if not self.text:
             self.note = "a call of a tool" if outcome.tool_calls else "an empty answer"

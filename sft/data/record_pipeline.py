@@ -25,6 +25,7 @@ from sft.data.tokenization import ExampleTokenizer
 from sft.data.truncation import truncate
 from sft.errors import RecordError
 from sft.schema import Conversation, Example, LeftOutKind, Record, Rejected, TokenizedRecord
+from sft.thoughts import USUAL
 
 Tagging = Literal["as_trained", "always", "never"]
 """Which prompts get the task tag: by the rule of `data.task_tag`, all, or none."""
@@ -58,20 +59,21 @@ class RecordPipeline:
         """
         self._data = data
         tokenizer = self._hub_tokenizer = load_tokenizer(model)
-        self.tokenizer = ExampleTokenizer(tokenizer)
+        example_tokenizer = ExampleTokenizer(tokenizer)
         stops = generation_stops(model, tokenizer)
         turn_end = choose_turn_end(model, tokenizer, stops)
         template = TemplateRenderer(tokenizer, template_name(model))
         self.inference = Inference(frozenset(stops), turn_end, data.train_on_thoughts, template.form)
         self.renderer = ConversationRenderer(
             template,
-            self.tokenizer.special_tokens,
-            self.tokenizer.added_tokens,
+            example_tokenizer.special_tokens,
+            example_tokenizer.added_tokens,
             data.train_on,
             data.train_on_thoughts,
             frozenset(stops),
             turn_end,
         )
+        self.tokenizer = example_tokenizer.with_marks(self.renderer.thought_marks or USUAL)
         self.fingerprint = fingerprint([self.tokenizer.fingerprint, turn_end, sorted(stops)])
         """Of everything that tokenizer and template do to a record."""
 

@@ -9,10 +9,11 @@ For byte-level BPE, the position of a token follows from the ids alone: each tok
 and together they are the text. Other tokenizers return character offsets, which takes longer.
 """
 
+import copy
 import json
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,8 @@ from sft.data.rendering.answer_spans import Span
 from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
 from sft.errors import RecordError
-from sft.schema import THOUGHT_END, THOUGHT_START, Example, IntArray
+from sft.schema import Example, IntArray
+from sft.thoughts import USUAL, Marks
 
 
 class _Placed(NamedTuple):
@@ -50,16 +52,28 @@ class ExampleTokenizer:
         self.num_ids = max(vocab.values()) + 1  # not the number of tokens: a vocabulary may have gaps
         self._is_stop = np.zeros(self.num_ids, dtype=bool)
         self._is_stop[stop_ids] = True
-        thought_marks = [vocab[mark.strip()] for mark in (THOUGHT_START, THOUGHT_END) if mark.strip() in vocab]
-        self._is_word = ~self._is_stop
-        self._is_word[thought_marks] = True
-        self.special_tokens = frozenset(tokenizer.convert_ids_to_tokens(stop_ids))
+        self._stop_ids = dict(zip(tokenizer.convert_ids_to_tokens(stop_ids), stop_ids, strict=True))
+        self.special_tokens = frozenset(self._stop_ids)
         """The texts of all control tokens, including stop tokens."""
         self.added_tokens = frozenset(str(token) for token in tokenizer.get_added_vocab())
         """The texts of all tokens that were added to the vocabulary, including control tokens."""
         self.token_dtype = np.dtype(np.uint16 if self.num_ids <= 1 << 16 else np.uint32)
         self.fingerprint = fingerprint([backend.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map])
         self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)
+        self._set_marks(USUAL)
+
+    def with_marks(self, marks: Marks) -> Self:
+        """The same for a template that marks thoughts so; it starts with the usual marks."""
+        other = copy.copy(self)
+        other._set_marks(marks)
+        return other
+
+    def _set_marks(self, marks: Marks) -> None:
+        self.marks = marks
+        """What stands around thoughts in the words of an answer."""
+        self._is_word = ~self._is_stop
+        shown = "\n".join((*USUAL, *marks))
+        self._is_word[[i for token, i in self._stop_ids.items() if token and token in shown]] = True
 
     def ids_of(self, text: str) -> list[int]:
         """The ids of a text that is a whole prompt of the chat template."""

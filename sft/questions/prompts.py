@@ -128,16 +128,16 @@ class Reference(NamedTuple):
 
 def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> Reference:
     """The record's own right answer."""
-    content = formatted.content
+    content, marks = formatted.content, pipeline.tokenizer.marks
     if isinstance(content, TokenizedRecord):
         start, stop = last_answer(content)
         ids = content.example.input_ids.tolist()
         words = pipeline.tokenizer.words_of(ids[start:stop])
-        whole = whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False)
+        whole = whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False, marks=marks)
         said = without_thought(whole)
         return Reference(said, said != whole)
     answer = content.messages[-1]
     # A thought in an unusual form is part of the content.
-    said = without_thought(answer.content)
+    said = without_thought(answer.content, marks)
     calls: list[dict[str, Any]] = [{"name": c.name, "arguments": dict(c.arguments)} for c in answer.tool_calls]
     return Reference(said, bool(answer.thought) or said != answer.content, tuple(calls))

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, islice
@@ -25,9 +25,11 @@ from sft.data.reading.sources import read_records
 from sft.data.record_pipeline import Formatted
 from sft.data.rendering.chat_template import control_ids, load_tokenizer
 from sft.data.rendering.inference import generation_stops
+from sft.data.rendering.renderer import UNMARKED_THOUGHTS
 from sft.data.token_store import TokenStore
 from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
+from sft.printable import counted
 from sft.questions.choosing import Chosen, RecordKey, choose_records, giving_nothing_away, order_of_showing
 from sft.questions.prompts import Prompt, PromptWriter, reference_of, up_to_last_learned
 from sft.questions.question import QUESTIONS, Option, Question, Way, questions_in
@@ -36,7 +38,7 @@ from sft.scoring.own_function import OwnFunction
 from sft.scoring.registry import read_score
 from sft.thoughts import without_thought
 
-_VERSION = 3
+_VERSION = 4
 
 
 class _Read(NamedTuple):
@@ -53,6 +55,8 @@ class _Tally(NamedTuple):
 
     left_out: Counter[str]
     fewer_shots: Counter[str]
+    rooms: dict[str, list[int]]
+    """By task, the room of each answer that has less than `max_new_tokens`."""
 
 
 def open_questions(folder: Path) -> list[Question]:
@@ -78,7 +82,7 @@ def make_questions(
             return folder
         shutil.rmtree(folder)
     read = _read_again(store, chosen, preparer)
-    tally = _Tally(Counter(), Counter())
+    tally = _Tally(Counter(), Counter(), {})
     questions = [
         question
         for task, records in chosen.items()
@@ -94,6 +98,7 @@ def make_questions(
         "num_questions": len(questions),
         "fewer_shots": dict(tally.fewer_shots),
         "left_out": dict(tally.left_out),
+        "notes": _notes(preparer, tally, config),
     }
     with written_aside(folder, "publish") as aside:
         write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
@@ -147,8 +152,12 @@ class _Asking:
         if len(shown) < shots:
             no_room = f"no more fit in data.max_len_tokens={self._most}"
             self._tally.fewer_shots[no_room if len(shown) < len(there) else "there are no more for their task"] += 1
-        source = self._sources[key.source_id]
+        source, marks = self._sources[key.source_id], self._preparer.pipeline.tokenizer.marks
         instance = f"/{key.instance}" if key.instance else ""
+        room = max(1, min(self._num_new, self._most - len(prompt.ids)))
+        if way == "generate" and room < self._num_new:
+            self._tally.rooms.setdefault(self._task, []).append(room)
+        others = (without_thought(one, marks) for one in asked.grading.references)
         return Question(
             record=f"{source}/{key.number}{instance}",
             shots=shots,
@@ -162,14 +171,14 @@ class _Asking:
             tools=asked.formatted.content.tools if isinstance(asked.formatted.content, Conversation) else (),
             prompt=prompt.text,
             prompt_ids=prompt.ids,
-            max_new_tokens=max(1, min(self._num_new, self._most - len(prompt.ids))),
-            references=tuple(dict.fromkeys((answer, *map(without_thought, asked.grading.references)))),
+            max_new_tokens=room,
+            references=tuple(dict.fromkeys((answer, *others))),
             options=options,
             choices=choices,
             tests=asked.grading.tests,
             setup_code=asked.grading.setup_code,
             mark=asked.grading.mark,
-            rejected=without_thought(asked.grading.rejected),
+            rejected=without_thought(asked.grading.rejected, marks),
             tool_calls=calls,
             thinks=thinks,
             fields=_as_json(asked.fields) if self._keeps_fields else {},
@@ -245,6 +254,22 @@ def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Rea
         return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
+
+
+def _notes(preparer: BlockPreparer, tally: _Tally, config: SftConfig) -> list[str]:
+    """What the user should know of the answers."""
+    unmarked = [UNMARKED_THOUGHTS] if preparer.pipeline.renderer.thought_marks is None else []
+    return unmarked + [
+        f"{task}: {counted(len(rooms), 'answer')} may have {_from_to(rooms)} tokens, not "
+        f"evaluate.max_new_tokens={config.evaluate.new_tokens(task):,}: more do not fit behind the prompt in "
+        f"data.max_len_tokens={config.data.max_len_tokens:,}"
+        for task, rooms in tally.rooms.items()
+    ]
+
+
+def _from_to(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _as_json(fields: JsonObject) -> JsonObject:

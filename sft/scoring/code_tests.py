@@ -50,7 +50,8 @@ class CodeTests(Settings):
 def what_is_wrong(tests: Sequence[str]) -> str:
     """Why all code would pass these tests, or none; empty if they can tell.
 
-    Tests that only define something never raise: so do HumanEval's, whose `check` has still to be called.
+    Tests that only define something never raise: so do HumanEval's, whose `check` has still to be called (see
+    `sft.data.formats.grading`).
     """
     try:
         statements = [statement for test in tests for statement in ast.parse(test).body]
@@ -58,7 +59,10 @@ def what_is_wrong(tests: Sequence[str]) -> str:
         return f"a test of the record is no Python: {error}"
     if any(map(_can_fail, statements)):
         return ""
-    return "the record's tests check nothing: add the line that calls what they define, such as check(NAME)"
+    return (
+        "the record's tests check nothing: add the line that calls what they define, such as check(NAME), or for a "
+        "function `check` a column `entry_point` with the name of the function that it checks"
+    )
 
 
 def _can_fail(statement: ast.stmt) -> bool:

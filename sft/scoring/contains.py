@@ -1,11 +1,11 @@
-"""Whether an answer contains a reference, as whole words next to each other."""
+"""Whether an answer contains a reference, as whole words and numbers next to each other."""
 
 from collections.abc import Mapping
 from typing import ClassVar
 
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, best
-from sft.scoring.words import places, words_of
+from sft.scoring.words import places, words_and_numbers_of
 
 
 class Contains(Settings):
@@ -17,10 +17,10 @@ class Contains(Settings):
 
     def judge(self, answer: Answer, question: Question) -> Verdict:
         """1 or 0."""
-        told = words_of(answer.text)
+        told = words_and_numbers_of(answer.text)
 
         def is_in(reference: str) -> bool:
-            wanted = words_of(reference)
+            wanted = words_and_numbers_of(reference)
             return bool(places(wanted, told)) if wanted else reference.strip() in answer.text
 
         return Verdict({"contains": best(is_in, question.references)})

@@ -1,12 +1,14 @@
 """Exact match, normalised as in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250, its evaluation script).
 
-Lower case, without ASCII punctuation, without the articles a, an, the, and with single spaces.
+Lower case, without ASCII punctuation, without the articles a, an, the, and with single spaces; and, other than there,
+in Unicode's form NFC: a letter with its accent is one text, however it is composed.
 """
 
 import re
 import string
 from collections.abc import Mapping
 from typing import ClassVar
+from unicodedata import normalize
 
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, best, same_text
@@ -38,4 +40,4 @@ class ExactMatch(Settings):
 
 def normalized(text: str) -> str:
     """The text in SQuAD's normal form."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    return " ".join(_ARTICLES.sub(" ", normalize("NFC", text).lower().translate(_NO_PUNCTUATION)).split())

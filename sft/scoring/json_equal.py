@@ -1,6 +1,7 @@
 """Whether the JSON in an answer equals that of a reference: the order of keys does not matter, that of lists does.
 
-1 equals 1.0 and differs from true. Around the JSON there may be a code fence and other text.
+1 equals 1.0 and differs from true. Around the JSON there may be a code fence and other text. An answer with several
+values of the reference's kind is right only if they are equal: whoever reads it has to guess which one is meant.
 """
 
 import json
@@ -31,9 +32,14 @@ class JsonEqual(Settings):
         wanted = [value for reference in question.references if (value := json_in(reference)) is not NO_JSON]
         if not wanted:
             return failure("no JSON in the references")
-        given = json_in(answer.text)
-        if given is NO_JSON:
+        found = all_values_in(answer.text)
+        if not found:
             return Verdict({"json_equal": 0.0, "json_valid": 0.0}, "no JSON in the answer")
+        kinds = {*map(_kind, wanted)}
+        given, *others = [value for value in found if _kind(value) in kinds] or found
+        if any(difference(other, given) for other in others):
+            why = f"{1 + len(others)} JSON values in the answer, which differ: it is not said which one is meant"
+            return Verdict({"json_equal": 0.0, "json_valid": 1.0}, why)
         differences = [difference(given, value) for value in wanted]
         is_right = "" in differences
         return Verdict({"json_equal": float(is_right), "json_valid": 1.0}, "" if is_right else differences[0])
@@ -55,6 +61,31 @@ def values_in(text: str) -> Iterator[Any]:
             return
         value, rest = _read(rest)
     yield NO_JSON
+
+
+def all_values_in(text: str) -> list[Any]:
+    """The values of all JSON in a text, none within another: those in code fences, if there are any."""
+    whole, rest = _read(text)
+    if whole is not NO_JSON and not rest.strip():
+        return [whole]
+    fenced = [part for found in _FENCED.finditer(text) if _read(part := found[1])[0] is not NO_JSON]
+    return [value for part in fenced or [text] for value in _values(part)]
+
+
+def _values(text: str) -> Iterator[Any]:
+    whole, rest = _read(text)
+    if whole is not NO_JSON and not rest:
+        yield whole
+        return
+    at = 0
+    for _ in range(_MOST_BEGINNINGS):
+        if (begin := _BEGIN.search(text, at)) is None:
+            return
+        value, rest = _read(text[begin.start() :])
+        at = begin.end()
+        if value is not NO_JSON:
+            at = len(text.rstrip()) - len(rest)
+            yield value
 
 
 def difference(given: Any, wanted: Any, at: str = "") -> str:

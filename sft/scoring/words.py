@@ -15,6 +15,16 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
+_LETTERS = rf"[^\W{_SINGLE}_]+"
+_INSIDE = r"(?:(?<=\d)\.(?=\d)|(?<=\d),(?=\d{3}(?!\d)))"
+_WORD_OR_NUMBER = re.compile(rf"[{_SINGLE}]|(?:(?<!\S)\.(?=\d))?{_LETTERS}(?:{_INSIDE}{_LETTERS})*")
+
+
+def words_and_numbers_of(text: str) -> list[str]:
+    """As `words_of`, but a number with its point, and with commas before three digits each, is one word: `1.5`."""
+    return _WORD_OR_NUMBER.findall(unicodedata.normalize("NFC", text).lower())
+
+
 def places(part: list[str], whole: list[str]) -> list[int]:
     """Where `part` stands in `whole`, by the number of its first word; nowhere if it is empty."""
     if not part:

@@ -14,7 +14,7 @@ from sft.answering.whole_model import WholeModel, batch_size, copy_fits, whole_c
 from sft.answering.writing import Style
 from sft.config import SftConfig
 from sft.config_evaluation import EvaluateConfig
-from sft.data.rendering.chat_template import load_tokenizer
+from sft.data.record_pipeline import RecordPipeline
 from sft.data.tokenization import ExampleTokenizer
 from sft.engine.engine import Engine
 from sft.evaluation.answer_evaluator import AnswerEvaluator
@@ -49,7 +49,7 @@ class AskedQuestions:
         """
         questions, evaluate = open_questions(folder), config.evaluate
         style = Style(stop_ids_of(folder), evaluate.temperature, evaluate.top_p, config.run.seed)
-        tokenizer = ExampleTokenizer(load_tokenizer(config.model))
+        tokenizer = RecordPipeline(config.data, config.model).tokenizer
         return cls(questions, scores_of(questions, evaluate), style, fingerprint_of(folder), tokenizer)
 
     def evaluator(self, ask: Ask, ranks: Ranks, evaluate: EvaluateConfig, path: Path, about: str) -> AnswerEvaluator:

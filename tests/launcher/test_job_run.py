@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from launcher.console import FitConsole
-from launcher.exit_codes import FAILED
-from launcher.job_run import _say_failed
+from launcher.exit_codes import DONE, FAILED
+from launcher.job_run import _say_failed, _show_result
 from sft.run_folder import RunFolder
 
 
@@ -20,3 +20,18 @@ def test_only_logs_that_are_there_are_named(tmp_path: Path, there: tuple[str, ..
     first, *named = out.getvalue().splitlines()
     assert first == "The training cannot go on: it cannot be"
     assert [line.rpartition("/")[2] for line in named] == list(there)
+
+
+@pytest.mark.parametrize("broken", ["records", "page"])
+def test_a_report_that_cannot_be_made_is_a_warning_behind_a_finished_training(tmp_path: Path, broken: str) -> None:
+    run, out = RunFolder(tmp_path / "a run"), io.StringIO()
+    run.evaluations.mkdir(parents=True)
+    if broken == "records":
+        run.evaluation().write_text('{"name": 5}', encoding="utf-8")
+    else:
+        run.report.mkdir()
+    assert _show_result(run.stage(0, "broad"), run, FitConsole(file=out, width=300)) == DONE
+    warning, *rest = out.getvalue().splitlines()
+    assert "report" in warning, "the warning does not say what cannot be made"
+    assert warning.endswith(f"To try again: sft report '{run.path}'")
+    assert rest == [f"model   {run.stage(0, 'broad').model}"]

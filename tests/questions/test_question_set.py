@@ -122,6 +122,14 @@ def test_shots_that_do_not_fit_are_cut_and_counted(tmp_path: Path, sources: list
         assert len(question.prompt_ids) + question.max_new_tokens <= 96
     (no_room,) = read_manifest(made.folder)["fewer_shots"].items()
     assert no_room == ("no more fit in data.max_len_tokens=96", len(made.questions))
+    expected = []
+    for task in dict.fromkeys(question.task for question in made.questions):
+        wished = config.evaluate.new_tokens(task)
+        rooms = [q.max_new_tokens for q in made.questions if q.task == task and q.max_new_tokens < wished]
+        least, most = min(rooms), max(rooms)
+        expected.append((f"{task}: {len(rooms)} answer", f"{least} to {most}" if least < most else f"{least}"))
+    notes = read_manifest(made.folder)["notes"]
+    assert all(a in note and b in note for (a, b), note in zip(expected, notes, strict=True)), notes
 
 
 def test_shots_that_are_not_there_are_not_said_to_lack_room(tmp_path: Path, tokenizer_dir: TokenizerDir) -> None:

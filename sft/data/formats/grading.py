@@ -3,6 +3,7 @@ choose from, tests for code, what people think of its own answer, and the exampl
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ from sft.errors import RecordError
 from sft.schema import JsonObject, Message
 
 _REFERENCES, _OPTIONS, _TESTS = ("references",), ("options", "choices", "answer_choices"), ("tests", "test_list")
+_ENTRY_POINT, _ITS_TESTS = ("entry_point",), "test"
 _SETUP = ("setup_code", "test_setup_code", "test_imports")
 """The names of the columns where the config names none; the first that a record has counts."""
 _SHOWN = "Positive Examples"
+_CHECK = re.compile(r"^def check\(", re.MULTILINE)
+"""HumanEval's tests are a function that is still to be called (Chen et al. 2021, arXiv 2107.03374)."""
 
 
 class Grading(NamedTuple):
@@ -49,7 +53,7 @@ def read_grading(fields: JsonObject, source: SourceConfig) -> Grading:
     found = Grading(
         references=_texts(fields, named.references, _REFERENCES),
         options=_texts(fields, named.options, _OPTIONS),
-        tests=_texts(fields, named.tests, _TESTS),
+        tests=_tests(fields, source),
         setup_code="\n".join(_texts(fields, named.setup_code, _SETUP, may_be_blank=True)),
         mark=_mark(fields, named.marks),
         rejected=_rejected(fields, named.rejected),
@@ -81,6 +85,20 @@ def _texts(
     if named is None:
         return ()  # a column of another use
     raise RecordError(f"the field {column!r} holds {kind_of(value)}, not a text or a list of texts")
+
+
+def _tests(fields: JsonObject, source: SourceConfig) -> tuple[str, ...]:
+    """The tests, and behind tests of HumanEval's form the call of their `check`."""
+    named = source.grading
+    entry_point = _texts(fields, named.entry_point, _ENTRY_POINT)
+    tests = _texts(fields, named.tests, (*_TESTS, _ITS_TESTS) if entry_point else _TESTS)
+    if not entry_point or not any(map(_CHECK.search, tests)):
+        return tests
+    if len(entry_point) > 1 or not entry_point[0].strip().isidentifier():
+        if named.entry_point is None:
+            return tests  # a column of another use
+        raise RecordError(f"the field {named.entry_point!r} does not hold the name of one function")
+    return (*tests, f"check({entry_point[0].strip()})")
 
 
 def _mark(fields: JsonObject, named: str | None) -> str | float | None:

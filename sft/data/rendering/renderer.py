@@ -18,11 +18,15 @@ from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.landmarks import Landmarks
 from sft.data.rendering.template_words import depends_on_words, template_literals
+from sft.data.rendering.thought_marks import derive_marks
 from sft.data.rendering.turn_bounds import any_of, derive_bounds
 from sft.errors import RecordError
 from sft.schema import Conversation, JsonObject, Message
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
+UNMARKED_THOUGHTS = (
+    "the chat template does not show where a thought begins and ends: what a model thinks counts as part of its answer"
+)
 NO_PROMPT = (
     "the chat template writes no generation prompt: at inference, add to its text what it writes before an answer"
 )
@@ -74,6 +78,7 @@ class ConversationRenderer:
         """
         self.traits = derive_traits(render_template)
         self.bounds = derive_bounds(render_template, special_tokens, stop_tokens, turn_end)
+        self.thought_marks = derive_marks(render_template, render_template.form, self.bounds)
         self._render_template = render_template
         self._train_on = train_on
         self._train_on_thoughts = train_on_thoughts
@@ -92,10 +97,11 @@ class ConversationRenderer:
         """
         conversation, notes = adapt(conversation, self.traits)
         turns = self._learned_turns(conversation)
-        if self._render_template.form.thoughts in ("text", "opened_text") and any(
-            m.thought for m in conversation.messages
-        ):
-            notes = (*notes, THOUGHTS_AS_TEXT)
+        if any(m.thought for m in conversation.messages):
+            if self._render_template.form.thoughts in ("text", "opened_text"):
+                notes = (*notes, THOUGHTS_AS_TEXT)
+            elif self.thought_marks is None:
+                notes = (*notes, UNMARKED_THOUGHTS)
         if self.bounds.header:
             notes = (*notes, f"{NO_PROMPT}: {self.bounds.header!r}")
         if self.bounds.new_stop:
