@@ -100,14 +100,15 @@ class _Asking:
 
     def _too_many_shots(self, names: list[str]) -> Iterator[str]:
         """The tasks that have fewer examples to show; to read them costs little beside the model."""
+        wished = self._about["shots"]
         for name, task in self._manager.load(names)["tasks"].items():
             if task.get_config("num_fewshot") == 0 or not hasattr(task, "sampler"):
                 continue  # the harness shows none, whatever it is told
             # Where examples are among those that are asked, one is asked and cannot be shown.
             is_asked = task.fewshot_cfg.split == task.config.test_split
             num = len(task.sampler.fewshot_docs()) - is_asked
-            if num < self._about["shots"]:
-                yield f"--harness-shots {self._about['shots']}: {name} has {num:,} examples to show: give {num} or fewer"
+            if num < wished:
+                yield f"--harness-shots {wished}: {name} has {num:,} examples to show: give {num} or fewer"
 
     def _loaded(self) -> HFLM:
         if self._model is None:
