@@ -84,13 +84,18 @@ class ExampleTokenizer:
         """The text of tokens, with that of the control tokens."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
-    def words_of(self, ids: Sequence[int]) -> str:
+    def words_of(self, ids: Sequence[int], *, with_marks: bool = True) -> str:
         """The text of tokens without that of the control tokens, and without white space around it.
 
         The marks of a thought stay, also where they are control tokens: they say what is the answer. A model's
         vocabulary may be larger than the tokenizer's: such ids have no text.
+
+        Args:
+            ids: of an answer.
+            with_marks: whether such marks stay. Servers leave them out, as all control tokens.
         """
-        words = [i for i in ids if i < self.num_ids and self._is_word[i]]
+        is_word = self._is_word if with_marks else ~self._is_stop
+        words = [i for i in ids if i < self.num_ids and is_word[i]]
         return str(self._backend.decode(words, skip_special_tokens=False)).strip()
 
     def tokenize(self, renderings: Sequence[Rendering]) -> list[Example | RecordError]:

@@ -80,10 +80,12 @@ class _Asking:
 
     def ask(self, term: str, path: Path, samples: Path) -> None:
         """Write the results of a task, and the samples that they come from."""
-        about = self._about
+        about, names = self._about, _names(self._manager, term)
+        if about["shots"] and (problems := [*self._too_many_shots(names)]):
+            raise UserError("; ".join(problems))
         results = lm_eval.simple_evaluate(
             model=self._loaded(),
-            tasks=_names(self._manager, term),
+            tasks=names,
             num_fewshot=about["shots"],
             limit=about["limit"],
             apply_chat_template=True,
@@ -95,6 +97,18 @@ class _Asking:
         )
         write_lines(samples, samples_of(results))
         write_json(path, {"term": term, "identity": about["identity"], "scores": scores_in(results)})
+
+    def _too_many_shots(self, names: list[str]) -> Iterator[str]:
+        """The tasks that have fewer examples to show; to read them costs little beside the model."""
+        wished = self._about["shots"]
+        for name, task in self._manager.load(names)["tasks"].items():
+            if task.get_config("num_fewshot") == 0 or not hasattr(task, "sampler"):
+                continue  # the harness shows none, whatever it is told
+            # Where examples are among those that are asked, one is asked and cannot be shown.
+            is_asked = task.fewshot_cfg.split == task.config.test_split
+            num = len(task.sampler.fewshot_docs()) - is_asked
+            if num < wished:
+                yield f"--harness-shots {wished}: {name} has {num:,} examples to show: give {num} or fewer"
 
     def _loaded(self) -> HFLM:
         if self._model is None:

@@ -13,6 +13,7 @@ from sft.parity.case import Case
 from sft.parity.own_computation import OwnCase
 from sft.parity.parity_result import Check
 from sft.parity.served import compare_served
+from sft.thoughts import Marks
 from tests.checkpoint.exported import run_config
 from tests.conftest import TokenizerDir
 from tests.endpoint.chat_server import ChatServer, chat_server
@@ -55,6 +56,19 @@ def test_texts_are_compared(server: ChatServer, tokenizer: ExampleTokenizer) -> 
     other = checks(server, tokenizer, "on ")["answers of the server"]
     assert other.num_different == 2
     assert other.first == "river: the server writes 'about river'; the trained model 'on river'"
+
+
+@pytest.mark.parametrize(
+    ("form", "num_different"),
+    [("<|im_start|>about <|im_start|>{}", 0), ("about {}", 0), ("{}", 0), ("on {}", 2), ("about", 2)],
+)
+def test_a_server_may_leave_out_marks_or_the_whole_thought(
+    tokenizer: ExampleTokenizer, form: str, num_different: int
+) -> None:
+    mark = "<|im_start|>"
+    with chat_server(lambda content: form.format(content["messages"][-1]["content"])) as server:
+        found = checks(server, tokenizer.with_marks(Marks(mark, mark)), f"{mark}about {mark}")
+    assert found["answers of the server"].num_different == num_different, found
 
 
 def test_prompts_are_compared_where_the_server_tokenizes(server: ChatServer, tokenizer: ExampleTokenizer) -> None:
