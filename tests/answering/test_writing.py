@@ -171,6 +171,14 @@ def test_rounds_hold_each_question_once_within_the_size(
             assert max(w.prompt for w in widths) + max(w.answer for w in widths) <= max(map(sum, given_lengths))
 
 
+@pytest.mark.parametrize(
+    ("count", "num_ranks", "sizes"), [(40, 4, {10}), (33, 1, {16, 17}), (5, 8, {1, 0}), (64, 2, {32})]
+)
+def test_ranks_share_questions_evenly(count: int, num_ranks: int, sizes: set[int]) -> None:
+    rounds = rounds_of([Lengths(9 + i % 7, 5) for i in range(count)], num_ranks, BatchSize(), seed=1)
+    assert {len(batch) for together in rounds for batch in together} == sizes
+
+
 def test_no_row_of_a_batch_is_written_past_the_end_of_the_models_window() -> None:
     """Absolute positions are a table: what reads behind its end is an error, on a GPU one that ends the process."""
     sizes = {"n_positions": 24, "vocab_size": 240, "n_embd": 16, "n_layer": 1, "n_head": 2}
