@@ -55,12 +55,11 @@ def roomy_cache(
         device: where the model is.
         group_tokens: the most tokens of a group of several prompts, with padding. Default: what suits the device.
     """
-    config = model.config.get_text_config(decoder=True)
-    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
-    if kinds != {DynamicLayer}:
+    usual = DynamicCache(config=model.config.get_text_config(decoder=True)).layers
+    if {type(layer) for layer in usual} != {DynamicLayer}:
         return {}
     longest = max(map(len, prompts))
-    layers = [_RoomyLayer(len(prompts), longest + num_new_tokens) for _ in range(config.num_hidden_layers)]
+    layers = [_RoomyLayer(len(prompts), longest + num_new_tokens) for _ in usual]
     groups = _groups([len(prompt) for prompt in prompts], group_tokens or _suiting(device))
     for rows in groups if len(groups) > 1 else []:
         read = _read(model, [prompts[i][:-1] for i in rows], device)
