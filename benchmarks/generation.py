@@ -1,11 +1,12 @@
 """How fast a model answers: batches beside one prompt at a time, ranks beside one process, options with shared prompts.
 
-    python -m benchmarks.generation                 # the shape of a 135M model with random weights: about 10 minutes
+    python -m benchmarks.generation                 # the shape of a 135M model with random weights: about 15 minutes
     python -m benchmarks.generation --small         # a look at whether everything runs
 
 Prompts have 20 to 200 tokens, answers 32. One process has two threads, two ranks have one each. All sides of a part are
 run in turn. `transformers` is its `generate`, called as its documentation does it, with prompts as they come; ours are
-put into batches as a run does it, those of like length together.
+put into batches as a run does it, those of like length together. What the linear layers alone would allow is measured
+first. A model that is split over ranks is also asked as many prompts at a time as a run asks it.
 """
 
 import argparse
@@ -24,13 +25,15 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import transformers
+from torch import nn
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from benchmarks.in_turn import ratios_of, spread
 from benchmarks.made_models import write_weights
 from benchmarks.rank_processes import run_ranks
 from sft.answering.choosing import log_likelihoods
-from sft.answering.rounds import BatchSize, Lengths, rounds_of
+from sft.answering.rounds import ROWS_IN_STEP, BatchSize, Lengths, rounds_of
 from sft.answering.shared_prompts import shared_log_likelihoods
 from sft.answering.whole_model import WholeModel, whole_copy
 from sft.answering.writing import Prompted, Style, answering, write_answers
@@ -80,9 +83,36 @@ def main() -> None:
         folder = Path(name)
         write_weights(folder / "model", _SMALL if options.small else _SHAPE, 512 if options.small else _VOCABULARY)
         torch.set_num_threads(2)
+        _show_ceiling(folder, options.rounds)
         _compare_batches(folder, options)
         _compare_options(folder, options)
         _compare_ranks(folder, options)
+
+
+def _show_ceiling(folder: Path, rounds: int) -> None:
+    """The linear layers alone, by rows: what a batch of 16 could gain on this machine if all else cost nothing."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    head = model.get_output_embeddings()
+    layers = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    weights = {1: [*layers, head.weight], _BATCH: [*layers, head.weight]}
+
+    def seconds(rows: int) -> float:
+        given = {weight.shape[1]: torch.randn(rows, weight.shape[1]) for weight in layers}
+        began = time.perf_counter()
+        for weight in weights.get(rows, layers):
+            functional.linear(given[weight.shape[1]], weight)
+        return time.perf_counter() - began
+
+    with torch.no_grad():
+        for length in (40, 110, 400):
+            sizes = (1, _BATCH, length, 512)
+            taken = {rows: min(seconds(rows) for _ in range(2 + rounds)) for rows in sizes}
+            alone = taken[length] + 32 * taken[1]
+            in_batch = length * taken[512] / 512 + 32 * taken[_BATCH] / _BATCH
+            rates = [2e-9 * rows * sum(w.numel() for w in weights.get(rows, layers)) / taken[rows] for rows in sizes]
+            speeds = ", ".join(f"{rates[i]:.0f} GFLOP/s for {rows}" for i, rows in enumerate(sizes))
+            sys.stdout.write(f"linear layers alone, by rows: {speeds}\n")
+            sys.stdout.write(f"  a batch of 16 / one at a time, prompts of {length}: {alone / in_batch:.2f} at most\n")
 
 
 def _compare_batches(folder: Path, options: argparse.Namespace) -> None:
@@ -130,7 +160,10 @@ def _compare_options(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _compare_ranks(folder: Path, options: argparse.Namespace) -> None:
-    """Under ZeRO-3, with a copy on each rank and split, beside one process with the plain engine: the same prompts."""
+    """Under ZeRO-3, with a copy on each rank and split, beside one process with the plain engine: the same prompts.
+
+    A split model is also asked more at a time: 64 a rank, half of what a run puts together.
+    """
     both = ["--folder", str(folder), "--rounds", str(options.rounds)]
     results = []
     for size in (1, 2):
@@ -152,19 +185,25 @@ def _rank(options: argparse.Namespace) -> None:
     ranks, config = TorchRanks(World(options.rank, size, options.rank)), _config(folder)
     name = "zero3" if size > 1 else "plain"
     engine = ENGINES[name](config, config.stages[0].optimizer, config.model.path, ranks)
-    own = _prompts(engine.hf_model.config.vocab_size)[options.rank :: size]
+    vocabulary = engine.hf_model.config.vocab_size
+    few, many = (_prompts(vocabulary, count)[options.rank :: size] for count in (_BATCH, size * ROWS_IN_STEP // 2))
 
-    def answer(copied: bool) -> float:
+    def answer(copied: bool, own: list[Prompted] = few) -> float:
         began = time.perf_counter()
         copies = whole_copy(engine, config, config.model.path, _CPU) if copied else nullcontext(engine.hf_model)
         with copies as writer, answering(writer, "sdpa"):
             write_answers(writer, own, _STYLE, _CPU, in_step=size > 1 and not copied)
         dist.barrier()
-        return _BATCH * own[0].max_new_tokens / (time.perf_counter() - began)
+        return size * len(own) * own[0].max_new_tokens / (time.perf_counter() - began)
 
-    sides = (
-        {"copied": lambda: answer(True), "split": lambda: answer(False)} if size > 1 else {"": lambda: answer(False)}
-    )
+    sides: dict[str, Side] = {"": lambda: answer(False)}
+    if size > 1:
+        asked_many = f"split, {ROWS_IN_STEP // 2} prompts a rank"
+        sides = {
+            "copied": lambda: answer(True),
+            "split": lambda: answer(False),
+            asked_many: lambda: answer(False, many),
+        }
     speeds = _in_turn(sides, options.rounds, "tokens" if options.rank == 0 else "")
     if options.rank == 0:
         (folder / f"speeds-{size}.json").write_text(json.dumps(speeds))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from sft.answering.reading import Caching, padded, roomy_cache
 from sft.answering.shared_prompts import shared_log_likelihoods
 from sft.answering.writing import answering
 from sft.data.rendering.chat_template import RAISED_BY_CODE
@@ -30,15 +31,15 @@ class Decoding(NamedTuple):
 
     attention: str
     """The name of transformers' attention."""
-    caches: bool
-    """Whether keys and values, or states, of earlier tokens may be kept."""
+    caches: Caching
+    """Whether and how keys and values, or states, of earlier tokens may be kept."""
     pads: bool
     """Whether prompts of several lengths may share a batch."""
     shares: bool = False
     """Whether several options may go on from one computed prompt."""
 
 
-SAFE = Decoding("eager", caches=False, pads=False)
+SAFE = Decoding("eager", caches="none", pads=False)
 """What is right for every model that has a forward pass: the reference attention of the model's authors, all tokens
 again for each token, each length alone."""
 
@@ -63,19 +64,23 @@ def try_decoding(config: Any, **options: Any) -> Decoding:
         except RAISED_BY_CODE:
             return SAFE
         found = SAFE
-        for better in ({"attention": "sdpa"}, {"caches": True}, {"pads": True}):
+        steps: tuple[dict[str, Any], ...] = ({"attention": "sdpa"}, {"caches": "grown"}, {"pads": True})
+        for better in (*steps, {"caches": "roomy"}):
             tried = found._replace(**better)
             found = tried if _is_right(model, prompts, right, tried) else found
-        return found._replace(shares=found.caches and found.pads and _can_share(model, prompts, found.attention))
+        may_share = found.caches != "none" and found.pads
+        return found._replace(shares=may_share and _can_share(model, prompts, found.attention))
 
 
 def _is_right(model: Any, prompts: Sequence[Sequence[int]], right: Sequence[Tensor], way: Decoding) -> bool:
-    batches = [prompts] if way.pads else [[prompt] for prompt in prompts]
+    # Two prompts a batch in any case: they may be read apart.
+    batches = [prompts] if way.pads else [[prompt, prompt] for prompt in prompts]
+    expected = right if way.pads else [scores for scores in right for _ in range(2)]
     try:
         found = [scores for batch in batches for scores in _scores(model, batch, way)]
     except RAISED_BY_CODE:
         return False
-    return all(bool((a - b).abs().max() < _TOLERANCE) for a, b in zip(found, right, strict=True))
+    return all(bool((a - b).abs().max() < _TOLERANCE) for a, b in zip(found, expected, strict=True))
 
 
 def _can_share(model: Any, prompts: Sequence[Sequence[int]], attention: str) -> bool:
@@ -101,18 +106,19 @@ def _alone(model: Any, option: Option) -> float:
 
 def _scores(model: Any, prompts: Sequence[Sequence[int]], way: Decoding) -> Tensor:
     """The log-probabilities of a few new tokens behind each prompt: (prompts, new tokens, vocabulary)."""
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    ids, mask = padded(prompts)
     settings = GenerationConfig(
         max_new_tokens=_NEW_TOKENS,
         do_sample=False,
-        use_cache=way.caches,
+        use_cache=way.caches != "none",
         eos_token_id=None,
         pad_token_id=0,
         output_scores=True,
         return_dict_in_generate=True,
     )
     with answering(model, way.attention):
-        output = model.generate(ids, attention_mask=mask, generation_config=settings)
+        cached = {}
+        if way.caches == "roomy":
+            cached = roomy_cache(model, prompts, _NEW_TOKENS, torch.device("cpu"), group_tokens=1)
+        output = model.generate(ids, attention_mask=mask, generation_config=settings, **cached)
     return torch.stack(output.scores, 1).log_softmax(-1)

@@ -4,6 +4,7 @@ A round is a batch for each rank. Within a stretch of a few rounds, questions of
 may hold one task alone. A bound on time therefore cuts between slices, each of which has its part of every group.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,10 @@ class BatchSize(NamedTuple):
     rows: int = 32
     slots: int = 16_384
     """Rows × (the longest prompt + the longest answer)."""
+
+
+ROWS_IN_STEP = 128
+"""The most rows where the model is split over the ranks: each token gathers all layers, for however many rows."""
 
 
 Round = list[list[int]]
@@ -65,7 +70,10 @@ def rounds_of(lengths: Sequence[Lengths], num_ranks: int, size: BatchSize, seed:
     batches: list[list[int]] = []
     for start in range(0, len(order), stretch):
         ordered = sorted(order[start : start + stretch], key=lambda i: (lengths[i], i))
-        batches += _batches(ordered, lengths, size, longest_row, pads)
+        # As few batches as every rank can have, of like size: no rank is idle while another has a full one.
+        num_batches = num_ranks * math.ceil(len(ordered) / (num_ranks * size.rows))
+        even = size._replace(rows=math.ceil(len(ordered) / num_batches))
+        batches += _batches(ordered, lengths, even, longest_row, pads)
     rounds = []
     for start in range(0, len(batches), num_ranks):
         together = batches[start : start + num_ranks]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sft.answering.reading import padded
 from sft.questions.question import Option
 
 
@@ -57,12 +58,7 @@ def shared_log_likelihoods(
         device: where the model is.
     """
     cut = [share(options) for options in questions]
-    longest = max(len(shared.prefix) for shared in cut)
-    ids_QP = torch.zeros(len(cut), longest, dtype=torch.int64)
-    mask_QP = torch.zeros_like(ids_QP)
-    for i, shared in enumerate(cut):
-        ids_QP[i, longest - len(shared.prefix) :] = torch.tensor(shared.prefix)
-        mask_QP[i, longest - len(shared.prefix) :] = 1
+    ids_QP, mask_QP = padded([shared.prefix for shared in cut])
     positions_QP = (mask_QP.cumsum(-1) - 1).clamp(min=0)
     computed = model(
         input_ids=ids_QP.to(device),

@@ -1,7 +1,8 @@
 """A model writes the answers to a batch of prompts, token by token.
 
 transformers' own `generate` does it, with the settings of the run and none of the model's. Prompts are padded on the
-left, so that all rows go on at the same place; `sft.answering.decoding` finds out whether a class of models bears that.
+left, so that all rows go on at the same place, and read in groups (`sft.answering.reading`); `sft.answering.decoding`
+finds out whether a class of models bears that.
 
 Where a model is split over ranks (ZeRO-3), each token of each rank needs all of them: they go on together until the
 last one has its answers.
@@ -22,6 +23,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from sft.answering.reading import Caching, padded, roomy_cache
 from sft.model.attention import attention_of
 from sft.progress import Tell
 from sft.seeds import derive_seed
@@ -82,7 +84,7 @@ def write_answers(
     batch: Sequence[Prompted],
     style: Style,
     device: torch.device,
-    caches: bool = True,
+    caches: Caching = "roomy",
     in_step: bool = False,
     tell: Tell = lambda: None,
 ) -> list[Written]:
@@ -93,7 +95,7 @@ def write_answers(
         batch: with `in_step`, it may be empty: this rank then only helps the others.
         style: how to write.
         device: where the model is.
-        caches: whether keys and values of earlier tokens are kept, rather than computed again for each token.
+        caches: whether and how keys and values of earlier tokens are kept.
         in_step: whether the model is split over ranks, which all call this together.
         tell: called after each token.
     """
@@ -108,7 +110,7 @@ def write_answers(
     return [_cut(ids, row, style) for ids, row in zip(written, batch, strict=False)]
 
 
-def write_one(model: Any, row: Prompted, style: Style, device: torch.device, caches: bool, take: Take) -> Written:
+def write_one(model: Any, row: Prompted, style: Style, device: torch.device, caches: Caching, take: Take) -> Written:
     """The answer to one prompt, as `write_answers` gives it, each token told at once. To be called inside `answering`.
 
     Args:
@@ -128,24 +130,25 @@ def _generate(
     rows: Sequence[Prompted],
     style: Style,
     device: torch.device,
-    caches: bool,
+    caches: Caching,
     look: Callable[[Tensor], bool],
     in_step: bool,
 ) -> list[list[int]]:
     """What is written behind each prompt. `look` gets all ids after each token, and may end it."""
-    longest = max(len(row.prompt_ids) for row in rows)
-    input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
-    mask = torch.zeros_like(input_ids)
-    for i, row in enumerate(rows):
-        input_ids[i, longest - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
-        mask[i, longest - len(row.prompt_ids) :] = 1
+    prompts = [row.prompt_ids for row in rows]
+    input_ids, mask = padded(prompts)
+    num_new = max(row.max_new_tokens for row in rows)
     settings = GenerationConfig(
-        max_new_tokens=max(row.max_new_tokens for row in rows),
+        max_new_tokens=num_new,
         do_sample=False,
-        use_cache=caches,
+        use_cache=caches != "none",
         eos_token_id=list(style.stop_ids),
         pad_token_id=style.stop_ids[0],
     )
+    cached = {}
+    if caches == "roomy":
+        # Ranks in step read all prompts at once: others may have other groups.
+        cached = roomy_cache(model, prompts, num_new, device, input_ids.numel() if in_step else None)
     output = model.generate(
         input_ids.to(device),
         attention_mask=mask.to(device),
@@ -153,8 +156,9 @@ def _generate(
         logits_processor=LogitsProcessorList([_Drawing(rows, style)] if style.temperature > 0 else []),
         stopping_criteria=StoppingCriteriaList([_Looking(look)]),
         synced_gpus=in_step,
+        **cached,
     )
-    behind: list[list[int]] = output[:, longest:].tolist()
+    behind: list[list[int]] = output[:, input_ids.shape[1] :].tolist()
     return behind
 
 

@@ -10,6 +10,7 @@ import torch
 
 from sft.answering.asking import Ask, Asking, KeepAnswers, Respondent, ask_all
 from sft.answering.decoding import try_decoding
+from sft.answering.rounds import ROWS_IN_STEP
 from sft.answering.whole_model import WholeModel, batch_size, copy_fits, whole_copy
 from sft.answering.writing import Style
 from sft.config import SftConfig
@@ -77,9 +78,12 @@ class AskedQuestions:
         ranks = engine.ranks
         copied = ranks.world.size > 1 and _is_copied(engine, config)
         max_minutes = config.evaluate.max_minutes
+        in_step = ranks.world.size > 1 and not copied
+        asking = self._asking(engine.hf_model, config, ranks)
         asking = replace(
-            self._asking(engine.hf_model, config, ranks),
-            in_step=ranks.world.size > 1 and not copied,
+            asking,
+            in_step=in_step,
+            size=asking.size._replace(rows=ROWS_IN_STEP) if in_step else asking.size,
             max_seconds=None if max_minutes is None else max_minutes * _SECONDS,
         )
         device = torch.device(ranks.world.device)

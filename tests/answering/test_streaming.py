@@ -30,7 +30,7 @@ def model(tiny_model_dir: Path) -> Any:
 
 def written(model: Any, prompted: Prompted, style: Style, take: Take) -> Written:
     with answering(model, "sdpa"):
-        return write_one(model, prompted, style, CPU, True, take)
+        return write_one(model, prompted, style, CPU, "roomy", take)
 
 
 @pytest.mark.parametrize("style", [Style((0,)), Style((0,), temperature=0.9, top_p=0.95, seed=3)])

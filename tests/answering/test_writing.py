@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from sft.answering.decoding import SAFE, Decoding, try_decoding
+from sft.answering.reading import padded, roomy_cache
 from sft.answering.rounds import BatchSize, Lengths, rounds_of
 from sft.answering.shared_prompts import num_saved, shared_log_likelihoods
 from sft.answering.writing import Prompted, Style, answering, write_answers
@@ -66,9 +67,23 @@ def test_a_batch_gives_what_transformers_gives_each_prompt_alone(model: Any) -> 
     assert len({written.ids for written in found}) > 3
 
 
+@pytest.mark.parametrize("group_tokens", [1, 20, 40, 10_000])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_prompts_may_be_read_in_any_groups(model: Any, group_tokens: int, attention: str) -> None:
+    prompts = [prompt.prompt_ids for prompt in PROMPTS]
+    ids, mask = padded(prompts)
+    settings = GenerationConfig(max_new_tokens=9, do_sample=False, eos_token_id=None, pad_token_id=0)
+    with answering(model, attention):
+        cached = roomy_cache(model, prompts, 9, CPU, group_tokens)
+        assert cached["past_key_values"].get_seq_length() == (0 if group_tokens == 10_000 else 29)
+        found = model.generate(ids, attention_mask=mask, generation_config=settings, **cached)
+        right = model.generate(ids, attention_mask=mask, generation_config=settings)
+    assert found.tolist() == right.tolist()
+
+
 def test_without_a_cache_the_answers_are_the_same(model: Any) -> None:
     with answering(model, "eager"):
-        cached, plain = (write_answers(model, PROMPTS, Style((0,)), CPU, caches) for caches in (True, False))
+        cached, plain = (write_answers(model, PROMPTS, Style((0,)), CPU, caches) for caches in ("grown", "none"))
     assert cached == plain
 
 
@@ -110,9 +125,9 @@ def test_the_models_own_generation_config_changes_nothing_and_comes_back(model: 
 
 
 def test_how_a_class_decodes_is_tried(model: Any) -> None:
-    assert try_decoding(model.config) == Decoding("sdpa", caches=True, pads=True, shares=True)
-    assert try_decoding(Gemma2Config()) == Decoding("eager", caches=True, pads=True, shares=True), "it caps scores"
-    assert try_decoding(BambaConfig()) == Decoding("sdpa", caches=False, pads=True)
+    assert try_decoding(model.config) == Decoding("sdpa", caches="roomy", pads=True, shares=True)
+    assert try_decoding(Gemma2Config()) == Decoding("eager", caches="roomy", pads=True, shares=True), "it caps scores"
+    assert try_decoding(BambaConfig()) == Decoding("sdpa", caches="none", pads=True)
     assert try_decoding(ViTConfig()) == SAFE, "it does not write"
 
 
@@ -154,6 +169,14 @@ def test_rounds_hold_each_question_once_within_the_size(
             assert len(batch) * (max(w.prompt for w in widths) + max(w.answer for w in widths)) <= slots
             assert pads or len({w.prompt for w in widths}) == 1
             assert max(w.prompt for w in widths) + max(w.answer for w in widths) <= max(map(sum, given_lengths))
+
+
+@pytest.mark.parametrize(
+    ("count", "num_ranks", "sizes"), [(40, 4, {10}), (33, 1, {16, 17}), (5, 8, {1, 0}), (64, 2, {32})]
+)
+def test_ranks_share_questions_evenly(count: int, num_ranks: int, sizes: set[int]) -> None:
+    rounds = rounds_of([Lengths(9 + i % 7, 5) for i in range(count)], num_ranks, BatchSize(), seed=1)
+    assert {len(batch) for together in rounds for batch in together} == sizes
 
 
 def test_no_row_of_a_batch_is_written_past_the_end_of_the_models_window() -> None:
