@@ -98,4 +98,3 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
     with contextlib.suppress(Exception):
         sys.stderr.flush()
     os._exit(code)
-
