@@ -124,13 +124,15 @@ def figures_of(name: str, bench: Bench) -> Iterator[Figure]:
 
 
 def training(bench: Bench) -> Iterator[Figure]:
-    for shape, one in zip(SHAPES, NUM_RECORDS, strict=True):
+    small = bench.options.small
+    pairs = list(zip(SHAPES, NUM_RECORDS, strict=True))
+    for shape, one in pairs[:1] if small else pairs:
         model = model_of(bench, shape)
-        for data in (one,) if bench.options.small else NUM_RECORDS:
+        for data in (one,) if small else NUM_RECORDS:
             what = f"{shape}, {data}"
             bench.say(f"training: {what}")
-            small = {"rounds": 1, "pack_len": 512} if bench.options.small else {"rounds": bench.runs(8)}
-            work = training_speed.Work(model, bench.folder / f"{data}.jsonl", bench.options.trl, **small)
+            rounds = {"rounds": 1, "pack_len": 512} if small else {"rounds": bench.runs(8)}
+            work = training_speed.Work(model, bench.folder / f"{data}.jsonl", bench.options.trl, **rounds)
             found = training_speed.measure(work, bench.say)
             for side, speeds in training_speed.tokens_per_second(found).items():
                 yield Figure("training", f"{what}: {side}, tokens/s", speeds)

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from sft.engine.lean_deepspeed import lean_deepspeed
 from sft.quick_imports import quick_imports
-from tests.forked_ranks import warm_command
+from tests.forked_ranks import begin_warm_process, warm_command
 from tests.scheduling import GroupScheduling, longest_first
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-families", action="store_true", help="try every family of models, not only a dozen")
     parser.addoption("--chaos", type=int, default=1, help="random schedules of faults of each kind")
     parser.addoption("--chaos-table", type=Path, help="a file to which a line is added for each schedule that passed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not one of several processes, which have theirs from the first
+        begin_warm_process()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,9 +1,10 @@
-"""Real ranks, and processes, at the cost of a fork: how tests have `tests.zygote` start them."""
+"""Real ranks, and processes, at the cost of a fork: how tests ask the warm process (`tests.warm_process`) for them."""
 
 import atexit
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,12 +17,35 @@ ROOT = Path(__file__).parents[1]
 DONE, FAILED = 0, 1
 """Exit codes of ranks."""
 
+_ADDRESS = "SFT_TESTS_WARM_PROCESS"
+"""The variable that tells the processes of one run of tests where their warm process listens."""
+
+
+def begin_warm_process() -> None:
+    """Have one for this process and those that it starts. It costs nothing until it is asked for something."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))  # a short path
+    atexit.register(shutil.rmtree, folder)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen(64)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm_process", str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # DeepSpeed looks what it can compile, and compilers speak
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+    atexit.register(_end, process)
+    os.environ[_ADDRESS] = str(folder / "socket")
+
 
 class Zygote:
-    """A warm process whose forks become the ranks of one group after another."""
+    """A fork of the warm process whose forks become the ranks of one group after another."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self, connection: socket.socket) -> None:
+        self._stream = connection.makefile("rw")
 
     def start(
         self,
@@ -45,55 +69,31 @@ class Zygote:
             "variables": dict(variables or {}),
             "longest_seconds": longest_seconds,
         }
-        codes: list[int] = self._ask(request)
+        self._stream.write(json.dumps(request) + "\n")
+        self._stream.flush()
+        answer = self._stream.readline()
+        assert answer, "the warm process has ended"
+        codes: list[int] = json.loads(answer)
         return codes
-
-    def serve(self, address: str) -> None:
-        """From now on, make forks for those who connect to this address (see `tests.warm_process`)."""
-        self._ask({"serve": address})
-
-    def _ask(self, request: dict[str, Any]) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the zygote has ended: `python -m tests.zygote` says why"
-        return json.loads(answer)
 
 
 @cache
 def zygote() -> Zygote:
-    """That of this process, which starts it when it is first asked for, and ends it with itself."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.zygote"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # DeepSpeed looks what it can compile, and compilers speak
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    atexit.register(_end, process)
-    return Zygote(process)
-
-
-@cache
-def _address() -> str:
-    address = str(Path(tempfile.mkdtemp(prefix="warm-"), "socket"))  # a short path
-    atexit.register(shutil.rmtree, Path(address).parent)
-    zygote().serve(address)
-    return address
+    """That of this process."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(os.environ[_ADDRESS])
+    connection.sendall(bytes(8))  # and no files: it asks for groups
+    return Zygote(connection)
 
 
 def warm_command(what: str, *arguments: str) -> list[str]:
     """The command of a process that runs a module, or a script of Python, without its imports' time."""
-    return [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py"), _address(), what, *arguments]
+    return [sys.executable, "-I", "-S", str(ROOT / "tests" / "warm_client.py"), os.environ[_ADDRESS], what, *arguments]
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
+def _end(process: "subprocess.Popen[bytes]") -> None:
     process.kill()
-    process.communicate()
+    process.wait()
 
 
 def logs_of(log: Path) -> str:

@@ -1,10 +1,12 @@
-"""Forks of a warm process (`tests.zygote`) that run a module or a script: imports would take longer than the work.
+"""One warm process for all tests, which has imported what they start: `python -m tests.warm_process SOCKET`.
 
-`tests.forked_ranks.warm_command` is the command of a process that stands for such a fork (`tests.warm_client`).
+Its forks are groups of ranks (`tests.zygote`), or run a module or a script: imports would take longer than the work.
+`tests.forked_ranks` is how tests ask for either. It warms up when it is first asked, whichever process of tests does.
 """
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -14,31 +16,38 @@ import socket
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 
-def serve(listener: socket.socket) -> None:
-    """Fork for each connection; never returns. It ends with its parent."""
+def main(descriptor: int) -> None:
+    """Fork for each connection to the listening socket; never returns. It ends with its parent."""
     _end_with_parent()
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        os.dup2(null, descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end this
+    listener = socket.socket(fileno=descriptor)
+    connection, _ = listener.accept()
+    zygote = importlib.import_module("tests.zygote")
+    zygote.warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()  # else each fork's collections look at all this again, and copy it
     while True:
-        connection, _ = listener.accept()
         if not os.fork():
             listener.close()
-            _attend(connection)
+            _attend(connection, zygote.serve_groups)
         connection.close()
+        connection, _ = listener.accept()
 
 
-def _attend(connection: socket.socket) -> None:
-    """Start a fork, and tell how it ended; who asked for it may end before."""
+def _attend(connection: socket.socket, serve_groups: Callable[[socket.socket], None]) -> None:
+    """Serve a process of tests; or start a fork, which comes with files, and tell how it ended."""
     _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     size, files, _, _ = socket.recv_fds(connection, 8, 3)
+    if not files:
+        serve_groups(connection)
+        os._exit(0)
     content = b""
     while len(content) < int.from_bytes(size, "little"):
         content += connection.recv(1 << 16)
@@ -85,3 +94,7 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,8 +1,7 @@
-"""Starts groups of ranks as forks of this process, which has imported everything: `python -m tests.zygote` reads a JSON
-line for each group and answers with the ranks' exit codes. To import takes seconds, to fork milliseconds.
+"""Groups of ranks as forks of a warm process (`tests.warm_process`). To import takes seconds, to fork milliseconds.
 
 It does to a group what Ray Train does: when a rank ends with an error, the others are killed a little later.
-`tests.forked_ranks` is how tests ask it. Asked to, it lets others ask for single processes (`tests.warm_process`).
+`tests.forked_ranks` is how tests ask for it.
 """
 
 import contextlib
@@ -29,12 +28,12 @@ from sft.model.tiny_model import tiny_config
 from sft.training import watched_run  # noqa: F401
 from sft.training.process import quiet_third_parties
 from tests.forked_ranks import DONE, FAILED
-from tests.warm_process import serve
 
 _PATIENCE_SECONDS = 3.0
 
 
-def main() -> None:
+def warm_up() -> None:
+    """Import what ranks and commands import, and make what the first model of a process makes."""
     quiet_third_parties()
     with lean_deepspeed():  # as ranks import it
         importlib.import_module("sft.engine.zero3")
@@ -43,20 +42,14 @@ def main() -> None:
     # A model is tried, since the first one of a process makes tables for all.
     get_model_conversion_mapping(LlamaForCausalLM(tiny_config(LlamaConfig())))
     assert try_layout(LlamaConfig(), "packed") is None
-    for line in sys.stdin:
-        request = json.loads(line)
-        answer = begin_to_serve(request["serve"]) if "serve" in request else run_group(request)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
 
 
-def begin_to_serve(address: str) -> None:
-    """Have a fork of this process make forks of it for those who connect to this address."""
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen()
-        if not os.fork():
-            serve(listener)
+def serve_groups(connection: socket.socket) -> None:
+    """Run a group for each line of JSON, and answer with its exit codes, until nobody asks any more."""
+    with connection.makefile("rw") as stream:
+        for line in stream:
+            stream.write(json.dumps(run_group(json.loads(line))) + "\n")
+            stream.flush()
 
 
 def run_group(request: dict[str, Any]) -> list[int]:
@@ -105,7 +98,3 @@ def run_rank(rank: int, request: dict[str, Any]) -> int:
     with contextlib.suppress(Exception):
         sys.stderr.flush()
     os._exit(code)
-
-
-if __name__ == "__main__":
-    main()

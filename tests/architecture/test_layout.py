@@ -40,9 +40,8 @@ def test_names_say_what_is_inside(root):
     for path in python_files(root, *PACKAGES, "tests"):
         place = path.relative_to(root)
         names[str(place)] = words(str(place.with_suffix("")))
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.ClassDef):
-                names[f"{place}:{node.lineno} class {node.name}"] = words(node.name)
+        for name in re.findall(r"^ *class (\w+)", path.read_text(), re.MULTILINE):
+            names[f"{place}: class {name}"] = words(name)
     assert {name: sorted(found & BANNED) for name, found in names.items() if found & BANNED} == {}
 
 
@@ -77,7 +76,7 @@ def test_files_of_a_run_folder_are_spelled_in_one_module(root):
     found = {
         f"{path.relative_to(root)}: {text}"
         for path in python_files(root, *PACKAGES)
-        if path != home
+        if path != home and a_name.search(path.read_text())
         for text in spelled(path)
         if a_name.fullmatch(text.rpartition("/")[2])
     }

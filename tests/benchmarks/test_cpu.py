@@ -126,6 +126,7 @@ def small_growth(rank: int, size: int, folder: str) -> int:
     return growth_main(["tokens", "layers", "ranks", *given])
 
 
+@pytest.mark.long
 def test_growth_runs_through_and_draws_what_it_found(tmp_path: Path) -> None:
     assert zygote().start(small_growth, 1, tmp_path / "log", str(tmp_path)) == [0], logs_of(tmp_path / "log")
     about, curves = read_json(tmp_path / "growth.json")

@@ -48,6 +48,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 def test_every_part_runs_and_meets_its_goals(found: dict[str, Any]) -> None:
     rows = {part["part"]: [Row.of_json(row) for row in part["rows"]] for part in found["parts"]}
     assert sorted(rows) == [part.number for part in PARTS]

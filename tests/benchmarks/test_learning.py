@@ -56,12 +56,14 @@ def mean_of(found: Any, model: str, group: str, shots: int, way: str = "all") ->
     return mean
 
 
+@pytest.mark.long
 def test_after_a_kill_it_goes_on_with_what_is_there(folder: Path) -> None:
     attempts = [len(list(path.glob("attempts/0*"))) for path in sorted(folder.glob("runs/clusters/*"))]
     assert len(attempts) == len(ARMS)
     assert 1 in attempts, "what was finished was trained again"
 
 
+@pytest.mark.long
 def test_what_is_reported_is_what_the_runs_measured(folder: Path, found: Any) -> None:
     """Over the tasks of the held-out cluster, whose questions are all in one group."""
     measured = {arm: evaluation(folder, arm) for arm in ARMS} | {"base": evaluation(folder, ARMS[1], "base")}
@@ -72,11 +74,13 @@ def test_what_is_reported_is_what_the_runs_measured(folder: Path, found: Any) ->
             assert value == pytest.approx(fmean(score for score in scores if score is not None), abs=1e-4)
 
 
+@pytest.mark.long
 def test_the_base_model_is_asked_by_one_arm(folder: Path) -> None:
     asked = [path.parts[-3] for path in folder.glob("runs/clusters/*/evaluations/base.json")]
     assert asked == [f"{ARMS[1]}-1"]
 
 
+@pytest.mark.long
 def test_every_question_is_in_the_group_of_its_wording(folder: Path, found: Any) -> None:
     arm = ARMS[1]
     path = folder / "runs" / "clusters" / f"{arm}-1" / "evaluations" / "0-tune.answers.jsonl"
@@ -91,6 +95,7 @@ def test_every_question_is_in_the_group_of_its_wording(folder: Path, found: Any)
         assert mean_of(found, arm, group, 0)["value"] == pytest.approx(fmean(map(fmean, by_task.values())), abs=1e-4)
 
 
+@pytest.mark.long
 def test_differences_are_those_of_the_means(found: Any) -> None:
     contrasts = [one for one in found["clusters"]["contrasts"] if one["group"] == "unseen tasks"]
     assert {(one["first"], one["second"]) for one in contrasts} == {("base", ARMS[1]), ARMS}
@@ -101,6 +106,7 @@ def test_differences_are_those_of_the_means(found: Any) -> None:
         assert (one["paired"], one["num_pairs"]) == ("questions", first["num_questions"])
 
 
+@pytest.mark.long
 def test_pictures_and_tables_are_made_from_the_file(folder: Path, found: Any, tmp_path: Path) -> None:
     page = (folder / "LEARNING.md").read_text()
     assert page == in_page(PAGE, found) == PAGE.replace("old", tables_of(found)["clusters"])
@@ -110,6 +116,7 @@ def test_pictures_and_tables_are_made_from_the_file(folder: Path, found: Any, tm
     assert (tmp_path / "learning-clusters.png").read_bytes() == (folder / "learning-clusters.png").read_bytes()
 
 
+@pytest.mark.long
 def test_a_folder_of_other_settings_is_refused(folder: Path) -> None:
     log = folder / "other"
     other = arguments(folder, "--device", "cuda")

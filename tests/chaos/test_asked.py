@@ -55,7 +55,7 @@ def kept(run: RunFolder) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(
     job: Job, undisturbed: RunFolder, seed: int
 ) -> None:
@@ -81,7 +81,7 @@ def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(
 
 @pytest.mark.long
 def test_an_evaluation_may_take_long_while_it_makes_progress_and_one_that_hangs_is_ended(job: Job) -> None:
-    timeout, pause, stops_at = 6.0, 0.4, 60
+    timeout, pause, stops_at = 6.0, 0.4, 46
     run = job.prepare("slow")
     content = {**job.content, "run": {"name": "slow", "dir": str(run.path)}}
 

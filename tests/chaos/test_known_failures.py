@@ -247,6 +247,7 @@ def test_the_saved_model_has_parameters_of_size_zero(words: StageFolder) -> None
     assert not problems["mismatched_keys"]
 
 
+@pytest.mark.long
 def test_with_offload_training_goes_well_and_saving_fails(offloaded: RunFolder, undisturbed: RunFolder) -> None:
     """LLaMA-Factory #7532. Here what was saved is also read again, as a rank was killed."""
     words = offloaded.stage(1, "words")

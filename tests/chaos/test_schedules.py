@@ -82,6 +82,7 @@ def equal_to_rounding(run: RunFolder, undisturbed: RunFolder, schedule: Schedule
     return largest
 
 
+@pytest.mark.long
 def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
     spoiled = (2, 7)
     straight = job.run("spoiled", Schedule(0, (2,), ()), spoiled)

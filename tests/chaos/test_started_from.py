@@ -51,6 +51,7 @@ def config_from(job: Job, name: str, start: dict[str, Any], **sections: Any) -> 
     return absolute_paths(load_job(path).sft)
 
 
+@pytest.mark.long
 def test_it_is_as_good_as_a_stage_behind_from_a_model_and_from_a_checkpoint(job: Job, undisturbed: RunFolder) -> None:
     behind = RunFolder(job.folder / "behind")
     shutil.copytree(undisturbed.path, behind.path)

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.running import environment
 
 PREPARES = """
@@ -25,6 +27,7 @@ except EndRequested as request:
 """
 
 
+@pytest.mark.long
 def test_sigterm_while_ray_works_ends_it_in_order_and_without_a_stack_of_ray(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PREPARES]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=tmp_path, env=environment())

@@ -36,11 +36,11 @@ class Machine(NamedTuple):
 
 @pytest.fixture(scope="module")
 def machines(head: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, list[Machine]]]:
-    disks = [tmp_path_factory.mktemp(f"node{number}") for number in range(3)]
+    disks = [tmp_path_factory.mktemp(f"node{number}") for number in range(2)]
     # Ray Train tells machines apart by their addresses.
     nodes = [
-        {"num_cpus": num_cpus, "node_ip_address": f"127.0.0.{2 + number}", "env_vars": {"TMPDIR": str(disks[number])}}
-        for number, num_cpus in enumerate((2, 2, 1))
+        {"num_cpus": 2, "node_ip_address": f"127.0.0.{2 + number}", "env_vars": {"TMPDIR": str(disk)}}
+        for number, disk in enumerate(disks)
     ]
     with joined(head, *nodes) as there:
         yield head, [Machine(node.node_id, disk) for node, disk in zip(there, disks, strict=True)]
@@ -114,14 +114,15 @@ def test_the_driver_sends_steps_and_evaluations_to_tensorboard_and_posts_the_end
     assert (heldout.step, heldout.value) == (1 + len(lines), pytest.approx(measured))
 
 
-def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
+@pytest.mark.long
+def test_after_two_nodes_one_and_again_two_each_has_fetched_what_it_lacked(
     connected: list[Machine], tmp_path: Path
 ) -> None:
     planned = publish_planned(tmp_path)
-    has: dict[str, set[int]] = {f"n{i}": set() for i in range(3)}
+    has: dict[str, set[int]] = {"n0": set(), "n1": set()}
     workers = [start_worker(machine.ray_id) for machine in connected]
-    for num_nodes, first_step in ((2, 0), (1, 3), (3, 5)):
-        worlds = nodes_of(num_nodes, ranks_per_node=2)
+    for num_nodes, ranks_per_node, first_step in ((2, 2, 0), (1, 2, 3), (2, 1, 5)):
+        worlds = nodes_of(num_nodes, ranks_per_node)
         orders = [planned.order(world, None, first_step) for world in worlds]
         found = ray.get([w.fetch.remote(o) for w, o in zip(workers, orders, strict=False)], timeout=120)
         for world, machine, report in zip(worlds, connected, found, strict=False):
@@ -133,6 +134,7 @@ def test_after_two_one_and_three_nodes_each_has_fetched_what_it_lacked(
             assert planned.there(machine.disk) == has[world.node]
 
 
+@pytest.mark.long
 def test_the_fetching_ends_with_the_worker_that_it_is_for(connected: list[Machine], tmp_path: Path) -> None:
     planned = publish_planned(tmp_path, epochs=300)
     machine = connected[0]

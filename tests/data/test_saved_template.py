@@ -17,6 +17,7 @@ from sft.data.tokenization import ExampleTokenizer
 from sft.errors import RecordError
 from sft.schema import Conversation, Message, ToolCall
 from tests.data.conversations import (
+    OF_A_TEMPLATE,
     REAL_TOKENIZERS,
     TOOLS,
     all_kinds,
@@ -141,6 +142,7 @@ def test_training_with_the_saved_template_is_training_with_the_template_it_was_m
     again = renderer_of(its.saved)
     greeting = conversation(Message("system", "a"), Message("assistant", "Hello."), *turns("b", "c").messages)
 
+    @OF_A_TEMPLATE
     @given(served())
     @example(greeting)
     def check(made):

@@ -28,6 +28,7 @@ def unusual(path: str) -> Any:
     return NAMED[name] if ALLOWED[path] is NAMES else 3000
 
 
+@pytest.mark.long
 def test_every_setting_that_may_be_given_leaves_the_numbers(
     workload: dict[str, Any], trajectory: list[list[float]]
 ) -> None:

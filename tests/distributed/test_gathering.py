@@ -45,7 +45,6 @@ def test_layers_of_other_families_train_the_same_gathered_whole(
 ) -> None:
     changes = [
         change("module", False),
-        change("layer", False),
         change("layer", True),
         change("layer", True, offload_optimizer="cpu", offload_parameters="cpu"),
     ]

@@ -40,6 +40,7 @@ def test_what_is_loaded_is_what_is_trained_on(straight: Any) -> None:
     assert resumed["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
 
 
+@pytest.mark.long
 def test_a_step_that_is_not_finite_leaves_the_copies_right(workload: dict[str, Any], tmp_path: Path) -> None:
     found = run_ranks(NUM_RANKS, "not_finite", with_hpz(workload, tmp_path))
     assert [step for step, _, _ in found["errors"]] == [1, 3]

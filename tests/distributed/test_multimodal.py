@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sft.config import SftConfig
@@ -19,6 +20,7 @@ LAYOUTS = {"gemma3": "packed", "llama4": "one_example"}
 _TOWERS = ("vision", "multi_modal_projector")
 
 
+@pytest.mark.long
 def test_the_text_of_a_model_that_sees_is_trained_and_the_rest_is_exported_bit_for_bit(
     workload: dict[str, Any], tiny_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from tests.distributed.scenarios import build_loader, load, take_steps
 SAVED_AT, NUM_STEPS = 2, 4
 
 
+@pytest.mark.long
 def test_lion_is_the_oracles_and_goes_on_from_its_checkpoint_at_any_size(
     workload: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_resumed_at_another_size_is_equal_to_rounding(straight: dict[str, Any], 
     assert max(resumed["differences"].values()) < 1e-4
 
 
+@pytest.mark.long
 def test_in_bfloat16_too_resumed_is_equal_bit_for_bit(workload: dict[str, Any], tmp_path: Path) -> None:
     """With float32 masters beside the working copies, and activations computed again."""
     content = copy.deepcopy(workload["config"])

@@ -24,6 +24,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {},
     "starcoder2": {"num_key_value_heads": 1},
 }
+FOR_FOUR = {"gpt_oss", "starcoder2"}
+"""Four ranks share their rows, too: a sink for each head, and one head of keys that all of them need."""
 
 
 def of_oracle(settings: dict[str, Any]) -> tuple[list[float], torch.Tensor]:
@@ -71,8 +73,9 @@ def test_other_kinds_of_attention_give_the_same_gradient(family: str, workload: 
     content["model"]["path"] = str(model)
     # Seven packs in two steps, for two groups: one of them runs an empty micro-batch.
     settings = {**workload, "config": content, "packs_per_step": 3}
-    check_gradients(settings, tmp_path, 4, 4, [3])
     check_gradients(settings, tmp_path, 4, 2, [1, 1, 2])
+    if family in FOR_FOUR:
+        check_gradients(settings, tmp_path, 4, 4, [3])
 
 
 def test_what_is_held_out_has_the_same_sums(workload: dict[str, Any]) -> None:

@@ -18,11 +18,15 @@ from tests.distributed.launch import run_ranks
 from tests.model.tiny_checkpoints import write_checkpoint
 
 NOT_TRAINABLE = {"no_answer", "no_stop_token", "upper_case"}
-NAMES = [*sorted(path.stem for path in TEMPLATES.glob("*.jinja") if path.stem not in NOT_TRAINABLE), None, "gpt2"]
-"""All templates; and tokenizers without one, with ChatML's end mark in the vocabulary and without it."""
+FEW = ["chatml", "inst", "mistral", "think", None, "gpt2"]
+"""Also tokenizers without a template, with ChatML's end mark in the vocabulary and without it."""
+OTHERS = sorted({path.stem for path in TEMPLATES.glob("*.jinja")} - NOT_TRAINABLE - {*FEW})
 
 ANSWERS = {"One?": "amber basin", "Two?": "cedar", "Three?": "delta ember fjord glade"}
 MAX_NEW_TOKENS = 40
+
+Jobs = dict[str | None, dict[str, Any]]
+"""The config of each tokenizer's job."""
 
 
 def job(name: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
@@ -48,10 +52,13 @@ def job(name: str, tokenizer: Path, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def jobs(tokenizer_dir: TokenizerDir, tmp_path_factory: pytest.TempPathFactory) -> dict[str | None, dict[str, Any]]:
+def jobs(tokenizer_dir: TokenizerDir, tmp_path_factory: pytest.TempPathFactory) -> Jobs:
+    return trained(FEW, tokenizer_dir, tmp_path_factory.mktemp("stops"))
+
+
+def trained(names: list[Any], tokenizer_dir: TokenizerDir, folder: Path) -> Jobs:
     """The finished job of each template, trained under ZeRO-3."""
-    folder = tmp_path_factory.mktemp("stops")
-    made = {name: job(name or "without", tokenizer_dir(name), folder) for name in NAMES}
+    made = {name: job(name or "without", tokenizer_dir(name), folder) for name in names}
     workloads = [prepare_workload(SftConfig.model_validate(content))[0].as_json() for content in made.values()]
     finished = run_ranks(1, "run_jobs", {"jobs": list(zip(made.values(), workloads, strict=True))}, 280)
     assert finished == [True] * len(made)
@@ -76,9 +83,20 @@ def prompt_ids(tokenizer: Any, question: str, answer: str) -> list[int]:
     return [token for token, (_, end) in pairs if end <= len(prompt)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_with_nothing_but_the_folder_the_answer_comes_and_ends(name: str | None, jobs: dict[Any, Any]) -> None:
-    folder = model_of(jobs[name])
+@pytest.mark.parametrize("name", FEW)
+def test_with_nothing_but_the_folder_the_answer_comes_and_ends(name: str | None, jobs: Jobs) -> None:
+    check_that_it_stops(jobs[name])
+
+
+@pytest.mark.long
+def test_so_it_is_with_all_other_templates(tokenizer_dir: TokenizerDir, tmp_path: Path) -> None:
+    assert len(OTHERS) > 5
+    for content in trained(OTHERS, tokenizer_dir, tmp_path).values():
+        check_that_it_stops(content)
+
+
+def check_that_it_stops(content: dict[str, Any]) -> None:
+    folder = model_of(content)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     for question, answer in ANSWERS.items():
@@ -90,7 +108,7 @@ def test_with_nothing_but_the_folder_the_answer_comes_and_ends(name: str | None,
         assert len(new) < MAX_NEW_TOKENS
         written = tokenizer.decode(new, skip_special_tokens=True).strip()
         # A think block that the template writes and the prompt does not have is the model's to write.
-        assert written.removeprefix("<think>\n\n</think>\n\n") == answer
+        assert written.removeprefix("<think>\n\n</think>\n\n") == answer, folder
         assert int(new[-1]) in model.generation_config.eos_token_id
     assert tokenizer.eos_token_id in model.generation_config.eos_token_id
     config = json.loads((folder / "generation_config.json").read_text())
@@ -98,7 +116,7 @@ def test_with_nothing_but_the_folder_the_answer_comes_and_ends(name: str | None,
     assert config["eos_token_id"][0] == 639
 
 
-def test_sample_answers_end_where_the_folder_says(jobs: dict[Any, Any], tmp_path: Path) -> None:
+def test_sample_answers_end_where_the_folder_says(jobs: Jobs, tmp_path: Path) -> None:
     config = SftConfig.model_validate(jobs["chatml"])
     folder = str(model_of(jobs["chatml"]))
     tokenizer = AutoTokenizer.from_pretrained(folder)

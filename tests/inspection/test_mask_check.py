@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -78,9 +79,14 @@ class Prepared:
     def preparer(self):
         return StoreRecipe.of(self.data, self.model).preparer
 
+    @cached_property
+    def renderings(self):
+        """Of the whole store, however a copy of it is broken."""
+        return list(render_rows(self.store, self.preparer))
+
     def check(self, store=None, renderings=None):
         store = self.store if store is None else store
-        rows = render_rows(self.store, self.preparer) if renderings is None else renderings
+        rows = self.renderings if renderings is None else renderings
         return check_store(store, self.tokenizer, self.data.max_len_tokens, rows)
 
     def broken(self, **arrays):
@@ -147,7 +153,7 @@ def test_a_store_of_other_rules_passes(tmp_path, small_records, tokenizer_dir, s
     assert violations(prepared.check()) == {}
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)  # each looks at the whole store
 @given(data=st.data())
 def test_any_bit_of_the_mask_that_is_turned_is_found_even_if_the_counts_agree(prepared, data):
     row = data.draw(st.sampled_from([*prepared.rows_of("basic"), *prepared.rows_of("chat")]))
@@ -292,8 +298,7 @@ def test_rows_that_do_not_fill_the_store_are_found_and_nothing_else_is_looked_at
 
 def test_a_row_that_is_too_long_is_found(prepared):
     longest = int(prepared.store.lengths.max())
-    rows = render_rows(prepared.store, prepared.preparer)
-    result = check_store(prepared.store, prepared.tokenizer, longest - 1, rows)
+    result = check_store(prepared.store, prepared.tokenizer, longest - 1, prepared.renderings)
     assert violations(result) == {Invariant.LENGTH: int((prepared.store.lengths == longest).sum())}
 
 
@@ -323,7 +328,7 @@ def test_rows_whose_record_is_missing_from_the_source_are_found(prepared):
 
 
 def test_records_that_end_before_the_rows_or_after_them_are_found(prepared):
-    rows = list(render_rows(prepared.store, prepared.preparer))
+    rows = prepared.renderings
     assert violations(prepared.check(renderings=rows[:-3])) == {Invariant.RECORD: 3}
     assert violations(prepared.check(renderings=[*rows, None])) == {Invariant.RECORD: 1}
 
@@ -339,8 +344,7 @@ def test_a_template_that_refuses_what_is_stored_is_found(prepared):
     is_there = "messages|length > 1 and messages[1].content == 'what 2'"
     refusal = "{% if " + is_there + " %}{{ raise_exception('not this one') }}{% endif %}"
     refusing.chat_template = refusal + refusing.chat_template
-    rows = render_rows(prepared.store, prepared.preparer)
-    result = check_store(prepared.store, refusing, prepared.data.max_len_tokens, rows)
+    result = check_store(prepared.store, refusing, prepared.data.max_len_tokens, prepared.renderings)
     assert violations(result) == {Invariant.IDS: 1}
     assert ["not this one" in v.what for r in result.invariants for v in r.first] == [True]
 

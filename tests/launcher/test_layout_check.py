@@ -63,19 +63,6 @@ def test_missing_weights_are_noted_and_what_lies_there_later_is_looked_at(
     assert "is a pointer of Git LFS" in capsys.readouterr().err
 
 
-def test_what_lies_in_the_working_folder_is_not_taken_for_the_program(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
-    for name in ("sft", "tokenizers"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('of others')")
-    monkeypatch.chdir(tmp_path)
-    assert main(["plan", str(CONFIG), f"model.path={tmp_path}", "--json"]) == 0
-    notes = json.loads(capsys.readouterr().out)["findings"]
-    assert f"model: the weights of {tmp_path} are not on this machine. The training needs them." in notes
-
-
 def test_what_was_found_is_kept_where_it_can_be_and_read_where_it_is_whole(
     warm_look: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
