@@ -131,8 +131,7 @@ class GradingConfig(Section):
     """The column of code that runs before these tests: a text or a list of texts. Default: `setup_code`,
     `test_setup_code` or `test_imports`."""
     entry_point: AffectsAsked[str | None] = None
-    """The column of the name of the function that tests of HumanEval's form are for: their `check` is called with it.
-    Default: `entry_point`; the tests may then be in the column `test`, too."""
+    """The column that names the function HumanEval's `check` tests. Default: `entry_point`, with tests in `test`."""
     marks: AffectsAsked[str | None] = None
     """The column of what people think of the record's own answer: a grade on the scale of a score `judge`, or one of
     its labels. `sft evaluate` then shows how far the judge agrees with them."""
