@@ -7,6 +7,7 @@ the cache or the fused attention changes what is computed. In float32, rounding 
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,10 @@ from sft.questions.question import Option
 _TOLERANCE = 1e-4
 _LENGTHS = (5, 12)
 _NEW_TOKENS = 6
+
+
+_BETTER: Sequence[dict[str, Any]] = ({"attention": "sdpa"}, {"caches": "grown"}, {"pads": True}, {"caches": "roomy"})
+"""What is tried, each with those before it that were right."""
 
 
 class Decoding(NamedTuple):
@@ -64,8 +69,7 @@ def try_decoding(config: Any, **options: Any) -> Decoding:
         except RAISED_BY_CODE:
             return SAFE
         found = SAFE
-        steps: tuple[dict[str, Any], ...] = ({"attention": "sdpa"}, {"caches": "grown"}, {"pads": True})
-        for better in (*steps, {"caches": "roomy"}):
+        for better in _BETTER:
             tried = found._replace(**better)
             found = tried if _is_right(model, prompts, right, tried) else found
         may_share = found.caches != "none" and found.pads
@@ -117,8 +121,7 @@ def _scores(model: Any, prompts: Sequence[Sequence[int]], way: Decoding) -> Tens
         return_dict_in_generate=True,
     )
     with answering(model, way.attention):
-        cached = {}
-        if way.caches == "roomy":
-            cached = roomy_cache(model, prompts, _NEW_TOKENS, torch.device("cpu"), group_tokens=1)
+        read = partial(roomy_cache, model, prompts, _NEW_TOKENS, torch.device("cpu"), group_tokens=1)
+        cached = read() if way.caches == "roomy" else {}
         output = model.generate(ids, attention_mask=mask, generation_config=settings, **cached)
     return torch.stack(output.scores, 1).log_softmax(-1)

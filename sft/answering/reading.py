@@ -129,5 +129,6 @@ class _RoomyLayer(DynamicLayer):
         self._show(end)
 
     def _show(self, end: int) -> tuple[Tensor, Tensor]:
-        self.keys, self.values = (memory[:, :, :end] for memory in self._memory)
-        return self.keys, self.values
+        keys, values = (memory[:, :, :end] for memory in self._memory)
+        self.keys, self.values = keys, values
+        return keys, values

@@ -145,10 +145,9 @@ def _generate(
         eos_token_id=list(style.stop_ids),
         pad_token_id=style.stop_ids[0],
     )
-    cached = {}
-    if caches == "roomy":
-        # Ranks in step read all prompts at once: others may have other groups.
-        cached = roomy_cache(model, prompts, num_new, device, input_ids.numel() if in_step else None)
+    # Ranks in step read all prompts at once: others may have other groups.
+    group_tokens = input_ids.numel() if in_step else None
+    cached = roomy_cache(model, prompts, num_new, device, group_tokens) if caches == "roomy" else {}
     output = model.generate(
         input_ids.to(device),
         attention_mask=mask.to(device),
