@@ -18,7 +18,7 @@ def byproduct(what: str, again: str, console: Console) -> Iterator[None]:
     """While open, an error is a warning: whatever it is, what matters is on the disk already.
 
     Args:
-        what: is made meanwhile, such as "the report".
+        what: is made meanwhile, such as "The report".
         again: the command that makes it again; it shows where an error of ours came from.
         console: where the warning is shown.
     """

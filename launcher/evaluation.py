@@ -103,7 +103,7 @@ def _show(
     if scores:
         answers = {one.title: path for one, path in zip(found, paths, strict=True) if one is not None}
         page, questions = measurement.folder / ANSWERS_PAGE, measurement.folder / "questions"
-        with byproduct("the page of the answers", "the same command: what is measured is kept", console):
+        with byproduct("The page of the answers", "the same command: what is measured is kept", console):
             write_answers(page, AskedModels(config.run.name, answers, questions, scores, marked, agreements))
             console.print(f"to read them         {page}", highlight=False, soft_wrap=True)
 

@@ -69,7 +69,7 @@ def run_job(job: JobConfig, names: Sequence[str], console: Console, early: Train
         exit_code = _say_end(outcome, request, run, console)
     if exit_code != DONE:
         if why_unusable(run) is None:
-            with _of_report("the report", run, console):
+            with _of_report("The report", run, console):
                 write_report(run)
         return exit_code
     return _show_result(last, run, console)
@@ -120,9 +120,9 @@ def _say_failed(why: str, run: RunFolder, console: Console, is_trained: bool = F
 
 def _show_result(last: StageFolder, run: RunFolder, console: Console) -> int:
     report = None
-    with _of_report("the report", run, console):
+    with _of_report("The report", run, console):
         records = read_run(run)
-        with _of_report("the page of the report", run, console):
+        with _of_report("The page of the report", run, console):
             report = write_report(run, records)
         _show_learned(records, console)
     console.print(f"model   {last.model}", highlight=False, soft_wrap=True)
