@@ -122,6 +122,12 @@ def test_shots_that_do_not_fit_are_cut_and_counted(tmp_path: Path, sources: list
         assert len(question.prompt_ids) + question.max_new_tokens <= 96
     (no_room,) = read_manifest(made.folder)["fewer_shots"].items()
     assert no_room == ("no more fit in data.max_len_tokens=96", len(made.questions))
+
+
+def test_answers_with_less_room_are_counted_by_task(tmp_path: Path, sources: list, tokenizer_dir: TokenizerDir) -> None:
+    evaluate = {"shots": [0], "max_new_tokens": 90}
+    config = config_of(tmp_path, tokenizer_dir("chatml"), sources, data={"max_len_tokens": 96}, evaluate=evaluate)
+    made = ask(config)
     expected = []
     for task in dict.fromkeys(question.task for question in made.questions):
         wished = config.evaluate.new_tokens(task)
