@@ -56,7 +56,13 @@ FULL: dict[str, Any] = {
                 "max_records": 100,
                 "task": {"column": "category", "default": "other"},
                 "grading": {
-                    **{"references": "also", "options": "choices", "tests": "checks", "setup_code": "before"},
+                    **{
+                        "references": "also",
+                        "options": "choices",
+                        "tests": "checks",
+                        "setup_code": "before",
+                        "entry_point": "name",
+                    },
                     **{"marks": "helpful", "rejected": "worse"},
                 },
             },

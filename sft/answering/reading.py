@@ -59,7 +59,7 @@ def roomy_cache(
     if {type(layer) for layer in usual} != {DynamicLayer}:
         return {}
     longest = max(map(len, prompts))
-    layers = [_RoomyLayer(len(prompts), longest + num_new_tokens) for _ in usual]
+    layers: list[Any] = [_RoomyLayer(len(prompts), longest + num_new_tokens) for _ in usual]
     groups = _groups([len(prompt) for prompt in prompts], group_tokens or _suiting(device))
     for rows in groups if len(groups) > 1 else []:
         read = _read(model, [prompts[i][:-1] for i in rows], device)
@@ -96,7 +96,7 @@ class _RoomyLayer(DynamicLayer):
     """The keys and values of a layer, (B, H, T, D): the front of a memory that holds those of all tokens to come."""
 
     def __init__(self, num_rows: int, num_tokens: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._num_rows, self._num_tokens = num_rows, num_tokens
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

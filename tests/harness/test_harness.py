@@ -39,8 +39,8 @@ TASKS: dict[str, Any] = {
     "unsafe": {"output_type": "generate_until", "unsafe_code": True},
 }
 NUM, LIMIT = 12, 8
-LOADED = "Loading weights"
-"""What transformers says meanwhile."""
+ASKED = "requests"
+"""The harness says how many it makes while a model is asked."""
 
 
 class Asked(NamedTuple):
@@ -179,14 +179,14 @@ def test_examples_are_earlier_turns_as_many_as_the_task_says(asked: Asked) -> No
         assert prompt.endswith("<|im_start|>assistant\n")
 
 
-def test_more_examples_than_a_task_has_are_refused_before_the_model_is_loaded(asked: Asked) -> None:
+def test_more_examples_than_a_task_has_are_refused_before_the_model_is_asked(asked: Asked) -> None:
     [log] = (asked.folder / "run").rglob("harness.log")
     before = log.read_text()
-    assert LOADED in before
+    assert ASKED in before
     assert main_into(asked.folder / "many", [*asked.arguments, "say", "--harness-shots", str(NUM + 1)]) == 1
     told = " ".join((asked.folder / "many").read_text().split())
     assert f"say: --harness-shots {NUM + 1}: say has {NUM} examples to show: give {NUM} or fewer" in told
-    assert LOADED not in log.read_text().removeprefix(before), "the model was loaded"
+    assert ASKED not in log.read_text().removeprefix(before)
 
 
 def test_what_is_done_is_not_asked_again(asked: Asked) -> None:
