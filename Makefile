@@ -48,7 +48,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@$(LONG) -n 2 --dist loadgroup tests/chaos tests/training tests/distributed tests/sizing tests/benchmarks \
 	    tests/harness tests/parity $(ARGS) || $(NONE_CHOSEN)
-	@$(LONG) tests/slurm tests/ray_cluster tests/launcher tests/cluster $(ARGS) || $(NONE_CHOSEN)
+	@$(LONG) -n 2 --dist loadgroup tests/slurm tests/ray_cluster tests/launcher tests/cluster $(ARGS) || $(NONE_CHOSEN)
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py tests/model/test_kernels.py tests/distributed/test_loading.py --all-families --timeout 1800 $(ARGS)
