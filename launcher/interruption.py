@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -65,7 +65,7 @@ def ended_on_request(stop_file: Path | None = None) -> Iterator[None]:
 
     looking = threading.Thread(target=look, args=(stop_file,), name="stop-file", daemon=True)
     try:
-        with _taken_by(interrupt, SIGNALS), _ctrl_c_interrupts(), _no_interrupt_is_lost():
+        with _taken_by(interrupt, SIGNALS), _ctrl_c_interrupts(), _no_interrupt_is_lost(requests):
             if stop_file is not None:
                 looking.start()
             try:
@@ -94,14 +94,19 @@ def _ctrl_c_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _no_interrupt_is_lost() -> Iterator[None]:
-    """Interrupt again where Python drops an interrupt: in a finalizer, or a callback, as those of its import locks."""
+def _no_interrupt_is_lost(requests: Sequence[int | None]) -> Iterator[None]:
+    """Interrupt again where Python drops an interrupt: in a finalizer, or a callback, as those of its import locks.
+
+    Args:
+        requests: those until now; Ctrl-C is none.
+    """
     before = sys.unraisablehook
 
     def again(dropped: "sys.UnraisableHookArgs") -> None:
         if issubclass(dropped.exc_type, KeyboardInterrupt):
             # Not here: it would be dropped again.
-            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT)).start()
+            number = signal.SIGTERM if requests else signal.SIGINT
+            threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
         else:
             before(dropped)
 

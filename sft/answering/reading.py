@@ -96,7 +96,7 @@ class _RoomyLayer(DynamicLayer):
     """The keys and values of a layer, (B, H, T, D): the front of a memory that holds those of all tokens to come."""
 
     def __init__(self, num_rows: int, num_tokens: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers has no types for it
         self._num_rows, self._num_tokens = num_rows, num_tokens
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
