@@ -1,9 +1,9 @@
 """How fast a model answers: batches beside one prompt at a time, ranks beside one process, options with shared prompts.
 
-    python -m benchmarks.generation                 # the shape of a 135M model with random weights: about 15 minutes
+    python -m benchmarks.generation                 # the shape of a 135M model with random weights: about 25 minutes
     python -m benchmarks.generation --small         # a look at whether everything runs
 
-Prompts have 20 to 200 tokens, answers 32. One process has two threads, two ranks have one each. All sides of a part are
+Prompts have 20 to 200 tokens, answers 32, in one part also 128. One process has two threads, two ranks have one each. All sides of a part are
 run in turn. `transformers` is its `generate`, called as its documentation does it, with prompts as they come; ours are
 put into batches as a run does it, those of like length together. What the linear layers alone would allow is measured
 first. A model that is split over ranks is also asked as many prompts at a time as a run asks it.
@@ -61,6 +61,7 @@ _VOCABULARY = 49_152
 _STYLE = Style((_VOCABULARY - 1,))
 _CPU = torch.device("cpu")
 _BATCH = 16
+_ANSWER, _LONG_ANSWER = 32, 128
 _GOALS = {"batch of 16 / one at a time": 5.0, "two ranks / one process": 0.5}
 
 Side = Callable[[], float]
@@ -84,7 +85,8 @@ def main() -> None:
         write_weights(folder / "model", _SMALL if options.small else _SHAPE, 512 if options.small else _VOCABULARY)
         torch.set_num_threads(2)
         _show_ceiling(folder, options.rounds)
-        _compare_batches(folder, options)
+        _compare_batches(folder, options, 4, _ANSWER)
+        _compare_batches(folder, options, 2, _LONG_ANSWER)
         _compare_options(folder, options)
         _compare_ranks(folder, options)
 
@@ -107,19 +109,22 @@ def _show_ceiling(folder: Path, rounds: int) -> None:
         for length in (40, 110, 400):
             sizes = (1, _BATCH, length, 512)
             taken = {rows: min(seconds(rows) for _ in range(2 + rounds)) for rows in sizes}
-            alone = taken[length] + 32 * taken[1]
-            in_batch = length * taken[512] / 512 + 32 * taken[_BATCH] / _BATCH
             rates = [2e-9 * rows * sum(w.numel() for w in weights.get(rows, layers)) / taken[rows] for rows in sizes]
             speeds = ", ".join(f"{rates[i]:.0f} GFLOP/s for {rows}" for i, rows in enumerate(sizes))
             sys.stdout.write(f"linear layers alone, by rows: {speeds}\n")
-            sys.stdout.write(f"  a batch of 16 / one at a time, prompts of {length}: {alone / in_batch:.2f} at most\n")
+            for written in (_ANSWER, _LONG_ANSWER):
+                alone = taken[length] + written * taken[1]
+                in_batch = length * taken[512] / 512 + written * taken[_BATCH] / _BATCH
+                shape = f"prompts of {length}, answers of {written}"
+                sys.stdout.write(f"  a batch of 16 / one at a time, {shape}: {alone / in_batch:.2f} at most\n")
 
 
-def _compare_batches(folder: Path, options: argparse.Namespace) -> None:
+def _compare_batches(folder: Path, options: argparse.Namespace, num_batches: int, answer: int) -> None:
+    """Answers of `answer` tokens; one at a time are those of one of the batches."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    prompts = _prompts(model.config.vocab_size, 4 * _BATCH)
-    mixed = [prompts[i::4] for i in range(4)]
-    rounds = rounds_of([Lengths(len(p.prompt_ids), 32) for p in prompts], 1, BatchSize(rows=_BATCH), seed=17)
+    prompts = _prompts(model.config.vocab_size, num_batches * _BATCH, answer)
+    mixed = [prompts[i::num_batches] for i in range(num_batches)]
+    rounds = rounds_of([Lengths(len(p.prompt_ids), answer) for p in prompts], 1, BatchSize(rows=_BATCH), seed=17)
     alike = [[prompts[i] for i in batch] for [batch] in rounds]
     speeds = _in_turn(
         {
@@ -129,8 +134,9 @@ def _compare_batches(folder: Path, options: argparse.Namespace) -> None:
         },
         options.rounds,
     )
-    _show("batch of 16 / one at a time", speeds["batch of 16"], speeds["one at a time"])
-    _show("batch of 16 / transformers, batch of 16", speeds["batch of 16"], speeds["transformers, batch of 16"])
+    shape = f"answers of {answer}: batch of 16"
+    _show(f"{shape} / one at a time", speeds["batch of 16"], speeds["one at a time"])
+    _show(f"{shape} / transformers, batch of 16", speeds["batch of 16"], speeds["transformers, batch of 16"])
 
 
 def _compare_options(folder: Path, options: argparse.Namespace) -> None:
@@ -229,11 +235,11 @@ def _show(name: str, ours: list[float], others: list[float]) -> None:
     sys.stdout.flush()
 
 
-def _prompts(vocabulary: int, count: int = _BATCH) -> list[Prompted]:
+def _prompts(vocabulary: int, count: int = _BATCH, answer: int = _ANSWER) -> list[Prompted]:
     draw = np.random.default_rng(0)
     lengths = np.linspace(20, 200, count).astype(int)
     ids = [tuple(draw.integers(1, vocabulary - 2, length).tolist()) for length in lengths]
-    return [Prompted(f"{i}", prompt, 32) for i, prompt in enumerate(ids)]
+    return [Prompted(f"{i}", prompt, answer) for i, prompt in enumerate(ids)]
 
 
 def _plain(model: Any, batches: list[list[Prompted]]) -> float:
@@ -244,7 +250,8 @@ def _plain(model: Any, batches: list[list[Prompted]]) -> float:
         pads = [longest - len(prompt.prompt_ids) for prompt in batch]
         ids = torch.tensor([[0] * pad + list(p.prompt_ids) for pad, p in zip(pads, batch, strict=True)])
         mask = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in pads])
-        settings = GenerationConfig(max_new_tokens=32, min_new_tokens=32, do_sample=False, pad_token_id=0)
+        answer = batch[0].max_new_tokens
+        settings = GenerationConfig(max_new_tokens=answer, min_new_tokens=answer, do_sample=False, pad_token_id=0)
         output = model.generate(ids, attention_mask=mask, generation_config=settings)
         count += len(batch) * (output.shape[1] - longest)
     return count / (time.perf_counter() - began)

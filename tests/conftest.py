@@ -8,11 +8,12 @@ import importlib
 import json
 import os
 import random
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -88,6 +89,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # not one of several processes, which have theirs from the first
         begin_warm_process()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    """The processes of tests are forks of the warm one, too: it has imported half of what files of tests import."""
+    for spec in specs:
+        spec.python = shlex.join(warm_command(str(Path(__file__).with_name("forked_python.py"))))
 
 
 @pytest.hookimpl(optionalhook=True)

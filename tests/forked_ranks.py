@@ -33,7 +33,6 @@ def begin_warm_process() -> None:
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # DeepSpeed looks what it can compile, and compilers speak
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
         )
@@ -72,7 +71,7 @@ class Zygote:
         self._stream.write(json.dumps(request) + "\n")
         self._stream.flush()
         answer = self._stream.readline()
-        assert answer, "the warm process has ended"
+        assert answer, "the warm process has ended, and said why on the terminal"
         codes: list[int] = json.loads(answer)
         return codes
 

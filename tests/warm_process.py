@@ -27,8 +27,15 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end this
     listener = socket.socket(fileno=descriptor)
     connection, _ = listener.accept()
-    zygote = importlib.import_module("tests.zygote")
-    zygote.warm_up()
+    terminal, null = os.dup(2), os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 2)  # DeepSpeed looks what it can compile, and compilers speak
+    try:
+        zygote = importlib.import_module("tests.zygote")
+        zygote.warm_up()
+    except BaseException:
+        os.dup2(terminal, 2)
+        raise
+    os.close(terminal)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()  # else each fork's collections look at all this again, and copy it
     while True:

@@ -45,7 +45,8 @@ def attempt(rank: int, size: int, content: dict[str, Any], workload: list[str | 
 
     def append_or_lose(ledger: LedgerWriter, entry: Any) -> None:
         if entry.step == STEP and fault == "delete":
-            shutil.rmtree(run.path)
+            # All at once: a checkpoint is being written, and its renames would outrun the deletion.
+            shutil.rmtree(run.path.rename(run.path.with_name("deleted")))
         if entry.step == STEP and fault == "fill":
             fill(run.path)
         append(ledger, entry)
