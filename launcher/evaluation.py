@@ -12,11 +12,10 @@ from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import find_layout
 from launcher.pair_tables import PairJudge, check_against, compare_models
-from launcher.preparation import preparation_shown
+from launcher.preparation import preparation_shown, show_questions
 from launcher.results import show_results
 from launcher.vllm_options import VllmWish
 from sft.answer_files import answers_of, marks_of
-from sft.atomic_files import read_manifest
 from sft.config import SftConfig
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint
@@ -168,14 +167,7 @@ def _say_what_is_asked(measurement: Measurement, console: Console) -> None:
         text = "No prompt is asked, so losses are measured alone: evaluate.answers_per_task says how many are."
         console.print(text, highlight=False)
         return
-    manifest = read_manifest(measurement.folder / "questions")
-    console.print(f"{manifest['num_questions']:,} prompts are asked", highlight=False)
-    for reason, num in manifest["fewer_shots"].items():
-        console.print(f"of them {num:,} with fewer examples than evaluate.shots says: {reason}", highlight=False)
-    for reason, num in manifest["left_out"].items():
-        console.print(styled("[yellow]{}[/] not asked: {}", f"{num:,}", reason), highlight=False)
-    for note in manifest["notes"]:
-        _say(note, console)
+    show_questions(measurement.folder / "questions", console)
     for task, score in measurement.asked.scores.items():
         console.print(f"{task}: {score.name}", highlight=False, markup=False)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -139,6 +140,20 @@ def _show_held_out(workload: Workload, store: TokenStore, console: Console) -> N
         of_tasks = f"{found['num_tasks']:,} of {counted(len(store.tasks), 'task')}"
         text = f"held out: {counted(found['num_held_out'], 'example')}, of {of_tasks}"
     console.print(text, highlight=False)
+    if workload.questions is not None:
+        show_questions(workload.questions, console)
+
+
+def show_questions(folder: Path, console: Console) -> None:
+    """How many held-out prompts are asked, which are not, and what to know of their answers."""
+    manifest = read_manifest(folder)
+    console.print(f"{manifest['num_questions']:,} prompts are asked", highlight=False)
+    for reason, num in manifest["fewer_shots"].items():
+        console.print(f"of them {num:,} with fewer examples than evaluate.shots says: {reason}", highlight=False)
+    for reason, num in manifest["left_out"].items():
+        console.print(styled("[yellow]{}[/] not asked: {}", f"{num:,}", reason), highlight=False)
+    for note in manifest["notes"]:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_overlap(run: RunFolder, console: Console) -> None:

@@ -47,6 +47,16 @@ def sink_pids() -> list[int]:
     return pids
 
 
+def started_sink() -> int:
+    """The process of the only sink. The system shows no command line of a program in its first moment."""
+    deadline = time.monotonic() + 10
+    while not (found := sink_pids()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (pid,) = found
+    return pid
+
+
 def test_a_sink_that_cannot_begin_is_told_of_once_and_its_log_says_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +79,7 @@ def test_a_sink_that_hangs_is_ended(tmp_path: Path) -> None:
     config, run = planned_run(tmp_path / "run")
     begin_attempt(run, 1)
     with sinks_fed(config, first_attempt=1, silent_seconds=3):
-        (pid,) = sink_pids()
+        pid = started_sink()
         os.kill(pid, signal.SIGSTOP)
         text = wait_for_event(run)
         assert sink_pids() == []
@@ -82,7 +92,7 @@ def test_a_sink_that_does_not_come_to_its_end_is_not_waited_for(tmp_path: Path) 
     config, run = planned_run(tmp_path / "run")
     begin_attempt(run, 1)
     with sinks_fed(config, first_attempt=1, end_seconds=0.2):
-        (pid,) = sink_pids()
+        pid = started_sink()
         os.kill(pid, signal.SIGSTOP)
         started = time.monotonic()
     assert time.monotonic() - started < 10
