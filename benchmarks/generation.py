@@ -6,7 +6,7 @@
 Prompts have 20 to 200 tokens, answers 32, in one part also 128. One process has two threads, two ranks have one each.
 All sides of a part are run in turn. `transformers` is its `generate`, called as its documentation does it, with prompts
 as they come; ours are put into batches as a run does it, those of like length together. What the linear layers alone
-would allow is measured first. A model that is split over ranks is also asked as many prompts at a time as a run asks it.
+would allow is measured first. A model that is split over ranks is also asked more prompts at a time, as a run does it.
 """
 
 import argparse
