@@ -13,6 +13,7 @@ from sft.answering.asking import KeepAnswers
 from sft.answering.server_respondent import ServerRespondent
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.questions.question import Question
+from sft.scoring.call_form import in_usual_calls
 from sft.thoughts import in_usual_form, served_text
 
 _MOST_TOKENS = 4
@@ -68,5 +69,7 @@ class ServedModel(ServerRespondent):
         calls = [{"name": name, "arguments": given} for name, given in reply.tool_calls]
         num_tokens = len(self.tokenizer.ids_of(reply.text)) if reply.num_tokens is None else reply.num_tokens
         text = served_text(in_usual_form(reply.text.strip(), self.tokenizer.marks))
+        if not calls:  # else the server has read them
+            text = in_usual_calls(text, self.tokenizer.call_form, question.expected)
         raw = "\n".join([text, *(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)])
         return Answer(question.key, text, raw, num_tokens, reply.stopped)
