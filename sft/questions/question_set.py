@@ -42,8 +42,8 @@ _VERSION = 5
 
 
 UNREAD_CALLS = (
-    "ask for calls that cannot be read from what the chat template writes: only an answer that the template would write "
-    "for the record's own calls has the right ones. A server that gives calls apart is judged by all that it calls."
+    "cannot be read from what the chat template writes: only an answer that is written as the template writes the "
+    "record's own calls has the right ones. A server that gives calls apart is judged by what it calls."
 )
 
 
@@ -267,7 +267,7 @@ def _notes(preparer: BlockPreparer, questions: Sequence[Question], tally: _Tally
     """What the user should know of the answers."""
     notes = [UNMARKED_THOUGHTS] if preparer.pipeline.renderer.thought_marks is None else []
     for task, num in Counter(question.task for question in questions if question.written).items():
-        notes.append(f"{task}: {counted(num, 'question')} {UNREAD_CALLS}")
+        notes.append(f"{task}: the calls of {counted(num, 'question')} {UNREAD_CALLS}")
     return notes + [
         f"{task}: {counted(len(rooms), 'answer')} may have {_from_to(rooms)} tokens, not "
         f"evaluate.max_new_tokens={config.evaluate.new_tokens(task):,}: more do not fit behind the prompt in "

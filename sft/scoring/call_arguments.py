@@ -4,29 +4,30 @@
     Python     f(city="Rome", days=3)
     marks      f>↵<parameter=city>↵Rome↵</parameter>↵<parameter=days>↵3↵</parameter>
 
-Between marks, 3 may be a number or a text: such a value is `Untyped`, and what was asked says which it is.
+Between marks, 3 may be a number or a text: such a value is `Undecided`, and what was asked says which it is.
 """
 
 import ast
 import json
 import re
 import warnings
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 ANY_ID: Final = "\ue0f1"
 """In the pieces of a form: an id of a call, whatever it is."""
-_ID = r"[\w.:-]*"
+_ID = rf"[\w.:{ANY_ID}-]*"
 _NAME = re.compile(r"\S+")
 _MOST_CLOSERS = 200
 _WORDS_OF_JSON: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
-class Untyped(str):
-    """A value as it is written, of which the text does not say whether it is a text."""
+class Undecided(NamedTuple):
+    """A value that is written as a text and as something else would be."""
 
-    __slots__ = ()
+    value: Any
+    """As something else, such as a number."""
+    text: str
 
 
 class ReadCall(NamedTuple):
@@ -44,6 +45,11 @@ class JsonArguments(NamedTuple):
     before: str
     """Between the name and the object."""
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What is written around values."""
+        return (self.before,)
+
     def read(self, text: str, at: int, behind: str) -> ReadCall | None:
         """The call whose name begins at `at`; None where there is none. `behind` matches what follows a call."""
         found = compiled(pattern(self.before) + r"(?=\{)").search(text, at)
@@ -59,17 +65,17 @@ class JsonArguments(NamedTuple):
 class PythonArguments(NamedTuple):
     """Keyword arguments, as Python or with the constants of JSON."""
 
-    opening: str = "("
-    closing: str = ")"
+    pieces: tuple[str, ...] = ("(", ")")
 
     def read(self, text: str, at: int, behind: str) -> ReadCall | None:
         """As `JsonArguments.read`: up to the first place that makes the call whole."""
-        opened = text.find(self.opening, at)
+        opening, closing = self.pieces
+        opened = text.find(opening, at)
         if opened < 0 or not _NAME.fullmatch(text, at, opened):
             return None
         end = opened
         for _ in range(_MOST_CLOSERS):
-            end = text.find(self.closing, end) + 1
+            end = text.find(closing, end) + 1
             if not end:
                 return None
             if (arguments := _python_arguments(text[opened:end])) is not None:
@@ -89,8 +95,13 @@ class MarkedArguments(NamedTuple):
     end: str
     none: str
     """Behind the name of a call without arguments."""
-    is_json: bool
-    """Whether all values are JSON, also texts."""
+    values: Literal["json", "text or json", "text or python"]
+    """Their notation: of all, or of all but texts, which are as they are. Python's is that of constants."""
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """What is written around keys and values."""
+        return self[:-1]
 
     def read(self, text: str, at: int, behind: str) -> ReadCall | None:
         """As `JsonArguments.read`."""
@@ -114,25 +125,20 @@ class MarkedArguments(NamedTuple):
         return ReadCall(opened[1], arguments, place)
 
     def _value(self, written: str, is_text: bool) -> Any:
-        if not self.is_json and self.to_text == self.to_other:
-            return Untyped(written)
-        return written if is_text and not self.is_json else _json(written)
+        if self.values == "json" or not (is_text or self.to_text == self.to_other):
+            return _json(written)
+        if self.to_text != self.to_other:
+            return written
+        try:
+            value = _json(written)
+            if self.values == "text or python" and (value is None or isinstance(value, bool)):
+                return written
+        except ValueError:
+            value = _python(written) if self.values == "text or python" else written
+        return written if isinstance(value, str) else Undecided(value, written)
 
 
 Arguments = JsonArguments | PythonArguments | MarkedArguments
-
-
-def readings(written: Untyped) -> Iterator[Any]:
-    """What an untyped value may be: first what is no text, if it reads as such, then the text."""
-    for read in (_json, _python):
-        try:
-            value = read(str(written))
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if not isinstance(value, str):
-            yield value
-            break
-    yield str(written)
 
 
 def pattern(piece: str) -> str:
@@ -170,7 +176,11 @@ def _json(text: str) -> Any:
 
 
 def _python(text: str) -> Any:
-    return _value(_parsed(text.strip()))
+    """The value of a text; itself if it is none of Python."""
+    try:
+        return _value(_parsed(text.strip()), words=False)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def _python_arguments(text: str) -> dict[str, Any] | None:
@@ -191,8 +201,8 @@ def _parsed(text: str) -> ast.expr:
         return ast.parse(text, mode="eval").body
 
 
-def _value(node: ast.expr) -> Any:
-    """The value that is written.
+def _value(node: ast.expr, words: bool = True) -> Any:
+    """The value that is written; `words`: also with the constants of JSON.
 
     Raises:
         ValueError: JSON has no form for it, or it is no value.
@@ -201,18 +211,18 @@ def _value(node: ast.expr) -> Any:
         return node.value.encode("utf-16", "surrogatepass").decode("utf-16")  # halves of JSON's escapes are one
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | int | float)):
         return node.value
-    if isinstance(node, ast.Name) and node.id in _WORDS_OF_JSON:
+    if words and isinstance(node, ast.Name) and node.id in _WORDS_OF_JSON:
         return _WORDS_OF_JSON[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
         number = node.operand.value
         if isinstance(number, int | float) and not isinstance(number, bool):
             return -number
     if isinstance(node, ast.List):
-        return [_value(one) for one in node.elts]
+        return [_value(one, words) for one in node.elts]
     if isinstance(node, ast.Dict):
-        keys = [_value(key) if key is not None else None for key in node.keys]
+        keys = [_value(key, words) if key is not None else None for key in node.keys]
         if all(isinstance(key, str) for key in keys) and len({*keys}) == len(keys):
-            return dict(zip(keys, map(_value, node.values), strict=True))
+            return dict(zip(keys, (_value(one, words) for one in node.values), strict=True))
     raise ValueError("no value of JSON")
 
 

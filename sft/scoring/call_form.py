@@ -2,9 +2,9 @@
 
     [TOOL_CALLS]f[ARGS]{"x": 1}    ──in_usual_calls──▶    <tool_call>↵{"name": "f", "arguments": {"x": 1}}↵</tool_call>
 
-From here on, calls have one form, as thoughts have (`sft.thoughts`): scores, judges and pages know no other. What stands
-around the calls stays. A text of which a part begins as a call, and is none, stays as it is: not all that it calls is
-known.
+From here on, calls have one form, as thoughts have (`sft.thoughts`): scores, judges and pages know no other. What
+stands around the calls stays. A text of which a part begins as a call, and is none, stays as it is: not all that it
+calls is known.
 """
 
 import json
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sft.schema import JsonObject, ToolCall
-from sft.scoring.call_arguments import Arguments, MarkedArguments, ReadCall, Untyped, compiled, pattern, readings
+from sft.scoring.call_arguments import Arguments, MarkedArguments, ReadCall, Undecided, compiled, pattern
 from sft.scoring.json_equal import difference
 from sft.thoughts import answer_in
 
@@ -32,7 +32,7 @@ class CallForm(NamedTuple):
     @property
     def pieces(self) -> tuple[str, ...]:
         """All that it writes around names and values."""
-        return (self.head, self.gap, self.tail, *(piece for piece in self.arguments if isinstance(piece, str)))
+        return (self.head, self.gap, self.tail, *self.arguments.pieces)
 
 
 class Expected(NamedTuple):
@@ -117,18 +117,17 @@ def _read_block(text: str, at: int, form: CallForm) -> tuple[list[ReadCall], int
 def _settled(call: ReadCall, expected: Expected) -> dict[str, Any]:
     """The arguments, with the kinds of values that the text does not show."""
     return {
-        key: _settle(value, call.name, key, expected) if isinstance(value, Untyped) else value
+        key: _settle(value, call.name, key, expected) if isinstance(value, Undecided) else value
         for key, value in call.arguments.items()
     }
 
 
-def _settle(written: Untyped, name: str, key: str, expected: Expected) -> Any:
-    values = [*readings(written)]
+def _settle(given: Undecided, name: str, key: str, expected: Expected) -> Any:
     right = [call.arguments[key] for call in expected.calls if call.name == name and key in call.arguments]
-    for value in values:
-        if any(not difference(value, one) for one in right):
-            return value
-    return values[-1] if _is_text(_schema(expected.tools, name, key)) else values[0]
+    for one in given:
+        if any(not difference(one, value) for value in right):
+            return one
+    return given.text if _is_text(_schema(expected.tools, name, key)) else given.value
 
 
 def _schema(tools: Iterable[JsonObject], name: str, key: str) -> Any:

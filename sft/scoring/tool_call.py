@@ -1,7 +1,7 @@
 """Whether an answer makes the right calls of tools: names and arguments are equal, in any order of calls.
 
 Calls are those that were read from the answer, or those in its text: `<tool_call>{…}</tool_call>`, or JSON with a name
-and `arguments` or `parameters`. Other forms of templates were brought to the first one before (`sft.scoring.call_form`).
+and `arguments` or `parameters`. Other forms of templates were brought to the first one (`sft.scoring.call_form`).
 """
 
 import json

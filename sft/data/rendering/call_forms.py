@@ -153,8 +153,8 @@ def _end_of(arguments: Arguments, behind: str) -> int | None:
 
 def _marked(write: Write, with_texts: _Pieces, without: _Pieces) -> Iterator[CallForm]:
     """Each argument between marks: the pieces are what stands between the keys and values of two."""
-    for is_json in (True, False):
-        values = [json.dumps(value) if is_json else value for value in _VALUES]
+    for notation in ("json", "text or json", "text or python"):
+        values = [json.dumps(value) if notation == "json" else value for value in _VALUES]
         one = _between(with_texts.behind, _KEYS, values)
         if one is None:
             continue
@@ -165,7 +165,7 @@ def _marked(write: Write, with_texts: _Pieces, without: _Pieces) -> Iterator[Cal
         gap = without.gap.removeprefix(none)
         to_other = _to_other(write, begin)
         if to_second == to_text and to_other is not None:
-            arguments = MarkedArguments(begin, to_text, to_other, between, end, none, is_json)
+            arguments = MarkedArguments(begin, to_text, to_other, between, end, none, notation)
             yield CallForm(with_texts.head, arguments, tail, gap)
 
 
