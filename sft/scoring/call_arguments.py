@@ -52,7 +52,7 @@ class JsonArguments(NamedTuple):
 
     def read(self, text: str, at: int, behind: str) -> ReadCall | None:
         """The call whose name begins at `at`; None where there is none. `behind` matches what follows a call."""
-        found = compiled(pattern(self.before) + r"(?=\{)").search(text, at)
+        found = compiled(pattern(self.before) + r"\s*(?=\{)").search(text, at)
         if found is None or not _NAME.fullmatch(text, at, found.start()):
             return None
         try:

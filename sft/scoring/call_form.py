@@ -99,8 +99,10 @@ def _begins_a_call(text: str, form: CallForm) -> bool:
 
 def _read_block(text: str, at: int, form: CallForm) -> tuple[list[ReadCall], int] | None:
     """The calls from here on, and where they end."""
-    tail = pattern(form.tail) if form.tail else r"\s*\Z" if isinstance(form.arguments, MarkedArguments) else ""
-    gap = pattern(form.gap)
+    is_marked = isinstance(form.arguments, MarkedArguments)
+    space = "" if is_marked else r"\s*"  # behind a value, it is the value's
+    tail = space + (pattern(form.tail) or (r"\s*\Z" if is_marked else ""))
+    gap = form.gap and space + pattern(form.gap)
     behind = f"(?:{gap}|{tail})" if gap else f"(?:{tail})"
     calls: list[ReadCall] = []
     while call := form.arguments.read(text, at, behind):

@@ -7,12 +7,12 @@ TEXT_OR_JSON = "(v if v is string else v | tojson)"
 TEXT_OR_PYTHON = "(v if v is string else v | tojson if v is mapping or v is iterable else v | string)"
 
 
-def turns(calls: str, *, before: str = "", end: str = "<|return|>") -> str:
-    """Plain turns, with calls written so behind the content of an answer."""
+def turns(calls: str, *, before: str = "") -> str:
+    """Plain turns, with calls written so behind the content of an answer, and this before any answer."""
     return (
         "{% for m in messages %}{{ '<|start|>' + m.role + '\n' }}{% if m.role != 'assistant' %}{{ m.content }}"
-        f"{{% elif m.tool_calls %}}{before}{{{{ m.content or '' }}}}{calls}"
-        f"{{% else %}}{{{{ m.content }}}}{{% endif %}}{{{{ '{end}' }}}}{{% endfor %}}"
+        f"{{% else %}}{before}{{{{ m.content or '' }}}}{{% if m.tool_calls %}}{calls}{{% endif %}}"
+        "{% endif %}{{ '<|return|>' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}"
     )
 
@@ -99,7 +99,7 @@ DERIVED = {
             f"'<parameter=' + k + '>\n' + {TEXT_OR_PYTHON} + '\n</parameter>\n'",
             "'</function>\n</tool_call>'",
         ),
-        before="{{ '<think>\n\n</think>\n\n' }}",
+        before="<think>\n\n</think>\n\n",
     ),
     "keys and values": turns(
         marked(

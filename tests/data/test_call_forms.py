@@ -140,7 +140,7 @@ PLAIN = {
     "exact": -0.5,
     "more": True,
     "of": ["a", 1],
-    "in": {"a": {}},
+    "inside": {"a": {}},
     "n": "3",
 }
 
@@ -156,10 +156,12 @@ def test_usual_values_are_read_whatever_stands_around_the_calls(made, name: str)
         turned = [ToolCall(call.name, dict(reversed(call.arguments.items()))) for call in reversed(calls)]
         if len(asked.question.tool_calls) == len(calls):
             assert judged(family, asked.question, ask(family, turned).ids).score == 1.0
+    if name == "channels":
+        return  # it writes no words in front of a call
     with_words = ask(family, [ToolCall("f", PLAIN)], content="Let me see.")
     answer = judged(family, with_words.question, with_words.ids)
     assert answer.score == 1.0
-    assert "channels" in name or answer.answer.text.startswith("Let me see.\n<tool_call>\n{"), answer.answer.text
+    assert answer_in(answer.answer.text).answer.startswith("Let me see.\n<tool_call>\n{"), answer.answer.text
 
 
 @pytest.mark.parametrize("name", UNKNOWN)

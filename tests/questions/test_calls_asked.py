@@ -1,5 +1,6 @@
 """Records that call tools, from their file to the score of what a model learns to write: right with every template."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +29,12 @@ def record(i: int) -> dict[str, object]:
 
 
 def made_with(template: str, folder: Path, model: Path) -> Asked:
-    path = folder / "calls.jinja"
+    shutil.copytree(model, folder / "model")
     ended = FAMILIES[template].template.replace("<|return|>", "<|im_end|>").replace("<|start|>", "<|im_start|>")
-    path.write_text(ended, encoding="utf-8")
+    (folder / "model" / "chat_template.jinja").write_text(ended, encoding="utf-8")
     source = {"name": "s", "path": write_records(folder / "r.jsonl", [record(i) for i in range(30)]), "task": "calls"}
-    return ask(config_of(folder, model, [source], model={"chat_template": str(path)}))
+    room, packs = {"max_len_tokens": 1024}, {"pack_len_tokens": 1024, "packs_per_step": 2}
+    return ask(config_of(folder, folder / "model", [source], data=room, train=packs))
 
 
 def learned(made: Asked) -> dict[str, list[int]]:

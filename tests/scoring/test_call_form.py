@@ -34,7 +34,7 @@ def calls(text: str, form: CallForm, *wanted: ToolCall, tools: tuple = ()) -> tu
         ('[CALL]f[ARGS]{"a": 1, "b": NaN}', JSON, ()),
         ("[CALL]f[ARGS]3", JSON, ()),
         ('<calls><c>f:0<args>{"a": 1, "b": "x"}</c><c>g:1<args>{}</c></calls>', SECTION, (F, G)),
-        ('<calls><c>f:12<args>{"a": 1, "b": "x"}</c>\n</calls> So.', SECTION, (F,)),
+        ('<calls><c>f:12<args> {"a": 1, "b": "x"} </c></calls> So.', SECTION, (F,)),
         ('<calls><c>f:0<args>{"a": 1, "b": "x"}</c><c>g:1<args>{}</c>', SECTION, ()),
         ('<calls><c>f:0<args>{"a": 1, "b": "x"}</c></calls><calls><c>g:0<args>{}</c></calls>', SECTION, (F, G)),
         ('f\n{"a": 1, "b": "x"}', LINE, (F,)),
