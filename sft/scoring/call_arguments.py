@@ -111,7 +111,7 @@ class MarkedArguments(NamedTuple):
         arguments: dict[str, Any] = {}
         place, goes_on = opened.end(), opened[2] is not None
         to_value = f"({_up_to(self.to_text)})|({_up_to(self.to_other)})"
-        item = compiled(rf"([^\n]+?)(?:{to_value})(.*?)(?:({_from(self.between)})|{_from(self.end)}(?={behind}))")
+        item = compiled(rf"(?>([^\n]+?)(?:{to_value}))(.*?)(?:({_from(self.between)})|{_from(self.end)}(?={behind}))")
         while goes_on:
             found = item.match(text, place)
             if found is None or found[1] in arguments:

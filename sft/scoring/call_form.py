@@ -17,6 +17,8 @@ from sft.scoring.json_equal import difference
 from sft.thoughts import answer_in
 
 CALL_START, CALL_END = "<tool_call>", "</tool_call>"
+_MOST_TRIED = 20
+"""Of places that may begin calls and do not."""
 
 
 class CallForm(NamedTuple):
@@ -75,26 +77,28 @@ def _in_usual_calls(text: str, form: CallForm, expected: Expected) -> str | None
     head = compiled(pattern(form.head) if form.head else r"\A\s*")
     parts: list[str] = []
     around: list[str] = []
-    behind = at = 0
+    behind = at = num_tried = 0
     while found := head.search(text, at):
         block = _read_block(text, found.end(), form)
         if block is None:
-            at = found.end() if form.head else len(text) + 1
+            num_tried += 1
+            if _is_mark(form.head) or num_tried == _MOST_TRIED or not form.head:
+                return None
+            at = found.end()
             continue
         calls, end = block
         around.append(text[behind : found.start()].strip())
         parts += [around[-1], *(usual_call(call.name, _settled(call, expected)) for call in calls)]
         behind = at = end
     around.append(text[behind:].strip())
-    if not parts or any(_begins_a_call(part, form) for part in around):
+    if not parts or (_is_mark(form.gap) and any(compiled(pattern(form.gap)).search(part) for part in around)):
         return None
     return "\n".join(filter(None, (*parts, around[-1])))
 
 
-def _begins_a_call(text: str, form: CallForm) -> bool:
-    """Whether there is a piece that only stands before calls. A bracket alone says nothing."""
-    pieces = (piece for piece in (form.head, form.gap) if any(char.isalnum() for char in piece))
-    return any(compiled(pattern(piece)).search(text) for piece in pieces)
+def _is_mark(piece: str) -> bool:
+    """Whether it only stands at calls: a bracket alone says nothing."""
+    return any(char.isalnum() for char in piece)
 
 
 def _read_block(text: str, at: int, form: CallForm) -> tuple[list[ReadCall], int] | None:

@@ -98,7 +98,7 @@ DRAWN = st.lists(CALLS, min_size=1, max_size=3)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(calls=DRAWN, others=DRAWN, data=st.data())
 def test_what_is_learned_is_right_and_no_other_call_is(made, name: str, calls: Any, others: Any, data: Any) -> None:
     family = made(name)
