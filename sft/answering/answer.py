@@ -50,8 +50,13 @@ def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokeni
     own = ids[:-1] if stopped else ids
     texts = (tokenizer.words_of(own), tokenizer.text_of(own))
     text, raw = (whole_text(question.prompt, text, question.thinks, tokenizer.marks) for text in texts)
-    text = in_usual_calls(text, tokenizer.call_form, question.expected)
-    return Answer(question.key, text, raw, len(ids), stopped)
+    return Answer(question.key, with_usual_calls(question, text, tokenizer), raw, len(ids), stopped)
+
+
+def with_usual_calls(question: Question, text: str, tokenizer: ExampleTokenizer) -> str:
+    """An answer with its calls in the usual form, whatever form the template has for them."""
+    form = tokenizer.call_form
+    return in_usual_calls(text, form, question.expected) if form or question.written else text
 
 
 def chosen_answer(question: Question, likelihoods: Sequence[float]) -> Answer:

@@ -47,10 +47,17 @@ CHANNELS = (
     "{% if m.reasoning_content %}"
     "{{ '<|channel|>analysis<|message|>' + m.reasoning_content + '<|end|><|start|>assistant' }}{% endif %}"
     "{% if m.tool_calls %}{% if m.tool_calls | length > 1 %}{{ raise_exception('one call a turn') }}{% endif %}"
-    "{% set f = m.tool_calls[0].function %}{{ ' to=functions.' + f.name + '<|channel|>commentary json<|message|>' }}"
+    "{% set f = m.tool_calls[0].function %}{{ BEFORE + f.name + BEHIND }}"
     "{{ f.arguments | tojson + '<|call|>' }}{% else %}{{ '<|channel|>final<|message|>' + m.content + '<|return|>' }}"
     "{% endif %}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
 )
+
+
+def channels(before: str, behind: str) -> str:
+    """One call a turn, which has a token of its own at its end; thoughts in a channel."""
+    return CHANNELS.replace("BEFORE", f"'{before}'").replace("BEHIND", f"'{behind}'")
+
+
 USUAL = {
     "the usual form": turns(
         each("'\n<tool_call>\n' + c.function | tojson + '\n</tool_call>'"),
@@ -63,6 +70,14 @@ USUAL = {
         "{{ '<|action|>[\n' }}{% for c in m.tool_calls %}"
         "{{ {'tool_call_id': loop.index0 | string, 'tool_name': c.function.name, 'parameters': c.function.arguments}"
         " | tojson }}{% if not loop.last %}{{ ',\n' }}{% endif %}{% endfor %}{{ '\n]<|/action|>' }}"
+    ),
+    "JSON behind a thought": (
+        "{% for m in messages %}{{ '<|start|>' + m.role }}{% if m.role != 'assistant' %}{{ m.content }}{% else %}"
+        "{% if m.reasoning_content %}{{ '<|think|>' + m.reasoning_content + '<|/think|>' }}{% endif %}"
+        "{% if m.tool_calls %}{{ '<|action|>' }}{% for c in m.tool_calls %}"
+        "{{ {'tool_name': c.function.name, 'parameters': c.function.arguments} | tojson }}{% endfor %}"
+        "{% else %}{{ '<|answer|>' + m.content }}{% endif %}{% endif %}{{ '<|return|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
     ),
     "no calls": turns(""),
 }
@@ -85,7 +100,8 @@ DERIVED = {
         )
     ),
     "a line with the name": turns(each(f"{NAME} + '\n' + {JSON}", between="<|call|>")),
-    "channels": CHANNELS,
+    "channels": channels(" to=functions.", "<|channel|>commentary json<|message|>"),
+    "channels, and to whom in one": channels("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>"),
     "a mark for each": turns(
         marked(
             f"'\n<tool_call>\n<function=' + {NAME} + '>\n'",
@@ -147,6 +163,7 @@ UNKNOWN = {
 TOKENS = (
     *("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|action|>"),
     *("<|/action|>", "<|calls|>", "<|/calls|>", "<|call|>", "<|/call|>", "<|sep|>", "<|return|>"),
+    *("<|constrain|>", "<|think|>", "<|/think|>", "<|answer|>"),
 )
 
 

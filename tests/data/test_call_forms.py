@@ -43,7 +43,7 @@ def made(tokenizer_dir) -> Callable[[str], Made]:
         backend.add_special_tokens({"additional_special_tokens": [*TOKENS], "eos_token": "<|return|>"})
         backend.chat_template = FAMILIES[name].template
         tokenizer = ExampleTokenizer(backend)
-        stops = frozenset(STOPS if name == "channels" else STOPS[:1])
+        stops = frozenset(STOPS if "channels" in name else STOPS[:1])
         renderer = ConversationRenderer(TemplateRenderer(backend), tokenizer.special_tokens, stop_tokens=stops)
         return Made(renderer, tokenizer.with_marks(renderer.thought_marks or USUAL, renderer.call_form))
 
@@ -156,7 +156,7 @@ def test_usual_values_are_read_whatever_stands_around_the_calls(made, name: str)
         turned = [ToolCall(call.name, dict(reversed(call.arguments.items()))) for call in reversed(calls)]
         if len(asked.question.tool_calls) == len(calls):
             assert judged(family, asked.question, ask(family, turned).ids).score == 1.0
-    if name == "channels":
+    if "channels" in name:
         return  # it writes no words in front of a call
     with_words = ask(family, [ToolCall("f", PLAIN)], content="Let me see.")
     answer = judged(family, with_words.question, with_words.ids)
@@ -173,13 +173,15 @@ def test_where_no_form_is_known_only_the_learned_words_are_right(made, name: str
     assert judged(family, right.question, wrong.ids).score == 0.0
 
 
-def test_a_call_behind_a_thought_is_no_cut_thought(made) -> None:
-    family = made("channels")
+@pytest.mark.parametrize("name", ["channels", "channels, and to whom in one", "JSON behind a thought"])
+def test_a_call_behind_a_thought_is_no_cut_thought(made, name: str) -> None:
+    family = made(name)
     asked = ask(family, [ToolCall("f", PLAIN)], thought="Which city?\nThis one.")
     one = judged(family, asked.question, asked.ids)
     assert (one.score, one.note) == (1.0, "")
-    assert one.answer.text.startswith("<think>\nWhich city?\nThis one.\n</think>\n\n<tool_call>\n{")
-    cut = judged(family, asked.question, family.tokenizer.ids_of("<|channel|>analysis<|message|>Which city?"))
+    assert one.answer.text.startswith("<think>\nWhich city?\nThis one.\n</think>\n\n")
+    assert "city" in answer_in(one.answer.text).answer
+    cut = judged(family, asked.question, family.tokenizer.ids_of(f"{family.tokenizer.marks.start}Which city?"))
     assert (cut.score, answer_in(cut.answer.text).why_empty) == (0.0, "the thought was cut")
 
 
