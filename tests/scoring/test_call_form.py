@@ -9,7 +9,7 @@ from sft.scoring.tool_call import calls_in
 
 JSON = CallForm("[CALL]", JsonArguments("[ARGS]"), "", "[CALL]")
 SECTION = CallForm("<calls><c>", JsonArguments(":0<args>"), "</c></calls>", "</c><c>")
-LINE = CallForm("", JsonArguments("\n"), "")
+LINE = CallForm("", JsonArguments("\n"), "", "<next>")
 PYTHON = CallForm("[", PythonArguments(), "]", ", ")
 MARKED = CallForm(
     "<c>\n<f=",
@@ -38,6 +38,8 @@ def calls(text: str, form: CallForm, *wanted: ToolCall, tools: tuple = ()) -> tu
         ('<calls><c>f:0<args>{"a": 1, "b": "x"}</c><c>g:1<args>{}</c>', SECTION, ()),
         ('<calls><c>f:0<args>{"a": 1, "b": "x"}</c></calls><calls><c>g:0<args>{}</c></calls>', SECTION, (F, G)),
         ('f\n{"a": 1, "b": "x"}', LINE, (F,)),
+        ('f\n{"a": 1, "b": "x"}\n<next>g\n{}', LINE, (F, G)),
+        ('f\n{"a": 1, "b": "x"}<next>g\n{', LINE, ()),
         ('I call f\n{"a": 1, "b": "x"}', LINE, ()),
         ('[f(a=1, b="x"), g()]', PYTHON, (F, G)),
         ("See [1]: [f(b='x', a=1)]", PYTHON, (F,)),
