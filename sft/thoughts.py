@@ -28,6 +28,16 @@ class Marks(NamedTuple):
     end: str = _END
     plain: str = ""
     """What the model writes in front of an answer without a thought: mostly nothing."""
+    end_at_call: str = ""
+    """What ends a thought in front of a call, if it is something else: `<|end|><|start|>assistant`."""
+
+    def ends_in(self, text: str) -> str:
+        """The mark that ends the thought of a text; that of answers in words if there is none.
+
+        It counts first: of two thoughts, one may end as in front of a call.
+        """
+        is_at_call = self.end not in text and self.end_at_call and self.end_at_call in text
+        return self.end_at_call if is_at_call else self.end
 
 
 USUAL = Marks()
@@ -66,7 +76,8 @@ def in_usual_form(text: str, marks: Marks) -> str:
     """
     words = text.lstrip()
     if marks[:2] != USUAL[:2] and words.startswith(marks.start):
-        thought, end, answer = words.removeprefix(marks.start).partition(marks.end)
+        words = words.removeprefix(marks.start)
+        thought, end, answer = words.partition(marks.ends_in(words))
         if answer.strip() and not thought.strip():
             return answer.strip()
         # Between other marks, these words may be part of a thought.
@@ -93,7 +104,7 @@ def whole_text(prompt: str, text: str, thinks: bool, marks: Marks = USUAL) -> st
         thinks: whether the answer that it learns there has a thought.
         marks: those of the template.
     """
-    is_inside = opens_thought(prompt, marks) and (thinks or marks.end in text)
+    is_inside = opens_thought(prompt, marks) and (thinks or marks.ends_in(text) in text)
     return in_usual_form(f"{marks.start}\n{text}" if is_inside else text, marks)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sft.data.tokenization import ExampleTokenizer
 from sft.json_lines import from_json
 from sft.questions.question import Question
+from sft.scoring.call_form import in_usual_calls
 from sft.thoughts import whole_text
 
 
@@ -19,9 +20,10 @@ class Answer:
     """That of the question."""
     text: str
     """Its words, without control tokens and white space around them, and with its thought, whatever marks the template
-    has for it, in `<think>`; of a choice, the option."""
+    has for it, in `<think>`, and its calls in `<tool_call>`; of a choice, the option."""
     raw: str = ""
-    """The same with control tokens, except the one at which it stopped."""
+    """The same with control tokens, except the one at which it stopped, and with calls as the model wrote them. Calls
+    that a server has read stand behind its text."""
     num_tokens: int = 0
     """How many tokens it wrote, with the one at which it stopped."""
     stopped: bool = True
@@ -48,7 +50,13 @@ def written_answer(question: Question, ids: Sequence[int], stopped: bool, tokeni
     own = ids[:-1] if stopped else ids
     texts = (tokenizer.words_of(own), tokenizer.text_of(own))
     text, raw = (whole_text(question.prompt, text, question.thinks, tokenizer.marks) for text in texts)
-    return Answer(question.key, text, raw, len(ids), stopped)
+    return Answer(question.key, with_usual_calls(question, text, tokenizer), raw, len(ids), stopped)
+
+
+def with_usual_calls(question: Question, text: str, tokenizer: ExampleTokenizer) -> str:
+    """An answer with its calls in the usual form, whatever form the template has for them."""
+    form = tokenizer.call_form
+    return in_usual_calls(text, form, question.expected) if form or question.written else text
 
 
 def chosen_answer(question: Question, likelihoods: Sequence[float]) -> Answer:

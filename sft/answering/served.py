@@ -8,7 +8,7 @@ A server gives no likelihoods of options, so such questions are answered in writ
 import json
 from collections.abc import Sequence
 
-from sft.answering.answer import Answer
+from sft.answering.answer import Answer, with_usual_calls
 from sft.answering.asking import KeepAnswers
 from sft.answering.server_respondent import ServerRespondent
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
@@ -68,5 +68,7 @@ class ServedModel(ServerRespondent):
         calls = [{"name": name, "arguments": given} for name, given in reply.tool_calls]
         num_tokens = len(self.tokenizer.ids_of(reply.text)) if reply.num_tokens is None else reply.num_tokens
         text = served_text(in_usual_form(reply.text.strip(), self.tokenizer.marks))
+        if not calls:  # else the server has read them
+            text = with_usual_calls(question, text, self.tokenizer)
         raw = "\n".join([text, *(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)])
         return Answer(question.key, text, raw, num_tokens, reply.stopped)

@@ -70,7 +70,7 @@ class ThoughtMarks:
 
     def split(self, new: str, is_last: bool = False) -> Iterator[Piece]:
         """The pieces of the text that comes in addition. The first characters are held while they may become a mark."""
-        start, end, plain = self._marks
+        start, end, plain, _ = self._marks
         new, self._held = self._held + new, ""
         if not self._is_settled:
             if not is_last and (start.startswith(new) or plain.startswith(new)):

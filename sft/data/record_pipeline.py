@@ -73,7 +73,7 @@ class RecordPipeline:
             frozenset(stops),
             turn_end,
         )
-        self.tokenizer = example_tokenizer.with_marks(self.renderer.thought_marks or USUAL)
+        self.tokenizer = example_tokenizer.with_marks(self.renderer.thought_marks or USUAL, self.renderer.call_form)
         self.fingerprint = fingerprint([self.tokenizer.fingerprint, turn_end, sorted(stops)])
         """Of everything that tokenizer and template do to a record."""
 

@@ -20,10 +20,12 @@ from transformers import PreTrainedTokenizerBase
 
 from sft.atomic_files import fingerprint
 from sft.data.rendering.answer_spans import Span
+from sft.data.rendering.call_forms import shown_tokens
 from sft.data.rendering.chat_template import control_ids
 from sft.data.rendering.renderer import Rendering
 from sft.errors import RecordError
 from sft.schema import Example, IntArray
+from sft.scoring.call_form import CallForm
 from sft.thoughts import USUAL, Marks
 
 
@@ -62,17 +64,19 @@ class ExampleTokenizer:
         self._normal_form, self._num_bytes = _byte_lengths(backend, vocab, self.num_ids)
         self._set_marks(USUAL)
 
-    def with_marks(self, marks: Marks) -> Self:
-        """The same for a template that marks thoughts so; it starts with the usual marks."""
+    def with_marks(self, marks: Marks, call_form: CallForm | None = None) -> Self:
+        """The same for a template that marks thoughts and writes calls so; it starts with the usual marks."""
         other = copy.copy(self)
-        other._set_marks(marks)
+        other._set_marks(marks, call_form)
         return other
 
-    def _set_marks(self, marks: Marks) -> None:
+    def _set_marks(self, marks: Marks, call_form: CallForm | None = None) -> None:
         self.marks = marks
         """What stands around thoughts in the words of an answer."""
+        self.call_form = call_form
+        """How calls are written in them; None if in the usual form, or in one that is not known."""
         self._is_word = ~self._is_stop
-        shown = "\n".join((*USUAL, *marks))
+        shown = "\n".join((*USUAL, *marks, *shown_tokens(call_form)))
         self._is_word[[i for token, i in self._stop_ids.items() if token and token in shown]] = True
 
     def ids_of(self, text: str) -> list[int]:
@@ -87,8 +91,8 @@ class ExampleTokenizer:
     def words_of(self, ids: Sequence[int], *, with_marks: bool = True) -> str:
         """The text of tokens without that of the control tokens, and without white space around it.
 
-        The marks of a thought stay, also where they are control tokens: they say what is the answer. A model's
-        vocabulary may be larger than the tokenizer's: such ids have no text.
+        The marks of thoughts and calls stay, also where they are control tokens: they say what is the answer, and what
+        it calls. A model's vocabulary may be larger than the tokenizer's: such ids have no text.
 
         Args:
             ids: of an answer.

@@ -192,8 +192,9 @@ def _said(answer: Answer, score: Score) -> Said:
     """What stands behind the thought, which is not what was asked for."""
     if answer.likelihoods:
         return Said(answer.text)  # an option, as it is
-    # Calls are written with control tokens.
-    return answer_in(answer.raw if score.name == "tool_call" else answer.text)
+    # Calls that a server has read stand behind the text.
+    has_more = score.name == "tool_call" and answer.raw.startswith(answer.text)
+    return answer_in(answer.raw if has_more else answer.text)
 
 
 def _judged(question: Question, answer: Answer, score: Score, verdict: scorer.Verdict) -> JudgedAnswer:

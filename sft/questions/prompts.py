@@ -7,11 +7,14 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from sft.data.record_pipeline import Formatted, RecordPipeline, Tagging
+from sft.data.rendering.adaptation import TemplateTraits
 from sft.data.rendering.turn_form import TurnForm, template_turn
 from sft.errors import RecordError
 from sft.questions.question import Option
 from sft.schema import Conversation, JsonObject, Message, TokenizedRecord
-from sft.thoughts import whole_text, without_thought
+from sft.scoring.call_form import Expected, in_usual_calls, usual_call
+from sft.scoring.tool_call import are_same, calls_in
+from sft.thoughts import answer_in, whole_text, without_thought
 
 _OPENAI = TurnForm(text_arguments=True)
 
@@ -107,27 +110,39 @@ def _without_system(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(message for message in messages if message.role != "system")
 
 
-def up_to_last_learned(formatted: Formatted) -> Formatted:
-    """The record as far as its last answer that is learned: nobody asks for what is not to be imitated."""
+def up_to_last_learned(formatted: Formatted, traits: TemplateTraits) -> Formatted:
+    """The record as far as its last answer that is learned: nobody asks for what is not to be imitated.
+
+    Of several calls in it, the first is asked for where the template has one call a turn: so it is learned.
+    """
     content = formatted.content
     if isinstance(content, TokenizedRecord):
         return formatted
     last = max(i for i, message in enumerate(content.messages) if message.role == "assistant" and message.train)
-    return formatted._replace(content=replace(content, messages=content.messages[: last + 1]))
+    answer = content.messages[last]
+    if traits.has_tool_calls and not traits.has_parallel_calls:
+        answer = replace(answer, tool_calls=answer.tool_calls[:1])
+    return formatted._replace(content=replace(content, messages=(*content.messages[:last], answer)))
 
 
 class Reference(NamedTuple):
     """The record's own right answer."""
 
     text: str
-    """Without its thought: answers are compared without theirs."""
+    """Without its thought, as answers are compared without theirs, and with its calls in the usual form."""
     thinks: bool
     """Whether there is a thought in front."""
     tool_calls: tuple[JsonObject, ...] = ()
+    written: str = ""
+    """As `Question.written`."""
 
 
 def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> Reference:
-    """The record's own right answer."""
+    """The record's own right answer.
+
+    Raises:
+        RecordError: the template does not write it.
+    """
     content, marks = formatted.content, pipeline.tokenizer.marks
     if isinstance(content, TokenizedRecord):
         start, stop = last_answer(content)
@@ -135,9 +150,28 @@ def reference_of(formatted: Formatted, pipeline: RecordPipeline) -> Reference:
         words = pipeline.tokenizer.words_of(ids[start:stop])
         whole = whole_text(pipeline.tokenizer.text_of(ids[:start]), words, thinks=False, marks=marks)
         said = without_thought(whole)
-        return Reference(said, said != whole)
+        return Reference(in_usual_calls(said, pipeline.tokenizer.call_form, Expected()), said != whole)
     answer = content.messages[-1]
     # A thought in an unusual form is part of the content.
     said = without_thought(answer.content, marks)
     calls: list[dict[str, Any]] = [{"name": c.name, "arguments": dict(c.arguments)} for c in answer.tool_calls]
-    return Reference(said, bool(answer.thought) or said != answer.content, tuple(calls))
+    thinks = bool(answer.thought) or said != answer.content
+    if not calls:
+        return Reference(said, thinks)
+    usual = "\n".join(usual_call(call.name, call.arguments) for call in answer.tool_calls)
+    text = f"{said.strip()}\n{usual}".strip()
+    if not are_same(calls_in(text), answer.tool_calls):
+        text = usual  # words that themselves hold the mark of a call would hide it
+    expected = Expected(answer.tool_calls, content.tools)
+    written = _written(content, pipeline)
+    is_read = are_same(calls_in(in_usual_calls(written, pipeline.tokenizer.call_form, expected)), answer.tool_calls)
+    return Reference(text, thinks, tuple(calls), "" if is_read else written)
+
+
+def _written(conversation: Conversation, pipeline: RecordPipeline) -> str:
+    """The words that a model writes for the last answer, without its thought and its last token, at which it stops."""
+    prompt, rendering = pipeline.renderer.last_answer(conversation)
+    ids = pipeline.tokenizer.ids_of(rendering.text[len(prompt) : rendering.answers[0][1]])
+    words = pipeline.tokenizer.words_of(ids[:-1])
+    thinks = bool(conversation.messages[-1].thought)
+    return answer_in(whole_text(prompt, words, thinks, pipeline.tokenizer.marks)).answer.strip()

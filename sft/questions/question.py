@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from sft.json_lines import from_json, whole_lines
-from sft.schema import JsonObject
+from sft.schema import JsonObject, ToolCall
+from sft.scoring.call_form import Expected
+from sft.scoring.tool_call import calls_in
 
 QUESTIONS = "questions.jsonl"
 """The file in the published folder of questions."""
@@ -70,11 +72,20 @@ class Question:
     """Whether the record's own answer has a thought in front."""
     fields: JsonObject = field(default_factory=dict)
     """The record's own, for a function of the user's that scores the answers of its task; else none."""
+    written: str = ""
+    """The right answer as the template writes it, where its calls cannot be read from that; else empty."""
 
     @property
     def key(self) -> str:
         """Names the question among those of a run."""
         return f"{self.record}@{self.shots}"
+
+    @property
+    def expected(self) -> Expected:
+        """What reads the calls in an answer."""
+        calls = tuple(ToolCall(call["name"], call["arguments"]) for call in self.tool_calls)
+        in_references = () if calls else (call for text in self.references for call in calls_in(text))
+        return Expected((*calls, *in_references), self.tools, next(iter(self.references), ""), self.written)
 
     def as_json(self) -> dict[str, Any]:
         """The line in the file of questions."""

@@ -38,7 +38,13 @@ from sft.scoring.own_function import OwnFunction
 from sft.scoring.registry import read_score
 from sft.thoughts import without_thought
 
-_VERSION = 4
+_VERSION = 5
+
+
+UNREAD_CALLS = (
+    "cannot be read from what the chat template writes: only an answer that is written as the template writes the "
+    "record's own calls has the right ones. A server that gives calls apart is judged by what it calls."
+)
 
 
 class _Read(NamedTuple):
@@ -98,7 +104,7 @@ def make_questions(
         "num_questions": len(questions),
         "fewer_shots": dict(tally.fewer_shots),
         "left_out": dict(tally.left_out),
-        "notes": _notes(preparer, tally, config),
+        "notes": _notes(preparer, questions, tally, config),
     }
     with written_aside(folder, "publish") as aside:
         write_lines(aside / QUESTIONS, (json_line(q.as_json()) for q in questions))
@@ -142,7 +148,7 @@ class _Asking:
         asked = self._read[key] if key in self._read else RecordError("its record is not in the source any more")
         if isinstance(asked, RecordError):
             raise asked
-        answer, thinks, calls = reference_of(asked.formatted, self._preparer.pipeline)
+        answer, thinks, calls, written = reference_of(asked.formatted, self._preparer.pipeline)
         options = asked.grading.options or (self._own.options if self._own else ())
         if options and answer not in options:
             raise RecordError(f"its answer {answer[:60]!r} is not among its options")
@@ -182,6 +188,7 @@ class _Asking:
             tool_calls=calls,
             thinks=thinks,
             fields=_as_json(asked.fields) if self._keeps_fields else {},
+            written=written,
         )
 
     def _way(self, options: tuple[str, ...], thinks: bool) -> Way:
@@ -250,16 +257,18 @@ def _read_again(
 
 def _read(record: Record, source: SourceConfig, preparer: BlockPreparer) -> _Read | RecordError:
     try:
-        formatted = up_to_last_learned(preparer.pipeline.format(record, source))
+        formatted = up_to_last_learned(preparer.pipeline.format(record, source), preparer.pipeline.renderer.traits)
         return _Read(formatted, read_grading(record.fields, source), str(record.where), record.fields)
     except RecordError as error:
         return error
 
 
-def _notes(preparer: BlockPreparer, tally: _Tally, config: SftConfig) -> list[str]:
+def _notes(preparer: BlockPreparer, questions: Sequence[Question], tally: _Tally, config: SftConfig) -> list[str]:
     """What the user should know of the answers."""
-    unmarked = [UNMARKED_THOUGHTS] if preparer.pipeline.renderer.thought_marks is None else []
-    return unmarked + [
+    notes = [UNMARKED_THOUGHTS] if preparer.pipeline.renderer.thought_marks is None else []
+    for task, num in Counter(question.task for question in questions if question.written).items():
+        notes.append(f"{task}: the calls of {counted(num, 'question')} {UNREAD_CALLS}")
+    return notes + [
         f"{task}: {counted(len(rooms), 'answer')} may have {_from_to(rooms)} tokens, not "
         f"evaluate.max_new_tokens={config.evaluate.new_tokens(task):,}: more do not fit behind the prompt in "
         f"data.max_len_tokens={config.data.max_len_tokens:,}"

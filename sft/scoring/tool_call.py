@@ -1,7 +1,7 @@
 """Whether an answer makes the right calls of tools: names and arguments are equal, in any order of calls.
 
 Calls are those that were read from the answer, or those in its text: `<tool_call>{…}</tool_call>`, or JSON with a name
-and `arguments` or `parameters`.
+and `arguments` or `parameters`. Other forms of templates were brought to the first one (`sft.scoring.call_form`).
 """
 
 import json
@@ -46,10 +46,16 @@ def calls_in(text: str) -> tuple[ToolCall, ...]:
     return tuple(call for call in calls if call) if None not in calls else ()
 
 
+def are_same(given: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> bool:
+    """Whether these are the same calls, in any order."""
+    return not _difference(given, wanted)
+
+
 def _call(value: Any) -> ToolCall | None:
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+    name = value.get("name", value.get("tool_name")) if isinstance(value, dict) else None
+    if not isinstance(name, str):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
@@ -57,7 +63,7 @@ def _call(value: Any) -> ToolCall | None:
             arguments = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
             return None
-    return ToolCall(value["name"], arguments) if isinstance(arguments, dict) else None
+    return ToolCall(name, arguments) if isinstance(arguments, dict) else None
 
 
 def _difference(given: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> str:

@@ -10,6 +10,7 @@ adaptation      rewrites what the template has no form for
 turn_bounds     where an answer begins and ends
 answer_spans    where an answer is in the text, the slow way
 thought_marks   what stands around a thought
+call_forms      how calls are written
 landmarks       the fast way, by a probe of the same shape
   template_words     which words of a conversation the template looks at
 renderer        all of it, and answers that a template shows in full only while they are the last

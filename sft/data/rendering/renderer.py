@@ -15,6 +15,7 @@ from typing import Literal
 
 from sft.data.rendering.adaptation import WRITTEN_AS_TEXT, adapt, derive_traits
 from sft.data.rendering.answer_spans import Answered, Span, find_answer, squeeze
+from sft.data.rendering.call_forms import derive_call_form
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.data.rendering.landmarks import Landmarks
 from sft.data.rendering.template_words import depends_on_words, template_literals
@@ -22,6 +23,7 @@ from sft.data.rendering.thought_marks import derive_marks
 from sft.data.rendering.turn_bounds import any_of, derive_bounds
 from sft.errors import RecordError
 from sft.schema import Conversation, JsonObject, Message
+from sft.thoughts import USUAL
 
 THOUGHTS_AS_TEXT = "the chat template has no field for thoughts: they are written as <think> in front of the answer"
 UNMARKED_THOUGHTS = (
@@ -79,6 +81,8 @@ class ConversationRenderer:
         self.traits = derive_traits(render_template)
         self.bounds = derive_bounds(render_template, special_tokens, stop_tokens, turn_end)
         self.thought_marks = derive_marks(render_template, render_template.form, self.bounds)
+        marks = self.thought_marks or USUAL
+        self.call_form = derive_call_form(render_template, self.bounds, self.traits, marks)
         self._render_template = render_template
         self._train_on = train_on
         self._train_on_thoughts = train_on_thoughts

@@ -13,7 +13,7 @@ from sft.data.rendering.answer_spans import find_answer
 from sft.data.rendering.turn_bounds import TurnBounds, num_common
 from sft.data.rendering.turn_form import TurnForm
 from sft.errors import RecordError
-from sft.schema import Message
+from sft.schema import Message, ToolCall
 from sft.thoughts import USUAL, Marks
 
 _ASKED, _THOUGHT, _ANSWER = "probequestion", "probethought", "probeanswer"
@@ -38,7 +38,20 @@ def derive_marks(render_template: RenderTemplate, form: TurnForm, bounds: TurnBo
     end, is_in_order, _ = behind.partition(_ANSWER)
     if not start.strip():
         start = _opening(opened, asked + in_front, bounds.control)
-    return _marks(start, end, in_front) if is_in_order and start.strip() and end.strip() else None
+    if not is_in_order or not start.strip() or not end.strip():
+        return None
+    marks = _marks(start, end, in_front)
+    return marks._replace(end_at_call=_end_at_call(render_template, bounds, marks))
+
+
+def _end_at_call(render_template: RenderTemplate, bounds: TurnBounds, marks: Marks) -> str:
+    """What ends a thought in front of a call, if that is something else: what a call alone does not begin with."""
+    call = ToolCall("probecall", {"probekey": "probevalue"}, "000000001")
+    thinking = _written(render_template, bounds, Message("assistant", "", tool_calls=(call,), thought=_THOUGHT))[1]
+    alone = _written(render_template, bounds, Message("assistant", "", tool_calls=(call,)))[1].partition(call.name)[0]
+    end = thinking.partition(_THOUGHT)[2].partition(call.name)[0]
+    same = num_common(end[::-1], alone[::-1])
+    return "" if marks.end in end else end[: len(end) - same].strip()
 
 
 def _written(render_template: RenderTemplate, bounds: TurnBounds, message: Message) -> tuple[str, str]:
