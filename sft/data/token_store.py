@@ -23,7 +23,7 @@ from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.errors import UserError
 from sft.schema import BoolArray, Example, IntArray, RecordLocation
 
-STORE_VERSION = 6
+STORE_VERSION = 7
 """Part of every fingerprint: raised when the code makes other examples from the same input."""
 
 _NOT_MAPPED = ("path", "manifest")

@@ -99,6 +99,13 @@ def test_of_calls_that_share_an_id_each_has_its_own_result():
     assert len({*new}) == 2
 
 
+def test_the_list_of_tools_does_not_contradict_a_template_that_has_calls_of_its_own():
+    texts = [adapt(ASKED, traits)[0].messages[0].content for traits in (TemplateTraits(has_tool_list=False), NO_TOOLS)]
+    assert all(text.startswith("You may call these tools:\n<tools>\n") for text in texts)
+    assert texts[0].endswith("\n</tools>")
+    assert texts[1].startswith(texts[0] + "\nCall a tool with:\n<tool_call>")
+
+
 def test_a_system_text_goes_in_front_of_the_first_user_turn():
     made = conversation(Message("system", "be brief"), *turns("q", "a", "r", "b").messages)
     expected = [("user", "be brief\n\nq"), ("assistant", "a"), ("user", "r"), ("assistant", "b")]

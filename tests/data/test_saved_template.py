@@ -47,6 +47,15 @@ FIELD = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
+# Calls have a form of their own, and tools are not listed.
+OWN_CALLS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + (m.content or '') }}"
+    "{% for c in m.tool_calls or [] %}{{ '[CALL]' + c.function.name + '[ARGS]' + c.function.arguments | tojson }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+OF_HERE = {"opened": OPENED, "field": FIELD, "own calls": OWN_CALLS}
+
 
 class Saved:
     """A template as it was trained with, and as it is saved."""
@@ -77,9 +86,9 @@ def renderer_of(tokenizer):
 @pytest.fixture(scope="module")
 def saved(tokenizer_dir):
     def load(template):
-        if template in ("opened", "field"):
+        if template in OF_HERE:
             chatml = load_tokenizer(ModelConfig(path=str(tokenizer_dir("chatml"))))
-            tokenizer = with_template(chatml, OPENED if template == "opened" else FIELD)
+            tokenizer = with_template(chatml, OF_HERE[template])
         else:
             path = tokenizer_dir(template) if template in (None, *LACKING, *WHOLE) else template
             tokenizer = load_tokenizer(ModelConfig(path=str(path)))
@@ -110,7 +119,7 @@ def served(draw) -> Conversation:
     return replace(made, messages=tuple(messages))
 
 
-@pytest.mark.parametrize("template", [*LACKING, "opened", "field", *REAL_TOKENIZERS])
+@pytest.mark.parametrize("template", [*LACKING, *OF_HERE, *REAL_TOKENIZERS])
 def test_given_tools_it_writes_the_text_and_the_prompts_that_were_trained(saved, template):
     its = saved(template)
 
@@ -136,7 +145,7 @@ def test_given_tools_it_writes_the_text_and_the_prompts_that_were_trained(saved,
     check()
 
 
-@pytest.mark.parametrize("template", [*LACKING, "opened", "field"])
+@pytest.mark.parametrize("template", [*LACKING, *OF_HERE])
 def test_training_with_the_saved_template_is_training_with_the_template_it_was_made_of(saved, template):
     its = saved(template)
     again = renderer_of(its.saved)
@@ -158,7 +167,7 @@ def test_training_with_the_saved_template_is_training_with_the_template_it_was_m
     check()
 
 
-@pytest.mark.parametrize("template", [*LACKING, *WHOLE, "opened", "field"])
+@pytest.mark.parametrize("template", [*LACKING, *WHOLE, *OF_HERE])
 def test_a_template_that_lacks_nothing_is_saved_as_it_is_also_a_saved_one(saved, template):
     its = saved(template)
     assert its.saved.chat_template.endswith(its.trained.chat_template)

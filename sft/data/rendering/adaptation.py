@@ -14,6 +14,7 @@ here, and a conversation that the template can write is returned unchanged.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from sft.errors import RecordError
@@ -25,11 +26,12 @@ WRITTEN_AS_TEXT = frozenset(
 """What is put before and behind a thing that a template has no form for."""
 
 BEFORE_TOOLS = "You may call these tools:\n<tools>\n"
-BEHIND_TOOLS = (
-    "\n</tools>\n"
-    'Call a tool with:\n<tool_call>\n{"name": its name, "arguments": an object with its arguments}\n</tool_call>'
-)
+END_OF_TOOLS = "\n</tools>"
 """Around the list of tools in the system turn, one a line."""
+HOW_TO_CALL = (
+    '\nCall a tool with:\n<tool_call>\n{"name": its name, "arguments": an object with its arguments}\n</tool_call>'
+)
+"""Behind the list, where calls are written so. A template with a form of its own is not contradicted."""
 
 
 class RenderTemplate(Protocol):
@@ -122,9 +124,9 @@ def _has_calls(conversation: Conversation) -> bool:
     return any(message.tool_calls or message.role == "tool" for message in conversation.messages)
 
 
-def _write_tools_in_system(conversation: Conversation) -> Conversation:
+def _write_tools_in_system(conversation: Conversation, behind: str) -> Conversation:
     lines = "\n".join(_json(tool) for tool in conversation.tools)
-    text = f"{BEFORE_TOOLS}{lines}{BEHIND_TOOLS}"
+    text = f"{BEFORE_TOOLS}{lines}{behind}"
     messages = conversation.messages
     if messages and messages[0].role == "system":
         first, rest = replace(messages[0], content=_joined(messages[0].content, text)), messages[1:]
@@ -225,9 +227,15 @@ class _Adaptation(NamedTuple):
 # The list of tools comes before the system turn, because it is put into it.
 _ADAPTATIONS = (
     _Adaptation(
-        lambda traits: not traits.has_tool_list,
+        lambda traits: not (traits.has_tool_list or traits.has_tool_calls),
         lambda conversation: bool(conversation.tools),
-        _write_tools_in_system,
+        partial(_write_tools_in_system, behind=END_OF_TOOLS + HOW_TO_CALL),
+        "the chat template has no list of tools: they are listed in the system turn",
+    ),
+    _Adaptation(
+        lambda traits: not traits.has_tool_list and traits.has_tool_calls,
+        lambda conversation: bool(conversation.tools),
+        partial(_write_tools_in_system, behind=END_OF_TOOLS),
         "the chat template has no list of tools: they are listed in the system turn",
     ),
     _Adaptation(

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from transformers import PreTrainedTokenizerBase
 
-from sft.data.rendering.adaptation import BEFORE_TOOLS, BEHIND_TOOLS, derive_traits
+from sft.data.rendering.adaptation import BEFORE_TOOLS, END_OF_TOOLS, HOW_TO_CALL, derive_traits
 from sft.data.rendering.chat_template import TemplateRenderer
 from sft.schema import THOUGHT_END, THOUGHT_START
 
@@ -32,7 +32,7 @@ def saved_template(tokenizer: PreTrainedTokenizerBase) -> str:
     settings = {
         "lists_tools": not traits.has_tool_list,
         "before_tools": BEFORE_TOOLS,
-        "behind_tools": BEHIND_TOOLS,
+        "behind_tools": END_OF_TOOLS if traits.has_tool_calls else END_OF_TOOLS + HOW_TO_CALL,
         "writes_calls": not traits.has_tool_calls,
         "writes_thoughts": form.thoughts in ("text", "opened_text"),
         "before_thought": "" if form.thoughts == "opened_text" else THOUGHT_START,
