@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +24,12 @@ ANSWERS_SECONDS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def named() -> Iterator[str]:
     """The address of a cluster without a dashboard; another user's, which Ray finds first, has one."""
-    with pytest.MonkeyPatch.context() as variables:
+    # Ray's sockets are there, whose paths may have 107 bytes: those of pytest's folders are too long for it.
+    with pytest.MonkeyPatch.context() as variables, tempfile.TemporaryDirectory(prefix="r") as folder:
         # Ray looks there for the cluster that was started last.
-        variables.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("r")))
+        variables.setenv("RAY_TMPDIR", folder)
         variables.delenv("RAY_ADDRESS", raising=False)
         arguments = {"num_cpus": 1, "include_dashboard": False, "dashboard_port": None}
         cluster = Cluster(initialize_head=True, head_node_args=arguments)
