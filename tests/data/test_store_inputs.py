@@ -29,7 +29,7 @@ FULL: dict[str, Any] = {
     "staging_dir": "/d",
 }
 MODEL = ModelConfig(path="m")
-FINGERPRINTS = ["29143628a01e509b", "0ccf5d9b7e9e94e5", "49e57f39ba614db3"]
+FINGERPRINTS = ["77172dbbbe372242", "903125a58cf5d08a", "3a5d65a02cc51568"]
 
 
 @pytest.fixture
