@@ -85,6 +85,8 @@ class PromptWriter:
         first, *others = own
         if first.role != "user":
             raise RecordError("examples cannot be shown as text: the conversation does not begin with a user turn")
+        if any(turn.tool_calls for group in turns for turn in group):
+            raise RecordError("examples that call tools cannot be shown as text, only as turns (evaluate.shots_as)")
         blocks = [_BETWEEN.join(turn.full_text for turn in group) for group in turns]
         first = replace(first, content=_BETWEEN.join([*blocks, first.content]))
         return replace(asked, messages=(*system, first, *others))

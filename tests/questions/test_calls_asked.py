@@ -28,13 +28,13 @@ def record(i: int) -> dict[str, object]:
     }
 
 
-def made_with(template: str, folder: Path, model: Path) -> Asked:
+def made_with(template: str, folder: Path, model: Path, **evaluate: object) -> Asked:
     shutil.copytree(model, folder / "model")
     ended = FAMILIES[template].template.replace("<|return|>", "<|im_end|>").replace("<|start|>", "<|im_start|>")
     (folder / "model" / "chat_template.jinja").write_text(ended, encoding="utf-8")
     source = {"name": "s", "path": write_records(folder / "r.jsonl", [record(i) for i in range(30)]), "task": "calls"}
     room, packs = {"max_len_tokens": 1024}, {"pack_len_tokens": 1024, "packs_per_step": 2}
-    return ask(config_of(folder, folder / "model", [source], data=room, train=packs))
+    return ask(config_of(folder, folder / "model", [source], data=room, train=packs, evaluate=evaluate))
 
 
 def learned(made: Asked) -> dict[str, list[int]]:
@@ -74,3 +74,17 @@ def test_what_is_learned_is_scored_as_right_and_the_rest_as_wrong(
     assert all(
         answer.text in expected_of(question).references for answer, question in zip(right, made.questions, strict=True)
     )
+
+
+def test_examples_that_call_tools_are_not_shown_as_text_without_their_calls(
+    tmp_path: Path, tokenizer_dir: TokenizerDir
+) -> None:
+    made = made_with("name and JSON", tmp_path, tokenizer_dir("chatml"), shots=[0, 1], shots_as="text")
+    assert {question.shots for question in made.questions} == {0}
+    assert made.folder is not None
+    left_out = read_manifest(made.folder)["left_out"]
+    assert left_out == {
+        "calls: examples that call tools cannot be shown as text, only as turns (evaluate.shots_as)": len(
+            made.questions
+        )
+    }
