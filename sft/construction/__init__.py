@@ -1,1 +1,1 @@
-"""Data made by a strong model: recipes ask a teacher, filters judge what comes, and people approve it (`sft.review`)."""
+"""Makes data with a strong model: recipes ask a teacher, filters judge what comes, people approve it (`sft.review`)."""

@@ -1,0 +1,1 @@
+"""People read records, and decide which are trained."""
