@@ -1,0 +1,79 @@
+"""In which order people see records, and which one is next.
+
+    by_risk      the most doubtful first
+    by_sample    a random sample of every length, in which each task has its share
+
+Both are the same for everybody and in every run with the same seed. A reviewer gets the first record of the order that
+still needs somebody and that nobody else has open.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+
+from sft.review.approval import Opinion
+from sft.review.record_set import Entry
+
+
+def by_risk(entries: Iterable[Entry], seed: int) -> list[Entry]:
+    """The most doubtful first; equal ones in a random order."""
+    return sorted(entries, key=lambda entry: (-entry.risk, _draw(seed, "risk", entry.id)))
+
+
+def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
+    """Every beginning is a random sample, stratified in proportion.
+
+    The i-th of the n records of a task, in a random order of its own, stands at (i + u) / n, with u random between 0
+    and 1. So each task has as large a share of the first records as it has of all, within one record.
+    """
+    by_task: dict[str, list[tuple[float, Entry]]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task, []).append((_draw(seed, "sample", entry.id), entry))
+    placed = []
+    for drawn in by_task.values():
+        drawn.sort()
+        placed += [
+            ((i + _draw(seed, "place", entry.id)) / len(drawn), entry.id, entry) for i, (_, entry) in enumerate(drawn)
+        ]
+    return [entry for _, _, entry in sorted(placed)]
+
+
+def is_for_two(record: str, share: float, seed: int) -> bool:
+    """Whether two reviewers decide on this record, so that their agreement can be measured."""
+    return _draw(seed, "two", record) < share
+
+
+def next_entry(
+    order: Sequence[Entry],
+    opinion_of: Callable[[str], Opinion],
+    decided_by: Callable[[str], frozenset[str]],
+    reviewer: str,
+    taken: Iterable[str],
+    two: Callable[[str], bool],
+) -> Entry | None:
+    """The record that the reviewer sees next; None if there is none.
+
+    Args:
+        order: all records.
+        opinion_of: a record's id → what all say.
+        decided_by: a record's id → who has said anything but `skip` of it.
+        reviewer: whom it is for.
+        taken: records that others have open.
+        two: whether a record needs two who decide.
+    """
+    closed, skipped = {*taken}, None
+    for entry in order:
+        if entry.id in closed:
+            continue
+        opinion, who = opinion_of(entry.id), decided_by(entry.id)
+        if reviewer in who:
+            continue
+        needs = opinion.state in ("open", "flagged") or (two(entry.id) and len(who) < 2)
+        if needs:
+            return entry
+    return skipped
+
+
+def _draw(seed: int, *names: str) -> float:
+    """A number from 0 to below 1 that depends on the seed and the names alone."""
+    text = "\x1f".join([str(seed), *names])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / (1 << 56)
