@@ -35,6 +35,9 @@ class Opinion:
     rejected_by: frozenset[str]
     flagged_by: frozenset[str]
     """Whoever has flagged a version cannot approve it alone, whatever they said later."""
+    decided_by: frozenset[str]
+    """Whose last word is any but `skip`."""
+    skipped_by: frozenset[str]
 
     @property
     def state(self) -> State:
@@ -68,8 +71,16 @@ def opinion_of(record: str, decisions: Decisions) -> Opinion:
             rejected.add(reviewer)
         elif (verdict == "accept" and seen == versions[-1]) or decisions.edited_into(word) == versions[-1]:
             accepted.add(reviewer)
-    is_edited = versions[-1] != record
-    return Opinion(versions[-1], is_edited, frozenset(accepted), frozenset(rejected), frozenset(flagged))
+    skipped = frozenset(who for who, word in words.items() if word.decision.verdict == "skip")
+    return Opinion(
+        versions[-1],
+        versions[-1] != record,
+        frozenset(accepted),
+        frozenset(rejected),
+        frozenset(flagged),
+        frozenset(words) - skipped,
+        skipped,
+    )
 
 
 @dataclass(frozen=True, slots=True)

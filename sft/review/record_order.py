@@ -8,7 +8,7 @@ still needs somebody and that nobody else has open.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from sft.review.approval import Opinion
 from sft.review.record_set import Entry
@@ -45,31 +45,29 @@ def is_for_two(record: str, share: float, seed: int) -> bool:
 def next_entry(
     order: Sequence[Entry],
     opinion_of: Callable[[str], Opinion],
-    decided_by: Callable[[str], frozenset[str]],
     reviewer: str,
-    taken: Iterable[str],
-    two: Callable[[str], bool],
+    taken: Container[str],
+    needs_two: Callable[[str], bool],
 ) -> Entry | None:
-    """The record that the reviewer sees next; None if there is none.
+    """The record that the reviewer sees next, those that they have skipped last; None if there is none.
 
     Args:
         order: all records.
         opinion_of: a record's id → what all say.
-        decided_by: a record's id → who has said anything but `skip` of it.
         reviewer: whom it is for.
-        taken: records that others have open.
-        two: whether a record needs two who decide.
+        taken: the ids of records that others have open.
+        needs_two: whether two have to decide on the record with this id.
     """
-    closed, skipped = {*taken}, None
+    skipped = None
     for entry in order:
-        if entry.id in closed:
+        opinion = opinion_of(entry.id)
+        if reviewer in opinion.decided_by or entry.id in taken:
             continue
-        opinion, who = opinion_of(entry.id), decided_by(entry.id)
-        if reviewer in who:
-            continue
-        needs = opinion.state in ("open", "flagged") or (two(entry.id) and len(who) < 2)
-        if needs:
-            return entry
+        is_open = opinion.state in ("open", "flagged")
+        if is_open or (len(opinion.decided_by) < 2 and needs_two(entry.id)):
+            if reviewer not in opinion.skipped_by:
+                return entry
+            skipped = skipped or entry
     return skipped
 
 
