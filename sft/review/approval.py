@@ -12,75 +12,17 @@ nobody chooses what is in it. Records that are reviewed in another order do not 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from sft.review.decisions import Decisions, Word
+from sft.review.decisions import Decisions
+from sft.review.opinions import Opinion
 from sft.scoring.agreement import Agreement, grade_agreement
 from sft.scoring.statistics import wilson
 
-State = Literal["accepted", "edited", "rejected", "flagged", "open"]
+OpinionOf = Callable[[str], Opinion]
+"""A record's id → what all say of it."""
 _Wrong = Callable[[int], float]
 _KINDS = {"accept": 0, "edit": 1, "reject": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Opinion:
-    """What all reviewers together say of a record and of what edits have made of it."""
-
-    id: str
-    """Of the version that counts: another one than the record's after an edit."""
-    is_edited: bool
-    accepted_by: frozenset[str]
-    """Who has accepted this very version, or has made it by an edit."""
-    rejected_by: frozenset[str]
-    flagged_by: frozenset[str]
-    """Whoever has flagged a version cannot approve it alone, whatever they said later."""
-    decided_by: frozenset[str]
-    """Whose last word is any but `skip`."""
-    skipped_by: frozenset[str]
-
-    @property
-    def state(self) -> State:
-        """A rejection wins, then an approval by somebody who has not flagged it."""
-        if self.rejected_by:
-            return "rejected"
-        if self.accepted_by - self.flagged_by:
-            return "edited" if self.is_edited else "accepted"
-        return "flagged" if self.flagged_by else "open"
-
-    @property
-    def is_approved(self) -> bool:
-        """By the rule `each`."""
-        return self.state in ("accepted", "edited")
-
-
-def opinion_of(record: str, decisions: Decisions) -> Opinion:
-    """The opinion on a record of the file: of each reviewer, the last word on any of its versions."""
-    versions = decisions.versions(record)
-    words: dict[str, Word] = {}
-    flagged: set[str] = set()
-    for version in versions:
-        flagged |= decisions.flagged_by(version)
-        for reviewer, word in decisions.last(version).items():
-            if reviewer not in words or word.place > words[reviewer].place:
-                words[reviewer] = word
-    accepted, rejected = set(), set()
-    for reviewer, word in words.items():
-        verdict, seen = word.decision.verdict, word.decision.record
-        if verdict == "reject":
-            rejected.add(reviewer)
-        elif (verdict == "accept" and seen == versions[-1]) or decisions.edited_into(word) == versions[-1]:
-            accepted.add(reviewer)
-    skipped = frozenset(who for who, word in words.items() if word.decision.verdict == "skip")
-    return Opinion(
-        versions[-1],
-        versions[-1] != record,
-        frozenset(accepted),
-        frozenset(rejected),
-        frozenset(flagged),
-        frozenset(words) - skipped,
-        skipped,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +69,33 @@ class SampleResult:
         return high
 
 
-def sample_result(order: Sequence[str], decisions: Decisions, bound: float) -> SampleResult:
-    """The sample's result, of records (their ids) in the random order.
+def sample_result(order: Sequence[str], opinion_of: OpinionOf, bound: float) -> SampleResult:
+    """What the sample says.
 
     Args:
-        order: all records.
-        decisions: on any of them.
+        order: the ids of all records, in the random order.
+        opinion_of: such as `Opinions.of`.
         bound: the error rate that is not reached, above 0 and at most 1.
     """
-    states = (opinion_of(record, decisions).state for record in order)
+    states = (opinion_of(record).state for record in order)
     reviewed = [*takewhile(lambda state: state not in ("open", "flagged"), states)]
     num_wrong = sum(state != "accepted" for state in reviewed)
     upper = wilson(num_wrong, len(reviewed))[1] if reviewed else 1.0
     return SampleResult(len(order), len(reviewed), num_wrong, bound, upper)
 
 
-def approved(order: Sequence[str], decisions: Decisions, bound: float | None = None) -> Iterator[str]:
+def approved(order: Sequence[str], opinion_of: OpinionOf, bound: float | None = None) -> Iterator[str]:
     """The ids of the approved records, after their edits: those of `each`, or with a bound those of `sample`.
 
     Args:
-        order: all records, in the random order where there is a bound.
-        decisions: on any of them.
+        order: the ids of all records, in the random order where there is a bound.
+        opinion_of: such as `Opinions.of`.
         bound: of the sample's error rate. A sample that does not suffice approves nothing but what was accepted.
     """
-    suffices = bound is not None and sample_result(order, decisions, bound).suffices
+    suffices = bound is not None and sample_result(order, opinion_of, bound).suffices
     given: set[str] = set()  # edits may make the same of two records
     for record in order:
-        opinion = opinion_of(record, decisions)
+        opinion = opinion_of(record)
         if opinion.id not in given and (opinion.is_approved or (suffices and opinion.state == "open")):
             given.add(opinion.id)
             yield opinion.id

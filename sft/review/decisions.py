@@ -94,7 +94,7 @@ class Decisions:
         self.names: set[str] = set()
         """Of all decisions, so that none is taken twice."""
         self._words: dict[str, dict[str, list[Word]]] = {}
-        self._edited: dict[int, str] = {}
+        self._made_by: dict[str, str] = {}
         self._made: dict[str, JsonObject] = {}
         self._num = 0
         for decision in decisions:
@@ -109,7 +109,7 @@ class Decisions:
         if decision.verdict != "undo":
             words.append(Word(self._num, decision))
             if decision.edited is not None:
-                made = self._edited[self._num] = identity(decision.edited)
+                made = self._made_by[decision.name] = identity(decision.edited)
                 self._made[made] = decision.edited
         elif words:
             words.pop()
@@ -130,9 +130,9 @@ class Decisions:
         by = self._words.get(record, {})
         return {who for who, words in by.items() if any(word.decision.verdict == "flag" for word in words)}
 
-    def edited_into(self, word: Word) -> str | None:
+    def made_by(self, decision: Decision) -> str | None:
         """The id of the record that an edit has made; None for other verdicts."""
-        return self._edited.get(word.place)
+        return self._made_by.get(decision.name)
 
     def versions(self, record: str) -> list[str]:
         """The ids of a record and of what edits have made of it; the last one is the one that counts.
@@ -143,7 +143,7 @@ class Decisions:
         while edits := [w for w in self.last(ids[-1]).values() if w.place > after and w.decision.verdict == "edit"]:
             last = max(edits)
             after = last.place
-            ids.append(self._edited[after])
+            ids.append(self._made_by[last.decision.name])
         return ids
 
     def edited_fields(self, record: str) -> JsonObject | None:

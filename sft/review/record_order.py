@@ -10,7 +10,7 @@ still needs somebody and that nobody else has open.
 import hashlib
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from sft.review.approval import Opinion
+from sft.review.opinions import Opinion
 from sft.review.record_set import Entry
 
 

@@ -44,6 +44,7 @@ class RecordSet:
         for entry in entries:
             self._entries.setdefault(entry.id, entry)
             self.num_lines += 1
+        self._by_offset = {entry.offset: entry for entry in self._entries.values()}
 
     @property
     def entries(self) -> list[Entry]:
@@ -59,6 +60,10 @@ class RecordSet:
     def entry(self, record: str) -> Entry:
         """The entry of a record that is here."""
         return self._entries[record]
+
+    def at(self, offset: int) -> Entry | None:
+        """The record whose line begins there; None where none does that counts."""
+        return self._by_offset.get(offset)
 
     def read(self, record: str) -> JsonObject | None:
         """The fields, from the disk; None if another record stands there now."""

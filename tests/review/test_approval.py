@@ -4,12 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.review.approval import SampleResult, approved, opinion_of, reviewer_agreement, sample_result
+from sft.review.approval import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result
 from sft.review.decisions import Decisions
+from sft.review.opinions import Opinions, opinion_of
 from sft.scoring.statistics import wilson
 from tests.review.test_decisions import STEPS, built, decision, made
 
 RECORDS = ["a", "b", "c"]
+
+
+def on(decisions: Decisions) -> OpinionOf:
+    return lambda record: opinion_of(record, decisions)
 
 
 def state(*said: tuple[str, str]) -> str:
@@ -35,22 +40,22 @@ def test_what_is_flagged_needs_somebody_else() -> None:
 
 def test_an_edited_record_takes_the_place_of_the_old_one() -> None:
     edit = decision("1", "a", "edit", text="x")
-    assert [*approved(["a"], Decisions([edit]))] == [made("x")]
+    assert [*approved(["a"], on(Decisions([edit])))] == [made("x")]
     assert opinion_of("a", Decisions([decision("0", "a", "accept", "lee"), edit])).accepted_by == {"kim"}
-    assert [*approved(["a"], Decisions([edit, decision("2", made("x"), "reject", "lee")]))] == []
-    assert [*approved(["a"], Decisions([edit, decision("2", "a", "undo")]))] == []
+    assert [*approved(["a"], on(Decisions([edit, decision("2", made("x"), "reject", "lee")])))] == []
+    assert [*approved(["a"], on(Decisions([edit, decision("2", "a", "undo")])))] == []
 
 
 def test_a_record_that_was_changed_later_is_not_approved() -> None:
     decisions = Decisions([decision("1", made("x"), "accept")])
-    assert [*approved([made("x")], decisions)] == [made("x")]
-    assert [*approved([made("changed")], decisions)] == []
+    assert [*approved([made("x")], on(decisions))] == [made("x")]
+    assert [*approved([made("changed")], on(decisions))] == []
 
 
 @given(STEPS)
 def test_what_is_approved_one_by_one_was_accepted_by_somebody_and_is_rejected_by_nobody(steps) -> None:
     decisions = Decisions(built(steps))
-    found = [*approved(RECORDS, decisions)]
+    found = [*approved(RECORDS, on(decisions))]
     for record in RECORDS:
         opinion = opinion_of(record, decisions)
         assert (opinion.id in found) == any(
@@ -68,7 +73,7 @@ def test_a_rejection_never_approves_anything_more(steps) -> None:
     before, after = Decisions(built(steps)), Decisions(built(steps))
     version = opinion_of("a", before).id
     after.add(decision("last", version, "reject", "max"))
-    assert {*approved(RECORDS, after)} <= {*approved(RECORDS, before)}
+    assert {*approved(RECORDS, on(after))} <= {*approved(RECORDS, on(before))}
 
 
 @given(st.integers(1, 3000), st.data(), st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.3]))
@@ -98,29 +103,29 @@ ORDER = [f"r{i}" for i in range(1000)]
 def test_a_sample_approves_all_but_the_rejected_once_its_bound_is_low_enough() -> None:
     need = SampleResult(1000, 0, 0, 0.05, 1.0).num_more
     assert need == 73, "3.84 / (73 + 3.84) < 0.05"
-    assert len([*approved(ORDER, sampled(72), 0.05)]) == 72
-    assert len([*approved(ORDER, sampled(73), 0.05)]) == 1000
-    found = [*approved(ORDER, sampled(200, 2), 0.05)]
+    assert len([*approved(ORDER, on(sampled(72)), 0.05)]) == 72
+    assert len([*approved(ORDER, on(sampled(73)), 0.05)]) == 1000
+    found = [*approved(ORDER, on(sampled(200, 2)), 0.05)]
     assert len(found) == 998
     assert not {"r200", "r201"} & {*found}
 
 
 def test_the_sample_ends_at_the_first_record_without_a_verdict() -> None:
     gap = Decisions([decision(str(i), f"r{i}", "skip" if i == 10 else "accept") for i in range(500)])
-    assert sample_result(ORDER, gap, 0.05).num_reviewed == 10
+    assert sample_result(ORDER, on(gap), 0.05).num_reviewed == 10
     other = Decisions([decision(str(i), f"r{i}", "accept") for i in range(300, 900)])
-    assert sample_result(ORDER, other, 0.05).num_reviewed == 0
+    assert sample_result(ORDER, on(other), 0.05).num_reviewed == 0
 
 
 def test_an_edit_is_an_error_of_the_sample() -> None:
     edited = Decisions([decision(str(i), f"r{i}", "edit", text=f"x{i}") for i in range(3)])
-    assert sample_result(ORDER, edited, 0.05).num_wrong == 3
+    assert sample_result(ORDER, on(edited), 0.05).num_wrong == 3
 
 
 def test_where_all_are_reviewed_nothing_is_estimated() -> None:
-    result = sample_result(["r0", "r1"], sampled(1, 1), 0.01)
+    result = sample_result(["r0", "r1"], on(sampled(1, 1)), 0.01)
     assert result.suffices
-    assert [*approved(["r0", "r1"], sampled(1, 1), 0.01)] == ["r0"]
+    assert [*approved(["r0", "r1"], on(sampled(1, 1)), 0.01)] == ["r0"]
 
 
 def test_two_reviewers_agree_as_cohens_kappa_says() -> None:
@@ -135,3 +140,12 @@ def test_two_reviewers_agree_as_cohens_kappa_says() -> None:
     (pair,) = reviewer_agreement(Decisions([*said, *alone]))
     assert (pair.first, pair.second, pair.agreement.num_marks) == ("kim", "lee", 50)
     assert pair.agreement.coefficient.value == pytest.approx(0.4)
+
+
+@given(STEPS)
+def test_opinions_that_follow_decisions_one_by_one_are_those_of_all_of_them(steps) -> None:
+    opinions, decisions = Opinions([*RECORDS, made("x")]), Decisions(built(steps))
+    for one in built(steps):
+        opinions.add(one)
+    for record in (*RECORDS, made("x")):
+        assert opinions.of(record) == opinion_of(record, decisions)

@@ -5,8 +5,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.review.approval import opinion_of
 from sft.review.decisions import Decisions
+from sft.review.opinions import opinion_of
 from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
 from sft.review.record_set import Entry
 from tests.review.test_decisions import decision
@@ -49,7 +49,11 @@ def test_the_share_for_two_is_as_large_as_asked_for() -> None:
 
 def test_the_next_record_is_open_not_taken_and_what_was_skipped_comes_last() -> None:
     here = entries(["a"] * 4)
-    said = [decision("1", "r0", "accept", "lee"), decision("2", "r1", "skip", "kim"), decision("3", "r2", "flag", "lee")]
+    said = [
+        decision("1", "r0", "accept", "lee"),
+        decision("2", "r1", "skip", "kim"),
+        decision("3", "r2", "flag", "lee"),
+    ]
 
     def given_to(reviewer: str, *more: object, taken: frozenset[str] = frozenset(), two: bool = False) -> str | None:
         decisions = Decisions([*said, *more])  # type: ignore[list-item]

@@ -1,0 +1,50 @@
+"""The table of `sft review --status`: how far reviewers are, and what that approves."""
+
+import math
+
+from rich.table import Table
+
+from launcher.console import FitConsole
+from sft.printable import counted, short_name
+from sft.review.record_set import Place
+from sft.review.session import ReviewSession, Setting
+
+_STATES = ("accepted", "edited", "rejected", "flagged", "open")
+
+
+def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
+    """Print it.
+
+    Raises:
+        UserError: the records cannot be read.
+    """
+    session = ReviewSession(place, "", setting)
+    progress = session.progress()
+    table = Table("task", *_STATES)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in progress["tasks"]:
+        table.add_row(short_name(row["task"] or "–"), *(f"{row.get(state, 0):,}" for state in _STATES))
+    if len(progress["tasks"]) > 1:
+        table.add_section()
+        table.add_row("all", *(f"{progress['total'][state]:,}" for state in _STATES))
+    console.print(table)
+    if num := session.records.num_unreadable:
+        console.print(f"{counted(num, 'line')} of {place.records} cannot be read: they are never approved.")
+    for one in progress["agreement"]:
+        kappa = "not defined" if math.isnan(one["kappa"]) else f"{one['kappa']:.2f}"
+        names = " and ".join(short_name(name) for name in one["pair"])
+        console.print(f"{names} decided both on {counted(one['num'], 'record')}: kappa {kappa}.")
+    total = progress["total"]
+    console.print(f"Approved one by one: {counted(total['accepted'] + total['edited'], 'record')}.")
+    if sample := progress["sample"]:
+        console.print(
+            f"Sample: {sample['num_reviewed']:,} reviewed, {sample['num_wrong']:,} wrong: at most {sample['upper']:.1%} "
+            f"of all are (95 % sure), against the stated {sample['bound']:.1%}. "
+            + (
+                "That suffices: all are approved that nobody rejects or flags."
+                if sample["suffices"]
+                else f"{sample['num_more']:,} more are needed if none of them is wrong, "
+                f"{sample['num_more_at_rate']:,} if as many are as until now."
+            )
+        )

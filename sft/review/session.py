@@ -1,0 +1,265 @@
+"""One reviewer at work on one set of records: what the page asks for, and what it is told. It knows nothing of HTTP.
+
+All processes that review the same set see each other's decisions: each call first reads the lines that were added.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Container, Mapping
+from dataclasses import asdict
+from threading import Lock
+from typing import Any, NamedTuple
+
+from sft.atomic_files import fingerprint
+from sft.errors import RecordError
+from sft.review.approval import reviewer_agreement, sample_result
+from sft.review.decisions import VERDICTS, Decision, DecisionFile
+from sft.review.given_out import GivenOut
+from sft.review.opinions import Opinion, Opinions, State
+from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
+from sft.review.record_set import Entry, Place, RecordSet, open_records, read_lines
+from sft.review.shown_record import Format, about, edited, texts_of
+from sft.schema import JsonObject
+
+_MOST_NAME_CHARS = 100
+_MOST_REASON_CHARS = 4000
+_MOST_SECONDS = 24 * 3600.0
+_MOST_FOUND = 50
+_EXCERPT_CHARS = 160
+_MOST_TASKS = 500
+
+
+class Setting(NamedTuple):
+    """How a set is reviewed."""
+
+    seed: int = 0
+    bound: float | None = None
+    """Of the error rate of a random sample; None: each record is reviewed."""
+    share_for_two: float = 0.0
+    """The share of the records that two reviewers decide on."""
+
+
+class Refused(Exception):
+    """What the page asked for cannot be done; the text says why."""
+
+
+class ReviewSession:
+    """Answers for the page; calls from several threads take turns."""
+
+    def __init__(self, place: Place, reviewer: str, setting: Setting) -> None:
+        """Read the records and the decisions.
+
+        Raises:
+            UserError: the records cannot be read.
+        """
+        self.reviewer = reviewer
+        self._setting = setting
+        self._records = open_records(place.records)
+        self._file = DecisionFile(place.decisions)
+        self._given_out = GivenOut(place.decisions)
+        self._opinions = Opinions(entry.id for entry in self._records.entries)
+        order = by_risk if setting.bound is None else by_sample
+        self._order = order(self._records.entries, setting.seed)
+        self._ids = [entry.id for entry in self._order]
+        self._counts = Counter((entry.task, "open") for entry in self._order)
+        self._format = Format(place.records, next(f for _, f in read_lines(place.records) if f is not None))
+        self._name = fingerprint(str(place.decisions.absolute()))
+        self._lock = Lock()
+        self._read_new()
+
+    @property
+    def records(self) -> RecordSet:
+        """What is reviewed."""
+        return self._records
+
+    def progress(self, window: str = "") -> dict[str, Any]:
+        """How far all reviewers are; the window stays the holder of its record."""
+        with self._lock:
+            self._read_new()
+            if window:
+                self._given_out.renew(self._holder(window))
+            return {**self._progress(), "agreement": self._agreement()}
+
+    def next(self, window: str) -> dict[str, Any]:
+        """The record that this window shows next, and the progress."""
+        with self._lock:
+            self._read_new()
+            return self._next(window)
+
+    def show(self, record: str, window: str) -> dict[str, Any]:
+        """A certain record, which the window now has open.
+
+        Raises:
+            Refused: it is not here any more.
+        """
+        with self._lock:
+            self._read_new()
+            origin = min(self._opinions.origins(record), default=None)
+            if origin is None:
+                raise Refused(f"there is no record {record}")
+            self._given_out.give(self._holder(window), lambda taken: origin)
+            return {"record": self._shown(self._records.entry(origin)), "progress": self._progress()}
+
+    def decide(self, given: Mapping[str, Any], window: str) -> dict[str, Any]:
+        """Take a decision; when this returns, it is on disk. The next record comes with the answer.
+
+        Args:
+            given: name, record, verdict, seconds, reason, and of an edit `texts`: place → text.
+            window: where it was made.
+
+        Raises:
+            Refused: it is no decision on a record that is here.
+            OSError: it could not be written.
+        """
+        with self._lock:
+            self._read_new()
+            if str(given.get("name", "")) not in self._opinions.decisions.names:
+                self._file.append(self._decision(given))
+                self._read_new()
+            return self._next(window)
+
+    def search(self, words: str) -> list[dict[str, Any]]:
+        """The first records that hold these words in their texts, their task or their id."""
+        wanted = words.casefold()
+        found: dict[str, dict[str, Any]] = {}
+        for offset, fields in read_lines(self._records.path):
+            if fields is None or len(found) == _MOST_FOUND:
+                continue
+            texts = "\n".join(text.text for text in texts_of(fields))
+            hit = texts.casefold().find(wanted)
+            entry = self._records.at(offset)
+            if entry is not None and (hit >= 0 or wanted in entry.task.casefold() or entry.id.startswith(wanted)):
+                start = max(0, hit - _EXCERPT_CHARS // 4)
+                excerpt = texts[start : start + _EXCERPT_CHARS]
+                state = self._opinions.of(entry.id).state
+                found[entry.id] = {"id": entry.id, "task": entry.task, "state": state, "excerpt": excerpt}
+        return [*found.values()]
+
+    def _decision(self, given: Mapping[str, Any]) -> Decision:
+        name, record, verdict = (given.get(key) for key in ("name", "record", "verdict"))
+        if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS or verdict not in VERDICTS:
+            raise Refused("this is no decision")
+        if not isinstance(record, str) or not self._opinions.origins(record):
+            raise Refused("there is no such record")
+        made = None
+        if verdict in ("accept", "edit"):
+            fields = self._fields(record)
+            if fields is None:
+                raise Refused("this record is not in the file any more: another one stands in its place")
+            made = self._edited(fields, given.get("texts")) if verdict == "edit" else None
+            verdict = "accept" if made is None else "edit"
+        seconds, reason = given.get("seconds"), given.get("reason")
+        return Decision(
+            name=name,
+            record=record,
+            verdict=verdict,
+            reviewer=self.reviewer,
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            seconds=round(min(_MOST_SECONDS, max(0.0, seconds)), 1) if isinstance(seconds, int | float) else 0.0,
+            reason=reason[:_MOST_REASON_CHARS] if isinstance(reason, str) else "",
+            edited=made,
+        )
+
+    def _edited(self, fields: JsonObject, texts: Any) -> JsonObject | None:
+        """The record with other texts; None if they are the same."""
+        if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
+            raise Refused("an edit needs texts")
+        before = {text.place: text.text for text in texts_of(fields)}
+        changed = {place: text for place, text in texts.items() if before.get(place) != text}
+        if not changed:
+            return None
+        try:
+            made = edited(fields, changed)
+        except RecordError as error:
+            raise Refused(str(error)) from None
+        if reason := self._format.why_not(made):
+            raise Refused(f"this could not be trained on: {reason}")
+        return made
+
+    def _next(self, window: str) -> dict[str, Any]:
+        chosen: Entry | None = None
+
+        def choose(taken: Container[str]) -> str | None:
+            nonlocal chosen
+            chosen = next_entry(self._order, self._opinions.of, self.reviewer, taken, self._needs_two)
+            return chosen and chosen.id
+
+        self._given_out.give(self._holder(window), choose)
+        return {"record": chosen and self._shown(chosen), "progress": self._progress()}
+
+    def _holder(self, window: str) -> str:
+        return f"{self.reviewer} {window[:_MOST_NAME_CHARS]}"
+
+    def _needs_two(self, record: str) -> bool:
+        return is_for_two(record, self._setting.share_for_two, self._setting.seed)
+
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        """The version that counts; of a record for two that this reviewer has not decided on, what the other saw."""
+        opinion = self._opinions.of(entry.id)
+        is_blind = self._needs_two(entry.id) and self.reviewer not in opinion.decided_by and opinion.state != "flagged"
+        version = entry.id if is_blind else opinion.id
+        fields = self._fields(version)
+        shown: dict[str, Any] = {"id": version, "task": entry.task, "risk": round(entry.risk, 2)}
+        if fields is None:
+            return {**shown, "gone": True}
+        return {
+            **shown,
+            "texts": [text._asdict() for text in texts_of(fields)],
+            "about": about(fields),
+            "note": self._format.why_not(fields),
+            "state": "open" if is_blind else opinion.state,
+            "said": [] if is_blind else self._said(entry.id),
+        }
+
+    def _said(self, record: str) -> list[dict[str, str]]:
+        """What the reviewers said of any version, the last words first."""
+        decisions = self._opinions.decisions
+        words = [word for version in decisions.versions(record) for word in decisions.last(version).values()]
+        return [
+            {"reviewer": one.reviewer, "verdict": one.verdict, "reason": one.reason, "time": one.time}
+            for _, one in sorted(words, key=lambda word: -word.place)
+        ]
+
+    def _fields(self, record: str) -> JsonObject | None:
+        made = self._opinions.decisions.edited_fields(record)
+        return self._records.read(record) if record in self._records else made
+
+    def _read_new(self) -> None:
+        for decision in self._file.read_new():
+            origins = self._opinions.origins(decision.record)
+            before = {record: self._opinions.of(record).state for record in origins}
+            for record in self._opinions.add(decision):
+                task = self._records.entry(record).task
+                self._counts[task, before[record]] -= 1
+                self._counts[task, self._opinions.of(record).state] += 1
+
+    def _progress(self) -> dict[str, Any]:
+        tasks: dict[str, dict[State, int]] = {}
+        for (task, state), num in sorted(self._counts.items()):
+            tasks.setdefault(task, {})[state] = num  # type: ignore[index]
+        total = Counter({state: 0 for state in ("open", "accepted", "edited", "rejected", "flagged")})
+        for counts in tasks.values():
+            total.update(counts)
+        return {
+            "reviewer": self.reviewer,
+            "data": self._records.path.name,
+            "set": self._name,
+            "num": len(self._records),
+            "total": total,
+            "tasks": [{"task": task, **counts} for task, counts in [*tasks.items()][:_MOST_TASKS]],
+            "sample": self._sample(),
+        }
+
+    def _sample(self) -> dict[str, Any] | None:
+        if self._setting.bound is None:
+            return None
+        result = sample_result(self._ids, self._opinions.of, self._setting.bound)
+        found = {name: getattr(result, name) for name in ("suffices", "num_more", "num_more_at_rate")}
+        return {**asdict(result), **found}
+
+    def _agreement(self) -> list[dict[str, Any]]:
+        pairs = reviewer_agreement(self._opinions.decisions)
+        return [
+            {"pair": [one.first, one.second], "num": one.agreement.num_marks, "kappa": one.agreement.coefficient.value}
+            for one in pairs
+        ]
