@@ -42,6 +42,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Server": "sft",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }

@@ -1,7 +1,7 @@
 """Decisions are on disk, in any number of processes, and the state follows from their lines."""
 
-import multiprocessing
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sft.review.decisions import VERDICTS, Decision, DecisionFile, Decisions
 from sft.review.record_set import identity
+from tests.forked_ranks import warm_command
 
 NUM_PROCESSES, NUM_EACH = 4, 40
 
@@ -23,20 +24,13 @@ def made(text: str) -> str:
     return identity({"messages": [{"role": "user", "content": text}]})
 
 
-def append_many(path: Path, reviewer: str) -> None:
-    file = DecisionFile(path)
-    for i in range(NUM_EACH):
-        file.append(decision(f"{reviewer}-{i}", f"r{i}", "accept", reviewer, "x" * 5000))
-
-
 def test_what_several_processes_append_at_once_is_all_there(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=append_many, args=(path, f"p{i}")) for i in range(NUM_PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
+    commands = [
+        warm_command("tests.review.appending", str(path), f"p{i}", str(NUM_EACH)) for i in range(NUM_PROCESSES)
+    ]
+    for process in [subprocess.Popen(command) for command in commands]:
+        assert process.wait(60) == 0
     found = DecisionFile(path).read_new()
     assert len(found) == len({one.name for one in found}) == NUM_PROCESSES * NUM_EACH
     for i in range(NUM_PROCESSES):
