@@ -1,7 +1,5 @@
 """The table of `sft review --status`: how far reviewers are, and what that approves."""
 
-import math
-
 from rich.table import Table
 
 from launcher.console import FitConsole
@@ -31,20 +29,9 @@ def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
     console.print(table)
     if num := session.records.num_unreadable:
         console.print(f"{counted(num, 'line')} of {place.records} cannot be read: they are never approved.")
-    for one in progress["agreement"]:
-        kappa = "not defined" if math.isnan(one["kappa"]) else f"{one['kappa']:.2f}"
-        names = " and ".join(short_name(name) for name in one["pair"])
-        console.print(f"{names} decided both on {counted(one['num'], 'record')}: kappa {kappa}.")
     total = progress["total"]
     console.print(f"Approved one by one: {counted(total['accepted'] + total['edited'], 'record')}.")
-    if sample := progress["sample"]:
-        console.print(
-            f"Sample: {sample['num_reviewed']:,} reviewed, {sample['num_wrong']:,} wrong: at most {sample['upper']:.1%} "
-            f"of all are (95 % sure), against the stated {sample['bound']:.1%}. "
-            + (
-                "That suffices: all are approved that nobody rejects or flags."
-                if sample["suffices"]
-                else f"{sample['num_more']:,} more are needed if none of them is wrong, "
-                f"{sample['num_more_at_rate']:,} if as many are as until now."
-            )
-        )
+    if progress["sample"]:
+        console.print(f"Sample: {progress['sample']}")
+    for pair in progress["agreement"]:
+        console.print(pair)

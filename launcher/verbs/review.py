@@ -2,13 +2,18 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sft.review.session import ReviewSession
 
 SUMMARY = "approve records in a browser on this machine: accept, edit, reject, by keyboard"
 EXAMPLES = """\
 sft review data/constructed                        # prints the address of the page
 sft review data/constructed --sample 0.05          # a random sample stands for the rest below 5 % errors
 sft review data/constructed --status --sample 0.05
-sft review tasks.jsonl --export label-studio tasks.json"""
+sft review data/constructed --export label-studio tasks.json
+sft review data/constructed --import label-studio done.json"""
 
 PORT = 8477
 
@@ -17,14 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The data, who reviews it and how."""
     parser.add_argument("data", type=Path, metavar="DATA", help="a folder of `sft construct`, or a file of JSON lines")
     parser.add_argument("--reviewer", metavar="NAME", help="who decides; default: your name on this machine")
-    parser.add_argument(
-        "--sample", type=_share, metavar="BOUND", help="show a random sample, until fewer errors than this share are sure"
-    )
+    text = "show a random sample, until it is sure that a smaller share of all than this is wrong"
+    parser.add_argument("--sample", type=_share, metavar="BOUND", help=text)
     text = "share of the records on which two reviewers decide, to measure their agreement; default: 0"
     parser.add_argument("--agreement-share", type=_share, default=0.0, metavar="X", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the order; the same for all; default: 0")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the order; the same for all; default: 0"
+    )
     text = f"port of the page; 0: any that is free; default: {PORT}"
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=text)
+    form: dict[str, Any] = {"nargs": 2, "metavar": ("TOOL", "FILE")}
+    parser.add_argument("--export", **form, help="write the records for TOOL: label-studio or argilla")
+    parser.add_argument("--import", dest="taken", **form, help="take the decisions that people made in TOOL")
     parser.add_argument("--status", action="store_true", help="show how far the reviewers are, and serve no page")
 
 
@@ -44,6 +53,8 @@ def run(options: argparse.Namespace) -> int:
 
     place = find_place(options.data)
     setting = Setting(options.seed, options.sample, options.agreement_share)
+    if options.export or options.taken:
+        return _exchange(options, ReviewSession(place, "import", setting))
     if options.status:
         show_status(place, setting, build_console())
         return DONE
@@ -64,6 +75,35 @@ def run(options: argparse.Namespace) -> int:
         serve(session, options.port, say)
     except KeyboardInterrupt:
         sys.stderr.write("The page has ended. Every decision that it said to be saved is kept.\n")
+    return DONE
+
+
+def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:
+    import sys
+
+    from launcher.console import say_error
+    from launcher.exit_codes import DONE, FAILED
+    from sft.errors import UserError
+    from sft.printable import counted, fit_message
+    from sft.review.exchange import FORMS, export_records, import_decisions
+
+    for tool, _ in filter(None, (options.export, options.taken)):
+        if tool not in FORMS:
+            raise UserError(f"There is no tool {tool!r} here, only {' and '.join(FORMS)}.")
+    try:
+        if options.taken:
+            tool, file = options.taken
+            outcomes = import_decisions(session, tool, Path(file))
+            sys.stdout.writelines(
+                fit_message(f"{counted(n, 'decision')} {what}") + "\n" for what, n in outcomes.items()
+            )
+        if options.export:
+            tool, file = options.export
+            num = export_records(session, tool, Path(file))
+            sys.stdout.write(fit_message(f"{counted(num, 'record')} in {file}") + "\n")
+    except OSError as error:
+        say_error(f"It could not be written: {error}.")
+        return FAILED
     return DONE
 
 

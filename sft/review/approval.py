@@ -9,11 +9,13 @@ is the beginning of the random order (`sft.review.record_order`) up to the first
 nobody chooses what is in it. Records that are reviewed in another order do not count in it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 from typing import NamedTuple
 
+from sft.printable import counted
 from sft.review.decisions import Decisions
 from sft.review.opinions import Opinion
 from sft.scoring.agreement import Agreement, grade_agreement
@@ -53,6 +55,17 @@ class SampleResult:
         """How many more if as many of them are wrong as until now: at most all that are left."""
         rate = self.num_wrong / self.num_reviewed if self.num_reviewed else 0.0
         return self._more(lambda num_more: rate * (self.num_reviewed + num_more))
+
+    def __str__(self) -> str:
+        """For the page and the terminal."""
+        so_far = (
+            f"{self.num_reviewed:,} reviewed, {self.num_wrong:,} of them wrong: at most {self.upper:.1%} of all are "
+            f"(95% sure), against the stated {self.bound:.1%}. "
+        )
+        if self.suffices:
+            return so_far + "That suffices: all are approved that nobody rejects or flags."
+        at_rate = f", {self.num_more_at_rate:,} if as many are as until now" if self.num_wrong else ""
+        return so_far + f"{self.num_more:,} more are needed if none of them is wrong{at_rate}."
 
     def _more(self, num_wrong: _Wrong) -> int:
         """The least number that suffices, or all: the interval's end falls as the number grows."""
@@ -107,6 +120,14 @@ class PairAgreement(NamedTuple):
     first: str
     second: str
     agreement: Agreement
+
+    def __str__(self) -> str:
+        """For the page and the terminal."""
+        kappa, num = self.agreement.coefficient, counted(self.agreement.num_marks, "record")
+        if math.isnan(kappa.value):
+            return f"{self.first} and {self.second} both decided on {num}, always the same: kappa is not defined."
+        interval = f"{kappa.value:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]"
+        return f"{self.first} and {self.second} both decided on {num}: kappa {interval}."
 
 
 def reviewer_agreement(decisions: Decisions) -> list[PairAgreement]:

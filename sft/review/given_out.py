@@ -1,7 +1,7 @@
-"""Which records are open in which window, so that no two people work on the same one: a small file beside the decisions.
+"""Which records are open in which window, so that no two people work on the same one.
 
-Servers of several reviewers share it. A window says now and then that it is still there; what a closed window had open
-is given out again after a while.
+It is a small file beside the decisions, which servers of several reviewers share. A window says now and then that it is
+still there; what a closed window had open is given out again after a while.
 """
 
 import json

@@ -186,7 +186,6 @@
     byId("title").focus({ preventScroll: true });
   };
 
-  const percent = (share) => `${(100 * share).toFixed(1)} %`;
   const showProgress = (progress) => {
     set = progress.set;
     const { num, total, tasks, sample, agreement } = progress;
@@ -199,17 +198,8 @@
     byId("rows").replaceChildren(...tasks.map((row) => element("tr", "", [element("td", row.task || "–"),
       ...["accepted", "edited", "rejected", "flagged", "open"].map((state) => element("td", String(row[state] ?? 0)))])));
     byId("sample").hidden = !sample;
-    if (sample) {
-      byId("sample-text").textContent =
-        `${sample.num_reviewed} reviewed, ${sample.num_wrong} of them wrong: at most ${percent(sample.upper)} of all are ` +
-        `(95 % sure), against the stated ${percent(sample.bound)}. ` + (sample.suffices
-          ? "That suffices: the records that nobody sees are approved."
-          : `${sample.num_more} more are needed if none of them is wrong, ${sample.num_more_at_rate} if as many are as until now.`);
-    }
-    if (agreement) {
-      byId("agreement").textContent = agreement.map(({ pair, num: both, kappa }) =>
-        `${pair.join(" and ")} decided both on ${both}: kappa ${kappa === null ? "not defined" : kappa.toFixed(2)}.`).join(" ");
-    }
+    byId("sample-text").textContent = sample ?? "";
+    if (agreement) byId("agreement").textContent = agreement.join(" ");
   };
 
   // ---- editing ----
@@ -225,7 +215,7 @@
       field.value = text;
       Object.assign(field.dataset, { place, who });
       field.dir = "auto";
-      field.rows = Math.min(16, 1 + text.split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 90), 0));
+      field.rows = Math.min(12, 1 + text.split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 90), 0));
       field.setAttribute("aria-label", who);
       field.before_ = field.value; // as the browser has it: it knows one kind of line end
       field.addEventListener("input", showDifference);

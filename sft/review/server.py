@@ -99,7 +99,9 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listening.close()
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"port {port} cannot be used: {reason}. Give another with --port, or 0 for a free one.") from None
+        raise UserError(
+            f"port {port} cannot be used: {reason}. Give another with --port, or 0 for a free one."
+        ) from None
     return listening
 
 

@@ -5,8 +5,7 @@ All processes that review the same set see each other's decisions: each call fir
 
 import time
 from collections import Counter
-from collections.abc import Container, Mapping
-from dataclasses import asdict
+from collections.abc import Container, Iterator, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from sft.errors import RecordError
 from sft.review.approval import reviewer_agreement, sample_result
 from sft.review.decisions import VERDICTS, Decision, DecisionFile
 from sft.review.given_out import GivenOut
-from sft.review.opinions import Opinion, Opinions, State
+from sft.review.opinions import Opinions, State
 from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
 from sft.review.record_set import Entry, Place, RecordSet, open_records, read_lines
 from sft.review.shown_record import Format, about, edited, texts_of
@@ -78,7 +77,8 @@ class ReviewSession:
             self._read_new()
             if window:
                 self._given_out.renew(self._holder(window))
-            return {**self._progress(), "agreement": self._agreement()}
+            pairs = reviewer_agreement(self._opinions.decisions)
+            return {**self._progress(), "agreement": [str(pair) for pair in pairs]}
 
     def next(self, window: str) -> dict[str, Any]:
         """The record that this window shows next, and the progress."""
@@ -112,11 +112,26 @@ class ReviewSession:
             OSError: it could not be written.
         """
         with self._lock:
-            self._read_new()
-            if str(given.get("name", "")) not in self._opinions.decisions.names:
-                self._file.append(self._decision(given))
-                self._read_new()
+            self._take(given, self.reviewer)
             return self._next(window)
+
+    def take(self, given: Mapping[str, Any], reviewer: str) -> bool:
+        """Take a decision of any reviewer; False if it was taken before. Arguments and errors are those of `decide`."""
+        with self._lock:
+            return self._take(given, reviewer)
+
+    def fields(self, record: str) -> JsonObject | None:
+        """A record of the file, or one that an edit has made; None if it is not here."""
+        with self._lock:
+            self._read_new()
+            return self._fields(record)
+
+    def versions(self) -> Iterator[tuple[str, str, JsonObject]]:
+        """The id, task and fields of each record as it is now, after its edits, in the order of the file."""
+        for entry in self._records.entries:
+            version = self._opinions.of(entry.id).id
+            if (fields := self._fields(version)) is not None:
+                yield version, entry.task, fields
 
     def search(self, words: str) -> list[dict[str, Any]]:
         """The first records that hold these words in their texts, their task or their id."""
@@ -135,7 +150,15 @@ class ReviewSession:
                 found[entry.id] = {"id": entry.id, "task": entry.task, "state": state, "excerpt": excerpt}
         return [*found.values()]
 
-    def _decision(self, given: Mapping[str, Any]) -> Decision:
+    def _take(self, given: Mapping[str, Any], reviewer: str) -> bool:
+        self._read_new()
+        if str(given.get("name", "")) in self._opinions.decisions.names:
+            return False
+        self._file.append(self._decision(given, reviewer))
+        self._read_new()
+        return True
+
+    def _decision(self, given: Mapping[str, Any], reviewer: str) -> Decision:
         name, record, verdict = (given.get(key) for key in ("name", "record", "verdict"))
         if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS or verdict not in VERDICTS:
             raise Refused("this is no decision")
@@ -153,7 +176,7 @@ class ReviewSession:
             name=name,
             record=record,
             verdict=verdict,
-            reviewer=self.reviewer,
+            reviewer=reviewer,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(min(_MOST_SECONDS, max(0.0, seconds)), 1) if isinstance(seconds, int | float) else 0.0,
             reason=reason[:_MOST_REASON_CHARS] if isinstance(reason, str) else "",
@@ -250,16 +273,6 @@ class ReviewSession:
             "sample": self._sample(),
         }
 
-    def _sample(self) -> dict[str, Any] | None:
-        if self._setting.bound is None:
-            return None
-        result = sample_result(self._ids, self._opinions.of, self._setting.bound)
-        found = {name: getattr(result, name) for name in ("suffices", "num_more", "num_more_at_rate")}
-        return {**asdict(result), **found}
-
-    def _agreement(self) -> list[dict[str, Any]]:
-        pairs = reviewer_agreement(self._opinions.decisions)
-        return [
-            {"pair": [one.first, one.second], "num": one.agreement.num_marks, "kappa": one.agreement.coefficient.value}
-            for one in pairs
-        ]
+    def _sample(self) -> str | None:
+        bound = self._setting.bound
+        return None if bound is None else str(sample_result(self._ids, self._opinions.of, bound))

@@ -26,9 +26,7 @@ def made(text: str) -> str:
 
 def test_what_several_processes_append_at_once_is_all_there(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    commands = [
-        warm_command("tests.review.appending", str(path), f"p{i}", str(NUM_EACH)) for i in range(NUM_PROCESSES)
-    ]
+    commands = [warm_command("tests.review.appending", str(path), f"p{i}", str(NUM_EACH)) for i in range(NUM_PROCESSES)]
     for process in [subprocess.Popen(command) for command in commands]:
         assert process.wait(60) == 0
     found = DecisionFile(path).read_new()

@@ -108,7 +108,9 @@ def test_texts_of_records_are_only_texts(chromium: Browser, tmp_path: Path) -> N
             chromium.press("e", "End")
             chromium.type("<b>x")
             chromium.wait_for("#changes ins", "<b>x")
-            tags = chromium.run("return [...document.querySelectorAll('img, a, b, script, iframe')].map((e) => e.outerHTML)")
+            tags = chromium.run(
+                "return [...document.querySelectorAll('img, a, b, script, iframe')].map((e) => e.outerHTML)"
+            )
             assert tags == ['<script src="page.js" defer=""></script>']
             chromium.press("Control+Enter")
         chromium.wait_for("#status", "Nothing is left")
@@ -117,13 +119,15 @@ def test_texts_of_records_are_only_texts(chromium: Browser, tmp_path: Path) -> N
     assert made == sorted(f"{text} again<b>x" for text in HOSTILE)
 
 
-def test_what_cannot_be_seen_is_spelled_and_scripts_run_in_their_own_direction(chromium: Browser, tmp_path: Path) -> None:
+def test_what_cannot_be_seen_is_spelled_and_texts_run_in_their_direction(chromium: Browser, tmp_path: Path) -> None:
     with served(write_records(tmp_path / "made", [record("\u202eright\u200b\x1b[31m\x00", HOSTILE[5])])) as address:
         chromium.open(address)
         chromium.wait_for("#status", "0 of 1")
         spelled = chromium.run("return [...document.querySelectorAll('#texts .spelled')].map((e) => e.textContent)")
         assert spelled == ["U+202E", "U+200B", "U+001B", "U+0000"]
-        sides = chromium.run("return [...document.querySelectorAll('#texts pre')].map((e) => getComputedStyle(e).direction)")
+        sides = chromium.run(
+            "return [...document.querySelectorAll('#texts pre')].map((e) => getComputedStyle(e).direction)"
+        )
         assert sides == ["ltr", "rtl"]
 
 

@@ -1,0 +1,95 @@
+"""A record is named by what is trained of it, and read from the disk when it is shown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sft.draft import Draft, Provenance
+from sft.errors import RecordError, UserError
+from sft.review.record_set import find_place, identity, open_records
+from sft.review.shown_record import edited, texts_of
+from tests.review.served import record, write_records
+
+
+def test_the_id_is_that_of_the_draft_and_a_written_one_does_not_count() -> None:
+    turns = ({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"})
+    draft = Draft(turns, "t", Provenance("self_instruct", "m", "p"), evidence={"passage": "x"})
+    content = json.loads(json.dumps(draft.as_json()))
+    assert identity(content) == draft.id
+    assert identity({**content, "id": "forged", "provenance": {}, "evidence": {}}) == draft.id
+    assert identity({**content, "task": "other"}) != draft.id
+
+
+def test_the_id_of_another_format_follows_every_field_but_what_stands_beside() -> None:
+    fields = {"instruction": "q", "output": "a"}
+    assert (
+        identity(fields)
+        == identity({**fields, "id": 3, "provenance": {}})
+        == identity({"output": "a", "instruction": "q"})
+    )
+    assert identity(fields) != identity({**fields, "output": "b"})
+
+
+def test_lines_are_found_again_equal_ones_once_and_those_that_are_no_record_counted(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    lines = [{"instruction": f"é{i % 3}", "output": "ü" * i} for i in (1, 2, 3, 2)]
+    path.write_text("\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\nno json\n[1]\n")
+    records = open_records(path)
+    assert (len(records), records.num_lines, records.num_unreadable) == (3, 6, 2)
+    for entry, line in zip(records.entries, lines, strict=False):
+        assert records.read(entry.id) == line
+    assert find_place(path).decisions.name == "some.decisions.jsonl"
+
+
+def test_doubt_and_rare_tasks_make_a_risk(tmp_path: Path) -> None:
+    made = [record(f"q{i}", "a", "common", 1.0) for i in range(9)]
+    made += [record("q", "a", "common", 0.25), record("r", "a", "rare", 1.0)]
+    entries = open_records(write_records(tmp_path, made) / "records.jsonl").entries
+    assert entries[0].risk == 0
+    assert entries[-2].risk == 0.75
+    assert 0 < entries[-1].risk < 0.5
+
+
+@pytest.mark.parametrize("content", [None, "", "no json\n"])
+def test_what_holds_no_records_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "records.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"records\.jsonl"):
+        open_records(find_place(tmp_path).records)
+
+
+def test_an_edit_changes_the_texts_that_it_names_and_the_id() -> None:
+    call = [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": call}]
+    fields = {
+        "id": "old",
+        "messages": [*turns, {"role": "tool", "content": "1"}, {"role": "assistant", "content": "a"}],
+    }
+    assert [(text.who, text.is_edited_here) for text in texts_of(fields)] == [
+        ("user", True),
+        ("assistant", True),
+        ("assistant: tool_calls", False),
+        ("tool", True),
+        ("assistant", True),
+    ]
+    made = edited(fields, {"messages.3.content": "b"})
+    assert made == {
+        **fields,
+        "id": identity(made),
+        "messages": [*fields["messages"][:3], {**fields["messages"][3], "content": "b"}],
+    }
+    assert fields["messages"][3]["content"] == "a"
+    for place in ("messages.1.tool_calls", "messages.4.content", "id", "x"):
+        with pytest.raises(RecordError, match=place):
+            edited(fields, {place: "b"})
+
+
+def test_edits_of_other_formats_keep_every_other_field() -> None:
+    shared = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "n": 1}
+    assert edited(shared, {"conversations.1.value": "b"})["conversations"][1] == {"from": "gpt", "value": "b"}
+    assert edited({"instruction": "q", "input": "", "output": "a"}, {"input": "x"}) == {
+        "instruction": "q",
+        "input": "x",
+        "output": "a",
+    }
