@@ -1,5 +1,6 @@
 """The table of `sft review --status`: how far reviewers are, and what that approves."""
 
+from rich import box
 from rich.table import Table
 
 from launcher.console import FitConsole
@@ -18,7 +19,7 @@ def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
     """
     session = ReviewSession(place, "", setting)
     progress = session.progress()
-    table = Table("task", *_STATES)
+    table = Table("task", *_STATES, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in progress["tasks"]:

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         reviewer = ""
     if not reviewer:
         raise UserError("Who reviews? Give --reviewer NAME.")
-    session = ReviewSession(place, reviewer, setting)
+    session = ReviewSession(place, reviewer, setting, trust=True)
 
     def say(address: str) -> None:
         sys.stdout.write(f"{fit_to_print(str(place.records))} as {fit_to_print(reviewer)}: {address}\n")

@@ -155,7 +155,7 @@ def _read(line: bytes) -> Decision | None:
     """None for a line that is no decision, or one of a later version."""
     try:
         decision = from_json(Decision, json.loads(line))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     is_edit = isinstance(decision.edited, Mapping)
     texts = (decision.name, decision.record, decision.reviewer)

@@ -152,7 +152,7 @@ def _read(path: Path) -> Iterator[JsonObject]:
         )
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is neither a list in JSON nor lines of JSON: {error}.") from error
     yield from (content for content in contents if isinstance(content, dict))
 

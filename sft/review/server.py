@@ -20,7 +20,9 @@ import hmac
 import json
 import secrets
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -60,12 +62,14 @@ def serve(session: ReviewSession, port: int, say: Callable[[str], None]) -> None
         say: called once with the address.
 
     Raises:
-        UserError: the port is in use.
+        UserError: the port is in use, or decisions cannot be kept.
     """
+    session.check_is_writable()
     listening = _listen(port)
     address = f"{_HOST}:{listening.getsockname()[1]}"
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     say(f"http://{address}/{token}/")
+    threading.Thread(target=_check_ids, args=(session,), name="ids", daemon=True).start()
     asyncio.run(_serve(build_app(session, token, address), listening))
 
 
@@ -89,6 +93,11 @@ def build_app(session: ReviewSession, token: str, address: str) -> web.Applicati
     for name, answer in told.items():
         app.router.add_post(f"/{{token}}/{name}", _told(answer))
     return app
+
+
+def _check_ids(session: ReviewSession) -> None:
+    with suppress(UserError):  # the page says of each record that is not there any more
+        session.check_ids()
 
 
 def _listen(port: int) -> socket.socket:

@@ -10,9 +10,9 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from sft.atomic_files import fingerprint
-from sft.errors import RecordError
+from sft.errors import RecordError, UserError
 from sft.review.approval import reviewer_agreement, sample_result
-from sft.review.decisions import VERDICTS, Decision, DecisionFile
+from sft.review.decisions import VERDICTS, Decision, DecisionFile, locked
 from sft.review.given_out import GivenOut
 from sft.review.opinions import Opinions, State
 from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
@@ -45,31 +45,68 @@ class Refused(Exception):
 class ReviewSession:
     """Answers for the page; calls from several threads take turns."""
 
-    def __init__(self, place: Place, reviewer: str, setting: Setting) -> None:
+    def __init__(self, place: Place, reviewer: str, setting: Setting, *, trust: bool = False) -> None:
         """Read the records and the decisions.
 
+        Args:
+            place: where both lie.
+            reviewer: who decides here.
+            setting: how the set is reviewed.
+            trust: begin at once with the ids as they are written; `check_ids` looks whether they are right.
+
         Raises:
-            UserError: the records cannot be read.
+            UserError: they cannot be read.
         """
         self.reviewer = reviewer
         self._setting = setting
-        self._records = open_records(place.records)
-        self._file = DecisionFile(place.decisions)
+        self._path = place.decisions
         self._given_out = GivenOut(place.decisions)
-        self._opinions = Opinions(entry.id for entry in self._records.entries)
-        order = by_risk if setting.bound is None else by_sample
-        self._order = order(self._records.entries, setting.seed)
-        self._ids = [entry.id for entry in self._order]
-        self._counts = Counter((entry.task, "open") for entry in self._order)
-        self._format = Format(place.records, next(f for _, f in read_lines(place.records) if f is not None))
+        self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
         self._name = fingerprint(str(place.decisions.absolute()))
         self._lock = Lock()
-        self._read_new()
+        self._begin(open_records(place.records, trust=trust))
 
     @property
     def records(self) -> RecordSet:
         """What is reviewed."""
         return self._records
+
+    def check_ids(self) -> None:
+        """Read every record, and begin anew if one has another id than is written: somebody has changed it.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        records = open_records(self._records.path)
+        with self._lock:
+            if records.entries != self._records.entries:
+                self._begin(records)
+
+    def _begin(self, records: RecordSet) -> None:
+        self._records = records
+        self._file = DecisionFile(self._path)
+        self._opinions = Opinions(entry.id for entry in records.entries)
+        order = by_risk if self._setting.bound is None else by_sample
+        self._order = order(records.entries, self._setting.seed)
+        self._ids = [entry.id for entry in self._order]
+        self._counts = Counter((entry.task, "open") for entry in self._order)
+        try:
+            self._read_new()
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read: {error.strerror or error}.") from error
+
+    def check_is_writable(self) -> None:
+        """Look whether decisions can be kept.
+
+        Raises:
+            UserError: they cannot.
+        """
+        try:
+            with locked(self._file.path):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{self._file.path} cannot be written: {reason}. Decisions are kept there.") from error
 
     def progress(self, window: str = "") -> dict[str, Any]:
         """How far all reviewers are; the window stays the holder of its record."""

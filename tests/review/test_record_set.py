@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sft.draft import Draft, Provenance
 from sft.errors import RecordError, UserError
+from sft.json_lines import json_line
 from sft.review.record_set import find_place, identity, open_records
+from sft.review.session import Refused, ReviewSession, Setting
 from sft.review.shown_record import edited, texts_of
 from tests.review.served import record, write_records
 
@@ -49,6 +54,53 @@ def test_doubt_and_rare_tasks_make_a_risk(tmp_path: Path) -> None:
     assert entries[0].risk == 0
     assert entries[-2].risk == 0.75
     assert 0 < entries[-1].risk < 0.5
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(), st.sampled_from(['], "task": "x', ', "scores": {"judge": 0}', "\\\\", '"', "a"]), st.text()
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.dictionaries(st.sampled_from(["judge", "similarity", "x"]), st.floats(0, 1)),
+    st.booleans(),
+)
+@settings(max_examples=40)
+def test_a_glance_at_a_draft_sees_what_reading_it_does(texts, scores, with_evidence) -> None:
+    evidence = {"passage": texts[0][0]} if with_evidence else {}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        drafts = [
+            Draft(
+                ({"role": "user", "content": first + second}, {"role": "assistant", "content": second + third}),
+                third or "t",
+                Provenance("self_instruct", second, "p", {"note": first}, scores=scores),
+                evidence=evidence,
+            )
+            for first, second, third in texts
+        ]
+        path.write_text("".join(json_line(draft.as_json()) for draft in drafts), encoding="utf-8")
+        assert open_records(path, trust=True).entries == open_records(path).entries
+        assert [entry.id for entry in open_records(path).entries] == [*dict.fromkeys(draft.id for draft in drafts)]
+
+
+def test_a_line_that_somebody_changed_is_found_out(tmp_path: Path) -> None:
+    turns = ({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"})
+    lines = [json_line(Draft(turns, f"t{i}", Provenance("self_instruct", "m", "p")).as_json()) for i in range(2)]
+    (tmp_path / "records.jsonl").write_text(lines[0] + lines[1].replace('"q"', '"Q"'))
+    place = find_place(tmp_path)
+    quick, whole = open_records(place.records, trust=True), open_records(place.records)
+    forged = (quick.entries[1], whole.entries[1])
+    assert forged[0].id != forged[1].id
+    assert quick.read(forged[0].id) is None
+    session = ReviewSession(place, "kim", Setting(), trust=True)
+    with pytest.raises(Refused):
+        session.decide({"name": "1", "record": forged[0].id, "verdict": "accept"}, "w")
+    session.check_ids()
+    session.decide({"name": "2", "record": forged[1].id, "verdict": "accept"}, "w")
+    assert session.progress()["total"]["accepted"] == 1
 
 
 @pytest.mark.parametrize("content", [None, "", "no json\n"])
