@@ -6,7 +6,8 @@
 
 A record that a reviewer had to edit is an error of the sample: the records that nobody sees are not edited. The sample
 is the beginning of the random order (`sft.review.record_order`) up to the first record without a verdict, so that
-nobody chooses what is in it. Records that are reviewed in another order do not count in it.
+nobody chooses what is in it. Records that are reviewed in another order do not count in it. The interval is that of one
+look: docs/REVIEW.md says how many bad sets pass if people look after every record.
 """
 
 import math
@@ -59,8 +60,8 @@ class SampleResult:
     def __str__(self) -> str:
         """For the page and the terminal."""
         so_far = (
-            f"{self.num_reviewed:,} reviewed, {self.num_wrong:,} of them wrong: at most {self.upper:.1%} of all are "
-            f"(95% sure), against the stated {self.bound:.1%}. "
+            f"{self.num_reviewed:,} reviewed, {self.num_wrong:,} of them wrong: the upper end for all is "
+            f"{self.upper:.1%} (Wilson, 95%), the stated bound {self.bound:.1%}. "
         )
         if self.suffices:
             return so_far + "That suffices: all are approved that nobody rejects or flags."

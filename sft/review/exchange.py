@@ -41,8 +41,11 @@ def export_records(session: ReviewSession, form: Form, path: Path) -> int:
     """Write every record as it is now, after its edits; returns their number.
 
     Raises:
+        UserError: that file is the records' own.
         OSError: the file cannot be written.
     """
+    if path.resolve() in [own.resolve() for own in session.place]:
+        raise UserError(f"{path} is a file of the set that is exported: give another one.")
     lines = [json_line(_WRITERS[form](*one)) for one in session.versions()]
     is_list = path.suffix == ".json"
     parts = [f"{line.rstrip()}{',' if i < len(lines) else ''}\n" for i, line in enumerate(lines, 1)]

@@ -75,7 +75,9 @@ class Opinions:
     def __init__(self, records: Iterable[str], decisions: Iterable[Decision] = ()) -> None:
         """`records`: the ids of the set."""
         self.decisions = Decisions()
-        self._origins = {record: {record} for record in records}
+        self._records = frozenset(records)
+        self._origins: dict[str, set[str]] = {}
+        """Of records that edits have made."""
         self._known: dict[str, Opinion] = {}
         self._untouched = opinion_of("", self.decisions)
         for decision in decisions:
@@ -85,9 +87,9 @@ class Opinions:
         """Take a decision; returns the records of the set that it is about."""
         if not self.decisions.add(decision):
             return set()
-        origins = self._origins.get(decision.record, set())
+        origins = self.origins(decision.record)
         if (made := self.decisions.made_by(decision)) is not None:
-            self._origins[made] = self._origins.get(made, set()) | origins
+            self._origins[made] = self.origins(made) | origins
         for record in origins:
             self._known[record] = opinion_of(record, self.decisions)
         return origins
@@ -98,4 +100,4 @@ class Opinions:
 
     def origins(self, record: str) -> set[str]:
         """The records of the set that are this one, or that edits have made it of; empty if it is unknown."""
-        return self._origins.get(record, set())
+        return self._origins.get(record) or ({record} & self._records)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
-from sft.review.approval import reviewer_agreement, sample_result
+from sft.review.approval import approved, reviewer_agreement, sample_result
 from sft.review.decisions import VERDICTS, Decision, DecisionFile, locked
 from sft.review.given_out import GivenOut
 from sft.review.opinions import Opinions, State
@@ -59,7 +59,7 @@ class ReviewSession:
         """
         self.reviewer = reviewer
         self._setting = setting
-        self._path = place.decisions
+        self.place = place
         self._given_out = GivenOut(place.decisions)
         self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
         self._name = fingerprint(str(place.decisions.absolute()))
@@ -84,7 +84,7 @@ class ReviewSession:
 
     def _begin(self, records: RecordSet) -> None:
         self._records = records
-        self._file = DecisionFile(self._path)
+        self._file = DecisionFile(self.place.decisions)
         self._opinions = Opinions(entry.id for entry in records.entries)
         order = by_risk if self._setting.bound is None else by_sample
         self._order = order(records.entries, self._setting.seed)
@@ -93,7 +93,7 @@ class ReviewSession:
         try:
             self._read_new()
         except OSError as error:
-            raise UserError(f"{self._path} cannot be read: {error.strerror or error}.") from error
+            raise UserError(f"{self.place.decisions} cannot be read: {error.strerror or error}.") from error
 
     def check_is_writable(self) -> None:
         """Look whether decisions can be kept.
@@ -162,6 +162,15 @@ class ReviewSession:
         with self._lock:
             self._read_new()
             return self._fields(record)
+
+    def approved(self) -> Iterator[JsonObject]:
+        """The fields of the records that may be trained, after their edits, by the rule of the setting."""
+        with self._lock:
+            self._read_new()
+            ids = [*approved(self._ids, self._opinions.of, self._setting.bound)]
+        for record in ids:
+            if (fields := self._fields(record)) is not None:
+                yield fields
 
     def versions(self) -> Iterator[tuple[str, str, JsonObject]]:
         """The id, task and fields of each record as it is now, after its edits, in the order of the file."""

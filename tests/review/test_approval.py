@@ -1,5 +1,6 @@
 """What is approved follows from the rule alone, and a sample stands for the rest only below its bound."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,3 +150,21 @@ def test_opinions_that_follow_decisions_one_by_one_are_those_of_all_of_them(step
         opinions.add(one)
     for record in (*RECORDS, made("x")):
         assert opinions.of(record) == opinion_of(record, decisions)
+
+
+def passing(rate: float, bound: float, most: int) -> float:
+    """How likely it is that the sample suffices at some number up to `most`, looking after every record."""
+    chances, passed = np.zeros(int(most * bound) + 2), 0.0
+    chances[0] = 1.0
+    for num in range(1, most + 1):
+        chances = chances * (1 - rate) + np.concatenate([[0.0], chances[:-1]]) * rate
+        for wrong in range(len(chances)):
+            if wrong > num * bound or wilson(wrong, num)[1] >= bound:
+                break
+            passed, chances[wrong] = passed + chances[wrong], 0.0
+    return passed
+
+
+def test_as_many_bad_sets_pass_as_the_docs_say() -> None:
+    assert passing(0.05, 0.05, 1000) == pytest.approx(0.132, abs=0.001)
+    assert passing(0.0625, 0.05, 1000) == pytest.approx(0.023, abs=0.001)

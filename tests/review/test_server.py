@@ -151,6 +151,16 @@ def test_an_edit_makes_another_record_and_one_without_a_change_accepts(client: C
     assert (total["accepted"], total["edited"], total["open"]) == (1, 1, 3)
 
 
+def test_what_may_be_trained_is_what_was_accepted_as_it_was_edited(client: Client) -> None:
+    shown = client.told("next", {"window": "w"})
+    shown = client.decide("1", shown, "edit", texts={"messages.1.content": "better"}, window="w")
+    shown = client.decide("2", shown, "reject", window="w")
+    kept = shown["record"]["texts"][1]["text"]
+    client.decide("3", shown, window="w")
+    found = ReviewSession(find_place(client.folder), "lee", Setting()).approved()
+    assert {fields["messages"][1]["content"] for fields in found} == {"better", kept}
+
+
 def test_windows_and_reviewers_get_different_records_at_once(client: Client) -> None:
     with served(client.folder, "lee") as address:
         lee, got, threads = Client(address, client.folder), [], []

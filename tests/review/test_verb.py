@@ -38,7 +38,7 @@ def test_the_table_says_what_is_approved(folder: Path, capsys: pytest.CaptureFix
     assert ["all", "8", "0", "2", "1", "89"] in lines
     text = " ".join(word for line in lines for word in line)
     assert "Approved one by one: 8 records." in text
-    assert "against the stated 50.0%" in text
+    assert "the stated bound 50.0%" in text
     assert "kim and lee both decided on 8 records: kappa 0.00" in text
     assert not (folder / ".decisions.jsonl.open").exists(), "to look changes nothing"
 
@@ -56,6 +56,7 @@ def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.C
         (["nothing"], "nothing is not there"),
         (["."], "has no records.jsonl"),
         (["made", "--export", "excel", "x"], "There is no tool 'excel' here, only label-studio and argilla"),
+        (["made", "--export", "argilla", "made/records.jsonl"], "made/records.jsonl is a file of the set"),
         (["made", "--import", "argilla", "nothing"], "nothing cannot be read"),
         (["made", "--reviewer", " "], "Give --reviewer NAME"),
         (["made", "--port", "99999"], "port 99999 cannot be used"),
