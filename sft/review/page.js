@@ -372,9 +372,6 @@
     }
   });
   byId("close").addEventListener("click", () => byId("help").close());
-  for (const dialog of document.querySelectorAll("dialog")) {
-    dialog.addEventListener("close", () => { if (current) byId("title").focus({ preventScroll: true }); });
-  }
 
   // ---- keys ----
 
