@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sft.review.session import ReviewSession
+    from sft.review.session import ReviewSession, View
 
 SUMMARY = "approve records in a browser on this machine: accept, edit, reject, by keyboard"
 EXAMPLES = """\
@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = f"port of the page; 0: any that is free; default: {PORT}"
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=text)
+    text = "show each record also as the chat template of this config renders it"
+    parser.add_argument("--config", dest="template_of", type=Path, metavar="CONFIG", help=text)
     form: dict[str, Any] = {"nargs": 2, "metavar": ("TOOL", "FILE")}
     parser.add_argument("--export", **form, help="write the records for TOOL: label-studio or argilla")
     parser.add_argument("--import", dest="taken", **form, help="take the decisions that people made in TOOL")
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         reviewer = ""
     if not reviewer:
         raise UserError("Who reviews? Give --reviewer NAME.")
-    session = ReviewSession(place, reviewer, setting, trust=True)
+    session = ReviewSession(place, reviewer, setting, _view(options.template_of), trust=True)
 
     def say(address: str) -> None:
         sys.stdout.write(f"{fit_to_print(str(place.records))} as {fit_to_print(reviewer)}: {address}\n")
@@ -76,6 +78,19 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("The page has ended. Every decision that it said to be saved is kept.\n")
     return DONE
+
+
+def _view(config: Path | None) -> "View":
+    if config is None:
+        return None
+    from sft.absolute_paths import absolute_paths
+    from sft.job_config import load_job
+    from sft.review.template_view import TemplateView
+    from sft.training.process import quiet_third_parties
+
+    quiet_third_parties()
+    sft = absolute_paths(load_job(config, []).sft)
+    return TemplateView(sft.data, sft.model).parts
 
 
 def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:

@@ -7,6 +7,7 @@
   const SAID = { accept: "Accepted", edit: "Edited and accepted", reject: "Rejected", skip: "Skipped", flag: "Flagged", undo: "Undone" };
   const RETRY_MS = [500, 1000, 2000, 4000, 8000];
   const BEAT_MS = 20000;
+  const NEAR_CHARS = 60;
   const MOST_DIFF_CELLS = 4e6;
   const UNSEEN = /([^\P{C}\n\t\u200c\u200d\p{Cn}]|[\p{Zl}\p{Zp}])/u;
 
@@ -176,6 +177,13 @@
     byId("said").replaceChildren(...current.said.map((one) =>
       element("li", `${one.reviewer}: ${one.verdict}${one.reason && ` – ${one.reason}`}`)));
     showTexts();
+    const rendered = current.rendered?.flatMap(([isLearned, text]) => {
+      if (!isLearned) return spelled(text);
+      const made = element("mark", "", spelled(text));
+      return [made];
+    });
+    byId("template").hidden = !rendered;
+    byId("rendered").replaceChildren(...(rendered ? [box("as the template renders it", rendered)] : []));
     byId("about").replaceChildren(...Object.entries(current.about).map(([name, text]) => {
       const made = element("details", "", [element("summary", name), box(name, spelled(text), "data")]);
       made.open = name === "evidence";
@@ -215,7 +223,7 @@
       field.value = text;
       Object.assign(field.dataset, { place, who });
       field.dir = "auto";
-      field.rows = Math.min(12, 1 + text.split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 90), 0));
+      field.rows = Math.min(10, 1 + text.split("\n").reduce((sum, line) => sum + 1 + Math.floor(line.length / 90), 0));
       field.setAttribute("aria-label", who);
       field.before_ = field.value; // as the browser has it: it knows one kind of line end
       field.addEventListener("input", showDifference);
@@ -223,7 +231,8 @@
     }));
     byId("editing").hidden = false;
     byId("actions").hidden = true;
-    fields().at(-1)?.focus();
+    fields().at(-1)?.focus({ preventScroll: true });
+    fields().at(-1)?.scrollIntoView({ block: "center" });
     say("Editing. Control and Enter saves, Escape leaves it as it was.");
   };
   const endEdit = () => {
@@ -275,12 +284,19 @@
     return parts;
   };
 
+  // Of long text that stays as it was, what is near a change.
+  const nearby = (text, isFirst, isLast) => {
+    const [head, tail] = [isFirst ? "" : text.slice(0, NEAR_CHARS), isLast ? "" : text.slice(-NEAR_CHARS)];
+    return head.length + tail.length >= text.length ? text : `${head} ⋯ ${tail}`;
+  };
+
   const showDifference = () => {
     const changed = fields().filter((field) => field.value !== field.before_);
     byId("difference").hidden = changed.length === 0;
     byId("changes").replaceChildren(...changed.flatMap((field) => {
       const parts = difference(field.before_, field.value).filter(([, text]) => text !== "");
-      const shown = parts.flatMap(([kind, text]) => (kind ? [element(kind, "", spelled(text))] : spelled(text)));
+      const shown = parts.flatMap(([kind, text], i) => (kind ? [element(kind, "", spelled(text))]
+        : spelled(nearby(text, i === 0, i === parts.length - 1))));
       return [element("h3", field.dataset.who), box(`difference in ${field.dataset.who}`, shown)];
     }));
   };
@@ -394,7 +410,7 @@
   };
   for (const [id, act] of Object.entries(actions)) byId(id).addEventListener("click", act);
   const KEYS = { a: actions.accept, e: beginEdit, r: beginReject, s: actions.skip, f: actions.flag, u: undo,
-    "/": actions.find, "?": actions.keys, j: () => move(1), k: () => move(-1) };
+    t: () => { byId("template").open = !byId("template").open; }, "/": actions.find, "?": actions.keys, j: () => move(1), k: () => move(-1) };
 
   document.addEventListener("keydown", (event) => {
     if (event.isComposing || document.querySelector("dialog[open]")) return;

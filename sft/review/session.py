@@ -5,7 +5,7 @@ All processes that review the same set see each other's decisions: each call fir
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ _EXCERPT_CHARS = 160
 _MOST_TASKS = 500
 
 
+View = Callable[[JsonObject, Format], list[tuple[bool, str]]] | None
+
+
 class Setting(NamedTuple):
     """How a set is reviewed."""
 
@@ -45,13 +48,16 @@ class Refused(Exception):
 class ReviewSession:
     """Answers for the page; calls from several threads take turns."""
 
-    def __init__(self, place: Place, reviewer: str, setting: Setting, *, trust: bool = False) -> None:
+    def __init__(
+        self, place: Place, reviewer: str, setting: Setting, view: View = None, *, trust: bool = False
+    ) -> None:
         """Read the records and the decisions.
 
         Args:
             place: where both lie.
             reviewer: who decides here.
             setting: how the set is reviewed.
+            view: a record's fields and the format of its file → the text that training sees, in parts.
             trust: begin at once with the ids as they are written; `check_ids` looks whether they are right.
 
         Raises:
@@ -60,6 +66,7 @@ class ReviewSession:
         self.reviewer = reviewer
         self._setting = setting
         self.place = place
+        self._view = view
         self._given_out = GivenOut(place.decisions)
         self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
         self._name = fingerprint(str(place.decisions.absolute()))
@@ -275,6 +282,7 @@ class ReviewSession:
             **shown,
             "texts": [text._asdict() for text in texts_of(fields)],
             "about": about(fields),
+            "rendered": self._view(fields, self._format) if self._view else None,
             "note": self._format.why_not(fields),
             "state": "open" if is_blind else opinion.state,
             "said": [] if is_blind else self._said(entry.id),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.config import SourceConfig
+from sft.config import SourceConfig, TaskColumn
 from sft.data.formats.formatting import format_record, resolve_source
 from sft.errors import RecordError, UserError
 from sft.review.record_set import identity
@@ -73,9 +73,15 @@ class Format:
         source = SourceConfig(name="review", path=str(path))
         self._source: SourceConfig | None = None
         try:
-            self._source = resolve_source(source, _record(first))
+            found = resolve_source(source, _record(first))
         except UserError:
             return
+        task = TaskColumn(column="task", default="no task")
+        self._source = found.model_copy(update={"task": task})
+
+    def as_record(self, fields: JsonObject) -> tuple[Record, SourceConfig] | None:
+        """The record and its source, for the pipeline of training; None where no format fits."""
+        return None if self._source is None else (_record(fields), self._source)
 
     def why_not(self, fields: JsonObject) -> str:
         """Why a record cannot be trained on; empty where it can."""

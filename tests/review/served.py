@@ -15,7 +15,7 @@ from aiohttp import web
 
 from sft.review.record_set import find_place
 from sft.review.server import build_app
-from sft.review.session import ReviewSession, Setting
+from sft.review.session import ReviewSession, Setting, View
 from tests.forked_ranks import warm_command
 
 TOKEN = "t" * 32
@@ -40,9 +40,9 @@ def read_decisions(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def served(folder: Path, reviewer: str = "kim", setting: Setting | None = None) -> Iterator[str]:
+def served(folder: Path, reviewer: str = "kim", setting: Setting | None = None, view: View = None) -> Iterator[str]:
     """The address of the page, served by a thread."""
-    session = ReviewSession(find_place(folder), reviewer, setting or Setting())
+    session = ReviewSession(find_place(folder), reviewer, setting or Setting(), view)
     loop = asyncio.new_event_loop()
     started: list[str] = []
     is_up = threading.Event()

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.review.session import Setting
+from sft.review.template_view import TemplateView
 from tests.review.browser import CHROMIUM, DRIVER, Browser, browser
 from tests.review.served import own_process, read_decisions, record, served, write_records
 
@@ -99,13 +101,17 @@ def test_the_whole_way_by_keyboard(chromium: Browser, tmp_path: Path) -> None:
     assert all(one["seconds"] >= 0 for one in read_decisions(folder))
 
 
-def test_texts_of_records_are_only_texts(chromium: Browser, tmp_path: Path) -> None:
+def test_texts_of_records_are_only_texts(chromium: Browser, tokenizer_dir, tmp_path: Path) -> None:
     folder = write_records(tmp_path / "made", [record(text, f"{text} again", text) for text in HOSTILE])
-    with served(folder, HOSTILE[0]) as address:
+    data = DataConfig(sources=(SourceConfig(name="s", path=str(folder)),))
+    view = TemplateView(data, ModelConfig(path=str(tokenizer_dir("chatml")))).parts
+    with served(folder, HOSTILE[0], view=view) as address:
         chromium.open(address)
         for i in range(len(HOSTILE)):
             chromium.wait_for("#status", f"{i} of {len(HOSTILE)} decided")
-            chromium.press("e", "End")
+            chromium.press("t")
+            chromium.wait_for("#rendered mark", "again")
+            chromium.press("t", "e", "End")
             chromium.type("<b>x")
             chromium.wait_for("#changes ins", "<b>x")
             tags = chromium.run(
