@@ -1,5 +1,8 @@
 // The page of `sft review`. A record's texts become text nodes and values of fields, never markup.
-"use strict";
+
+import { difference, nearby } from "./difference.js";
+import { ask, Away, Refusal, wait } from "./server.js";
+
 (() => {
   const byId = (id) => document.getElementById(id);
   const REASONS = ["wrong answer", "does not do what is asked", "unclear or impossible", "copy of another record",
@@ -7,8 +10,6 @@
   const SAID = { accept: "Accepted", edit: "Edited and accepted", reject: "Rejected", skip: "Skipped", flag: "Flagged", undo: "Undone" };
   const RETRY_MS = [500, 1000, 2000, 4000, 8000];
   const BEAT_MS = 20000;
-  const NEAR_CHARS = 60;
-  const MOST_DIFF_CELLS = 4e6;
   const UNSEEN = /([^\P{C}\n\t\u200c\u200d\p{Cn}]|[\p{Zl}\p{Zp}])/u;
 
   let current = null; // the record that is shown
@@ -23,27 +24,6 @@
   const decided = JSON.parse((isReload && sessionStorage.getItem("decided")) || "[]"); // ids, for undo
   const remember = () => sessionStorage.setItem("decided", JSON.stringify(decided.slice(-1000)));
 
-  // ---- the server ----
-
-  class Away extends Error {}
-  class Refusal extends Error {}
-  class Renewed extends Error {}
-
-  const ask = async (path, body) => {
-    const how = { cache: "no-store", signal: AbortSignal.timeout(30000) };
-    if (body !== undefined) {
-      Object.assign(how, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    }
-    let response, text;
-    try {
-      response = await fetch(path, how);
-      text = await response.text();
-    } catch {
-      throw new Away();
-    }
-    if (response.ok) return JSON.parse(text);
-    throw [409, 413, 507].includes(response.status) ? new Refusal(text) : new Renewed();
-  };
   const query = (path, given) => ask(`${path}?${new URLSearchParams({ ...given, window: ownWindow })}`);
 
   const say = (text) => { byId("status").textContent = text; };
@@ -59,7 +39,6 @@
 
   const keyOf = (name) => `sft-review ${set} ${name}`;
   const pending = () => Object.keys(localStorage).filter((key) => key.startsWith(keyOf(""))).sort();
-  const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
   const setBusy = (busy) => {
     isBusy = busy;
@@ -247,47 +226,6 @@
     const changed = fields().filter((field) => field.value !== field.before_);
     if (changed.length === 0) say("Nothing is changed. Escape goes back.");
     else decide("edit", { texts: Object.fromEntries(changed.map((field) => [field.dataset.place, field.value])) });
-  };
-
-  const words = (text) => text.match(/\s+|[\p{L}\p{N}_]+|[^\s\p{L}\p{N}_]/gu) ?? [];
-
-  // The words that go and come between two texts, by their longest common subsequence.
-  const difference = (before, after) => {
-    let [a, b] = [words(before), words(after)];
-    let head = 0;
-    while (head < Math.min(a.length, b.length) && a[head] === b[head]) head += 1;
-    let tail = 0;
-    while (tail < Math.min(a.length, b.length) - head && a.at(-1 - tail) === b.at(-1 - tail)) tail += 1;
-    const [start, end] = [a.slice(0, head).join(""), tail ? a.slice(-tail).join("") : ""];
-    [a, b] = [a.slice(head, a.length - tail), b.slice(head, b.length - tail)];
-    if (a.length * b.length > MOST_DIFF_CELLS) return [["", start], ["del", a.join("")], ["ins", b.join("")], ["", end]];
-    const width = b.length + 1;
-    const lengths = new Uint32Array((a.length + 1) * width);
-    for (let i = a.length - 1; i >= 0; i -= 1) {
-      for (let j = b.length - 1; j >= 0; j -= 1) {
-        lengths[i * width + j] = a[i] === b[j] ? lengths[(i + 1) * width + j + 1] + 1
-          : Math.max(lengths[(i + 1) * width + j], lengths[i * width + j + 1]);
-      }
-    }
-    const parts = [["", start]];
-    const add = (kind, word) => {
-      if (parts.at(-1)[0] === kind) parts.at(-1)[1] += word;
-      else parts.push([kind, word]);
-    };
-    let [i, j] = [0, 0];
-    while (i < a.length || j < b.length) {
-      if (i < a.length && j < b.length && a[i] === b[j]) { add("", a[i]); i += 1; j += 1; }
-      else if (i < a.length && (j === b.length || lengths[(i + 1) * width + j] >= lengths[i * width + j + 1])) { add("del", a[i]); i += 1; }
-      else { add("ins", b[j]); j += 1; }
-    }
-    add("", end);
-    return parts;
-  };
-
-  // Of long text that stays as it was, what is near a change.
-  const nearby = (text, isFirst, isLast) => {
-    const [head, tail] = [isFirst ? "" : text.slice(0, NEAR_CHARS), isLast ? "" : text.slice(-NEAR_CHARS)];
-    return head.length + tail.length >= text.length ? text : `${head} ⋯ ${tail}`;
   };
 
   const showDifference = () => {

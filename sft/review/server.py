@@ -1,6 +1,6 @@
 """The server of the page: on this machine's own address alone, behind a random token in the page's address.
 
-    GET  /TOKEN/               the page; /TOKEN/page.css, /TOKEN/page.js
+    GET  /TOKEN/               the page, and its style and scripts by their names
     GET  /TOKEN/progress       how far everybody is
     GET  /TOKEN/record         a certain record
     GET  /TOKEN/search         records that hold some words
@@ -24,7 +24,8 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -36,7 +37,8 @@ _HOST = "127.0.0.1"
 _TOKEN_BYTES = 24
 _MOST_BODY_BYTES = 64 << 20
 """An edit may be as long as the longest record, twice: characters are escaped."""
-_TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_FILES = ("page.css", "page.js", "difference.js", "server.js")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -48,6 +50,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+
+if TYPE_CHECKING:
+    from aiohttp.typedefs import Middleware
 
 Answer = Callable[[Mapping[str, Any]], Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -77,8 +82,8 @@ def build_app(session: ReviewSession, token: str, address: str) -> web.Applicati
     """The application; `address` is the host and port that it is reached by."""
     app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[_guard(token, address)])
     app.router.add_get("/{token}/", _page_file("page.html"))
-    app.router.add_get("/{token}/page.css", _page_file("page.css"))
-    app.router.add_get("/{token}/page.js", _page_file("page.js"))
+    for name in _FILES:
+        app.router.add_get(f"/{{token}}/{name}", _page_file(name))
     asked: dict[str, Answer] = {
         "progress": lambda given: session.progress(_text(given, "window")),
         "record": lambda given: session.show(_text(given, "record"), _text(given, "window")),
@@ -124,7 +129,7 @@ async def _serve(app: web.Application, listening: socket.socket) -> None:
         await runner.cleanup()
 
 
-def _guard(token: str, address: str) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def _guard(token: str, address: str) -> "Middleware":
     hosts = {address, address.replace(_HOST, "localhost")}
 
     @web.middleware
@@ -156,7 +161,7 @@ def _page_file(name: str) -> Handler:
     content = files("sft.review").joinpath(name).read_bytes()
 
     async def send(request: web.Request) -> web.Response:
-        return web.Response(body=content, content_type=_TYPES[name], charset="utf-8")
+        return web.Response(body=content, content_type=_TYPES[PurePath(name).suffix], charset="utf-8")
 
     return send
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
 from sft.review.approval import approved, reviewer_agreement, sample_result
-from sft.review.decisions import VERDICTS, Decision, DecisionFile, locked
+from sft.review.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
 from sft.review.given_out import GivenOut
 from sft.review.opinions import Opinions, State
 from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
@@ -191,7 +191,9 @@ class ReviewSession:
         wanted = words.casefold()
         found: dict[str, dict[str, Any]] = {}
         for offset, fields in read_lines(self._records.path):
-            if fields is None or len(found) == _MOST_FOUND:
+            if len(found) == _MOST_FOUND:
+                break
+            if fields is None:
                 continue
             texts = "\n".join(text.text for text in texts_of(fields))
             hit = texts.casefold().find(wanted)
@@ -217,18 +219,19 @@ class ReviewSession:
             raise Refused("this is no decision")
         if not isinstance(record, str) or not self._opinions.origins(record):
             raise Refused("there is no such record")
-        made = None
+        made: JsonObject | None = None
+        chosen: Verdict = verdict
         if verdict in ("accept", "edit"):
             fields = self._fields(record)
             if fields is None:
                 raise Refused("this record is not in the file any more: another one stands in its place")
             made = self._edited(fields, given.get("texts")) if verdict == "edit" else None
-            verdict = "accept" if made is None else "edit"
+            chosen = "accept" if made is None else "edit"
         seconds, reason = given.get("seconds"), given.get("reason")
         return Decision(
             name=name,
             record=record,
-            verdict=verdict,
+            verdict=chosen,
             reviewer=reviewer,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(min(_MOST_SECONDS, max(0.0, seconds)), 1) if isinstance(seconds, int | float) else 0.0,

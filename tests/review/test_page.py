@@ -117,7 +117,7 @@ def test_texts_of_records_are_only_texts(chromium: Browser, tokenizer_dir, tmp_p
             tags = chromium.run(
                 "return [...document.querySelectorAll('img, a, b, script, iframe')].map((e) => e.outerHTML)"
             )
-            assert tags == ['<script src="page.js" defer=""></script>']
+            assert tags == ['<script src="page.js" type="module"></script>']
             chromium.press("Control+Enter")
         chromium.wait_for("#status", "Nothing is left")
         assert chromium.run("return document.title") == "Review"

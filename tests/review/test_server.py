@@ -102,7 +102,7 @@ def test_the_page_may_load_and_ask_nothing_but_this_server(client: Client) -> No
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cache-Control"] == "no-store"
     page = client.ask(f"/{TOKEN}/")[1]
-    script = client.ask(f"/{TOKEN}/page.js")[1]
+    script = "".join(client.ask(f"/{TOKEN}/{name}")[1] for name in ("page.js", "server.js", "difference.js"))
     assert not any(word in page for word in ("<style", "style=", "onclick", "http:", "https:"))
     assert not any(word in script for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("))
 
