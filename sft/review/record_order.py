@@ -3,7 +3,7 @@
     by_risk      the most doubtful first
     by_sample    a random sample of every length, in which each task has its share
 
-Both are the same for everybody and in every run with the same seed. A reviewer gets the first record of the order that
+Both are the same for everybody, the second with the same seed. A reviewer gets the first record of the order that
 still needs somebody and that nobody else has open.
 """
 
@@ -13,10 +13,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from sft.review.opinions import Opinion
 from sft.review.record_set import Entry
 
+_HALF = 1 << 64
 
-def by_risk(entries: Iterable[Entry], seed: int) -> list[Entry]:
-    """The most doubtful first; equal ones in a random order."""
-    return sorted(entries, key=lambda entry: (-entry.risk, _draw(seed, "risk", entry.id)))
+
+def by_risk(entries: Iterable[Entry]) -> list[Entry]:
+    """The most doubtful first; equal ones by their ids, which have nothing to do with what they are."""
+    return sorted(entries, key=lambda entry: (-entry.risk, entry.id))
 
 
 def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
@@ -25,21 +27,21 @@ def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
     The i-th of the n records of a task, in a random order of its own, stands at (i + u) / n, with u random between 0
     and 1. So each task has as large a share of the first records as it has of all, within one record.
     """
-    by_task: dict[str, list[tuple[float, Entry]]] = {}
+    by_task: dict[str, list[tuple[int, Entry]]] = {}
     for entry in entries:
         by_task.setdefault(entry.task, []).append((_draw(seed, "sample", entry.id), entry))
     placed = []
     for drawn in by_task.values():
         drawn.sort()
-        placed += [
-            ((i + _draw(seed, "place", entry.id)) / len(drawn), entry.id, entry) for i, (_, entry) in enumerate(drawn)
-        ]
-    return [entry for _, _, entry in sorted(placed)]
+        # The lower half of the bits is independent of the upper one, by which they are sorted.
+        placed += [((i + draw % _HALF / _HALF) / len(drawn), draw, entry) for i, (draw, entry) in enumerate(drawn)]
+    placed.sort()
+    return [entry for _, _, entry in placed]
 
 
 def is_for_two(record: str, share: float, seed: int) -> bool:
     """Whether two reviewers decide on this record, so that their agreement can be measured."""
-    return _draw(seed, "two", record) < share
+    return _draw(seed, "two", record) < share * _HALF**2
 
 
 def next_entry(
@@ -71,7 +73,6 @@ def next_entry(
     return skipped
 
 
-def _draw(seed: int, *names: str) -> float:
-    """A number from 0 to below 1 that depends on the seed and the names alone."""
-    text = "\x1f".join([str(seed), *names])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest()) / (1 << 56)
+def _draw(seed: int, name: str, record: str) -> int:
+    """A number of 128 bits that depends on these alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}\x1f{record}".encode(), digest_size=16).digest())

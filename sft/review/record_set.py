@@ -6,9 +6,8 @@ DATA is a folder that `sft construct` has made, or any file of JSON lines. The r
 """
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,9 @@ _RECORDS = "records.jsonl"
 _DECISIONS = "decisions.jsonl"
 _NOT_TRAINED = ("id", "provenance", "evidence")
 _MOST_RARE = 0.5
-_WRITTEN = re.compile(rb'\{"id": "([0-9a-f]{24})", "messages": \[')
+_BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
+_ID_END = len(_BEGINS) + 24
+_DECODER = json.JSONDecoder()
 _TASK = b'], "task": "'
 _SCORES = b', "scores": {'
 
@@ -39,21 +40,14 @@ class Entry(NamedTuple):
 class RecordSet:
     """The records of a file, by their ids; of equal records the first."""
 
-    def __init__(self, path: Path, entries: Iterable[Entry], num_unreadable: int = 0) -> None:
+    def __init__(self, path: Path, entries: Sequence[Entry], num_unreadable: int = 0) -> None:
         self.path = path
         self.num_unreadable = num_unreadable
         """Lines that are no JSON object: nobody can review them, and they are never approved."""
-        self._entries: dict[str, Entry] = {}
-        self.num_lines = num_unreadable
-        for entry in entries:
-            self._entries.setdefault(entry.id, entry)
-            self.num_lines += 1
-        self._by_offset = {entry.offset: entry for entry in self._entries.values()}
-
-    @property
-    def entries(self) -> list[Entry]:
+        self._entries = {entry.id: entry for entry in reversed(entries)}
+        self.entries = sorted(self._entries.values(), key=lambda entry: entry.offset)
         """In the order of the file."""
-        return [*self._entries.values()]
+        self.num_lines = num_unreadable + len(entries)
 
     def __contains__(self, record: str) -> bool:
         return record in self._entries
@@ -64,10 +58,6 @@ class RecordSet:
     def entry(self, record: str) -> Entry:
         """The entry of a record that is here."""
         return self._entries[record]
-
-    def at(self, offset: int) -> Entry | None:
-        """The record whose line begins there; None where none does that counts."""
-        return self._by_offset.get(offset)
 
     def read(self, record: str) -> JsonObject | None:
         """The fields, from the disk; None if another record stands there now."""
@@ -130,10 +120,8 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
         raise UserError(f"{path} holds no record: each line has to be a JSON object.")
     sizes = Counter(task for _, task, _, _ in found)
     mean = len(found) / len(sizes)
-    entries = (
-        Entry(record, task, doubt + _MOST_RARE * max(0.0, 1 - sizes[task] / mean), offset)
-        for record, task, doubt, offset in found
-    )
+    rare = {task: _MOST_RARE * max(0.0, 1 - size / mean) for task, size in sizes.items()}
+    entries = [Entry(record, task, doubt + rare[task], offset) for record, task, doubt, offset in found]
     return RecordSet(path, entries, unreadable)
 
 
@@ -157,7 +145,7 @@ def identity(fields: JsonObject) -> str:
 def task_of(fields: JsonObject) -> str:
     """The name of its task; empty where it has none."""
     task = fields.get("task")
-    return " ".join(task.split()) if isinstance(task, str) else ""
+    return _one_line(task) if isinstance(task, str) else ""
 
 
 def _glance(line: bytes) -> tuple[str, str, float] | None:
@@ -165,18 +153,22 @@ def _glance(line: bytes) -> tuple[str, str, float] | None:
 
     A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text.
     """
-    begins = _WRITTEN.match(line)
     task_at, scores_at = line.find(_TASK), line.rfind(_SCORES)
-    if begins is None or task_at < 0 or scores_at < task_at or not line.endswith(b"}}}\n"):
+    is_draft = line.startswith(_BEGINS) and line.startswith(_MESSAGES, _ID_END) and line.endswith(b"}}}\n")
+    if not is_draft or task_at < 0 or scores_at < task_at:
         return None
     task = line[task_at + len(_TASK) : line.find(b'"', task_at + len(_TASK))]
     if b"\\" in task:
         return None
     try:
-        scores = json.loads(line[scores_at + len(_SCORES) - 1 : -3])
-        return begins[1].decode(), " ".join(task.decode().split()), _doubt(scores)
+        scores, _ = _DECODER.raw_decode(line[scores_at + len(_SCORES) - 1 : -3].decode())
+        return line[len(_BEGINS) : _ID_END].decode(), _one_line(task.decode()), _doubt(scores)
     except ValueError:
         return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _scores(fields: JsonObject) -> Any:

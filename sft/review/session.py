@@ -93,8 +93,8 @@ class ReviewSession:
         self._records = records
         self._file = DecisionFile(self.place.decisions)
         self._opinions = Opinions(entry.id for entry in records.entries)
-        order = by_risk if self._setting.bound is None else by_sample
-        self._order = order(records.entries, self._setting.seed)
+        is_sample = self._setting.bound is not None
+        self._order = by_sample(records.entries, self._setting.seed) if is_sample else by_risk(records.entries)
         self._ids = [entry.id for entry in self._order]
         self._counts = Counter((entry.task, "open") for entry in self._order)
         try:
@@ -190,6 +190,7 @@ class ReviewSession:
         """The first records that hold these words in their texts, their task or their id."""
         wanted = words.casefold()
         found: dict[str, dict[str, Any]] = {}
+        at = {entry.offset: entry for entry in self._records.entries}
         for offset, fields in read_lines(self._records.path):
             if len(found) == _MOST_FOUND:
                 break
@@ -197,7 +198,7 @@ class ReviewSession:
                 continue
             texts = "\n".join(text.text for text in texts_of(fields))
             hit = texts.casefold().find(wanted)
-            entry = self._records.at(offset)
+            entry = at.get(offset)
             if entry is not None and (hit >= 0 or wanted in entry.task.casefold() or entry.id.startswith(wanted)):
                 start = max(0, hit - _EXCERPT_CHARS // 4)
                 excerpt = texts[start : start + _EXCERPT_CHARS]
