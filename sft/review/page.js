@@ -132,6 +132,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
 
   const showTexts = () => {
     byId("difference").hidden = true;
+    byId("template").hidden = !current.rendered;
     byId("texts").replaceChildren(...current.texts.flatMap(({ who, text }) => [element("h3", who), box(who, spelled(text))]));
   };
 
@@ -161,7 +162,6 @@ import { ask, Away, Refusal, wait } from "./server.js";
       const made = element("mark", "", spelled(text));
       return [made];
     });
-    byId("template").hidden = !rendered;
     byId("rendered").replaceChildren(...(rendered ? [box("as the template renders it", rendered)] : []));
     byId("about").replaceChildren(...Object.entries(current.about).map(([name, text]) => {
       const made = element("details", "", [element("summary", name), box(name, spelled(text), "data")]);
@@ -208,6 +208,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
       field.addEventListener("input", showDifference);
       return [element("h3", who), field];
     }));
+    byId("template").hidden = true; // of the record as it was
     byId("editing").hidden = false;
     byId("actions").hidden = true;
     fields().at(-1)?.focus({ preventScroll: true });
