@@ -1,7 +1,7 @@
 """Which records are open in which window, so that no two people work on the same one.
 
 It is a small file beside the decisions, which servers of several reviewers share. A window says now and then that it is
-still there; what a closed window had open is given out again after a while.
+still there. A window that is closed gives its record back; one that is silent has it for three minutes more.
 """
 
 import json

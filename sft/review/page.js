@@ -144,7 +144,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
     byId("editing").hidden = true;
     byId("actions").hidden = false;
     if (current === null) {
-      say(`${said} Nothing is left for you here.`.trim());
+      say(`${said} Nothing is left for you but what other windows have open.`.trim());
       return;
     }
     byId("title").textContent = current.task || "a record";
@@ -373,7 +373,12 @@ import { ask, Away, Refusal, wait } from "./server.js";
   const beat = async () => {
     try {
       showProgress(await query("progress", {}));
-      if (!isBusy) sayAway("");
+      if (isBusy) return;
+      sayAway("");
+      if (current === null) {
+        const found = await ask("next", { window: ownWindow }); // a window may have been closed
+        if (found.record !== null) show(found);
+      }
     } catch (error) {
       sayAway((error instanceof Away ? AWAY : AGAIN) + (pending().length ? KEPT : ""));
     }
@@ -405,5 +410,9 @@ import { ask, Away, Refusal, wait } from "./server.js";
     }
   };
   setInterval(beat, BEAT_MS);
+  addEventListener("pagehide", () => {
+    const body = JSON.stringify({ window: ownWindow });
+    fetch("leave", { method: "POST", keepalive: true, headers: { "Content-Type": "application/json" }, body }).catch(() => {});
+  });
   begin();
 })();

@@ -6,6 +6,7 @@
     GET  /TOKEN/search         records that hold some words
     POST /TOKEN/next           the next record
     POST /TOKEN/decide         a decision; answered when it is on disk
+    POST /TOKEN/leave          a window is closed
 
 A browser also runs pages of others, so an address on this machine protects nothing by itself. Every request needs the
 token. The Host has to be ours, so no foreign name that is made to point here gets in; an Origin, where a browser sends
@@ -92,6 +93,7 @@ def build_app(session: ReviewSession, token: str, address: str) -> web.Applicati
     told: dict[str, Answer] = {
         "next": lambda given: session.next(_text(given, "window")),
         "decide": lambda given: session.decide(given, _text(given, "window")),
+        "leave": lambda given: session.leave(_text(given, "window")),
     }
     for name, answer in asked.items():
         app.router.add_get(f"/{{token}}/{name}", _asked(answer))

@@ -130,6 +130,10 @@ class ReviewSession:
             self._read_new()
             return self._next(window)
 
+    def leave(self, window: str) -> None:
+        """The window is closed: others may have its record."""
+        self._given_out.give(self._holder(window), lambda taken: None)
+
     def show(self, record: str, window: str) -> dict[str, Any]:
         """A certain record, which the window now has open.
 

@@ -68,6 +68,9 @@ class Browser:
     def switch(self, window: str) -> None:
         self._tell("window", {"handle": window})
 
+    def close_window(self) -> None:
+        request(f"{self._session}/window", method="DELETE")
+
     def picture(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("screenshot")))
 

@@ -150,11 +150,14 @@ def test_two_windows_work_on_different_records(chromium: Browser, tmp_path: Path
         assert chromium.text("#facts") != one
         chromium.press("a")
         chromium.wait_for("#status", "Accepted, saved. 1 of 4")
-        chromium.run("window.close()")
+        left = chromium.text("#facts")
+        chromium.close_window()
         chromium.switch(first)
+        chromium.wait(lambda: len(json.loads((folder / ".decisions.jsonl.open").read_bytes())) == 1)
         chromium.press("a")
         chromium.wait_for("#status", "Accepted, saved. 2 of 4")
         assert "2 more are needed" in chromium.text("#sample-text")
+        assert chromium.text("#facts") == left, "the next one is that of the window that is closed"
     assert len({one["record"] for one in read_decisions(folder)}) == 2
 
 

@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ import pytest
 
 from sft.review.record_set import find_place
 from sft.review.session import ReviewSession, Setting
-from tests.review.served import TOKEN, read_decisions, record, served, write_records
+from tests.review.served import TOKEN, own_process, read_decisions, record, served, write_records
 
 
 class Client:
@@ -115,6 +116,27 @@ def test_a_decision_is_on_disk_when_it_is_answered_and_counts_once(client: Clien
     assert found["record"] == shown["record"]["id"] != after["record"]["id"]
     assert (found["verdict"], found["reviewer"], found["reason"], found["seconds"]) == ("reject", "kim", "wrong", 2.2)
     assert after["progress"]["total"] == {"open": 4, "accepted": 0, "edited": 0, "rejected": 1, "flagged": 0}
+
+
+def test_a_server_that_is_killed_at_any_moment_has_kept_what_it_answered_and_nothing_twice(tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", [record(f"question {i}", "a") for i in range(5)])
+    answered: list[str] = []
+    sent = [f"d{i}" for i in range(2000)]
+    for seconds in (0.05, 0.2):
+        with own_process(folder, "--reviewer", "kim", "--port", "0") as (process, address):
+            parts = urlsplit(address)
+            threading.Timer(seconds, process.kill).start()
+            with suppress(OSError, http.client.HTTPException):
+                client = Client(address, folder)
+                shown = json.loads(client.ask(f"{parts.path}next", {"window": "w"})[1])["record"]["id"]
+                for name in sent[max(0, len(answered) - 3) :]:
+                    given = {"name": name, "record": shown, "verdict": "skip"}
+                    assert client.ask(f"{parts.path}decide", given)[0] == 200
+                    answered.append(name)
+            process.wait()
+    kept = [one["name"] for one in read_decisions(folder)]
+    assert {*answered} <= {*kept}
+    assert len(kept) == len({*kept})
 
 
 def test_what_is_no_decision_is_refused_with_a_reason(client: Client) -> None:
