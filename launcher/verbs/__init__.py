@@ -13,6 +13,7 @@ from typing import Protocol, cast
 VERBS = (
     "init",
     "convert",
+    "review",
     "plan",
     "prepare",
     "inspect",

@@ -226,7 +226,7 @@ def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tupl
         (("submit", "slurm"), "the following arguments are required: CONFIG\n"),
         (("train", "c.yaml", "--unitl=a"), "usage: sft train"),
         (("verify",), "the following arguments are required: RUN_DIR\n"),
-        (("plane",), "there is no verb 'plane'; did you mean plan? There are init, convert, plan, "),
+        (("plane",), "there is no verb 'plane'; did you mean plan? There are init, convert, review, plan, "),
         (("submit", "slrm"), "there is no place 'slrm'; did you mean slurm? There are slurm, ray."),
         (("train", "c.yaml", "--unitl=a"), "there is no option --unitl; did you mean --until?"),
         (("train", "c.yaml", "--run.dir=a"), "--run.dir: a field is given without dashes, such as run.dir=a\n"),

@@ -1,0 +1,163 @@
+"""What reviewers decide, a JSON line each, and the state that follows from the lines.
+
+    decisions.jsonl:  {"name": "…", "record": "3f…", "verdict": "accept", "reviewer": "kim", "time": "…", …}
+
+Any number of processes append at once, each under the file's lock; a line is on disk when `append` returns. The last
+decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. An edit makes
+another record, since a record is named by its content.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from sft.atomic_files import sync_folder
+from sft.json_lines import LineTail, append_line, from_json
+from sft.review.record_set import identity
+from sft.schema import JsonObject
+
+Verdict = Literal["accept", "edit", "reject", "skip", "flag", "undo"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One reviewer on one record."""
+
+    name: str
+    """Its own: the same decision that is sent twice counts once."""
+    record: str
+    """The id of what the reviewer saw."""
+    verdict: Verdict
+    reviewer: str
+    time: str
+    """In UTC, as YYYY-MM-DDThh:mm:ssZ."""
+    seconds: float = 0.0
+    """How long the reviewer looked at it."""
+    reason: str = ""
+    edited: JsonObject | None = None
+    """Of an edit: the fields of the record that takes the other's place."""
+
+
+class Word(NamedTuple):
+    """A decision that counts, and its place among all lines."""
+
+    place: int
+    decision: Decision
+
+
+class DecisionFile:
+    """The file of a set of records, which other processes append to as well."""
+
+    def __init__(self, path: Path) -> None:
+        """It need not be there yet."""
+        self.path = path
+        self._tail = LineTail(path)
+
+    def append(self, decision: Decision) -> None:
+        """Add a decision. When this returns, it is on disk.
+
+        Raises:
+            OSError: it is not; nothing of it counts.
+        """
+        with locked(self.path) as descriptor:
+            append_line(self.path, asdict(decision))
+            os.fsync(descriptor)
+            if not self._tail.offset:
+                sync_folder(self.path.parent)  # the file may be new
+
+    def read_new(self) -> list[Decision]:
+        """The decisions of all processes that were added since the last call. What is no decision is left out."""
+        return [found for line in self._tail.read_new() if (found := _read(line)) is not None]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Hold the lock of a file, which is made if it is not there; a process that ends lets go of it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class Decisions:
+    """The state that follows from decisions, in the order of their lines."""
+
+    def __init__(self, decisions: Sequence[Decision] = ()) -> None:
+        self.names: set[str] = set()
+        """Of all decisions, so that none is taken twice."""
+        self._words: dict[str, dict[str, list[Word]]] = {}
+        self._made_by: dict[str, str] = {}
+        self._made: dict[str, JsonObject] = {}
+        self._num = 0
+        for decision in decisions:
+            self.add(decision)
+
+    def add(self, decision: Decision) -> bool:
+        """Take one; False if it was taken before."""
+        if decision.name in self.names:
+            return False
+        self.names.add(decision.name)
+        words = self._words.setdefault(decision.record, {}).setdefault(decision.reviewer, [])
+        if decision.verdict != "undo":
+            words.append(Word(self._num, decision))
+            if decision.edited is not None:
+                made = self._made_by[decision.name] = identity(decision.edited)
+                self._made[made] = decision.edited
+        elif words:
+            words.pop()
+        self._num += 1
+        return True
+
+    @property
+    def records(self) -> set[str]:
+        """The ids that somebody has said something about."""
+        return {record for record, by in self._words.items() if any(by.values())}
+
+    def last(self, record: str) -> dict[str, Word]:
+        """Reviewer → the last decision on this id."""
+        return {who: words[-1] for who, words in self._words.get(record, {}).items() if words}
+
+    def flagged_by(self, record: str) -> set[str]:
+        """Who has flagged this id, whatever they said later."""
+        by = self._words.get(record, {})
+        return {who for who, words in by.items() if any(word.decision.verdict == "flag" for word in words)}
+
+    def made_by(self, decision: Decision) -> str | None:
+        """The id of the record that an edit has made; None for other verdicts."""
+        return self._made_by.get(decision.name)
+
+    def versions(self, record: str) -> list[str]:
+        """The ids of a record and of what edits have made of it; the last one is the one that counts.
+
+        Of several edits of the same version the last counts.
+        """
+        ids, after = [record], -1
+        while edits := [w for w in self.last(ids[-1]).values() if w.place > after and w.decision.verdict == "edit"]:
+            last = max(edits)
+            after = last.place
+            ids.append(self._made_by[last.decision.name])
+        return ids
+
+    def edited_fields(self, record: str) -> JsonObject | None:
+        """The fields of a record that an edit has made; None if none has."""
+        return self._made.get(record)
+
+
+def _read(line: bytes) -> Decision | None:
+    """None for a line that is no decision, or one of a later version."""
+    try:
+        decision = from_json(Decision, json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    is_edit = isinstance(decision.edited, Mapping)
+    texts = (decision.name, decision.record, decision.reviewer)
+    is_whole = decision.verdict in VERDICTS and is_edit == (decision.verdict == "edit")
+    return decision if is_whole and all(isinstance(text, str) and text for text in texts) else None

@@ -1,0 +1,170 @@
+"""Records and decisions in the forms of other tools, for teams that review elsewhere.
+
+    RecordSet ──export_records──▶ tasks of Label Studio, or records of Argilla ──people──▶ import_decisions ──▶ Decision
+
+What is read again is a verdict (accept, reject, flag or skip), a reason and the answer: another answer than the
+record's is an edit. A file ending in .json holds a list, any other a line each; both are read. docs/REVIEW.md has the
+labelling interface that fits.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from sft.atomic_files import fingerprint, write_lines
+from sft.errors import UserError
+from sft.json_lines import json_line
+from sft.review.session import Refused, ReviewSession
+from sft.review.shown_record import Text, texts_of
+from sft.schema import JsonObject
+
+Form = Literal["label-studio", "argilla"]
+FORMS: tuple[Form, ...] = get_args(Form)
+_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
+
+
+class Answered(NamedTuple):
+    """What somebody said of a record in another tool."""
+
+    record: str
+    reviewer: str
+    verdict: str
+    reason: str = ""
+    answer: str | None = None
+    """None: the record's own."""
+    seconds: float = 0.0
+
+
+def export_records(session: ReviewSession, form: Form, path: Path) -> int:
+    """Write every record as it is now, after its edits; returns their number.
+
+    Raises:
+        UserError: that file is the records' own.
+        OSError: the file cannot be written.
+    """
+    if path.resolve() in [own.resolve() for own in session.place]:
+        raise UserError(f"{path} is a file of the set that is exported: give another one.")
+    lines = [json_line(_WRITERS[form](*one)) for one in session.versions()]
+    is_list = path.suffix == ".json"
+    parts = [f"{line.rstrip()}{',' if i < len(lines) else ''}\n" for i, line in enumerate(lines, 1)]
+    write_lines(path, ["[\n", *parts, "]\n"] if is_list else lines)
+    return len(lines)
+
+
+def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[str]:
+    """Take the decisions of a file; what was taken before is not taken again.
+
+    Returns:
+        What became of them, in words, and of how many.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    outcomes: Counter[str] = Counter()
+    for content in _read(path):
+        for answered in _READERS[form](content):
+            try:
+                is_new = session.take(_as_given(session, answered), answered.reviewer)
+                outcomes["taken" if is_new else "taken before"] += 1
+            except Refused as refusal:
+                outcomes[f"not taken: {refusal}"] += 1
+    return outcomes
+
+
+def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
+    name = f"import-{fingerprint([*answered])}"
+    given = {**answered._asdict(), "name": name}
+    fields = session.fields(answered.record)
+    if answered.verdict != "accept" or answered.answer is None or fields is None:
+        return given
+    place = _answer(texts_of(fields)).place
+    return {**given, "verdict": "edit", "texts": {place: answered.answer}}
+
+
+def _answer(texts: list[Text]) -> Text:
+    """The text that may be edited elsewhere: the last one."""
+    return next((text for text in reversed(texts) if text.is_edited_here), Text("", "", ""))
+
+
+def _label_studio(record: str, task: str, fields: JsonObject) -> dict[str, Any]:
+    texts = texts_of(fields)
+    dialogue = [{"author": text.who, "text": text.text} for text in texts]
+    return {"data": {"record": record, "task": task, "dialogue": dialogue, "answer": _answer(texts).text}}
+
+
+def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
+    record = _at(content, "data", "record")
+    for annotation in _list(content.get("annotations")):
+        said: dict[str, str] = {}
+        for result in _list(_at(annotation, "result")):
+            values = _list(_at(result, "value", "choices")) or _list(_at(result, "value", "text"))
+            if values and isinstance(values[0], str):
+                said[str(_at(result, "from_name"))] = values[0]
+        by, seconds = _at(annotation, "completed_by"), _at(annotation, "lead_time")
+        reviewer = _at(by, "email") or f"label-studio-{_at(by, 'id') or by}"
+        verdict = "skip" if _at(annotation, "was_cancelled") is True else said.get("verdict", "")
+        lead = float(seconds) if isinstance(seconds, int | float) else 0.0
+        yield Answered(str(record), str(reviewer), verdict, said.get("reason", ""), said.get("answer"), lead)
+
+
+def _argilla(record: str, task: str, fields: JsonObject) -> dict[str, Any]:
+    texts = texts_of(fields)
+    chat = [{"role": _ROLES.get(text.who, text.who), "content": text.text} for text in texts]
+    suggestions = {"answer": {"value": _answer(texts).text, "score": None, "agent": None}}
+    return {
+        "id": record,
+        "fields": {"chat": chat},
+        "metadata": {"task": task},
+        "suggestions": suggestions,
+        "responses": {},
+    }
+
+
+def _from_argilla(content: JsonObject) -> Iterator[Answered]:
+    by_user: dict[str, dict[str, str]] = {}
+    responses = content.get("responses")
+    for question, answers in responses.items() if isinstance(responses, Mapping) else ():
+        for answer in _list(answers):
+            value, status = _at(answer, "value"), _at(answer, "status")
+            if isinstance(value, str) and status in (None, "submitted"):
+                by_user.setdefault(str(_at(answer, "user_id")), {})[str(question)] = value
+    for user, said in by_user.items():
+        reason, answer = said.get("reason", ""), said.get("answer")
+        yield Answered(str(content.get("id")), f"argilla-{user}", said.get("verdict", ""), reason, answer)
+
+
+_WRITERS: Mapping[Form, Callable[[str, str, JsonObject], dict[str, Any]]] = {
+    "label-studio": _label_studio,
+    "argilla": _argilla,
+}
+_READERS: Mapping[Form, Callable[[JsonObject], Iterator[Answered]]] = {
+    "label-studio": _from_label_studio,
+    "argilla": _from_argilla,
+}
+
+
+def _read(path: Path) -> Iterator[JsonObject]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        contents = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(x) for x in text.split("\n") if x.strip()]
+        )
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is neither a list in JSON nor lines of JSON: {error}.") from error
+    yield from (content for content in contents if isinstance(content, dict))
+
+
+def _at(content: Any, *names: str) -> Any:
+    for name in names:
+        content = content.get(name) if isinstance(content, Mapping) else None
+    return content
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,78 @@
+"""In which order people see records, and which one is next.
+
+    by_risk      the most doubtful first
+    by_sample    a random sample of every length, in which each task has its share
+
+Both are the same for everybody, the second with the same seed. A reviewer gets the first record of the order that
+still needs somebody and that nobody else has open.
+"""
+
+import hashlib
+from collections.abc import Callable, Container, Iterable, Sequence
+
+from sft.review.opinions import Opinion
+from sft.review.record_set import Entry
+
+_HALF = 1 << 64
+
+
+def by_risk(entries: Iterable[Entry]) -> list[Entry]:
+    """The most doubtful first; equal ones by their ids, which have nothing to do with what they are."""
+    return sorted(entries, key=lambda entry: (-entry.risk, entry.id))
+
+
+def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
+    """Every beginning is a random sample, stratified in proportion.
+
+    The i-th of the n records of a task, in a random order of its own, stands at (i + u) / n, with u random between 0
+    and 1. So each task has as large a share of the first records as it has of all, within one record.
+    """
+    by_task: dict[str, list[tuple[int, Entry]]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task, []).append((_draw(seed, "sample", entry.id), entry))
+    placed = []
+    for drawn in by_task.values():
+        drawn.sort()
+        # The lower half of the bits is independent of the upper one, by which they are sorted.
+        placed += [((i + draw % _HALF / _HALF) / len(drawn), draw, entry) for i, (draw, entry) in enumerate(drawn)]
+    placed.sort()
+    return [entry for _, _, entry in placed]
+
+
+def is_for_two(record: str, share: float, seed: int) -> bool:
+    """Whether two reviewers decide on this record, so that their agreement can be measured."""
+    return _draw(seed, "two", record) < share * _HALF**2
+
+
+def next_entry(
+    order: Sequence[Entry],
+    opinion_of: Callable[[str], Opinion],
+    reviewer: str,
+    taken: Container[str],
+    needs_two: Callable[[str], bool],
+) -> Entry | None:
+    """The record that the reviewer sees next, those that they have skipped last; None if there is none.
+
+    Args:
+        order: all records.
+        opinion_of: a record's id → what all say.
+        reviewer: whom it is for.
+        taken: the ids of records that others have open.
+        needs_two: whether two have to decide on the record with this id.
+    """
+    skipped = None
+    for entry in order:
+        opinion = opinion_of(entry.id)
+        if reviewer in opinion.decided_by or entry.id in taken:
+            continue
+        is_open = opinion.state in ("open", "flagged")
+        if is_open or (len(opinion.decided_by) < 2 and needs_two(entry.id)):
+            if reviewer not in opinion.skipped_by:
+                return entry
+            skipped = skipped or entry
+    return skipped
+
+
+def _draw(seed: int, name: str, record: str) -> int:
+    """A number of 128 bits that depends on these alone."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}\x1f{record}".encode(), digest_size=16).digest())

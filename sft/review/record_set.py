@@ -1,0 +1,196 @@
+"""A file of records that people review: where each one lies, its id and its task, and how doubtful it is.
+
+    DATA/records.jsonl ─open_records─▶ RecordSet ─▶ Entry of each ;  read(id) ─▶ its fields, from the disk
+
+DATA is a folder that `sft construct` has made, or any file of JSON lines. The records stay on the disk.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.draft import record_id
+from sft.errors import UserError
+from sft.schema import JsonObject
+
+_RECORDS = "records.jsonl"
+_DECISIONS = "decisions.jsonl"
+_NOT_TRAINED = ("id", "provenance", "evidence")
+_MOST_RARE = 0.5
+_BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
+_ID_END = len(_BEGINS) + 24
+_DECODER = json.JSONDecoder()
+_TASK = b'], "task": "'
+_SCORES = b', "scores": {'
+
+
+class Entry(NamedTuple):
+    """What is known of a record without reading it again."""
+
+    id: str
+    task: str
+    risk: float
+    """How doubtful it is: 0 where nothing speaks against it."""
+    offset: int
+    """Of its line in the file, in bytes."""
+
+
+class RecordSet:
+    """The records of a file, by their ids; of equal records the first."""
+
+    def __init__(self, path: Path, entries: Sequence[Entry], num_unreadable: int = 0) -> None:
+        self.path = path
+        self.num_unreadable = num_unreadable
+        """Lines that are no JSON object: nobody can review them, and they are never approved."""
+        self._entries = {entry.id: entry for entry in reversed(entries)}
+        self.entries = sorted(self._entries.values(), key=lambda entry: entry.offset)
+        """In the order of the file."""
+        self.num_lines = num_unreadable + len(entries)
+
+    def __contains__(self, record: str) -> bool:
+        return record in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def entry(self, record: str) -> Entry:
+        """The entry of a record that is here."""
+        return self._entries[record]
+
+    def read(self, record: str) -> JsonObject | None:
+        """The fields, from the disk; None if another record stands there now."""
+        with self.path.open("rb") as file:
+            file.seek(self._entries[record].offset)
+            fields = _parsed(file.readline())
+        return fields if fields is not None and identity(fields) == record else None
+
+
+class Place(NamedTuple):
+    """Where a set of records and what is decided about them lie."""
+
+    records: Path
+    decisions: Path
+
+
+def find_place(data: Path) -> Place:
+    """The files of DATA.
+
+    Raises:
+        UserError: it is neither a folder with records nor a file.
+    """
+    if data.is_dir():
+        if not (data / _RECORDS).is_file():
+            raise UserError(f"{data} has no {_RECORDS}: give a folder of `sft construct`, or a file of JSON lines.")
+        data = data / _RECORDS
+    if not data.is_file():
+        raise UserError(f"{data} is not there: give a folder of `sft construct`, or a file of JSON lines.")
+    name = _DECISIONS if data.name == _RECORDS else f"{data.name.removesuffix('.jsonl')}.{_DECISIONS}"
+    return Place(data, data.with_name(name))
+
+
+def open_records(path: Path, *, trust: bool = False) -> RecordSet:
+    """Read through the file once.
+
+    Args:
+        path: the file.
+        trust: take the id that `Draft.as_json` has written, which is several times as fast. It may be wrong in a line
+            that somebody has changed: `RecordSet.read` then does not find the record.
+
+    Raises:
+        UserError: it cannot be read, or has no record.
+    """
+    unreadable = offset = 0
+    found: list[tuple[str, str, float, int]] = []
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                known = _glance(line) if trust else None
+                if known is not None:
+                    found.append((*known, offset))
+                elif (fields := _parsed(line)) is not None:
+                    found.append((identity(fields), task_of(fields), _doubt(_scores(fields)), offset))
+                elif not line.isspace():
+                    unreadable += 1
+                offset += len(line)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not found:
+        raise UserError(f"{path} holds no record: each line has to be a JSON object.")
+    sizes = Counter(task for _, task, _, _ in found)
+    mean = len(found) / len(sizes)
+    rare = {task: _MOST_RARE * max(0.0, 1 - size / mean) for task, size in sizes.items()}
+    entries = [Entry(record, task, doubt + rare[task], offset) for record, task, doubt, offset in found]
+    return RecordSet(path, entries, unreadable)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, JsonObject | None]]:
+    """The offset and the fields of each line that is not blank; None for one that is no JSON object."""
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.isspace():
+                yield offset, _parsed(line)
+            offset += len(line)
+
+
+def identity(fields: JsonObject) -> str:
+    """The id of a record by what is trained of it, in any format; a written `id` does not count."""
+    if isinstance(fields.get("messages"), list):
+        return record_id(fields)
+    return record_id({"messages": {name: value for name, value in fields.items() if name not in _NOT_TRAINED}})
+
+
+def task_of(fields: JsonObject) -> str:
+    """The name of its task; empty where it has none."""
+    task = fields.get("task")
+    return _one_line(task) if isinstance(task, str) else ""
+
+
+def _glance(line: bytes) -> tuple[str, str, float] | None:
+    """Id, task and doubt of a line as `Draft.as_json` writes it, without parsing it; None for any other.
+
+    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text.
+    """
+    task_at, scores_at = line.find(_TASK), line.rfind(_SCORES)
+    is_draft = line.startswith(_BEGINS) and line.startswith(_MESSAGES, _ID_END) and line.endswith(b"}}}\n")
+    if not is_draft or task_at < 0 or scores_at < task_at:
+        return None
+    task = line[task_at + len(_TASK) : line.find(b'"', task_at + len(_TASK))]
+    if b"\\" in task:
+        return None
+    try:
+        scores, _ = _DECODER.raw_decode(line[scores_at + len(_SCORES) - 1 : -3].decode())
+        return line[len(_BEGINS) : _ID_END].decode(), _one_line(task.decode()), _doubt(scores)
+    except ValueError:
+        return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scores(fields: JsonObject) -> Any:
+    provenance = fields.get("provenance")
+    return provenance.get("scores") if isinstance(provenance, Mapping) else None
+
+
+def _doubt(scores: Any) -> float:
+    """How far the judge's grade lies below the best, and how near another record lies."""
+    if not isinstance(scores, Mapping) or not scores:
+        return 0.0
+    judge, similarity = _share(scores.get("judge")), _share(scores.get("similarity"))
+    return (0.0 if judge is None else 1 - judge) + (similarity or 0.0)
+
+
+def _share(value: Any) -> float | None:
+    return min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else None
+
+
+def _parsed(line: bytes) -> JsonObject | None:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None

@@ -1,0 +1,340 @@
+"""One reviewer at work on one set of records: what the page asks for, and what it is told. It knows nothing of HTTP.
+
+All processes that review the same set see each other's decisions: each call first reads the lines that were added.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from threading import Lock
+from typing import Any, NamedTuple
+
+from sft.atomic_files import fingerprint
+from sft.errors import RecordError, UserError
+from sft.review.approval import approved, reviewer_agreement, sample_result
+from sft.review.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
+from sft.review.given_out import GivenOut
+from sft.review.opinions import Opinions, State
+from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
+from sft.review.record_set import Entry, Place, RecordSet, open_records, read_lines
+from sft.review.shown_record import Format, about, edited, texts_of
+from sft.schema import JsonObject
+
+_MOST_NAME_CHARS = 100
+_MOST_REASON_CHARS = 4000
+_MOST_SECONDS = 24 * 3600.0
+_MOST_FOUND = 50
+_EXCERPT_CHARS = 160
+_MOST_TASKS = 500
+
+
+View = Callable[[JsonObject, Format], list[tuple[bool, str]]] | None
+
+
+class Setting(NamedTuple):
+    """How a set is reviewed."""
+
+    seed: int = 0
+    bound: float | None = None
+    """Of the error rate of a random sample; None: each record is reviewed."""
+    share_for_two: float = 0.0
+    """The share of the records that two reviewers decide on."""
+
+
+class Refused(Exception):
+    """What the page asked for cannot be done; the text says why."""
+
+
+class ReviewSession:
+    """Answers for the page; calls from several threads take turns."""
+
+    def __init__(
+        self, place: Place, reviewer: str, setting: Setting, view: View = None, *, trust: bool = False
+    ) -> None:
+        """Read the records and the decisions.
+
+        Args:
+            place: where both lie.
+            reviewer: who decides here.
+            setting: how the set is reviewed.
+            view: a record's fields and the format of its file → the text that training sees, in parts.
+            trust: begin at once with the ids as they are written; `check_ids` looks whether they are right.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        self.reviewer = reviewer
+        self._setting = setting
+        self.place = place
+        self._view = view
+        self._given_out = GivenOut(place.decisions)
+        self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
+        self._name = fingerprint(str(place.decisions.absolute()))
+        self._lock = Lock()
+        self._begin(open_records(place.records, trust=trust))
+
+    @property
+    def records(self) -> RecordSet:
+        """What is reviewed."""
+        return self._records
+
+    def check_ids(self) -> None:
+        """Read every record, and begin anew if one has another id than is written: somebody has changed it.
+
+        Raises:
+            UserError: the file cannot be read any more.
+        """
+        records = open_records(self._records.path)
+        with self._lock:
+            if records.entries != self._records.entries:
+                self._begin(records)
+
+    def _begin(self, records: RecordSet) -> None:
+        self._records = records
+        self._file = DecisionFile(self.place.decisions)
+        self._opinions = Opinions(entry.id for entry in records.entries)
+        is_sample = self._setting.bound is not None
+        self._order = by_sample(records.entries, self._setting.seed) if is_sample else by_risk(records.entries)
+        self._ids = [entry.id for entry in self._order]
+        self._counts = Counter((entry.task, "open") for entry in self._order)
+        try:
+            self._read_new()
+        except OSError as error:
+            raise UserError(f"{self.place.decisions} cannot be read: {error.strerror or error}.") from error
+
+    def check_is_writable(self) -> None:
+        """Look whether decisions can be kept.
+
+        Raises:
+            UserError: they cannot.
+        """
+        try:
+            with locked(self._file.path):
+                pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{self._file.path} cannot be written: {reason}. Decisions are kept there.") from error
+
+    def progress(self, window: str = "") -> dict[str, Any]:
+        """How far all reviewers are; the window stays the holder of its record."""
+        with self._lock:
+            self._read_new()
+            if window:
+                self._given_out.renew(self._holder(window))
+            pairs = reviewer_agreement(self._opinions.decisions)
+            return {**self._progress(), "agreement": [str(pair) for pair in pairs]}
+
+    def next(self, window: str) -> dict[str, Any]:
+        """The record that this window shows next, and the progress."""
+        with self._lock:
+            self._read_new()
+            return self._next(window)
+
+    def leave(self, window: str) -> None:
+        """The window is closed: others may have its record."""
+        self._given_out.give(self._holder(window), lambda taken: None)
+
+    def show(self, record: str, window: str) -> dict[str, Any]:
+        """A certain record, which the window now has open.
+
+        Raises:
+            Refused: it is not here any more.
+        """
+        with self._lock:
+            self._read_new()
+            origin = min(self._opinions.origins(record), default=None)
+            if origin is None:
+                raise Refused(f"there is no record {record}")
+            self._given_out.give(self._holder(window), lambda taken: origin)
+            return {"record": self._shown(self._records.entry(origin)), "progress": self._progress()}
+
+    def decide(self, given: Mapping[str, Any], window: str) -> dict[str, Any]:
+        """Take a decision; when this returns, it is on disk. The next record comes with the answer.
+
+        Args:
+            given: name, record, verdict, seconds, reason, and of an edit `texts`: place → text.
+            window: where it was made.
+
+        Raises:
+            Refused: it is no decision on a record that is here.
+            OSError: it could not be written.
+        """
+        with self._lock:
+            self._take(given, self.reviewer)
+            return self._next(window)
+
+    def take(self, given: Mapping[str, Any], reviewer: str) -> bool:
+        """Take a decision of any reviewer; False if it was taken before. Arguments and errors are those of `decide`."""
+        with self._lock:
+            return self._take(given, reviewer)
+
+    def fields(self, record: str) -> JsonObject | None:
+        """A record of the file, or one that an edit has made; None if it is not here."""
+        with self._lock:
+            self._read_new()
+            return self._fields(record)
+
+    def approved(self) -> Iterator[JsonObject]:
+        """The fields of the records that may be trained, after their edits, by the rule of the setting."""
+        with self._lock:
+            self._read_new()
+            ids = [*approved(self._ids, self._opinions.of, self._setting.bound)]
+        for record in ids:
+            if (fields := self._fields(record)) is not None:
+                yield fields
+
+    def versions(self) -> Iterator[tuple[str, str, JsonObject]]:
+        """The id, task and fields of each record as it is now, after its edits, in the order of the file."""
+        for entry in self._records.entries:
+            version = self._opinions.of(entry.id).id
+            if (fields := self._fields(version)) is not None:
+                yield version, entry.task, fields
+
+    def search(self, words: str) -> list[dict[str, Any]]:
+        """The first records that hold these words in their texts, their task or their id."""
+        wanted = words.casefold()
+        found: dict[str, dict[str, Any]] = {}
+        at = {entry.offset: entry for entry in self._records.entries}
+        for offset, fields in read_lines(self._records.path):
+            if len(found) == _MOST_FOUND:
+                break
+            if fields is None:
+                continue
+            texts = "\n".join(text.text for text in texts_of(fields))
+            hit = texts.casefold().find(wanted)
+            entry = at.get(offset)
+            if entry is not None and (hit >= 0 or wanted in entry.task.casefold() or entry.id.startswith(wanted)):
+                start = max(0, hit - _EXCERPT_CHARS // 4)
+                excerpt = texts[start : start + _EXCERPT_CHARS]
+                state = self._opinions.of(entry.id).state
+                found[entry.id] = {"id": entry.id, "task": entry.task, "state": state, "excerpt": excerpt}
+        return [*found.values()]
+
+    def _take(self, given: Mapping[str, Any], reviewer: str) -> bool:
+        self._read_new()
+        if str(given.get("name", "")) in self._opinions.decisions.names:
+            return False
+        self._file.append(self._decision(given, reviewer))
+        self._read_new()
+        return True
+
+    def _decision(self, given: Mapping[str, Any], reviewer: str) -> Decision:
+        name, record, verdict = (given.get(key) for key in ("name", "record", "verdict"))
+        if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS or verdict not in VERDICTS:
+            raise Refused("this is no decision")
+        if not isinstance(record, str) or not self._opinions.origins(record):
+            raise Refused("there is no such record")
+        made: JsonObject | None = None
+        chosen: Verdict = verdict
+        if verdict in ("accept", "edit"):
+            fields = self._fields(record)
+            if fields is None:
+                raise Refused("this record is not in the file any more: another one stands in its place")
+            made = self._edited(fields, given.get("texts")) if verdict == "edit" else None
+            chosen = "accept" if made is None else "edit"
+        seconds, reason = given.get("seconds"), given.get("reason")
+        return Decision(
+            name=name,
+            record=record,
+            verdict=chosen,
+            reviewer=reviewer,
+            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            seconds=round(min(_MOST_SECONDS, max(0.0, seconds)), 1) if isinstance(seconds, int | float) else 0.0,
+            reason=reason[:_MOST_REASON_CHARS] if isinstance(reason, str) else "",
+            edited=made,
+        )
+
+    def _edited(self, fields: JsonObject, texts: Any) -> JsonObject | None:
+        """The record with other texts; None if they are the same."""
+        if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
+            raise Refused("an edit needs texts")
+        before = {text.place: text.text for text in texts_of(fields)}
+        changed = {place: text for place, text in texts.items() if before.get(place) != text}
+        if not changed:
+            return None
+        try:
+            made = edited(fields, changed)
+        except RecordError as error:
+            raise Refused(str(error)) from None
+        if reason := self._format.why_not(made):
+            raise Refused(f"this could not be trained on: {reason}")
+        return made
+
+    def _next(self, window: str) -> dict[str, Any]:
+        chosen: Entry | None = None
+
+        def choose(taken: Container[str]) -> str | None:
+            nonlocal chosen
+            chosen = next_entry(self._order, self._opinions.of, self.reviewer, taken, self._needs_two)
+            return chosen and chosen.id
+
+        self._given_out.give(self._holder(window), choose)
+        return {"record": chosen and self._shown(chosen), "progress": self._progress()}
+
+    def _holder(self, window: str) -> str:
+        return f"{self.reviewer} {window[:_MOST_NAME_CHARS]}"
+
+    def _needs_two(self, record: str) -> bool:
+        return is_for_two(record, self._setting.share_for_two, self._setting.seed)
+
+    def _shown(self, entry: Entry) -> dict[str, Any]:
+        """The version that counts; of a record for two that this reviewer has not decided on, what the other saw."""
+        opinion = self._opinions.of(entry.id)
+        is_blind = self._needs_two(entry.id) and self.reviewer not in opinion.decided_by and opinion.state != "flagged"
+        version = entry.id if is_blind else opinion.id
+        fields = self._fields(version)
+        shown: dict[str, Any] = {"id": version, "task": entry.task, "risk": round(entry.risk, 2)}
+        if fields is None:
+            return {**shown, "gone": True}
+        return {
+            **shown,
+            "texts": [text._asdict() for text in texts_of(fields)],
+            "about": about(fields),
+            "rendered": self._view(fields, self._format) if self._view else None,
+            "note": self._format.why_not(fields),
+            "state": "open" if is_blind else opinion.state,
+            "said": [] if is_blind else self._said(entry.id),
+        }
+
+    def _said(self, record: str) -> list[dict[str, str]]:
+        """What the reviewers said of any version, the last words first."""
+        decisions = self._opinions.decisions
+        words = [word for version in decisions.versions(record) for word in decisions.last(version).values()]
+        return [
+            {"reviewer": one.reviewer, "verdict": one.verdict, "reason": one.reason, "time": one.time}
+            for _, one in sorted(words, key=lambda word: -word.place)
+        ]
+
+    def _fields(self, record: str) -> JsonObject | None:
+        made = self._opinions.decisions.edited_fields(record)
+        return self._records.read(record) if record in self._records else made
+
+    def _read_new(self) -> None:
+        for decision in self._file.read_new():
+            origins = self._opinions.origins(decision.record)
+            before = {record: self._opinions.of(record).state for record in origins}
+            for record in self._opinions.add(decision):
+                task = self._records.entry(record).task
+                self._counts[task, before[record]] -= 1
+                self._counts[task, self._opinions.of(record).state] += 1
+
+    def _progress(self) -> dict[str, Any]:
+        tasks: dict[str, dict[State, int]] = {}
+        for (task, state), num in sorted(self._counts.items()):
+            tasks.setdefault(task, {})[state] = num  # type: ignore[index]
+        total = Counter({state: 0 for state in ("open", "accepted", "edited", "rejected", "flagged")})
+        for counts in tasks.values():
+            total.update(counts)
+        return {
+            "reviewer": self.reviewer,
+            "data": self._records.path.name,
+            "set": self._name,
+            "num": len(self._records),
+            "total": total,
+            "tasks": [{"task": task, **counts} for task, counts in [*tasks.items()][:_MOST_TASKS]],
+            "sample": self._sample(),
+        }
+
+    def _sample(self) -> str | None:
+        bound = self._setting.bound
+        return None if bound is None else str(sample_result(self._ids, self._opinions.of, bound))

@@ -1,0 +1,96 @@
+"""`sft review` without a browser: the state as a table, other tools, and one message for each mistake."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import main
+from sft.review.decisions import DecisionFile
+from sft.review.record_set import open_records
+from tests.review.served import record, write_records
+from tests.review.test_decisions import decision
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = [record(f"question {i}", "a", ("rare" if i == 0 else "common")) for i in range(100)]
+    return write_records(tmp_path / "made", made)
+
+
+def decide(folder: Path, num: int, verdict: str, reviewer: str = "kim", start: int = 0) -> None:
+    entries = open_records(folder / "records.jsonl").entries[start : start + num]
+    file = DecisionFile(folder / "decisions.jsonl")
+    for entry in entries:
+        file.append(decision(f"{reviewer}{entry.id}", entry.id, verdict, reviewer))
+
+
+def test_the_table_says_what_is_approved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    decide(folder, 10, "accept")
+    decide(folder, 6, "accept", "lee")
+    decide(folder, 2, "reject", "lee", start=6)
+    decide(folder, 1, "flag", start=20)
+    assert main(["review", str(folder), "--status", "--sample", "0.5"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["rare", "1", "0", "0", "0", "0"] in lines
+    assert ["all", "8", "0", "2", "1", "89"] in lines
+    text = " ".join(word for line in lines for word in line)
+    assert "Approved one by one: 8 records." in text
+    assert "the stated bound 50.0%" in text
+    assert "kim and lee both decided on 8 records: kappa 0.00" in text
+    assert not (folder / ".decisions.jsonl.open").exists(), "to look changes nothing"
+
+
+def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "tasks.json"
+    assert main(["review", str(folder), "--export", "label-studio", str(out)]) == 0
+    assert main(["review", str(folder), "--import", "label-studio", str(out)]) == 0
+    assert capsys.readouterr().out == f"100 records in {out}\n", "nobody has said anything"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "nothing is not there"),
+        (["."], "has no records.jsonl"),
+        (["made", "--export", "excel", "x"], "There is no tool 'excel' here, only label-studio and argilla"),
+        (["made", "--export", "argilla", "made/records.jsonl"], "made/records.jsonl is a file of the set"),
+        (["made", "--import", "argilla", "nothing"], "nothing cannot be read"),
+        (["made", "--reviewer", " "], "Give --reviewer NAME"),
+        (["made", "--port", "99999"], "port 99999 cannot be used"),
+        (["wrong.jsonl", "--status"], "holds no record"),
+        (["blocked.jsonl", "--status"], "blocked.decisions.jsonl cannot be read"),
+    ],
+)
+def test_one_message_for_a_mistake(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    Path("wrong.jsonl").write_text(f"{'[' * 100_000}\n")
+    Path("blocked.jsonl").write_text('{"instruction": "q", "output": "a"}\n')
+    Path("blocked.decisions.jsonl").mkdir()
+    assert main(["review", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bound", ["0", "1.5", "x"])
+def test_a_bound_is_a_share(folder: Path, bound: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(["review", str(folder), "--sample", bound])
+    assert error.value.code == 2
+
+
+def test_the_page_ends_in_order(folder: Path) -> None:
+    command = [sys.executable, "-m", "launcher", "review", str(folder), "--reviewer", "kim", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "http://127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (0, "The page has ended. Every decision that it said to be saved is kept.\n")
