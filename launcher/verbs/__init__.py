@@ -15,6 +15,7 @@ VERBS = (
     "convert",
     "plan",
     "prepare",
+    "construct",
     "inspect",
     "preflight",
     "train",
