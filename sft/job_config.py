@@ -191,7 +191,7 @@ class Machines(Section):
 class Sections(Machines):
     """Those, and what is made before a training."""
 
-    construct: AffectsNothing[ConstructConfig | None] = None
+    construct_: AffectsNothing[ConstructConfig | None] = Field(default=None, alias="construct")
     """What `sft construct` makes."""
 
 
@@ -247,7 +247,7 @@ def read_job(document: Document, origin: str, overrides: Sequence[str] = ()) -> 
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
-    name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
+    field.alias or name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
     for name, field in Sections.model_fields.items()
 }
 """The sections that are not of `SftConfig`, each with how it is read and its default."""

@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     """Make what is not made yet."""
     from sft.errors import UserError
 
-    if options.job.construct is None:
+    if options.job.construct_ is None:
         raise UserError(f"{options.config}: needs a section `construct`: see docs/CONSTRUCTION.md.")
     from launcher.console import build_console
     from launcher.construction import construct
@@ -31,4 +31,4 @@ def run(options: argparse.Namespace) -> int:
     quiet_third_parties()
     config = absolute_paths(options.job.sft)
     check_hub_answers(config)
-    return construct(config, options.job.construct, build_console())
+    return construct(config, options.job.construct_, build_console())

@@ -5,7 +5,6 @@ Its length is found with one operation on long integers for each word (Hyyrö 20
 enough words in common.
 """
 
-from collections import Counter
 from typing import NamedTuple
 
 from sft.scoring.words import words_of
@@ -13,7 +12,11 @@ from sft.scoring.words import words_of
 
 class _Text(NamedTuple):
     words: list[str]
-    counts: Counter[str]
+    distinct: frozenset[str]
+
+    @property
+    def num_repeated(self) -> int:
+        return len(self.words) - len(self.distinct)
 
 
 class InstructionPool:
@@ -39,7 +42,9 @@ class InstructionPool:
         needed = self._limit * total / 2
         if min(len(one.words), len(other.words)) < needed:
             return False
-        return (one.counts & other.counts).total() >= needed and common_length(one.words, other.words) >= needed
+        # No more words can be in common: each distinct one once, and those that both repeat.
+        most = len(one.distinct & other.distinct) + min(one.num_repeated, other.num_repeated)
+        return most >= needed and common_length(one.words, other.words) >= needed
 
 
 def common_length(one: list[str], other: list[str]) -> int:
@@ -57,4 +62,4 @@ def common_length(one: list[str], other: list[str]) -> int:
 
 def _text(text: str) -> _Text:
     words = words_of(text)
-    return _Text(words, Counter(words))
+    return _Text(words, frozenset(words))
