@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from sft.construction.asking import Job, Result
 from sft.construction.prompts import Prompts
-from sft.construction.recipes.recipe import About, Chain, Recipe
+from sft.construction.recipes.recipe import About, Chain, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
-from sft.construction.seeds import Seed
 from sft.construction.spending import Tokens, usual_tokens
 from sft.errors import UserError
 

@@ -1,11 +1,11 @@
 """The records that a teacher is shown: some of each task, among those that training may use, never a held-out one."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from sft.config import SftConfig
+from sft.construction.recipes.recipe import Seed
 from sft.data.block_preparer import BlockPreparer
 from sft.data.formats.formatting import expand_record
 from sft.data.planning.trainable import trainable_examples
@@ -21,16 +21,6 @@ MOST_SEEDS = 128
 
 _Place = tuple[int, int, int]
 """Of a record: its source, its number there, and its instance (0: it has none)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seed:
-    """A record to show: its first turn of the user, and the answer to it."""
-
-    id: str
-    prompt: str
-    answer: str
-    source: str
 
 
 def read_seeds(

@@ -9,9 +9,9 @@ from typing import Any
 from sft.config_construction import ConstructConfig
 from sft.construction.construction import Constructed, construct_all
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.recipe import Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.rounds import Part, Work
-from sft.construction.seeds import Seed
 from sft.endpoint.endpoint import Patience
 
 HASTE = Patience(seconds=20, seconds_in_all=30, retries=0)

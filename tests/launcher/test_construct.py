@@ -91,8 +91,8 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     # What is made is a source like any other, but not of the config that makes it.
     num = len(server.asked)
     content["data"]["sources"].append({"name": "made", "path": str(out / "records.jsonl"), "task": {"column": "task"}})
-    assert main(["prepare", written(content, tmp_path)]) == 0
-    capfd.readouterr()
+    both = prepare_store(DataConfig(**content["data"]), ModelConfig(**content["model"]))
+    assert len(both) == len(store) + len(lines_of(out / "records.jsonl"))
     assert main(["construct", written(content, tmp_path)]) == 2
     assert "is what the source made reads" in capfd.readouterr().err
     assert len(server.asked) == num
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said_at_once(
     content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     construct = content["construct"]
-    construct["recipes"] = [{"kind": "few_shots", "num": 3}, {"kind": "self_instruct", "nun": 3}]
+    construct["recipes"] = [{"kind": "few_shots", "num": 3}, {"kind": "self_instruct", "nums": 3}]
     construct["budget"] = {"cost": 3, "request": 5}
     assert main(["construct", written(content, tmp_path)]) == 2
     message = capfd.readouterr().err

@@ -19,7 +19,6 @@ from sft.config_section import Name
 from sft.config_words import did_you_mean
 from sft.construction.prompts import Prompts
 from sft.construction.script import Script, ScriptName
-from sft.construction.seeds import Seed
 from sft.draft import Draft, Provenance
 from sft.endpoint.chat import ChatRequest
 from sft.schema import JsonObject
@@ -39,6 +38,16 @@ def _names(given: Any) -> Any:
     names = [given] if isinstance(given, str) else given
     is_list = isinstance(names, list | tuple)
     return [n.removeprefix(_SOURCES) if isinstance(n, str) else n for n in names] if is_list else names
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A record to show: its first turn of the user, and the answer to it."""
+
+    id: str
+    prompt: str
+    answer: str
+    source: str
 
 
 class Recipe(BaseModel):
