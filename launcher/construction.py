@@ -17,7 +17,8 @@ from sft.absolute_paths import local_path
 from sft.config import SftConfig
 from sft.config_construction import ConstructConfig
 from sft.construction.construction import Constructed, Progress, check_sources, construct_all, plan_work
-from sft.construction.folder import ConstructionFolder, Counts
+from sft.construction.counts import Counts
+from sft.construction.folder import ConstructionFolder
 from sft.construction.rounds import Work
 from sft.construction.spending import Spending, Tokens
 from sft.data.block_preparer import prepare_in_threads

@@ -13,7 +13,9 @@ from sft.config import SftConfig
 from sft.config_construction import ConstructConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking, Job, Result
-from sft.construction.folder import ConstructionFolder, Counts, write_output
+from sft.construction.counts import Counts
+from sft.construction.folder import ConstructionFolder
+from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import Recipe
 from sft.construction.recipes.registry import read_recipes
@@ -118,10 +120,12 @@ def construct_all(
         error = None
         if not _is_answered(work, asking, tell):
             client = _client(teacher, construct, patience)
-            client.check()
             try:
+                client.check()
                 _ask(work, asking, client, tell)
             except EndpointError as ended:
+                if not len(log):
+                    raise
                 error = ended
         counts, by_part = write_output(folder, work.outcomes(asking.replay), _about(work, construct, log))
     return Constructed(counts, by_part, spending, error)

@@ -169,11 +169,15 @@ def test_an_endpoint_that_refuses_ends_it_with_what_was_made(tmp_path: Path, sta
     assert output_of(given.out)["manifest"]["is_complete"]
 
 
-def test_a_teacher_that_is_away_is_one_message(tmp_path: Path) -> None:
+def test_a_teacher_that_went_away_is_one_message_and_what_it_said_is_written(tmp_path: Path) -> None:
     with chat_server(teach) as server:
-        pass
-    with pytest.raises(EndpointError, match="nothing answers at"):
-        run(section(server.url, tmp_path / "out"))
+        given = section(server.url, tmp_path / "out", FEW_SHOT, budget={"requests": 9})
+        first = run(given).counts
+    (given.out / "records.jsonl").unlink()
+    done = run(section(server.url, tmp_path / "out", FEW_SHOT))
+    assert "nothing answers at" in str(done.error)
+    assert done.counts == first
+    assert len(lines_of(given.out / "records.jsonl")) == first.kept > 0
 
 
 def test_what_gets_no_answer_twice_is_counted_and_later_rounds_stay_what_they_were(tmp_path: Path) -> None:

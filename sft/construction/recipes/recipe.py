@@ -60,8 +60,6 @@ class Recipe(BaseModel):
     """The templates that it uses."""
     num_requests: ClassVar[int]
     """Of one script."""
-    num_seeds: ClassVar[int] = 1
-    """The fewest seeds that a task needs."""
 
     name: Name = ""
     """Tells two recipes of a kind apart. Default: the kind."""
