@@ -85,7 +85,7 @@ class Asking:
         for name, script, request, outcome in self._in_vain:
             self._tries[name] += 1
             if self._tries[name] == _TRIES:
-                self._log.add(name, str(script), request, outcome)
+                self._log.add(name, str(script), self._teacher, request, outcome)
         self._in_vain.clear()
 
     def _play(self, job: Job, is_asking: bool) -> Generator[ChatRequest, ChatReply | NoReply, Result]:
@@ -104,7 +104,7 @@ class Asking:
                     if isinstance(outcome, NoReply):
                         self._in_vain.append((name, job.name, request, outcome))
                         return Failed("no answer yet", is_final=False)
-                    kept = self._log.add(name, str(job.name), request, outcome)
+                    kept = self._log.add(name, str(job.name), self._teacher, request, outcome)
                 used.append(kept)
                 tokens += _counted(request, kept.outcome)
                 request = script.send(kept.outcome)

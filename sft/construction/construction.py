@@ -4,7 +4,7 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,9 +113,9 @@ def construct_all(
     folder.claim()
     given, spending = construct.teacher, Spending(construct.budget)
     teacher = Endpoint(given.endpoint, given.model, given.api_key_env)
-    if not teacher.model:
-        teacher = _client(teacher, construct, patience).check()
     with open_log(folder.log, spending) as log:
+        if not teacher.model:
+            teacher = _named(teacher, log, construct, patience)
         asking = Asking(teacher, log, spending)
         error = None
         if not _is_answered(work, asking, tell):
@@ -155,6 +155,16 @@ def _ask(work: Work, asking: Asking, client: EndpointClient, tell: Callable[[Pro
     for _ in work.outcomes(run):
         if asking.spending.reached:
             return
+
+
+def _named(teacher: Endpoint, log: RequestLog, construct: ConstructConfig, patience: Patience | None) -> Endpoint:
+    """The teacher with the name of its only model; that of the log if the server is away: all may be paid already."""
+    try:
+        return _client(teacher, construct, patience).check()
+    except EndpointError:
+        if teacher.url not in log.models:
+            raise
+        return replace(teacher, model=log.models[teacher.url])
 
 
 def _client(teacher: Endpoint, construct: ConstructConfig, patience: Patience | None) -> EndpointClient:

@@ -1,6 +1,6 @@
 """All requests to the teacher and their answers, each a line: written before it is used, so that it is paid once.
 
-    log/replies.jsonl   {"request": "9c…", "for": "few_shot/sort/3", "date": "2026-05-01", "asked": {…}, "reply": {…}}
+    log/replies.jsonl   {"request": "9c…", "for": "few_shot/sort/3", "model": "big", "asked": {…}, "reply": {…}, …}
 
 A request is named by its content, by who is asked, and by its place in its script, which tells equal requests apart.
 Only names and places are in memory. A line with `failed` is a request that has no answer, and gets none.
@@ -51,6 +51,8 @@ class RequestLog:
         self._path, self._file = path, file
         self.spending = spending
         """What the requests of the log have taken, and those of this process that are in vain."""
+        self.models: dict[str, str] = {}
+        """Address → the model that was asked there last, before this process."""
         self._table = OffsetTable()
         self._end, self._unsynced = 0, False
         self._broken: OSError | None = None
@@ -75,7 +77,9 @@ class RequestLog:
                 return Kept(name, read_kept_reply(line["reply"]) if failed is None else NoReply(failed), line["date"])
         return None
 
-    def add(self, name: str, script: str, request: ChatRequest, outcome: ChatReply | NoReply) -> Kept:
+    def add(
+        self, name: str, script: str, teacher: Endpoint, request: ChatRequest, outcome: ChatReply | NoReply
+    ) -> Kept:
         """Write a line. After this returns, a kill of the process does not lose it; a power cut may, for 0.2 seconds.
 
         Raises:
@@ -83,7 +87,8 @@ class RequestLog:
         """
         date = time.strftime("%Y-%m-%d", time.gmtime())
         said = {"failed": outcome.reason} if isinstance(outcome, NoReply) else {"reply": outcome.as_json()}
-        line = {"request": name, "for": script, "date": date, "asked": request.content(), **said}
+        of = {"request": name, "for": script, "date": date, "url": teacher.url, "model": teacher.model}
+        line = {**of, "asked": request.content(), **said}
         data = json.dumps(line).encode() + b"\n"
         try:
             if self._broken is not None:
@@ -120,6 +125,7 @@ class RequestLog:
             try:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
+                self.models[content["url"]] = content["model"]
                 if "failed" in content:
                     self.spending.num_requests += 1
                 else:

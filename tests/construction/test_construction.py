@@ -172,9 +172,10 @@ def test_an_endpoint_that_refuses_ends_it_with_what_was_made(tmp_path: Path, sta
 def test_a_teacher_that_went_away_is_one_message_and_what_it_said_is_written(tmp_path: Path) -> None:
     with chat_server(teach) as server:
         given = section(server.url, tmp_path / "out", FEW_SHOT, budget={"requests": 9})
-        first = run(given).counts
+        teacher = given.teacher.model_copy(update={"model": ""})
+        first = run(given.model_copy(update={"teacher": teacher})).counts
     (given.out / "records.jsonl").unlink()
-    done = run(section(server.url, tmp_path / "out", FEW_SHOT))
+    done = run(section(server.url, tmp_path / "out", FEW_SHOT).model_copy(update={"teacher": teacher}))
     assert "nothing answers at" in str(done.error)
     assert done.counts == first
     assert len(lines_of(given.out / "records.jsonl")) == first.kept > 0

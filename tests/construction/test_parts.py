@@ -22,9 +22,11 @@ from sft.construction.request_log import open_log
 from sft.construction.spending import Spending
 from sft.construction.wanted import wanted_counts
 from sft.endpoint.chat import ChatReply, ChatRequest
+from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
 from tests.construction.teaching import FEW_SHOT, section, work_of
 
+TEACHER = Endpoint("http://127.0.0.1:8000/v1", "tiny")
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "sky", "sea"]), max_size=12)
 
 
@@ -103,7 +105,7 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
 
     with open_log(path, Spending(ConstructionBudget())) as log:
         for i in range(3):
-            log.add(f"{i:032x}", "a", request, ChatReply("é" * i))
+            log.add(f"{i:032x}", "a", TEACHER, request, ChatReply("é" * i))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:20])
     assert names() == [True, True, True, False]
@@ -116,17 +118,17 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
 def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:
     path, request = tmp_path / "replies.jsonl", ChatRequest("", [], 8)
     with open_log(path, Spending(ConstructionBudget())) as log:
-        log.add("0" * 32, "a", request, ChatReply("x"))
+        log.add("0" * 32, "a", TEACHER, request, ChatReply("x"))
         whole = path.read_bytes()
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 40, before[1]))  # half a line
         try:
             with pytest.raises(UserError, match="cannot be written: File too large. Make room"):
-                log.add("1" * 32, "a", request, ChatReply("x"))
+                log.add("1" * 32, "a", TEACHER, request, ChatReply("x"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert path.read_bytes() == whole
-        log.add("1" * 32, "a", request, ChatReply("y"))
+        log.add("1" * 32, "a", TEACHER, request, ChatReply("y"))
         kept = log.find("1" * 32)
         assert kept is not None
         assert kept.outcome == ChatReply("y")
