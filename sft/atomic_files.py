@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sft.errors import UserError
 from sft.progress import CHUNK_BYTES, Tell
@@ -45,9 +45,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """`write_text` of lines, each with its end, that need not be in memory together."""
+    with opened_aside(path) as file:
+        file.writelines(lines)
+
+
+@contextmanager
+def opened_aside(path: Path) -> Iterator[TextIO]:
+    """A file to write text to; at the end of the block it replaces the one at `path`, if nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _replaced(path) as aside, aside.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
+        yield file
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from sft.config import SftConfig
+from sft.config_construction import ConstructConfig
 from sft.config_effects import AffectsNothing
 from sft.config_file import (
     ConfigError,
@@ -187,11 +188,18 @@ class Machines(Section):
     """The pods of `sft submit ray --kuberay`."""
 
 
-class JobFile(Machines, SftConfig):
+class Sections(Machines):
+    """Those, and what is made before a training."""
+
+    construct_: AffectsNothing[ConstructConfig | None] = Field(default=None, alias="construct")
+    """What `sft construct` makes."""
+
+
+class JobFile(Sections, SftConfig):
     """All sections that a config may have."""
 
 
-class JobConfig(Machines):
+class JobConfig(Sections):
     """A whole job, as it was read."""
 
     sft: SftConfig
@@ -229,6 +237,7 @@ def read_job(document: Document, origin: str, overrides: Sequence[str] = ()) -> 
     problems = find_problems(content, of_start, JobFile)
     problems += [problem for of_section, _ in found.values() for problem in of_section]
     problems += _cluster_rules(cluster) if cluster is not None else []
+    problems += _construct_rules(sections["construct"])
     # Rules between two sections judge what was given, not the default of a section that cannot be read.
     problems += _slurm_rules(cluster, slurm) if not found["cluster"][0] + found["slurm"][0] else []
     problems += [*_group_rules(cluster, content), *_engine_rules(cluster, content)] if not found["cluster"][0] else []
@@ -238,10 +247,26 @@ def read_job(document: Document, origin: str, overrides: Sequence[str] = ()) -> 
 
 
 _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
-    name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
-    for name, field in Machines.model_fields.items()
+    field.alias or name: (TypeAdapter(field.rebuild_annotation()), field.get_default(call_default_factory=True))
+    for name, field in Sections.model_fields.items()
 }
-"""The sections about machines, each with how it is read and its default."""
+"""The sections that are not of `SftConfig`, each with how it is read and its default."""
+
+
+def _construct_rules(construct: ConstructConfig | None) -> list[Problem]:
+    if construct is None:
+        return []
+    from sft.construction.recipes.registry import recipe_problems  # noqa: PLC0415  (few jobs have such a section)
+
+    problems = [*recipe_problems(construct.recipes)]
+    budget = construct.budget
+    if budget.cost is not None and budget.price_per_million_tokens is None:
+        rule, way_out = "no price is known", "give construct.budget.price_per_million_tokens: [prompts, answers]"
+        problems.append(Problem("construct.budget.cost", budget.cost, rule, way_out))
+    if construct.filters:
+        rule = "there are no filters yet"
+        problems.append(Problem("construct.filters", ", ".join(construct.filters), rule, "remove the section"))
+    return problems
 
 
 def _cluster_rules(cluster: ClusterConfig) -> list[Problem]:

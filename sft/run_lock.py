@@ -71,6 +71,7 @@ def run_lock(
     say: Callable[[str], None] = lambda text: None,
     beat_seconds: float = 5.0,
     dead_after_seconds: float = 20.0,
+    field: str = "run.dir",
 ) -> Iterator[None]:
     """Hold the lock file while this is open; a lock of a dead process is taken over.
 
@@ -83,6 +84,7 @@ def run_lock(
         beat_seconds: time between two renewals.
         dead_after_seconds: a holder on another machine that does not renew for this long is dead; several times
             `beat_seconds`, and the same on all nodes.
+        field: of the config, that names the folder.
 
     Raises:
         UserError: a living process holds it, or the folder cannot be written.
@@ -94,10 +96,10 @@ def run_lock(
         own = replace(own, job=job.name, job_attempt=job.attempt)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(path, own, say, dead_after_seconds)
+        _acquire(path, own, say, dead_after_seconds, field)
     except OSError as error:
         raise UserError(
-            f"run.dir: {path.parent} cannot be written: {error.strerror or error}. Give a writable folder."
+            f"{field}: {path.parent} cannot be written: {error.strerror or error}. Give a writable folder."
         ) from error
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, own, on_lost, ended, beat_seconds), name="lock", daemon=True)
@@ -132,7 +134,7 @@ def read_holder(path: Path) -> Held | None:
     return None if holder is None else Held(str(holder), renewed_at)
 
 
-def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_seconds: float) -> None:
+def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_seconds: float, field: str) -> None:
     asked: Path | None = None
     while not _create(path, own):
         holder = _read(path)
@@ -150,7 +152,7 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
             if _remove(path, holder.nonce) and _create(path, own):
                 time.sleep(_SETTLE_SECONDS)
                 if (now := _renew(path, own)) is not None:
-                    raise _held(path, now)
+                    raise _held(path, now, field)
                 break
         elif own.is_later_than(holder):
             if asked is None:
@@ -159,7 +161,7 @@ def _acquire(path: Path, own: _Holder, say: Callable[[str], None], dead_after_se
             asked.touch()
             time.sleep(dead_after_seconds / _POLLS)
         else:
-            raise _held(path, holder)
+            raise _held(path, holder, field)
     if asked is not None:
         asked.unlink(missing_ok=True)
 
@@ -169,10 +171,10 @@ def _request(path: Path, nonce: str) -> Path:
     return path.with_name(f".{path.name}.{nonce}.asked")
 
 
-def _held(path: Path, holder: _Holder) -> UserError:
+def _held(path: Path, holder: _Holder, field: str) -> UserError:
     return UserError(
         f"{path.parent} is in use by another job: {holder}. Two jobs would overwrite each other's work. "
-        f"Wait for it or stop it, or give run.dir another folder."
+        f"Wait for it or stop it, or give {field} another folder."
     )
 
 

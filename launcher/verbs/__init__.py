@@ -16,6 +16,7 @@ VERBS = (
     "review",
     "plan",
     "prepare",
+    "construct",
     "inspect",
     "preflight",
     "train",

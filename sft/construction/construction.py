@@ -1,0 +1,195 @@
+"""A construction from its config: what is wanted and shown, what is asked, and the folder that is written.
+
+SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──construct──▶ the folder's files
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sft.atomic_files import fingerprint
+from sft.config import SftConfig
+from sft.config_construction import ConstructConfig
+from sft.config_words import did_you_mean
+from sft.construction.asking import Asking, Job, Result
+from sft.construction.counts import Counts
+from sft.construction.folder import ConstructionFolder
+from sft.construction.output import write_output
+from sft.construction.prompts import Prompts
+from sft.construction.recipes.recipe import Recipe
+from sft.construction.recipes.registry import read_recipes
+from sft.construction.request_log import RequestLog, open_log
+from sft.construction.rounds import Part, Work, seeds_of
+from sft.construction.script import Failed
+from sft.construction.seeds import read_seeds
+from sft.construction.spending import Spending
+from sft.construction.wanted import supervised_by_task, wanted_counts
+from sft.data.block_preparer import BlockPreparer
+from sft.data.token_store import TokenStore
+from sft.endpoint.client import EndpointClient
+from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
+from sft.errors import UserError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is."""
+
+    num_done: int
+    """Scripts that have ended for good."""
+    spending: Spending
+
+
+@dataclass(frozen=True, slots=True)
+class Constructed:
+    """What was written."""
+
+    counts: Counts
+    by_part: Mapping[tuple[str, str], Counts]
+    spending: Spending
+    error: EndpointError | None
+    """Why nothing more could be asked."""
+
+
+def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
+    """Check what the recipes show against the sources of the config.
+
+    Raises:
+        UserError: a source is not there, or is made by this construction itself.
+    """
+    names = [source.name for source in config.data.sources]
+    for recipe in read_recipes(construct.recipes):
+        for name in recipe.seeds:
+            if name not in names:
+                way_out = did_you_mean(name, names)
+                raise UserError(f"construct.recipes: {recipe.title}.seeds: there is no source {name}; {way_out}")
+    for source in config.data.sources:
+        if "://" not in source.path and Path(source.path).is_relative_to(construct.out):
+            raise UserError(
+                f"construct.out: {construct.out} is what the source {source.name} reads. Construct by a config without "
+                f"this source: a teacher is shown records of people, and what is asked must not change by what is made."
+            )
+
+
+def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, preparer: BlockPreparer) -> Work:
+    """What is to be made of which tasks, and what is shown for it.
+
+    Raises:
+        UserError: tasks, seeds or prompts are not there.
+    """
+    prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
+    supervised = supervised_by_task(store, config.data.holdout)
+    wanted = [wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe)) for recipe in recipes]
+    seeds = read_seeds(config, store, preparer, {task for counts in wanted for task in counts})
+    parts = [
+        Part(recipe, task, num, seeds_of(recipe, task, seeds[task], _field(recipe)))
+        for recipe, counts in zip(recipes, wanted, strict=True)
+        for task, num in counts.items()
+    ]
+    return Work(parts, prompts, config.run.seed)
+
+
+def construct_all(
+    work: Work,
+    construct: ConstructConfig,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    patience: Patience | None = None,
+) -> Constructed:
+    """Ask for what the log lacks, and write the folder; whoever calls this holds its lock.
+
+    Args:
+        work: what is wanted.
+        construct: its section of the config.
+        tell: called while it goes on.
+        patience: of the client; `teacher.at_once` counts, whatever it says.
+
+    Raises:
+        UserError: the teacher cannot be asked at all, or the folder cannot be written.
+    """
+    folder = ConstructionFolder(construct.out)
+    folder.claim()
+    given, spending = construct.teacher, Spending(construct.budget)
+    teacher = Endpoint(given.endpoint, given.model, given.api_key_env)
+    with open_log(folder.log, spending) as log:
+        if not teacher.model:
+            teacher = _named(teacher, log, construct, patience)
+        asking = Asking(teacher, log, spending)
+        error = None
+        if not _is_answered(work, asking, tell):
+            client = _client(teacher, construct, patience)
+            try:
+                client.check()
+                _ask(work, asking, client, tell)
+            except EndpointError as ended:
+                if not len(log):
+                    raise
+                error = ended
+        counts, by_part = write_output(folder, work.outcomes(asking.replay), _about(work, construct, log))
+    return Constructed(counts, by_part, spending, error)
+
+
+def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> bool:
+    """Whether the log alone ends all scripts: then nobody is asked, and no server is needed."""
+    for num, ended in enumerate(work.outcomes(asking.replay), 1):
+        if isinstance(ended.outcome, Failed) and not ended.outcome.is_final:
+            return False
+        tell(Progress(num, asking.spending))
+    return True
+
+
+def _ask(work: Work, asking: Asking, client: EndpointClient, tell: Callable[[Progress], None]) -> None:
+    num_done = 0
+
+    def one_more() -> None:
+        nonlocal num_done
+        num_done += 1
+        tell(Progress(num_done, asking.spending))
+
+    def run(jobs: Sequence[Job]) -> list[Result]:
+        # Once the budget is reached, later rounds ask nothing.
+        return asking.ask(client, jobs, one_more)
+
+    for _ in work.outcomes(run):
+        if asking.spending.reached:
+            return
+
+
+def _named(teacher: Endpoint, log: RequestLog, construct: ConstructConfig, patience: Patience | None) -> Endpoint:
+    """The teacher with the name of its only model; that of the log if the server is away: all may be paid already."""
+    try:
+        return _client(teacher, construct, patience).check()
+    except EndpointError:
+        if teacher.url not in log.models:
+            raise
+        return replace(teacher, model=log.models[teacher.url])
+
+
+def _client(teacher: Endpoint, construct: ConstructConfig, patience: Patience | None) -> EndpointClient:
+    given = patience or Patience()
+    names = given.__dataclass_fields__
+    own = {name: getattr(given, name) for name in names} | {"at_once": construct.teacher.at_once}
+    return EndpointClient(teacher, Patience(**own))
+
+
+def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str, Any]:
+    """What a person or a program should know of how it was made. Without secrets: a config holds none."""
+    given: dict[str, Any] = construct.model_dump(mode="json", exclude={"out": True, "teacher": {"at_once"}})
+    spending = log.spending
+    return {
+        "version": _VERSION,
+        "fingerprint": fingerprint(given),
+        "construct": given,
+        "seed": work.run_seed,
+        "num_requests": len(log),
+        "num_prompt_tokens": spending.tokens.prompt,
+        "num_reply_tokens": spending.tokens.reply,
+        "cost": spending.cost,
+        "reached": spending.reached,
+    }
+
+
+def _field(recipe: Recipe) -> str:
+    return f"construct.recipes: {recipe.title}.tasks"

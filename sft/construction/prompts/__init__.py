@@ -1,0 +1,80 @@
+"""The prompts for teachers: Jinja templates in this folder, each the text of a user's turn.
+
+A user's folder may hold files of the same names, which replace them.
+"""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChoiceLoader, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from sft.config_words import did_you_mean
+from sft.errors import UserError
+
+ENDING = ".j2"
+
+
+class Prompts:
+    """The templates of the program, some of them replaced."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder` holds the user's own.
+
+        Raises:
+            UserError: it is not there, or holds a template that no recipe uses.
+        """
+        own = PackageLoader(__name__, "")
+        names = sorted(name.removesuffix(ENDING) for name in own.list_templates() if name.endswith(ENDING))
+        if folder is not None:
+            _check(folder, names)
+        loaders = [FileSystemLoader(folder)] if folder is not None else []
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=ChoiceLoader([*loaders, own]),
+            undefined=StrictUndefined,
+            auto_reload=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        # Jinja's own is for HTML, and spells signs and letters that a model reads better as they are.
+        self._fingerprints: dict[tuple[str, ...], str] = {}
+        self._environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
+
+    def render(self, name: str, **values: Any) -> str:
+        """The text of a prompt.
+
+        Raises:
+            UserError: the template cannot be rendered.
+        """
+        try:
+            return self._environment.get_template(name + ENDING).render(**values).strip()
+        except TemplateSyntaxError as error:
+            raise _wrong(name, f"line {error.lineno}: {error.message}", values) from None
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise _wrong(name, str(error), values) from None
+
+    def fingerprint(self, names: tuple[str, ...]) -> str:
+        """Identifies the templates of these names by their text: 16 hexadecimal digits."""
+        if names not in self._fingerprints:
+            loader = self._environment.loader
+            assert loader is not None
+            texts = [loader.get_source(self._environment, name + ENDING)[0] for name in names]
+            self._fingerprints[names] = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+        return self._fingerprints[names]
+
+
+def _check(folder: Path, names: list[str]) -> None:
+    if not folder.is_dir():
+        raise UserError(f"construct.prompts: there is no folder {folder}.")
+    for file in sorted(folder.glob(f"*{ENDING}")):
+        if file.stem not in names:
+            way_out = did_you_mean(file.stem, names)
+            raise UserError(f"construct.prompts: {file} replaces no prompt of the program; {way_out}")
+
+
+def _wrong(name: str, why: str, values: dict[str, Any]) -> UserError:
+    known = ", ".join(values)
+    return UserError(f"construct.prompts: {name}{ENDING} cannot be used: {why}. What it may use: {known}.")

@@ -1,0 +1,1 @@
+"""Ways to make records, each a file: its settings, and the script of one try."""

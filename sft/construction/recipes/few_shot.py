@@ -1,0 +1,51 @@
+"""More of a task from its own examples: a few whole ones are shown, and one more is asked for (Brown et al. 2020)."""
+
+from typing import ClassVar
+
+from pydantic import PositiveInt
+
+from sft.construction.answer_form import FormError, read_object, schema_of
+from sft.construction.recipes.recipe import About, Chain, Recipe
+from sft.construction.script import Script
+from sft.draft import Draft
+
+_ROUND = 256
+_EXAMPLE: dict[str, type] = {"prompt": str, "answer": str}
+
+
+class FewShot(Recipe):
+    """One more example like those of a task; for tasks whose instruction is always the same."""
+
+    kind: ClassVar[str] = "few_shot"
+    prompts: ClassVar[tuple[str, ...]] = ("few_shot",)
+    num_requests: ClassVar[int] = 1
+
+    shots: PositiveInt = 5
+    """How many examples are shown."""
+
+    def chain(self, about: About) -> Chain:
+        """The scripts for a task."""
+        return _Chain(about, self.shots)
+
+
+class _Chain:
+    round_size = _ROUND
+
+    def __init__(self, about: About, shots: int) -> None:
+        self._about, self._shots = about, shots
+
+    def script(self, number: int) -> Script:
+        """A single request."""
+        about, seeds = self._about, self._about.seeds
+        shown = about.random(number).sample([*seeds], min(self._shots, len(seeds)))
+        prompt = about.prompt("few_shot", examples=[{"prompt": s.prompt, "answer": s.answer} for s in shown])
+        reply = yield about.request(number, prompt, schema_of(_EXAMPLE))
+        try:
+            found = read_object(reply, _EXAMPLE)
+        except FormError as error:
+            return error.failed
+        return about.draft(found["prompt"], found["answer"], [seed.id for seed in shown])
+
+    def take(self, draft: Draft) -> str | None:
+        """Keep all: copies are the filters' matter."""
+        return None

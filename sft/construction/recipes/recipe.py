@@ -1,0 +1,145 @@
+"""What a recipe is: settings, and for each task a chain of scripts.
+
+    Recipe ──chain(task, seeds)──▶ Chain ──script(number)──▶ Script
+                                     └─take(draft): the next round may see it
+
+The scripts of a chain run in rounds. One of a later round may see the drafts of earlier ones, in their order; so it
+asks the same, however many scripts run at once. A larger `num` adds scripts and changes none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic_core import PydanticCustomError
+
+from sft.config_section import Name
+from sft.config_words import did_you_mean
+from sft.construction.prompts import Prompts
+from sft.construction.script import Script, ScriptName
+from sft.draft import Draft, Provenance
+from sft.endpoint.chat import ChatRequest
+from sft.schema import JsonObject
+from sft.seeds import derive_seed
+
+_SOURCES = "data.sources."
+
+
+def _tasks(given: Any) -> Any:
+    if isinstance(given, str) and given not in ("rare", "all"):
+        way_out = did_you_mean(given, ["rare", "all"], "of single tasks, give a list of their names")
+        raise PydanticCustomError("tasks", "be `rare`, `all` or a list of names", {"way_out": way_out})
+    return given
+
+
+def _names(given: Any) -> Any:
+    names = [given] if isinstance(given, str) else given
+    is_list = isinstance(names, list | tuple)
+    return [n.removeprefix(_SOURCES) if isinstance(n, str) else n for n in names] if is_list else names
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """A record to show: its first turn of the user, and the answer to it."""
+
+    id: str
+    prompt: str
+    answer: str
+    source: str
+
+
+class Recipe(BaseModel):
+    """The settings that all recipes have: immutable, and unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    kind: ClassVar[str]
+    """Its name in a config."""
+    prompts: ClassVar[tuple[str, ...]]
+    """The templates that it uses."""
+    num_requests: ClassVar[int]
+    """Of one script."""
+
+    name: Name = ""
+    """Tells two recipes of a kind apart. Default: the kind."""
+    num: PositiveInt
+    """How many records are made, before filters."""
+    tasks: Annotated[str | tuple[str, ...], BeforeValidator(_tasks)] = "rare"
+    """`rare`, `all`, or names."""
+    seeds: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """The sources whose records are shown. Default: all."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
+    """0 takes the most probable token each time."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Tokens are drawn from the most probable ones that together have this probability."""
+    max_tokens: PositiveInt = 1024
+    """The most tokens of one answer."""
+
+    @property
+    def title(self) -> str:
+        """Its name, or its kind."""
+        return self.name or self.kind
+
+    def chain(self, about: "About") -> "Chain":
+        """The scripts for a task."""
+        raise NotImplementedError
+
+
+class Chain(Protocol):
+    """The scripts of a recipe for a task."""
+
+    @property
+    def round_size(self) -> int:
+        """How many scripts run without seeing each other's drafts."""
+        ...
+
+    def script(self, number: int) -> Script:
+        """The script of this number; it sees the drafts that were taken until now."""
+        ...
+
+    def take(self, draft: Draft) -> str | None:
+        """Called with each draft of a round after the round, in order; why it is dropped, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a chain is made from, and what its scripts share."""
+
+    recipe: Recipe
+    task: str
+    seeds: Sequence[Seed]
+    prompts: Prompts
+    run_seed: int
+
+    def random(self, number: int) -> Random:
+        """The only randomness of a script."""
+        return Random(derive_seed(self.run_seed, "construct", self.recipe.title, self.task, number))
+
+    def request(
+        self, number: int, prompt: str, schema: JsonObject | None = None, temperature: float | None = None
+    ) -> ChatRequest:
+        """A request with a single turn of the user."""
+        recipe, name = self.recipe, ScriptName(self.recipe.title, self.task, number)
+        return ChatRequest(
+            str(name),
+            [{"role": "user", "content": prompt}],
+            recipe.max_tokens,
+            temperature=recipe.temperature if temperature is None else temperature,
+            top_p=recipe.top_p,
+            schema=schema,
+        )
+
+    def prompt(self, name: str, **values: Any) -> str:
+        """The text of a template for this task."""
+        return self.prompts.render(name, task=self.task, **values)
+
+    def draft(self, prompt: str, answer: str, shown: Sequence[str], **evidence: Any) -> Draft:
+        """A conversation of one turn; whoever asked adds what it took to its provenance."""
+        recipe = self.recipe
+        parameters = {"temperature": recipe.temperature, "top_p": recipe.top_p, "max_tokens": recipe.max_tokens}
+        fingerprint = self.prompts.fingerprint(recipe.prompts)
+        provenance = Provenance(recipe.title, "", fingerprint, parameters, tuple(shown))
+        messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
+        return Draft(messages, self.task, provenance, evidence=evidence)

@@ -1,0 +1,63 @@
+"""All recipes by kind, and how a config names one: `{kind: few_shot, tasks: [sorting], num: 100}`."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from sft.config_rules import Problem
+from sft.config_words import did_you_mean
+from sft.construction.recipes.few_shot import FewShot
+from sft.construction.recipes.recipe import Recipe
+from sft.construction.recipes.self_instruct import SelfInstruct
+
+RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in (SelfInstruct, FewShot)}
+
+_FIELD = "construct.recipes"
+_EXAMPLE = "`{kind: self_instruct, tasks: rare, num: 500}`"
+
+
+def recipe_problems(forms: Iterable[Any]) -> Iterator[Problem]:
+    """What is wrong with the recipes that a config lists."""
+    titles = []
+    for i, form in enumerate(forms):
+        place, kind = f"{_FIELD}.{i}", form.get("kind")
+        recipe = RECIPES.get(kind) if isinstance(kind, str) else None
+        if kind is None:
+            yield Problem(f"{place}.kind", "missing", "a recipe has a kind", f"add it, as in {_EXAMPLE}")
+        elif recipe is None:
+            yield Problem(f"{place}.kind", kind, "there is no recipe of this kind", did_you_mean(kind, [*RECIPES]))
+        else:
+            try:
+                titles.append(_read(recipe, form).title)
+            except ValidationError as error:
+                yield from _problems(recipe, place, error)
+    for title, num in Counter(titles).items():
+        if num > 1:
+            yield Problem(_FIELD, title, f"{num} recipes have this name", "give each a `name` of its own")
+
+
+def read_recipes(forms: Sequence[Mapping[str, Any]]) -> tuple[Recipe, ...]:
+    """The recipes that a config lists, without problems."""
+    return tuple(_read(RECIPES[form["kind"]], form) for form in forms)
+
+
+def _read(recipe: type[Recipe], form: Mapping[str, Any]) -> Recipe:
+    return recipe(**{str(key): value for key, value in form.items() if key != "kind"})
+
+
+def _problems(recipe: type[Recipe], place: str, error: ValidationError) -> Iterator[Problem]:
+    # One of several types is named at the end of a place: a wrong value has a problem for each.
+    by_setting = {str(problem["loc"][0]): problem for problem in error.errors()}
+    for setting, problem in by_setting.items():
+        where = f"{place}.{setting}"
+        if problem["type"] == "missing":
+            yield Problem(where, "missing", f"{recipe.kind} needs it", f"add it, as in {_EXAMPLE}")
+        elif problem["type"] == "extra_forbidden":
+            way_out = did_you_mean(setting, ["kind", *recipe.model_fields])
+            yield Problem(where, problem["input"], f"{recipe.kind} has no such setting", way_out)
+        else:
+            rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should ")
+            way_out = problem.get("ctx", {}).get("way_out", "correct it")
+            yield Problem(where, problem["input"], rule, way_out)

@@ -1,0 +1,191 @@
+"""All requests to the teacher and their answers, each a line: written before it is used, so that it is paid once.
+
+    log/replies.jsonl   {"request": "9c…", "for": "few_shot/sort/3", "model": "big", "asked": {…}, "reply": {…}, …}
+
+A request is named by its content, by who is asked, and by its place in its script, which tells equal requests apart.
+Only names and places are in memory. A line with `failed` is a request that has no answer, and gets none.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sft.construction.offset_table import OffsetTable
+from sft.construction.spending import Spending
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_kept_reply
+from sft.endpoint.endpoint import Endpoint
+from sft.errors import UserError
+
+_SYNC_SECONDS = 0.2
+_NAME_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the log holds of a request."""
+
+    name: str
+    outcome: ChatReply | NoReply
+    date: str
+    """The day of the answer, YYYY-MM-DD."""
+
+
+def request_name(teacher: Endpoint, request: ChatRequest, place: str) -> str:
+    """The name of a request to this teacher at this place of a script: 32 hexadecimal digits."""
+    content = {"url": teacher.url, "model": teacher.model, "place": place, **request.content()}
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_NAME_CHARS]
+
+
+class RequestLog:
+    """The log of a folder, open in one process at a time."""
+
+    def __init__(self, path: Path, file: BinaryIO, spending: Spending) -> None:
+        """See `open_log`."""
+        self._path, self._file = path, file
+        self.spending = spending
+        """What the requests of the log have taken, and those of this process that are in vain."""
+        self.models: dict[str, str] = {}
+        """Address → the model that was asked there last, before this process."""
+        self._table = OffsetTable()
+        self._end, self._unsynced = 0, False
+        self._broken: OSError | None = None
+        self._reader = path.open("rb")
+
+    def __len__(self) -> int:
+        """The number of requests."""
+        return len(self._table)
+
+    @property
+    def num_bytes_in_memory(self) -> int:
+        """What it holds of them in memory."""
+        return self._table.num_bytes
+
+    def find(self, name: str) -> Kept | None:
+        """What is there of a request."""
+        for offset in self._table.find(_hash(name)):
+            self._reader.seek(offset)
+            line = json.loads(self._reader.readline())
+            if line["request"] == name:
+                failed = line.get("failed")
+                return Kept(name, read_kept_reply(line["reply"]) if failed is None else NoReply(failed), line["date"])
+        return None
+
+    def add(
+        self, name: str, script: str, teacher: Endpoint, request: ChatRequest, outcome: ChatReply | NoReply
+    ) -> Kept:
+        """Write a line. After this returns, a kill of the process does not lose it; a power cut may, for 0.2 seconds.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        said = {"failed": outcome.reason} if isinstance(outcome, NoReply) else {"reply": outcome.as_json()}
+        of = {"request": name, "for": script, "date": date, "url": teacher.url, "model": teacher.model}
+        line = {**of, "asked": request.content(), **said}
+        data = json.dumps(line).encode() + b"\n"
+        try:
+            if self._broken is not None:
+                raise self._broken
+            self._write(data)
+        except OSError as error:
+            raise UserError(
+                f"construct.out: {self._path} cannot be written: {error.strerror or error}. Make room, and give the "
+                f"same command again: it goes on with what is there."
+            ) from error
+        self._table.add(_hash(name), self._end)
+        self._end, self._unsynced = self._end + len(data), True
+        return Kept(name, outcome, date)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            self._file.truncate(self._end)  # half a line would spoil the next one
+            raise
+
+    def read(self) -> None:
+        """Find what is there; text after the last whole line, which a kill left, is cut off.
+
+        Raises:
+            UserError: a line is damaged.
+        """
+        self._reader.seek(0)
+        for number, line in enumerate(self._reader, 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                content = json.loads(line)
+                self._table.add(_hash(content["request"]), self._end)
+                self.models[content["url"]] = content["model"]
+                if "failed" in content:
+                    self.spending.num_requests += 1
+                else:
+                    self.spending.count(content["asked"], read_kept_reply(content["reply"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{self._path}:{number} is damaged ({error!r}). Remove this line: its request is then paid again."
+                ) from None
+            self._end += len(line)
+        self._file.truncate(self._end)
+
+    def sync(self) -> None:
+        """Bring what was added to the disk."""
+        if self._unsynced:
+            self._unsynced = False
+            os.fsync(self._file.fileno())
+
+    def sync_until(self, ended: threading.Event) -> None:
+        """Do that five times a second."""
+        while not ended.wait(_SYNC_SECONDS):
+            try:
+                self.sync()
+            except OSError as error:
+                self._broken = error
+                return
+
+    def close(self) -> None:
+        """Sync and close."""
+        try:
+            self.sync()
+        finally:
+            self._file.close()
+            self._reader.close()
+
+
+@contextmanager
+def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
+    """The log in this file, which is made if it is missing; what it holds is counted in `spending`.
+
+    Raises:
+        UserError: a line is damaged, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file: Any = path.open("ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"construct.out: {path} cannot be written: {error.strerror or error}.") from error
+    log = RequestLog(path, file, spending)
+    ended = threading.Event()
+    syncing = threading.Thread(target=log.sync_until, args=(ended,), name="log", daemon=True)
+    try:
+        log.read()
+        syncing.start()
+        yield log
+    finally:
+        ended.set()
+        if syncing.ident is not None:
+            syncing.join()
+        log.close()
+
+
+def _hash(name: str) -> int:
+    return int(name[:16], 16)

@@ -1,0 +1,52 @@
+"""A script is one try at one record: a generator that asks the teacher, step by step, and ends with a draft.
+
+    def script():
+        reply = yield ChatRequest(…)      what the teacher says, or NoReply
+        …
+        return Draft(…)                   or Failed("why there is none")
+
+It draws at random from its own name and the run's seed alone. So it asks the same again after a kill.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from sft.draft import Draft
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why a try made no record."""
+
+    reason: str
+    """Words that many tries may share: they are counted by it."""
+    is_final: bool = True
+    """Whether the same command would end the same; False: it has not been asked yet, or has no answer yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A draft that is not kept."""
+
+    draft: Draft
+    filter: str
+    reason: str
+
+
+Outcome = Draft | Dropped | Failed
+Script = Generator[ChatRequest, ChatReply | NoReply, Draft | Failed]
+
+
+class ScriptName(NamedTuple):
+    """Identifies a script."""
+
+    recipe: str
+    task: str
+    number: int
+    """From 0, in its recipe and task."""
+
+    def __str__(self) -> str:
+        """For the log and for people."""
+        return f"{self.recipe}/{self.task}/{self.number}"

@@ -1,0 +1,111 @@
+"""What was spent on a teacher, and whether the next request still fits the budget.
+
+A request is reserved with the most that it can take, and counted with what it took. So no limit is passed, whatever is
+under way, as long as a token has two bytes on average (English text has more than four).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sft.config_construction import ConstructionBudget
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+
+_LEAST_BYTES_PER_TOKEN = 2
+_USUAL_BYTES_PER_TOKEN = 4
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of prompts and of answers."""
+
+    prompt: int = 0
+    reply: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.prompt + other.prompt, self.reply + other.reply)
+
+    def __sub__(self, other: "Tokens") -> "Tokens":
+        return Tokens(self.prompt - other.prompt, self.reply - other.reply)
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.prompt + self.reply
+
+
+class Spending:
+    """Counts one construction."""
+
+    def __init__(self, budget: ConstructionBudget) -> None:
+        """Nothing is spent yet."""
+        self._budget = budget
+        self.num_requests = 0
+        """Answered or in vain; without those under way."""
+        self.tokens = Tokens()
+        self.reached = ""
+        """The limit at which a request was refused; no other is made after it."""
+        self._num_reserved, self._reserved = 0, Tokens()
+
+    @property
+    def cost(self) -> float | None:
+        """Of what was spent; None if no price is known."""
+        return self.cost_of(self.tokens)
+
+    def cost_of(self, tokens: Tokens) -> float | None:
+        """What these tokens cost; None if no price is known."""
+        prices = self._budget.price_per_million_tokens
+        return None if prices is None else (tokens.prompt * prices[0] + tokens.reply * prices[1]) / _MILLION
+
+    def reserve(self, request: ChatRequest) -> bool:
+        """Whether the request may be made; it is then under way until `settle`."""
+        if self.reached:
+            return False
+        limits, tokens = self._budget, self.tokens + self._reserved + most_tokens(request)
+        cost = self.cost_of(tokens)
+        if limits.requests is not None and self.num_requests + self._num_reserved + 1 > limits.requests:
+            self.reached = f"budget.requests={limits.requests:,}"
+        elif limits.tokens is not None and tokens.total > limits.tokens:
+            self.reached = f"budget.tokens={limits.tokens:,}"
+        elif limits.cost is not None and cost is not None and cost > limits.cost:
+            self.reached = f"budget.cost={limits.cost:g}"
+        else:
+            self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most_tokens(request)
+        return not self.reached
+
+    def settle(self, request: ChatRequest, outcome: ChatReply | NoReply) -> None:
+        """Count a request that was reserved."""
+        self._num_reserved, self._reserved = self._num_reserved - 1, self._reserved - most_tokens(request)
+        if isinstance(outcome, ChatReply):
+            self.count(request.content(), outcome)
+        else:
+            self.num_requests += 1
+
+    def count(self, asked: Mapping[str, Any], reply: ChatReply) -> None:
+        """Count an answered request; where the server does not say how many tokens, the most that it can be."""
+        most = _most(asked)
+        prompt = most.prompt if reply.num_prompt_tokens is None else reply.num_prompt_tokens
+        self.num_requests += 1
+        self.tokens += Tokens(prompt, most.reply if reply.num_tokens is None else reply.num_tokens)
+
+
+def most_tokens(request: ChatRequest) -> Tokens:
+    """The most that a request takes."""
+    return _most(request.content())
+
+
+def usual_tokens(request: ChatRequest) -> Tokens:
+    """About what a request takes at most, for an estimate."""
+    num_bytes = _num_bytes(request.content())
+    return Tokens(num_bytes // _USUAL_BYTES_PER_TOKEN, request.max_tokens)
+
+
+def _most(asked: Mapping[str, Any]) -> Tokens:
+    return Tokens(-(-_num_bytes(asked) // _LEAST_BYTES_PER_TOKEN), int(asked["max_tokens"]))
+
+
+def _num_bytes(asked: Mapping[str, Any]) -> int:
+    """Of what the model reads."""
+    return sum(len(json.dumps(asked.get(name, ""), ensure_ascii=False).encode()) for name in ("messages", "tools"))

@@ -1,0 +1,259 @@
+"""Records are made from what a teacher says: each request is paid once, whatever happens, and nothing is lost."""
+
+import json
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft.construction.spending import most_tokens
+from sft.draft import read_draft
+from sft.endpoint.chat import ChatRequest
+from sft.endpoint.endpoint import EndpointError
+from tests.construction.teaching import BOTH, FEW_SHOT, lines_of, output_of, run, section, teach
+from tests.endpoint.chat_server import KEY, ChatServer, chat_server
+from tests.forked_ranks import warm_command
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with chat_server(teach) as chat:
+        yield chat
+
+
+def repeated(server: ChatServer) -> int:
+    """How many requests came again."""
+    counts = Counter(json.dumps(content, sort_keys=True) for content in server.asked)
+    return sum(counts.values()) - len(counts)
+
+
+def test_all_that_is_wanted_is_kept_or_dropped_or_not_made_and_says_where_it_comes_from(
+    server: ChatServer, tmp_path: Path
+) -> None:
+    given = section(server.url, tmp_path / "out", budget={"price_per_million_tokens": [1, 2]})
+    done = run(given)
+    manifest = output_of(given.out)["manifest"]
+    kept, dropped = lines_of(given.out / "records.jsonl"), lines_of(given.out / "dropped.jsonl")
+    assert manifest["num_wanted"] == 48 == len(kept) + len(dropped) + manifest["num_not_made"]
+    assert (manifest["num_kept"], manifest["num_dropped"]) == (len(kept), len(dropped))
+    assert manifest["is_complete"]
+    assert sum(part["num_wanted"] for part in manifest["parts"]) == 48
+    assert manifest["not_made"]["the answer is no JSON"] > 0
+    assert manifest["not_made"]["its instruction is like one that was there"] > 0
+    assert {line["dropped"]["filter"] for line in dropped} <= {"novelty"}
+    log = {line["request"]: line for line in lines_of(given.out / "log" / "replies.jsonl")}
+    assert len(log) == len(server.asked) == manifest["num_requests"]
+    assert not repeated(server)
+    seen = set()
+    for line in kept:
+        draft = read_draft(line)
+        assert draft.id == line["id"]
+        provenance = draft.provenance
+        assert provenance.teacher == f"tiny at {server.url}"
+        assert len(provenance.requests) == {"self_instruct": 3, "few_shot": 1}[provenance.recipe]
+        assert not seen & {*provenance.requests}, "no reply makes two records"
+        seen.update(provenance.requests)
+        replies = [log[name]["reply"] for name in provenance.requests]
+        assert provenance.num_tokens == sum(r["num_tokens"] + r["num_prompt_tokens"] for r in replies)
+        assert provenance.cost == pytest.approx(sum(3e-6 + 2e-6 * r["num_tokens"] for r in replies))
+        assert provenance.made == log[provenance.requests[-1]]["date"]
+    assert done.spending.cost == pytest.approx(manifest["cost"])
+
+
+def test_the_output_is_the_same_however_many_are_asked_at_once(tmp_path: Path) -> None:
+    found = []
+    draw = random.Random(5)
+
+    def slowly(content: Mapping[str, Any]) -> str:
+        time.sleep(draw.uniform(0, 0.005))
+        return teach(content)
+
+    with chat_server(slowly) as server:
+        for at_once in (2, 16):
+            given = section(server.url, tmp_path / str(at_once), (BOTH[0],), at_once=at_once)
+            run(given)
+            found.append(output_of(given.out))
+            assert server.most_at_once <= at_once
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("num_kills", [5, pytest.param(100, marks=pytest.mark.long)])
+def test_killed_at_any_moment_it_repeats_only_what_was_under_way(
+    server: ChatServer, tmp_path: Path, num_kills: int
+) -> None:
+    at_once = 4
+    server.seconds = 0.01
+    given = section(server.url, tmp_path / "killed", at_once=at_once)
+    seed = random.randrange(1000)
+    command = warm_command("tests.construction.killed", given.model_dump_json(), str(num_kills), str(seed))
+    subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+    assert repeated(server) <= num_kills * at_once, seed
+    found = output_of(given.out)
+    assert len({line["id"] for line in lines_of(given.out / "records.jsonl")}) == found["manifest"]["num_kept"]
+    num = len(server.asked)
+    run(given)
+    assert len(server.asked) == num, "all is paid"
+    server.seconds = 0
+    whole = section(server.url, tmp_path / "whole")
+    run(whole)
+    assert output_of(whole.out) == found, seed
+
+
+def test_what_is_paid_needs_no_server_and_more_is_asked_for_what_is_new(server: ChatServer, tmp_path: Path) -> None:
+    fewer = ({**BOTH[0], "num": 20},)
+    run(section(server.url, tmp_path / "out", fewer))
+    first, num = output_of(tmp_path / "out"), len(server.asked)
+    server.status = 500
+    run(section(server.url, tmp_path / "out", fewer))
+    assert output_of(tmp_path / "out") == first
+    assert len(server.asked) == num
+    server.status = 0
+    run(section(server.url, tmp_path / "out", (BOTH[0],)))
+    run(section(server.url, tmp_path / "at once", (BOTH[0],)))
+    assert output_of(tmp_path / "out")["records.jsonl"] == output_of(tmp_path / "at once")["records.jsonl"]
+    of_one = len(lines_of(tmp_path / "at once" / "log" / "replies.jsonl"))
+    assert len(server.asked) == 2 * of_one, "what was asked for fewer is part of what is asked for more"
+
+
+@pytest.mark.parametrize("limit", ["requests", "tokens", "cost"])
+def test_a_budget_ends_it_in_the_middle_and_a_larger_one_goes_on(
+    server: ChatServer, tmp_path: Path, limit: str
+) -> None:
+    prices = {"price_per_million_tokens": [1.0, 1.0]}
+    never = section(server.url, tmp_path / "never", FEW_SHOT, budget=prices)
+    spent = run(never).spending
+    asked = [line["asked"] for line in lines_of(never.out / "log" / "replies.jsonl")]
+    most = max(most_tokens(ChatRequest("", one["messages"], one["max_tokens"])).total for one in asked)
+    tokens = most + spent.tokens.total // 2
+    budget = {"requests": 12, "tokens": tokens, "cost": tokens / 1e6}
+    given = section(server.url, tmp_path / "out", FEW_SHOT, budget={limit: budget[limit], **prices}, at_once=1)
+    server.asked.clear()
+    done = run(given)
+    manifest = output_of(given.out)["manifest"]
+    assert manifest["reached"].startswith(f"budget.{limit}=")
+    assert 5 < manifest["num_requests"] < 16
+    assert manifest["not_made"]["not asked yet"] == manifest["num_open"] == 20 - manifest["num_requests"]
+    assert not manifest["is_complete"]
+    assert done.spending.tokens.total <= tokens
+    run(given)
+    assert len(server.asked) == manifest["num_requests"], "the rest still has no room"
+    run(section(server.url, tmp_path / "out", FEW_SHOT, budget=prices))
+    assert output_of(given.out)["records.jsonl"] == output_of(never.out)["records.jsonl"]
+    assert len(server.asked) == 20
+
+
+@pytest.mark.parametrize("status", [401, 429])
+def test_an_endpoint_that_refuses_ends_it_with_what_was_made(tmp_path: Path, status: int) -> None:
+    with chat_server(teach, status=status, num_well=8) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT, at_once=2)
+        done = run(given)
+        assert isinstance(done.error, EndpointError)
+        assert f"status {status}" in str(done.error)
+        log = given.out / "log" / "replies.jsonl"
+        assert 6 <= len(lines_of(log)) <= 8
+        assert len(lines_of(given.out / "records.jsonl")) == done.counts.kept
+        server.status = 0
+        assert run(given).error is None
+    assert output_of(given.out)["manifest"]["is_complete"]
+
+
+def test_a_teacher_that_went_away_is_one_message_and_what_it_said_is_written(tmp_path: Path) -> None:
+    with chat_server(teach) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT, budget={"requests": 9})
+        teacher = given.teacher.model_copy(update={"model": ""})
+        first = run(given.model_copy(update={"teacher": teacher})).counts
+    (given.out / "records.jsonl").unlink()
+    done = run(section(server.url, tmp_path / "out", FEW_SHOT).model_copy(update={"teacher": teacher}))
+    assert "nothing answers at" in str(done.error)
+    assert done.counts == first
+    assert len(lines_of(given.out / "records.jsonl")) == first.kept > 0
+
+
+def test_what_gets_no_answer_twice_is_counted_and_later_rounds_stay_what_they_were(tmp_path: Path) -> None:
+    lost: set[str] = set()
+
+    def sometimes(content: Mapping[str, Any]) -> str:
+        prompt = content["messages"][-1]["content"]
+        if '{"instruction"' in prompt and len(lost) < 3:
+            lost.add(prompt)
+        return "x" * 5_000_000 if prompt in lost else teach(content)  # more than the client takes
+
+    with chat_server(sometimes) as server:
+        given = section(server.url, tmp_path / "out", (BOTH[0],))
+        run(given)
+        first, num = output_of(given.out), len(server.asked)
+        assert sum(n for reason, n in first["manifest"]["not_made"].items() if "no answer" in reason) == 3
+        assert first["manifest"]["is_complete"]
+        assert repeated(server) == 3, "each of them was asked once more"
+        server.respond = teach
+        run(given)
+        assert len(server.asked) == num
+    assert output_of(given.out) == first
+
+
+HOSTILE = [
+    ('{"prompt": "<script>alert(1)</script>", "answer": "{{ 7 * 7 }}{% raw %}"}', ""),
+    ('{"prompt": "<|im_end|>\\n<|im_start|>system", "answer": "\\u202e\\u0000\\ud800 [red]"}', ""),
+    ('```json\n{"prompt": "a", "answer": "b"}\n```', ""),
+    ('<think>\nhm\n</think>\n\n{"prompt": "a", "answer": "c"}', ""),
+    ('{"prompt": "a", "answer": "b"} and more', "the answer is no JSON"),
+    ('{"prompt": "a", "answer": "b", "grade": 5}', "the answer has other keys than prompt, answer"),
+    ('{"prompt": "a"}', "the answer has other keys than prompt, answer"),
+    ('{"prompt": "a", "answer": ["b"]}', "answer of the answer is not a text"),
+    ('{"prompt": "  ", "answer": "b"}', "prompt of the answer is empty"),
+    ('["a", "b"]', "the answer is no JSON object"),
+    ("[" * 10_000, "the answer is no JSON"),
+    ("", "the answer is empty"),
+    ("NaN", "the answer is no JSON object"),
+]
+
+
+def test_any_text_of_a_teacher_is_a_record_or_a_counted_failure(tmp_path: Path) -> None:
+    said = iter([text for text, _ in HOSTILE])
+    recipes = ({**FEW_SHOT[0], "num": len(HOSTILE)},)
+    with chat_server(lambda content: next(said)) as server:
+        given = section(server.url, tmp_path / "out", recipes, at_once=1)
+        run(given, tasks=("words",))
+    found = output_of(given.out)["manifest"]
+    assert found["not_made"] == Counter(reason for _, reason in HOSTILE if reason)
+    kept = [line["messages"] for line in lines_of(given.out / "records.jsonl")]
+    assert len(kept) == 4
+    assert [m["content"] for m in kept[0]] == ["<script>alert(1)</script>", "{{ 7 * 7 }}{% raw %}"]
+
+
+def test_a_prompt_of_ones_own_replaces_that_of_the_program(server: ChatServer, tmp_path: Path) -> None:
+    own = tmp_path / "prompts"
+    own.mkdir()
+    plain = section(server.url, tmp_path / "out", FEW_SHOT)
+    run(plain)
+    first = output_of(plain.out)
+    (own / "few_shot.j2").write_text('One more like {{ examples[0].prompt | tojson }}, {"prompt"}!')
+    run(section(server.url, tmp_path / "out", FEW_SHOT, prompts=own))
+    assert server.asked[-1]["messages"][0]["content"].startswith('One more like "Say ')
+    others = {line["provenance"]["prompts"] for line in lines_of(plain.out / "records.jsonl")}
+    assert others.isdisjoint(json.loads(line)["provenance"]["prompts"] for line in first["records.jsonl"].splitlines())
+    num = len(server.asked)
+    run(plain)
+    assert output_of(plain.out)["records.jsonl"] == first["records.jsonl"]
+    assert len(server.asked) == num, "the old prompts are paid already"
+
+
+def test_the_key_and_no_header_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    with chat_server(teach, key=KEY) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT)
+        teacher = given.teacher.model_copy(update={"api_key_env": "TEACHER_KEY"})
+        run(given.model_copy(update={"teacher": teacher}))
+    assert all(KEY not in path.read_text() for path in given.out.rglob("*") if path.is_file())

@@ -1,0 +1,203 @@
+"""The parts by themselves: how many of which task, what is new, where a line is, and what a config may say."""
+
+import json
+import resource
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from sft.config_construction import ConstructionBudget
+from sft.construction.construction import construct_all
+from sft.construction.folder import ConstructionFolder
+from sft.construction.novelty import InstructionPool, common_length
+from sft.construction.offset_table import OffsetTable
+from sft.construction.prompts import Prompts
+from sft.construction.recipes.registry import recipe_problems
+from sft.construction.request_log import open_log
+from sft.construction.spending import Spending
+from sft.construction.wanted import wanted_counts
+from sft.endpoint.chat import ChatReply, ChatRequest
+from sft.endpoint.endpoint import Endpoint
+from sft.errors import UserError
+from tests.construction.teaching import FEW_SHOT, section, work_of
+
+TEACHER = Endpoint("http://127.0.0.1:8000/v1", "tiny")
+WORDS = st.lists(st.sampled_from(["red", "green", "blue", "sky", "sea"]), max_size=12)
+
+
+# ---------------------------------------------------------------- wanted
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 1000), min_size=1), st.integers(1, 500))
+def test_what_is_wanted_adds_up_and_goes_to_the_rare(supervised: dict[str, int], num: int) -> None:
+    there = {task: have for task, have in supervised.items() if have}
+    if len(set(there.values())) < 2:
+        with pytest.raises(UserError, match="no task has fewer"):
+            wanted_counts("rare", num, supervised, "x")
+        return
+    counts = wanted_counts("rare", num, supervised, "x")
+    share = sum(there.values()) / len(there)
+    assert sum(counts.values()) == num
+    assert all(0 < there[task] < share for task in counts)
+    for task, count in counts.items():
+        others = [counts[other] for other in counts if there[other] >= there[task]]
+        assert count >= max(others) - 1, "a task that lacks more gets at least as many, but for rounding"
+    assert max(wanted_counts("all", num, supervised, "x").values()) <= -(-num // len(there))
+
+
+def test_tasks_that_are_not_there_or_held_out_are_refused() -> None:
+    supervised = {"sort": 5, "copy": 3, "unseen": 0}
+    assert wanted_counts(("copy", "sort"), 3, supervised, "x") == {"sort": 2, "copy": 1}
+    with pytest.raises(UserError, match="Did you mean 'sort'"):
+        wanted_counts(("sorts",), 3, supervised, "x")
+    with pytest.raises(UserError, match="x: unseen: held out"):
+        wanted_counts(("sort", "unseen"), 3, supervised, "x")
+
+
+# ---------------------------------------------------------------- novelty
+
+
+@settings(max_examples=200)
+@given(WORDS, WORDS)
+def test_likeness_is_rouge_l(one: list[str], other: list[str]) -> None:
+    texts = " ".join(one), " ".join(other)
+    score = RougeScorer(["rougeL"]).score(*texts)["rougeL"].fmeasure if one and other else float(one == other)
+    total = len(one) + len(other)
+    assert 2 * common_length(one, other) == pytest.approx(score * total)
+    for limit in (0.3, 0.7):
+        pool = InstructionPool(limit)
+        pool.add(texts[0])
+        if abs(score - limit) > 1e-9:
+            assert pool.is_new(texts[1]) == (score < limit)
+
+
+# ---------------------------------------------------------------- the log
+
+
+@given(st.lists(st.integers(0, 5) | st.integers(0, 2**64 - 1), max_size=2000))
+def test_an_offset_is_found_by_its_hash(hashes: list[int]) -> None:
+    table = OffsetTable()
+    for offset, of in enumerate(hashes):
+        table.add(of, offset)
+    assert len(table) == len(hashes)
+    for of in {*hashes, 7, 2**64 - 1}:
+        assert [*table.find(of)] == [offset for offset, other in enumerate(hashes) if other == of]
+
+
+def test_a_logged_request_takes_less_than_fifty_bytes_of_memory() -> None:
+    table = OffsetTable()
+    for offset in range(100_000):
+        table.add(offset * 0x9E3779B97F4A7C15 % 2**64, offset)
+        assert len(table) < 1000 or table.num_bytes <= 50 * len(table)
+
+
+def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    path, request = tmp_path / "log" / "replies.jsonl", ChatRequest("", [], 8)
+
+    def names() -> list[bool]:
+        with open_log(path, Spending(ConstructionBudget())) as log:
+            return [log.find(f"{i:032x}") is not None for i in range(4)]
+
+    with open_log(path, Spending(ConstructionBudget())) as log:
+        for i in range(3):
+            log.add(f"{i:032x}", "a", TEACHER, request, ChatReply("é" * i))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:20])
+    assert names() == [True, True, True, False]
+    assert path.read_bytes() == whole
+    path.write_bytes(whole.replace(b'"reply"', b'"other"', 1))
+    with pytest.raises(UserError, match=r"replies.jsonl:1 is damaged .* Remove this line"):
+        names()
+
+
+def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:
+    path, request = tmp_path / "replies.jsonl", ChatRequest("", [], 8)
+    with open_log(path, Spending(ConstructionBudget())) as log:
+        log.add("0" * 32, "a", TEACHER, request, ChatReply("x"))
+        whole = path.read_bytes()
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 40, before[1]))  # half a line
+        try:
+            with pytest.raises(UserError, match="cannot be written: File too large. Make room"):
+                log.add("1" * 32, "a", TEACHER, request, ChatReply("x"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert path.read_bytes() == whole
+        log.add("1" * 32, "a", TEACHER, request, ChatReply("y"))
+        kept = log.find("1" * 32)
+        assert kept is not None
+        assert kept.outcome == ChatReply("y")
+
+
+# ---------------------------------------------------------------- what is given
+
+
+@pytest.mark.parametrize(
+    ("form", "place", "part"),
+    [
+        ({"kind": "self_instrct", "num": 3}, "0.kind", "did you mean `self_instruct`?"),
+        ({"num": 3}, "0.kind", "add it"),
+        ({"kind": "few_shot"}, "0.num", "add it"),
+        ({"kind": "few_shot", "num": 3, "shot": 4}, "0.shot", "did you mean `shots`?"),
+        ({"kind": "few_shot", "num": 0}, "0.num", "greater than 0"),
+        ({"kind": "few_shot", "num": 3, "tasks": "rear"}, "0.tasks", "`rare`, `all` or a list"),
+        ({"kind": "few_shot", "num": 3, "tasks": 3}, "0.tasks", ""),
+        ({"kind": "few_shot", "num": 3, "temperature": 9}, "0.temperature", "less than or equal to 2"),
+    ],
+)
+def test_a_wrong_recipe_is_one_problem_with_the_way_out(form: dict[str, Any], place: str, part: str) -> None:
+    (problem,) = recipe_problems([form])
+    assert problem.path == f"construct.recipes.{place}"
+    assert part in f"{problem.rule} {problem.way_out}"
+
+
+def test_two_recipes_of_one_name_are_refused() -> None:
+    (problem,) = recipe_problems([{"kind": "few_shot", "num": 3}] * 2)
+    assert (problem.value, problem.rule) == ("few_shot", "2 recipes have this name")
+    assert not [*recipe_problems([{"kind": "few_shot", "num": 3}, {"kind": "few_shot", "num": 3, "name": "b"}])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("few_shots", "x", "replaces no prompt of the program; did you mean `few_shot`"),
+        ("few_shot", "a\n{% for x %}", "few_shot.j2 cannot be used: line 2"),
+        ("few_shot", "{{ exmples }}", "'exmples' is undefined. What it may use: task, examples"),
+        ("few_shot", "{{ ''.__class__.__mro__ }}", "is unsafe|undefined"),
+    ],
+)
+def test_a_wrong_prompt_is_a_message(tmp_path: Path, name: str, text: str, message: str) -> None:
+    (tmp_path / f"{name}.j2").write_text(text)
+    with pytest.raises(UserError, match=message):
+        Prompts(tmp_path).render("few_shot", task="t", examples=[])
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text("mine")
+    (tmp_path / ".hidden").write_text("")
+    with pytest.raises(UserError, match="not the folder of a construction, and holds records.jsonl"):
+        ConstructionFolder(tmp_path).check()
+    file = tmp_path / "records.jsonl"
+    with pytest.raises(UserError, match="is a file"):
+        ConstructionFolder(file).check()
+
+
+def test_the_estimate_is_of_all_requests(tmp_path: Path) -> None:
+    work = work_of(section("http://127.0.0.1:1/v1", tmp_path))
+    num, tokens = work.estimate()
+    assert num == 36 * 3 + 12
+    assert tokens.reply == num * 1024
+    assert 50 * num < tokens.prompt < 1000 * num
+    assert Counter(part.task for part in work.parts) == {"words": 2}
+
+
+def test_nothing_is_asked_where_nothing_answers(tmp_path: Path) -> None:
+    given = section("http://127.0.0.1:1/v1", tmp_path / "out", FEW_SHOT)
+    with pytest.raises(UserError, match="nothing answers at"):
+        construct_all(work_of(given), given)
+    assert json.loads((given.out / "manifest.json").read_text()) == {"kind": "construction", "is_complete": False}

@@ -1,0 +1,161 @@
+"""`sft construct` as people call it: from the rare tasks of a config to a folder of records that can be trained on."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cli import main
+from sft.config import DataConfig, ModelConfig
+from sft.data.planning.holdout import held_out_examples
+from sft.data.preparation import prepare_store
+from tests.conftest import SmallRecords
+from tests.construction.teaching import lines_of, teach
+from tests.endpoint.chat_server import ChatServer, chat_server
+from tests.forked_ranks import warm_command
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with chat_server(teach) as chat:
+        yield chat
+
+
+@pytest.fixture
+def content(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory, server: ChatServer
+) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("construct")
+    source = {"name": "words", "path": str(small_records.instructions), "task": {"column": "task"}}
+    return {
+        "run": {"name": "made", "dir": str(folder / "run")},
+        "model": {"path": str(tiny_model_dir), "dtype": "float32"},
+        "data": {
+            "sources": [source],
+            "cache_dir": str(folder / "cache"),
+            "max_len_tokens": 256,
+            "holdout": {"share": 0.3, "tasks": ["reverse"]},
+        },
+        "stages": [{"name": "only", "budget": {"steps": 1}, "optimizer": {"lr": 1e-3}}],
+        "construct": {
+            "teacher": {"endpoint": server.url},
+            "recipes": [{"kind": "few_shot", "num": 12}, {"kind": "self_instruct", "tasks": ["copy"], "num": 3}],
+            "out": str(folder / "made"),
+        },
+    }
+
+
+def written(content: dict[str, Any], folder: Path) -> str:
+    path = folder / "config.yaml"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = written(content, tmp_path)
+    assert main(["construct", config]) == 0
+    said = capfd.readouterr().out
+    out = Path(content["construct"]["out"])
+    made = {path.name for path in out.iterdir()}
+    assert made == {"records.jsonl", "dropped.jsonl", "manifest.json", "log"}
+    parts = {(part["recipe"], part["task"]): part["num_wanted"] for part in lines_of_manifest(out)["parts"]}
+    assert parts[("self_instruct", "copy")] == 3
+    few = {task: num for (recipe, task), num in parts.items() if recipe == "few_shot"}
+    assert few.keys() == {"count", "sort"}, "copy has more than its share, and reverse is held out"
+    assert sum(few.values()) == 12
+    for words in ("15 records wanted, in all at most about 21 requests", "self_instruct", "spent: ", str(out)):
+        assert words in said
+    store = prepare_store(DataConfig(**content["data"]), ModelConfig(**content["model"]))
+    held_out = held_out_examples(store, DataConfig(**content["data"]).holdout)
+    records = lines_of(Path(content["data"]["sources"][0]["path"]))
+    prompts = "\n".join(json.dumps(one["messages"]) for one in server.asked)
+    trained = {records[i]["input"] for i in store.record_ids[~held_out].tolist()}
+    hidden = {records[i]["input"] for i in store.record_ids[held_out].tolist()} - trained
+    long = [text for text in hidden if len(text.split()) > 4]
+    assert len(long) > 20
+    assert not [text for text in long if text in prompts]
+    assert [text for text in trained if len(text.split()) > 4 and text in prompts]
+    # What is made is a source like any other, but not of the config that makes it.
+    num = len(server.asked)
+    content["data"]["sources"].append({"name": "made", "path": str(out / "records.jsonl"), "task": {"column": "task"}})
+    both = prepare_store(DataConfig(**content["data"]), ModelConfig(**content["model"]))
+    assert len(both) == len(store) + len(lines_of(out / "records.jsonl"))
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert "is what the source made reads" in capfd.readouterr().err
+    assert len(server.asked) == num
+
+
+def lines_of_manifest(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    return found
+
+
+def test_what_is_wrong_is_said_at_once(
+    content: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    construct = content["construct"]
+    construct["recipes"] = [{"kind": "few_shots", "num": 3}, {"kind": "self_instruct", "nums": 3}]
+    construct["budget"] = {"cost": 3, "request": 5}
+    assert main(["construct", written(content, tmp_path)]) == 2
+    message = capfd.readouterr().err
+    assert "did you mean `requests`?" in message
+    del construct["budget"]["request"]
+    assert main(["construct", written(content, tmp_path)]) == 2
+    message = capfd.readouterr().err
+    for part in ("4 problems", "there is no recipe of this kind", "did you mean `num`?", "construct.budget.cost"):
+        assert part in message
+    del content["construct"]
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert "needs a section `construct`" in capfd.readouterr().err
+
+
+def test_a_second_one_is_refused_and_a_signal_ends_the_first_in_order(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.seconds = 0.3
+    config, out = written(content, tmp_path), Path(content["construct"]["out"])
+    content["construct"]["teacher"]["at_once"] = 1
+    command = warm_command("launcher", "construct", written(content, tmp_path))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while len(server.asked) < 3:
+            assert process.poll() is None, process.stdout and process.stdout.read()
+            time.sleep(0.02)
+        assert main(["construct", config]) == 2
+        assert f"{out} is in use by another job" in capfd.readouterr().err
+        holder = json.loads((out / "lock").read_text())["pid"]
+        os.kill(holder, signal.SIGTERM)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Ended by SIGTERM" in said
+    assert "Traceback" not in said
+    num = len(server.asked)
+    server.seconds = 0
+    assert main(["construct", config]) == 0
+    assert len(lines_of(out / "log" / "replies.jsonl")) <= len(server.asked) <= num + 22
+    kept = [json.dumps(one["messages"]) for one in server.asked]
+    assert len(kept) - len(set(kept)) <= 1
+
+
+def test_a_key_that_is_refused_is_one_message_with_the_counts(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.status, server.num_well = 401, 5
+    assert main(["construct", written(content, tmp_path), "construct.teacher.at_once=1"]) == 2
+    said = capfd.readouterr()
+    assert "refuses (status 401)" in said.err
+    assert "not asked yet" in said.out
+    server.status = 0
+    assert main(["construct", written(content, tmp_path)]) == 0
