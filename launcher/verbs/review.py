@@ -12,6 +12,7 @@ EXAMPLES = """\
 sft review data/constructed                        # prints the address of the page
 sft review data/constructed --sample 0.05          # a random sample stands for the rest below 5 % errors
 sft review data/constructed --status --sample 0.05
+sft review data/constructed --approved approved.jsonl   # what may be trained
 sft review data/constructed --export label-studio tasks.json
 sft review data/constructed --import label-studio done.json"""
 
@@ -36,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form: dict[str, Any] = {"nargs": 2, "metavar": ("TOOL", "FILE")}
     parser.add_argument("--export", **form, help="write the records for TOOL: label-studio or argilla")
     parser.add_argument("--import", dest="taken", **form, help="take the decisions that people made in TOOL")
+    text = "write the approved records, after their edits, to train on: with --sample BOUND by that rule"
+    parser.add_argument("--approved", type=Path, metavar="FILE", help=text)
     parser.add_argument("--status", action="store_true", help="show how far the reviewers are, and serve no page")
 
 
@@ -55,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
     place = find_place(options.data)
     setting = Setting(options.seed, options.sample, options.agreement_share)
-    if options.export or options.taken:
+    if options.export or options.taken or options.approved:
         return _exchange(options, ReviewSession(place, "import", setting))
     if options.status:
         show_status(place, setting, build_console())
@@ -100,7 +103,7 @@ def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:
     from launcher.exit_codes import DONE, FAILED
     from sft.errors import UserError
     from sft.printable import counted, fit_message
-    from sft.review.exchange import FORMS, export_records, import_decisions
+    from sft.review.exchange import FORMS, export_records, import_decisions, write_approved
 
     for tool, _ in filter(None, (options.export, options.taken)):
         if tool not in FORMS:
@@ -116,6 +119,9 @@ def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:
             tool, file = options.export
             num = export_records(session, tool, Path(file))
             sys.stdout.write(fit_message(f"{counted(num, 'record')} in {file}") + "\n")
+        if options.approved:
+            num = write_approved(session, options.approved)
+            sys.stdout.write(fit_message(f"{counted(num, 'approved record')} in {options.approved}") + "\n")
     except OSError as error:
         say_error(f"It could not be written: {error}.")
         return FAILED

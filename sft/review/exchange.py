@@ -44,13 +44,33 @@ def export_records(session: ReviewSession, form: Form, path: Path) -> int:
         UserError: that file is the records' own.
         OSError: the file cannot be written.
     """
-    if path.resolve() in [own.resolve() for own in session.place]:
-        raise UserError(f"{path} is a file of the set that is exported: give another one.")
+    _check_is_another(path, session)
     lines = [json_line(_WRITERS[form](*one)) for one in session.versions()]
     is_list = path.suffix == ".json"
     parts = [f"{line.rstrip()}{',' if i < len(lines) else ''}\n" for i, line in enumerate(lines, 1)]
     write_lines(path, ["[\n", *parts, "]\n"] if is_list else lines)
     return len(lines)
+
+
+def write_approved(session: ReviewSession, path: Path) -> int:
+    """Write the records that may be trained, after their edits, by the rule of the session; returns their number.
+
+    Raises:
+        UserError: there are none, or that file is the records' own.
+        OSError: the file cannot be written.
+    """
+    _check_is_another(path, session)
+    lines = [json_line(fields) for fields in session.approved()]
+    if not lines:
+        records = session.place.records
+        raise UserError(f"No record of {records} is approved. Review them first: `sft review {records}`.")
+    write_lines(path, lines)
+    return len(lines)
+
+
+def _check_is_another(path: Path, session: ReviewSession) -> None:
+    if path.resolve() in [own.resolve() for own in session.place]:
+        raise UserError(f"{path} is a file of the set that is exported: give another one.")
 
 
 def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[str]:

@@ -1,8 +1,10 @@
 """`sft review` without a browser: the state as a table, other tools, and one message for each mistake."""
 
+import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,23 @@ def test_the_table_says_what_is_approved(folder: Path, capsys: pytest.CaptureFix
     assert "the stated bound 50.0%" in text
     assert "kim and lee both decided on 8 records: kappa 0.00" in text
     assert not (folder / ".decisions.jsonl.open").exists(), "to look changes nothing"
+
+
+def test_the_approved_records_are_written_after_their_edits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "approved.jsonl"
+    assert main(["review", str(folder), "--approved", str(out)]) == 2
+    assert "is approved. Review them first" in capsys.readouterr().err
+    assert not out.exists()
+    decide(folder, 3, "accept")
+    decide(folder, 1, "reject", "lee", start=2)
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    edited = records[5] | {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "better"}]}
+    edit = decision("e", open_records(folder / "records.jsonl").entries[5].id, "edit")
+    DecisionFile(folder / "decisions.jsonl").append(replace(edit, edited=edited))
+    assert main(["review", str(folder), "--approved", str(out)]) == 0
+    assert capsys.readouterr().out == f"3 approved records in {out}\n"
+    written = [json.loads(line)["messages"] for line in out.read_text().splitlines()]
+    assert written == [record["messages"] for record in (*records[:2], edited)]
 
 
 def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
