@@ -55,7 +55,7 @@ class _FormJudge(Judge):
         prompt, answer, calls = prompt_of(draft), answer_of(draft), has_calls(draft)
         if not prompt.strip():
             return "the prompt is empty"
-        if not calls and not all(text.strip() for text in [answer, *answers_of(draft)]):
+        if not all(text.strip() for text in answers_of(draft)) or not (answer.strip() or calls):
             return "the answer is empty"
         try:
             conversation_of(draft)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from sft.construction.novelty import common_length
-from sft.schema import IntArray
 
 MOST_COMPARED = 1000
 MOST_WORDS = 512
@@ -54,27 +53,28 @@ class PromptPool:
         unknown: dict[str, int] = {}
         ids = [self._ids.get(word, -1) for word in given]
         ids = [unknown.setdefault(word, -1 - len(unknown)) if i < 0 else i for word, i in zip(given, ids, strict=True)]
-        for number in sorted(self._candidates(ids).tolist()):
+        for number in self._candidates(ids):
             other = self._words[self._starts[number] : self._starts[number + 1]].tolist()
             if common_length(ids, other) >= self._limit * (len(ids) + len(other)) / 2 - _ROUNDING:
                 return number
         return None
 
-    def _candidates(self, ids: Sequence[int]) -> IntArray:
+    def _candidates(self, ids: Sequence[int]) -> list[int]:
+        """The texts to compare, rising."""
         num, limit = len(ids), self._limit
         num_looked_at = num - int(np.ceil(limit * num / (2 - limit) - _ROUNDING)) + 1
         found = sorted((self._places.get(key, _NONE) for key in _counted(ids)), key=len)[:num_looked_at]
         numbers = np.concatenate([np.frombuffer(places, np.uint32) for places in found if places] or [_EMPTY])
         texts, shared = np.unique(numbers, return_counts=True)
         if not len(texts):
-            return texts.astype(np.int64)
+            return []
         lengths = np.array([self._lengths[text] for text in texts.tolist()])
         needed = limit * (num + lengths) / 2 - _ROUNDING
         may_be = (np.minimum(num, lengths) >= needed) & (shared >= needed - (num - len(found)))
         texts, shared = texts[may_be], shared[may_be]
         if len(texts) > MOST_COMPARED:
             texts = texts[np.argsort(-shared, kind="stable")[:MOST_COMPARED]]
-        return texts.astype(np.int64)
+        return [int(text) for text in np.sort(texts)]
 
 
 _NONE: "array[int]" = array("I")
