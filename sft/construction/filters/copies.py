@@ -20,7 +20,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from sft.construction.filters.draft_parts import conversation_of, conversation_of_pair, prompt_of, text_evidence
+from sft.construction.filters.draft_parts import (
+    UNREADABLE,
+    conversation_of,
+    conversation_of_pair,
+    prompt_of,
+    text_evidence,
+)
 from sft.construction.filters.filter import Filter, Judge, Late, Surroundings
 from sft.construction.filters.prompt_pool import PromptPool
 from sft.construction.offset_table import OffsetTable
@@ -72,7 +78,10 @@ class _CopyJudge(Judge):
 
     def judge(self, draft: Draft) -> str | None:
         """Against seeds, training data, and the drafts that are kept so far."""
-        hashed = hash_record(conversation_of(draft)).prompt
+        conversation = conversation_of(draft)
+        if conversation is None:
+            return UNREADABLE
+        hashed = hash_record(conversation).prompt
         number = next(self._equal.find(hashed), None)
         if number is not None:
             return f"its prompt equals that of {self._of(number)}"
@@ -87,6 +96,7 @@ class _CopyJudge(Judge):
     def keep(self, draft: Draft) -> None:
         """Remember it."""
         conversation = conversation_of(draft)
+        assert conversation is not None, "it was judged"
         self._equal.add(hash_record(conversation).prompt, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:

@@ -5,8 +5,12 @@ from typing import Any
 
 from sft.data.formats.messages import read_messages
 from sft.draft import Draft
+from sft.errors import RecordError
 from sft.schema import Conversation, Message, RecordLocation
 from sft.thoughts import without_thought
+
+UNREADABLE = "training could not read it"
+"""Why a draft is dropped by each filter that compares conversations."""
 
 _NOWHERE = RecordLocation("", 1)
 
@@ -33,13 +37,12 @@ def has_calls(draft: Draft) -> bool:
     return bool(draft.messages) and bool(draft.messages[-1].get("tool_calls"))
 
 
-def conversation_of(draft: Draft) -> Conversation:
-    """As training would read it.
-
-    Raises:
-        RecordError: it could not.
-    """
-    messages = read_messages({"messages": [*draft.messages]}, {})
+def conversation_of(draft: Draft) -> Conversation | None:
+    """As training would read it; None if it could not."""
+    try:
+        messages = read_messages({"messages": [*draft.messages]}, {})
+    except RecordError:
+        return None
     return Conversation(messages, draft.task, "", 0, _NOWHERE, draft.tools)
 
 

@@ -7,10 +7,16 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from sft.construction.filters.draft_parts import answer_of, answers_of, conversation_of, has_calls, prompt_of
+from sft.construction.filters.draft_parts import (
+    UNREADABLE,
+    answer_of,
+    answers_of,
+    conversation_of,
+    has_calls,
+    prompt_of,
+)
 from sft.construction.filters.filter import Filter, Judge, Surroundings
 from sft.draft import Draft
-from sft.errors import RecordError
 from sft.scoring.words import words_of
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
@@ -57,10 +63,8 @@ class _FormJudge(Judge):
             return "the prompt is empty"
         if not all(text.strip() for text in answers_of(draft)) or not (answer.strip() or calls):
             return "the answer is empty"
-        try:
-            conversation_of(draft)
-        except RecordError:
-            return "training could not read it"
+        if conversation_of(draft) is None:
+            return UNREADABLE
         return self._by_words(prompt, answer, calls)
 
     def _by_words(self, prompt: str, answer: str, calls: bool) -> str | None:

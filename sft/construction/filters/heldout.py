@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from sft.config import HoldoutConfig
-from sft.construction.filters.draft_parts import conversation_of
+from sft.construction.filters.draft_parts import UNREADABLE, conversation_of
 from sft.construction.filters.filter import Filter, Judge, OfHeldOut, Surroundings
 from sft.data.duplicates import hash_record
 from sft.data.planning.holdout import held_out_examples
@@ -59,6 +59,8 @@ def read_held_out(store: TokenStore, holdout: HoldoutConfig, tokenizer: ExampleT
 
     def of_held_out(draft: Draft) -> str | None:
         conversation = conversation_of(draft)
+        if conversation is None:
+            return UNREADABLE
         if hash_record(conversation).prompt in prompts:
             return "its prompt is a held-out one"
         texts = [message.full_text for message in conversation.messages]

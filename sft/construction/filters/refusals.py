@@ -12,6 +12,8 @@ A refusal is looked for in the first words of an answer, talk of the model itsel
 import re
 from typing import ClassVar
 
+from pydantic import field_validator
+
 from sft.construction.filters.draft_parts import answers_of
 from sft.construction.filters.filter import Filter, Judge, Surroundings
 from sft.construction.filters.refusal_words import META_TALK, REFUSALS
@@ -35,6 +37,16 @@ class Refusals(Filter):
 
     patterns: tuple[str, ...] = ()
     """Regular expressions of your own, looked for anywhere in an answer, whatever case."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern} is no regular expression: {error}") from None
+        return patterns
 
     def begin(self, around: Surroundings) -> Judge:
         """Stateless."""
