@@ -8,8 +8,6 @@ from sft.construction.filters.draft_parts import answer_of, text_evidence, text_
 from sft.construction.filters.filter import Judge, Surroundings, Verifier
 from sft.draft import Draft
 from sft.errors import UserError
-from sft.scoring.judging import Judging
-from sft.scoring.registry import read_score
 from sft.scoring.scorer import Answer, Question
 
 
@@ -44,6 +42,10 @@ class CodeAnswer(Verifier):
 
 class _CodeJudge(Judge):
     def __init__(self, given: CodeAnswer) -> None:
+        # A config is read without these.
+        from sft.scoring.judging import Judging  # noqa: PLC0415
+        from sft.scoring.registry import read_score  # noqa: PLC0415
+
         self._required = given.required
         score = read_score({"name": "code", "seconds": given.seconds, "memory_mib": given.memory_mib})
         try:

@@ -5,17 +5,18 @@ Filter ──begin(Surroundings)──▶ Judge ──judge(Draft)──▶ why 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sft.construction.seeds import Seed
-from sft.data.duplicates import Hashes
+from sft.construction.recipes.recipe import Seed
 from sft.draft import Draft
-from sft.schema import BoolArray
+
+if TYPE_CHECKING:  # a config is read without the imports of the data
+    from sft.data.duplicates import Hashes
+    from sft.schema import BoolArray
 
 OfHeldOut = Callable[[Draft], str | None]
 """What a draft has in common with what is measured on, in words; None for nothing."""
@@ -29,7 +30,7 @@ class Surroundings:
     """An empty folder, for what does not belong into memory."""
     seeds: Sequence[tuple[str, Seed]] = ()
     """The records that the teacher was shown, each with its task."""
-    trained_prompts: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
+    trained_prompts: "Hashes | None" = None
     """The prompt hashes of all training data, rising."""
     of_held_out: Callable[[], OfHeldOut] | None = None
     """Reads what is held out; None where nothing is."""
@@ -39,7 +40,7 @@ class Late(NamedTuple):
     """Drafts that a judge drops once it has seen all."""
 
     reason: str
-    dropped: BoolArray  # (num_kept,)
+    dropped: "BoolArray"  # (num_kept,)
     """True for each of those that `keep` was called with, in their order, that is dropped."""
 
 
