@@ -68,7 +68,7 @@ class PromptPool:
         texts, shared = np.unique(numbers, return_counts=True)
         if not len(texts):
             return []
-        lengths = np.array([self._lengths[text] for text in texts.tolist()])
+        lengths = np.frombuffer(self._lengths, np.uint32)[texts]
         needed = limit * (num + lengths) / 2 - _ROUNDING
         may_be = (np.minimum(num, lengths) >= needed) & (shared >= needed - (num - len(found)))
         texts, shared = texts[may_be], shared[may_be]
