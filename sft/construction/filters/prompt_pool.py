@@ -3,7 +3,8 @@
 ROUGE-L of two texts is 2·LCS / (m + n), and their longest common subsequence has no more words than they share. So a
 text of m words that reaches the limit t shares at least t·m / (2 − t) of them. Of the new text's words it is enough to
 look at the m − t·m / (2 − t) + 1 rarest, one of which the other has, too (prefix filtering; Chaudhuri et al. 2006).
-What has enough words and length is compared exactly, up to the thousand that share most of these words.
+What has enough words and length is compared exactly, up to the thousand that share most of these words. Where even rare
+words stand in very many texts, only the rarest are looked at.
 """
 
 from array import array
@@ -14,6 +15,8 @@ import numpy as np
 from sft.construction.novelty import common_length
 
 MOST_COMPARED = 1000
+MOST_PLACES = 1 << 15
+"""Of the rarest words of a new text, so many places in other texts are looked at: its time is bounded."""
 MOST_WORDS = 512
 """Of a text; what follows is not compared."""
 _ROUNDING = 1e-9
@@ -64,6 +67,8 @@ class PromptPool:
         num, limit = len(ids), self._limit
         num_looked_at = num - int(np.ceil(limit * num / (2 - limit) - _ROUNDING)) + 1
         found = sorted((self._places.get(key, _NONE) for key in _counted(ids)), key=len)[:num_looked_at]
+        ends = np.cumsum([len(places) for places in found])
+        found = found[: max(1, int(np.searchsorted(ends, MOST_PLACES, side="right")))]
         numbers = np.concatenate([np.frombuffer(places, np.uint32) for places in found if places] or [_EMPTY])
         texts, shared = np.unique(numbers, return_counts=True)
         if not len(texts):
