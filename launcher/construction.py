@@ -16,7 +16,14 @@ from launcher.preparation import preparation_shown
 from sft.absolute_paths import local_path
 from sft.config import SftConfig
 from sft.config_construction import ConstructConfig
-from sft.construction.construction import Constructed, Progress, check_sources, construct_all, plan_work
+from sft.construction.construction import (
+    Constructed,
+    Progress,
+    check_sources,
+    construct_all,
+    plan_work,
+    surroundings_of,
+)
 from sft.construction.counts import Counts
 from sft.construction.folder import ConstructionFolder
 from sft.construction.rounds import Work
@@ -54,8 +61,9 @@ def construct(config: SftConfig, given: ConstructConfig, console: Console, patie
             store = build_store(recipe, report, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
+        around = surroundings_of(config, store, recipe.preparer, work, folder.path)
         with _progress_shown(work.num, console) as tell:
-            done = construct_all(work, section, tell, patience)
+            done = construct_all(work, section, tell, patience, around)
     _show(done, folder.path, console)
     if done.error is not None:
         raise done.error

@@ -256,16 +256,15 @@ _SECTIONS: dict[str, tuple[TypeAdapter[Any], Any]] = {
 def _construct_rules(construct: ConstructConfig | None) -> list[Problem]:
     if construct is None:
         return []
-    from sft.construction.recipes.registry import recipe_problems  # noqa: PLC0415  (few jobs have such a section)
+    # Few jobs have such a section.
+    from sft.construction.filters.registry import filter_problems  # noqa: PLC0415
+    from sft.construction.recipes.registry import recipe_problems  # noqa: PLC0415
 
-    problems = [*recipe_problems(construct.recipes)]
+    problems = [*recipe_problems(construct.recipes), *filter_problems(construct.filters)]
     budget = construct.budget
     if budget.cost is not None and budget.price_per_million_tokens is None:
         rule, way_out = "no price is known", "give construct.budget.price_per_million_tokens: [prompts, answers]"
         problems.append(Problem("construct.budget.cost", budget.cost, rule, way_out))
-    if construct.filters:
-        rule = "there are no filters yet"
-        problems.append(Problem("construct.filters", ", ".join(construct.filters), rule, "remove the section"))
     return problems
 
 

@@ -8,16 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sft.atomic_files import fingerprint
 from sft.config import SftConfig
 from sft.config_construction import ConstructConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking, Job, Result
 from sft.construction.counts import Counts
+from sft.construction.filters.chain import filtering
+from sft.construction.filters.filter import Surroundings
+from sft.construction.filters.held_out_texts import read_held_out
+from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
-from sft.construction.recipes.recipe import Recipe
+from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.request_log import RequestLog, open_log
 from sft.construction.rounds import Part, Work, seeds_of
@@ -26,6 +32,7 @@ from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
 from sft.construction.wanted import supervised_by_task, wanted_counts
 from sft.data.block_preparer import BlockPreparer
+from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
@@ -92,11 +99,21 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
     return Work(parts, prompts, config.run.seed)
 
 
+def surroundings_of(
+    config: SftConfig, store: TokenStore, preparer: BlockPreparer, work: Work, out: Path
+) -> Surroundings:
+    """What filters compare drafts with: the seeds, the prompts that are trained on, and what is held out."""
+    holdout = config.data.holdout
+    trained = np.sort(np.asarray(store.prompt_hashes)[trainable_examples(store, holdout)])
+    return Surroundings(out, _seeds(work), trained, lambda: read_held_out(store, holdout, preparer.pipeline.tokenizer))
+
+
 def construct_all(
     work: Work,
     construct: ConstructConfig,
     tell: Callable[[Progress], None] = lambda progress: None,
     patience: Patience | None = None,
+    around: Surroundings | None = None,
 ) -> Constructed:
     """Ask for what the log lacks, and write the folder; whoever calls this holds its lock.
 
@@ -105,6 +122,7 @@ def construct_all(
         construct: its section of the config.
         tell: called while it goes on.
         patience: of the client; `teacher.at_once` counts, whatever it says.
+        around: what filters compare with. Default: the seeds.
 
     Raises:
         UserError: the teacher cannot be asked at all, or the folder cannot be written.
@@ -127,8 +145,15 @@ def construct_all(
                 if not len(log):
                     raise
                 error = ended
-        counts, by_part = write_output(folder, work.outcomes(asking.replay), _about(work, construct, log))
+        with filtering(read_filters(construct.filters), around or Surroundings(folder.path, _seeds(work))) as filters:
+            # What filters note is known when the last outcome is written, and the manifest is written then.
+            about = {**_about(work, construct, log), "noted": filters.noted}
+            counts, by_part = write_output(folder, filters.outcomes(work.outcomes(asking.replay)), about)
     return Constructed(counts, by_part, spending, error)
+
+
+def _seeds(work: Work) -> list[tuple[str, Seed]]:
+    return list({(part.task, seed.id): (part.task, seed) for part in work.parts for seed in part.seeds}.values())
 
 
 def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> bool:

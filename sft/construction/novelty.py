@@ -5,6 +5,7 @@ Its length is found with one operation on long integers for each word (Hyyrö 20
 enough words in common.
 """
 
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from sft.scoring.words import words_of
@@ -47,9 +48,9 @@ class InstructionPool:
         return most >= needed and common_length(one.words, other.words) >= needed
 
 
-def common_length(one: list[str], other: list[str]) -> int:
+def common_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
     """The length of the longest common subsequence."""
-    places: dict[str, int] = {}
+    places: dict[Hashable, int] = {}
     for i, word in enumerate(one):
         places[word] = places.get(word, 0) | 1 << i
     every = (1 << len(one)) - 1

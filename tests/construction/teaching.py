@@ -17,6 +17,7 @@ from sft.endpoint.endpoint import Patience
 HASTE = Patience(seconds=20, seconds_in_all=30, retries=0)
 BOTH = ({"kind": "self_instruct", "num": 36, "tasks": "all"}, {"kind": "few_shot", "num": 12, "tasks": "all"})
 FEW_SHOT = ({"kind": "few_shot", "num": 20, "tasks": "all"},)
+NO_FILTERS = {"form": False, "copies": False}
 SEEDS = [Seed(f"seed-{i}", f"Say {i} in words, then {i * i}", f"answer {i}", "words") for i in range(30)]
 
 
@@ -42,6 +43,7 @@ def teach(content: Mapping[str, Any]) -> str:
 
 
 def section(url: str, out: Path, recipes: Any = BOTH, **about: Any) -> ConstructConfig:
+    about.setdefault("filters", NO_FILTERS)
     teacher = {"endpoint": url, "model": "tiny", "at_once": about.pop("at_once", 8)}
     return ConstructConfig.model_validate({"teacher": teacher, "recipes": recipes, "out": out, **about})
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from sft.data.planning import overlap
-from sft.data.planning.overlap import MAX_PROMPTS, overlapping_examples
+from sft.data.planning.overlap import MAX_PROMPTS, held_out_runs, overlapping_examples
 from sft.data.token_keys import CONTROL, token_keys
 from tests.conftest import WORDS
 from tests.data.stores import random_hashes, store_of
@@ -83,6 +83,18 @@ def test_the_examples_are_those_of_a_slow_search(made, length, chunk_tokens, max
     assert found.counts == counts
     assert [i for i, _ in found.pairs] == np.flatnonzero(found.training).tolist()
     assert all(any(i in training and j in measured for training, measured in shared) for i, j in found.pairs)
+
+
+@given(stores(), st.sampled_from([1, 3, 8]), st.lists(st.integers(0, NUM_IDS - 1), max_size=30))
+def test_a_new_text_is_touched_by_runs_that_held_out_examples_alone_have(made, length, text):
+    store, held_out = made
+    new = np.concatenate([text, store.tokens[: len(text)]]).astype(np.int64)
+    runs = held_out_runs(store, held_out, length)
+    measured, training = (
+        {run for i in np.flatnonzero(side) for run in runs_of(store, i, length)} for side in (held_out, ~held_out)
+    )
+    alone = store_with([new])
+    assert runs.touch(new) == bool(runs_of(alone, 0, length) & (measured - training) if len(new) else False)
 
 
 def test_a_run_lies_inside_one_example():

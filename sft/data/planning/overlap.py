@@ -100,6 +100,39 @@ def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOutRuns:
+    """Runs that held-out examples have and training examples have not, to be looked for in texts of neither."""
+
+    _runs: _Runs
+    _token_keys: Hashes
+    _length: int
+
+    def touch(self, token_ids: IntArray) -> bool:
+        """Whether a text, (num_tokens,), has one of them."""
+        bounds, itself = np.array([0, len(token_ids)]), np.zeros(1, dtype=np.int64)
+        if len(token_ids) < self._length:
+            return False
+        hashes, _ = _hash_runs(self._token_keys, bounds, lambda start, end: token_ids[start:end], itself, self._length)
+        return len(self._runs.find(hashes)[0]) > 0
+
+
+def held_out_runs(store: TokenStore, held_out: BoolArray, length: int) -> HeldOutRuns:
+    """The runs of `length` tokens of held-out examples that no other example has; the store is read once.
+
+    Args:
+        store: as in `overlapping_examples`.
+        held_out: (num_examples,), True for the examples that are measured on.
+        length: the length of a run, counting only tokens that say something.
+    """
+    runs = _Runs.of(_distinct_runs(store, np.flatnonzero(held_out), length))
+    is_alone = np.ones(len(runs.runs), dtype=bool)
+    if len(runs.runs):
+        for hashes, _ in _read_runs(store, np.flatnonzero(~held_out), length):
+            is_alone[runs.find(hashes)[1]] = False
+    return HeldOutRuns(_Runs.of(runs.runs[is_alone]), np.asarray(store.token_keys), length)
+
+
 class _Places(NamedTuple):
     """Where runs stand: pairs of a run and an example, each pair once, rising."""
 

@@ -1,0 +1,39 @@
+"""Drops what is there already: equal prompts, prompts that are alike, and records that are nearly equal.
+
+    equal   the prompt hash of `sft.data.duplicates`, against seeds, all training data and drafts
+    alike   ROUGE-L of prompts of at least 0.7, as Self-Instruct (arXiv 2212.10560), against seeds and drafts
+    nearly  MinHash of whole records, `sft.data.near_duplicates`, against seeds and drafts, once all are judged
+
+The first in the order of the scripts stays, of those that all other filters keep.
+
+Where a draft has an instruction beside its input, the instruction is compared, as in the paper. Else it is the prompt,
+without the passage that it is about and without the wording of its task: words that more than half of the task's seeds
+have. Two questions that differ in their sentence alone would be alike otherwise. Of a prompt with fewer than four words
+of its own, only an equal one is a copy.
+"""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from sft.construction.filters.filter import Filter, Judge, Surroundings
+
+Likeness = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class Copies(Filter):
+    """Copies of seeds, of training data and of each other."""
+
+    name: ClassVar[str] = "copies"
+    shorthand: ClassVar[str] = "similarity_to_existing"
+
+    similarity_to_existing: Likeness | None = 0.7
+    """The ROUGE-L at which a prompt is a copy. Empty: prompts may be alike."""
+    near: Likeness | None = 0.8
+    """The share of runs of five words in common at which a record is a copy. Empty: they may be nearly equal."""
+
+    def begin(self, around: Surroundings) -> Judge:
+        """A judge that remembers what is kept."""
+        from sft.construction.filters.copy_judge import CopyJudge  # noqa: PLC0415  (a config is read without it)
+
+        return CopyJudge(self.similarity_to_existing, self.near, around)

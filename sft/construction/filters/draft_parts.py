@@ -1,0 +1,69 @@
+"""The parts of a draft that filters look at: what is asked, what is answered, and what is compared with others."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sft.data.formats.messages import read_messages
+from sft.draft import Draft
+from sft.errors import RecordError
+from sft.schema import Conversation, Message, RecordLocation
+from sft.thoughts import without_thought
+
+UNREADABLE = "training could not read it"
+"""Why a draft is dropped by each filter that compares conversations."""
+
+_NOWHERE = RecordLocation("", 1)
+
+
+def prompt_of(draft: Draft) -> str:
+    """The first turn of the user."""
+    return next((_text(m) for m in draft.messages if m.get("role") == "user"), "")
+
+
+def answer_of(draft: Draft) -> str:
+    """The last answer, without a thought in front of it."""
+    return without_thought(next((_text(m) for m in reversed(draft.messages) if m.get("role") == "assistant"), ""))
+
+
+def answers_of(draft: Draft) -> Iterator[str]:
+    """All answers that are texts and not calls, without thoughts."""
+    for message in draft.messages:
+        if message.get("role") == "assistant" and not message.get("tool_calls"):
+            yield without_thought(_text(message))
+
+
+def has_calls(draft: Draft) -> bool:
+    """Whether its last turn calls tools."""
+    return bool(draft.messages) and bool(draft.messages[-1].get("tool_calls"))
+
+
+def conversation_of(draft: Draft) -> Conversation | None:
+    """As training would read it; None if it could not."""
+    try:
+        messages = read_messages({"messages": [*draft.messages]}, {})
+    except RecordError:
+        return None
+    return Conversation(messages, draft.task, "", 0, _NOWHERE, draft.tools)
+
+
+def conversation_of_pair(prompt: str, answer: str, task: str) -> Conversation:
+    """A question and its answer."""
+    return Conversation((Message("user", prompt), Message("assistant", answer)), task, "", 0, _NOWHERE)
+
+
+def text_evidence(draft: Draft, name: str) -> str:
+    """A text of the evidence; empty if there is none."""
+    given = draft.evidence.get(name)
+    return given if isinstance(given, str) else ""
+
+
+def text_list_evidence(draft: Draft, name: str) -> list[str]:
+    """The texts of a list of the evidence, or its only text."""
+    given = draft.evidence.get(name)
+    texts = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    return [text for text in texts if isinstance(text, str) and text.strip()]
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else ""

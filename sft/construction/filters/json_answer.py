@@ -1,0 +1,96 @@
+"""Drops answers that should be JSON and are not, or do not fit their JSON schema."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from pydantic import Field, field_validator
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from sft.construction.filters.draft_parts import answer_of, has_calls
+from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.draft import Draft
+from sft.scoring.json_equal import NO_JSON
+
+_BEGINS = re.compile(r"\s*(?:```json\b|\{\s*[\"}]|\[\s*[\[{\"\]])", re.IGNORECASE)
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
+
+
+class JsonAnswer(Filter):
+    """Whether an answer is JSON, in a code fence or not, with no text around it.
+
+    Judged are answers of `tasks`, if these are given; else those whose draft has a schema as evidence (`schema`), and
+    those that begin as JSON does.
+    """
+
+    name: ClassVar[str] = "json"
+    word: ClassVar[str] = "parses"
+
+    schemas: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Task → the JSON schema (draft 2020-12) that its answers fit. A draft's own comes first."""
+
+    @field_validator("schemas")
+    @classmethod
+    def _are_schemas(cls, schemas: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for task, schema in schemas.items():
+            try:
+                Draft202012Validator.check_schema(schema)
+            except SchemaError as error:
+                raise ValueError(f"{task}: it is no JSON schema: {error.message}") from None
+        return schemas
+
+    def begin(self, around: Surroundings) -> Judge:
+        """Stateless."""
+        return _JsonJudge(self)
+
+
+class _JsonJudge(Judge):
+    def __init__(self, given: JsonAnswer) -> None:
+        self._given = given
+
+    def judge(self, draft: Draft) -> str | None:
+        """Parses, then fits."""
+        if has_calls(draft):
+            return None
+        answer, own = answer_of(draft), draft.evidence.get("schema")
+        schema = own if isinstance(own, Mapping) else self._given.schemas.get(draft.task)
+        if schema is None and not self._given.tasks and not _BEGINS.match(answer):
+            return None
+        value = parsed(answer)
+        if value is NO_JSON:
+            return "the answer is no JSON"
+        if schema is None:
+            return None
+        try:
+            _validator(json.dumps(schema, sort_keys=True)).validate(value)
+        except ValidationError:
+            return "the answer does not fit its JSON schema"
+        except (SchemaError, Unresolvable, RecursionError, ValueError, TypeError):
+            return "its JSON schema cannot be used"
+        return None
+
+
+def parsed(answer: str) -> Any:
+    """The value of an answer that is JSON, or `NO_JSON`. NaN and Infinity are no JSON."""
+    fenced = _FENCED.fullmatch(answer)
+    try:
+        return json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return NO_JSON
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Draft202012Validator:
+    content = json.loads(schema)
+    Draft202012Validator.check_schema(content)
+    # With an empty registry, a reference to another address is not fetched.
+    return Draft202012Validator(content, registry=Registry())
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
