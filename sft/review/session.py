@@ -96,7 +96,7 @@ class ReviewSession:
         is_sample = self._setting.bound is not None
         self._order = by_sample(records.entries, self._setting.seed) if is_sample else by_risk(records.entries)
         self._ids = [entry.id for entry in self._order]
-        self._counts = Counter((entry.task, "open") for entry in self._order)
+        self._counts: Counter[tuple[str, State]] = Counter((entry.task, "open") for entry in self._order)
         try:
             self._read_new()
         except OSError as error:
@@ -321,7 +321,7 @@ class ReviewSession:
     def _progress(self) -> dict[str, Any]:
         tasks: dict[str, dict[State, int]] = {}
         for (task, state), num in sorted(self._counts.items()):
-            tasks.setdefault(task, {})[state] = num  # type: ignore[index]
+            tasks.setdefault(task, {})[state] = num
         total = Counter({state: 0 for state in ("open", "accepted", "edited", "rejected", "flagged")})
         for counts in tasks.values():
             total.update(counts)

@@ -5,7 +5,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,6 @@ from tests.endpoint.chat_server import KEY, ChatServer, chat_server
 from tests.forked_ranks import warm_command
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    with chat_server(teach) as chat:
-        yield chat
 
 
 def repeated(server: ChatServer) -> int:

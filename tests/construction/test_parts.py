@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
 
 from sft.config_construction import ConstructionBudget
 from sft.construction.construction import construct_all
 from sft.construction.folder import ConstructionFolder
-from sft.construction.novelty import InstructionPool, common_length
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.registry import recipe_problems
@@ -57,23 +55,6 @@ def test_tasks_that_are_not_there_or_held_out_are_refused() -> None:
         wanted_counts(("sorts",), 3, supervised, "x")
     with pytest.raises(UserError, match="x: unseen: held out"):
         wanted_counts(("sort", "unseen"), 3, supervised, "x")
-
-
-# ---------------------------------------------------------------- novelty
-
-
-@settings(max_examples=200)
-@given(WORDS, WORDS)
-def test_likeness_is_rouge_l(one: list[str], other: list[str]) -> None:
-    texts = " ".join(one), " ".join(other)
-    score = RougeScorer(["rougeL"]).score(*texts)["rougeL"].fmeasure if one and other else float(one == other)
-    total = len(one) + len(other)
-    assert 2 * common_length(one, other) == pytest.approx(score * total)
-    for limit in (0.3, 0.7):
-        pool = InstructionPool(limit)
-        pool.add(texts[0])
-        if abs(score - limit) > 1e-9:
-            assert pool.is_new(texts[1]) == (score < limit)
 
 
 # ---------------------------------------------------------------- the log

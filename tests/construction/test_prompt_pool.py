@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.construction.filters.prompt_pool import PromptPool
+from sft.construction.prompt_pool import PromptPool
 from sft.scoring.rouge import rouge_l
 
 WORDS = st.lists(st.sampled_from("abcdefgh"), max_size=9)

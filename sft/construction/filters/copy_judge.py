@@ -14,8 +14,8 @@ from sft.construction.filters.draft_parts import (
     text_evidence,
 )
 from sft.construction.filters.filter import Judge, Late, Surroundings
-from sft.construction.filters.prompt_pool import PromptPool
 from sft.construction.offset_table import OffsetTable
+from sft.construction.prompt_pool import PromptPool
 from sft.construction.recipes.recipe import Seed
 from sft.data.duplicates import NUM_PERMUTATIONS, hash_record, minhash
 from sft.data.near_duplicates import Signatures, find_near_duplicates

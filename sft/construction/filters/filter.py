@@ -4,6 +4,7 @@ Filter ──begin(Surroundings)──▶ Judge ──judge(Draft)──▶ why 
                                   └─keep(Draft): all filters keep it
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +45,12 @@ class Late(NamedTuple):
     """True for each of those that `keep` was called with, in their order, that is dropped."""
 
 
-class Judge:
+class Judge(ABC):
     """Judges drafts in the order of their scripts."""
 
+    @abstractmethod
     def judge(self, draft: Draft) -> str | None:
         """Why it is dropped, in words that many drafts may share: they are counted by it. None keeps it."""
-        raise NotImplementedError
 
     def note(self, draft: Draft) -> str | None:
         """What is counted of a draft that is kept all the same."""
@@ -58,13 +59,14 @@ class Judge:
 
     def keep(self, draft: Draft) -> None:
         """Called with each draft that all filters keep, before the next one is judged."""
+        del draft
 
     def finish(self) -> Late | None:
         """Called once, behind the last draft."""
         return None
 
 
-class Filter(BaseModel):
+class Filter(BaseModel, ABC):
     """The settings that all filters have: immutable, and unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -76,13 +78,13 @@ class Filter(BaseModel):
     tasks: tuple[str, ...] = ()
     """Only drafts of these tasks are judged. Default: all."""
 
+    @abstractmethod
     def begin(self, around: Surroundings) -> Judge:
         """A judge for one pass over all drafts.
 
         Raises:
             UserError: it cannot judge here.
         """
-        raise NotImplementedError
 
     def concerns(self, draft: Draft) -> bool:
         """Whether it is of a task that is judged."""

@@ -7,6 +7,7 @@ The scripts of a chain run in rounds. One of a later round may see the drafts of
 asks the same, however many scripts run at once. A larger `num` adds scripts and changes none.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -50,7 +51,7 @@ class Seed:
     source: str
 
 
-class Recipe(BaseModel):
+class Recipe(BaseModel, ABC):
     """The settings that all recipes have: immutable, and unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -81,9 +82,9 @@ class Recipe(BaseModel):
         """Its name, or its kind."""
         return self.name or self.kind
 
+    @abstractmethod
     def chain(self, about: "About") -> "Chain":
         """The scripts for a task."""
-        raise NotImplementedError
 
 
 class Chain(Protocol):

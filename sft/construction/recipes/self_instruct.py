@@ -10,12 +10,14 @@ An instruction that is like a seed's or an earlier draft's (ROUGE-L of 0.7 or mo
 from typing import ClassVar
 
 from sft.construction.answer_form import FormError, read_object, read_text, schema_of
-from sft.construction.novelty import InstructionPool
+from sft.construction.prompt_pool import PromptPool
 from sft.construction.recipes.recipe import About, Chain, Recipe
 from sft.construction.script import Failed, Script
 from sft.draft import Draft
+from sft.scoring.words import words_of
 
 _ROUND = 32
+_LIKE = 0.7
 _INSTRUCTION: dict[str, type] = {"instruction": str, "is_classification": bool}
 _INPUT: dict[str, type] = {"input": str}
 _LABEL: dict[str, type] = {"output": str}
@@ -45,9 +47,9 @@ class _Chain:
     def __init__(self, about: About) -> None:
         self._about = about
         self._drafted: list[tuple[str, str]] = []
-        self._pool = InstructionPool()
+        self._pool = PromptPool(_LIKE)
         for seed in about.seeds:
-            self._pool.add(seed.prompt)
+            self._pool.add(words_of(seed.prompt))
 
     def script(self, number: int) -> Script:
         """Three requests."""
@@ -61,7 +63,7 @@ class _Chain:
             reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
             found = read_object(reply, _INSTRUCTION)
             instruction = found["instruction"]
-            if not self._pool.is_new(instruction):
+            if not self._is_new(instruction):
                 return Failed(NOT_NEW)
             if found["is_classification"]:
                 prompt = about.prompt("self_instruct_label", instruction=instruction)
@@ -82,8 +84,11 @@ class _Chain:
     def take(self, draft: Draft) -> str | None:
         """Drop what another draft of the same round has made, too."""
         instruction = draft.evidence["instruction"]
-        if not self._pool.is_new(instruction):
+        if not self._is_new(instruction):
             return NOT_NEW
-        self._pool.add(instruction)
+        self._pool.add(words_of(instruction))
         self._drafted.append((draft.id, instruction))
         return None
+
+    def _is_new(self, instruction: str) -> bool:
+        return self._pool.find(words_of(instruction)) is None

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,9 @@ from sft.config import DataConfig, ModelConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.data.preparation import prepare_store
 from tests.conftest import SmallRecords
-from tests.construction.teaching import lines_of, teach
-from tests.endpoint.chat_server import ChatServer, chat_server
+from tests.construction.teaching import lines_of
+from tests.endpoint.chat_server import ChatServer
 from tests.forked_ranks import warm_command
-
-
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[ChatServer]:
-    with chat_server(teach) as chat:
-        yield chat
 
 
 @pytest.fixture
