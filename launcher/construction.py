@@ -1,5 +1,6 @@
 """Makes records with a progress bar, and shows the result: counts by recipe and task, reasons, and what it cost."""
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,7 +125,8 @@ def _show(done: Constructed, path: Path, console: Console) -> None:
     if spending.reached:
         text = f"construct.{spending.reached} is reached; with a larger one, the same command goes on"
         console.print(text, highlight=False)
-    console.print(f"in {path}", highlight=False, markup=False, soft_wrap=True)
+    text = f"in {path}\npeople approve what is trained: sft review {shlex.quote(str(path))}"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _numbers(counts: Counts) -> list[str]:
