@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray._common.network_utils import find_free_port
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.cluster_utils import Cluster
 from ray.train.v2._internal.state.util import is_actor_alive
 from ray.util.state.exception import RayStateApiException
@@ -56,6 +57,9 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", ray_constants.ENABLE_RAY_CLUSTER)
     with patch.dict(os.environ):
         yield
+    # A Ray of our own asks for a token, and Ray goes on to ask for it in this process.
+    AuthenticationTokenLoader.instance().reset_cache()
+    Config.initialize("")
 
 
 @ray.remote(num_cpus=0)
