@@ -1,30 +1,19 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from sft.construction.filters.draft_parts import (
-    UNREADABLE,
-    conversation_of,
-    conversation_of_pair,
-    prompt_of,
-    text_evidence,
-)
+from sft.construction.filters.compared_words import ComparedWords
+from sft.construction.filters.draft_parts import UNREADABLE, conversation_of, conversation_of_pair
 from sft.construction.filters.filter import Judge, Late, Surroundings
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
-from sft.construction.recipes.recipe import Seed
 from sft.data.duplicates import NUM_PERMUTATIONS, hash_record, minhash
 from sft.data.near_duplicates import Signatures, find_near_duplicates
 from sft.draft import Draft
-from sft.scoring.words import words_of
 
-_FEWEST_SEEDS = 4
-"""Of a task, so that its wording can be told."""
-_FEWEST_OWN_WORDS = 4
 _SIGNATURES_AT_ONCE = 1 << 12
 
 
@@ -33,7 +22,7 @@ class CopyJudge(Judge):
 
     def __init__(self, likeness: float | None, near: float | None, around: Surroundings) -> None:
         """`likeness` by ROUGE-L, `near` by MinHash; None: not looked at."""
-        self._wordings = wordings_of(around.seeds)
+        self._words = ComparedWords(around.seeds)
         self._trained = around.trained_prompts
         self._equal, self._num_seeds = OffsetTable(), len(around.seeds)
         self._pool = PromptPool(likeness) if likeness else None
@@ -42,7 +31,7 @@ class CopyJudge(Judge):
             conversation = conversation_of_pair(seed.prompt, seed.answer, task)
             self._equal.add(hash_record(conversation).prompt, number)
             if self._pool is not None:
-                self._pool.add(self._own_words(seed.prompt, task))
+                self._pool.add(self._words.of_prompt(seed.prompt, task))
             if self._near:
                 self._near.add(minhash(conversation))
         self._num_kept = 0
@@ -58,7 +47,7 @@ class CopyJudge(Judge):
             return f"its prompt equals that of {self._of(number)}"
         if self._trained is not None and _is_in(self._trained, hashed):
             return "its prompt equals that of a training record"
-        if self._pool is not None and (words := self._compared(draft)):
+        if self._pool is not None and (words := self._words.of(draft)):
             number = self._pool.find(words)
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
@@ -71,7 +60,7 @@ class CopyJudge(Judge):
         self._equal.add(hash_record(conversation).prompt, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:
-            self._pool.add(self._compared(draft))
+            self._pool.add(self._words.of(draft))
         if self._near:
             self._near.add(minhash(conversation))
 
@@ -83,18 +72,6 @@ class CopyJudge(Judge):
 
     def _of(self, number: int) -> str:
         return "a seed" if number < self._num_seeds else "an earlier draft"
-
-    def _compared(self, draft: Draft) -> list[str]:
-        """The words to compare; none where only an equal prompt is a copy."""
-        if instruction := text_evidence(draft, "instruction"):
-            return words_of(instruction)
-        prompt, passage = prompt_of(draft), text_evidence(draft, "passage").strip()
-        return self._own_words(prompt.replace(passage, " ") if passage else prompt, draft.task)
-
-    def _own_words(self, prompt: str, task: str) -> list[str]:
-        wording = self._wordings.get(task, frozenset())
-        words = [word for word in words_of(prompt) if word not in wording]
-        return words if len(words) >= _FEWEST_OWN_WORDS else []
 
 
 class _NearCopies:
@@ -123,19 +100,6 @@ class _NearCopies:
         with self._path.open("rb") as file:
             while piece := file.read(_SIGNATURES_AT_ONCE * NUM_PERMUTATIONS * 4):
                 yield np.frombuffer(piece, np.uint32).reshape(-1, NUM_PERMUTATIONS)
-
-
-def wordings_of(seeds: Sequence[tuple[str, Seed]]) -> Mapping[str, frozenset[str]]:
-    """Task → the words that more than half of its seeds have; of tasks with few seeds, none."""
-    nums, counts = Counter[str](), defaultdict[str, Counter[str]](Counter)
-    for task, seed in seeds:
-        nums[task] += 1
-        counts[task].update({*words_of(seed.prompt)})
-    return {
-        task: frozenset(word for word, num in counts[task].items() if 2 * num > nums[task])
-        for task in nums
-        if nums[task] >= _FEWEST_SEEDS
-    }
 
 
 def _is_in(ordered: np.ndarray[tuple[int], np.dtype[np.uint64]], hashed: int) -> bool:

@@ -1,0 +1,154 @@
+"""What became of all drafts, read from the folder in one pass: counts, cost, and some drafts of each kind by seed.
+
+    manifest.json, records.jsonl, dropped.jsonl ──read_summary──▶ Summary ─▶ construct.html, DATA_CARD.md
+
+Its memory does not grow with the number of records. The files are read by their lines, so their counts are those of the
+files, whatever became of these since they were written.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sft.atomic_files import DamagedError, read_json
+from sft.construction.counts import MOST_REASONS, OTHER
+from sft.construction.drawn import Drawn
+from sft.construction.filters.compared_words import ComparedWords
+from sft.construction.filters.registry import read_filters
+from sft.construction.folder import KIND, ConstructionFolder
+from sft.construction.rounds import NOVELTY
+from sft.construction.shown_draft import ShownDraft
+from sft.draft import Draft, Provenance, read_draft
+from sft.errors import UserError
+
+MOST_DRAWN = 2000
+_MOST_VERSIONS = 20
+"""Of prompts, parameters and teachers of a recipe."""
+_EXAMPLES = 3
+
+
+class Why(NamedTuple):
+    """Why a draft is dropped."""
+
+    filter: str
+    reason: str
+
+
+@dataclass(slots=True)
+class RecipeFacts:
+    """How a recipe made its drafts, kept and dropped ones."""
+
+    num_made: int = 0
+    num_kept: int = 0
+    num_requests: int = 0
+    num_tokens: int = 0
+    cost: float = 0.0
+    has_cost: bool = False
+    versions: set[tuple[str, str, str]] = field(default_factory=set)
+    """Teacher, fingerprint of the prompts, and parameters."""
+    first: str = ""
+    last: str = ""
+    """The days of the first and the last reply."""
+
+    def add(self, of: Provenance, *, is_kept: bool) -> None:
+        """Count a draft."""
+        self.num_made += 1
+        self.num_kept += is_kept
+        self.num_requests += len(of.requests)
+        self.num_tokens += of.num_tokens
+        if of.cost is not None:
+            self.cost, self.has_cost = self.cost + of.cost, True
+        if len(self.versions) < _MOST_VERSIONS:
+            asked = ", ".join(f"{name} {value}" for name, value in of.parameters.items())
+            self.versions.add((of.teacher, of.prompts, asked))
+        if of.made:
+            self.first = min(self.first or of.made, of.made)
+            self.last = max(self.last, of.made)
+
+
+@dataclass(slots=True)
+class Summary:
+    """All that page and card show of the drafts."""
+
+    manifest: Mapping[str, Any]
+    filters: list[str]
+    """Those that may have dropped something, in the order in which a draft goes through them."""
+    kept: Drawn[ShownDraft]
+    parts: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    """Recipe and task → how many drafts each filter dropped."""
+    num_kept: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By recipe and task."""
+    reasons: Counter[Why] = field(default_factory=Counter)
+    examples: dict[Why, Drawn[ShownDraft]] = field(default_factory=dict)
+    recipes: dict[str, RecipeFacts] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many drafts each filter dropped."""
+        return sum(self.parts.values(), Counter[str]())
+
+
+def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None) -> Summary:
+    """Read what `sft construct` has written.
+
+    Args:
+        folder: where it is.
+        words: by which drafts are compared. Default: all of their prompts.
+
+    Raises:
+        UserError: the folder has no manifest of a construction, or a line is damaged.
+    """
+    words = words or ComparedWords(())
+    manifest = _manifest(folder)
+    seed = int(manifest.get("seed", 0))
+    names = [kind.name for kind in read_filters(manifest.get("construct", {}).get("filters", {}))]
+    summary = Summary(manifest, [NOVELTY, *names], Drawn(MOST_DRAWN, seed))
+    for draft, _ in _lines(folder.records):
+        summary.kept.offer(draft.id, partial(ShownDraft.of, draft, words))
+        summary.num_kept[draft.provenance.recipe, draft.task] += 1
+        _recipe(summary, draft).add(draft.provenance, is_kept=True)
+    for draft, dropped in _lines(folder.dropped):
+        why = Why(str(dropped.get("filter", "")), str(dropped.get("reason", "")))
+        _add_dropped(summary, draft, why, partial(ShownDraft.of, draft, words))
+    return summary
+
+
+def _add_dropped(summary: Summary, draft: Draft, why: Why, shown: Callable[[], ShownDraft]) -> None:
+    if why.filter not in summary.filters:
+        summary.filters.append(why.filter)
+    summary.parts.setdefault((draft.provenance.recipe, draft.task), Counter())[why.filter] += 1
+    _recipe(summary, draft).add(draft.provenance, is_kept=False)
+    if why not in summary.reasons and len(summary.reasons) >= MOST_REASONS:
+        why = Why(why.filter, OTHER)
+    summary.reasons[why] += 1
+    summary.examples.setdefault(why, Drawn(_EXAMPLES, summary.kept.seed)).offer(draft.id, shown)
+
+
+def _recipe(summary: Summary, draft: Draft) -> RecipeFacts:
+    return summary.recipes.setdefault(draft.provenance.recipe, RecipeFacts())
+
+
+def _manifest(folder: ConstructionFolder) -> Mapping[str, Any]:
+    try:
+        content = read_json(folder.manifest)
+    except (OSError, DamagedError, ValueError):
+        content = None
+    if not isinstance(content, Mapping) or content.get("kind") != KIND or "num_wanted" not in content:
+        raise UserError(f"{folder.path} holds no finished construction. Run `sft construct` with its config first.")
+    return content
+
+
+def _lines(path: Path) -> Iterator[tuple[Draft, Mapping[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                content = json.loads(line)
+                yield read_draft(content), content.get("dropped", {})
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}:{number} is damaged ({error!r}). The same `sft construct` writes it anew, and asks nobody."
+                ) from None
