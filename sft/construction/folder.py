@@ -2,6 +2,7 @@
 
 records.jsonl    drafts that are kept, a line each        log/replies.jsonl   what was asked and answered
 dropped.jsonl    the others, each with filter and reason  manifest.json       counts, and what it was made from
+construct.html   what became of all, to look at           DATA_CARD.md        what it is, for whoever gets it
 """
 
 import json
@@ -47,6 +48,16 @@ class ConstructionFolder:
     def lock(self) -> Path:
         """Of the process that works in it."""
         return self.path / "lock"
+
+    @property
+    def page(self) -> Path:
+        """What has become of all, to look at."""
+        return self.path / "construct.html"
+
+    @property
+    def card(self) -> Path:
+        """What it is and where it comes from, for whoever gets it."""
+        return self.path / "DATA_CARD.md"
 
     def check(self) -> None:
         """Refuse a folder with files of another kind; writes nothing.
