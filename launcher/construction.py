@@ -17,6 +17,7 @@ from launcher.preparation import preparation_shown
 from sft.absolute_paths import local_path
 from sft.config import SftConfig
 from sft.config_construction import ConstructConfig
+from sft.construction.card import write_card
 from sft.construction.construction import (
     Constructed,
     Progress,
@@ -27,6 +28,7 @@ from sft.construction.construction import (
 )
 from sft.construction.counts import Counts
 from sft.construction.folder import ConstructionFolder
+from sft.construction.page import write_page
 from sft.construction.rounds import Work
 from sft.construction.spending import Spending, Tokens
 from sft.data.block_preparer import prepare_in_threads
@@ -65,6 +67,7 @@ def construct(config: SftConfig, given: ConstructConfig, console: Console, patie
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
         with _progress_shown(work.num, console) as tell:
             done = construct_all(work, section, tell, patience, around)
+        write_card(folder, write_page(folder, around.seeds))
     _show(done, folder.path, console)
     if done.error is not None:
         raise done.error
@@ -125,7 +128,7 @@ def _show(done: Constructed, path: Path, console: Console) -> None:
     if spending.reached:
         text = f"construct.{spending.reached} is reached; with a larger one, the same command goes on"
         console.print(text, highlight=False)
-    text = f"in {path}\npeople approve what is trained: sft review {shlex.quote(str(path))}"
+    text = f"in {path}: construct.html shows it, DATA_CARD.md describes it\npeople approve what is trained: sft review {shlex.quote(str(path))}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -36,6 +36,21 @@ class ConstructionBudget(Section):
     """What a million tokens cost: those of prompts, and those of answers."""
 
 
+class DataCardConfig(Section):
+    """What only you know of the records, for `DATA_CARD.md`. What is not given is "not stated" there."""
+
+    licence: AffectsNothing[str] = ""
+    """The licence of the records, such as `cc-by-4.0`."""
+    seed_licences: AffectsNothing[dict[str, str]] = {}
+    """Source → the licence of its records, which a teacher is shown."""
+    teacher_terms: AffectsNothing[str] = ""
+    """What the terms of the teacher say of records that it makes."""
+    language: AffectsNothing[tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...]] = ()
+    """The languages of the records, by their codes: `[en, de]`."""
+    notes: AffectsNothing[str] = ""
+    """What else whoever gets the records should know, in Markdown."""
+
+
 class ConstructConfig(Section):
     """What `sft construct` makes (see docs/CONSTRUCTION.md)."""
 
@@ -49,5 +64,7 @@ class ConstructConfig(Section):
     """What may be spent. Default: anything."""
     prompts: AffectsNothing[Annotated[Path | None, NamesPath()]] = None
     """A folder with prompts of your own: a file there replaces that of the same name of the program."""
+    card: DataCardConfig = DataCardConfig()
+    """What the data card says of licences and terms."""
     out: AffectsNothing[Annotated[Path, WRITTEN]]
     """The folder for what is made. One config writes there."""

@@ -3,6 +3,7 @@
 SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──construct──▶ the folder's files
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,10 @@ def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
             if name not in names:
                 way_out = did_you_mean(name, names)
                 raise UserError(f"construct.recipes: {recipe.title}.seeds: there is no source {name}; {way_out}")
+    for name in construct.card.seed_licences:
+        if name not in names:
+            way_out = did_you_mean(name, names)
+            raise UserError(f"construct.card.seed_licences: there is no source {name}; {way_out}")
     for source in config.data.sources:
         if "://" not in source.path and Path(source.path).is_relative_to(construct.out):
             raise UserError(
@@ -201,12 +206,15 @@ def _client(teacher: Endpoint, construct: ConstructConfig, patience: Patience | 
 
 def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str, Any]:
     """What a person or a program should know of how it was made. Without secrets: a config holds none."""
-    given: dict[str, Any] = construct.model_dump(mode="json", exclude={"out": True, "teacher": {"at_once"}})
+    without = {"out": True, "card": True, "teacher": {"at_once"}}
+    given: dict[str, Any] = construct.model_dump(mode="json", exclude=without)
     spending = log.spending
     return {
         "version": _VERSION,
         "fingerprint": fingerprint(given),
         "construct": given,
+        "card": construct.card.model_dump(mode="json"),
+        "sources": dict(Counter(seed.source for _, seed in _seeds(work))),
         "seed": work.run_seed,
         "num_requests": len(log),
         "num_prompt_tokens": spending.tokens.prompt,

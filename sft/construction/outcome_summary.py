@@ -18,9 +18,9 @@ from sft.atomic_files import DamagedError, read_json
 from sft.construction.counts import MOST_REASONS, OTHER
 from sft.construction.drawn import Drawn
 from sft.construction.filters.compared_words import ComparedWords
+from sft.construction.filters.filter import Filter
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import KIND, ConstructionFolder
-from sft.construction.rounds import NOVELTY
 from sft.construction.shown_draft import ShownDraft
 from sft.draft import Draft, Provenance, read_draft
 from sft.errors import UserError
@@ -105,8 +105,7 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
     words = words or ComparedWords(())
     manifest = _manifest(folder)
     seed = int(manifest.get("seed", 0))
-    names = [kind.name for kind in read_filters(manifest.get("construct", {}).get("filters", {}))]
-    summary = Summary(manifest, [NOVELTY, *names], Drawn(MOST_DRAWN, seed))
+    summary = Summary(manifest, [one.name for one in filters_of(manifest)], Drawn(MOST_DRAWN, seed))
     for draft, _ in _lines(folder.records):
         summary.kept.offer(draft.id, partial(ShownDraft.of, draft, words))
         summary.num_kept[draft.provenance.recipe, draft.task] += 1
@@ -117,9 +116,14 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
     return summary
 
 
+def filters_of(manifest: Mapping[str, Any]) -> tuple[Filter, ...]:
+    """The filters of its config, in their order."""
+    return read_filters(manifest.get("construct", {}).get("filters", {}))
+
+
 def _add_dropped(summary: Summary, draft: Draft, why: Why, shown: Callable[[], ShownDraft]) -> None:
     if why.filter not in summary.filters:
-        summary.filters.append(why.filter)
+        summary.filters.insert(0, why.filter)  # a recipe's own rule, which comes before the filters
     summary.parts.setdefault((draft.provenance.recipe, draft.task), Counter())[why.filter] += 1
     _recipe(summary, draft).add(draft.provenance, is_kept=False)
     if why not in summary.reasons and len(summary.reasons) >= MOST_REASONS:

@@ -58,7 +58,7 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     said = capfd.readouterr().out
     out = Path(content["construct"]["out"])
     made = {path.name for path in out.iterdir()}
-    assert made == {"records.jsonl", "dropped.jsonl", "manifest.json", "log"}
+    assert made == {"records.jsonl", "dropped.jsonl", "manifest.json", "log", "construct.html", "DATA_CARD.md"}
     parts = {(part["recipe"], part["task"]): part["num_wanted"] for part in lines_of_manifest(out)["parts"]}
     assert parts[("self_instruct", "copy")] == 3
     few = {task: num for (recipe, task), num in parts.items() if recipe == "few_shot"}

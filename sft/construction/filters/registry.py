@@ -32,6 +32,8 @@ _ALWAYS = ("form", "copies")
 _FIELD = "construct.filters"
 _VERIFY = "verify"
 _VERIFIERS = {"json": "json", "math": "numbers", "numbers": "numbers", "passage": "passage", "code": "code"}
+VERIFIERS = frozenset(_VERIFIERS.values())
+"""The filters that look whether an answer is right."""
 _SETTINGS = {
     "min_words": ("form", "min_words"),
     "max_words": ("form", "max_words"),
