@@ -128,7 +128,8 @@ def _show(done: Constructed, path: Path, console: Console) -> None:
     if spending.reached:
         text = f"construct.{spending.reached} is reached; with a larger one, the same command goes on"
         console.print(text, highlight=False)
-    text = f"in {path}: construct.html shows it, DATA_CARD.md describes it\npeople approve what is trained: sft review {shlex.quote(str(path))}"
+    where = f"in {path}: construct.html shows it, DATA_CARD.md describes it"
+    text = f"{where}\npeople approve what is trained: sft review {shlex.quote(str(path))}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -95,8 +95,9 @@ def _replaced(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_text` of indented JSON."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """`write_text` of indented JSON; half of a pair of surrogates, which no file can hold, becomes its escape."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
 def read_json(path: Path) -> Any:

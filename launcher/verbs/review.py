@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sft.review.record_set import Place
     from sft.review.session import ReviewSession, View
 
 SUMMARY = "approve records in a browser on this machine: accept, edit, reject, by keyboard"
@@ -80,7 +81,16 @@ def run(options: argparse.Namespace) -> int:
         serve(session, options.port, say)
     except KeyboardInterrupt:
         sys.stderr.write("The page has ended. Every decision that it said to be saved is kept.\n")
+    _update_card(place)
     return DONE
+
+
+def _update_card(place: "Place") -> None:
+    """What people have decided is on the data card of a folder that `sft construct` has made."""
+    # After the page: it opens sooner without these imports.
+    from sft.construction.card import update_card
+
+    update_card(place.records.parent)
 
 
 def _view(config: Path | None) -> "View":
@@ -112,6 +122,7 @@ def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:
         if options.taken:
             tool, file = options.taken
             outcomes = import_decisions(session, tool, Path(file))
+            _update_card(session.place)
             sys.stdout.writelines(
                 fit_message(f"{counted(n, 'decision')} {what}") + "\n" for what, n in outcomes.items()
             )

@@ -9,6 +9,7 @@ say is escaped: it is never a part of the Markdown.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,7 +20,7 @@ from sft.atomic_files import write_text
 from sft.construction.filters.registry import FILTERS, VERIFIERS
 from sft.construction.folder import ConstructionFolder
 from sft.construction.markdown import Markdown, code, escaped, fenced
-from sft.construction.outcome_summary import RecipeFacts, Summary, filters_of, read_summary
+from sft.construction.outcome_summary import RecipeFacts, Summary, filters_of, is_constructed, read_summary
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
 from sft.errors import UserError
@@ -47,6 +48,17 @@ def write_card(folder: ConstructionFolder, summary: Summary | None = None) -> No
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{folder.card} cannot be written: {reason}. Make room, and give the same command.") from error
+
+
+def update_card(path: Path) -> None:
+    """Write the card of this folder anew, after people have reviewed its records; of another folder, nothing.
+
+    Raises:
+        UserError: see `write_card`.
+    """
+    folder = ConstructionFolder(path)
+    if folder.card.is_file() and is_constructed(folder):
+        write_card(folder)
 
 
 def render_card(folder: ConstructionFolder, summary: Summary) -> str:
@@ -158,10 +170,8 @@ def _limits(summary: Summary) -> Iterator[str]:
         yield f"Filters that were not used: {', '.join(left)}."
     made, wanted = manifest["num_made"], manifest["num_wanted"]
     if made:
-        yield (
-            f"Filters dropped {manifest['num_dropped'] / made:.1%} of what was made: what is like it and passed them is "
-            f"among the records."
-        )
+        share = manifest["num_dropped"] / made
+        yield f"Filters dropped {share:.1%} of what was made. What is as bad and passed them is among the records."
     if manifest["num_not_made"] and wanted:
         yield f"{manifest['num_not_made'] / wanted:.1%} of what was wanted was not made."
     for what, num in manifest.get("noted", {}).items():

@@ -13,17 +13,17 @@ Thing = TypeVar("Thing")
 
 
 class Drawn(Generic[Thing]):
-    """At most `num` of what was offered, each with the same probability."""
+    """At most `num` (1 or more) of what was offered, each with the same probability."""
 
     def __init__(self, num: int, seed: int) -> None:
         """Nothing was offered yet."""
-        self._num, self.seed = num, seed
+        self._num, self._seed = num, seed
         self._kept: list[tuple[int, int, Thing]] = []
         self.num_offered = 0
 
     def offer(self, name: str, make: Callable[[], Thing]) -> None:
         """Offer something; `make` is called if it is drawn so far."""
-        digest = hashlib.blake2b(f"{self.seed}\x1f{name}".encode("utf-8", "backslashreplace"), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{self._seed}\x1f{name}".encode("utf-8", "backslashreplace"), digest_size=8).digest()
         place = int.from_bytes(digest)
         self.num_offered += 1
         if len(self._kept) < self._num or place < self._kept[-1][0]:

@@ -9,7 +9,7 @@ _MOST_CHARS = 4000
 # What begins code, emphasis, links, pictures, tags, entities, formulas, columns of a table, and strikes out.
 _ACTS = re.compile(r"([\\`*\[\]<>&$|~!])|(?<![^\W_])_|_(?![^\W_])")
 # At the beginning of a line: a title, a list, a line below a title.
-_BEGINS = re.compile(r"^(\d*)(?=[#+=-]|[.)](?:\s|$))")
+_BEGINS = re.compile(r"^(?=[#+=-])|^\d+(?=[.)](?:\s|$))")
 
 
 class Markdown(str):
@@ -25,7 +25,7 @@ def escaped(value: Any) -> Any:
     text = _ACTS.sub(lambda found: f"\\{found[0]}", _line(value))
     # Bare addresses would become links.
     text = re.sub(r"(?i)(https?|ftp):", r"\1\\:", text)
-    return Markdown(_BEGINS.sub(r"\1\\", text))
+    return Markdown(_BEGINS.sub(lambda found: f"{found[0]}\\", text))
 
 
 def code(text: str) -> Markdown:

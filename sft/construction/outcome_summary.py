@@ -8,7 +8,7 @@ files, whatever became of these since they were written.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -103,16 +103,18 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
         UserError: the folder has no manifest of a construction, or a line is damaged.
     """
     words = words or ComparedWords(())
-    manifest = _manifest(folder)
+    if (manifest := _manifest(folder)) is None:
+        raise UserError(f"{folder.path} holds no records of a construction. Run `sft construct` with its config first.")
     seed = int(manifest.get("seed", 0))
     summary = Summary(manifest, [one.name for one in filters_of(manifest)], Drawn(MOST_DRAWN, seed))
-    for draft, _ in _lines(folder.records):
-        summary.kept.offer(draft.id, partial(ShownDraft.of, draft, words))
+    for name, draft, _ in _lines(folder.records):
+        summary.kept.offer(name, partial(ShownDraft.of, draft, words))
         summary.num_kept[draft.provenance.recipe, draft.task] += 1
         _recipe(summary, draft).add(draft.provenance, is_kept=True)
-    for draft, dropped in _lines(folder.dropped):
-        why = Why(str(dropped.get("filter", "")), str(dropped.get("reason", "")))
-        _add_dropped(summary, draft, why, partial(ShownDraft.of, draft, words))
+    for name, draft, dropped in _lines(folder.dropped):
+        why = _add_dropped(summary, draft, Why(str(dropped.get("filter", "")), str(dropped.get("reason", ""))))
+        examples = summary.examples.setdefault(why, Drawn(_EXAMPLES, seed))
+        examples.offer(name, partial(ShownDraft.of, draft, words))
     return summary
 
 
@@ -121,7 +123,8 @@ def filters_of(manifest: Mapping[str, Any]) -> tuple[Filter, ...]:
     return read_filters(manifest.get("construct", {}).get("filters", {}))
 
 
-def _add_dropped(summary: Summary, draft: Draft, why: Why, shown: Callable[[], ShownDraft]) -> None:
+def _add_dropped(summary: Summary, draft: Draft, why: Why) -> Why:
+    """Count it; returns the reason that it counts by."""
     if why.filter not in summary.filters:
         summary.filters.insert(0, why.filter)  # a recipe's own rule, which comes before the filters
     summary.parts.setdefault((draft.provenance.recipe, draft.task), Counter())[why.filter] += 1
@@ -129,29 +132,34 @@ def _add_dropped(summary: Summary, draft: Draft, why: Why, shown: Callable[[], S
     if why not in summary.reasons and len(summary.reasons) >= MOST_REASONS:
         why = Why(why.filter, OTHER)
     summary.reasons[why] += 1
-    summary.examples.setdefault(why, Drawn(_EXAMPLES, summary.kept.seed)).offer(draft.id, shown)
+    return why
 
 
 def _recipe(summary: Summary, draft: Draft) -> RecipeFacts:
     return summary.recipes.setdefault(draft.provenance.recipe, RecipeFacts())
 
 
-def _manifest(folder: ConstructionFolder) -> Mapping[str, Any]:
+def is_constructed(folder: ConstructionFolder) -> bool:
+    """Whether a construction has written its records there."""
+    return _manifest(folder) is not None
+
+
+def _manifest(folder: ConstructionFolder) -> Mapping[str, Any] | None:
     try:
         content = read_json(folder.manifest)
-    except (OSError, DamagedError, ValueError):
-        content = None
-    if not isinstance(content, Mapping) or content.get("kind") != KIND or "num_wanted" not in content:
-        raise UserError(f"{folder.path} holds no finished construction. Run `sft construct` with its config first.")
-    return content
+    except (OSError, DamagedError):
+        return None
+    is_ours = isinstance(content, Mapping) and content.get("kind") == KIND and "num_wanted" in content
+    return content if is_ours else None
 
 
-def _lines(path: Path) -> Iterator[tuple[Draft, Mapping[str, Any]]]:
+def _lines(path: Path) -> Iterator[tuple[str, Draft, Mapping[str, Any]]]:
+    """Each draft with the id that is written, and why it is dropped."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 content = json.loads(line)
-                yield read_draft(content), content.get("dropped", {})
+                yield str(content["id"]), read_draft(content), content.get("dropped", {})
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{path}:{number} is damaged ({error!r}). The same `sft construct` writes it anew, and asks nobody."
