@@ -206,7 +206,7 @@ def _client(teacher: Endpoint, construct: ConstructConfig, patience: Patience | 
 
 def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str, Any]:
     """What a person or a program should know of how it was made. Without secrets: a config holds none."""
-    without = {"out": True, "card": True, "teacher": {"at_once"}}
+    without: dict[str, Any] = {"out": True, "card": True, "teacher": {"at_once"}}
     given: dict[str, Any] = construct.model_dump(mode="json", exclude=without)
     spending = log.spending
     return {

@@ -1,13 +1,14 @@
 """Which records are approved, by the rule that was stated before.
 
     each     one reviewer has accepted or edited the record, none rejects it; a flagged one needs somebody else
-    sample   a random sample of the records was reviewed, and the upper end of the interval of its error rate
-             (Wilson 1927, 95 %) lies below the stated bound: then all are approved that nobody rejects or flags
+    sample   a random sample of the records was reviewed, and the upper end of the error rate of all (95 %) lies below
+             the stated bound: then all are approved that nobody rejects or flags
 
 A record that a reviewer had to edit is an error of the sample: the records that nobody sees are not edited. The sample
 is the beginning of the random order (`sft.review.record_order`) up to the first record without a verdict, so that
-nobody chooses what is in it. Records that are reviewed in another order do not count in it. The interval is that of one
-look: docs/REVIEW.md says how many bad sets pass if people look after every record.
+nobody chooses what is in it. Records that are reviewed in another order do not count in it. People look after every
+record, so the upper end is one that is true at every look (`sft.scoring.anytime`), and never below that of Wilson's
+interval (1927), which is true at one.
 """
 
 import math
@@ -20,6 +21,7 @@ from sft.printable import counted
 from sft.review.decisions import Decisions
 from sft.review.opinions import Opinion
 from sft.scoring.agreement import Agreement, grade_agreement
+from sft.scoring.anytime import anytime_upper
 from sft.scoring.statistics import wilson
 
 OpinionOf = Callable[[str], Opinion]
@@ -39,7 +41,7 @@ class SampleResult:
     """Those that were rejected or edited."""
     bound: float
     upper: float
-    """The upper end of the interval of the error rate; 1 before the first verdict."""
+    """The upper end of the error rate, as `upper_end` gives it; 1 before the first verdict."""
 
     @property
     def suffices(self) -> bool:
@@ -61,7 +63,7 @@ class SampleResult:
         """For the page and the terminal."""
         so_far = (
             f"{self.num_reviewed:,} reviewed, {self.num_wrong:,} of them wrong: the upper end for all is "
-            f"{self.upper:.1%} (Wilson, 95%), the stated bound {self.bound:.1%}. "
+            f"{self.upper:.1%} (95%, however often one looks), the stated bound {self.bound:.1%}. "
         )
         if self.suffices:
             return so_far + "That suffices: all are approved that nobody rejects or flags."
@@ -76,11 +78,16 @@ class SampleResult:
         while high - low > 1:
             middle = (low + high) // 2
             num = self.num_reviewed + middle
-            if num and wilson(num_wrong(middle), num)[1] < self.bound:
+            if num and upper_end(num_wrong(middle), num, self.num_records) < self.bound:
                 high = middle
             else:
                 low = middle
         return high
+
+
+def upper_end(num_wrong: float, num_reviewed: int, num_records: int) -> float:
+    """The upper end of the error rate of all records, after at least one of them was reviewed."""
+    return max(wilson(num_wrong, num_reviewed)[1], anytime_upper(num_wrong, num_reviewed, num_records))
 
 
 def sample_result(order: Sequence[str], opinion_of: OpinionOf, bound: float) -> SampleResult:
@@ -94,7 +101,7 @@ def sample_result(order: Sequence[str], opinion_of: OpinionOf, bound: float) -> 
     states = (opinion_of(record).state for record in order)
     reviewed = [*takewhile(lambda state: state not in ("open", "flagged"), states)]
     num_wrong = sum(state != "accepted" for state in reviewed)
-    upper = wilson(num_wrong, len(reviewed))[1] if reviewed else 1.0
+    upper = upper_end(num_wrong, len(reviewed), len(order)) if reviewed else 1.0
     return SampleResult(len(order), len(reviewed), num_wrong, bound, upper)
 
 

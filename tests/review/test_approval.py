@@ -1,14 +1,12 @@
 """What is approved follows from the rule alone, and a sample stands for the rest only below its bound."""
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.review.approval import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result
+from sft.review.approval import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result, upper_end
 from sft.review.decisions import Decisions
 from sft.review.opinions import Opinions, opinion_of
-from sft.scoring.statistics import wilson
 from tests.review.test_decisions import STEPS, built, decision, made
 
 RECORDS = ["a", "b", "c"]
@@ -82,11 +80,11 @@ def test_a_rejection_never_approves_anything_more(steps) -> None:
 def test_the_number_that_is_missing_is_the_least_that_suffices(num_records, data, bound) -> None:
     num = data.draw(st.integers(0, num_records))
     wrong = data.draw(st.integers(0, num))
-    result = SampleResult(num_records, num, wrong, bound, wilson(wrong, num)[1] if num else 1.0)
+    result = SampleResult(num_records, num, wrong, bound, upper_end(wrong, num, num_records) if num else 1.0)
 
     def suffices(more: int) -> bool:
         total = num + more
-        return total == num_records or (total > 0 and wilson(wrong, total)[1] < bound)
+        return total == num_records or (total > 0 and upper_end(wrong, total, num_records) < bound)
 
     assert result.num_more == next(more for more in range(num_records + 1) if suffices(more))
     assert result.num_more <= result.num_more_at_rate <= num_records - num
@@ -150,21 +148,3 @@ def test_opinions_that_follow_decisions_one_by_one_are_those_of_all_of_them(step
         opinions.add(one)
     for record in (*RECORDS, made("x")):
         assert opinions.of(record) == opinion_of(record, decisions)
-
-
-def passing(rate: float, bound: float, most: int) -> float:
-    """How likely it is that the sample suffices at some number up to `most`, looking after every record."""
-    chances, passed = np.zeros(int(most * bound) + 2), 0.0
-    chances[0] = 1.0
-    for num in range(1, most + 1):
-        chances = chances * (1 - rate) + np.concatenate([[0.0], chances[:-1]]) * rate
-        for wrong in range(len(chances)):
-            if wrong > num * bound or wilson(wrong, num)[1] >= bound:
-                break
-            passed, chances[wrong] = passed + chances[wrong], 0.0
-    return passed
-
-
-def test_as_many_bad_sets_pass_as_the_docs_say() -> None:
-    assert passing(0.05, 0.05, 1000) == pytest.approx(0.132, abs=0.001)
-    assert passing(0.0625, 0.05, 1000) == pytest.approx(0.023, abs=0.001)
