@@ -352,6 +352,10 @@ class RunFolder:
         """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
         return self.evaluations / "asked" / name
 
+    def losses(self, store: str) -> Path:
+        """The losses of all examples of this token store, a table for each model that was scored (`sft score`)."""
+        return self.evaluations / "losses" / store
+
     @property
     def harness(self) -> Path:
         """What models got in the tasks of lm-evaluation-harness: a folder for each of them."""
