@@ -1,4 +1,4 @@
-"""The verb `score`: measures the losses of a job's examples on its workers, with a progress bar, and shows them by task."""
+"""The verb `score`: measures the losses of a job's examples on its workers, and shows them by task."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

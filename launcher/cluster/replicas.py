@@ -56,7 +56,7 @@ def replicas_of(
         replica: its class.
         arguments: from a worker's rank, and their number, to those of the class.
     """
-    make = ray.remote(
+    make: Any = ray.remote(
         num_cpus=cluster.cpus_per_worker,
         num_gpus=cluster.gpus_per_worker,
         max_restarts=_MAX_RETRIES,

@@ -29,9 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.difficulty import score
     from sft.absolute_paths import absolute_paths
     from sft.hub_answers import check_hub_answers
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     check_hub_answers(job.sft)
     return score(job, options.models, options.num, options.out, build_console())

@@ -1,4 +1,4 @@
-"""The losses of the examples of a token store for one model, on disk: a row for each example, zeros until it is measured.
+"""The losses of a store's examples for one model, on disk: a row for each example, zeros until it is measured.
 
 Examples are measured in a random order: whatever is measured is a fair sample, and the same command adds more to it.
 """
@@ -72,7 +72,9 @@ class LossTable:
             "ifd": ("nll_behind", "nll_alone"),
         }
         above, below = (values[column] for column in over[name])
-        return np.divide(above, below, out=np.full(len(self._rows), np.nan), where=below > 0)
+        quotients = np.full(len(self._rows), np.nan)
+        np.divide(above, below, out=quotients, where=below > 0)
+        return quotients
 
 
 def _make(path: Path, shape: tuple[int, int]) -> None:

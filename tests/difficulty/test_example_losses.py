@@ -23,7 +23,9 @@ BEGINS = 5
 
 
 @pytest.fixture(scope="module")
-def models(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def models(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The same weights for each layout, and in plain transformers."""
     job = two_stage_job("x", tmp_path_factory.mktemp("losses"), tiny_model_dir, small_records, {"broad": 1, "words": 1})
     found: dict[str, Any] = {"plain": AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)}
@@ -59,8 +61,8 @@ def by_hand(model: Any, example: Example) -> Floats:
     text = [BEGINS, *learned] if begins else learned
     compared = places if begins else places[1:]
     alone = sum(nll(text)[1:]) if len(text) > 1 else 0.0
-    losses = [sum(behind[place] for place in places), len(places), sum(behind[p] for p in compared), alone, len(compared)]
-    return np.array(losses)
+    sums = [sum(behind[place] for place in of) for of in (places, compared)]
+    return np.array([sums[0], len(places), sums[1], alone, len(compared)])
 
 
 @pytest.mark.parametrize("layout", ["packed", "one_example"])
