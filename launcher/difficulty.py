@@ -20,8 +20,8 @@ from sft.data.preparation import build_store
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.difficulty.loss_lines import loss_lines
-from sft.difficulty.loss_table import LossTable
-from sft.difficulty.summary import ModelLosses, difficulty_by_task
+from sft.difficulty.loss_table import LossTable, ModelLosses
+from sft.difficulty.summary import Difficulty, difficulty_of, write_difficulty
 from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
 from sft.printable import short_name
@@ -63,7 +63,9 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
                 console.print(styled("[red]The measurement cannot go on:[/] {}", str(error)))
                 return FAILED
             measured.append(ModelLosses(model.title, table))
-    _show(store, measured, console)
+    difficulty = difficulty_of(store, measured)
+    write_difficulty(difficulty, folder)
+    _show(difficulty, console)
     console.print(f"losses of each example   {folder}", highlight=False, soft_wrap=True)
     if out is not None:
         try:
@@ -108,14 +110,15 @@ def _groups(rows: IntArray) -> Iterator[IntArray]:
         yield rows[start : start + _GROUP]
 
 
-def _show(store: TokenStore, models: Sequence[ModelLosses], console: Console) -> None:
-    title = f"Difficulty for {models[0].title}: medians over examples"
+def _show(difficulty: Difficulty, console: Console) -> None:
+    first, *others = difficulty.models
+    title = f"Difficulty for {first}: medians over examples"
     table = Table("task", title=title, title_justify="left", title_style="bold")
     for name in ("examples", "loss", "IFD", "10 % to 90 %", "prompt does not help"):
         table.add_column(name, justify="right")
-    for model in models[1:]:
-        table.add_column(f"lower for {model.title} by", justify="right")
-    for row in difficulty_by_task(store, models):
+    for other in others:
+        table.add_column(f"lower for {other} by", justify="right")
+    for row in difficulty.tasks:
         low, middle, high = row.ifd
         unhelped = f"{row.num_unhelped:,} ({row.num_unhelped / row.num_measured:.0%})"
         numbers = [f"{row.num_measured:,}", f"{row.loss:.3f}", f"{middle:.2f}", f"{low:.2f} to {high:.2f}", unhelped]

@@ -13,7 +13,8 @@ from sft.answering.whole_model import WholeModel
 from sft.config import SftConfig
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.token_store import TokenStore
-from sft.difficulty.example_losses import Floats, example_losses
+from sft.difficulty.example_losses import example_losses
+from sft.difficulty.loss_table import Floats
 from sft.job_config import JobConfig
 from sft.model.attention import layout_of
 from sft.schema import IntArray

@@ -16,19 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from sft.data.collate import Batch, Layout, collate, collate_rows
+from sft.difficulty.loss_table import Floats
 from sft.row_plan import row_batches
 from sft.schema import BoolArray, Example, IntArray, Pack
-
-Floats = NDArray[np.float64]
-
-COLUMNS = ("nll", "num_tokens", "nll_behind", "nll_alone", "num_compared")
-"""Sums in nats over the learned tokens of an example, and how many these are.
-
-`nll` over all `num_tokens`, behind the prompt; `nll_behind` and `nll_alone` over the same `num_compared` of them."""
 
 
 class TokenLosses(Protocol):
@@ -42,7 +35,7 @@ class TokenLosses(Protocol):
 def example_losses(
     model: TokenLosses, examples: Sequence[Example], begins: int | None, layout: Layout, max_slots: int
 ) -> Floats:
-    """The losses of some examples: (num_examples, 5), see `COLUMNS`.
+    """The losses of some examples: (num_examples, 5), see `sft.difficulty.loss_table.COLUMNS`.
 
     Args:
         model: the model.

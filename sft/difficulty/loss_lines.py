@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sft.data.token_store import TokenStore
-from sft.difficulty.example_losses import Floats
-from sft.difficulty.summary import ModelLosses
+from sft.difficulty.loss_table import Floats, ModelLosses
 from sft.json_lines import json_line
 
 _DIGITS = 5

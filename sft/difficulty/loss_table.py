@@ -4,15 +4,25 @@ Examples are measured in a random order: whatever is measured is a fair sample, 
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 
-from sft.difficulty.example_losses import COLUMNS, Floats
+from sft.atomic_files import read_json
 from sft.errors import UserError
 from sft.schema import BoolArray, IntArray
 from sft.seeds import derive_seed
+
+Floats = NDArray[np.float64]
+
+COLUMNS = ("nll", "num_tokens", "nll_behind", "nll_alone", "num_compared")
+"""Sums in nats over the learned tokens of an example, and how many these are.
+
+`nll` over all `num_tokens`, behind the prompt; `nll_behind` and `nll_alone` over the same `num_compared` of them."""
 
 
 class LossTable:
@@ -75,6 +85,33 @@ class LossTable:
         quotients = np.full(len(self._rows), np.nan)
         np.divide(above, below, out=quotients, where=below > 0)
         return quotients
+
+
+class ModelLosses(NamedTuple):
+    """The losses of one model."""
+
+    title: str
+    table: LossTable
+
+
+def known_losses(folder: Path, num_examples: int) -> list[ModelLosses]:
+    """Those of all models that a folder has.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    tables = [LossTable(path, num_examples) for path in sorted(folder.glob("[!.]*.npy"))]
+    return [ModelLosses(read_json(table.about)["title"], table) for table in tables]
+
+
+def row_in_words(models: Sequence[ModelLosses], row: int) -> str:
+    """What is known of an example: `base: loss 1.68, IFD 0.37`; empty where nothing is."""
+    known = []
+    for title, table in models:
+        values = [(name, float(table.column(column)[row])) for name, column in (("loss", "loss"), ("IFD", "ifd"))]
+        if texts := [f"{name} {value:.2f}" for name, value in values if np.isfinite(value)]:
+            known.append(f"{title}: {', '.join(texts)}")
+    return " · ".join(known)
 
 
 def _make(path: Path, shape: tuple[int, int]) -> None:

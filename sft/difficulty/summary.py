@@ -1,26 +1,26 @@
-"""What the losses of many examples say, by task: quantiles, and how many examples their prompt does not help with."""
+"""What the losses of many examples say, by task: quantiles, and how many examples their prompt does not help with.
+
+It is written beside the losses, for the report.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
+from sft.atomic_files import read_json, write_json
 from sft.data.token_store import TokenStore
-from sft.difficulty.example_losses import Floats
-from sft.difficulty.loss_table import LossTable
+from sft.difficulty.loss_table import Floats, ModelLosses
+from sft.json_lines import from_json
 from sft.schema import BoolArray
 
 ALL = "all"
+_FILE = "summary.json"
 
 
-class ModelLosses(NamedTuple):
-    """The losses of one model."""
-
-    title: str
-    table: LossTable
-
-
-class TaskDifficulty(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class TaskDifficulty:
     """A task as a model sees it; NaN where nothing is known."""
 
     task: str
@@ -35,24 +35,49 @@ class TaskDifficulty(NamedTuple):
     """For each further model, the median over examples of how much lower their loss is than for the first."""
 
 
-def difficulty_by_task(store: TokenStore, models: Sequence[ModelLosses]) -> list[TaskDifficulty]:
-    """A row for each task with measured examples, in the store's order; behind them, one for all if there are several.
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """What was found of a token store."""
 
-    Args:
-        store: the examples.
-        models: of which the first one is described, and the others are compared with it.
+    models: tuple[str, ...]
+    """The titles of the models; the first one is described, and the others are compared with it."""
+    tasks: tuple[TaskDifficulty, ...]
+    """The store's, in its order, as far as any example is measured; behind several, one for all."""
+
+
+def difficulty_of(store: TokenStore, models: Sequence[ModelLosses]) -> Difficulty:
+    """What these models' losses say of the examples of a store."""
+    return Difficulty(tuple(model.title for model in models), tuple(_by_task(store, models)))
+
+
+def write_difficulty(difficulty: Difficulty, folder: Path) -> None:
+    """Write it beside the losses, in place of an earlier one."""
+    write_json(folder / _FILE, asdict(difficulty))
+
+
+def read_difficulty(folder: Path) -> Difficulty | None:
+    """What `write_difficulty` wrote; None if it wrote nothing.
+
+    Raises:
+        UserError: it is damaged.
     """
+    try:
+        content = read_json(folder / _FILE)
+    except FileNotFoundError:
+        return None
+    return Difficulty(tuple(content["models"]), tuple(from_json(TaskDifficulty, task) for task in content["tasks"]))
+
+
+def _by_task(store: TokenStore, models: Sequence[ModelLosses]) -> Iterator[TaskDifficulty]:
     first, *others = [model.table for model in models]
     loss, ifd = first.column("loss"), first.column("ifd")
     gains = [loss - other.column("loss") for other in others]
-    rows = []
     for name, of_task in _tasks(store, first.is_measured):
         quantiles = tuple(_quantile(ifd[of_task], share) for share in (0.1, 0.5, 0.9))
         unhelped = int((ifd[of_task] >= 1).sum())
         middle = tuple(_quantile(gain[of_task], 0.5) for gain in gains)
         about = _quantile(loss[of_task], 0.5), (quantiles[0], quantiles[1], quantiles[2])
-        rows.append(TaskDifficulty(name, int(of_task.sum()), *about, unhelped, middle))
-    return rows
+        yield TaskDifficulty(name, int(of_task.sum()), *about, unhelped, middle)
 
 
 def _tasks(store: TokenStore, is_measured: BoolArray) -> Iterator[tuple[str, BoolArray]]:

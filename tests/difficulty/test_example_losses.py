@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from sft.answering.whole_model import WholeModel
 from sft.config import SftConfig
 from sft.data.collate import Layout
-from sft.difficulty.example_losses import COLUMNS, Floats, example_losses
+from sft.difficulty.example_losses import example_losses
+from sft.difficulty.loss_table import COLUMNS, Floats
 from sft.schema import Example
 from sft.world import World
 from tests.conftest import SmallRecords

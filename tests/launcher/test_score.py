@@ -1,6 +1,7 @@
 """`sft score`: measures by the workers that there are, goes on, shows tasks side by side and writes a line for each."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,18 @@ def test_models_stand_side_by_side_and_a_model_is_no_better_than_itself(
     text = capsys.readouterr().out
     assert "+0.000" in text
     assert "-0.0" not in text.replace("-0.000", "")
+
+
+def test_inspect_and_the_report_show_it(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(config)]) == 0
+    assert main(["prepare", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(config), "--num", "1"]) == 0
+    assert re.search(r"base: loss \d\.\d\d, IFD \d\.\d\d", capsys.readouterr().out)
+    assert main(["report", str(config.with_name("job"))]) == 0
+    page = config.with_name("job").joinpath("report.html").read_text()
+    assert "Difficulty of the examples" in page
+    assert 'id="difficulty-' in page
 
 
 def test_a_model_that_is_not_there_is_one_message(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
