@@ -2,7 +2,7 @@
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 3
 INTERRUPTED = 130
-INTERRUPTION = "interrupted; the same command goes on from the last checkpoint\n"
+INTERRUPTION = "interrupted; the same command goes on from what is saved\n"
 ENDED = "Ended by {}; no step is lost by it. The same command goes on."
 OUTPUT_GONE = 141
 """Nobody reads what is printed any more, as behind `| head -1`: what shells give to one who was ended for that."""

@@ -1,6 +1,7 @@
 """`sft construct`: has a teacher make records for the tasks that are rare, and writes what is kept."""
 
 import argparse
+from pathlib import Path
 
 from sft.config_arguments import add_config_arguments
 
@@ -29,4 +30,19 @@ def run(options: argparse.Namespace) -> int:
 
     config = absolute_paths(options.job.sft)
     check_hub_answers(config)
-    return construct(config, options.job.construct_, build_console())
+    try:
+        return construct(config, options.job.construct_, build_console())
+    except KeyboardInterrupt:
+        _say_what_is_kept(options.job.construct_.out)
+        raise
+
+
+def _say_what_is_kept(out: Path) -> None:
+    import sys
+
+    from sft.construction.folder import ConstructionFolder
+    from sft.printable import fit_message
+
+    if ConstructionFolder(out).log.is_file():
+        text = f"Every answer that came is kept in {out}: at most what was under way is asked again."
+        sys.stderr.write(f"{fit_message(text)}\n")

@@ -128,6 +128,7 @@ def test_a_second_one_is_refused_and_a_signal_ends_the_first_in_order(
         said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM
     assert "Ended by SIGTERM" in said
+    assert f"Every answer that came is kept in {out}" in said
     assert "Traceback" not in said
     num = len(server.asked)
     server.seconds = 0
