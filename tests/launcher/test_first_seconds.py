@@ -22,7 +22,7 @@ FIRST, SECOND = (0.6, 1.2, 3), (1, 3, 5, 8, 12)
 starts meanwhile."""
 ENDS = {
     # Python may also end itself by Ctrl-C's signal, which shells show as the same.
-    signal.SIGINT: ((130, -signal.SIGINT), "interrupted; the same command goes on from the last checkpoint"),
+    signal.SIGINT: ((130, -signal.SIGINT), "interrupted; the same command goes on from what is saved"),
     signal.SIGTERM: ((143,), "Ended by SIGTERM; no step is lost by it. The same command goes on."),
 }
 STOPPED = "Stopped on request, with a checkpoint. The same command goes on."
