@@ -88,9 +88,11 @@ def run(options: argparse.Namespace) -> int:
 def _update_card(place: "Place") -> None:
     """What people have decided is on the data card of a folder that `sft construct` has made."""
     # After the page: it opens sooner without these imports.
+    import sys
+
     from sft.construction.card import update_card
 
-    update_card(place.records.parent)
+    update_card(place.records.parent, lambda name: sys.stderr.write(f"Bringing {name} up to date.\n"))
 
 
 def _view(config: Path | None) -> "View":

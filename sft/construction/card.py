@@ -8,7 +8,7 @@ review; licences and terms are those that the config states, and what is not sta
 say is escaped: it is never a part of the Markdown.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from sft.atomic_files import write_text
 from sft.construction.filters.registry import FILTERS, VERIFIERS
 from sft.construction.folder import ConstructionFolder
 from sft.construction.markdown import Markdown, code, escaped, fenced
-from sft.construction.outcome_summary import RecipeFacts, Summary, filters_of, is_constructed, read_summary
+from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructed, read_summary
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
 from sft.errors import UserError
@@ -50,14 +50,19 @@ def write_card(folder: ConstructionFolder, summary: Summary | None = None) -> No
         raise UserError(f"{folder.card} cannot be written: {reason}. Make room, and give the same command.") from error
 
 
-def update_card(path: Path) -> None:
+def update_card(path: Path, tell: Callable[[str], Any] = lambda name: None) -> None:
     """Write the card of this folder anew, after people have reviewed its records; of another folder, nothing.
+
+    Args:
+        path: the folder.
+        tell: called with the name of the card before it is written, which may take some seconds.
 
     Raises:
         UserError: see `write_card`.
     """
     folder = ConstructionFolder(path)
     if folder.card.is_file() and is_constructed(folder):
+        tell(folder.card.name)
         write_card(folder)
 
 
@@ -145,9 +150,9 @@ def _between(first: str, last: str) -> str:
 
 def _filter_rows(summary: Summary) -> Iterator[dict[str, Any]]:
     made, dropped = summary.manifest["num_made"], summary.dropped
-    settings = {one.name: one.model_dump(mode="json", exclude_none=True) for one in filters_of(summary.manifest)}
     for name in summary.filters:
-        own = {key: value for key, value in settings.get(name, {}).items() if value not in ((), [], {})}
+        settings = summary.manifest.get("filters", {}).get(name, {})
+        own = {key: value for key, value in settings.items() if value not in (None, [], {})}
         text = code(", ".join(f"{key}: {value}" for key, value in own.items())) if own else ""
         num = dropped[name]
         yield {"name": name, "num": num, "share": num / made if made else 0.0, "settings": text}
@@ -161,7 +166,7 @@ def _source_rows(sources: Mapping[str, int], licences: Mapping[str, str]) -> Ite
 def _limits(summary: Summary) -> Iterator[str]:
     """What is not checked, and how often what was checked failed."""
     manifest = summary.manifest
-    used = {one.name for one in filters_of(manifest)}
+    used = {*manifest.get("filters", {})}
     if there := [name for name in FILTERS if name in used & VERIFIERS]:
         yield f"Answers were verified only as far as these filters can: {', '.join(there)}."
     else:

@@ -18,8 +18,6 @@ from sft.atomic_files import DamagedError, read_json
 from sft.construction.counts import MOST_REASONS, OTHER
 from sft.construction.drawn import Drawn
 from sft.construction.filters.compared_words import ComparedWords
-from sft.construction.filters.filter import Filter
-from sft.construction.filters.registry import read_filters
 from sft.construction.folder import KIND, ConstructionFolder
 from sft.construction.shown_draft import ShownDraft
 from sft.draft import Draft, Provenance, read_draft
@@ -106,7 +104,7 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
     if (manifest := _manifest(folder)) is None:
         raise UserError(f"{folder.path} holds no records of a construction. Run `sft construct` with its config first.")
     seed = int(manifest.get("seed", 0))
-    summary = Summary(manifest, [one.name for one in filters_of(manifest)], Drawn(MOST_DRAWN, seed))
+    summary = Summary(manifest, [*manifest.get("filters", {})], Drawn(MOST_DRAWN, seed))
     for name, draft, _ in _lines(folder.records):
         summary.kept.offer(name, partial(ShownDraft.of, draft, words))
         summary.num_kept[draft.provenance.recipe, draft.task] += 1
@@ -116,11 +114,6 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
         examples = summary.examples.setdefault(why, Drawn(_EXAMPLES, seed))
         examples.offer(name, partial(ShownDraft.of, draft, words))
     return summary
-
-
-def filters_of(manifest: Mapping[str, Any]) -> tuple[Filter, ...]:
-    """The filters of its config, in their order."""
-    return read_filters(manifest.get("construct", {}).get("filters", {}))
 
 
 def _add_dropped(summary: Summary, draft: Draft, why: Why) -> Why:
@@ -159,8 +152,11 @@ def _lines(path: Path) -> Iterator[tuple[str, Draft, Mapping[str, Any]]]:
         for number, line in enumerate(file, 1):
             try:
                 content = json.loads(line)
-                yield str(content["id"]), read_draft(content), content.get("dropped", {})
-            except (ValueError, KeyError, TypeError) as error:
+                draft = read_draft(content)
+                if not all(isinstance(message, Mapping) for message in draft.messages):
+                    raise TypeError("a message is no object")
+                yield str(content["id"]), draft, content.get("dropped", {})
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(
                     f"{path}:{number} is damaged ({error!r}). The same `sft construct` writes it anew, and asks nobody."
                 ) from None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.output import write_output
 from sft.construction.recipes.recipe import Seed
@@ -50,6 +51,7 @@ def folder_of(path: Path, given: Sequence[Outcome], *, card: Any = None, **about
     ]
     content = {
         "construct": {"recipes": [{"kind": "few_shot", "num": len(given)}], "filters": {"refusals": True}},
+        "filters": {one.name: one.model_dump(mode="json") for one in read_filters({"refusals": True})},
         "card": card or {},
         "sources": {"by_hand": len(SEEDS)},
         "seed": 3,

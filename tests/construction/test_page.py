@@ -135,6 +135,10 @@ def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     folder.dropped.write_text('{"id": "x"}\n')
     with pytest.raises(UserError, match=r"dropped\.jsonl:1 is damaged"):
         write_page(folder)
+    folder.dropped.write_text("")
+    folder.records.write_text(folder.records.read_text().replace('[{"role": "user"', '["x", {"role": "user"', 1))
+    with pytest.raises(UserError, match=r"records\.jsonl:1 is damaged"):
+        write_page(folder)
     folder.manifest.write_text('{"kind": "construction", "is_complete": false}')
     with pytest.raises(UserError, match="no records of a construction"):
         write_page(folder)
