@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -59,6 +60,7 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     out = Path(content["construct"]["out"])
     made = {path.name for path in out.iterdir()}
     assert made == {"records.jsonl", "dropped.jsonl", "manifest.json", "log", "construct.html", "DATA_CARD.md"}
+    assert re.search(r"^\| words \| \d+ \| not stated \|$", (out / "DATA_CARD.md").read_text(), re.MULTILINE)
     parts = {(part["recipe"], part["task"]): part["num_wanted"] for part in lines_of_manifest(out)["parts"]}
     assert parts[("self_instruct", "copy")] == 3
     few = {task: num for (recipe, task), num in parts.items() if recipe == "few_shot"}
@@ -105,6 +107,10 @@ def test_what_is_wrong_is_said_at_once(
     message = capfd.readouterr().err
     for part in ("4 problems", "there is no recipe of this kind", "did you mean `num`?", "construct.budget.cost"):
         assert part in message
+    construct["recipes"], construct["budget"] = [{"kind": "few_shot", "num": 3}], {}
+    construct["card"] = {"seed_licences": {"wrds": "CC0"}}
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert "card.seed_licences: there is no source wrds; did you mean `words`?" in capfd.readouterr().err
     del content["construct"]
     assert main(["construct", written(content, tmp_path)]) == 2
     assert "needs a section `construct`" in capfd.readouterr().err
