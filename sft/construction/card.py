@@ -24,7 +24,7 @@ from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructe
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
 from sft.errors import UserError
-from sft.printable import counted, fit_to_print
+from sft.printable import counted, fit_to_print, short_name
 
 _NOT_STATED = Markdown("not stated")
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -88,8 +88,8 @@ def render_card(folder: ConstructionFolder, summary: Summary) -> str:
         num_parts=num_parts,
         filters=[*_filter_rows(summary)],
         sources=[*_source_rows(manifest.get("sources", {}), stated.get("seed_licences", {}))],
-        licence=stated.get("licence") or _NOT_STATED,
-        terms=stated.get("teacher_terms") or _NOT_STATED,
+        licence=stated.get("licence", "").strip() or _NOT_STATED,
+        terms=stated.get("teacher_terms", "").strip() or _NOT_STATED,
         languages=", ".join(stated.get("language", ())),
         reviewed=read_reviewed(folder),
         limits=[*_limits(summary)],
@@ -108,6 +108,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "short_name": short_name,
         "number": lambda num: Markdown(f"{num:,}"),
         "percent": lambda share: Markdown(f"{share:.1%}"),
         "money": lambda cost: Markdown(f"{cost:,.2f}"),
@@ -160,7 +161,7 @@ def _filter_rows(summary: Summary) -> Iterator[dict[str, Any]]:
 
 def _source_rows(sources: Mapping[str, int], licences: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     for name, num in sorted(sources.items()):
-        yield {"name": name, "num": num, "licence": licences.get(name) or _NOT_STATED}
+        yield {"name": name, "num": num, "licence": licences.get(name, "").strip() or _NOT_STATED}
 
 
 def _limits(summary: Summary) -> Iterator[str]:
