@@ -101,8 +101,8 @@ def _local_teachers(
     num_workers = job.cluster.max_workers
     if 1 < num_workers < len(numbers):
         raise UserError(
-            f"cluster.workers={num_workers}: there are {len(numbers)} local teachers, and each needs a worker of its own. "
-            f"Give as many workers, or fewer teachers."
+            f"cluster.workers={num_workers}: there are {len(numbers)} local teachers, and each needs a worker of its "
+            f"own. Give as many workers, or fewer teachers."
         )
     open_replicas, local = opened.enter_context(workers_of_teachers(job, console)), {}
     for place, i in enumerate(numbers):
