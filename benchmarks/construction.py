@@ -1,11 +1,12 @@
 """How busy `sft construct` keeps an endpoint, and what a request costs the machine that asks.
 
     OMP_NUM_THREADS=1 python -m benchmarks.construction
-    OMP_NUM_THREADS=1 python -m benchmarks.construction --requests 4096 --at-once 64 --seconds 1
+    OMP_NUM_THREADS=1 python -m benchmarks.construction --requests 1024 --at-once 64 --seconds 1
 
 A server on loopback, in a process of its own, answers each request after a fixed time. If `at_once` requests are under
-way from the first moment to the last, the server is as busy as it may be: `busy` is the share of that. It counts all
-that the command does but the preparation of data: asking, replaying the log, filters, and writing the output.
+way from the first moment to the last, the server is as busy as it may be: `busy` is the share of that, until the last
+answer, and until the output is written: the log is replayed, and the usual filters judge. Fewer are under way at the
+beginning and at the end, so the share is that of a job of this size.
 
     many tasks   self_instruct and few_shot of 16 tasks: chains that do not wait for each other
     one task     a single chain of self_instruct, whose scripts see those a window before them
@@ -29,7 +30,7 @@ from typing import Any
 import openai  # noqa: F401  (a second, which is not part of what is measured)
 
 from sft.config_construction import ConstructConfig
-from sft.construction.construction import construct_all
+from sft.construction.construction import Progress, construct_all
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import Seed
 from sft.construction.recipes.registry import read_recipes
@@ -41,7 +42,7 @@ SEEDS = [Seed(f"{i:024x}", f"Say {i} in words, then {i * i} in figures", f"answe
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=1024, help="about so many")
+    parser.add_argument("--requests", type=int, default=4096, help="about so many")
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0, help="that an answer takes")
     options = parser.parse_args()
@@ -66,14 +67,21 @@ def measure(name: str, num_tasks: int, url: str, folder: Path, options: argparse
     parts = [
         Part(recipe, f"task {i}", recipe.num, SEEDS) for recipe in read_recipes(given.recipes) for i in range(num_tasks)
     ]
-    started, cpu = time.monotonic(), time.process_time()
-    done = construct_all(Work(parts, Prompts(), run_seed=17), given)
+    ended = started = time.monotonic()
+    cpu = time.process_time()
+
+    def tell(progress: Progress) -> None:
+        nonlocal ended
+        ended = time.monotonic()
+
+    done = construct_all(Work(parts, Prompts(), run_seed=17), given, tell)
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     if done.error is not None:
         raise done.error
     num = done.spending.num_requests
-    busy = num * options.seconds / (options.at_once * seconds)
-    return f"{name:10}  {num:6,} requests  {seconds:7.2f} s  busy {busy:6.1%}  CPU {1e3 * cpu / num:5.2f} ms a request"
+    full = num * options.seconds / options.at_once
+    busy = f"busy {full / (ended - started):6.1%} while it asks, {full / seconds:6.1%} in all"
+    return f"{name:10}  {num:6,} requests  {seconds:7.2f} s  {busy}  CPU {1e3 * cpu / num:5.2f} ms a request"
 
 
 @contextmanager

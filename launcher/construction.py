@@ -104,7 +104,8 @@ def _local_teachers(
             f"cluster.workers={num_workers}: there are {len(numbers)} local teachers, and each needs a worker of its "
             f"own. Give as many workers, or fewer teachers."
         )
-    open_replicas, local = opened.enter_context(workers_of_teachers(job, console)), {}
+    open_replicas = opened.enter_context(workers_of_teachers(job, console))
+    local: dict[int, Teacher] = {}
     for place, i in enumerate(numbers):
         path = teachers[i].path or job.sft.model.path
         writes_user = any(part.recipe.needs_local and i in part.teachers for part in work.parts)

@@ -66,7 +66,11 @@ async def _here(
     thread: ThreadPoolExecutor, device: str, config: SftConfig, num_replicas: int
 ) -> AsyncIterator[Sequence[Replica]]:
     assert num_replicas == 1
-    yield [_Here(thread, config, device)]
+    replica = _Here(thread, config, device)
+    try:
+        yield [replica]
+    finally:
+        replica.is_over = True
 
 
 class _Here:
@@ -75,6 +79,8 @@ class _Here:
     def __init__(self, thread: ThreadPoolExecutor, config: SftConfig, device: str) -> None:
         self._thread, self._load = thread, partial(BatchedModel, config, device)
         self._model: BatchedModel | None = None
+        self.is_over = False
+        """Nobody waits for what is being written: it ends with the next token."""
 
     async def begin(self) -> None:
         if self._model is None:
@@ -82,7 +88,13 @@ class _Here:
 
     async def answers(self, requests: Sequence[ChatRequest]) -> Sequence[Outcome]:
         assert self._model is not None
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._model.answers, requests)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._model.answers, requests, self._end_if_over
+        )
+
+    def _end_if_over(self) -> None:
+        if self.is_over:
+            raise asyncio.CancelledError
 
 
 @asynccontextmanager
@@ -122,12 +134,12 @@ class _OnRay:
     """`Replica` in an actor."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
-        self._make, self._actor, self._num_lost = make, None, 0
+        self._make, self._num_lost = make, 0
+        self._actor: Any = None
 
     async def begin(self) -> None:
         if self._actor is None:
-            actor: Any = self._make()
-            self._actor = actor
+            actor = self._actor = self._make()
             try:
                 await asyncio.wait_for(self._result(actor.__ray_ready__.remote()), _PLACE_SECONDS)
             except TimeoutError:

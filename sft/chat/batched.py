@@ -23,6 +23,7 @@ from sft.config import SftConfig
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.errors import RecordError
 from sft.model.positions import num_positions
+from sft.progress import Tell
 from sft.ranks.ranks import OneRank
 from sft.scoring.call_form import CALL_END, CALL_START, Expected, in_usual_calls
 from sft.scoring.tool_call import calls_in
@@ -63,8 +64,8 @@ class BatchedModel:
         self._decoding: Decoding = try_decoding(self._model.config, **options)
         self._size: BatchSize = batch_size(self._model, OneRank(world))
 
-    def answers(self, requests: Sequence[ChatRequest]) -> list[ChatReply | NoReply]:
-        """The answers, in the order of the requests. What cannot be asked has none."""
+    def answers(self, requests: Sequence[ChatRequest], tell: Tell = lambda: None) -> list[ChatReply | NoReply]:
+        """The answers, in the order of the requests. What cannot be asked has none; `tell` is called for each token."""
         found: dict[int, ChatReply | NoReply] = {}
         alike: dict[tuple[Any, ...], list[_Asked]] = {}
         for number, request in enumerate(requests):
@@ -78,7 +79,7 @@ class BatchedModel:
             lengths = [Lengths(len(asked.ids), asked.num_new) for asked in of_style]
             for [rows] in rounds_of(lengths, 1, self._size, style.seed, self._decoding.pads):
                 batch = [of_style[i] for i in rows]
-                for asked, written in zip(batch, self._write(batch, style), strict=True):
+                for asked, written in zip(batch, self._write(batch, style, tell), strict=True):
                     found[asked.number] = self._reply(asked, written)
         return [found[number] for number in range(len(requests))]
 
@@ -98,10 +99,10 @@ class BatchedModel:
             return NoReply(f"the prompt fills the model's window of {window:,} tokens")
         return _Asked(number, request, ids, text, room, tuple(dict.fromkeys(stops)))
 
-    def _write(self, batch: Sequence[_Asked], style: Style) -> list[Written]:
+    def _write(self, batch: Sequence[_Asked], style: Style, tell: Tell) -> list[Written]:
         rows = [Prompted(asked.request.key, asked.ids, asked.num_new) for asked in batch]
         with answering(self._model, self._decoding.attention):
-            return write_answers(self._model, rows, style, self._device, self._decoding.caches)
+            return write_answers(self._model, rows, style, self._device, self._decoding.caches, tell=tell)
 
     def _reply(self, asked: _Asked, written: Written) -> ChatReply:
         tokenizer, request = self._prompts.tokenizer, asked.request

@@ -14,6 +14,9 @@ from sft.construction.asking import NOT_ASKED, Asking, Job, Played
 from sft.construction.work import Course
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 
+_AT_A_TIME = 256
+"""So many scripts that the log answers run before what is under way is looked after."""
+
 
 def ask_all(asking: Asking, courses: Iterable[Course], tell: Callable[[], None]) -> None:
     """Run the scripts of the courses to their ends, or until the budget is reached.
@@ -39,6 +42,7 @@ class _AtOnce:
         self._room = [teacher.at_once for teacher in asking.teachers]
         self._ready = [deque[Course]() for _ in asking.teachers]
         """Courses by the teacher that their next script asks, each in one place at most."""
+        self._goes_on = False
         for course in courses:
             self._offer(course)
 
@@ -53,14 +57,22 @@ class _AtOnce:
             self._ready[course.next_teacher].append(course)
 
     def _fill(self) -> None:
-        """Begin as many scripts as the teachers have room for."""
-        goes_on = True
-        while goes_on:
-            goes_on = False
-            for number, ready in enumerate(self._ready):
-                if ready and self._room[number] and not self._asking.spending.reached:
-                    self._begin(ready.popleft())
-                    goes_on = True
+        """Begin as many scripts as the teachers have room for; what is answered by the log goes on in a while."""
+        for _ in range(_AT_A_TIME):
+            begun = [self._begin(ready.popleft()) for number, ready in enumerate(self._ready) if self._may(number)]
+            if not begun:
+                return
+        if not self._goes_on:
+            self._goes_on = True
+            self._group.create_task(self._go_on())
+
+    def _may(self, number: int) -> bool:
+        return bool(self._ready[number] and self._room[number]) and not self._asking.spending.reached
+
+    async def _go_on(self) -> None:
+        await asyncio.sleep(0)
+        self._goes_on = False
+        self._fill()
 
     def _begin(self, course: Course) -> None:
         job = course.begin()

@@ -7,6 +7,7 @@ from sft.atomic_files import fingerprint
 from sft.chat.prompts import ChatPrompts, Setting
 from sft.chat.user_turns import UserTurns
 from sft.config import ModelConfig, SftConfig
+from sft.config_paths import HubKind
 from sft.data.rendering.chat_template import load_own_tokenizer
 from sft.errors import RecordError, UserError
 from sft.hub_answers import check_hub_answers
@@ -14,6 +15,7 @@ from sft.model.loading import check_model
 from sft.model.weight_files import content_sample, finder, weight_files
 
 _FIELD = "construct.teacher.path"
+_KINDS: tuple[HubKind, ...] = ("model",)
 _CONFIGS = ("config.json", "generation_config.json")
 
 
@@ -41,7 +43,7 @@ def check_local_model(config: SftConfig, path: str, writes_user: bool) -> LocalM
         own = ModelConfig(path=path, dtype=config.model.dtype)
         other = absolute_paths(config.model_copy(update={"model": own}))
         taught = config if other.model.path == config.model.path else other
-        check_hub_answers(taught, ("model",))
+        check_hub_answers(taught, _KINDS)
         check_model(taught.model)
         _check_template(taught.model)
         prompts = ChatPrompts(taught)

@@ -20,6 +20,8 @@ from sft.errors import UserError
 
 NOVELTY = "novelty"
 """The filter of a recipe's own rule, which decides what later scripts see."""
+_MOST_AHEAD = 1024
+"""Of scripts that see no other: so far one may be ahead of the first that has not ended. It bounds the memory."""
 
 
 class Ended(NamedTuple):
@@ -47,6 +49,7 @@ class Course:
     def __init__(self, part: Part, about: About) -> None:
         """Nothing has begun."""
         self._part, self._chain = part, part.recipe.chain(about)
+        self._window = self._chain.window
         self._num_begun = self._num_ended = self._num_taken = 0
         self._results: dict[int, Result] = {}
         """Of scripts that have ended and are not taken yet: at most a window of them."""
@@ -56,7 +59,7 @@ class Course:
     @property
     def may_begin(self) -> bool:
         """Whether there is a script left, and all that it sees has ended."""
-        return self._num_begun < self._part.num and self._num_begun - self._num_ended < self._chain.window
+        return self._num_begun < self._part.num and self._num_begun - self._num_ended < (self._window or _MOST_AHEAD)
 
     @property
     def next_teacher(self) -> int:
@@ -67,7 +70,8 @@ class Course:
         """The next script. It sees what it would see in any process, however many have ended meanwhile."""
         assert self.may_begin
         number = self._num_begun
-        self._take_until(number - self._chain.window + 1)
+        if self._window is not None:
+            self._take_until(number - self._window + 1)
         job = Job(self._name(number), partial(self._chain.script, number), self.next_teacher)
         self._num_begun += 1
         return job
@@ -77,8 +81,8 @@ class Course:
         self._results[number] = result
         while self._num_ended in self._results:
             self._num_ended += 1
-        if self._num_ended == self._part.num:
-            self._take_until(self._part.num)
+        if self._window is None or self._num_ended == self._part.num:
+            self._take_until(self._num_ended)
 
     def _take_until(self, number: int) -> None:
         while self._num_taken < number:

@@ -177,7 +177,9 @@ class EndpointClient:
             try:
                 asked, kind = request.content(), client.completions
                 if isinstance(request, ChatRequest):
-                    asked, kind = request.content(structured), client.chat.completions
+                    # The package walks through all it knows by name, against its types: a third of its time.
+                    asked = {"messages": (), "extra_body": request.content(structured)}
+                    kind = client.chat.completions
                 async with kind.with_streaming_response.create(model=self.endpoint.model, **asked) as response:
                     return await self._bounded(response)
             except _CutOffError:

@@ -17,8 +17,6 @@ from sft.construction.script import Script
 from sft.draft import Draft
 from sft.endpoint.chat import ChatRequest
 
-_WINDOW = 1024
-
 
 class Magpie(Recipe):
     """Instructions that a local model draws as a user, and its answers."""
@@ -41,7 +39,7 @@ class Magpie(Recipe):
 
 
 class _Chain:
-    window = _WINDOW
+    window = None
 
     def __init__(self, about: About, recipe: Magpie) -> None:
         self._about, self._recipe = about, recipe

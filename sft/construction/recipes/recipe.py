@@ -95,8 +95,8 @@ class Chain(Protocol):
     """The scripts of a recipe for a task."""
 
     @property
-    def window(self) -> int:
-        """How many scripts in a row do not see each other's drafts: no more can be under way."""
+    def window(self) -> int | None:
+        """How many scripts in a row do not see each other's drafts: no more can be under way. None: they never do."""
         ...
 
     def script(self, number: int) -> Script:
