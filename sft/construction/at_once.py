@@ -59,9 +59,11 @@ class _AtOnce:
     def _fill(self) -> None:
         """Begin as many scripts as the teachers have room for; what is answered by the log goes on in a while."""
         for _ in range(_AT_A_TIME):
-            begun = [self._begin(ready.popleft()) for number, ready in enumerate(self._ready) if self._may(number)]
-            if not begun:
+            able = [number for number in range(len(self._ready)) if self._may(number)]
+            if not able:
                 return
+            for number in able:
+                self._begin(self._ready[number].popleft())
         if not self._goes_on:
             self._goes_on = True
             self._group.create_task(self._go_on())
