@@ -4,7 +4,6 @@ Teachers share the workers. One worker without a cluster needs no Ray: models ar
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
@@ -14,14 +13,14 @@ from typing import Any
 import ray
 from rich.console import Console
 
-from launcher.cluster.connection import ray_session
 from launcher.cluster.ray_words import in_a_sentence
+from launcher.cluster.replicas import workers_connected
 from sft.chat.batched import BatchedModel
 from sft.config import SftConfig
 from sft.construction.local_teacher import LostReplicaError, Outcome, Replica
 from sft.endpoint.chat import ChatRequest
 from sft.errors import UserError
-from sft.job_config import JobConfig
+from sft.job_config import ClusterConfig, JobConfig
 from sft.printable import counted
 from sft.training.process import quiet_third_parties
 
@@ -29,7 +28,6 @@ _MOST_LOST = 5
 """So often a replica is made anew."""
 _PLACE_SECONDS = 600.0
 """How long a replica waits for a place on the cluster."""
-_OBJECT_STORE_BYTES = 200 * 1024**2
 
 OpenReplicas = Callable[[SftConfig, int], AbstractAsyncContextManager[Sequence[Replica]]]
 """Loads the model of a config on so many workers, for as long as the context is open."""
@@ -42,23 +40,18 @@ def workers_of_teachers(job: JobConfig, console: Console) -> Iterator[OpenReplic
     Raises:
         UserError: the cluster cannot be reached.
     """
-    cluster = job.cluster
-    num_workers = cluster.max_workers
+    device = "cuda:0" if job.cluster.gpus_per_worker else "cpu"
     with ExitStack() as opened:
-        if num_workers == 1 and not os.environ.get("RAY_ADDRESS"):
-            thread = opened.enter_context(ThreadPoolExecutor(1, "teacher"))
-            device = "cuda:0" if cluster.gpus_per_worker else "cpu"
-            yield partial(_here, thread, device)
-            return
-        session: list[Any] = []
+        thread, on_ray = opened.enter_context(ThreadPoolExecutor(1, "teacher")), list[bool]()
 
-        def connect() -> None:
-            if not session:
-                cpus, gpus = num_workers * cluster.cpus_per_worker, int(num_workers * cluster.gpus_per_worker)
-                session.append(opened.enter_context(ray_session(cpus, gpus, _OBJECT_STORE_BYTES)))
-                console.print(f"{counted(num_workers, 'replica')} on {session[0].where}", highlight=False)
+        def open_replicas(config: SftConfig, num_replicas: int) -> AbstractAsyncContextManager[Sequence[Replica]]:
+            if not on_ray:
+                on_ray.append(opened.enter_context(workers_connected(job.cluster, console)))
+            if on_ray[0]:
+                return _on_ray(job.cluster, device, config, num_replicas)
+            return _here(thread, device, config, num_replicas)
 
-        yield partial(_on_ray, job, connect)
+        yield open_replicas
 
 
 @asynccontextmanager
@@ -99,12 +92,10 @@ class _Here:
 
 @asynccontextmanager
 async def _on_ray(
-    job: JobConfig, connect: Callable[[], None], config: SftConfig, num_replicas: int
+    cluster: ClusterConfig, device: str, config: SftConfig, num_replicas: int
 ) -> AsyncIterator[Sequence[Replica]]:
-    connect()
-    cluster = job.cluster
     make = ray.remote(num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker)(_Actor)
-    about = config.model_dump(mode="json", by_alias=True), "cuda:0" if cluster.gpus_per_worker else "cpu"
+    about = config.model_dump(mode="json", by_alias=True), device
     replicas = [_OnRay(partial(make.remote, *about)) for _ in range(num_replicas)]
     try:
         yield replicas
