@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from launcher.console import end_at_once
 from launcher.exit_codes import DONE
 from launcher.preparation import preparation_shown
 from sft.absolute_paths import local_path
-from sft.config_construction import ConstructConfig, TeacherConfig
+from sft.config_construction import ConstructConfig
 from sft.construction.construction import (
     Constructed,
     Progress,
@@ -28,8 +28,10 @@ from sft.construction.construction import (
 from sft.construction.counts import Counts
 from sft.construction.folder import ConstructionFolder
 from sft.construction.local_teacher import AT_ONCE, LocalTeacher
+from sft.construction.recipes.registry import read_recipes
 from sft.construction.spending import Spending, Tokens
 from sft.construction.teacher import Teacher
+from sft.construction.teacher_choice import teachers_of
 from sft.construction.work import Work
 from sft.data.block_preparer import prepare_in_threads
 from sft.data.preparation import build_store
@@ -64,21 +66,20 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     own_prompts = None if given.prompts is None else local_path(str(given.prompts))
     section = given.model_copy(update={"out": local_path(str(given.out)), "prompts": own_prompts})
     folder, config = ConstructionFolder(section.out), job.sft
-    teachers = section.teachers
-    for served in teachers:
+    for served in section.teachers:
         if served.endpoint:
             check_client()
             Endpoint(served.endpoint, served.model, served.api_key_env).key()
     folder.check()
     check_sources(config, section)
     with ExitStack() as opened, run_lock(folder.lock, end_at_once, console.print, field="construct.out"):
+        local = _local_teachers(job, section, console, opened)
         recipe = StoreRecipe.of(config.data, config.model)
         with preparation_shown(console) as report:
             store = build_store(recipe, report, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
-        local = _local_teachers(job, teachers, work, console, opened)
         with _progress_shown(work.num, console) as tell:
             done = construct_all(work, section, tell, patience, around, local)
     _show(done, folder.path, console)
@@ -88,9 +89,10 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
 
 
 def _local_teachers(
-    job: JobConfig, teachers: Sequence[TeacherConfig], work: Work, console: Console, opened: ExitStack
+    job: JobConfig, section: ConstructConfig, console: Console, opened: ExitStack
 ) -> dict[int, Teacher]:
     """Those that are loaded on the workers, by number; they are until the stack is closed."""
+    teachers = section.teachers
     numbers = [i for i, teacher in enumerate(teachers) if not teacher.endpoint]
     if not numbers:
         return {}
@@ -105,11 +107,10 @@ def _local_teachers(
             f"own. Give as many workers, or fewer teachers."
         )
     open_replicas = opened.enter_context(workers_of_teachers(job, console))
-    local: dict[int, Teacher] = {}
+    recipes, local = read_recipes(section.recipes), dict[int, Teacher]()
     for place, i in enumerate(numbers):
-        path = teachers[i].path or job.sft.model.path
-        writes_user = any(part.recipe.needs_local and i in part.teachers for part in work.parts)
-        model = check_local_model(job.sft, path, writes_user)
+        writes_user = any(recipe.needs_local and i in teachers_of(recipe, teachers) for recipe in recipes)
+        model = check_local_model(job.sft, teachers[i].path, writes_user)
         num_own = max(1, len(range(place, num_workers, len(numbers))))
         at_once = teachers[i].at_once or AT_ONCE * num_own
         title = f"{model.config.model.path} ({model.fingerprint[:_SHOWN_DIGITS]})"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sft.construction.request_log import Kept, Logged, RequestLog, request_name
 from sft.construction.script import Failed, Script, ScriptName
 from sft.construction.spending import Spending, Tokens, most_tokens, taken_tokens
-from sft.construction.teacher import Teacher
+from sft.construction.teacher import Teacher, TeacherId
 from sft.draft import Draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 
@@ -57,15 +57,16 @@ class Asking:
         """The script; it is open at the end only where the budget is reached."""
         return self._play(job, is_asking=True)
 
-    def settle(self) -> None:
-        """Requests that got no answer have none: from now on that is in the log.
+    def settle(self, teacher: TeacherId | None = None) -> None:
+        """Requests that got no answer have none: from now on that is in the log. Default: those of all teachers.
 
-        Until another request is answered, or all have been asked, it may be the server that is at fault. If nothing
+        Until the teacher answers another one, or all have been asked, it may be the server that is at fault. If nothing
         more can be asked, they are therefore not in the log, and asked again by the next process.
         """
         for logged, outcome in self._in_vain:
-            self._log.add(logged, outcome)
-        self._in_vain.clear()
+            if teacher in (None, logged.teacher):
+                self._log.add(logged, outcome)
+        self._in_vain = [one for one in self._in_vain if teacher not in (None, one[0].teacher)]
 
     def _play(self, job: Job, is_asking: bool) -> Played:
         teacher = self.teachers[job.teacher]
@@ -111,7 +112,7 @@ class Asking:
         if isinstance(outcome, NoReply):
             self._in_vain.append((logged, outcome))
             return Kept(logged.name, outcome, "")
-        self.settle()
+        self.settle(logged.teacher)
         return self._log.add(logged, outcome)
 
     def _with_costs(self, result: Result, teacher: Teacher, used: Sequence[Kept], tokens: Tokens) -> Result:

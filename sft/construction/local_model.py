@@ -14,7 +14,6 @@ from sft.hub_answers import check_hub_answers
 from sft.model.loading import check_model
 from sft.model.weight_files import content_sample, finder, weight_files
 
-_FIELD = "construct.teacher.path"
 _KINDS: tuple[HubKind, ...] = ("model",)
 _CONFIGS = ("config.json", "generation_config.json")
 
@@ -28,21 +27,19 @@ class LocalModel(NamedTuple):
     """Of all that its answers depend on: weights, template, tokens, and the dtype that it computes in."""
 
 
-def check_local_model(config: SftConfig, path: str, writes_user: bool) -> LocalModel:
+def check_local_model(config: SftConfig, path: str | None, writes_user: bool) -> LocalModel:
     """The model at `path`; nothing of it is loaded yet.
 
     Args:
         config: the job's, with absolute paths. Its own model keeps its settings; another one has the defaults.
-        path: a folder or Hub id.
+        path: a folder or Hub id; None: the job's own model.
         writes_user: whether it is to write turns of the user, too.
 
     Raises:
         UserError: there is no such model, or it has no template that can be asked by.
     """
     try:
-        own = ModelConfig(path=path, dtype=config.model.dtype)
-        other = absolute_paths(config.model_copy(update={"model": own}))
-        taught = config if other.model.path == config.model.path else other
+        taught = config if path is None else _with_model(config, path)
         check_hub_answers(taught, _KINDS)
         check_model(taught.model)
         _check_template(taught.model)
@@ -51,11 +48,18 @@ def check_local_model(config: SftConfig, path: str, writes_user: bool) -> LocalM
         if writes_user:
             UserTurns(taught.model).write([])
     except (UserError, RecordError) as error:
-        raise UserError(f"{_FIELD}: {path}: {error}") from None
+        whose = f"construct.teacher.path: {path}" if path else "construct: without a teacher, model.path is asked"
+        raise UserError(f"{whose}: {error}") from None
     find = finder(taught.model.path, download=True)
     files = [file for name in _CONFIGS if (file := find(name)) is not None]
     sample = content_sample([*files, *weight_files(taught.model.path, find)])
     return LocalModel(taught, fingerprint([sample, prompts.fingerprint, taught.model.dtype]))
+
+
+def _with_model(config: SftConfig, path: str) -> SftConfig:
+    own = ModelConfig(path=path, dtype=config.model.dtype)
+    other = absolute_paths(config.model_copy(update={"model": own}))
+    return config if other.model.path == config.model.path else other
 
 
 def _check_template(model: ModelConfig) -> None:

@@ -9,6 +9,7 @@ from sft.config_rules import Problem
 from sft.config_words import did_you_mean
 from sft.construction.recipes.recipe import Recipe
 from sft.construction.recipes.registry import RECIPES
+from sft.url_secrets import without_secrets
 
 _FIELD = "construct.teacher"
 _OF_SERVED = ("model", "api_key_env")
@@ -36,7 +37,9 @@ def teacher_problems(given: TeacherConfig | Sequence[TeacherConfig], forms: Iter
     titles = [teacher.title for teacher in teachers]
     for title, num in Counter(titles).items():
         if num > 1:
-            yield Problem(_FIELD, title, f"{num} teachers have this name", "give each a `name` of its own")
+            yield Problem(
+                _FIELD, without_secrets(title), f"{num} teachers have this name", "give each a `name` of its own"
+            )
     for i, form in enumerate(forms):
         kind, chosen, place = form.get("kind"), form.get("teacher"), f"construct.recipes.{i}"
         recipe: type[Recipe] | None = RECIPES.get(kind) if isinstance(kind, str) else None
@@ -64,4 +67,4 @@ def _problems_of(teacher: TeacherConfig, place: str) -> Iterator[Problem]:
 
 
 def _shown(teacher: TeacherConfig) -> Mapping[str, Any]:
-    return {"endpoint": teacher.endpoint, "path": teacher.path}
+    return {"endpoint": without_secrets(teacher.endpoint), "path": teacher.path}
