@@ -34,10 +34,10 @@ def test_all_that_is_wanted_is_kept_or_dropped_or_not_made_and_says_where_it_com
     done = run(given)
     manifest = output_of(given.out)["manifest"]
     kept, dropped = lines_of(given.out / "records.jsonl"), lines_of(given.out / "dropped.jsonl")
-    assert manifest["num_wanted"] == 84 == len(kept) + len(dropped) + manifest["num_not_made"]
+    assert manifest["num_wanted"] == 96 == len(kept) + len(dropped) + manifest["num_not_made"]
     assert (manifest["num_kept"], manifest["num_dropped"]) == (len(kept), len(dropped))
     assert manifest["is_complete"]
-    assert sum(part["num_wanted"] for part in manifest["parts"]) == 84
+    assert sum(part["num_wanted"] for part in manifest["parts"]) == 96
     assert manifest["not_made"]["the answer is no JSON"] > 0
     assert manifest["not_made"]["its instruction is like one that was there"] > 0
     assert {line["dropped"]["filter"] for line in dropped} <= {"novelty"}

@@ -175,7 +175,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_estimate_is_of_all_requests(tmp_path: Path) -> None:
     work = work_of(section("http://127.0.0.1:1/v1", tmp_path))
     num, tokens = work.estimate()
-    assert num == 72 * 3 + 12
+    assert num == 84 * 3 + 12
     assert tokens.reply == num * 1024
     assert 50 * num < tokens.prompt < 1000 * num
     assert Counter(part.task for part in work.parts) == {"words": 2}
