@@ -30,8 +30,9 @@ def run(options: argparse.Namespace) -> int:
 
     config = absolute_paths(options.job.sft)
     check_hub_answers(config)
+    job = options.job.model_copy(update={"sft": config})
     try:
-        return construct(config, options.job.construct_, build_console())
+        return construct(job, options.job.construct_, build_console())
     except KeyboardInterrupt:
         _say_what_is_kept(options.job.construct_.out)
         raise

@@ -2,9 +2,9 @@
 
     token store ─▶ wanted (task → number), seeds        recipes
                         └───────────┬──────────────────────┘
-                     Chain.script ──ChatRequest──▶ RequestLog (paid once) ──▶ EndpointClient
+                     Course.begin ──ChatRequest──▶ RequestLog (paid once) ──▶ Teacher: served, or local
                           └─▶ Draft | Failed ──take: new?──▶ records.jsonl, dropped.jsonl, manifest.json
 
-A script is one try at one record. What it asks depends on the config, the data and earlier rounds alone, so the same
+A script is one try at one record. What it asks depends on the config, the data and earlier scripts alone, so the same
 command asks the same again, and the log answers what it has. The output is always written from the log.
 """

@@ -8,8 +8,8 @@ from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.output import write_output
 from sft.construction.recipes.recipe import Seed
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
+from sft.construction.work import Ended
 from sft.draft import Draft, Provenance
 
 _ASKED = "a poem on rain", "how bread is baked", "three cities by the sea", "a letter to my aunt", "why leaves fall"

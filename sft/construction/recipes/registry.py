@@ -9,10 +9,11 @@ from pydantic import ValidationError
 from sft.config_rules import Problem
 from sft.config_words import did_you_mean
 from sft.construction.recipes.few_shot import FewShot
+from sft.construction.recipes.magpie import Magpie
 from sft.construction.recipes.recipe import Recipe
 from sft.construction.recipes.self_instruct import SelfInstruct
 
-RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in (SelfInstruct, FewShot)}
+RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in (SelfInstruct, FewShot, Magpie)}
 
 _FIELD = "construct.recipes"
 _EXAMPLE = "`{kind: self_instruct, tasks: rare, num: 500}`"
