@@ -14,6 +14,7 @@ from launcher.exit_codes import FAILED, INTERRUPTED, INTERRUPTION, OUTPUT_GONE, 
 from launcher.interruption import EndRequested, ended_on_request
 from sft.errors import UserError
 from sft.guarded_output import OutputError, output_guarded
+from sft.training.process import quiet_third_parties
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         complete(parser)
         options = parse(parser, arguments)
         _check_working_folder()
+        quiet_third_parties()  # they read what it sets when they are imported
         if "config" in options:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
