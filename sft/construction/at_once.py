@@ -9,13 +9,41 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
+from typing import Protocol
 
-from sft.construction.asking import NOT_ASKED, Asking, Job, Played
-from sft.construction.work import Course
+from sft.construction.asking import NOT_ASKED, Asking, Job, Played, Result
+from sft.construction.work import Ended
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 
 _AT_A_TIME = 256
 """So many scripts that the log answers run before what is under way is looked after."""
+
+
+class Course(Protocol):
+    """Scripts that begin one after the other."""
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the next script may begin now; if not, it may when another has ended."""
+        ...
+
+    @property
+    def next_teacher(self) -> int:
+        """The number of the teacher that the next script asks."""
+        ...
+
+    @property
+    def taken(self) -> deque[Ended]:
+        """What came of scripts, as far as it is known; nobody needs it here."""
+        ...
+
+    def begin(self) -> Job:
+        """The next script."""
+        ...
+
+    def end(self, number: int, result: Result) -> None:
+        """A script has ended."""
+        ...
 
 
 def ask_all(asking: Asking, courses: Iterable[Course], tell: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from sft.construction.asking import Asking
 from sft.construction.at_once import ask_all
 from sft.construction.counts import Counts
 from sft.construction.filters.chain import filtering
-from sft.construction.filters.filter import Surroundings
+from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.held_out_texts import read_held_out
+from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
+from sft.construction.grading import Grading
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import Recipe, Seed
@@ -32,12 +34,13 @@ from sft.construction.script import Failed
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
 from sft.construction.teacher import ServedTeacher, Teacher, TeacherError
-from sft.construction.teacher_choice import teachers_of
+from sft.construction.teacher_choice import judge_of, teachers_of
 from sft.construction.wanted import supervised_by_task, wanted_counts
 from sft.construction.work import Part, Work, seeds_of
 from sft.data.block_preparer import BlockPreparer
 from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
+from sft.draft import Draft
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
@@ -150,20 +153,26 @@ def construct_all(
         served = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
         teachers = {i: ServedTeacher(client, client.at_once) for i, client in served.items()} | dict(local or {})
         asking = Asking([teachers[i] for i in sorted(teachers)], log, spending)
+        filters = read_filters(construct.filters)
+        around = around or Surroundings(folder.path, _seeds(work))
+        if judge := next((given for given in filters if isinstance(given, Graded)), None):
+            grading = Grading(judge, asking, judge_of(judge, construct.teachers))
+            around = replace(around, grade=grading.grade)
         error = None
-        if not _is_answered(work, asking, tell):
-            try:
-                for client in served.values():
-                    client.check()
+        try:
+            if not _is_answered(work, asking, tell):
+                _check(served.values())
                 _ask(work, asking, tell)
-            except (EndpointError, TeacherError) as ended:
-                if not len(log):
-                    raise
-                error = ended
-        with filtering(read_filters(construct.filters), around or Surroundings(folder.path, _seeds(work))) as filters:
+            if judge:
+                _ask_grades(work, asking, grading, filters[: filters.index(judge)], around, served.values())
+        except (EndpointError, TeacherError) as ended:
+            if not len(log):
+                raise
+            error = ended
+        with filtering(filters, around) as passing:
             # What filters note is known when the last outcome is written, and the manifest is written then.
-            about = {**_about(work, construct, asking, log), "noted": filters.noted}
-            counts, by_part = write_output(folder, filters.outcomes(work.outcomes(asking.replay)), about)
+            about = {**_about(work, construct, asking, log), "noted": passing.noted}
+            counts, by_part = write_output(folder, passing.outcomes(work.outcomes(asking.replay)), about)
     return Constructed(counts, by_part, spending, error)
 
 
@@ -189,6 +198,28 @@ def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
         tell(Progress(num_done, asking.spending))
 
     ask_all(asking, work.courses(), one_more)
+
+
+def _check(clients: Iterable[EndpointClient]) -> None:
+    for client in clients:
+        client.check()
+
+
+def _ask_grades(
+    work: Work,
+    asking: Asking,
+    grading: Grading,
+    cheaper: Sequence[Filter],
+    around: Surroundings,
+    clients: Iterable[EndpointClient],
+) -> None:
+    """Have what the cheaper filters keep graded, as far as the log lacks grades."""
+    with filtering(cheaper, around) as first:
+        outcomes = first.outcomes(work.outcomes(asking.replay))
+        course = grading.course(one.outcome for one in outcomes if isinstance(one.outcome, Draft))
+        if course.may_begin:
+            _check(clients)
+            ask_all(asking, [course], lambda: None)
 
 
 def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:

@@ -7,6 +7,7 @@ from typing import Any
 from sft.config_construction import TeacherConfig
 from sft.config_rules import Problem
 from sft.config_words import did_you_mean
+from sft.construction.filters.judge import Graded
 from sft.construction.recipes.recipe import Recipe
 from sft.construction.recipes.registry import RECIPES
 from sft.url_secrets import without_secrets
@@ -21,6 +22,11 @@ def teachers_of(recipe: Recipe, teachers: Sequence[TeacherConfig]) -> tuple[int,
     if recipe.teacher:
         return tuple(i for i in numbers if teachers[i].title == recipe.teacher)
     return tuple(i for i in numbers if not (recipe.needs_local and teachers[i].endpoint))
+
+
+def judge_of(given: Graded, teachers: Sequence[TeacherConfig]) -> int:
+    """The number of the teacher that judges."""
+    return next((i for i, teacher in enumerate(teachers) if teacher.title == given.teacher), 0)
 
 
 def teacher_problems(given: TeacherConfig | Sequence[TeacherConfig], forms: Iterable[Any]) -> Iterator[Problem]:

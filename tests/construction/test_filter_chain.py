@@ -96,6 +96,7 @@ def test_what_a_draft_is_dropped_by_is_the_first_filter_in_the_order_of_cost() -
         "heldout",
         "copies",
         "code",
+        "judge",
         "diversity",
     ]
     backwards = {"verify": {"code": {"allow_code": True}}, "heldout": "count", "refusals": {}, "copies": 0.5}
@@ -124,7 +125,10 @@ def test_forms_that_say_the_same() -> None:
     [
         ({"refusal": True}, "refusal", "did you mean `refusals`?"),
         ({"similarity_to_existng": 0.7}, "similarity_to_existng", "did you mean `similarity_to_existing`?"),
-        ({"judge": {"at_least": 4}}, "judge", "no filter of this name"),
+        ({"jugde": {"at_least": 4}}, "jugde", "did you mean `judge`?"),
+        ({"judge": True}, "judge.at_least", "required"),
+        ({"judge": 6}, "judge", "at_least is above 1"),
+        ({"judge": {"at_least": 4, "rubric": "none.md"}}, "judge.rubric", "cannot be read"),
         ({"form": {"min_word": 3}}, "form.min_word", "did you mean `min_words`?"),
         ({"form": 3}, "form", "true, false or its settings"),
         ({"form": {"min_words": 9, "max_words": 3}}, "form", "at most max_words"),

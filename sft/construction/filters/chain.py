@@ -71,7 +71,11 @@ class Filtering:
         self.num_made += 1
         concerned = [(given, judge) for given, judge in self._judges if given.concerns(outcome)]
         for given, judge in concerned:
-            if reason := judge.judge(outcome):
+            reason = judge.judge(outcome)
+            if scores := judge.scores(outcome):
+                provenance = replace(outcome.provenance, scores={**outcome.provenance.scores, **scores})
+                outcome = replace(outcome, provenance=provenance)
+            if reason:
                 self.dropped[given.name, reason] += 1
                 return Dropped(outcome, given.name, reason)
         for given, judge in concerned:

@@ -5,7 +5,7 @@ Filter ──begin(Surroundings)──▶ Judge ──judge(Draft)──▶ why 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from sft.construction.recipes.recipe import Seed
+from sft.construction.script import Failed
 from sft.draft import Draft
 
 if TYPE_CHECKING:  # a config is read without the imports of the data
@@ -35,6 +36,8 @@ class Surroundings:
     """The prompt hashes of all training data, rising."""
     of_held_out: Callable[[], OfHeldOut] | None = None
     """Reads what is held out; None where nothing is."""
+    grade: Callable[[Draft], float | Failed] | None = None
+    """The grade that a judging model has given, or why there is none; None where nobody judges."""
 
 
 class Late(NamedTuple):
@@ -51,6 +54,11 @@ class Judge(ABC):
     @abstractmethod
     def judge(self, draft: Draft) -> str | None:
         """Why it is dropped, in words that many drafts may share: they are counted by it. None keeps it."""
+
+    def scores(self, draft: Draft) -> Mapping[str, float]:
+        """What it has measured of the draft that it judged last, for the draft's provenance."""
+        del draft
+        return {}
 
     def note(self, draft: Draft) -> str | None:
         """What is counted of a draft that is kept all the same."""

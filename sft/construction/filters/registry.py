@@ -20,6 +20,7 @@ from sft.construction.filters.filter import Filter
 from sft.construction.filters.form import Form
 from sft.construction.filters.heldout import HeldOut
 from sft.construction.filters.json_answer import JsonAnswer
+from sft.construction.filters.judge import Graded
 from sft.construction.filters.language import Language
 from sft.construction.filters.numbers import Numbers
 from sft.construction.filters.passage import Passage
@@ -27,7 +28,7 @@ from sft.construction.filters.refusals import Refusals
 
 FILTERS: Mapping[str, type[Filter]] = {
     kind.name: kind
-    for kind in (Form, JsonAnswer, Numbers, Passage, Refusals, Language, HeldOut, Copies, CodeAnswer, Diversity)
+    for kind in (Form, JsonAnswer, Numbers, Passage, Refusals, Language, HeldOut, Copies, CodeAnswer, Graded, Diversity)
 }
 """In the order in which a draft goes through them."""
 

@@ -1,0 +1,113 @@
+"""Has a teacher grade drafts: a script for each, whose request goes through the same log and budget as all others.
+
+drafts that cheaper filters keep ──Grading.course──▶ asked at once ──▶ log ──Grading.grade──▶ the filter `judge`
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+
+from sft.construction.asking import Asking, Job, Result
+from sft.construction.filters.draft_parts import answer_of, has_calls
+from sft.construction.filters.judge import SCORE, Graded
+from sft.construction.script import Failed, Script, ScriptName
+from sft.construction.work import Ended
+from sft.draft import Draft
+from sft.endpoint.chat import ChatRequest, NoReply
+from sft.scoring.judge_prompt import judge_prompt, rubric_text, shape_of
+from sft.scoring.judge_verdict import graded
+from sft.scoring.scorer import Question
+
+_NAME = "judge"
+_ID_DIGITS = 12
+NOT_GRADED = Failed("it is not graded yet", is_final=False)
+
+
+class Grading:
+    """Grades by the settings of the filter."""
+
+    def __init__(self, given: Graded, asking: Asking, teacher: int) -> None:
+        """`teacher`: the number of the one that judges."""
+        self._given, self._asking, self._teacher = given, asking, teacher
+        self._rubric = rubric_text(given.rubric)
+
+    def course(self, drafts: Iterable[Draft]) -> "GradingCourse":
+        """What asks for the grades of these drafts, as far as the log lacks them."""
+        jobs = (self._job(draft) for draft in drafts if self._given.concerns(draft))
+        return GradingCourse(job for job in jobs if self._is_open(job))
+
+    def grade(self, draft: Draft) -> float | Failed:
+        """The grade by the log alone, or why there is none."""
+        result = self._asking.replay(self._job(draft))
+        if isinstance(result, Failed):
+            return result if result.is_final else NOT_GRADED
+        return result.provenance.scores[SCORE]
+
+    def _is_open(self, job: Job) -> bool:
+        result = self._asking.replay(job)
+        return isinstance(result, Failed) and not result.is_final
+
+    def _job(self, draft: Draft) -> Job:
+        # The name is that of what is graded: an edited draft is another one, and is graded anew.
+        name = ScriptName(_NAME, draft.task, int(draft.id[:_ID_DIGITS], 16))
+        return Job(name, partial(self._script, name, draft), self._teacher)
+
+    def _script(self, name: ScriptName, draft: Draft) -> Script:
+        low, high = self._given.scale
+        grades = list(range(low, high + 1))
+        asked = Question(record={"messages": _before_the_answer(draft)})
+        text = judge_prompt("grade.j2", asked, rubric=self._rubric, answer=_shown_answer(draft), grades=grades)
+        turn = {"role": "user", "content": text}
+        shape = shape_of("grade", grades)
+        reply = yield ChatRequest(str(name), [turn], self._given.max_tokens, temperature=0.0, schema=shape)
+        if isinstance(reply, NoReply):
+            return Failed("the judge does not answer")
+        above, _ = graded(reply.text, low, high)
+        if above is None:
+            return Failed("the judge gives no grade")
+        return replace(draft, provenance=replace(draft.provenance, scores={SCORE: low + above}))
+
+
+class GradingCourse:
+    """Scripts that see no other, drawn one by one (see `sft.construction.at_once`)."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        """None has begun."""
+        self._jobs = iter(jobs)
+        self._next = next(self._jobs, None)
+        self.taken: deque[Ended] = deque()
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether one is left."""
+        return self._next is not None
+
+    @property
+    def next_teacher(self) -> int:
+        """The number of the teacher that the next one asks."""
+        assert self._next is not None
+        return self._next.teacher
+
+    def begin(self) -> Job:
+        """The next one."""
+        job, self._next = self._next, next(self._jobs, None)
+        assert job is not None
+        return job
+
+    def end(self, number: int, result: Result) -> None:
+        """Its grade is in the log."""
+
+
+def _before_the_answer(draft: Draft) -> list[object]:
+    """The turns before the last answer."""
+    roles = [message.get("role") for message in draft.messages]
+    last = len(roles) - 1 - roles[::-1].index("assistant") if "assistant" in roles else len(roles)
+    return [*draft.messages[:last]]
+
+
+def _shown_answer(draft: Draft) -> str:
+    if has_calls(draft):
+        return json.dumps(draft.messages[-1]["tool_calls"], ensure_ascii=False)
+    return answer_of(draft)

@@ -1,0 +1,75 @@
+"""A judging model grades what cheaper filters keep: each draft once, by the log and within the budget."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.construction.teaching import FEW_SHOT, lines_of, output_of, run, section, teach
+from tests.endpoint.chat_server import chat_server
+
+CHEAPER = {"form": {"min_words": 1}, "copies": True}
+NUM_ASKED = 20
+
+
+def grade_of(prompt: str) -> int:
+    return 1 + int(hashlib.sha256(prompt.encode()).hexdigest()[0], 16) % 5
+
+
+def judge(content: Mapping[str, Any]) -> str:
+    """A teacher that judges, too; now and then it gives no grade."""
+    prompt = content["messages"][-1]["content"]
+    if not prompt.startswith("You grade an answer"):
+        return teach(content)
+    return json.dumps({"reason": "as it is", "grade": grade_of(prompt)}) if "f</answer>" not in prompt else "Well."
+
+
+def grades(lines: list[dict[str, Any]]) -> list[float]:
+    return [line["provenance"]["scores"]["judge"] for line in lines]
+
+
+def test_what_is_graded_too_low_is_dropped_and_every_draft_is_graded_once(tmp_path: Path) -> None:
+    filters = {**CHEAPER, "judge": {"at_least": 4, "rubric": "It is short."}}
+    with chat_server(judge) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT, filters=filters)
+        done = run(given)
+        asked = [content["messages"][0]["content"] for content in server.asked]
+        about = [prompt for prompt in asked if prompt.startswith("You grade")]
+        records, dropped = (lines_of(tmp_path / f"out/{name}.jsonl") for name in ("records", "dropped"))
+        by_judge = [line for line in dropped if line["dropped"]["filter"] == "judge"]
+        assert len(about) == len(records) + len(by_judge) > 0
+        assert all("It is short." in prompt for prompt in about)
+        assert min(grades(records)) >= 4
+        low = [line for line in by_judge if line["dropped"]["reason"] == "its grade is below 4"]
+        assert max(grades(low)) < 4
+        assert done.counts.wanted == NUM_ASKED
+        first = output_of(tmp_path / "out")
+    # The server is gone: the log has all grades, also for another bound.
+    run(given)
+    assert output_of(tmp_path / "out") == first
+    run(given.model_copy(update={"filters": {**filters, "judge": {"at_least": 2, "rubric": "It is short."}}}))
+    more = lines_of(tmp_path / "out/records.jsonl")
+    assert min(grades(more)) >= 2
+    assert len(more) > len(records)
+
+
+def test_what_the_budget_leaves_ungraded_is_not_kept_and_is_graded_later(tmp_path: Path) -> None:
+    filters = {**CHEAPER, "judge": 2}
+    with chat_server(judge) as server:
+        whole = section(server.url, tmp_path / "whole", FEW_SHOT, filters=filters)
+        run(whole)
+        budget = {"requests": NUM_ASKED + 3}
+        run(section(server.url, tmp_path / "out", FEW_SHOT, filters=filters, budget=budget))
+        reasons = [line["dropped"]["reason"] for line in lines_of(tmp_path / "out/dropped.jsonl")]
+        assert (
+            reasons.count("it is not graded yet")
+            == len(lines_of(tmp_path / "whole/records.jsonl"))
+            + sum(line["dropped"]["filter"] == "judge" for line in lines_of(tmp_path / "whole/dropped.jsonl"))
+            - 3
+        )
+        run(section(server.url, tmp_path / "out", FEW_SHOT, filters=filters))
+    names = ("records.jsonl", "dropped.jsonl")
+    assert [(tmp_path / "out" / name).read_text() for name in names] == [
+        (tmp_path / "whole" / name).read_text() for name in names
+    ]
