@@ -9,14 +9,14 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
+from sft.approval.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
+from sft.approval.opinions import Opinions, State
+from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
+from sft.approval.record_set import Entry, Place, RecordSet, open_records, read_lines
+from sft.approval.rule import approved, reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
-from sft.review.approval import approved, reviewer_agreement, sample_result
-from sft.review.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
 from sft.review.given_out import GivenOut
-from sft.review.opinions import Opinions, State
-from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
-from sft.review.record_set import Entry, Place, RecordSet, open_records, read_lines
 from sft.review.shown_record import Format, about, edited, texts_of
 from sft.schema import JsonObject
 

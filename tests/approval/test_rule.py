@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.review.approval import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result
-from sft.review.decisions import Decisions
-from sft.review.opinions import Opinions, opinion_of
+from sft.approval.decisions import Decisions
+from sft.approval.opinions import Opinions, opinion_of
+from sft.approval.rule import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result
 from sft.scoring.statistics import wilson
-from tests.review.test_decisions import STEPS, built, decision, made
+from tests.approval.test_decisions import STEPS, built, decision, made
 
 RECORDS = ["a", "b", "c"]
 

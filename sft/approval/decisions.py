@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
 from sft.json_lines import LineTail, append_line, from_json
-from sft.review.record_set import identity
 from sft.schema import JsonObject
 
 Verdict = Literal["accept", "edit", "reject", "skip", "flag", "undo"]

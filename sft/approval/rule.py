@@ -5,7 +5,7 @@
              (Wilson 1927, 95 %) lies below the stated bound: then all are approved that nobody rejects or flags
 
 A record that a reviewer had to edit is an error of the sample: the records that nobody sees are not edited. The sample
-is the beginning of the random order (`sft.review.record_order`) up to the first record without a verdict, so that
+is the beginning of the random order (`sft.approval.record_order`) up to the first record without a verdict, so that
 nobody chooses what is in it. Records that are reviewed in another order do not count in it. The interval is that of one
 look: docs/REVIEW.md says how many bad sets pass if people look after every record.
 """
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from itertools import combinations, takewhile
 from typing import NamedTuple
 
+from sft.approval.decisions import Decisions
+from sft.approval.opinions import Opinion
 from sft.printable import counted
-from sft.review.decisions import Decisions
-from sft.review.opinions import Opinion
 from sft.scoring.agreement import Agreement, grade_agreement
 from sft.scoring.statistics import wilson
 
