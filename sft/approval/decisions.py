@@ -73,7 +73,7 @@ class DecisionFile:
 
     def read_new(self) -> list[Decision]:
         """The decisions of all processes that were added since the last call. What is no decision is left out."""
-        return [found for line in self._tail.read_new() if (found := _read(line)) is not None]
+        return [found for line in self._tail.read_new() if (found := read_decision(line)) is not None]
 
 
 @contextmanager
@@ -151,8 +151,8 @@ class Decisions:
         return self._made.get(record)
 
 
-def _read(line: bytes) -> Decision | None:
-    """None for a line that is no decision, or one of a later version."""
+def read_decision(line: bytes) -> Decision | None:
+    """The decision of a line; None for a line that is no decision, or one of a later version."""
     try:
         decision = from_json(Decision, json.loads(line))
     except (ValueError, TypeError, RecursionError):

@@ -21,7 +21,7 @@ from sft.schema import JsonObject, Record, RecordLocation
 
 _TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Columns that hold turns → the keys of who speaks, and of what is said."""
-_ABOUT = ("id", "task", "provenance", "evidence", "tools", "dropped")
+_ABOUT = ("id", "task", "provenance", "evidence", "tools", "dropped", "approval")
 
 
 class Text(NamedTuple):
