@@ -83,6 +83,18 @@ def joined(counts: Iterable[tuple[str, str, int]]) -> Counter[Fact]:
     return total
 
 
+def made_of_run(manifest: Mapping[str, Any], passed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Source → what is known of its made records: counts of the store, and what became of the constructed ones.
+
+    Args:
+        manifest: of the token store; that of an earlier version counts nothing.
+        passed: see `sft.approval.gate.Gated`.
+    """
+    made = manifest.get("made", {})
+    names = [name for name in manifest["sources"] if name in made or name in passed]
+    return {name: {**made.get(name, {}), **passed.get(name, {})} for name in names}
+
+
 def refuse_unapproved(sources: Sequence[SourceConfig]) -> NoReturn:
     """Refuse sources that are known to hold made records that nobody has approved.
 
