@@ -55,6 +55,8 @@ FULL: dict[str, Any] = {
                 "csv": {"delimiter": ";", "quote": "'"},
                 "max_records": 100,
                 "task": {"column": "category", "default": "other"},
+                "constructed": True,
+                "approve": {"sample": 0.05, "seed": 3},
                 "grading": {
                     **{
                         "references": "also",
@@ -71,6 +73,7 @@ FULL: dict[str, Any] = {
         "max_len_tokens": 512,
         "overlong": "drop",
         "bad_records": "stop",
+        "unreviewed": False,
         "max_bad_share": 0.01,
         "duplicates": "remove_near",
         "near_duplicate_similarity": 0.9,

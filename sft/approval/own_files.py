@@ -1,9 +1,10 @@
 """Files of constructing and reviewing that hold no records to train on: a pattern or folder must not take them in."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+_RECORDS = "records.jsonl"
 _DECISIONS = "decisions.jsonl"
 
 
@@ -12,20 +13,25 @@ def construction_of(path: Path) -> Path | None:
     return next((folder for folder in (path.parent, path.parent.parent) if _is_construction(folder)), None)
 
 
-def why_not_a_source(paths: Iterable[str]) -> str:
-    """Why a folder or pattern with these files is no source, and what to do; empty if it may be one."""
-    seen: dict[Path, Path | None] = {}
+def why_not_a_source(paths: Sequence[str]) -> str:
+    """Why a source with these files is none, and what to do; empty if it may be one.
+
+    The records of a construction may be one by themselves, so that it can be said how many of them are not approved.
+    """
+    of_folder: dict[Path, Path | None] = {}
     for path in map(Path, paths):
-        if path.parent not in seen:
-            seen[path.parent] = construction_of(path)
-        if (folder := seen[path.parent]) is not None:
+        if path.parent not in of_folder:
+            of_folder[path.parent] = construction_of(path)
+        folder = of_folder[path.parent]
+        if folder is not None and not (len(paths) == 1 and path == folder / _RECORDS):
             return (
-                f"it covers {folder}, a folder of `sft construct`: with what its filters dropped, and its log. Make it "
-                f"a source of its own: {{path: {folder}, constructed: true}}, and leave it out here."
+                f"it reads files of {folder}, a folder of `sft construct`, such as {path.name}: what its filters "
+                f"dropped, and its log, are not to be trained. Make the folder a source of its own: "
+                f"{{path: {folder}, constructed: true}}, and leave it out here."
             )
         if path.name == _DECISIONS or path.name.endswith(f".{_DECISIONS}"):
             return (
-                f"it covers {path}, what reviewers have decided. Make the reviewed file a source of its own, with "
+                f"it reads {path}, what reviewers have decided. Make the reviewed file a source of its own, with "
                 "constructed: true, and leave both out here."
             )
     return ""

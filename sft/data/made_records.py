@@ -5,9 +5,11 @@ by who made and who approved them.
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sft.approval.mark import approval_of, is_made, why_unapproved
+from sft.approval.own_files import construction_of
 from sft.config import SourceConfig
 from sft.data.reading.sources import read_records
 from sft.errors import UserError
@@ -107,11 +109,13 @@ def refuse_unapproved(sources: Sequence[SourceConfig]) -> NoReturn:
         for record in read_records(source):
             num_read += 1
             num += isinstance(record, Record) and is_unapproved(record.fields, source)
-        path = without_secrets(source.path)
+        folder = construction_of(Path(source.path))
+        path = str(folder) if folder and "://" not in source.path else without_secrets(source.path)
         problems.append(
             f"data.sources.{source.name}: {num:,} of {counted(num_read, 'record')} of {path} are made by a teacher, "
             "and nobody has approved them as they are.\n"
-            f"  People approve them: sft review {shlex.quote(path)}; and the source gets constructed: true.\n"
+            f"  People approve them: sft review {shlex.quote(path)}\n"
+            f"  The source is then {{path: {path}, constructed: true}}.\n"
             "  To train on what nobody has approved: --unreviewed, which the report and the model's card say."
         )
     raise UserError("\n".join(problems))

@@ -16,7 +16,7 @@ PROVENANCE = Provenance("self_instruct", "big at http://teacher", "ab12", made="
 
 def draft(i: int, task: str = "sorting") -> dict[str, Any]:
     """A line of constructed data."""
-    messages = ({"role": "user", "content": f"Sort: {i} 2 1"}, {"role": "assistant", "content": f"1 2 {i}"})
+    messages = ({"role": "user", "content": f"Sort: {i} 9 8"}, {"role": "assistant", "content": f"1 2 {i}"})
     return Draft(messages, task, PROVENANCE).as_json()
 
 

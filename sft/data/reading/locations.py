@@ -186,7 +186,7 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
         if not chosen:
             raise _no_records(place, kind, files)
         found = sorted((known[name] for name in chosen), key=lambda file: file.path)
-        if kind != "file" and (reason := why_not_a_source(f.path for f in found if not f.filesystem)):
+        if reason := why_not_a_source([file.path for file in found if not file.filesystem]):
             raise UserError(f"{place}: {reason}")
     local = {file.path: file for file in found if not file.filesystem}
     return tuple(local[path] for path in once(list(local))) if local else tuple(found)
