@@ -700,6 +700,9 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
         (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two different characters"),
     ],
+    "only_constructed_sources_are_approved": [
+        (["data.sources.0.constructed=false"], ["data.sources.0.approve"], "set constructed: true, or remove it"),
+    ],
     "urls_hold_no_variables": [
         (
             ["data.sources.1.path=s3://$B/x.jsonl"],

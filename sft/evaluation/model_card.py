@@ -20,7 +20,7 @@ from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.evaluation.made_data import made_rows
 from sft.evaluation.scores import read_evaluation
-from sft.printable import fit_to_print, shortened
+from sft.printable import counted, fit_to_print, shortened
 from sft.run_folder import RunFolder, StageFolder
 from sft.url_secrets import without_secrets
 
@@ -55,7 +55,7 @@ def model_card(config: SftConfig, store: TokenStore, stage: StageFolder, step: i
         warnings=[row.warning for row in made if row.warning],
         base=_shown_path(config.model.path, "model"),
         stage=stage.name,
-        step=step,
+        steps=counted(step, "step"),
         sources=[_source(*pair) for pair in zip(config.data.sources, store.manifest["by_source"], strict=True)],
         store=store.path.name,
         made=made,
@@ -103,8 +103,10 @@ def _shown_path(path: str, kind: Any) -> str:
 
 
 def _budget(budget: BudgetConfig) -> str:
-    given = {name: value for name, value in budget.model_dump().items() if value is not None}
-    return ", ".join(f"{value:g} {name.replace('_', ' ')}" for name, value in given.items())
+    """Of its four fields one is given."""
+    ((name, value),) = ((name, value) for name, value in budget.model_dump().items() if value is not None)
+    what = name.replace("_", " ")
+    return counted(value, what.removesuffix("s")) if isinstance(value, int) else f"{value:g} {what}"
 
 
 def _losses(run: RunFolder, stage: StageFolder, step: int, is_end: bool) -> Iterator[tuple[str, float]]:

@@ -91,7 +91,8 @@ def test_made_records_in_a_plain_source_are_refused_with_their_number(folder: Pa
     assert f"sft review {folder}\n" in text
     assert f"{{path: {folder}, constructed: true}}" in text
     copied = folder.with_name("copied.jsonl")
-    copied.write_text('{"prompt": "p", "completion": "c"}\n' + (folder / "records.jsonl").read_text())
+    by_hand = {"messages": draft(7)["messages"]}
+    copied.write_text(json.dumps(by_hand) + "\n" + (folder / "records.jsonl").read_text())
     text = refused(data_of(copied), model)
     assert f"data.sources.made: 4 of 5 records of {copied}" in text
     assert f"sft review {copied}\n" in text

@@ -8,15 +8,24 @@ import pytest
 import yaml
 
 from launcher.cli import main
+from launcher.command_line import build_parser, parse
+from launcher.console import build_console
+from launcher.preparation import prepare
 from sft.atomic_files import read_json
 from sft.config import SftConfig
+from sft.config_arguments import overrides_of
+from sft.data.preparation import prepare_store
+from sft.errors import UserError
+from sft.evaluation.model_card import model_card
 from sft.evaluation.report import render_report
+from sft.job_config import load_job
 from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.run_context import RunContext
+from sft.training.run_record import check_run
 from sft.training.workload import prepare_workload
 from tests.approval.reviewed import constructed, say
 from tests.conftest import SmallRecords
@@ -95,17 +104,20 @@ def test_the_exported_checkpoint_has_the_card_of_the_end(
 
 
 def test_unreviewed_is_said_aloud_and_no_resume_of_the_run(
-    run: RunFolder, config: Path, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, job: dict[str, Any], config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["prepare", str(config), "--unreviewed"]) == 2
-    assert "data.unreviewed: was False, now True" in capsys.readouterr().err
+    with pytest.raises(UserError, match="data.unreviewed: was False, now True"):
+        check_run(SftConfig.model_validate({**job, "data": {**job["data"], "unreviewed": True}}))
     other = run.path.with_name("other")
-    for _ in range(2):
-        assert main(["prepare", str(config), "--unreviewed", f"run.dir={other}"]) == 0
-        out = " ".join(capsys.readouterr().out.split())
-        warning = "UNREVIEWED: nobody has approved 2 of 7 made records of the source made, and they are trained on"
-        assert warning in out
+    options = parse(build_parser(), ["prepare", str(config), "--unreviewed", f"run.dir={other}"])
+    prepare(load_job(config, overrides_of(options)).sft, build_console())
+    warning = "UNREVIEWED: nobody has approved 2 of 7 made records of the source made, and they are trained on"
+    assert warning in " ".join(capsys.readouterr().out.split())
     assert warning in render_report(RunFolder(other))
+    sft = load_job(config, overrides_of(options)).sft
+    card = model_card(sft, prepare_store(sft.data, sft.model), RunFolder(other).stage(0, "broad"), 1, False)
+    assert f"> **{warning}" in card
+    assert "- unreviewed-data\n" in card
     assert read_json(RunFolder(other).manifest)["made"]["made"]["num_unreviewed"] == 2
     assert yaml.safe_load(RunFolder(other).config.read_text())["data"]["unreviewed"] is True
 
