@@ -49,13 +49,14 @@ def marked(fields: JsonObject, approval: Approval | None) -> JsonObject:
 def approval_of(fields: JsonObject) -> Approval | None:
     """The mark of a record; None where it has none, or it is of another content."""
     given: Any = fields.get(COLUMN)
-    if not isinstance(given, Mapping):
+    if not isinstance(given, Mapping) or not isinstance(given.get("reviewers"), list):
         return None
     try:
-        approval = from_json(Approval, {**given, "reviewers": tuple(given.get("reviewers", ()))})
+        approval = from_json(Approval, {**given, "reviewers": tuple(given["reviewers"])})
     except TypeError:
         return None
-    is_whole = approval.rule in ("each", "sample") and all(isinstance(who, str) for who in approval.reviewers)
+    texts = (approval.rule, approval.time, *approval.reviewers)
+    is_whole = all(isinstance(text, str) for text in texts) and approval.rule in ("each", "sample")
     return approval if is_whole and approval.reviewers and approval.record == content_id(fields) else None
 
 

@@ -21,6 +21,7 @@ Fact = tuple[str, str]
 """What is counted, and its value: ("recipe", "self_instruct")."""
 _OF_PROVENANCE = ("recipe", "teacher", "prompts")
 _MOST_VALUES = 50
+_MOST_CHARS = 200
 _OTHERS = "others"
 
 
@@ -45,7 +46,7 @@ def facts_of(fields: JsonObject) -> list[Fact]:
     approval, provenance = approval_of(fields), fields.get("provenance")
     facts = [("record", "approved" if approval else "unreviewed")]
     if isinstance(provenance, Mapping):
-        facts += [(name, str(provenance[name])) for name in _OF_PROVENANCE if provenance.get(name)]
+        facts += [(name, str(provenance[name])[:_MOST_CHARS]) for name in _OF_PROVENANCE if provenance.get(name)]
     if approval is not None:
         facts += [("rule", approval.rule), *(("reviewer", who) for who in approval.reviewers)]
         facts += [("day", approval.time[:10])] if approval.time else []
