@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from launcher import inspection
 from launcher.cli import main
 from launcher.command_line import build_parser, parse
 from launcher.console import build_console
@@ -27,6 +28,7 @@ from sft.training.curriculum import run_curriculum
 from sft.training.run_context import RunContext
 from sft.training.run_record import check_run
 from sft.training.workload import prepare_workload
+from sft.verification.run_check import verify_run
 from tests.approval.reviewed import constructed, say
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
@@ -94,6 +96,15 @@ def test_the_card_has_losses_and_metadata_that_read_back_and_no_path_of_this_mac
     assert len(losses) == 2
     assert "<b>" not in text
     assert "made\\|by&lt;b&gt;" in text
+
+
+def test_every_row_is_proven_from_the_approved_records_and_the_run_verifies(
+    run: RunFolder, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert inspection.check(load_job(config, []).sft, build_console())
+    assert "made data of made: 5 records" in " ".join(capsys.readouterr().out.split())
+    verified = verify_run(run)
+    assert verified.findings == ()
 
 
 def test_the_exported_checkpoint_has_the_card_of_the_end(
