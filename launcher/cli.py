@@ -15,6 +15,7 @@ from launcher.interruption import EndRequested, ended_on_request
 from sft.config_arguments import overrides_of
 from sft.errors import UserError
 from sft.guarded_output import OutputError, output_guarded
+from sft.training.process import quiet_third_parties
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         complete(parser)
         options = parse(parser, arguments)
         _check_working_folder()
+        quiet_third_parties()  # they read what it sets when they are imported
         if "config" in options:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 

@@ -10,7 +10,7 @@ from launcher.byproducts import byproduct
 from launcher.cluster.model_actors import workers_of
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
-from launcher.layout_check import find_layout
+from launcher.layout_check import laid_out
 from launcher.pair_tables import PairJudge, check_against, compare_models
 from launcher.preparation import preparation_shown, show_questions
 from launcher.results import show_results
@@ -124,7 +124,7 @@ def _measure_whole(
     with workers_of(job, console) as open_model:
         for model in models:
             with _shown(model.name, console) as tell:
-                own = job.sft if measurement.result_of(model).is_file() else _laid_out(job.sft, model)
+                own = job.sft if measurement.result_of(model).is_file() else laid_out(job.sft, model.path)
                 evaluations.append(measure_whole(own, measurement, model, open_model, tell))
     return evaluations
 
@@ -153,13 +153,6 @@ def _measure_answers(
 
 def _say(text: str, console: Console) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _laid_out(config: SftConfig, model: WholeModelPath) -> SftConfig:
-    """The config with the layout of the model."""
-    own = config.model_copy(update={"model": config.model.model_copy(update={"path": model.path})})
-    layout = find_layout(own, is_whole=True)["layout"]
-    return own.model_copy(update={"train": own.train.model_copy(update={"packing": layout or "one_example"})})
 
 
 def _say_what_is_asked(measurement: Measurement, console: Console) -> None:

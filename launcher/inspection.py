@@ -18,6 +18,7 @@ from sft.data.preparation import build_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
+from sft.difficulty.loss_table import known_losses, row_in_words
 from sft.errors import UserError
 from sft.inspection.check_result import CheckResult, InvariantResult
 from sft.inspection.mask_check import check_store
@@ -26,6 +27,7 @@ from sft.inspection.rendered_rows import render_rows
 from sft.inspection.selection import Wanted, choose_rows
 from sft.inspection.terminal import render_example, render_legend
 from sft.inspection.token_view import ShownExample, TokenView
+from sft.run_folder import RunFolder
 
 NUM_ON_CONSOLE = 3
 NUM_ON_PAGE = 200
@@ -100,7 +102,8 @@ def check(config: SftConfig, console: Console) -> bool:
 def _read(config: SftConfig, store: TokenStore, wanted: Wanted, num_rows: int, seed: int) -> list[ShownExample]:
     rows = choose_rows(store, wanted, num_rows, seed)
     view = TokenView(load_tokenizer(config.model))
-    return [view.read(store, int(row)) for row in rows]
+    models = known_losses(RunFolder(config.run.dir).losses(store.path.name), len(store))
+    return [view.read(store, int(row), row_in_words(models, int(row))) for row in rows]
 
 
 def _print_result(result: CheckResult, store: TokenStore, console: Console) -> None:

@@ -41,6 +41,17 @@ def find_layout(config: SftConfig, is_whole: bool = False) -> Answer:
         return answer()
 
 
+def laid_out(config: SftConfig, path: str) -> SftConfig:
+    """The config with another whole model, and the layout that suits it.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    own = config.model_copy(update={"model": config.model.model_copy(update={"path": path})})
+    layout = find_layout(own, is_whole=True)["layout"]
+    return own.model_copy(update={"train": own.train.model_copy(update={"packing": layout or "one_example"})})
+
+
 @contextmanager
 def looking_for_layout(config: SftConfig, is_whole: bool = False) -> Iterator[Callable[[], Answer]]:
     """Begin to look, and yield a function that waits for the answer; nobody looks any more when the block is left.

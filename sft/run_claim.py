@@ -57,6 +57,8 @@ def _refuse_foreign(run: RunFolder) -> None:
         )
         raise UserError(f"run.dir: {path} is {what}, but a run needs its own folder. Give another, such as runs/NAME.")
     ours = {entry.name for entry in run.entries()}
+    if run.is_measured_apart_alone():
+        ours.remove(run.evaluations.name)
     if met := [name for name in there if name in ours]:
         more = f" and {len(met) - _MOST_SHOWN} more" if len(met) > _MOST_SHOWN else ""
         raise UserError(

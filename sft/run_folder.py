@@ -348,9 +348,18 @@ class RunFolder:
         path = self.evaluations / f"{stage.path.name if stage else _BASE}.json"
         return stage.ended_after(num_steps, path) if stage and num_steps is not None else path
 
+    def is_measured_apart_alone(self) -> bool:
+        """Whether `evaluations` has nothing but what is measured apart from a run, which may be before it begins."""
+        apart = {path.name for path in (self.asked(""), self.losses("x").parent, self.harness)}
+        return self.evaluations.is_dir() and {path.name for path in self.evaluations.iterdir()} <= apart
+
     def asked(self, name: str) -> Path:
         """What `sft evaluate` made and measured with certain settings, apart from the run's own evaluations."""
         return self.evaluations / "asked" / name
+
+    def losses(self, store: str) -> Path:
+        """The losses of all examples of this token store, a table for each model that was scored (`sft score`)."""
+        return self.evaluations / "losses" / store
 
     @property
     def harness(self) -> Path:

@@ -85,6 +85,15 @@ def test_a_folder_that_holds_what_would_be_overwritten_is_refused(run: RunFolder
     assert content_of(run.path) == there
 
 
+def test_a_run_may_begin_where_models_were_measured_before_it(run: RunFolder) -> None:
+    for folder in (run.asked("0a1b"), run.losses("0a1b"), run.harness):
+        folder.mkdir(parents=True)
+    assert check_run_folder(run) == []
+    run.evaluation().write_text("{}")
+    with pytest.raises(UserError, match="holds evaluations, which a run would overwrite"):
+        check_run_folder(run)
+
+
 def test_what_meets_is_named_but_not_all_of_it(run: RunFolder) -> None:
     run.path.mkdir()
     for path in run.entries():

@@ -1,32 +1,22 @@
-"""Whole models on the workers of a Ray cluster, a replica on each, to be measured: who is free gets more questions.
-
-One worker without a cluster needs no Ray: the model is loaded here then.
-"""
+"""Whole models on the workers of a job, a replica on each, to be measured on its questions."""
 
 import json
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import ray
 from rich.console import Console
 
-from launcher.cluster.connection import ray_session
-from launcher.cluster.ray_words import in_a_sentence
+from launcher.cluster.replicas import dealt, replicas_of, results, workers_connected
 from sft.answering.answer import read_answer
 from sft.answering.asking import KeepAnswers
 from sft.config import SftConfig
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.token_store import TokenStore
-from sft.errors import TrainingError, UserError
 from sft.evaluation.scores import Sums
 from sft.job_config import JobConfig
-from sft.printable import counted
 from sft.progress import Tell
 from sft.questions.question import Question
 from sft.training.asked import AskedQuestions
@@ -35,9 +25,7 @@ from sft.world import World
 
 _QUESTIONS_AT_A_TIME = 64
 """What a worker gets at once: enough for a few full batches, few enough that none waits long for another at the end."""
-_MAX_RETRIES = 5
-"""Of a replica whose process or node died."""
-_OBJECT_STORE_BYTES = 200 * 1024**2
+_WHAT = "models were measured"
 
 
 @contextmanager
@@ -47,37 +35,19 @@ def workers_of(job: JobConfig, console: Console) -> Iterator[OpenModel]:
     Raises:
         UserError: the cluster cannot be reached.
     """
-    cluster = job.cluster
-    num_workers = cluster.max_workers
-    if num_workers == 1 and not os.environ.get("RAY_ADDRESS"):
-        device = "cuda:0" if cluster.gpus_per_worker else "cpu"
-        yield partial(model_here, world=World(device=device))
-        return
-    cpus = num_workers * cluster.cpus_per_worker
-    with ray_session(cpus, int(num_workers * cluster.gpus_per_worker), _OBJECT_STORE_BYTES) as session:
-        console.print(f"{counted(num_workers, 'replica')} on {session.where}", highlight=False)
-        yield partial(_on_ray, job)
+    device = "cuda:0" if job.cluster.gpus_per_worker else "cpu"
+    with workers_connected(job.cluster, console) as connected:
+        yield partial(_on_ray, job) if connected else partial(model_here, world=World(device=device))
 
 
 @contextmanager
 def _on_ray(
     job: JobConfig, config: SftConfig, measurement: Measurement, model: WholeModelPath, tell: Tell
 ) -> Iterator[LoadedModel]:
-    cluster, num_workers = job.cluster, job.cluster.max_workers
-    make = ray.remote(
-        num_cpus=cluster.cpus_per_worker,
-        num_gpus=cluster.gpus_per_worker,
-        max_restarts=_MAX_RETRIES,
-        max_task_retries=_MAX_RETRIES,
-    )(_Replica)
     about = (config.model_dump(mode="json", by_alias=True), str(measurement.folder), str(measurement.store.path), model)
-    on_gpu = bool(cluster.gpus_per_worker)
-    replicas: list[Any] = [make.remote(*about, rank, num_workers, on_gpu) for rank in range(num_workers)]
-    try:
+    on_gpu = bool(job.cluster.gpus_per_worker)
+    with replicas_of(job.cluster, _Replica, lambda rank, size: (*about, rank, size, on_gpu)) as replicas:
         yield LoadedModel(partial(_token_sums, replicas), partial(_ask, replicas, tell) if measurement.asked else None)
-    finally:
-        for replica in replicas:
-            ray.kill(replica)
 
 
 class _Replica:
@@ -120,7 +90,7 @@ class _Replica:
 
 def _token_sums(replicas: Sequence[Any]) -> Sums:
     total: dict[str, dict[str, float]] = {}
-    for sums in _results([replica.token_sums.remote() for replica in replicas]):
+    for sums in results([replica.token_sums.remote() for replica in replicas], _WHAT):
         for task, numbers in sums.items():
             own = total.setdefault(task, {})
             for name, value in numbers.items():
@@ -129,33 +99,8 @@ def _token_sums(replicas: Sequence[Any]) -> Sums:
 
 
 def _ask(replicas: Sequence[Any], tell: Tell, questions: Sequence[Question], keep: KeepAnswers) -> None:
-    left = deque(question.key for question in questions)
-    under_way: dict[Any, Any] = {}
-
-    def give(replica: Any) -> None:
-        if keys := [left.popleft() for _ in islice(range(len(left)), _QUESTIONS_AT_A_TIME)]:
-            under_way[replica.answers.remote(keys)] = replica
-
-    for replica in replicas:
-        give(replica)
-    while under_way:
-        [done], _ = ray.wait([*under_way], num_returns=1)
-        replica = under_way.pop(done)
-        [answers] = _results([done])
+    keys = [question.key for question in questions]
+    parts = (keys[start : start + _QUESTIONS_AT_A_TIME] for start in range(0, len(keys), _QUESTIONS_AT_A_TIME))
+    for _, answers in dealt(replicas, "answers", parts, _WHAT):
         keep([read_answer(content) for content in json.loads(answers)])
         tell()
-        give(replica)
-
-
-def _results(references: Sequence[Any]) -> Iterator[Any]:
-    try:
-        yield from ray.get(list(references))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
-        raise
-    except ray.exceptions.RayError as error:
-        raise TrainingError(
-            f"Workers were lost while models were measured: {in_a_sentence(error)}. The same command goes on with the "
-            "answers that are there."
-        ) from error

@@ -18,6 +18,7 @@ VERBS = (
     "prepare",
     "construct",
     "inspect",
+    "score",
     "preflight",
     "train",
     "submit slurm",

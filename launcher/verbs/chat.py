@@ -37,10 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load the models, and talk."""
-    from sft.training.process import quiet_third_parties
 
     # Before anything imports what it quiets: that looks once.
-    quiet_third_parties()
     from launcher.chat.keyboard import GivenUpError, Keyboard
     from launcher.chat.target import open_target
     from launcher.console import build_console

@@ -26,9 +26,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.construction import construct
     from sft.absolute_paths import absolute_paths
     from sft.hub_answers import check_hub_answers
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     config = absolute_paths(options.job.sft)
     check_hub_answers(config)
     return construct(config, options.job.construct_, build_console())

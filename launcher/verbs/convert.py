@@ -69,7 +69,5 @@ def _mean_tokens(content: Mapping[str, Any]) -> float | None:
     if not all(Path(path).expanduser().exists() for path in paths):
         return None
     from sft.first_config.source_survey import mean_example_tokens
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     return mean_example_tokens(sources, model)

@@ -58,9 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.evaluation import evaluate_models
     from sft.absolute_paths import absolute_paths
     from sft.hub_answers import check_hub_answers
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     if (tasks := _harness_tasks(options)) is not None:
         from launcher.harness_evaluation import evaluate_with_harness

@@ -42,9 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.check and (options.endpoint or options.device):
         raise UserError("--endpoint and --device belong to --check.")
     endpoint = endpoint_of(options)
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     from launcher.console import build_console
     from launcher.exporting import Asked, check_folder, export
     from launcher.opened_run import open_run

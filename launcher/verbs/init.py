@@ -53,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from sft.first_config.recommendation import Wanted, recommend
     from sft.first_config.source_names import unique_names
     from sft.sizing.hub_config import fetch_config
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     console = build_console()
     questions = Questions(console, options.yes)
     data = options.data or split(questions.ask("Data (files, folders, or ids on the Hub)"))

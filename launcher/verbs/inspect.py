@@ -37,9 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from sft.errors import UserError
     from sft.hub_answers import check_hub_answers
     from sft.inspection.selection import Wanted
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     config, console = absolute_paths(options.job.sft), build_console()
     wanted = Wanted(options.task, options.source, options.min_tokens, options.max_tokens, options.row)
     if options.check and wanted != Wanted():

@@ -25,9 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.preflight.checks import check
     from launcher.preflight.table import as_json, show
     from sft.absolute_paths import absolute_paths
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     job = options.job
     preflight = check(job.model_copy(update={"sft": absolute_paths(job.sft)}))
     if options.json:

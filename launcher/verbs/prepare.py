@@ -21,9 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.exit_codes import DONE
     from sft.absolute_paths import absolute_paths
     from sft.hub_answers import check_hub_answers
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     config, console = absolute_paths(options.job.sft), build_console()
     console.print(f"run {config.run.name}, in {config.run.dir}", soft_wrap=True)
     check_hub_answers(config)

@@ -89,9 +89,7 @@ def _view(config: Path | None) -> "View":
     from sft.absolute_paths import absolute_paths
     from sft.job_config import load_job
     from sft.review.template_view import TemplateView
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     sft = absolute_paths(load_job(config, []).sft)
     return TemplateView(sft.data, sft.model).parts
 

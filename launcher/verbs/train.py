@@ -25,9 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console
     from sft.absolute_paths import absolute_paths
     from sft.guarded_output import going_on_without_output
-    from sft.training.process import quiet_third_parties
 
-    quiet_third_parties()
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     console = build_console()
     with going_on_without_output():

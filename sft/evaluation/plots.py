@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from sft.difficulty.summary import Difficulty
 from sft.evaluation.plot_parts import (
     BEFORE,
     INK,
@@ -181,6 +182,23 @@ def score_plot(evaluations: Sequence[Evaluation], metric: str) -> str:
         extra = [Patch(color="#FBF1D5", label="unseen task: never trained on")] if any(r.unseen for r in rows) else []
         legend_above(axes, extra)
         return as_svg(figure, f"heldout-{[*metrics].index(metric)}")
+
+
+def difficulty_plot(difficulty: Difficulty) -> str:
+    """Each task's IFD: the median, and the range of the middle 80 % of its examples."""
+    tasks = difficulty.tasks
+    ys = np.arange(len(tasks))
+    low, middle, high = np.array([task.ifd for task in tasks]).T
+    with matplotlib.rc_context(LOOK):
+        figure, axes = bars(len(tasks), inches_each=0.27)
+        axes.axvline(1, color="#888888", linewidth=0.9, linestyle=(0, (4, 3)), label="the prompt does not help")
+        axes.hlines(ys, low, high, color="#C9CED3", linewidth=4, zorder=1, label="10 % to 90 % of the examples")
+        axes.plot(middle, ys, "o", color=STAGE_COLOURS[0], markersize=6.5, label="median")
+        name_bars(axes, [task.task for task in tasks])
+        axes.set_xlim(left=0)
+        axes.set_xlabel(f"IFD for {difficulty.models[0]}: loss of the answer behind its prompt / alone")
+        legend_above(axes)
+        return as_svg(figure, "difficulty")
 
 
 def _curve(first: int, stage: StageRecord, value: Callable[[StepMetrics], float]) -> tuple[Floats, Floats]:

@@ -61,6 +61,7 @@ def render_report(run: RunFolder, read: RunRecords | None = None) -> str:
             for stage in records.stages
             if stage.plan is not None and stage.plan.mixture
         ],
+        difficulty_plot=Markup(plots.difficulty_plot(records.difficulty)) if records.difficulty else None,
         throughput=_throughput(records),
         manifest_text=json.dumps(records.manifest, indent=1, ensure_ascii=False) if records.manifest else "",
         notes=_notes(records.stages),

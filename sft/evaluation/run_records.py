@@ -24,6 +24,7 @@ from sft.answer_files import answers_of
 from sft.atomic_files import MANIFEST, read_json
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import parts_of, steps_of
+from sft.difficulty.summary import Difficulty, read_difficulty
 from sft.errors import UserError
 from sft.evaluation.answer_scores import Clusters, ModelScores, read_scores
 from sft.evaluation.scores import Evaluation, TaskScores, read_evaluation
@@ -120,6 +121,8 @@ class RunRecords:
     mid_stage_scores: tuple[ModelScores, ...]
     clusters: Clusters
     num_restarts: int
+    difficulty: Difficulty | None = None
+    """Of the examples that the stages are made of, if `sft score` measured it."""
 
     @property
     def steps(self) -> list[StepMetrics]:
@@ -161,7 +164,14 @@ def read_run(run: RunFolder) -> RunRecords:
         mid_stage_scores=tuple(one for one in scores if one.step is not None),
         clusters=_clusters(config),
         num_restarts=len(read_restarts(run)),
+        difficulty=_read_difficulty(run),
     )
+
+
+def _read_difficulty(run: RunFolder) -> Difficulty | None:
+    plans = (_mapping(_read_published(folder.packs / MANIFEST)) for folder in run.stage_folders())
+    stores = [str(store) for plan in plans if (store := _mapping(plan.get("inputs")).get("store"))]
+    return read_difficulty(run.losses(stores[-1])) if stores else None
 
 
 def _of_kinds(tasks: Mapping[str, TaskScores], trained: Collection[str]) -> dict[str, TaskScores]:

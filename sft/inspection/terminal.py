@@ -27,7 +27,8 @@ def render_example(example: ShownExample, coloured: bool) -> Text:
     """A header that describes the example, and its tokens."""
     counts = f"{len(example.tokens):,} tokens, {example.num_supervised:,} learned"
     rule = "─" * 78 + "\n"
-    header = f"row {example.row} · task {example.task} · source {example.source} · {counts}\n{example.place}\n"
+    place = f"{example.place} · {example.difficulty}" if example.difficulty else example.place
+    header = f"row {example.row} · task {example.task} · source {example.source} · {counts}\n{place}\n"
     if not coloured:
         runs = groupby(example.tokens, key=lambda token: token.kind in LEARNED)
         joined = ((learned, "".join(token.text for token in run)) for learned, run in runs)

@@ -52,6 +52,8 @@ class ShownExample:
     source: str
     place: str
     tokens: list[ShownToken]
+    difficulty: str = ""
+    """What is known of how hard it is (`sft score`), in words."""
 
     @property
     def num_supervised(self) -> int:
@@ -78,10 +80,10 @@ class TokenView:
         texts = shown_texts([self.token_bytes(i) for i in ids])
         return [ShownToken(*token) for token in zip(texts, ids, kinds, strict=True)]
 
-    def read(self, store: TokenStore, row: int) -> ShownExample:
+    def read(self, store: TokenStore, row: int, difficulty: str = "") -> ShownExample:
         """An example of a store."""
         task, source = store.tasks[store.task_ids[row]], store.manifest["sources"][store.source_ids[row]]
-        return ShownExample(row, task, source, str(store.location(row)), self.show(store.example(row)))
+        return ShownExample(row, task, source, str(store.location(row)), self.show(store.example(row)), difficulty)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that the token adds to a text; for a control token its name."""

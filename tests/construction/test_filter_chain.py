@@ -86,7 +86,18 @@ def test_what_is_no_draft_goes_through_and_what_a_killed_one_left_goes(scratch: 
 
 
 def test_what_a_draft_is_dropped_by_is_the_first_filter_in_the_order_of_cost() -> None:
-    assert [*FILTERS] == ["form", "json", "numbers", "passage", "refusals", "heldout", "copies", "code"]
+    assert [*FILTERS] == [
+        "form",
+        "json",
+        "numbers",
+        "passage",
+        "refusals",
+        "language",
+        "heldout",
+        "copies",
+        "code",
+        "diversity",
+    ]
     backwards = {"verify": {"code": {"allow_code": True}}, "heldout": "count", "refusals": {}, "copies": 0.5}
     assert [one.name for one in read_filters(backwards)] == ["form", "refusals", "heldout", "copies", "code"]
 

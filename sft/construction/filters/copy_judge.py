@@ -1,8 +1,7 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,18 +13,17 @@ from sft.construction.filters.draft_parts import (
     text_evidence,
 )
 from sft.construction.filters.filter import Judge, Late, Surroundings
+from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
 from sft.construction.recipes.recipe import Seed
-from sft.data.duplicates import NUM_PERMUTATIONS, hash_record, minhash
-from sft.data.near_duplicates import Signatures, find_near_duplicates
+from sft.data.duplicates import hash_record, minhash
 from sft.draft import Draft
 from sft.scoring.words import words_of
 
 _FEWEST_SEEDS = 4
 """Of a task, so that its wording can be told."""
 _FEWEST_OWN_WORDS = 4
-_SIGNATURES_AT_ONCE = 1 << 12
 
 
 class CopyJudge(Judge):
@@ -37,7 +35,7 @@ class CopyJudge(Judge):
         self._trained = around.trained_prompts
         self._equal, self._num_seeds = OffsetTable(), len(around.seeds)
         self._pool = PromptPool(likeness) if likeness else None
-        self._near = _NearCopies(near, around.scratch) if near else None
+        self._similarity, self._near = near, NearCopies(around.scratch / "near") if near else None
         for number, (task, seed) in enumerate(around.seeds):
             conversation = conversation_of_pair(seed.prompt, seed.answer, task)
             self._equal.add(hash_record(conversation).prompt, number)
@@ -77,9 +75,10 @@ class CopyJudge(Judge):
 
     def finish(self) -> Late | None:
         """Near copies."""
-        if not self._near:
+        if not self._near or not self._similarity:
             return None
-        return Late("it is nearly equal to a record that is there (MinHash)", self._near.find()[self._num_seeds :])
+        found = self._near.find(self._similarity)
+        return Late("it is nearly equal to a record that is there (MinHash)", found[self._num_seeds :])
 
     def _of(self, number: int) -> str:
         return "a seed" if number < self._num_seeds else "an earlier draft"
@@ -95,34 +94,6 @@ class CopyJudge(Judge):
         wording = self._wordings.get(task, frozenset())
         words = [word for word in words_of(prompt) if word not in wording]
         return words if len(words) >= _FEWEST_OWN_WORDS else []
-
-
-class _NearCopies:
-    """Signatures in a file, in the order in which they are added."""
-
-    def __init__(self, similarity: float, scratch: Path) -> None:
-        self._similarity, self._scratch = similarity, scratch / "near"
-        self._scratch.mkdir()
-        self._path, self._num = scratch / "signatures", 0
-        self._file = self._path.open("wb")
-
-    def add(self, signature: Signatures) -> None:
-        self._file.write(np.ascontiguousarray(signature, np.uint32).data)
-        self._num += 1
-
-    def find(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """True for each that is nearly equal to an earlier one that stays: (num_signatures,)."""
-        self._file.close()
-        if not self._num:
-            return np.zeros(0, dtype=bool)
-        everyone = np.ones(self._num, dtype=bool)
-        firsts = find_near_duplicates(self._read, everyone, self._similarity, self._scratch)
-        return np.asarray(firsts != np.arange(self._num))
-
-    def _read(self) -> Iterator[Signatures]:
-        with self._path.open("rb") as file:
-            while piece := file.read(_SIGNATURES_AT_ONCE * NUM_PERMUTATIONS * 4):
-                yield np.frombuffer(piece, np.uint32).reshape(-1, NUM_PERMUTATIONS)
 
 
 def wordings_of(seeds: Sequence[tuple[str, Seed]]) -> Mapping[str, frozenset[str]]:

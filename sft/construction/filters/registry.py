@@ -15,16 +15,19 @@ from sft.config_rules import Problem
 from sft.config_words import did_you_mean
 from sft.construction.filters.code_tests import CodeAnswer
 from sft.construction.filters.copies import Copies
+from sft.construction.filters.diversity import Diversity
 from sft.construction.filters.filter import Filter
 from sft.construction.filters.form import Form
 from sft.construction.filters.heldout import HeldOut
 from sft.construction.filters.json_answer import JsonAnswer
+from sft.construction.filters.language import Language
 from sft.construction.filters.numbers import Numbers
 from sft.construction.filters.passage import Passage
 from sft.construction.filters.refusals import Refusals
 
 FILTERS: Mapping[str, type[Filter]] = {
-    kind.name: kind for kind in (Form, JsonAnswer, Numbers, Passage, Refusals, HeldOut, Copies, CodeAnswer)
+    kind.name: kind
+    for kind in (Form, JsonAnswer, Numbers, Passage, Refusals, Language, HeldOut, Copies, CodeAnswer, Diversity)
 }
 """In the order in which a draft goes through them."""
 
@@ -101,7 +104,7 @@ def _read_one(name: str, form: Any, place: str, settings: Settings, off: list[st
         _add(settings, name, {}, place, problems)
     elif isinstance(form, Mapping):
         _add(settings, name, {str(key): value for key, value in form.items()}, place, problems)
-    elif kind.shorthand and isinstance(form, str | int | float):
+    elif kind.shorthand and isinstance(form, str | int | float | list):
         _add(settings, name, {kind.shorthand: form}, place, problems)
     else:
         words = "true, false" if word is None else f"true, false, {word}"

@@ -1,0 +1,47 @@
+"""Which of many records are like an earlier one by MinHash: their signatures lie in a file, in order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from sft.data.duplicates import NUM_PERMUTATIONS
+from sft.data.near_duplicates import Signatures, find_near_duplicates
+from sft.schema import BoolArray
+
+_SIGNATURES_AT_ONCE = 1 << 12
+
+
+class NearCopies:
+    """Signatures in the order in which they are added."""
+
+    def __init__(self, scratch: Path) -> None:
+        """`scratch` is not there yet."""
+        scratch.mkdir()
+        self._scratch, self.num = scratch, 0
+        self._path = scratch / "signatures"
+        self._file = self._path.open("wb")
+
+    def add(self, signature: Signatures) -> None:
+        """The next one: (NUM_PERMUTATIONS,)."""
+        self._file.write(np.ascontiguousarray(signature, np.uint32).data)
+        self.num += 1
+
+    def close(self) -> None:
+        """No more are added."""
+        self._file.close()
+
+    def find(self, similarity: float) -> BoolArray:
+        """True for each that is so similar to an earlier one that stays: (num,). No more are added behind it."""
+        self.close()
+        if not self.num:
+            return np.zeros(0, dtype=bool)
+        scratch = self._scratch / f"{similarity:.3f}"
+        scratch.mkdir()
+        firsts = find_near_duplicates(self._read, np.ones(self.num, dtype=bool), similarity, scratch)
+        return np.asarray(firsts != np.arange(self.num))
+
+    def _read(self) -> Iterator[Signatures]:
+        with self._path.open("rb") as file:
+            while piece := file.read(_SIGNATURES_AT_ONCE * NUM_PERMUTATIONS * 4):
+                yield np.frombuffer(piece, np.uint32).reshape(-1, NUM_PERMUTATIONS)
