@@ -12,6 +12,7 @@ from launcher.completion import complete
 from launcher.console import let_streams_take_any_text, say_error
 from launcher.exit_codes import FAILED, INTERRUPTED, INTERRUPTION, OUTPUT_GONE, WRONG_INPUT
 from launcher.interruption import EndRequested, ended_on_request
+from sft.config_arguments import overrides_of
 from sft.errors import UserError
 from sft.guarded_output import OutputError, output_guarded
 from sft.training.process import quiet_third_parties
@@ -43,7 +44,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         if "config" in options:
             from sft.job_config import load_job  # noqa: PLC0415  (pydantic, which `--help` does without)
 
-            options.job = load_job(options.config, options.overrides)
+            options.job = load_job(options.config, overrides_of(options))
             sys.stderr.writelines(f"{options.config}: {note}\n" for note in options.job.notes)
         run: Callable[..., int] = options.run
         with ended_on_request():

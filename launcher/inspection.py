@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.cluster.block_executor import prepare_on_cluster
-from launcher.preparation import preparation_shown
+from launcher.preparation import preparation_shown, show_made_data
 from sft.atomic_files import write_text
 from sft.config import SftConfig
 from sft.data.block_preparer import BlockPreparer
+from sft.data.made_records import made_of_run
 from sft.data.preparation import build_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
@@ -40,7 +41,9 @@ def open_store(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPr
     """
     recipe = StoreRecipe.of(config.data, config.model)
     with preparation_shown(console) as report:
-        return build_store(recipe, report, prepare_on_cluster), recipe.preparer
+        store = build_store(recipe, report, prepare_on_cluster)
+    show_made_data(made_of_run(store.manifest, recipe.passed), console)
+    return store, recipe.preparer
 
 
 def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: Console) -> None:

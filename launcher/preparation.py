@@ -21,6 +21,7 @@ from sft.data.planning.pack_plan import PackPlan
 from sft.data.preparation import REJECTED, Progress, Report
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
+from sft.evaluation.made_data import made_rows
 from sft.evaluation.tables import mixture_table
 from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder
@@ -81,6 +82,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
+    show_made_data(read_json(run.manifest).get("made", {}), console)
     _show_held_out(workload, store, console)
     _show_overlap(run, console)
     for i, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
@@ -130,6 +132,14 @@ def _show_sources(config: SftConfig, store: TokenStore, console: Console) -> Non
     num_tokens, num_supervised = store.tokens.shape[0], int(store.num_supervised.sum(dtype="int64"))
     text = f"data: {counts['num_examples']:,} examples, {num_tokens:,} tokens, {num_supervised:,} of them supervised"
     console.print(f"{text}\n", highlight=False)
+
+
+def show_made_data(made: Mapping[str, Any], console: Console) -> None:
+    """What is trained on that was made, who approved it, and aloud what nobody did."""
+    for row in made_rows(made):
+        console.print(str(row), highlight=False, markup=False, soft_wrap=True)
+        if row.warning:
+            console.print(styled("[bold red]{}[/]", row.warning), highlight=False, soft_wrap=True)
 
 
 def _show_held_out(workload: Workload, store: TokenStore, console: Console) -> None:

@@ -4,8 +4,8 @@ from rich import box
 from rich.table import Table
 
 from launcher.console import FitConsole
+from sft.approval.record_set import Place
 from sft.printable import counted, short_name
-from sft.review.record_set import Place
 from sft.review.session import ReviewSession, Setting
 
 _STATES = ("accepted", "edited", "rejected", "flagged", "open")

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, PositiveInt, Tag
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag
 
 from sft.config_effects import (
     Affects,
-    AffectsAsked,
     AffectsBudget,
     AffectsEnds,
     AffectsNothing,
@@ -28,6 +27,7 @@ from sft.config_names import Was
 from sft.config_optimizer import OptimizerConfig
 from sft.config_paths import WRITTEN, NamesPath
 from sft.config_section import BelowOne, Name, Section, Share, TaskName
+from sft.config_sources import ApprovalRule, CsvConfig, GradingConfig
 from sft.config_training import DeepSpeedConfig, TrainConfig
 
 
@@ -88,10 +88,6 @@ class TaskColumn(Section):
     """The task of records where the column is missing, null or blank. Default: such a record is bad."""
 
 
-def _as_tab(value: Any) -> Any:
-    return "\t" if value == "\\t" else value
-
-
 def _task_kind(value: Any) -> str:
     return "column" if isinstance(value, dict | TaskColumn) else "name"
 
@@ -107,37 +103,6 @@ Format = Literal[
 """Found from the columns; instruction (+ input) → output; prompt → completion (FLAN's inputs → targets); OpenAI's
 messages; ShareGPT's conversations; the task files of Super-NaturalInstructions; self-instruct's seed tasks; rows of
 token ids."""
-
-
-class CsvConfig(Section):
-    """How the rows of CSV and TSV files are written."""
-
-    delimiter: AffectsStore[Annotated[str, BeforeValidator(_as_tab)] | None] = None
-    """The character between cells. Default: a comma, in .tsv files a tab (`\\t`)."""
-    quote: AffectsStore[str] = '"'
-    """The character around cells that hold line ends or delimiters, doubled inside them; empty if there is none."""
-
-
-class GradingConfig(Section):
-    """The columns that hold what answers are measured by, besides the answer itself. They are not trained on."""
-
-    references: AffectsAsked[str | None] = None
-    """The column of other right answers: a text or a list of texts. Default: `references`, where there is one."""
-    options: AffectsAsked[str | None] = None
-    """The column of the answers to choose from: a list of texts. Default: `options`, `choices` or `answer_choices`."""
-    tests: AffectsAsked[str | None] = None
-    """The column of tests for an answer that is code: a text or a list of texts. Default: `tests` or `test_list`."""
-    setup_code: AffectsAsked[str | None] = None
-    """The column of code that runs before these tests: a text or a list of texts. Default: `setup_code`,
-    `test_setup_code` or `test_imports`."""
-    entry_point: AffectsAsked[str | None] = None
-    """The column that names the function HumanEval's `check` tests. Default: `entry_point`, with tests in `test`."""
-    marks: AffectsAsked[str | None] = None
-    """The column of what people think of the record's own answer: a grade on the scale of a score `judge`, or one of
-    its labels. `sft evaluate` then shows how far the judge agrees with them."""
-    rejected: AffectsAsked[str | None] = None
-    """The column of an answer that people like less than the record's own. `sft evaluate --judge-against` then shows
-    how often the judge prefers the same side."""
 
 
 class SourceConfig(Section):
@@ -165,7 +130,14 @@ class SourceConfig(Section):
     max_records: Annotated[PositiveInt | None, Affects("store", absent_at=None)] = None
     """Read only this many lines, rows or list items from the beginning. Default: all."""
     task: AffectsStore[Task | None] = None
-    """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name."""
+    """The task's name, or `{column: NAME}` to read it from each record. Default: the source's name; of a constructed
+    source the column `task`, where a record has it."""
+    constructed: Annotated[bool, Affects("store", absent_at=False)] = False
+    """The path is a folder of `sft construct`, or a file of JSON lines that other means made: only what people have
+    approved with `sft review` is trained, after their edits."""
+    approve: Annotated[ApprovalRule, Affects("store", by_content=True, held_by_plan=True)] = "each"
+    """Of a constructed source, which records are approved: those that somebody has accepted (`each`), or all that
+    nobody rejects or flags once a random sample is good enough (`{sample: 0.05}`)."""
     grading: GradingConfig = GradingConfig()
     """The columns that hold what answers are measured by, besides the answer itself."""
 
@@ -209,6 +181,9 @@ class DataConfig(Section):
     `error`, it is a bad record."""
     bad_records: AffectsStore[Literal["stop", "quarantine"]] = "stop"
     """An unusable record stops the preparation, or is written to `rejected.jsonl` and counted."""
+    unreviewed: Annotated[bool, Affects("store", absent_at=False)] = False
+    """Also train on made records that nobody has approved, but on none that somebody rejects. The report and the card
+    of each model say so. `--unreviewed` on the command line is the same."""
     max_bad_share: AffectsNothing[Share] = 0.05
     """With `quarantine`: if a larger share of a source's records is bad, the preparation stops after all."""
     duplicates: AffectsStore[Literal["keep", "remove", "remove_near"]] = "remove"

@@ -5,8 +5,15 @@ from pathlib import Path
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of every command that reads a job: `config`, and `overrides` (see `sft.job_config.load_job`)."""
+    """The arguments of every command that reads a job: `config`, and what `overrides_of` reads."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
     text = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
     # Without a default, argparse would count them among the arguments that are required.
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
+    text = "also train on made records that nobody has approved: data.unreviewed=true"
+    parser.add_argument("--unreviewed", action="store_true", help=text)
+
+
+def overrides_of(options: argparse.Namespace) -> list[str]:
+    """The overrides that these arguments mean (see `sft.job_config.load_job`)."""
+    return [*options.overrides, *(["data.unreviewed=true"] if options.unreviewed else [])]

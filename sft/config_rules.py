@@ -215,6 +215,14 @@ def csv_characters_are_two(data: DataConfig) -> Iterator[Problem]:
             yield Problem(f"data.sources.{i}.csv.quote", given["quote"], rule, "use two different characters")
 
 
+def only_constructed_sources_are_approved(data: DataConfig) -> Iterator[Problem]:
+    """A rule of approval that nothing follows would be taken for one that is kept."""
+    for i, source in enumerate(data.sources):
+        if source.approve != "each" and not source.constructed:
+            rule = "is given, but the source is not constructed, so all of it is trained"
+            yield Problem(f"data.sources.{i}.approve", source.approve, rule, "set constructed: true, or remove it")
+
+
 def urls_hold_no_variables(data: DataConfig, checkpoint: CheckpointConfig) -> Iterator[Problem]:
     """Variables are expanded in local paths (see `sft.absolute_paths`)."""
     urls = {f"data.sources.{i}.path": source.path for i, source in enumerate(data.sources)}
@@ -358,6 +366,7 @@ RULES: tuple[tuple[Callable[..., Iterator[Problem]], tuple[str, ...]], ...] = (
     (task_tag_names_the_task, ("data",)),
     (staging_dir_is_absolute, ("data",)),
     (csv_characters_are_two, ("data",)),
+    (only_constructed_sources_are_approved, ("data",)),
     (homes_are_known, _WITH_PATHS),
     (urls_hold_no_variables, ("data", "checkpoint")),
     (models_are_no_urls, ("model",)),

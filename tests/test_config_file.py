@@ -55,6 +55,8 @@ FULL: dict[str, Any] = {
                 "csv": {"delimiter": ";", "quote": "'"},
                 "max_records": 100,
                 "task": {"column": "category", "default": "other"},
+                "constructed": True,
+                "approve": {"sample": 0.05, "seed": 3},
                 "grading": {
                     **{
                         "references": "also",
@@ -71,6 +73,7 @@ FULL: dict[str, Any] = {
         "max_len_tokens": 512,
         "overlong": "drop",
         "bad_records": "stop",
+        "unreviewed": False,
         "max_bad_share": 0.01,
         "duplicates": "remove_near",
         "near_duplicate_similarity": 0.9,
@@ -696,6 +699,9 @@ BROKEN: dict[str, list[tuple[list[str], list[str], str]]] = {
         (["data.sources.0.csv={delimiter: ab}"], ["data.sources.0.csv.delimiter"], "write one"),
         (['data.sources.0.csv={quote: "\\n"}'], ["data.sources.0.csv.quote"], "write one"),
         (["data.sources.0.csv={delimiter: ',', quote: ','}"], ["data.sources.0.csv.quote"], "two different characters"),
+    ],
+    "only_constructed_sources_are_approved": [
+        (["data.sources.0.constructed=false"], ["data.sources.0.approve"], "set constructed: true, or remove it"),
     ],
     "urls_hold_no_variables": [
         (

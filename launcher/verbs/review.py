@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sft.review.record_set import Place
+    from sft.approval.record_set import Place
     from sft.review.session import ReviewSession, View
 
 SUMMARY = "approve records in a browser on this machine: accept, edit, reject, by keyboard"
@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
     from launcher.console import build_console
     from launcher.exit_codes import DONE
     from launcher.review_status import show_status
+    from sft.approval.record_set import find_place
     from sft.errors import UserError
     from sft.printable import fit_to_print
-    from sft.review.record_set import find_place
     from sft.review.server import serve
     from sft.review.session import ReviewSession, Setting
 

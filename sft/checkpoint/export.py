@@ -9,7 +9,7 @@ from.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import split_state_dict_into_shards_factory
 from torch import Tensor
 
-from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts
+from sft.atomic_files import is_published, leave_receipt, publish_folder, read_receipts, remove_receipts, write_text
 from sft.checkpoint.model_folder import write_model_folder
 from sft.checkpoint.safetensors_file import SafetensorsWriter, TensorSpec
 from sft.errors import UserError
@@ -30,6 +30,7 @@ from sft.ranks.agreement import any_rank
 from sft.ranks.ranks import Ranks
 from sft.ranks.shared_work import work_together
 
+CARD = "README.md"
 MAX_FILE_BYTES = 4 * 1024**3
 
 
@@ -51,6 +52,15 @@ class Exportable(Protocol):
         ...
 
 
+class About(NamedTuple):
+    """What the folder of a model says of itself."""
+
+    card: Callable[[], str] | None = None
+    """The text of its README, for people; asked for on the first rank, once the weights are written."""
+    manifest: Mapping[str, Any] = {}
+    """What its manifest says besides."""
+
+
 class Source(NamedTuple):
     """Where the tensors of a group come from: the files to copy them from, or else who has the model."""
 
@@ -66,7 +76,7 @@ def export_model(
     dtype: torch.dtype,
     attempt: int,
     stop_ids: Sequence[int] = (),
-    about: Mapping[str, Any] | None = None,
+    about: About | None = None,
 ) -> None:
     """Write and publish the model at `final`; all ranks call this together.
 
@@ -77,7 +87,7 @@ def export_model(
         dtype: the dtype of the trained parameters in the files, except those that transformers keeps in float32.
         attempt: tells this attempt's unfinished folder from one that a killed attempt left.
         stop_ids: the tokens that end an answer in training, the most frequent one first; the first rank's count.
-        about: what else the folder's manifest says.
+        about: what the folder says of itself.
 
     Raises:
         UserError: a tensor is neither trained nor in the files that the stage started from.
@@ -120,7 +130,9 @@ def export_model(
         if not world.is_first:
             return
         write_model_folder(engine.hf_model, tokenizer, aside, dtype, stop_ids, split)
-        manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch."), **(about or {})}
+        if about is not None and about.card is not None:
+            write_text(aside / CARD, about.card())
+        manifest = {"kind": "model", "dtype": str(dtype).removeprefix("torch."), **(about.manifest if about else {})}
         hashes = {name: receipt["sha256"] for name, receipt in read_receipts(aside).items()}
         remove_receipts(aside)
         publish_folder(aside, final, manifest, hashes)

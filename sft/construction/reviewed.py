@@ -3,12 +3,12 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from sft.approval.decisions import DecisionFile
+from sft.approval.opinions import Opinions
+from sft.approval.record_set import find_place, open_records
+from sft.approval.rule import reviewer_agreement
 from sft.construction.folder import ConstructionFolder
 from sft.errors import UserError
-from sft.review.approval import reviewer_agreement
-from sft.review.decisions import DecisionFile
-from sft.review.opinions import Opinions
-from sft.review.record_set import find_place, open_records
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, execut
 
 
 def _publish(parts: list[StorePart], recipe: StoreRecipe, token_keys: npt.NDArray[np.uint64], scratch: Path) -> None:
-    final, inputs, preparer = recipe
+    final, inputs, preparer, _ = recipe
     data = preparer.data
     left_out = find_left_out(parts, data, scratch)
     counts = RecordCounts.of(parts, left_out, data)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sft.config import DataConfig
 from sft.data.left_out import LeftOut
+from sft.data.made_records import Fact, as_manifest, joined
 from sft.data.store_parts import StorePart
 from sft.errors import UserError
 from sft.schema import LeftOutKind
@@ -53,11 +54,14 @@ class RecordCounts:
     reasons: dict[str, int]
     too_long_by_task: dict[str, int]
     notes: tuple[str, ...]
+    made: dict[str, dict[str, Any]]
+    """Source → what its records with an approval are (see `sft.data.made_records`), where it has some."""
 
     @classmethod
     def of(cls, parts: Sequence[StorePart], left_out: LeftOut, data: DataConfig) -> "RecordCounts":
         """Count the records; the number of kept ones is counted from the parts, not computed as a difference."""
         found = {source.name: Counter[str]() for source in data.sources}
+        made = {source.name: Counter[Fact]() for source in data.sources}
         reasons, too_long, notes = Counter[str](), Counter[str](), dict[str, None]()
         for part, (duplicates, near) in zip(parts, left_out.count_by_part(parts), strict=True):
             counts, of_source = part.read_counts(), found[part.source]
@@ -68,12 +72,14 @@ class RecordCounts:
             reasons.update(_reason(r.reason) for r in counts.rejected if r.kind == "bad")
             too_long.update(r.task or "" for r in counts.rejected if r.kind == "too long")
             notes |= dict.fromkeys(counts.notes)
+            made[part.source].update(joined(counts.made))
         sources = []
         for name, of_source in found.items():
             assert of_source["read"] == of_source["kept"] + sum(of_source[kind] for kind in KINDS)
             named = {f"num_{kind.replace(' ', '_')}": of_source[kind] for kind in ("kept", *KINDS, *_COUNTED)}
             sources.append(SourceCounts(name, **named))
-        return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())), tuple(notes))
+        of_made = {name: about for name, facts in made.items() if (about := as_manifest(facts))}
+        return cls(tuple(sources), dict(reasons.most_common()), dict(sorted(too_long.items())), tuple(notes), of_made)
 
     def check_any_left(self, data: DataConfig) -> None:
         """Refuse data if nothing of it is left.
@@ -102,6 +108,7 @@ class RecordCounts:
             "by_source": [asdict(source) for source in self.sources],
             "reasons": self.reasons,
             "too_long_by_task": self.too_long_by_task,
+            "made": self.made,
         }
 
 

@@ -4,6 +4,7 @@ Total or counted: every record that goes in comes out as kept, or as rejected wi
 of what the template does, so blocks of records can go through it anywhere and in any order.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import expand_record, format_record
+from sft.data.made_records import Fact, facts_of, needs_approval, why_refused
 from sft.data.markers import refuse_special_tokens, strip_markers
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer, template_name
 from sft.data.rendering.inference import Inference, choose_turn_end, generation_stops
@@ -85,7 +87,8 @@ class RecordPipeline:
         self, records: Iterable[Record | Rejected], source: SourceConfig, source_id: int
     ) -> tuple[list[PreparedRecord], PartCounts]:
         """The kept records, in order, and the counts of all of them."""
-        rendered, rejected = self._render_all(records, source)
+        made: Counter[Fact] = Counter()
+        rendered, rejected = self._render_all(records, source, made)
         num_read = len(rendered) + len(rejected)
         kept: list[PreparedRecord] = []
         num_markers = sum(r.formatted.num_markers for r in rendered)
@@ -99,14 +102,16 @@ class RecordPipeline:
         num_repaired = sum(r.is_repaired for r in kept)
         in_order = tuple(sorted(rejected, key=lambda r: (r.index, r.where.instance or 0)))
         notes = tuple(dict.fromkeys(note for item in rendered for r in item.renderings for note in r.notes))
-        return kept, PartCounts(source.name, num_read, num_shortened, num_repaired, num_markers, notes, in_order)
+        found = tuple((*fact, num) for fact, num in sorted(made.items()))
+        counts = PartCounts(source.name, num_read, num_shortened, num_repaired, num_markers, notes, in_order, found)
+        return kept, counts
 
     def _render_all(
-        self, records: Iterable[Record | Rejected], source: SourceConfig
+        self, records: Iterable[Record | Rejected], source: SourceConfig, made: Counter[Fact]
     ) -> tuple[list[Rendered], list[Rejected]]:
         rendered: list[Rendered] = []
         rejected: list[Rejected] = []
-        for record in records:
+        for record in (self._admitted(record, source, made) for record in records):
             for instance in [record] if isinstance(record, Rejected) else expand_record(record, source):
                 try:
                     if isinstance(instance, Rejected):
@@ -116,6 +121,15 @@ class RecordPipeline:
                 except RecordError as error:
                     rejected.append(Rejected(source.name, record.index, instance.where, str(error)))
         return rendered, rejected
+
+    def _admitted(self, record: Record | Rejected, source: SourceConfig, made: Counter[Fact]) -> Record | Rejected:
+        """The record, or in its place that people have to approve it and have not."""
+        if isinstance(record, Rejected) or not needs_approval(record.fields, source):
+            return record
+        if not self._data.unreviewed and (why := why_refused(record.fields)):
+            return Rejected(source.name, record.index, record.where, why)
+        made.update(facts_of(record.fields))
+        return record
 
     def format(self, record: Record, source: SourceConfig) -> Formatted:
         """The record as a conversation without markers of other templates, or as the token ids that it came as.

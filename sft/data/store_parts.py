@@ -55,6 +55,8 @@ class PartCounts:
     num_markers: int
     notes: tuple[str, ...]
     rejected: tuple[Rejected, ...]
+    made: tuple[tuple[str, str, int], ...] = ()
+    """What is counted of records that need an approval (see `sft.data.made_records`)."""
 
 
 def encode_part(kept: Sequence[PreparedRecord], counts: PartCounts, token_dtype: np.dtype[Any]) -> bytes:
@@ -91,6 +93,7 @@ def encode_part(kept: Sequence[PreparedRecord], counts: PartCounts, token_dtype:
         "num_markers": counts.num_markers,
         "notes": counts.notes,
         "rejected": rejected,
+        "made": counts.made,
     }
     return save(arrays, {"about": json.dumps(about)})
 
@@ -115,7 +118,8 @@ class StorePart:
             about = json.loads(file.metadata()["about"])
         rejected = tuple(Rejected(s, i, RecordLocation(*where), *rest) for s, i, where, *rest in about["rejected"])
         counted = {name: about[name] for name in about if name.startswith("num_")}
-        return PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected)
+        made = tuple((name, value, num) for name, value, num in about.get("made", ()))
+        return PartCounts(about["source"], **counted, notes=tuple(about["notes"]), rejected=rejected, made=made)
 
     def read(self, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some of its arrays, by name."""

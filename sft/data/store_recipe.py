@@ -8,11 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from sft.approval.gate import pass_gate
 from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.config_effects import store_inputs
 from sft.data.block_preparer import BlockPreparer
 from sft.data.formats.formatting import resolve_source
+from sft.data.made_records import is_unapproved, refuse_unapproved
 from sft.data.reading.sources import content_hash, read_records
 from sft.data.token_store import STORE_VERSION, store_path
 from sft.errors import UserError
@@ -31,17 +33,26 @@ class StoreRecipe(NamedTuple):
     path: Path
     inputs: Mapping[str, Any]
     preparer: BlockPreparer
+    passed: Mapping[str, Mapping[str, Any]] = {}
+    """Of constructed sources, what became of their records (see `sft.approval.gate`)."""
 
     @classmethod
     def of(cls, data: DataConfig, model: ModelConfig) -> Self:
         """The recipe of the config's store; reads the sources' content to hash it.
 
         Raises:
-            UserError: a source, the tokenizer or the template is unusable.
+            UserError: a source, the tokenizer or the template is unusable, or records are not approved.
         """
-        preparer = BlockPreparer(resolve_sources(data), model)
+        approved = pass_gate(data)
+        looked = [_look(source) for source in approved.data.sources]
+        unapproved = [source for source, has_some in looked if has_some]
+        # With `quarantine`, and after the first records, they are bad records.
+        if unapproved and not data.unreviewed and data.bad_records == "stop":
+            refuse_unapproved(unapproved)
+        resolved = approved.data.model_copy(update={"sources": tuple(source for source, _ in looked)})
+        preparer = BlockPreparer(resolved, model)
         inputs = fingerprint_inputs(preparer.data, model, preparer.pipeline.fingerprint)
-        return cls(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer)
+        return cls(store_path(data.cache_dir, fingerprint(inputs)), inputs, preparer, approved.passed)
 
 
 def resolve_sources(data: DataConfig) -> DataConfig:
@@ -50,7 +61,7 @@ def resolve_sources(data: DataConfig) -> DataConfig:
     Raises:
         UserError: a source cannot be read, or its format is unclear.
     """
-    return data.model_copy(update={"sources": tuple(_resolve(source) for source in data.sources)})
+    return data.model_copy(update={"sources": tuple(_look(source)[0] for source in data.sources)})
 
 
 def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerprint: str) -> dict[str, Any]:
@@ -70,22 +81,26 @@ def fingerprint_inputs(data: DataConfig, model: ModelConfig, tokenizer_fingerpri
     }
 
 
-def _resolve(source: SourceConfig) -> SourceConfig:
-    """Uses the fields of the first records together: a single record may lack a column or its content, or be bad."""
+def _look(source: SourceConfig) -> tuple[SourceConfig, bool]:
+    """The source with its format, and whether made records that nobody has approved are among its first.
+
+    Uses the fields of the first records together: a single record may lack a column or its content, or be bad."""
     fields: dict[str, Any] = {}
     first: Record | None = None
+    has_unapproved = False
     unread: list[Rejected] = []
     for record in islice(read_records(source), _RESOLVE_RECORDS):
         if isinstance(record, Rejected):
             unread.append(record)
         elif record.fields:
             first = first or record
+            has_unapproved = has_unapproved or is_unapproved(record.fields, source)
             fields |= {name: value for name, value in record.fields.items() if fields.get(name) in _NOTHING}
     if first is not None:
-        return resolve_source(source, replace(first, fields=fields))
+        return resolve_source(source, replace(first, fields=fields)), has_unapproved
     if source.format == "auto":
         raise UserError(f"source {source.name}: no record can be read, to tell the format from:{_why_unread(unread)}")
-    return source
+    return source, has_unapproved
 
 
 def _why_unread(unread: list[Rejected]) -> str:

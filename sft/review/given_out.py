@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Container
 from pathlib import Path
 
+from sft.approval.decisions import locked
 from sft.atomic_files import write_bytes
-from sft.review.decisions import locked
 
 _SILENT_SECONDS = 180.0
 """Browsers let a page in the background act once a minute."""

@@ -9,14 +9,15 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
+from sft.approval.approved import approvals, records_to_train
+from sft.approval.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
+from sft.approval.opinions import Opinions, State
+from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
+from sft.approval.record_set import Entry, Place, RecordSet, open_records, read_lines
+from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
-from sft.review.approval import approved, reviewer_agreement, sample_result
-from sft.review.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
 from sft.review.given_out import GivenOut
-from sft.review.opinions import Opinions, State
-from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
-from sft.review.record_set import Entry, Place, RecordSet, open_records, read_lines
 from sft.review.shown_record import Format, about, edited, texts_of
 from sft.schema import JsonObject
 
@@ -175,13 +176,11 @@ class ReviewSession:
             return self._fields(record)
 
     def approved(self) -> Iterator[JsonObject]:
-        """The fields of the records that may be trained, after their edits, by the rule of the setting."""
+        """The records that may be trained, after their edits and with their marks, by the rule of the setting."""
         with self._lock:
             self._read_new()
-            ids = [*approved(self._ids, self._opinions.of, self._setting.bound)]
-        for record in ids:
-            if (fields := self._fields(record)) is not None:
-                yield fields
+            found = approvals(self._ids, self._opinions, self._setting.bound)
+        yield from records_to_train(self._records.path, self._opinions, found, Counter())
 
     def versions(self) -> Iterator[tuple[str, str, JsonObject]]:
         """The id, task and fields of each record as it is now, after its edits, in the order of the file."""

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sft.approval.record_set import identity
 from sft.config import SourceConfig, TaskColumn
 from sft.data.formats.formatting import format_record, resolve_source
 from sft.errors import RecordError, UserError
-from sft.review.record_set import identity
 from sft.schema import JsonObject, Record, RecordLocation
 
 _TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
 """Columns that hold turns → the keys of who speaks, and of what is said."""
-_ABOUT = ("id", "task", "provenance", "evidence", "tools", "dropped")
+_ABOUT = ("id", "task", "provenance", "evidence", "tools", "dropped", "approval")
 
 
 class Text(NamedTuple):

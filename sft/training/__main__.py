@@ -20,7 +20,7 @@ import torch
 from sft.absolute_paths import absolute_paths
 from sft.atomic_files import now_on_file_system
 from sft.config import SftConfig
-from sft.config_arguments import add_config_arguments
+from sft.config_arguments import add_config_arguments, overrides_of
 from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
 from sft.guarded_output import going_on_without_output, output_guarded
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     world = _world()
     try:
         _refuse_shared_store()
-        job = load_job(options.config, options.overrides)
+        job = load_job(options.config, overrides_of(options))
         set_variables(job.sft.train.deterministic)
         world = with_device(world, wants_gpu=job.cluster.gpus_per_worker > 0)
         config = absolute_paths(job.sft)

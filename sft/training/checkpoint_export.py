@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from sft.atomic_files import is_published, read_json, read_manifest
 from sft.checkpoint.checkpoint_model import CheckpointModel
-from sft.checkpoint.export import export_aside, export_model
+from sft.checkpoint.export import About, export_aside, export_model
 from sft.checkpoint.open_storage import stage_storage
 from sft.checkpoint.rank_file import CheckpointReader
 from sft.checkpoint.resume import open_newest_good
@@ -30,6 +31,7 @@ from sft.data.rendering.chat_template import control_ids
 from sft.data.token_store import TokenStore, store_path
 from sft.errors import UserError
 from sft.evaluation.best_step import read_curve
+from sft.evaluation.model_card import model_card
 from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, StageFolder
 from sft.stage_end import read_stage_end
@@ -78,8 +80,8 @@ class RunModel:
         suffix = "" if dtype == self.config.model.dtype else f"-{dtype}"
         return self.run.exports / f"{self.stage.path.name}-step-{self.step:08d}{suffix}"
 
-    def stop_ids(self, tokenizer: Any) -> tuple[int, ...]:
-        """The tokens that end an answer in training, the most frequent one first.
+    def store(self) -> TokenStore:
+        """What it was trained on.
 
         Raises:
             UserError: the token store is gone.
@@ -90,7 +92,21 @@ class RunModel:
                 f"the token store {path} is gone, which says with which tokens answers end. "
                 f"`sft prepare {self.run.config}` makes it again."
             )
-        return learned_stop_ids(TokenStore.open(path), control_ids(tokenizer))
+        return TokenStore.open(path)
+
+    def stop_ids(self, tokenizer: Any) -> tuple[int, ...]:
+        """The tokens that end an answer in training, the most frequent one first.
+
+        Raises:
+            UserError: the token store is gone.
+        """
+        return learned_stop_ids(self.store(), control_ids(tokenizer))
+
+    def card(self, store: TokenStore) -> str:
+        """What a reader of its folder should know."""
+        end = read_stage_end(self.stage)
+        is_end = end is not None and end.num_steps == self.step
+        return model_card(self.config, store, self.stage, self.step, is_end)
 
     @contextmanager
     def opened(self) -> Iterator[CheckpointReader]:
@@ -218,7 +234,7 @@ def export_checkpoint(model: RunModel, reader: CheckpointReader, tokenizer: Any,
         OSError: it cannot be written; nothing is left of it.
     """
     saved, numbers = open_model(model, reader, dtype), getattr(torch, dtype)
-    stop_ids = model.stop_ids(tokenizer)
+    stop_ids, about = model.stop_ids(tokenizer), About(partial(model.card, model.store()), model.place)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     aside = export_aside(folder, _ATTEMPT)
@@ -227,7 +243,7 @@ def export_checkpoint(model: RunModel, reader: CheckpointReader, tokenizer: Any,
             try:
                 # Again, now that nobody else writes it: a folder without a manifest would be replaced.
                 if not is_there(model, folder, dtype):
-                    export_model(saved, tokenizer, folder, numbers, _ATTEMPT, stop_ids, model.place)
+                    export_model(saved, tokenizer, folder, numbers, _ATTEMPT, stop_ids, about)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
                 lock.unlink(missing_ok=True)

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from sft.atomic_files import DamagedError, write_json, write_text
+from sft.atomic_files import DamagedError, read_json, write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import Affects, Effect, affects, completed
 from sft.config_file import read_yaml
 from sft.config_yaml import write_yaml
 from sft.data.planning.plan_inputs import shown_value
 from sft.errors import UserError
-from sft.run_claim import check_run_folder
+from sft.run_claim import check_run_folder, is_claimed
 from sft.run_folder import RunFolder
 from sft.url_secrets import hide_secrets
 
@@ -74,10 +74,44 @@ def claim_run_folder(run: RunFolder) -> None:
     """
     check_run_folder(run)
     versions = {name: version(name) for name in PACKAGES}
+    _record(run, {"versions": {"python": platform.python_version(), **versions}})
+
+
+def record_made_data(config: SftConfig, made: Mapping[str, Any]) -> None:
+    """Record what the run trains on that was made, and what the runs before it did.
+
+    Args:
+        config: of the run, whose folder is claimed.
+        made: source → what is known of its made records (see `sft.data.made_records`).
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    run = RunFolder(config.run.dir)
+    before = {} if config.from_ is None else _made_before(run, RunFolder(config.from_.run))
+    _record(run, {"made": made, "made_before": before})
+
+
+def _record(run: RunFolder, content: Mapping[str, Any]) -> None:
+    """Put these parts into the manifest, but for empty ones; the others stay."""
+    recorded = {**_manifest(run), **content}
     try:
-        write_json(run.manifest, {"versions": {"python": platform.python_version(), **versions}})
+        write_json(run.manifest, {name: value for name, value in recorded.items() if value})
     except OSError as error:
         raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a writable folder.") from error
+
+
+def _made_before(run: RunFolder, other: RunFolder) -> dict[str, Any]:
+    """What the run that this one begins with has trained on that was made; as it was recorded, if that run is gone."""
+    if not is_claimed(other):
+        return dict(_manifest(run).get("made_before", {}))
+    content = _manifest(other)
+    own = {f"{other.path.name}: {name}": about for name, about in content.get("made", {}).items()}
+    return {**content.get("made_before", {}), **own}
+
+
+def _manifest(run: RunFolder) -> dict[str, Any]:
+    return dict(read_json(run.manifest)) if is_claimed(run) else {}
 
 
 def is_extended(config: SftConfig) -> bool:

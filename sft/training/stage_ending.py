@@ -7,16 +7,18 @@ step of the best model, so nobody has to guess which of the two it is.
 """
 
 import shutil
+from functools import partial
 
 import torch
 
 from sft.answer_files import answers_of
 from sft.atomic_files import is_published, read_json, read_manifest, write_json
-from sft.checkpoint.export import export_model
+from sft.checkpoint.export import About, export_model
 from sft.checkpoint.storage import CheckpointStorage
 from sft.data.learned_stops import learned_stop_ids
 from sft.data.rendering.chat_template import control_ids
 from sft.engine.engine import Engine
+from sft.evaluation.model_card import model_card
 from sft.ranks.agreement import any_rank
 from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.stage_end import BestStep, StageEnd, end_in_words, write_stage_end
@@ -73,7 +75,8 @@ def end_stage(
     is_first, dtype = attempt.ranks.world.is_first, getattr(torch, config.model.dtype)
     attempt.heartbeat.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if is_first else ()
-    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids)
+    about = About(partial(model_card, config, inputs.store, folder, num_steps, is_end=True))
+    export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids, about)
     best, rule = None, config.checkpoint.best
     gone: list[int] = []
     for step, value in decisions.ranked(num_steps) if rule is not None and inputs.heldout is not None else ():
@@ -83,7 +86,7 @@ def end_stage(
                 gone.append(step)
                 continue
             attempt.heartbeat.enter("export")
-            about = {"step": step}
+            about = About(partial(model_card, config, inputs.store, folder, step, is_end=False), {"step": step})
             export_model(engine, inputs.tokenizer, folder.best_model, dtype, attempt.number, stop_ids, about)
         best = BestStep(step, value, rule.score, rule.task, tuple(gone))
         break

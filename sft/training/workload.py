@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from sft.config import SftConfig
 from sft.data.block_preparer import BlockPreparer, Executor, PreparedBlock, prepare_in_threads
+from sft.data.made_records import made_of_run
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import check_data
 from sft.data.planning.stage_plan import plan_heldout, plan_stages
@@ -27,7 +28,7 @@ from sft.sizing.flops import forward_rates
 from sft.sizing.read_shape import read_shape
 from sft.training.extension import set_end_aside
 from sft.training.prepared import Workload
-from sft.training.run_record import check_run, claim_run_folder, write_run_record
+from sft.training.run_record import check_run, claim_run_folder, record_made_data, write_run_record
 from sft.training.watched_scores import check_watched
 
 
@@ -56,6 +57,7 @@ def prepare_workload(
     check_data(run, run.stage(0, config.stages[0].name).packs, recipe.inputs)
     store = build_store(recipe, report, executor)
     claim_run_folder(run)
+    record_made_data(config, made_of_run(store.manifest, recipe.passed))
     try:
         planning = FileLock(run.planning_lock).acquire()
     except OSError as error:

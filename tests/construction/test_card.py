@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from launcher.cli import main
+from sft.approval.decisions import Decision, DecisionFile
 from sft.config_construction import ConstructConfig
 from sft.construction.card import render_card, update_card, write_card
 from sft.construction.filters.registry import FILTERS
@@ -19,7 +20,6 @@ from sft.construction.markdown import code, escaped
 from sft.construction.outcome_summary import read_summary
 from sft.construction.script import Dropped, Failed, Outcome
 from sft.printable import fit_to_print
-from sft.review.decisions import Decision, DecisionFile
 from tests.construction.folders import HOSTILE, folder_of, made, outcomes
 from tests.construction.teaching import lines_of
 

@@ -7,9 +7,10 @@ import pytest
 from pydantic import create_model
 
 from sft.atomic_files import fingerprint
-from sft.config import CsvConfig, DataConfig, ModelConfig, SourceConfig, TaskTagConfig
+from sft.config import DataConfig, ModelConfig, SourceConfig, TaskTagConfig
 from sft.config_effects import Affects, AffectsNothing, AffectsStore, store_inputs
 from sft.config_section import Section
+from sft.config_sources import CsvConfig
 from sft.config_training import TrainConfig
 from sft.data.store_recipe import fingerprint_inputs
 from sft.job_config import SlurmConfig

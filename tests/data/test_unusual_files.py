@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.config import CsvConfig, DataConfig, SourceConfig
+from sft.config import DataConfig, SourceConfig
+from sft.config_sources import CsvConfig
 from sft.data.formats.text_fields import read_text
 from sft.data.reading import blocks
 from sft.data.reading.sources import content_hash, read_blocks, read_records

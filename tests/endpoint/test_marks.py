@@ -12,7 +12,8 @@ from rich.console import Console
 
 from launcher.evaluation import evaluate_models
 from sft.answer_files import marks_of
-from sft.config import GradingConfig, SftConfig
+from sft.config import SftConfig
+from sft.config_sources import GradingConfig
 from sft.data.formats.grading import read_grading
 from sft.endpoint.endpoint import Endpoint
 from sft.errors import RecordError, UserError

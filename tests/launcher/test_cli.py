@@ -221,7 +221,7 @@ def test_a_wrong_command_line_is_exit_code_2_with_the_usage(sft, arguments: tupl
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train",), "usage: sft train [-h] [--until STAGE] CONFIG [FIELD=VALUE ...]"),
+        (("train",), "usage: sft train [-h] [--unreviewed] [--until STAGE] CONFIG [FIELD=VALUE ...]"),
         (("train",), "the following arguments are required: CONFIG\n"),
         (("submit", "slurm"), "the following arguments are required: CONFIG\n"),
         (("train", "c.yaml", "--unitl=a"), "usage: sft train"),

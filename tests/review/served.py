@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sft.review.record_set import find_place
+from sft.approval.record_set import find_place
 from sft.review.server import build_app
 from sft.review.session import ReviewSession, Setting, View
 from tests.forked_ranks import warm_command

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from sft.approval.record_set import find_place
 from sft.errors import UserError
 from sft.review.exchange import FORMS, Form, export_records, import_decisions
-from sft.review.record_set import find_place
 from sft.review.session import ReviewSession, Setting
 from tests.review.served import read_decisions, record, write_records
 

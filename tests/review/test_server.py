@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sft.review.record_set import find_place
+from sft.approval.record_set import find_place
 from sft.review.session import ReviewSession, Setting
 from tests.review.served import TOKEN, own_process, read_decisions, record, served, write_records
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from sft.approval.record_set import find_place
 from sft.config import DataConfig, ModelConfig, SourceConfig
-from sft.review.record_set import find_place
 from sft.review.session import ReviewSession, Setting
 from sft.review.template_view import TemplateView
 from tests.review.served import record, write_records

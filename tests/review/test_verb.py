@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from launcher.cli import main
-from sft.review.decisions import DecisionFile
-from sft.review.record_set import open_records
+from sft.approval.decisions import DecisionFile
+from sft.approval.record_set import open_records
+from tests.approval.test_decisions import decision
 from tests.review.served import record, write_records
-from tests.review.test_decisions import decision
 
 
 @pytest.fixture

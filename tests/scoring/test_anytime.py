@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.review.approval import upper_end
+from sft.approval.rule import upper_end
 from sft.scoring.anytime import anytime_upper
 from sft.scoring.statistics import wilson
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from sft.config import Format, SourceConfig, TaskColumn
+from sft.config import Format, SourceConfig
 from sft.data.formats.columns import Columns, column_of, optional_column
 from sft.data.formats.detection import check_columns, describe_source, resolve_source
 from sft.data.formats.messages import read_messages, read_prompt_turns
@@ -132,9 +132,10 @@ def _with_own_thought(message: Message) -> Message:
 
 def _read_task(fields: JsonObject, source: SourceConfig) -> str:
     """The record's task. A whole number becomes its digits, whether it came as 3, 3.0 or "3"."""
-    if not isinstance(source.task, TaskColumn):
+    if isinstance(source.task, str) or (source.task is None and not source.constructed):
         return source.task or source.name
-    column, default = source.task.column, source.task.default
+    # What `sft construct` makes names its task.
+    column, default = (source.task.column, source.task.default) if source.task else ("task", source.name)
     # Super-NaturalInstructions gives its categories as a list; the first is the main one.
     value = fields.get(column)
     value = value[0] if isinstance(value, list) and value else value

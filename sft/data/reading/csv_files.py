@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from sft.config import CsvConfig
+from sft.config_sources import CsvConfig
 from sft.data.reading import blocks
 from sft.data.reading.blocks import Piece, Unreadable
 from sft.data.reading.locations import SourceFile

@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from sft.absolute_paths import RECORD_ENDINGS as ENDINGS
 from sft.absolute_paths import may_be_hub_id, near_it
+from sft.approval.own_files import why_not_a_source
 from sft.config import SourceConfig
 from sft.data.reading import blocks
 from sft.data.reading.contents import HEAD_BYTES, find_compression, why_no_records
@@ -185,6 +186,8 @@ def find_files(source: SourceConfig) -> tuple[SourceFile, ...]:
         if not chosen:
             raise _no_records(place, kind, files)
         found = sorted((known[name] for name in chosen), key=lambda file: file.path)
+        if reason := why_not_a_source([file.path for file in found if not file.filesystem]):
+            raise UserError(f"{place}: {reason}")
     local = {file.path: file for file in found if not file.filesystem}
     return tuple(local[path] for path in once(list(local))) if local else tuple(found)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sft.config import CsvConfig, SourceConfig
+from sft.config import SourceConfig
+from sft.config_sources import CsvConfig
 from sft.data.reading.blocks import Block, Piece, Unreadable
 from sft.data.reading.csv_files import cut_csv
 from sft.data.reading.json_files import cut_json, decode_lines

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from sft.review.decisions import Decision, Decisions, Word
+from sft.approval.decisions import Decision, Decisions, Word
 
 State = Literal["accepted", "edited", "rejected", "flagged", "open"]
 

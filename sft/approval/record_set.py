@@ -17,7 +17,7 @@ from sft.schema import JsonObject
 
 _RECORDS = "records.jsonl"
 _DECISIONS = "decisions.jsonl"
-_NOT_TRAINED = ("id", "provenance", "evidence")
+_NOT_TRAINED = ("id", "provenance", "evidence", "approval")
 _MOST_RARE = 0.5
 _BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
 _ID_END = len(_BEGINS) + 24

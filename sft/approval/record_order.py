@@ -10,8 +10,8 @@ still needs somebody and that nobody else has open.
 import hashlib
 from collections.abc import Callable, Container, Iterable, Sequence
 
-from sft.review.opinions import Opinion
-from sft.review.record_set import Entry
+from sft.approval.opinions import Opinion
+from sft.approval.record_set import Entry
 
 _HALF = 1 << 64
 

@@ -5,11 +5,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.review.decisions import Decisions
-from sft.review.opinions import opinion_of
-from sft.review.record_order import by_risk, by_sample, is_for_two, next_entry
-from sft.review.record_set import Entry
-from tests.review.test_decisions import decision
+from sft.approval.decisions import Decisions
+from sft.approval.opinions import opinion_of
+from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
+from sft.approval.record_set import Entry
+from tests.approval.test_decisions import decision
 
 TASKS = st.lists(st.sampled_from("aaaabbc"), min_size=1, max_size=60)
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
 from sft.json_lines import LineTail, append_line, from_json
-from sft.review.record_set import identity
 from sft.schema import JsonObject
 
 Verdict = Literal["accept", "edit", "reject", "skip", "flag", "undo"]
@@ -73,7 +73,7 @@ class DecisionFile:
 
     def read_new(self) -> list[Decision]:
         """The decisions of all processes that were added since the last call. What is no decision is left out."""
-        return [found for line in self._tail.read_new() if (found := _read(line)) is not None]
+        return [found for line in self._tail.read_new() if (found := read_decision(line)) is not None]
 
 
 @contextmanager
@@ -151,8 +151,8 @@ class Decisions:
         return self._made.get(record)
 
 
-def _read(line: bytes) -> Decision | None:
-    """None for a line that is no decision, or one of a later version."""
+def read_decision(line: bytes) -> Decision | None:
+    """The decision of a line; None for a line that is no decision, or one of a later version."""
     try:
         decision = from_json(Decision, json.loads(line))
     except (ValueError, TypeError, RecursionError):

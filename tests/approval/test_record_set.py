@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft.approval.record_set import find_place, identity, open_records
 from sft.draft import Draft, Provenance
 from sft.errors import RecordError, UserError
 from sft.json_lines import json_line
-from sft.review.record_set import find_place, identity, open_records
 from sft.review.session import Refused, ReviewSession, Setting
 from sft.review.shown_record import edited, texts_of
 from tests.review.served import record, write_records

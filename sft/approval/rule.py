@@ -5,7 +5,7 @@
              the stated bound: then all are approved that nobody rejects or flags
 
 A record that a reviewer had to edit is an error of the sample: the records that nobody sees are not edited. The sample
-is the beginning of the random order (`sft.review.record_order`) up to the first record without a verdict, so that
+is the beginning of the random order (`sft.approval.record_order`) up to the first record without a verdict, so that
 nobody chooses what is in it. Records that are reviewed in another order do not count in it. People look after every
 record, so the upper end is one that is true at every look (`sft.scoring.anytime`), and never below that of Wilson's
 interval (1927), which is true at one.
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import combinations, takewhile
 from typing import NamedTuple
 
+from sft.approval.decisions import Decisions
+from sft.approval.opinions import Opinion
 from sft.printable import counted
-from sft.review.decisions import Decisions
-from sft.review.opinions import Opinion
 from sft.scoring.agreement import Agreement, grade_agreement
 from sft.scoring.anytime import anytime_upper
 from sft.scoring.statistics import wilson

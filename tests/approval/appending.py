@@ -1,9 +1,9 @@
-"""`python -m tests.review.appending FILE REVIEWER NUM`: a process that appends so many decisions."""
+"""`python -m tests.approval.appending FILE REVIEWER NUM`: a process that appends so many decisions."""
 
 import sys
 from pathlib import Path
 
-from sft.review.decisions import Decision, DecisionFile
+from sft.approval.decisions import Decision, DecisionFile
 
 if __name__ == "__main__":
     file = DecisionFile(Path(sys.argv[1]))

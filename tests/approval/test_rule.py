@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.review.approval import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result, upper_end
-from sft.review.decisions import Decisions
-from sft.review.opinions import Opinions, opinion_of
-from tests.review.test_decisions import STEPS, built, decision, made
+from sft.approval.decisions import Decisions
+from sft.approval.opinions import Opinions, opinion_of
+from sft.approval.rule import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result, upper_end
+from tests.approval.test_decisions import STEPS, built, decision, made
 
 RECORDS = ["a", "b", "c"]
 

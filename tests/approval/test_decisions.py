@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sft.review.decisions import VERDICTS, Decision, DecisionFile, Decisions
-from sft.review.record_set import identity
+from sft.approval.decisions import VERDICTS, Decision, DecisionFile, Decisions
+from sft.approval.record_set import identity
 from tests.forked_ranks import warm_command
 
 NUM_PROCESSES, NUM_EACH = 4, 40
@@ -26,7 +26,9 @@ def made(text: str) -> str:
 
 def test_what_several_processes_append_at_once_is_all_there(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    commands = [warm_command("tests.review.appending", str(path), f"p{i}", str(NUM_EACH)) for i in range(NUM_PROCESSES)]
+    commands = [
+        warm_command("tests.approval.appending", str(path), f"p{i}", str(NUM_EACH)) for i in range(NUM_PROCESSES)
+    ]
     for process in [subprocess.Popen(command) for command in commands]:
         assert process.wait(60) == 0
     found = DecisionFile(path).read_new()
