@@ -15,7 +15,11 @@ from sft.thoughts import without_thought
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 _REASON_CHARS = 160
-_KINDS: Mapping[type, tuple[str, str]] = {str: ("string", "a text"), bool: ("boolean", "true or false")}
+_KINDS: Mapping[type, tuple[str, str]] = {
+    str: ("string", "a text"),
+    bool: ("boolean", "true or false"),
+    int: ("integer", "a whole number"),
+}
 
 
 class FormError(ValueError):
@@ -42,6 +46,24 @@ def read_text(reply: ChatReply | NoReply) -> str:
     raise FormError("the answer is empty")
 
 
+def read_json(reply: ChatReply | NoReply) -> Any:
+    """The value of an answer that is JSON.
+
+    Raises:
+        FormError: it is not.
+    """
+    text = read_text(reply)
+    if fenced := _FENCED.fullmatch(text):
+        text = fenced[1]
+    try:
+        content = json.loads(text, parse_constant=_refuse)
+        # JSON can spell half of a character, which no prompt and no tokenizer can hold, and a number without end.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise FormError("the answer is no JSON") from None
+    return content
+
+
 def read_object(
     reply: ChatReply | NoReply, form: Mapping[str, type], may_be_empty: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -50,13 +72,7 @@ def read_object(
     Raises:
         FormError: it is not, or a text is empty that is not in `may_be_empty`.
     """
-    text = read_text(reply)
-    if fenced := _FENCED.fullmatch(text):
-        text = fenced[1]
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise FormError("the answer is no JSON") from None
+    content = read_json(reply)
     if not isinstance(content, dict):
         raise FormError("the answer is no JSON object")
     if content.keys() != form.keys():
@@ -76,3 +92,7 @@ def schema_of(form: Mapping[str, type]) -> dict[str, Any]:
     """The form as a JSON schema, for servers that can hold an answer to it."""
     properties = {key: {"type": _KINDS[kind][0]} for key, kind in form.items()}
     return {"type": "object", "properties": properties, "required": list(form), "additionalProperties": False}
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)

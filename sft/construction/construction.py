@@ -18,11 +18,12 @@ from sft.construction.asking import Asking, Job, Result
 from sft.construction.counts import Counts
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
-from sft.construction.filters.held_out_texts import read_held_out
+from sft.construction.filters.held_out_texts import read_held_out, read_held_out_runs
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.request_log import RequestLog, open_log
@@ -62,13 +63,14 @@ class Constructed:
 
 
 def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
-    """Check what the recipes show against the sources of the config.
+    """Check what the recipes show: sources of the config, and files of the user.
 
     Raises:
-        UserError: a source is not there, or is made by this construction itself.
+        UserError: a source is not there, or is made by this construction itself; or names all that is wrong with files.
     """
-    names = [source.name for source in config.data.sources]
-    for recipe in read_recipes(construct.recipes):
+    names, recipes = [source.name for source in config.data.sources], read_recipes(construct.recipes)
+    _materials(recipes)
+    for recipe in recipes:
         for name in recipe.seeds:
             if name not in names:
                 way_out = did_you_mean(name, names)
@@ -88,12 +90,16 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         UserError: tasks, seeds or prompts are not there.
     """
     prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
+    materials = _shown(recipes, config, store, preparer)
     supervised = supervised_by_task(store, config.data.holdout)
-    wanted = [wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe)) for recipe in recipes]
-    seeds = read_seeds(config, store, preparer, {task for counts in wanted for task in counts})
+    wanted = [_wanted(recipe, supervised) for recipe in recipes]
+    of_seeds = {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
+    seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [
-        Part(recipe, task, num, seeds_of(recipe, task, seeds[task], _field(recipe)))
-        for recipe, counts in zip(recipes, wanted, strict=True)
+        Part(
+            recipe, task, num, () if recipe.new_task else seeds_of(recipe, task, seeds[task], _field(recipe)), material
+        )
+        for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
         for task, num in counts.items()
     ]
     return Work(parts, prompts, config.run.seed)
@@ -214,6 +220,49 @@ def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str,
         "cost": spending.cost,
         "reached": spending.reached,
     }
+
+
+def _materials(recipes: Sequence[Recipe]) -> list[Material]:
+    found, problems = [], []
+    for recipe in recipes:
+        try:
+            found.append(recipe.material())
+        except UserError as error:
+            problems.append(f"construct.recipes: {recipe.title}.{error}")
+    if problems:
+        raise UserError("\n".join(problems))
+    return found
+
+
+def _shown(
+    recipes: Sequence[Recipe], config: SftConfig, store: TokenStore, preparer: BlockPreparer
+) -> Sequence[Material]:
+    """What may be shown: no passage that has something of what is held out."""
+    materials = _materials(recipes)
+    if not any(material.passages for material in materials):
+        return materials
+    touches = read_held_out_runs(store, config.data.holdout, preparer.pipeline.tokenizer)
+    shown = []
+    for recipe, material in zip(recipes, materials, strict=True):
+        passages = tuple(passage for passage in material.passages if not touches(passage.text))
+        if material.passages and not passages:
+            raise UserError(
+                f"construct.recipes: {recipe.title}.documents: each passage shares {config.data.holdout.ngram_tokens} "
+                f"tokens in a row with a held-out example, so none may be shown. Give other documents."
+            )
+        shown.append(replace(material, passages=passages))
+    return shown
+
+
+def _wanted(recipe: Recipe, supervised: Mapping[str, int]) -> dict[str, int]:
+    if not (task := recipe.new_task):
+        return wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe))
+    if supervised.get(task) == 0:
+        raise UserError(
+            f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. Choose "
+            f"another name."
+        )
+    return {task: recipe.num}
 
 
 def _field(recipe: Recipe) -> str:

@@ -4,12 +4,13 @@ round 0: chain a 0–31, chain b 0–31 ──run──▶ taken in order ──
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
 from sft.construction.asking import Job, Result
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Chain, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
@@ -36,6 +37,7 @@ class Part:
     task: str
     num: int
     seeds: Sequence[Seed]
+    material: Material = field(default_factory=Material)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class Work:
         return num, tokens
 
     def _chain(self, part: Part) -> Chain:
-        return part.recipe.chain(About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed))
+        about = About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed, part.material)
+        return part.recipe.chain(about)
 
 
 def seeds_of(recipe: Recipe, task: str, seeds: Sequence[Seed], field: str) -> Sequence[Seed]:

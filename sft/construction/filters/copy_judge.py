@@ -46,19 +46,27 @@ class CopyJudge(Judge):
             if self._near:
                 self._near.add(minhash(conversation))
         self._num_kept = 0
+        self._may_be_near = bytearray()
 
     def judge(self, draft: Draft) -> str | None:
-        """Against seeds, training data, and the drafts that are kept so far."""
+        """Against seeds, training data, and the drafts that are kept so far.
+
+        A draft that answers a seed's own prompt (`prompt_of`), or has another wording of it (`wording_of`), is to be
+        like the seed in this.
+        """
         conversation = conversation_of(draft)
         if conversation is None:
             return UNREADABLE
+        if text_evidence(draft, "prompt_of"):
+            return None
         hashed = hash_record(conversation).prompt
         number = next(self._equal.find(hashed), None)
         if number is not None:
             return f"its prompt equals that of {self._of(number)}"
         if self._trained is not None and _is_in(self._trained, hashed):
             return "its prompt equals that of a training record"
-        if self._pool is not None and (words := self._compared(draft)):
+        is_like = text_evidence(draft, "wording_of")
+        if self._pool is not None and not is_like and (words := self._compared(draft)):
             number = self._pool.find(words)
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
@@ -74,12 +82,14 @@ class CopyJudge(Judge):
             self._pool.add(self._compared(draft))
         if self._near:
             self._near.add(minhash(conversation))
+            self._may_be_near.append(bool(text_evidence(draft, "wording_of")))
 
     def finish(self) -> Late | None:
         """Near copies."""
         if not self._near:
             return None
-        return Late("it is nearly equal to a record that is there (MinHash)", self._near.find()[self._num_seeds :])
+        dropped = self._near.find()[self._num_seeds :] & ~np.frombuffer(self._may_be_near, dtype=bool)
+        return Late("it is nearly equal to a record that is there (MinHash)", dropped)
 
     def _of(self, number: int) -> str:
         return "a seed" if number < self._num_seeds else "an earlier draft"
