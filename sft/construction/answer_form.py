@@ -11,9 +11,10 @@ from typing import Any
 from sft.construction.script import Failed
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.printable import shortened
-from sft.thoughts import without_thought
+from sft.thoughts import answer_in
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+_HALVES = re.compile(r"[\ud800-\udfff]")
 _REASON_CHARS = 160
 _KINDS: Mapping[type, tuple[str, str]] = {
     str: ("string", "a text"),
@@ -41,9 +42,10 @@ def read_text(reply: ChatReply | NoReply) -> str:
         raise FormError(f"no answer: {shortened(reply.reason, _REASON_CHARS)}")
     if not reply.stopped:
         raise FormError("the answer was cut at max_tokens")
-    if text := without_thought(reply.text).strip():
+    said = answer_in(reply.text)
+    if text := said.answer.strip():
         return text
-    raise FormError("the answer is empty")
+    raise FormError(said.why_empty or "the answer is empty")
 
 
 def read_json(reply: ChatReply | NoReply) -> Any:
@@ -56,12 +58,11 @@ def read_json(reply: ChatReply | NoReply) -> Any:
     if fenced := _FENCED.fullmatch(text):
         text = fenced[1]
     try:
-        content = json.loads(text, parse_constant=_refuse)
-        # JSON can spell half of a character, which no prompt and no tokenizer can hold, and a number without end.
-        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        plain = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False, allow_nan=False)
+        # JSON can spell half of a character, which no prompt and no tokenizer can hold.
+        return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain))
     except (ValueError, RecursionError):
         raise FormError("the answer is no JSON") from None
-    return content
 
 
 def read_object(

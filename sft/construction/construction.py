@@ -259,8 +259,8 @@ def _wanted(recipe: Recipe, supervised: Mapping[str, int]) -> dict[str, int]:
         return wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe))
     if supervised.get(task) == 0:
         raise UserError(
-            f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. Choose "
-            f"another name."
+            f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. "
+            f"Choose another name."
         )
     return {task: recipe.num}
 

@@ -35,12 +35,14 @@ class CopyJudge(Judge):
         """`likeness` by ROUGE-L, `near` by MinHash; None: not looked at."""
         self._wordings = wordings_of(around.seeds)
         self._trained = around.trained_prompts
-        self._equal, self._num_seeds = OffsetTable(), len(around.seeds)
+        self._equal, self._whole, self._num_seeds = OffsetTable(), OffsetTable(), len(around.seeds)
         self._pool = PromptPool(likeness) if likeness else None
         self._near = _NearCopies(near, around.scratch) if near else None
         for number, (task, seed) in enumerate(around.seeds):
             conversation = conversation_of_pair(seed.prompt, seed.answer, task)
-            self._equal.add(hash_record(conversation).prompt, number)
+            hashed = hash_record(conversation)
+            self._equal.add(hashed.prompt, number)
+            self._whole.add(hashed.content, number)
             if self._pool is not None:
                 self._pool.add(self._own_words(seed.prompt, task))
             if self._near:
@@ -57,13 +59,14 @@ class CopyJudge(Judge):
         conversation = conversation_of(draft)
         if conversation is None:
             return UNREADABLE
+        hashed = hash_record(conversation)
         if text_evidence(draft, "prompt_of"):
-            return None
-        hashed = hash_record(conversation).prompt
-        number = next(self._equal.find(hashed), None)
+            number = next(self._whole.find(hashed.content), None)
+            return None if number is None else f"it equals {self._of(number)}"
+        number = next(self._equal.find(hashed.prompt), None)
         if number is not None:
             return f"its prompt equals that of {self._of(number)}"
-        if self._trained is not None and _is_in(self._trained, hashed):
+        if self._trained is not None and _is_in(self._trained, hashed.prompt):
             return "its prompt equals that of a training record"
         is_like = text_evidence(draft, "wording_of")
         if self._pool is not None and not is_like and (words := self._compared(draft)):
@@ -76,13 +79,16 @@ class CopyJudge(Judge):
         """Remember it."""
         conversation = conversation_of(draft)
         assert conversation is not None, "it was judged"
-        self._equal.add(hash_record(conversation).prompt, self._num_seeds + self._num_kept)
+        hashed, is_to_be_like = hash_record(conversation), _is_to_be_like(draft)
+        self._equal.add(hashed.prompt, self._num_seeds + self._num_kept)
+        if is_to_be_like:
+            self._whole.add(hashed.content, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:
             self._pool.add(self._compared(draft))
         if self._near:
             self._near.add(minhash(conversation))
-            self._may_be_near.append(bool(text_evidence(draft, "wording_of")))
+            self._may_be_near.append(is_to_be_like)
 
     def finish(self) -> Late | None:
         """Near copies."""
@@ -146,6 +152,11 @@ def wordings_of(seeds: Sequence[tuple[str, Seed]]) -> Mapping[str, frozenset[str
         for task in nums
         if nums[task] >= _FEWEST_SEEDS
     }
+
+
+def _is_to_be_like(draft: Draft) -> bool:
+    """Whether it has the prompt of a seed on purpose, in its own words or in others."""
+    return bool(text_evidence(draft, "prompt_of") or text_evidence(draft, "wording_of"))
 
 
 def _is_in(ordered: np.ndarray[tuple[int], np.dtype[np.uint64]], hashed: int) -> bool:

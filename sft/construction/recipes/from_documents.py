@@ -1,4 +1,4 @@
-"""A question and its answer from a passage of the user's documents; the filter `passage` checks the answer against it."""
+"""A question and its answer from a passage of a document; the filter `passage` checks the answer against it."""
 
 from collections.abc import Sequence
 from functools import partial

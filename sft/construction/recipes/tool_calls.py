@@ -6,8 +6,8 @@
     4  shown: all of it                                                         asked: the answer
 
 Each call fits the JSON schema of its tool, and there are as many as step 1 was to need; so the two steps agree without
-knowing of each other. Results are invented, which the evidence says. Single and several calls at once, and requests that
-need none: the kinds of the Berkeley function-calling leaderboard (Patil et al. 2025).
+knowing of each other. Results are invented, which the evidence says. Single and several calls at once, and requests
+that need none: the kinds of the Berkeley function-calling leaderboard (Patil et al. 2025).
 """
 
 import json
