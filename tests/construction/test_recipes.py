@@ -20,6 +20,7 @@ from sft.construction.recipes.registry import RECIPES, read_recipes, recipe_prob
 from sft.construction.rounds import Part, Work
 from sft.construction.script import Failed, Script
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
+from sft.data.rendering.renderer import ConversationRenderer
 from sft.draft import Draft, read_draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from tests.construction.recipe_teacher import quoted, recipes, teach
@@ -81,15 +82,21 @@ def test_each_recipe_makes_records_that_say_where_they_come_from(made: Path, all
 
 
 def test_each_record_is_rendered_by_a_chat_template(made: Path, tokenizer_dir: Any) -> None:
-    renderer = TemplateRenderer(load_tokenizer(ModelConfig(path=str(tokenizer_dir("headers_tools")))))
+    tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("headers_tools"))))
+    renderer = ConversationRenderer(TemplateRenderer(tokenizer), frozenset(tokenizer.all_special_tokens))
     for line in lines_of(made / "records.jsonl"):
         conversation = conversation_of(read_draft(line))
         assert conversation is not None
-        text = str(renderer.render(conversation))
-        for message in conversation.messages:
+        (rendering,) = renderer.render(conversation)
+        learned = [rendering.text[span.start : span.end] for span in rendering.answers]
+        answers = [message for message in conversation.messages if message.role == "assistant"]
+        for message, text in zip(answers, learned, strict=True):
             assert message.content in text
             for call in message.tool_calls:
                 assert call.name in text
+                assert all(str(value) in text for value in call.arguments.values())
+        assert all(message.content in rendering.text for message in conversation.messages)
+        assert all(tool["function"]["name"] in rendering.text for tool in conversation.tools)
 
 
 def test_the_log_alone_gives_the_same_again(made: Path, teacher: ChatServer, forms: list[dict[str, Any]]) -> None:
