@@ -88,7 +88,7 @@ def test_each_record_is_rendered_by_a_chat_template(made: Path, tokenizer_dir: A
         conversation = conversation_of(read_draft(line))
         assert conversation is not None
         (rendering,) = renderer.render(conversation)
-        learned = [rendering.text[span.start : span.end] for span in rendering.answers]
+        learned = [rendering.text[start:end] for start, end in rendering.answers]
         answers = [message for message in conversation.messages if message.role == "assistant"]
         for message, text in zip(answers, learned, strict=True):
             assert message.content in text
