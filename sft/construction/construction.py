@@ -90,9 +90,9 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         UserError: tasks, seeds or prompts are not there.
     """
     prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
-    materials = _shown(recipes, config, store, preparer)
     supervised = supervised_by_task(store, config.data.holdout)
     wanted = [_wanted(recipe, supervised) for recipe in recipes]
+    materials = _shown(recipes, config, store, preparer)
     of_seeds = {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
     seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [

@@ -82,7 +82,7 @@ def test_each_recipe_makes_records_that_say_where_they_come_from(made: Path, all
 
 
 def test_each_record_is_rendered_by_a_chat_template(made: Path, tokenizer_dir: Any) -> None:
-    tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("headers_tools"))))
+    tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("mistral"))))
     renderer = ConversationRenderer(TemplateRenderer(tokenizer), frozenset(tokenizer.all_special_tokens))
     for line in lines_of(made / "records.jsonl"):
         conversation = conversation_of(read_draft(line))
