@@ -183,6 +183,11 @@ def test_all_that_is_wrong_with_tools_is_said_at_once(tmp_path: Path) -> None:
         ({"kind": "back_translation", "at_least": 3}, "", "add `curate: true`"),
         ({"kind": "rejection_sampling"}, ".verify", "add it"),
         ({"kind": "rejection_sampling", "verify": "number"}, ".verify", "'numbers', 'json'"),
+        ({"kind": "rejection_sampling", "verify": "code"}, "", "add `allow_code: true`"),
+        (
+            {"kind": "rejection_sampling", "verify": "code", "allow_code": True, "against": "majority"},
+            *("", "leave `against` out"),
+        ),
         ({"kind": "multi_turn", "turns": 1}, ".turns", "greater than or equal to 2"),
         ({"kind": "evolve", "direction": "up"}, ".direction", "'both', 'deeper'"),
     ],

@@ -11,6 +11,7 @@ from sft.construction.recipes import back_translation, evolve, multi_turn, parap
 from sft.construction.recipes.recipe import Seed
 from sft.construction.script import Failed
 from sft.draft import Draft
+from sft.errors import UserError
 from tests.construction.drafts import draft, kept, reason, seeds
 from tests.construction.played import ASKED, answer_of, played
 
@@ -54,6 +55,21 @@ def test_other_verifiers(verify: str, right: str, wrong: str) -> None:
     known = [Seed("one", "Give it", '{"a": [1, 2]}' if verify == "json" else "{a: 1, 2}", "sums")]
     form = {"kind": "rejection_sampling", "verify": verify, "answers": 2}
     assert answer_of(played(form, [wrong, right], known)[0]) == right
+
+
+def test_code_is_chosen_by_the_tests_of_its_record() -> None:
+    code, tests = "```python\ndef double(x):\n    return 2 * x\n```", ("assert double(4) == 8",)
+    form = {"kind": "rejection_sampling", "verify": "code", "allow_code": True, "answers": 2}
+    known = [Seed("one", "Double it", "?", "sums", tests), Seed("two", "No tests", "?", "sums")]
+    outcome, _ = played(form, [code.replace("2", "3"), code], known, number=1)
+    assert answer_of(outcome) == code
+    assert isinstance(outcome, Draft)
+    assert outcome.evidence["tests"] == [*tests]
+    assert outcome.provenance.scores == {"agreement": 0.5}
+    vague = [Seed("one", "Double it", "?", "sums", ("def check(): pass",))]
+    assert played(form, [code, code], vague)[0] == Failed("the tests cannot tell whether code is right")
+    with pytest.raises(UserError, match="none has tests"):
+        played(form, [code], known[1:])
 
 
 def test_an_answer_that_is_too_deep_to_compare_is_wrong() -> None:

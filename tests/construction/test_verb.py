@@ -122,6 +122,26 @@ def test_no_recipe_shows_what_is_held_out_and_documents_make_a_task_of_their_own
     assert "reverse: held out" in capfd.readouterr().err
 
 
+def test_the_tests_of_records_are_read_with_them(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sampling = {"kind": "rejection_sampling", "verify": "code", "allow_code": True, "answers": 1, "num": 1}
+    content["construct"]["recipes"] = [{**sampling, "tasks": ["count"]}]
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert (
+        "verify: code: of the records of the task 'count' that may be shown, none has tests" in capfd.readouterr().err
+    )
+    source = content["data"]["sources"][0]
+    tested = [{**record, "tests": ["assert one() == 1"]} for record in lines_of(Path(source["path"]))]
+    source["path"] = str(tmp_path / "tested.jsonl")
+    Path(source["path"]).write_text("".join(json.dumps(record) + "\n" for record in tested))
+    server.respond = lambda asked: "```python\ndef one():\n    return 1\n```"
+    assert main(["construct", written(content, tmp_path)]) == 0
+    (made,) = lines_of(Path(content["construct"]["out"]) / "records.jsonl")
+    assert made["evidence"]["tests"] == ["assert one() == 1"]
+    assert made["messages"][0]["content"] in {f"{one['instruction']}\n\n{one['input']}" for one in tested}
+
+
 def lines_of_manifest(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((out / "manifest.json").read_text())
     return found

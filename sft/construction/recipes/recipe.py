@@ -51,6 +51,9 @@ class Seed:
     prompt: str
     answer: str
     source: str
+    tests: tuple[str, ...] = ()
+    """Of its record, for code."""
+    setup_code: str = ""
 
 
 class Recipe(BaseModel, ABC):
