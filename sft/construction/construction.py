@@ -69,8 +69,12 @@ def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
         UserError: a source is not there, or is made by this construction itself; or names all that is wrong with files.
     """
     names, recipes = [source.name for source in config.data.sources], read_recipes(construct.recipes)
-    _materials(recipes)
-    for recipe in recipes:
+    for recipe, material in zip(recipes, _materials(recipes), strict=True):
+        if any(Path(passage.path).absolute().is_relative_to(construct.out) for passage in material.passages):
+            raise UserError(
+                f"construct.recipes: {recipe.title}.documents: some lie in construct.out, {construct.out}. Give "
+                f"others: what is asked must not change by what is made."
+            )
         for name in recipe.seeds:
             if name not in names:
                 way_out = did_you_mean(name, names)
@@ -92,7 +96,7 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
     prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
     supervised = supervised_by_task(store, config.data.holdout)
     wanted = [_wanted(recipe, supervised) for recipe in recipes]
-    materials = _shown(recipes, config, store, preparer)
+    materials, num_hidden = _shown(recipes, config, store, preparer)
     of_seeds = {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
     seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [
@@ -102,7 +106,7 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
         for task, num in counts.items()
     ]
-    return Work(parts, prompts, config.run.seed)
+    return Work(parts, prompts, config.run.seed, num_hidden)
 
 
 def surroundings_of(
@@ -219,6 +223,7 @@ def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str,
         "num_reply_tokens": spending.tokens.reply,
         "cost": spending.cost,
         "reached": spending.reached,
+        "num_passages_not_shown": dict(work.num_hidden),
     }
 
 
@@ -236,13 +241,13 @@ def _materials(recipes: Sequence[Recipe]) -> list[Material]:
 
 def _shown(
     recipes: Sequence[Recipe], config: SftConfig, store: TokenStore, preparer: BlockPreparer
-) -> Sequence[Material]:
-    """What may be shown: no passage that has something of what is held out."""
+) -> tuple[Sequence[Material], Mapping[str, int]]:
+    """What may be shown: no passage that has something of what is held out; and of each recipe, how many have."""
     materials = _materials(recipes)
     if not any(material.passages for material in materials):
-        return materials
+        return materials, {}
     touches = read_held_out_runs(store, config.data.holdout, preparer.pipeline.tokenizer)
-    shown = []
+    shown, num_hidden = [], dict[str, int]()
     for recipe, material in zip(recipes, materials, strict=True):
         passages = tuple(passage for passage in material.passages if not touches(passage.text))
         if material.passages and not passages:
@@ -251,7 +256,9 @@ def _shown(
                 f"tokens in a row with a held-out example, so none may be shown. Give other documents."
             )
         shown.append(replace(material, passages=passages))
-    return shown
+        if len(passages) < len(material.passages):
+            num_hidden[recipe.title] = len(material.passages) - len(passages)
+    return shown, num_hidden
 
 
 def _wanted(recipe: Recipe, supervised: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 round 0: chain a 0–31, chain b 0–31 ──run──▶ taken in order ──▶ round 1, which may see them ─▶ …
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -47,6 +47,8 @@ class Work:
     parts: Sequence[Part]
     prompts: Prompts
     run_seed: int
+    num_hidden: Mapping[str, int] = field(default_factory=dict)
+    """Recipe → its passages that are not shown, because they have something of what is held out."""
 
     @property
     def num(self) -> int:

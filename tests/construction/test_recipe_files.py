@@ -37,6 +37,11 @@ def test_passages_are_bounded_and_nothing_long_enough_is_lost(parts: list[str], 
     assert [*passages_of(text, least, most)] == [passage for passage in found if len(passage) >= least]
 
 
+def test_a_long_line_is_cut_in_no_time_and_a_fence_in_a_line_opens_none() -> None:
+    assert len([*passages_of("x" * 20_000_000, 1, 2000)]) == 10_000
+    assert [*passages_of("```a``` b\n\n# c\n\n~~~\nd\n\ne", 1, 20)] == ["```a``` b", "# c\n\n~~~\nd\n\ne"]
+
+
 def test_a_heading_stays_with_its_text_and_code_stays_whole() -> None:
     first, second, third = passages_of(DOCUMENT, 1, 130)
     assert first.startswith("# Rivers of Anduin\n\nThe river")
@@ -241,6 +246,17 @@ def test_all_files_that_are_wrong_are_named_before_anything_is_asked(tmp_path: P
         for part in parts:
             assert part in line
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "records.jsonl").write_text("x" * 300)
+    own = {
+        "kind": "from_documents",
+        "task": "a",
+        "num": 3,
+        "documents": str(tmp_path / "**" / "*.jsonl"),
+        "min_chars": 1,
+    }
+    with pytest.raises(UserError, match="from_documents.documents: some lie in construct.out"):
+        check_sources(config, section("http://127.0.0.1:1/v1", tmp_path / "out", [own]))
 
 
 @settings(max_examples=30)

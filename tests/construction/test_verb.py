@@ -108,6 +108,9 @@ def test_no_recipe_shows_what_is_held_out_and_documents_make_a_task_of_their_own
     prompts = "\n".join(json.dumps(one["messages"]) for one in server.asked)
     assert not [text for text in hidden if text in prompts]
     assert "Osgiliath" in prompts
+    assert "back_from_documents: " in (said := capfd.readouterr().out)
+    assert "passages not shown" in said
+    assert lines_of_manifest(out)["num_passages_not_shown"]["from_documents"] > len(hidden) // 2
     parts = {(part["recipe"], part["task"]): part["num_wanted"] for part in lines_of_manifest(out)["parts"]}
     assert parts[("from_documents", "rivers")] == parts[("tool_calls", "calls")] == 2
     assert {task for recipe, task in parts if recipe == "evolve"} <= {"count", "sort"}

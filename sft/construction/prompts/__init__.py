@@ -17,7 +17,9 @@ from sft.errors import UserError
 
 ENDING = ".j2"
 _CONTROL = re.compile(
-    r"<(?=[|\uff5c]|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn)>)|\[(?=/?INST\])|[\x85\u2028\u2029]"
+    r"<(?=[|\uff5c]|</?SYS>>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call|tool_response)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+    r"|[\x85\u2028\u2029]"
 )
 """How the control tokens of chat templates begin; and what ends a line, as far as JSON leaves it as it is."""
 

@@ -20,7 +20,7 @@ from sft.errors import UserError
 
 _ID_CHARS = 16
 _MOST_SHOWN = 10
-_FENCE = re.compile(r"[ \t]{0,3}(?:```|~~~)")
+_FENCE = re.compile(r"[ \t]{0,3}(?:```[^`]*|~~~.*)")
 _HEADING = re.compile(r"[ \t]{0,3}#{1,6}[ \t]")
 
 
@@ -113,7 +113,7 @@ def _short(path: Path) -> Path:
 def _paragraphs(text: str) -> Iterator[str]:
     lines, in_fence = list[str](), False
     for line in text.splitlines():
-        if _FENCE.match(line):
+        if _FENCE.fullmatch(line):
             in_fence = not in_fence
         # A heading alone is not ended by a blank line.
         is_heading_alone = bool(lines) and all(_HEADING.match(one) or not one.strip() for one in lines)
@@ -132,10 +132,13 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _parts(paragraph: str, most_chars: int) -> Iterator[str]:
-    while len(paragraph) > most_chars:
-        at = max(paragraph.rfind("\n", 0, most_chars), 0) or max(paragraph.rfind(" ", 0, most_chars), 0) or most_chars
-        if part := paragraph[:at].strip():
+    start = 0
+    while len(paragraph) - start > most_chars:
+        end = start + most_chars
+        # Behind the first character, or nothing would be cut off.
+        at = next((at for sign in "\n " if (at := paragraph.rfind(sign, start + 1, end)) > start), end)
+        if part := paragraph[start:at].strip():
             yield part
-        paragraph = paragraph[at:].strip()
-    if paragraph:
-        yield paragraph
+        start = at
+    if part := paragraph[start:].strip():
+        yield part

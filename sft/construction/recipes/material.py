@@ -13,6 +13,11 @@ class Passage:
     """The document's path and the hash of the passage: `docs/a.md#3f…`."""
     text: str
 
+    @property
+    def path(self) -> str:
+        """Of the document."""
+        return self.id.rpartition("#")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
