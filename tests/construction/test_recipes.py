@@ -107,11 +107,11 @@ def test_the_log_alone_gives_the_same_again(made: Path, teacher: ChatServer, for
 
 
 def test_killed_or_not_all_recipes_make_the_same(tmp_path: Path, teacher: ChatServer) -> None:
-    forms = recipes(tmp_path, num=3)
+    forms = recipes(tmp_path, num=2)
     given = section(teacher.url, tmp_path / "killed", forms)
     seed = random.randrange(1000)
     subprocess.run(
-        warm_command("tests.construction.killed", given.model_dump_json(), "3", str(seed)),
+        warm_command("tests.construction.killed", given.model_dump_json(), "2", str(seed)),
         check=True,
         timeout=120,
         cwd=ROOT,
