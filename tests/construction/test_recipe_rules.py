@@ -105,6 +105,16 @@ def test_another_answer_to_a_seed_is_no_copy_of_it_and_a_wording_may_be_near(tmp
         assert len(kept([one], {"form": False}, folder, known)) == marked
     (tmp_path / "again").mkdir()
     assert len(kept([other, other], {"form": False}, tmp_path / "again", known)) == 1
+    (tmp_path / "answer").mkdir()
+    known = [("words", Seed("one", "Say all words", words, "by_hand"))]
+    back = [draft("Count up in words, please", words, **marked) for marked in ({"answer_of": "one"}, {})]
+    assert kept(back, {"form": False, "copies": True}, tmp_path / "answer", known) == back[:1]
+    (tmp_path / "passage").mkdir()
+    asked = [
+        draft(f"{words}\n\n{q}", "So", passage=words) for q in ("Who was it that came?", "Which of them is longest?")
+    ]
+    assert kept(asked, {"form": False}, tmp_path / "passage") == asked
+    known = seeds(f"Sort the words. {words}")
     (tmp_path / "copy").mkdir()
     equal = draft(known[0][1].prompt, "an answer", prompt_of="seed-0")
     assert reason(equal, {"form": False}, tmp_path / "copy", known) == "copies: it equals a seed"

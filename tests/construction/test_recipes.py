@@ -212,5 +212,5 @@ def test_a_changed_prompt_changes_the_fingerprint_of_its_recipe_alone(
 
 
 def test_the_estimate_counts_the_most_that_scripts_ask(all_recipes: tuple[Recipe, ...]) -> None:
-    parts = [Part(r, "words", r.num, () if r.new_task else SEEDS, r.material()) for r in all_recipes]
+    parts = [Part(r, "words", r.num, () if r.new_task else SEEDS, material=r.material()) for r in all_recipes]
     assert Work(parts, Prompts(), 3).estimate()[0] == sum(r.num * r.num_requests for r in all_recipes)

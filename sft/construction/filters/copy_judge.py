@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sft.construction.recipes.recipe import Seed
 from sft.data.duplicates import NUM_PERMUTATIONS, hash_record, minhash
 from sft.data.near_duplicates import Signatures, find_near_duplicates
 from sft.draft import Draft
+from sft.schema import Conversation
 from sft.scoring.words import words_of
 
 _FEWEST_SEEDS = 4
@@ -53,8 +55,8 @@ class CopyJudge(Judge):
     def judge(self, draft: Draft) -> str | None:
         """Against seeds, training data, and the drafts that are kept so far.
 
-        A draft that answers a seed's own prompt (`prompt_of`), or has another wording of it (`wording_of`), is to be
-        like the seed in this.
+        A draft that answers a seed's own prompt (`prompt_of`), has another wording of it (`wording_of`), or has its
+        answer (`answer_of`) is to be like the seed in this.
         """
         conversation = conversation_of(draft)
         if conversation is None:
@@ -87,7 +89,7 @@ class CopyJudge(Judge):
         if self._pool is not None:
             self._pool.add(self._compared(draft))
         if self._near:
-            self._near.add(minhash(conversation))
+            self._near.add(minhash(_without_passage(conversation, draft)))
             self._may_be_near.append(is_to_be_like)
 
     def finish(self) -> Late | None:
@@ -155,8 +157,20 @@ def wordings_of(seeds: Sequence[tuple[str, Seed]]) -> Mapping[str, frozenset[str
 
 
 def _is_to_be_like(draft: Draft) -> bool:
-    """Whether it has the prompt of a seed on purpose, in its own words or in others."""
-    return bool(text_evidence(draft, "prompt_of") or text_evidence(draft, "wording_of"))
+    """Whether it has the prompt of a seed, in its own words or in others, or its answer, on purpose."""
+    return any(text_evidence(draft, name) for name in ("prompt_of", "wording_of", "answer_of"))
+
+
+def _without_passage(conversation: Conversation, draft: Draft) -> Conversation:
+    """Two questions about a long passage are no copies of each other."""
+    passage = text_evidence(draft, "passage").strip()
+    if not passage:
+        return conversation
+    asked = [
+        replace(message, content=message.content.replace(passage, " ")) if message.role == "user" else message
+        for message in conversation.messages
+    ]
+    return replace(conversation, messages=tuple(asked))
 
 
 def _is_in(ordered: np.ndarray[tuple[int], np.dtype[np.uint64]], hashed: int) -> bool:

@@ -107,4 +107,4 @@ class BackTranslation(Recipe):
         except FormError as error:
             return error.failed
         messages = {"role": "user", "content": instruction}, {"role": "assistant", "content": answer.text}
-        return about.conversation(messages, [answer.id], scores=scores)
+        return about.conversation(messages, [answer.id], scores=scores, evidence={"answer_of": answer.id})

@@ -60,4 +60,4 @@ class Paraphrase(Recipe):
             own = [word for word in words_of(seed.prompt) if word not in wording]
             if common_length(own, words_of(found)) < len(own):
                 return Failed(LOST_WORDS)
-        return about.draft(found, seed.answer, [seed.id], wording_of=seed.id)
+        return about.draft(found, seed.answer, [seed.id], wording_of=seed.id, answer_of=seed.id)
