@@ -2,8 +2,9 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,8 +16,7 @@ from launcher.console import end_at_once
 from launcher.exit_codes import DONE
 from launcher.preparation import preparation_shown
 from sft.absolute_paths import local_path
-from sft.config import SftConfig
-from sft.config_construction import ConstructConfig
+from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.construction.construction import (
     Constructed,
     Progress,
@@ -27,23 +27,35 @@ from sft.construction.construction import (
 )
 from sft.construction.counts import Counts
 from sft.construction.folder import ConstructionFolder
-from sft.construction.rounds import Work
+from sft.construction.local_teacher import AT_ONCE, LocalTeacher
 from sft.construction.spending import Spending, Tokens
+from sft.construction.teacher import Teacher
+from sft.construction.work import Work
 from sft.data.block_preparer import prepare_in_threads
 from sft.data.preparation import build_store
 from sft.data.store_recipe import StoreRecipe
 from sft.endpoint.client import check_client
 from sft.endpoint.endpoint import Endpoint, Patience
+from sft.errors import UserError
+from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
 from sft.run_lock import run_lock
 
 _PLAIN_EVERY_SECONDS = 15.0
 _MOST_REASONS = 8
 _REASON_CHARS = 200
+_SHOWN_DIGITS = 12
+"""Of a fingerprint, in provenance."""
 
 
-def construct(config: SftConfig, given: ConstructConfig, console: Console, patience: Patience | None = None) -> int:
+def construct(job: JobConfig, given: ConstructConfig, console: Console, patience: Patience | None = None) -> int:
     """Make what the folder lacks, write it, and show it; returns the exit code.
+
+    Args:
+        job: the job, with absolute paths.
+        given: its section `construct`.
+        console: where tables go.
+        patience: of the clients of endpoints.
 
     Raises:
         UserError: something of the config is not there, another process works in the folder, or the teacher cannot be
@@ -51,24 +63,58 @@ def construct(config: SftConfig, given: ConstructConfig, console: Console, patie
     """
     own_prompts = None if given.prompts is None else local_path(str(given.prompts))
     section = given.model_copy(update={"out": local_path(str(given.out)), "prompts": own_prompts})
-    folder = ConstructionFolder(section.out)
-    check_client()
-    Endpoint(section.teacher.endpoint, section.teacher.model, section.teacher.api_key_env).key()
+    folder, config = ConstructionFolder(section.out), job.sft
+    teachers = section.teachers
+    for served in teachers:
+        if served.endpoint:
+            check_client()
+            Endpoint(served.endpoint, served.model, served.api_key_env).key()
     folder.check()
     check_sources(config, section)
-    with run_lock(folder.lock, end_at_once, console.print, field="construct.out"):
+    with ExitStack() as opened, run_lock(folder.lock, end_at_once, console.print, field="construct.out"):
         recipe = StoreRecipe.of(config.data, config.model)
         with preparation_shown(console) as report:
             store = build_store(recipe, report, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
+        local = _local_teachers(job, teachers, work, console, opened)
         with _progress_shown(work.num, console) as tell:
-            done = construct_all(work, section, tell, patience, around)
+            done = construct_all(work, section, tell, patience, around, local)
     _show(done, folder.path, console)
     if done.error is not None:
         raise done.error
     return DONE
+
+
+def _local_teachers(
+    job: JobConfig, teachers: Sequence[TeacherConfig], work: Work, console: Console, opened: ExitStack
+) -> dict[int, Teacher]:
+    """Those that are loaded on the workers, by number; they are until the stack is closed."""
+    numbers = [i for i, teacher in enumerate(teachers) if not teacher.endpoint]
+    if not numbers:
+        return {}
+    # They need torch, which takes seconds to import.
+    from launcher.cluster.teacher_actors import workers_of_teachers  # noqa: PLC0415
+    from sft.construction.local_model import check_local_model  # noqa: PLC0415
+
+    num_workers = job.cluster.max_workers
+    if 1 < num_workers < len(numbers):
+        raise UserError(
+            f"cluster.workers={num_workers}: there are {len(numbers)} local teachers, and each needs a worker of its "
+            f"own. Give as many workers, or fewer teachers."
+        )
+    open_replicas = opened.enter_context(workers_of_teachers(job, console))
+    local: dict[int, Teacher] = {}
+    for place, i in enumerate(numbers):
+        path = teachers[i].path or job.sft.model.path
+        writes_user = any(part.recipe.needs_local and i in part.teachers for part in work.parts)
+        model = check_local_model(job.sft, path, writes_user)
+        num_own = max(1, len(range(place, num_workers, len(numbers))))
+        at_once = teachers[i].at_once or AT_ONCE * num_own
+        title = f"{model.config.model.path} ({model.fingerprint[:_SHOWN_DIGITS]})"
+        local[i] = LocalTeacher(model.fingerprint, title, at_once, partial(open_replicas, model.config, num_own))
+    return local
 
 
 def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> None:

@@ -259,8 +259,11 @@ def _construct_rules(construct: ConstructConfig | None) -> list[Problem]:
     # Few jobs have such a section.
     from sft.construction.filters.registry import filter_problems  # noqa: PLC0415
     from sft.construction.recipes.registry import recipe_problems  # noqa: PLC0415
+    from sft.construction.teacher_choice import teacher_problems  # noqa: PLC0415
 
     problems = [*recipe_problems(construct.recipes), *filter_problems(construct.filters)]
+    if construct.teacher is not None:
+        problems += teacher_problems(construct.teacher, construct.recipes)
     budget = construct.budget
     if budget.cost is not None and budget.price_per_million_tokens is None:
         rule, way_out = "no price is known", "give construct.budget.price_per_million_tokens: [prompts, answers]"

@@ -29,4 +29,5 @@ def run(options: argparse.Namespace) -> int:
 
     config = absolute_paths(options.job.sft)
     check_hub_answers(config)
-    return construct(config, options.job.construct_, build_console())
+    job = options.job.model_copy(update={"sft": config})
+    return construct(job, options.job.construct_, build_console())

@@ -54,14 +54,16 @@ class ChatPrompts:
         self.tokenizer = self._pipeline.tokenizer
         self.has_tag = config.data.task_tag is not None
         self.stop_ids = self._find_stops(config, stages)
+        self.fingerprint = self._pipeline.fingerprint
+        """Of tokenizer, template and stops."""
 
-    def write(self, turns: Sequence[JsonObject], setting: Setting) -> Prompt:
-        """The prompt of turns that end in a question.
+    def write(self, turns: Sequence[JsonObject], setting: Setting, tools: Sequence[JsonObject] = ()) -> Prompt:
+        """The prompt of turns that end in a question; `tools` may be called in its answer.
 
         Raises:
             RecordError: they cannot be asked: a control token in a text, or a template that refuses them.
         """
-        return self._writer(setting).write(self._formatted([*turns, _answer(_WORD)], setting))
+        return self._writer(setting).write(self._formatted([*turns, _answer(_WORD)], setting, tools))
 
     def check(self, turns: Sequence[JsonObject], setting: Setting) -> None:
         """Look whether turns that end in a reply may be part of a conversation.
@@ -74,9 +76,10 @@ class ChatPrompts:
     def _writer(self, setting: Setting) -> PromptWriter:
         return PromptWriter(self._pipeline, self._shots_as, setting.tagging)
 
-    def _formatted(self, turns: Sequence[JsonObject], setting: Setting) -> Formatted:
+    def _formatted(self, turns: Sequence[JsonObject], setting: Setting, tools: Sequence[JsonObject] = ()) -> Formatted:
         source = _SOURCE.model_copy(update={"task": setting.task})
-        record = Record(source.name, 0, RecordLocation(source.name, 1), messages_record(turns))
+        content = {**messages_record(turns), **({"tools": [*tools]} if tools else {})}
+        record = Record(source.name, 0, RecordLocation(source.name, 1), content)
         return self._pipeline.format(record, source)
 
     def _find_stops(self, config: SftConfig, stages: Sequence[str]) -> tuple[int, ...]:

@@ -4,18 +4,16 @@ script ──ChatRequest──▶ log has it? ──yes──▶ back to the scr
                             └─no──▶ budget ──▶ teacher ──▶ log ──▶ back to the script
 """
 
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sft.construction.request_log import Kept, RequestLog, request_name
+from sft.construction.request_log import Kept, Logged, RequestLog, request_name
 from sft.construction.script import Failed, Script, ScriptName
-from sft.construction.spending import Spending, Tokens, most_tokens
+from sft.construction.spending import Spending, Tokens, most_tokens, taken_tokens
+from sft.construction.teacher import Teacher
 from sft.draft import Draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
-from sft.endpoint.client import EndpointClient
-from sft.endpoint.endpoint import Endpoint
 
 NOT_ASKED = Failed("not asked yet", is_final=False)
 _TRIES = 2
@@ -23,114 +21,107 @@ _TRIES = 2
 
 Result = Draft | Failed
 
+Played = Generator[ChatRequest, ChatReply | NoReply, Result]
+"""A script that asks for what the log lacks alone; the key of each request is its name in the log."""
+
 
 class Job(NamedTuple):
-    """A script that can be begun again."""
+    """A script that can begin."""
 
     name: ScriptName
     begin: Callable[[], Script]
+    teacher: int
+    """The number of whom it asks."""
 
 
 class Asking:
     """What the scripts of a construction share."""
 
-    def __init__(self, teacher: Endpoint, log: RequestLog, spending: Spending) -> None:
-        """`teacher` has the name of its model."""
-        self.spending = spending
-        self._teacher, self._log = teacher, log
-        self._in_vain: list[tuple[str, ScriptName, ChatRequest, NoReply]] = []
-        self._tries: Counter[str] = Counter()
+    def __init__(self, teachers: Sequence[Teacher], log: RequestLog, spending: Spending) -> None:
+        """`teachers` by number."""
+        self.teachers, self.spending = teachers, spending
+        self._log = log
+        self._in_vain: list[tuple[Logged, NoReply]] = []
 
-    def replay(self, jobs: Sequence[Job]) -> list[Result]:
-        """How these scripts end by the log alone, in their order."""
-        results = []
-        for job in jobs:
-            played = self._play(job, is_asking=False)
-            try:
-                next(played)
-                raise AssertionError("it would ask")
-            except StopIteration as ended:
-                results.append(ended.value)
-        return results
+    def replay(self, job: Job) -> Result:
+        """How a script ends by the log alone."""
+        played = self._play(job, is_asking=False)
+        try:
+            next(played)
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+        raise AssertionError("it would ask")
 
-    def ask(self, client: EndpointClient, jobs: Sequence[Job], tell: Callable[[], None]) -> list[Result]:
-        """How these scripts end, in their order. One is open at the end only where the budget is reached.
+    def play(self, job: Job) -> Played:
+        """The script; it is open at the end only where the budget is reached."""
+        return self._play(job, is_asking=True)
 
-        Args:
-            client: of the teacher.
-            jobs: a round.
-            tell: called when one has ended.
+    def settle(self) -> None:
+        """Requests that got no answer have none: from now on that is in the log.
 
-        Raises:
-            EndpointError: no more can be asked. The log has what was answered.
-            UserError: the log cannot be written.
+        Until another request is answered, or all have been asked, it may be the server that is at fault. If nothing
+        more can be asked, they are therefore not in the log, and asked again by the next process.
         """
-        results: list[Result] = [NOT_ASKED] * len(jobs)
-
-        def run(i: int) -> Generator[ChatRequest, ChatReply | NoReply, None]:
-            results[i] = yield from self._play(jobs[i], is_asking=True)
-            if not isinstance(result := results[i], Failed) or result.is_final:
-                tell()
-
-        while not self.spending.reached:
-            left = [i for i, result in enumerate(results) if isinstance(result, Failed) and not result.is_final]
-            if not left:
-                break
-            client.hold_all(run(i) for i in left)
-            self._settle()
-        return results
-
-    def _settle(self) -> None:
-        """Requests that got no answer again have none: from now on that is in the log."""
-        for name, script, request, outcome in self._in_vain:
-            self._tries[name] += 1
-            if self._tries[name] == _TRIES:
-                self._log.add(name, str(script), self._teacher, request, outcome)
+        for logged, outcome in self._in_vain:
+            self._log.add(logged, outcome)
         self._in_vain.clear()
 
-    def _play(self, job: Job, is_asking: bool) -> Generator[ChatRequest, ChatReply | NoReply, Result]:
+    def _play(self, job: Job, is_asking: bool) -> Played:
+        teacher = self.teachers[job.teacher]
         script, used = job.begin(), list[Kept]()
         tokens = Tokens()
         try:
             request = next(script)
             while True:
-                name = request_name(self._teacher, request, f"{job.name}/{len(used)}")
-                kept = self._log.find(name)
+                asked = request.content()
+                name = request_name(teacher.id, asked, f"{job.name}/{len(used)}")
+                kept, most = self._log.find(name), most_tokens(asked)
                 if kept is None:
-                    if not is_asking or not self.spending.reserve(request):
+                    outcome = (yield from self._ask(replace(request, key=name), most)) if is_asking else None
+                    if outcome is None:
                         return NOT_ASKED
-                    outcome = yield request
-                    self.spending.settle(request, outcome)
-                    if isinstance(outcome, NoReply):
-                        self._in_vain.append((name, job.name, request, outcome))
-                        return Failed("no answer yet", is_final=False)
-                    kept = self._log.add(name, str(job.name), self._teacher, request, outcome)
+                    kept = self._keep(Logged(name, str(job.name), teacher.id, asked), outcome)
                 used.append(kept)
-                tokens += _counted(request, kept.outcome)
+                tokens += taken_tokens(most, kept.outcome)
                 request = script.send(kept.outcome)
         except StopIteration as ended:
-            return self._with_costs(ended.value, used, tokens)
+            return self._with_costs(ended.value, teacher, used, tokens)
         finally:
             script.close()
 
-    def _with_costs(self, result: Result, used: Sequence[Kept], tokens: Tokens) -> Result:
+    def _ask(
+        self, request: ChatRequest, most: Tokens
+    ) -> Generator[ChatRequest, ChatReply | NoReply, ChatReply | NoReply | None]:
+        """The outcome of the last try; None where the budget has no room for a try."""
+        outcome: ChatReply | NoReply | None = None
+        for _ in range(_TRIES):
+            if not self.spending.reserve(most):
+                return None
+            outcome = None
+            try:
+                outcome = yield request
+            finally:
+                self.spending.settle(most, outcome)
+            if isinstance(outcome, ChatReply):
+                break
+        return outcome
+
+    def _keep(self, logged: Logged, outcome: ChatReply | NoReply) -> Kept:
+        if isinstance(outcome, NoReply):
+            self._in_vain.append((logged, outcome))
+            return Kept(logged.name, outcome, "")
+        self.settle()
+        return self._log.add(logged, outcome)
+
+    def _with_costs(self, result: Result, teacher: Teacher, used: Sequence[Kept], tokens: Tokens) -> Result:
         if isinstance(result, Failed):
             return result
-        provenance = replace(
-            result.provenance,
-            teacher=f"{self._teacher.model} at {self._teacher.url}",
-            requests=tuple(kept.name for kept in used),
-            num_tokens=tokens.total,
-            cost=self.spending.cost_of(tokens),
-            made=max((kept.date for kept in used), default=""),
-        )
-        return replace(result, provenance=provenance)
-
-
-def _counted(request: ChatRequest, outcome: ChatReply | NoReply) -> Tokens:
-    """As the budget counts them."""
-    if isinstance(outcome, NoReply):
-        return Tokens()
-    most = most_tokens(request)
-    prompt = most.prompt if outcome.num_prompt_tokens is None else outcome.num_prompt_tokens
-    return Tokens(prompt, most.reply if outcome.num_tokens is None else outcome.num_tokens)
+        more: dict[str, Any] = {
+            "teacher": teacher.title,
+            "requests": tuple(kept.name for kept in used),
+            "num_tokens": tokens.total,
+            "cost": self.spending.cost_of(tokens),
+            "made": max((kept.date for kept in used), default=""),
+        }
+        return replace(result, provenance=replace(result.provenance, **more))

@@ -12,9 +12,10 @@ import numpy as np
 
 from sft.atomic_files import fingerprint
 from sft.config import SftConfig
-from sft.config_construction import ConstructConfig
+from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_words import did_you_mean
-from sft.construction.asking import Asking, Job, Result
+from sft.construction.asking import Asking
+from sft.construction.at_once import ask_all
 from sft.construction.counts import Counts
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
@@ -27,11 +28,13 @@ from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.request_log import RequestLog, open_log
-from sft.construction.rounds import Part, Work, seeds_of
 from sft.construction.script import Failed
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
+from sft.construction.teacher import ServedTeacher, Teacher, TeacherError
+from sft.construction.teacher_choice import teachers_of
 from sft.construction.wanted import supervised_by_task, wanted_counts
+from sft.construction.work import Part, Work, seeds_of
 from sft.data.block_preparer import BlockPreparer
 from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
@@ -58,7 +61,7 @@ class Constructed:
     counts: Counts
     by_part: Mapping[tuple[str, str], Counts]
     spending: Spending
-    error: EndpointError | None
+    error: UserError | None
     """Why nothing more could be asked."""
 
 
@@ -101,7 +104,12 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
     seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [
         Part(
-            recipe, task, num, () if recipe.new_task else seeds_of(recipe, task, seeds[task], _field(recipe)), material
+            recipe,
+            task,
+            num,
+            () if recipe.new_task else seeds_of(recipe, task, seeds[task], _field(recipe)),
+            teachers_of(recipe, construct.teachers),
+            material,
         )
         for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
         for task, num in counts.items()
@@ -124,6 +132,7 @@ def construct_all(
     tell: Callable[[Progress], None] = lambda progress: None,
     patience: Patience | None = None,
     around: Surroundings | None = None,
+    local: Mapping[int, Teacher] | None = None,
 ) -> Constructed:
     """Ask for what the log lacks, and write the folder; whoever calls this holds its lock.
 
@@ -131,33 +140,33 @@ def construct_all(
         work: what is wanted.
         construct: its section of the config.
         tell: called while it goes on.
-        patience: of the client; `teacher.at_once` counts, whatever it says.
+        patience: of the clients; the `at_once` of a teacher counts before it.
         around: what filters compare with. Default: the seeds.
+        local: the teachers that are not served, by number.
 
     Raises:
         UserError: the teacher cannot be asked at all, or the folder cannot be written.
     """
     folder = ConstructionFolder(construct.out)
     folder.claim()
-    given, spending = construct.teacher, Spending(construct.budget)
-    teacher = Endpoint(given.endpoint, given.model, given.api_key_env)
+    spending = Spending(construct.budget)
     with open_log(folder.log, spending) as log:
-        if not teacher.model:
-            teacher = _named(teacher, log, construct, patience)
-        asking = Asking(teacher, log, spending)
+        served = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
+        teachers = {i: ServedTeacher(client, client.at_once) for i, client in served.items()} | dict(local or {})
+        asking = Asking([teachers[i] for i in sorted(teachers)], log, spending)
         error = None
         if not _is_answered(work, asking, tell):
-            client = _client(teacher, construct, patience)
             try:
-                client.check()
-                _ask(work, asking, client, tell)
-            except EndpointError as ended:
+                for client in served.values():
+                    client.check()
+                _ask(work, asking, tell)
+            except (EndpointError, TeacherError) as ended:
                 if not len(log):
                     raise
                 error = ended
         with filtering(read_filters(construct.filters), around or Surroundings(folder.path, _seeds(work))) as filters:
             # What filters note is known when the last outcome is written, and the manifest is written then.
-            about = {**_about(work, construct, log), "noted": filters.noted}
+            about = {**_about(work, construct, asking, log), "noted": filters.noted}
             counts, by_part = write_output(folder, filters.outcomes(work.outcomes(asking.replay)), about)
     return Constructed(counts, by_part, spending, error)
 
@@ -175,7 +184,7 @@ def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -
     return True
 
 
-def _ask(work: Work, asking: Asking, client: EndpointClient, tell: Callable[[Progress], None]) -> None:
+def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
     num_done = 0
 
     def one_more() -> None:
@@ -183,40 +192,36 @@ def _ask(work: Work, asking: Asking, client: EndpointClient, tell: Callable[[Pro
         num_done += 1
         tell(Progress(num_done, asking.spending))
 
-    def run(jobs: Sequence[Job]) -> list[Result]:
-        # Once the budget is reached, later rounds ask nothing.
-        return asking.ask(client, jobs, one_more)
-
-    for _ in work.outcomes(run):
-        if asking.spending.reached:
-            return
+    ask_all(asking, work.courses(), one_more)
 
 
-def _named(teacher: Endpoint, log: RequestLog, construct: ConstructConfig, patience: Patience | None) -> Endpoint:
-    """The teacher with the name of its only model; that of the log if the server is away: all may be paid already."""
-    try:
-        return _client(teacher, construct, patience).check()
-    except EndpointError:
-        if teacher.url not in log.models:
-            raise
-        return replace(teacher, model=log.models[teacher.url])
+def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:
+    """The client of a teacher; one without a name of its model is asked for it."""
+    endpoint = Endpoint(given.endpoint, given.model, given.api_key_env)
+    own = {} if given.at_once is None else {"at_once": given.at_once}
+    client = EndpointClient(endpoint, replace(patience or Patience(), **own))
+    if not endpoint.model:
+        try:
+            client.check()
+        except EndpointError:
+            # All may be paid already.
+            if endpoint.url not in log.models:
+                raise
+            client.endpoint = replace(endpoint, model=log.models[endpoint.url])
+    return client
 
 
-def _client(teacher: Endpoint, construct: ConstructConfig, patience: Patience | None) -> EndpointClient:
-    given = patience or Patience()
-    names = given.__dataclass_fields__
-    own = {name: getattr(given, name) for name in names} | {"at_once": construct.teacher.at_once}
-    return EndpointClient(teacher, Patience(**own))
-
-
-def _about(work: Work, construct: ConstructConfig, log: RequestLog) -> dict[str, Any]:
+def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestLog) -> dict[str, Any]:
     """What a person or a program should know of how it was made. Without secrets: a config holds none."""
-    given: dict[str, Any] = construct.model_dump(mode="json", exclude={"out": True, "teacher": {"at_once"}})
+    given: dict[str, Any] = construct.model_dump(mode="json", exclude={"out"})
+    for teacher in given["teacher"] if isinstance(given["teacher"], list) else filter(None, [given["teacher"]]):
+        del teacher["at_once"]  # it changes nothing
     spending = log.spending
     return {
         "version": _VERSION,
         "fingerprint": fingerprint(given),
         "construct": given,
+        "teachers": [teacher.title for teacher in asking.teachers],
         "seed": work.run_seed,
         "num_requests": len(log),
         "num_prompt_tokens": spending.tokens.prompt,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped, Failed
+from sft.construction.work import Ended
 
 MOST_REASONS = 50
 OTHER = "other reasons"

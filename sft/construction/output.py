@@ -7,8 +7,8 @@ from typing import Any, TextIO
 from sft.atomic_files import opened_aside, write_json
 from sft.construction.counts import Counts
 from sft.construction.folder import KIND, ConstructionFolder
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped
+from sft.construction.work import Ended
 from sft.draft import Draft
 from sft.errors import UserError
 from sft.json_lines import json_line

@@ -11,6 +11,7 @@ ROUGE-L: Lin 2004, here of words of any script and without stemming; as a measur
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -48,8 +49,8 @@ class PromptPool:
         self._starts.append(len(self._words))
         self._lengths.append(len(ids))
 
-    def find(self, words: Sequence[str]) -> int | None:
-        """The first text that it is like, among those compared; None if it is new."""
+    def find(self, words: Sequence[str], among: int | None = None) -> int | None:
+        """The first text that it is like, of those compared; None if it is new. `among`: of the first so many alone."""
         given = words[:MOST_WORDS]
         if not given:
             return None
@@ -57,17 +58,19 @@ class PromptPool:
         unknown: dict[str, int] = {}
         ids = [self._ids.get(word, -1) for word in given]
         ids = [unknown.setdefault(word, -1 - len(unknown)) if i < 0 else i for word, i in zip(given, ids, strict=True)]
-        for number in self._candidates(ids):
+        for number in self._candidates(ids, len(self) if among is None else among):
             other = self._words[self._starts[number] : self._starts[number + 1]].tolist()
             if common_length(ids, other) >= self._limit * (len(ids) + len(other)) / 2 - _ROUNDING:
                 return number
         return None
 
-    def _candidates(self, ids: Sequence[int]) -> list[int]:
-        """The texts to compare, rising."""
+    def _candidates(self, ids: Sequence[int], among: int) -> list[int]:
+        """The texts to compare, rising, of the first so many."""
         num, limit = len(ids), self._limit
         num_looked_at = num - int(np.ceil(limit * num / (2 - limit) - _ROUNDING)) + 1
-        found = sorted((self._places.get(key, _NONE) for key in _counted(ids)), key=len)[:num_looked_at]
+        places_of = (self._places.get(key, _NONE) for key in _counted(ids))
+        cut = [places[: bisect_left(places, among)] if among < len(self) else places for places in places_of]
+        found = sorted(cut, key=len)[:num_looked_at]
         ends = np.cumsum([len(places) for places in found])
         found = found[: max(1, int(np.searchsorted(ends, MOST_PLACES, side="right")))]
         numbers = np.concatenate([np.frombuffer(places, np.uint32) for places in found if places] or [_EMPTY])

@@ -10,17 +10,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from sft.construction.offset_table import OffsetTable
-from sft.construction.spending import Spending
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_kept_reply
-from sft.endpoint.endpoint import Endpoint
+from sft.construction.spending import Spending, most_tokens
+from sft.construction.teacher import TeacherId
+from sft.endpoint.chat import ChatReply, NoReply, read_kept_reply
 from sft.errors import UserError
 
 _SYNC_SECONDS = 0.2
@@ -37,9 +37,20 @@ class Kept:
     """The day of the answer, YYYY-MM-DD."""
 
 
-def request_name(teacher: Endpoint, request: ChatRequest, place: str) -> str:
-    """The name of a request to this teacher at this place of a script: 32 hexadecimal digits."""
-    content = {"url": teacher.url, "model": teacher.model, "place": place, **request.content()}
+class Logged(NamedTuple):
+    """A request, as it stands in the log."""
+
+    name: str
+    script: str
+    """Whose it is."""
+    teacher: TeacherId
+    asked: Mapping[str, Any]
+    """Its content."""
+
+
+def request_name(teacher: TeacherId, asked: Mapping[str, Any], place: str) -> str:
+    """The name of a request of this content to this teacher at this place of a script: 32 hexadecimal digits."""
+    content = {"url": teacher.url, "model": teacher.model, "place": place, **asked}
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_NAME_CHARS]
 
 
@@ -77,18 +88,17 @@ class RequestLog:
                 return Kept(name, read_kept_reply(line["reply"]) if failed is None else NoReply(failed), line["date"])
         return None
 
-    def add(
-        self, name: str, script: str, teacher: Endpoint, request: ChatRequest, outcome: ChatReply | NoReply
-    ) -> Kept:
+    def add(self, logged: Logged, outcome: ChatReply | NoReply) -> Kept:
         """Write a line. After this returns, a kill of the process does not lose it; a power cut may, for 0.2 seconds.
 
         Raises:
             UserError: it cannot be written.
         """
+        name, teacher = logged.name, logged.teacher
         date = time.strftime("%Y-%m-%d", time.gmtime())
         said = {"failed": outcome.reason} if isinstance(outcome, NoReply) else {"reply": outcome.as_json()}
-        of = {"request": name, "for": script, "date": date, "url": teacher.url, "model": teacher.model}
-        line = {**of, "asked": request.content(), **said}
+        of = {"request": name, "for": logged.script, "date": date, "url": teacher.url, "model": teacher.model}
+        line = {**of, "asked": logged.asked, **said}
         data = json.dumps(line).encode() + b"\n"
         try:
             if self._broken is not None:
@@ -126,10 +136,9 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
-                if "failed" in content:
-                    self.spending.num_requests += 1
-                else:
-                    self.spending.count(content["asked"], read_kept_reply(content["reply"]))
+                failed = content.get("failed")
+                outcome = read_kept_reply(content["reply"]) if failed is None else NoReply(failed)
+                self.spending.count(most_tokens(content["asked"]), outcome)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self._path}:{number} is damaged ({error!r}). Remove this line: its request is then paid again."

@@ -59,11 +59,11 @@ class Spending:
         prices = self._budget.price_per_million_tokens
         return None if prices is None else (tokens.prompt * prices[0] + tokens.reply * prices[1]) / _MILLION
 
-    def reserve(self, request: ChatRequest) -> bool:
-        """Whether the request may be made; it is then under way until `settle`."""
+    def reserve(self, most: Tokens) -> bool:
+        """Whether a request that takes at most this may be made; it is then under way until `settle`."""
         if self.reached:
             return False
-        limits, tokens = self._budget, self.tokens + self._reserved + most_tokens(request)
+        limits, tokens = self._budget, self.tokens + self._reserved + most
         cost = self.cost_of(tokens)
         if limits.requests is not None and self.num_requests + self._num_reserved + 1 > limits.requests:
             self.reached = f"budget.requests={limits.requests:,}"
@@ -72,38 +72,38 @@ class Spending:
         elif limits.cost is not None and cost is not None and cost > limits.cost:
             self.reached = f"budget.cost={limits.cost:g}"
         else:
-            self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most_tokens(request)
+            self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most
         return not self.reached
 
-    def settle(self, request: ChatRequest, outcome: ChatReply | NoReply) -> None:
-        """Count a request that was reserved."""
-        self._num_reserved, self._reserved = self._num_reserved - 1, self._reserved - most_tokens(request)
-        if isinstance(outcome, ChatReply):
-            self.count(request.content(), outcome)
-        else:
-            self.num_requests += 1
+    def settle(self, most: Tokens, outcome: ChatReply | NoReply | None) -> None:
+        """Count a request that was reserved with `most`; None: it has ended without being counted."""
+        self._num_reserved, self._reserved = self._num_reserved - 1, self._reserved - most
+        if outcome is not None:
+            self.count(most, outcome)
 
-    def count(self, asked: Mapping[str, Any], reply: ChatReply) -> None:
-        """Count an answered request; where the server does not say how many tokens, the most that it can be."""
-        most = _most(asked)
-        prompt = most.prompt if reply.num_prompt_tokens is None else reply.num_prompt_tokens
+    def count(self, most: Tokens, outcome: ChatReply | NoReply) -> None:
+        """Count a request that took at most this."""
         self.num_requests += 1
-        self.tokens += Tokens(prompt, most.reply if reply.num_tokens is None else reply.num_tokens)
+        self.tokens += taken_tokens(most, outcome)
 
 
-def most_tokens(request: ChatRequest) -> Tokens:
-    """The most that a request takes."""
-    return _most(request.content())
+def most_tokens(asked: Mapping[str, Any]) -> Tokens:
+    """The most that a request with this content takes."""
+    return Tokens(-(-_num_bytes(asked) // _LEAST_BYTES_PER_TOKEN), int(asked["max_tokens"]))
+
+
+def taken_tokens(most: Tokens, outcome: ChatReply | NoReply) -> Tokens:
+    """What a request took; where the server does not say how many tokens, the most that it can be."""
+    if isinstance(outcome, NoReply):
+        return Tokens()
+    prompt = most.prompt if outcome.num_prompt_tokens is None else outcome.num_prompt_tokens
+    return Tokens(prompt, most.reply if outcome.num_tokens is None else outcome.num_tokens)
 
 
 def usual_tokens(request: ChatRequest) -> Tokens:
     """About what a request takes at most, for an estimate."""
     num_bytes = _num_bytes(request.content())
     return Tokens(num_bytes // _USUAL_BYTES_PER_TOKEN, request.max_tokens)
-
-
-def _most(asked: Mapping[str, Any]) -> Tokens:
-    return Tokens(-(-_num_bytes(asked) // _LEAST_BYTES_PER_TOKEN), int(asked["max_tokens"]))
 
 
 def _num_bytes(asked: Mapping[str, Any]) -> int:

@@ -8,8 +8,8 @@ from sft.construction.filters.chain import Filtering, filtering
 from sft.construction.filters.filter import OfHeldOut, Surroundings
 from sft.construction.filters.registry import read_filters
 from sft.construction.recipes.recipe import Seed
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped, ScriptName
+from sft.construction.work import Ended
 from sft.draft import Draft, Provenance
 
 PROVENANCE = Provenance("few_shot", "tiny", "none")

@@ -13,7 +13,6 @@ import pytest
 
 from sft.construction.spending import most_tokens
 from sft.draft import read_draft
-from sft.endpoint.chat import ChatRequest
 from sft.endpoint.endpoint import EndpointError
 from tests.construction.teaching import BOTH, FEW_SHOT, lines_of, output_of, run, section, teach
 from tests.endpoint.chat_server import KEY, ChatServer, chat_server
@@ -35,10 +34,10 @@ def test_all_that_is_wanted_is_kept_or_dropped_or_not_made_and_says_where_it_com
     done = run(given)
     manifest = output_of(given.out)["manifest"]
     kept, dropped = lines_of(given.out / "records.jsonl"), lines_of(given.out / "dropped.jsonl")
-    assert manifest["num_wanted"] == 48 == len(kept) + len(dropped) + manifest["num_not_made"]
+    assert manifest["num_wanted"] == 96 == len(kept) + len(dropped) + manifest["num_not_made"]
     assert (manifest["num_kept"], manifest["num_dropped"]) == (len(kept), len(dropped))
     assert manifest["is_complete"]
-    assert sum(part["num_wanted"] for part in manifest["parts"]) == 48
+    assert sum(part["num_wanted"] for part in manifest["parts"]) == 96
     assert manifest["not_made"]["the answer is no JSON"] > 0
     assert manifest["not_made"]["its instruction is like one that was there"] > 0
     assert {line["dropped"]["filter"] for line in dropped} <= {"novelty"}
@@ -124,7 +123,7 @@ def test_a_budget_ends_it_in_the_middle_and_a_larger_one_goes_on(
     never = section(server.url, tmp_path / "never", FEW_SHOT, budget=prices)
     spent = run(never).spending
     asked = [line["asked"] for line in lines_of(never.out / "log" / "replies.jsonl")]
-    most = max(most_tokens(ChatRequest("", one["messages"], one["max_tokens"])).total for one in asked)
+    most = max(most_tokens(one).total for one in asked)
     tokens = most + spent.tokens.total // 2
     budget = {"requests": 12, "tokens": tokens, "cost": tokens / 1e6}
     given = section(server.url, tmp_path / "out", FEW_SHOT, budget={limit: budget[limit], **prices}, at_once=1)

@@ -16,8 +16,8 @@ from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.held_out_texts import read_held_out
 from sft.construction.filters.registry import FILTERS, filter_problems, read_filters
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped, Failed, ScriptName
+from sft.construction.work import Ended
 from sft.data.planning.holdout import held_out_examples
 from sft.data.preparation import prepare_store
 from sft.data.store_recipe import StoreRecipe

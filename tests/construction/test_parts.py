@@ -16,15 +16,15 @@ from sft.construction.folder import ConstructionFolder
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.registry import recipe_problems
-from sft.construction.request_log import open_log
+from sft.construction.request_log import Logged, open_log
 from sft.construction.spending import Spending
+from sft.construction.teacher import TeacherId
 from sft.construction.wanted import wanted_counts
 from sft.endpoint.chat import ChatReply, ChatRequest
-from sft.endpoint.endpoint import Endpoint
 from sft.errors import UserError
 from tests.construction.teaching import FEW_SHOT, section, work_of
 
-TEACHER = Endpoint("http://127.0.0.1:8000/v1", "tiny")
+TEACHER = TeacherId("http://127.0.0.1:8000/v1", "tiny")
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "sky", "sea"]), max_size=12)
 
 
@@ -77,8 +77,12 @@ def test_a_logged_request_takes_less_than_fifty_bytes_of_memory() -> None:
         assert len(table) < 1000 or table.num_bytes <= 50 * len(table)
 
 
+def logged(number: int) -> Logged:
+    return Logged(f"{number:032x}", "a", TEACHER, ChatRequest("", [], 8).content())
+
+
 def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> None:
-    path, request = tmp_path / "log" / "replies.jsonl", ChatRequest("", [], 8)
+    path = tmp_path / "log" / "replies.jsonl"
 
     def names() -> list[bool]:
         with open_log(path, Spending(ConstructionBudget())) as log:
@@ -86,7 +90,7 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
 
     with open_log(path, Spending(ConstructionBudget())) as log:
         for i in range(3):
-            log.add(f"{i:032x}", "a", TEACHER, request, ChatReply("é" * i))
+            log.add(logged(i), ChatReply("é" * i))
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:20])
     assert names() == [True, True, True, False]
@@ -97,20 +101,20 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
 
 
 def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:
-    path, request = tmp_path / "replies.jsonl", ChatRequest("", [], 8)
+    path = tmp_path / "replies.jsonl"
     with open_log(path, Spending(ConstructionBudget())) as log:
-        log.add("0" * 32, "a", TEACHER, request, ChatReply("x"))
+        log.add(logged(0), ChatReply("x"))
         whole = path.read_bytes()
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 40, before[1]))  # half a line
         try:
             with pytest.raises(UserError, match="cannot be written: File too large. Make room"):
-                log.add("1" * 32, "a", TEACHER, request, ChatReply("x"))
+                log.add(logged(1), ChatReply("x"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert path.read_bytes() == whole
-        log.add("1" * 32, "a", TEACHER, request, ChatReply("y"))
-        kept = log.find("1" * 32)
+        log.add(logged(1), ChatReply("y"))
+        kept = log.find(logged(1).name)
         assert kept is not None
         assert kept.outcome == ChatReply("y")
 
@@ -171,7 +175,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_estimate_is_of_all_requests(tmp_path: Path) -> None:
     work = work_of(section("http://127.0.0.1:1/v1", tmp_path))
     num, tokens = work.estimate()
-    assert num == 36 * 3 + 12
+    assert num == 84 * 3 + 12
     assert tokens.reply == num * 1024
     assert 50 * num < tokens.prompt < 1000 * num
     assert Counter(part.task for part in work.parts) == {"words": 2}

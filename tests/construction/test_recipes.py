@@ -17,8 +17,8 @@ from sft.construction.filters.draft_parts import conversation_of
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.recipes.registry import RECIPES, read_recipes, recipe_problems
-from sft.construction.rounds import Part, Work
 from sft.construction.script import Failed, Script
+from sft.construction.work import Part, Work
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
 from sft.draft import Draft, read_draft
@@ -56,7 +56,7 @@ def made(forms: list[dict[str, Any]], teacher: ChatServer, tmp_path_factory: pyt
 
 
 def test_each_kind_is_tried_here(all_recipes: tuple[Recipe, ...], forms: list[dict[str, Any]]) -> None:
-    assert {recipe.kind for recipe in all_recipes} == RECIPES.keys()
+    assert {recipe.kind for recipe in all_recipes} == RECIPES.keys() - {"magpie"}, "a served model cannot do what it asks"
     assert not [*recipe_problems(forms)]
 
 

@@ -17,8 +17,8 @@ from tempfile import TemporaryFile, mkdtemp
 from typing import IO
 
 from sft.construction.filters.filter import Filter, Judge, Surroundings
-from sft.construction.rounds import Ended
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
+from sft.construction.work import Ended
 from sft.draft import Draft, read_draft
 from sft.errors import UserError
 from sft.json_lines import json_line

@@ -9,7 +9,6 @@ from sft.construction.recipes.recipe import About, Chain, Recipe
 from sft.construction.script import Script
 from sft.draft import Draft
 
-_ROUND = 256
 _EXAMPLE: dict[str, type] = {"prompt": str, "answer": str}
 
 
@@ -29,7 +28,7 @@ class FewShot(Recipe):
 
 
 class _Chain:
-    round_size = _ROUND
+    window = None
 
     def __init__(self, about: About, shots: int) -> None:
         self._about, self._shots = about, shots

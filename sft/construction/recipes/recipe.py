@@ -1,10 +1,10 @@
 """What a recipe is: settings, and for each task a chain of scripts.
 
     Recipe ──chain(task, seeds)──▶ Chain ──script(number)──▶ Script
-                                     └─take(draft): the next round may see it
+                                     └─take(draft): later scripts may see it
 
-The scripts of a chain run in rounds. One of a later round may see the drafts of earlier ones, in their order; so it
-asks the same, however many scripts run at once. A larger `num` adds scripts and changes none.
+A script may see the drafts of those that stand a window or more before it, in their order; so it asks the same, however
+many scripts run at once. A larger `num` adds scripts and changes none.
 """
 
 from abc import ABC, abstractmethod
@@ -64,6 +64,8 @@ class Recipe(BaseModel, ABC):
     """Its name in a config."""
     prompts: ClassVar[tuple[str, ...]]
     """The templates that it uses."""
+    needs_local: ClassVar[bool] = False
+    """Whether a served model cannot do what it asks for."""
 
     @property
     @abstractmethod
@@ -78,6 +80,8 @@ class Recipe(BaseModel, ABC):
     """`rare`, `all`, or names."""
     seeds: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """The sources whose records are shown. Default: all."""
+    teacher: str = ""
+    """The name of whom it asks. Default: all teachers in turn."""
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.7
     """0 takes the most probable token each time."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -112,16 +116,16 @@ class Chain(Protocol):
     """The scripts of a recipe for a task."""
 
     @property
-    def round_size(self) -> int:
-        """How many scripts run without seeing each other's drafts."""
+    def window(self) -> int | None:
+        """How many scripts in a row do not see each other's drafts: no more can be under way. None: they never do."""
         ...
 
     def script(self, number: int) -> Script:
-        """The script of this number; it sees the drafts that were taken until now."""
+        """The script of this number. It sees the drafts that were taken when it begins, and none that come later."""
         ...
 
     def take(self, draft: Draft) -> str | None:
-        """Called with each draft of a round after the round, in order; why it is dropped, or None."""
+        """Called with each draft in the order of the scripts; why it is dropped, or None."""
         ...
 
 
@@ -131,7 +135,7 @@ class Independent:
 
     begin: Callable[[int], Script]
     """The script of a number."""
-    round_size: int = 256
+    window: int = 1024
 
     def script(self, number: int) -> Script:
         """Begin it."""

@@ -12,6 +12,7 @@ from sft.construction.recipes.back_translation import BackTranslation
 from sft.construction.recipes.evolve import Evolve
 from sft.construction.recipes.few_shot import FewShot
 from sft.construction.recipes.from_documents import FromDocuments
+from sft.construction.recipes.magpie import Magpie
 from sft.construction.recipes.multi_turn import MultiTurn
 from sft.construction.recipes.paraphrase import Paraphrase
 from sft.construction.recipes.persona import Persona
@@ -21,7 +22,7 @@ from sft.construction.recipes.self_instruct import SelfInstruct
 from sft.construction.recipes.tool_calls import ToolCalls
 
 _ALL: tuple[type[Recipe], ...] = (
-    *(SelfInstruct, FewShot, Evolve, Persona, Paraphrase, MultiTurn, RejectionSampling),
+    *(SelfInstruct, FewShot, Magpie, Evolve, Persona, Paraphrase, MultiTurn, RejectionSampling),
     *(FromDocuments, BackTranslation, ToolCalls),
 )
 RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in _ALL}

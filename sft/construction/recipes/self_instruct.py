@@ -16,7 +16,7 @@ from sft.construction.script import Failed, Script
 from sft.draft import Draft
 from sft.scoring.words import words_of
 
-_ROUND = 32
+_WINDOW = 64
 _LIKE = 0.7
 _INSTRUCTION: dict[str, type] = {"instruction": str, "is_classification": bool}
 _INPUT: dict[str, type] = {"input": str}
@@ -40,7 +40,7 @@ class SelfInstruct(Recipe):
 
 
 class _Chain:
-    round_size = _ROUND
+    window = _WINDOW
     _NUM_SEEDS, _NUM_DRAFTS = 6, 2
     """Shown in a prompt, as in the paper."""
 
@@ -53,7 +53,7 @@ class _Chain:
 
     def script(self, number: int) -> Script:
         """Three requests."""
-        about, random = self._about, self._about.random(number)
+        about, random, num_seen = self._about, self._about.random(number), len(self._pool)
         drafts = random.sample(self._drafted, min(self._NUM_DRAFTS, len(self._drafted)))
         seeds = random.sample([*about.seeds], min(self._NUM_SEEDS, len(about.seeds)))
         shown = [*((seed.id, seed.prompt) for seed in seeds), *drafts]
@@ -63,7 +63,7 @@ class _Chain:
             reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
             found = read_object(reply, _INSTRUCTION)
             instruction = found["instruction"]
-            if not self._is_new(instruction):
+            if not self._is_new(instruction, num_seen):
                 return Failed(NOT_NEW)
             if found["is_classification"]:
                 prompt = about.prompt("self_instruct_label", instruction=instruction)
@@ -82,13 +82,13 @@ class _Chain:
         return about.draft(whole, output, [of for of, _ in shown], instruction=instruction)
 
     def take(self, draft: Draft) -> str | None:
-        """Drop what another draft of the same round has made, too."""
+        """Drop what another draft that this one did not see has made, too."""
         instruction = draft.evidence["instruction"]
-        if not self._is_new(instruction):
+        if not self._is_new(instruction, len(self._pool)):
             return NOT_NEW
         self._pool.add(words_of(instruction))
         self._drafted.append((draft.id, instruction))
         return None
 
-    def _is_new(self, instruction: str) -> bool:
-        return self._pool.find(words_of(instruction)) is None
+    def _is_new(self, instruction: str, num_seen: int) -> bool:
+        return self._pool.find(words_of(instruction), num_seen) is None

@@ -61,6 +61,17 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none at the path, or it cannot map tokens to characters.
     """
+    tokenizer: Any = load_own_tokenizer(model)
+    tokenizer.chat_template = _choose_template(model, tokenizer)
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def load_own_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer with the chat template that came with it, if one did.
+
+    Raises:
+        UserError: as `load_tokenizer`.
+    """
     path = model.tokenizer or model.path
     trusted, field = model.trust_remote_code, "trust_remote_code"
     if model.tokenizer is not None:
@@ -83,7 +94,6 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     if set(tokenizer.get_vocab().values()) <= set(tokenizer.added_tokens_decoder):
         # transformers makes one without words where a folder has a config.json alone.
         raise UserError(f"model: no tokenizer is in {path}: name one that has words with model.tokenizer")
-    tokenizer.chat_template = _choose_template(model, tokenizer)
     return cast(PreTrainedTokenizerBase, tokenizer)
 
 

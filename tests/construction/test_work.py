@@ -1,0 +1,247 @@
+"""Scripts go their own ways, and come to the same: whatever the order in which they end, and however many at once."""
+
+import asyncio
+import hashlib
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sft.config_construction import ConstructionBudget
+from sft.construction.asking import Asking
+from sft.construction.at_once import ask_all
+from sft.construction.local_teacher import BATCH, LocalTeacher, LostReplicaError, Outcome
+from sft.construction.prompts import Prompts
+from sft.construction.recipes.recipe import About, Chain
+from sft.construction.recipes.registry import read_recipes
+from sft.construction.recipes.self_instruct import SelfInstruct
+from sft.construction.request_log import open_log
+from sft.construction.script import Failed, Script
+from sft.construction.spending import Spending
+from sft.construction.teacher import Ask, TeacherError, TeacherId
+from sft.construction.work import Course, Ended, Part, Work
+from sft.draft import Draft
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from tests.construction.teaching import SEEDS, teach
+
+
+class Slow:
+    """A teacher whose answers take from 0 to a few turns of the loop, at random."""
+
+    def __init__(self, name: str, at_once: int, seed: int, limit: float = float("inf")) -> None:
+        self.id, self.title, self.at_once = TeacherId("nowhere", name), name, at_once
+        self.num_now = self.most_at_once = self.num_asked = 0
+        self._random, self._limit = random.Random(seed), limit
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Ask]:
+        yield self._ask
+
+    async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+        self.num_now, self.num_asked = self.num_now + 1, self.num_asked + 1
+        if self.num_asked > self._limit:
+            raise TeacherError("it is gone")
+        self.most_at_once = max(self.most_at_once, self.num_now)
+        for _ in range(self._random.randrange(6)):
+            await asyncio.sleep(0)
+        self.num_now -= 1
+        text = teach(request.content())
+        digest = hashlib.sha256(request.key.encode()).digest()
+        return NoReply("by chance") if digest[0] < 8 else ChatReply(text, num_tokens=3, num_prompt_tokens=2)
+
+
+def work(nums: Sequence[int], kinds: Sequence[str] = ("self_instruct", "few_shot")) -> Work:
+    """A part of each kind for each number."""
+    recipes = read_recipes([{"kind": kind, "num": 1, "tasks": "all"} for kind in kinds])
+    parts = [
+        Part(recipe, f"task {i}", num, SEEDS, (i % 2, 1)) for recipe in recipes for i, num in enumerate(nums) if num
+    ]
+    return Work(parts, Prompts(), run_seed=3)
+
+
+def outcomes(
+    wanted: Work, path: Path, teachers: Sequence[Slow], budget: ConstructionBudget | None = None
+) -> list[Ended]:
+    with open_log(path, Spending(budget or ConstructionBudget())) as log:
+        asking = Asking(teachers, log, log.spending)
+        ask_all(asking, wanted.courses(), lambda: None)
+        return [*wanted.outcomes(asking.replay)]
+
+
+def test_neither_the_number_at_once_nor_the_order_of_answers_changes_what_comes(tmp_path: Path) -> None:
+    found = []
+    for i, at_once in enumerate((1, 7, 64)):
+        teachers = [Slow("a", at_once, i), Slow("b", 3 * at_once, i)]
+        found.append(outcomes(work((150, 70)), tmp_path / f"{i}.jsonl", teachers))
+        assert [teacher.most_at_once <= teacher.at_once for teacher in teachers] == [True, True]
+    assert found[0] == found[1] == found[2]
+    names = [ended.name for ended in found[0]]
+    assert len(names) == len(set(names)) == 440
+    drafts = [ended.outcome for ended in found[0] if isinstance(ended.outcome, Draft)]
+    shown = Counter(seed for draft in drafts for seed in draft.provenance.seeds if not seed.startswith("seed-"))
+    assert shown, "later scripts see earlier drafts"
+    reasons = {ended.outcome.reason for ended in found[0] if isinstance(ended.outcome, Failed)}
+    assert any("by chance" in reason for reason in reasons)
+    assert all(ended.outcome.is_final for ended in found[0] if isinstance(ended.outcome, Failed))
+
+
+def test_a_larger_num_adds_scripts_and_changes_none(tmp_path: Path) -> None:
+    fewer = outcomes(work((80,)), tmp_path / "log.jsonl", [Slow("a", 9, 0), Slow("b", 9, 0)])
+    more = outcomes(work((120,)), tmp_path / "log.jsonl", [Slow("a", 9, 1), Slow("b", 9, 1)])
+    assert [ended for ended in more if ended.name.number < 80] == fewer
+
+
+class _Seeing(SelfInstruct):
+    """A recipe that notes what its scripts see."""
+
+    def chain(self, about: About) -> Chain:
+        return _Noting()
+
+
+class _Noting:
+    window = 5
+
+    def __init__(self) -> None:
+        self.num_taken = 0
+        self.seen: dict[int, int] = {}
+
+    def script(self, number: int) -> Script:
+        self.seen[number] = self.num_taken
+        return Failed("never mind")
+        yield
+
+    def take(self, draft: Draft) -> str | None:
+        self.num_taken += 1
+        return None
+
+
+@given(st.integers(1, 40), st.integers(0, 1000), st.integers(1, 12))
+def test_a_script_begins_once_all_that_it_sees_have_ended(num: int, seed: int, at_once: int) -> None:
+    draw, recipe = random.Random(seed), _Seeing(num=num)
+    course = Course(Part(recipe, "t", num, SEEDS), About(recipe, "t", SEEDS, Prompts(), 0))
+    draft = Draft(
+        ({"role": "user", "content": "x"},), "t", About(recipe, "t", (), Prompts(), 0).draft("", "", ()).provenance
+    )
+    under_way: list[int] = []
+    order, ended = [], set[int]()
+    while len(ended) < num:
+        while course.may_begin and len(under_way) < at_once:
+            job = course.begin()
+            with pytest.raises(StopIteration):
+                next(job.begin())
+            under_way.append(job.name.number)
+            order.append(job.name.number)
+            assert ended >= set(range(job.name.number - 4)), "all that it may see"
+        assert under_way, "it never waits for nothing"
+        number = under_way.pop(draw.randrange(len(under_way)))
+        ended.add(number)
+        course.end(number, draft)
+    assert order == [*range(num)]
+    chain = course._chain
+    assert isinstance(chain, _Noting)
+    assert chain.seen == {n: max(0, n - 4) for n in range(num)}, "and nothing else"
+    assert [one.name.number for one in course.taken] == [*range(num)]
+
+
+def test_one_that_hangs_holds_up_nothing_but_its_own_task(tmp_path: Path) -> None:
+    class Hanging(Slow):
+        others = asyncio.Event()
+
+        async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+            self.num_asked += 1
+            if self.num_asked == 1:
+                await asyncio.wait_for(self.others.wait(), 20)
+            elif self.num_asked == 30:
+                self.others.set()
+            return ChatReply("x")
+
+    found = outcomes(work((60, 60), ("few_shot",)), tmp_path / "log.jsonl", [Hanging("a", 4, 0), Slow("b", 4, 0)])
+    assert len(found) == 120
+
+
+def test_a_small_budget_shows_something_of_every_recipe_and_task(tmp_path: Path) -> None:
+    wanted = work((200, 200, 200))
+    budget = ConstructionBudget(requests=60)
+    found = outcomes(wanted, tmp_path / "log.jsonl", [Slow("a", 8, 0), Slow("b", 8, 0)], budget)
+    ended = {(e.name.recipe, e.name.task) for e in found if not isinstance(e.outcome, Failed) or e.outcome.is_final}
+    assert len(ended) == 6
+
+
+def test_what_has_no_answer_is_not_settled_while_nothing_is_answered(tmp_path: Path) -> None:
+    class Failing(Slow):
+        async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+            self.num_asked += 1
+            if self.num_asked > 30:
+                raise TeacherError("16 in a row")
+            return NoReply("away") if self.num_asked > 15 else ChatReply("x")
+
+    wanted = work((40,), ("few_shot",))
+    with pytest.raises(TeacherError):
+        outcomes(wanted, tmp_path / "log.jsonl", [Failing("a", 4, 0)] * 2)
+    found = outcomes(wanted, tmp_path / "log.jsonl", [Slow("a", 4, 0)] * 2)
+    assert not [e for e in found if isinstance(e.outcome, Failed) and "away" in e.outcome.reason]
+
+
+# ---------------------------------------------------------------- replicas
+
+
+class Worker:
+    """`Replica` that is lost after some batches."""
+
+    def __init__(self, num_well: int, is_final: bool = False, error: Exception | None = None) -> None:
+        self.num_well, self.is_final, self.error = num_well, is_final, error
+        self.batches: list[list[ChatRequest]] = []
+        self.num_begun = 0
+
+    async def begin(self) -> None:
+        self.num_begun += 1
+
+    async def answers(self, requests: Sequence[ChatRequest]) -> Sequence[Outcome]:
+        await asyncio.sleep(0)
+        if len(self.batches) == self.num_well:
+            self.num_well = -1
+            raise self.error or LostReplicaError("its node died", self.is_final)
+        self.batches.append([*requests])
+        return [ChatReply(request.key) for request in requests]
+
+
+def asked(num: int, workers: Sequence[Worker]) -> list[Outcome]:
+    @asynccontextmanager
+    async def replicas() -> AsyncIterator[Sequence[Worker]]:
+        yield workers
+
+    async def run() -> list[Outcome]:
+        async with LocalTeacher("f", "t", 64, replicas).opened() as ask:
+            draw = random.Random(1)
+            requests = [
+                ChatRequest(str(i), [{"role": "user", "content": "x" * draw.randrange(500)}], 8, temperature=i % 2)
+                for i in range(num)
+            ]
+            return await asyncio.gather(*map(ask, requests))
+
+    return asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_requests_of_a_lost_replica_are_asked_again_and_each_is_answered_once() -> None:
+    for workers in ([Worker(9)], [Worker(1), Worker(0, is_final=True), Worker(99)]):
+        found = asked(150, workers)
+        assert [reply.text for reply in found if isinstance(reply, ChatReply)] == [str(i) for i in range(150)]
+        batches = [batch for worker in workers for batch in worker.batches]
+        assert sum(map(len, batches)) == 150
+        assert all(len(batch) <= BATCH and len({one.temperature for one in batch}) == 1 for batch in batches)
+        lengths = [[len(request.messages[0]["content"]) for request in batch] for batch in batches]
+        assert sum(max(own) - min(own) for own in lengths) / len(lengths) < 400, "of like length"
+
+
+def test_when_all_replicas_are_gone_or_one_cannot_be_loaded_it_is_one_message() -> None:
+    with pytest.raises(TeacherError, match="its node died"):
+        asked(150, [Worker(1, is_final=True), Worker(0, is_final=True)])
+    with pytest.raises(TeacherError, match="no weights"):
+        asked(150, [Worker(1, error=TeacherError("no weights")), Worker(99)])
+    with pytest.raises(ZeroDivisionError):
+        asked(150, [Worker(1, error=ZeroDivisionError()), Worker(99)])
