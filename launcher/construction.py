@@ -126,6 +126,9 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
     cost = Spending(section.budget).cost_of(tokens)
     text = f"{counted(work.num, 'record')} wanted, in all {_spent(num, tokens, cost, 'at most about ')}"
     console.print(text, highlight=False)
+    for title, num_hidden in work.num_hidden.items():
+        text = f"{short_name(title)}: {counted(num_hidden, 'passage')} not shown: held-out examples have the same words"
+        console.print(text, highlight=False, markup=False)
 
 
 @contextmanager

@@ -11,11 +11,16 @@ from typing import Any
 from sft.construction.script import Failed
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.printable import shortened
-from sft.thoughts import without_thought
+from sft.thoughts import answer_in
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
+_HALVES = re.compile(r"[\ud800-\udfff]")
 _REASON_CHARS = 160
-_KINDS: Mapping[type, tuple[str, str]] = {str: ("string", "a text"), bool: ("boolean", "true or false")}
+_KINDS: Mapping[type, tuple[str, str]] = {
+    str: ("string", "a text"),
+    bool: ("boolean", "true or false"),
+    int: ("integer", "a whole number"),
+}
 
 
 class FormError(ValueError):
@@ -37,9 +42,27 @@ def read_text(reply: ChatReply | NoReply) -> str:
         raise FormError(f"no answer: {shortened(reply.reason, _REASON_CHARS)}")
     if not reply.stopped:
         raise FormError("the answer was cut at max_tokens")
-    if text := without_thought(reply.text).strip():
+    said = answer_in(reply.text)
+    if text := said.answer.strip():
         return text
-    raise FormError("the answer is empty")
+    raise FormError(said.why_empty or "the answer is empty")
+
+
+def read_json(reply: ChatReply | NoReply) -> Any:
+    """The value of an answer that is JSON.
+
+    Raises:
+        FormError: it is not.
+    """
+    text = read_text(reply)
+    if fenced := _FENCED.fullmatch(text):
+        text = fenced[1]
+    try:
+        plain = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False, allow_nan=False)
+        # JSON can spell half of a character, which no prompt and no tokenizer can hold.
+        return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain))
+    except (ValueError, RecursionError):
+        raise FormError("the answer is no JSON") from None
 
 
 def read_object(
@@ -50,13 +73,7 @@ def read_object(
     Raises:
         FormError: it is not, or a text is empty that is not in `may_be_empty`.
     """
-    text = read_text(reply)
-    if fenced := _FENCED.fullmatch(text):
-        text = fenced[1]
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        raise FormError("the answer is no JSON") from None
+    content = read_json(reply)
     if not isinstance(content, dict):
         raise FormError("the answer is no JSON object")
     if content.keys() != form.keys():
@@ -76,3 +93,7 @@ def schema_of(form: Mapping[str, type]) -> dict[str, Any]:
     """The form as a JSON schema, for servers that can hold an answer to it."""
     properties = {key: {"type": _KINDS[kind][0]} for key, kind in form.items()}
     return {"type": "object", "properties": properties, "required": list(form), "additionalProperties": False}
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)

@@ -20,13 +20,14 @@ from sft.construction.at_once import ask_all
 from sft.construction.counts import Counts
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Filter, Surroundings
-from sft.construction.filters.held_out_texts import read_held_out
+from sft.construction.filters.held_out_texts import read_held_out, read_held_out_runs
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.grading import Grading
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.request_log import RequestLog, open_log
@@ -69,13 +70,18 @@ class Constructed:
 
 
 def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
-    """Check what the recipes show against the sources of the config.
+    """Check what the recipes show: sources of the config, and files of the user.
 
     Raises:
-        UserError: a source is not there, or is made by this construction itself.
+        UserError: a source is not there, or is made by this construction itself; or names all that is wrong with files.
     """
-    names = [source.name for source in config.data.sources]
-    for recipe in read_recipes(construct.recipes):
+    names, recipes = [source.name for source in config.data.sources], read_recipes(construct.recipes)
+    for recipe, material in zip(recipes, _materials(recipes), strict=True):
+        if any(Path(passage.path).absolute().is_relative_to(construct.out) for passage in material.passages):
+            raise UserError(
+                f"construct.recipes: {recipe.title}.documents: some lie in construct.out, {construct.out}. Give "
+                f"others: what is asked must not change by what is made."
+            )
         for name in recipe.seeds:
             if name not in names:
                 way_out = did_you_mean(name, names)
@@ -100,20 +106,23 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
     """
     prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
     supervised = supervised_by_task(store, config.data.holdout)
-    wanted = [wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe)) for recipe in recipes]
-    seeds = read_seeds(config, store, preparer, {task for counts in wanted for task in counts})
+    wanted = [_wanted(recipe, supervised) for recipe in recipes]
+    materials, num_hidden = _shown(recipes, config, store, preparer)
+    of_seeds = {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
+    seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [
         Part(
             recipe,
             task,
             num,
-            seeds_of(recipe, task, seeds[task], _field(recipe)),
+            () if recipe.new_task else seeds_of(recipe, task, seeds[task], _field(recipe)),
             teachers_of(recipe, construct.teachers),
+            material,
         )
-        for recipe, counts in zip(recipes, wanted, strict=True)
+        for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
         for task, num in counts.items()
     ]
-    return Work(parts, prompts, config.run.seed)
+    return Work(parts, prompts, config.run.seed, num_hidden)
 
 
 def surroundings_of(
@@ -258,7 +267,53 @@ def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestL
         "num_reply_tokens": spending.tokens.reply,
         "cost": spending.cost,
         "reached": spending.reached,
+        "num_passages_not_shown": dict(work.num_hidden),
     }
+
+
+def _materials(recipes: Sequence[Recipe]) -> list[Material]:
+    found, problems = [], []
+    for recipe in recipes:
+        try:
+            found.append(recipe.material())
+        except UserError as error:
+            problems.append(f"construct.recipes: {recipe.title}.{error}")
+    if problems:
+        raise UserError("\n".join(problems))
+    return found
+
+
+def _shown(
+    recipes: Sequence[Recipe], config: SftConfig, store: TokenStore, preparer: BlockPreparer
+) -> tuple[Sequence[Material], Mapping[str, int]]:
+    """What may be shown: no passage that has something of what is held out; and of each recipe, how many have."""
+    materials = _materials(recipes)
+    if not any(material.passages for material in materials):
+        return materials, {}
+    touches = read_held_out_runs(store, config.data.holdout, preparer.pipeline.tokenizer)
+    shown, num_hidden = [], dict[str, int]()
+    for recipe, material in zip(recipes, materials, strict=True):
+        passages = tuple(passage for passage in material.passages if not touches(passage.text))
+        if material.passages and not passages:
+            raise UserError(
+                f"construct.recipes: {recipe.title}.documents: each passage shares {config.data.holdout.ngram_tokens} "
+                f"tokens in a row with a held-out example, so none may be shown. Give other documents."
+            )
+        shown.append(replace(material, passages=passages))
+        if len(passages) < len(material.passages):
+            num_hidden[recipe.title] = len(material.passages) - len(passages)
+    return shown, num_hidden
+
+
+def _wanted(recipe: Recipe, supervised: Mapping[str, int]) -> dict[str, int]:
+    if not (task := recipe.new_task):
+        return wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe))
+    if supervised.get(task) == 0:
+        raise UserError(
+            f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. "
+            f"Choose another name."
+        )
+    return {task: recipe.num}
 
 
 def _field(recipe: Recipe) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
-from sft.config import SftConfig
+from sft.config import SftConfig, SourceConfig
 from sft.construction.recipes.recipe import Seed
 from sft.data.block_preparer import BlockPreparer
 from sft.data.formats.formatting import expand_record
+from sft.data.formats.grading import Grading, read_grading
 from sft.data.planning.trainable import trainable_examples
 from sft.data.reading.sources import read_records
 from sft.data.token_store import TokenStore
@@ -66,18 +67,26 @@ def _read(wanted: Collection[_Place], preparer: BlockPreparer) -> Iterator[tuple
                             content = preparer.pipeline.format(instance, source).content
                         except RecordError:
                             continue
-                        seed = _seed(content) if isinstance(content, Conversation) else None
+                        seed = _seed(content, _grading(instance, source)) if isinstance(content, Conversation) else None
                         if seed is not None:
                             yield place, seed
             if record.index >= max(numbers):
                 break
 
 
-def _seed(conversation: Conversation) -> Seed | None:
+def _grading(record: Record, source: SourceConfig) -> Grading:
+    """What it says of right answers; nothing where that cannot be read: it can be shown all the same."""
+    try:
+        return read_grading(record.fields, source)
+    except RecordError:
+        return Grading()
+
+
+def _seed(conversation: Conversation, grading: Grading) -> Seed | None:
     """None where no text answers the first question, as in a conversation with tools."""
     turns = [message for message in conversation.messages if message.role != "system"]
     if conversation.tools or len(turns) < 2 or not turns[0].content.strip() or not turns[1].content.strip():
         return None
     messages = [{"role": turn.role, "content": turn.content} for turn in turns[:2]]
     of = record_id({"messages": messages, "task": conversation.task})
-    return Seed(of, turns[0].content, turns[1].content, conversation.source)
+    return Seed(of, turns[0].content, turns[1].content, conversation.source, grading.tests, grading.setup_code)

@@ -5,14 +5,15 @@ Work ──▶ the outcomes of all courses in turn: script 0 of each, script 1 o
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
 from sft.construction.asking import Job, Result
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
@@ -41,6 +42,7 @@ class Part:
     seeds: Sequence[Seed]
     teachers: Sequence[int] = (0,)
     """The numbers of the teachers that its scripts ask in turn."""
+    material: Material = field(default_factory=Material)
 
 
 class Course:
@@ -104,6 +106,8 @@ class Work:
     parts: Sequence[Part]
     prompts: Prompts
     run_seed: int
+    num_hidden: Mapping[str, int] = field(default_factory=dict)
+    """Recipe → its passages that are not shown, because they have something of what is held out."""
 
     @property
     def num(self) -> int:
@@ -153,7 +157,7 @@ class Work:
         return Course(part, self._about(part))
 
     def _about(self, part: Part) -> About:
-        return About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed)
+        return About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed, part.material)
 
 
 def seeds_of(recipe: Recipe, task: str, seeds: Sequence[Seed], field: str) -> Sequence[Seed]:

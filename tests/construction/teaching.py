@@ -49,8 +49,12 @@ def section(url: str, out: Path, recipes: Any = BOTH, **about: Any) -> Construct
 
 
 def work_of(given: ConstructConfig, tasks: tuple[str, ...] = ("words",)) -> Work:
-    """Each recipe makes `num` of each task."""
-    parts = [Part(recipe, task, recipe.num, SEEDS) for recipe in read_recipes(given.recipes) for task in tasks]
+    """Each recipe makes `num` of each task, or of its own one."""
+    parts = [
+        Part(recipe, task, recipe.num, () if recipe.new_task else SEEDS, material=recipe.material())
+        for recipe in read_recipes(given.recipes)
+        for task in ((recipe.new_task,) if recipe.new_task else tasks)
+    ]
     return Work(parts, Prompts(given.prompts), run_seed=3)
 
 

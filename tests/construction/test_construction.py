@@ -204,7 +204,7 @@ HOSTILE = [
     ('["a", "b"]', "the answer is no JSON object"),
     ("[" * 10_000, "the answer is no JSON"),
     ("", "the answer is empty"),
-    ("NaN", "the answer is no JSON object"),
+    ("NaN", "the answer is no JSON"),
 ]
 
 

@@ -16,6 +16,7 @@ from sft.config import DataConfig, ModelConfig
 from sft.data.planning.holdout import held_out_examples
 from sft.data.preparation import prepare_store
 from tests.conftest import SmallRecords
+from tests.construction import recipe_teacher
 from tests.construction.teaching import lines_of
 from tests.endpoint.chat_server import ChatServer
 from tests.forked_ranks import warm_command
@@ -86,6 +87,64 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     assert main(["construct", written(content, tmp_path)]) == 2
     assert "is what the source made reads" in capfd.readouterr().err
     assert len(server.asked) == num
+
+
+def test_no_recipe_shows_what_is_held_out_and_documents_make_a_task_of_their_own(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = DataConfig(**content["data"])
+    store = prepare_store(data, ModelConfig(**content["model"]))
+    held_out = held_out_examples(store, data.holdout)
+    records = lines_of(Path(data.sources[0].path))
+    hidden = {records[i]["input"] for i in store.record_ids[held_out].tolist()}
+    hidden = {text for text in hidden if len(text.split()) > 30}
+    assert len(hidden) > 10
+    server.respond = recipe_teacher.teach
+    forms = recipe_teacher.recipes(tmp_path, num=2)
+    for number, text in enumerate(sorted(hidden)):
+        (tmp_path / f"{number}.md").write_text(f"{text}\n\n{recipe_teacher.DOCUMENT}")
+    bounds = {"min_chars": 40, "max_chars": 1000}
+    content["construct"]["recipes"] = [{**form, **(bounds if "documents" in form else {})} for form in forms]
+    assert main(["construct", written(content, tmp_path)]) == 0
+    out = Path(content["construct"]["out"])
+    prompts = "\n".join(json.dumps(one["messages"]) for one in server.asked)
+    assert not [text for text in hidden if text in prompts]
+    assert "Osgiliath" in prompts
+    assert "back_from_documents: " in (said := capfd.readouterr().out)
+    assert "passages not shown" in said
+    assert lines_of_manifest(out)["num_passages_not_shown"]["from_documents"] > len(hidden) // 2
+    parts = {(part["recipe"], part["task"]): part["num_wanted"] for part in lines_of_manifest(out)["parts"]}
+    assert parts[("from_documents", "rivers")] == parts[("tool_calls", "calls")] == 2
+    assert {task for recipe, task in parts if recipe == "evolve"} <= {"count", "sort"}
+    assert sum(num for (recipe, _), num in parts.items() if recipe == "evolve") == 2
+    for path in tmp_path.glob("*.md"):
+        path.write_text(next(iter(hidden)))
+    capfd.readouterr()
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert "from_documents.documents: each passage shares" in capfd.readouterr().err
+    content["construct"]["recipes"] = [{**forms[1], "task": "reverse"}]
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert "reverse: held out" in capfd.readouterr().err
+
+
+def test_the_tests_of_records_are_read_with_them(
+    content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sampling = {"kind": "rejection_sampling", "verify": "code", "allow_code": True, "answers": 1, "num": 1}
+    content["construct"]["recipes"] = [{**sampling, "tasks": ["count"]}]
+    assert main(["construct", written(content, tmp_path)]) == 2
+    assert (
+        "verify: code: of the records of the task 'count' that may be shown, none has tests" in capfd.readouterr().err
+    )
+    source = content["data"]["sources"][0]
+    tested = [{**record, "tests": ["assert one() == 1"]} for record in lines_of(Path(source["path"]))]
+    source["path"] = str(tmp_path / "tested.jsonl")
+    Path(source["path"]).write_text("".join(json.dumps(record) + "\n" for record in tested))
+    server.respond = lambda asked: "```python\ndef one():\n    return 1\n```"
+    assert main(["construct", written(content, tmp_path)]) == 0
+    (made,) = lines_of(Path(content["construct"]["out"]) / "records.jsonl")
+    assert made["evidence"]["tests"] == ["assert one() == 1"]
+    assert made["messages"][0]["content"] in {f"{one['instruction']}\n\n{one['input']}" for one in tested}
 
 
 def lines_of_manifest(out: Path) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sft.construction.filters.compared_words import ComparedWords
-from sft.construction.filters.draft_parts import UNREADABLE, conversation_of, conversation_of_pair
+from sft.construction.filters.draft_parts import UNREADABLE, conversation_of, conversation_of_pair, text_evidence
 from sft.construction.filters.filter import Judge, Late, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
 from sft.data.duplicates import hash_record, minhash
 from sft.draft import Draft
+from sft.schema import Conversation
 
 
 class CopyJudge(Judge):
@@ -19,30 +22,41 @@ class CopyJudge(Judge):
         """`likeness` by ROUGE-L, `near` by MinHash; None: not looked at."""
         self._words = ComparedWords(around.seeds)
         self._trained = around.trained_prompts
-        self._equal, self._num_seeds = OffsetTable(), len(around.seeds)
+        self._equal, self._whole, self._num_seeds = OffsetTable(), OffsetTable(), len(around.seeds)
         self._pool = PromptPool(likeness) if likeness else None
         self._similarity, self._near = near, NearCopies(around.scratch / "near") if near else None
         for number, (task, seed) in enumerate(around.seeds):
             conversation = conversation_of_pair(seed.prompt, seed.answer, task)
-            self._equal.add(hash_record(conversation).prompt, number)
+            hashed = hash_record(conversation)
+            self._equal.add(hashed.prompt, number)
+            self._whole.add(hashed.content, number)
             if self._pool is not None:
                 self._pool.add(self._words.of_prompt(seed.prompt, task))
             if self._near:
                 self._near.add(minhash(conversation))
         self._num_kept = 0
+        self._may_be_near = bytearray()
 
     def judge(self, draft: Draft) -> str | None:
-        """Against seeds, training data, and the drafts that are kept so far."""
+        """Against seeds, training data, and the drafts that are kept so far.
+
+        A draft that answers a seed's own prompt (`prompt_of`), has another wording of it (`wording_of`), or has its
+        answer (`answer_of`) is to be like the seed in this.
+        """
         conversation = conversation_of(draft)
         if conversation is None:
             return UNREADABLE
-        hashed = hash_record(conversation).prompt
-        number = next(self._equal.find(hashed), None)
+        hashed = hash_record(conversation)
+        if text_evidence(draft, "prompt_of"):
+            number = next(self._whole.find(hashed.content), None)
+            return None if number is None else f"it equals {self._of(number)}"
+        number = next(self._equal.find(hashed.prompt), None)
         if number is not None:
             return f"its prompt equals that of {self._of(number)}"
-        if self._trained is not None and _is_in(self._trained, hashed):
+        if self._trained is not None and _is_in(self._trained, hashed.prompt):
             return "its prompt equals that of a training record"
-        if self._pool is not None and (words := self._words.of(draft)):
+        is_like = text_evidence(draft, "wording_of")
+        if self._pool is not None and not is_like and (words := self._words.of(draft)):
             number = self._pool.find(words)
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
@@ -52,22 +66,44 @@ class CopyJudge(Judge):
         """Remember it."""
         conversation = conversation_of(draft)
         assert conversation is not None, "it was judged"
-        self._equal.add(hash_record(conversation).prompt, self._num_seeds + self._num_kept)
+        hashed, is_to_be_like = hash_record(conversation), _is_to_be_like(draft)
+        self._equal.add(hashed.prompt, self._num_seeds + self._num_kept)
+        if is_to_be_like:
+            self._whole.add(hashed.content, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:
             self._pool.add(self._words.of(draft))
         if self._near:
-            self._near.add(minhash(conversation))
+            self._near.add(minhash(_without_passage(conversation, draft)))
+            self._may_be_near.append(is_to_be_like)
 
     def finish(self) -> Late | None:
         """Near copies."""
         if not self._near or not self._similarity:
             return None
-        found = self._near.find(self._similarity)
-        return Late("it is nearly equal to a record that is there (MinHash)", found[self._num_seeds :])
+        found = self._near.find(self._similarity)[self._num_seeds :]
+        dropped = found & ~np.frombuffer(self._may_be_near, dtype=bool)
+        return Late("it is nearly equal to a record that is there (MinHash)", dropped)
 
     def _of(self, number: int) -> str:
         return "a seed" if number < self._num_seeds else "an earlier draft"
+
+
+def _is_to_be_like(draft: Draft) -> bool:
+    """Whether it has the prompt of a seed, in its own words or in others, or its answer, on purpose."""
+    return any(text_evidence(draft, name) for name in ("prompt_of", "wording_of", "answer_of"))
+
+
+def _without_passage(conversation: Conversation, draft: Draft) -> Conversation:
+    """Two questions about a long passage are no copies of each other."""
+    passage = text_evidence(draft, "passage").strip()
+    if not passage:
+        return conversation
+    asked = [
+        replace(message, content=message.content.replace(passage, " ")) if message.role == "user" else message
+        for message in conversation.messages
+    ]
+    return replace(conversation, messages=tuple(asked))
 
 
 def _is_in(ordered: np.ndarray[tuple[int], np.dtype[np.uint64]], hashed: int) -> bool:

@@ -1,4 +1,6 @@
-"""Reads from a token store what is held out, and tells which drafts have something of it."""
+"""Reads from a token store what is held out, and tells which drafts and texts have something of it."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,7 +23,7 @@ def read_held_out(store: TokenStore, holdout: HoldoutConfig, tokenizer: ExampleT
     """
     held_out = held_out_examples(store, holdout)
     prompts = {*np.asarray(store.prompt_hashes)[held_out].tolist()}
-    runs = held_out_runs(store, held_out, holdout.ngram_tokens)
+    touches = read_held_out_runs(store, holdout, tokenizer)
 
     def of_held_out(draft: Draft) -> str | None:
         conversation = conversation_of(draft)
@@ -29,9 +31,18 @@ def read_held_out(store: TokenStore, holdout: HoldoutConfig, tokenizer: ExampleT
             return UNREADABLE
         if hash_record(conversation).prompt in prompts:
             return "its prompt is a held-out one"
-        texts = [message.full_text for message in conversation.messages]
-        if any(runs.touch(np.array(tokenizer.ids_of(text), dtype=np.int64)) for text in texts):
+        if any(touches(message.full_text) for message in conversation.messages):
             return f"it shares {holdout.ngram_tokens} tokens in a row with a held-out example"
         return None
 
     return of_held_out
+
+
+def read_held_out_runs(store: TokenStore, holdout: HoldoutConfig, tokenizer: ExampleTokenizer) -> Callable[[str], bool]:
+    """What tells texts that have a run of tokens which held-out examples have and training examples have not.
+
+    Raises:
+        UserError: a held-out task of the config is not in the data.
+    """
+    runs = held_out_runs(store, held_out_examples(store, holdout), holdout.ngram_tokens)
+    return lambda text: bool(runs.touch(np.array(tokenizer.ids_of(text), dtype=np.int64)))

@@ -76,6 +76,12 @@ class _RefusalJudge(Judge):
         return found + [("a pattern of your own", match[0]) for own in self._own for match in own.finditer(plain)]
 
 
+def refuses(answer: str, prompt: str) -> bool:
+    """Whether an answer is a refusal in words that its prompt has not; quotations do not count."""
+    found = REFUSALS.search(_plain(unquoted(answer).strip())[:_FIRST_CHARS])
+    return found is not None and found[0] not in _plain(prompt)
+
+
 def unquoted(text: str) -> str:
     """The text without what it quotes, and without code."""
     return _QUOTED.sub(" ", text)

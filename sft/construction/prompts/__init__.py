@@ -5,7 +5,7 @@ A user's folder may hold files of the same names, which replace them.
 
 import hashlib
 import json
-from functools import partial
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,12 @@ from sft.config_words import did_you_mean
 from sft.errors import UserError
 
 ENDING = ".j2"
+_CONTROL = re.compile(
+    r"<(?=[|\uff5c]|</?SYS>>|/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call|tool_response)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+    r"|[\x85\u2028\u2029]"
+)
+"""How the control tokens of chat templates begin; and what ends a line, as far as JSON leaves it as it is."""
 
 
 class Prompts:
@@ -39,9 +45,8 @@ class Prompts:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        # Jinja's own is for HTML, and spells signs and letters that a model reads better as they are.
+        self._environment.filters["tojson"] = _quoted
         self._fingerprints: dict[tuple[str, ...], str] = {}
-        self._environment.filters["tojson"] = partial(json.dumps, ensure_ascii=False)
 
     def render(self, name: str, **values: Any) -> str:
         """The text of a prompt.
@@ -64,6 +69,14 @@ class Prompts:
             texts = [loader.get_source(self._environment, name + ENDING)[0] for name in names]
             self._fingerprints[names] = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
         return self._fingerprints[names]
+
+
+def _quoted(value: Any, **options: Any) -> str:
+    """JSON in one line, in which no control token of a chat template stands: a server may take its text for the token.
+
+    Jinja's own is for HTML, and spells signs and letters that a model reads better as they are.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False, **options))
 
 
 def _check(folder: Path, names: list[str]) -> None:

@@ -8,10 +8,10 @@ many scripts run at once. A larger `num` adds scripts and changes none.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from sft.config_section import Name
 from sft.config_words import did_you_mean
 from sft.construction.prompts import Prompts
+from sft.construction.recipes.material import Material
 from sft.construction.script import Script, ScriptName
 from sft.draft import Draft, Provenance
 from sft.endpoint.chat import ChatRequest
@@ -26,6 +27,7 @@ from sft.schema import JsonObject
 from sft.seeds import derive_seed
 
 _SOURCES = "data.sources."
+T = TypeVar("T")
 
 
 def _tasks(given: Any) -> Any:
@@ -49,6 +51,9 @@ class Seed:
     prompt: str
     answer: str
     source: str
+    tests: tuple[str, ...] = ()
+    """Of its record, for code."""
+    setup_code: str = ""
 
 
 class Recipe(BaseModel, ABC):
@@ -59,10 +64,13 @@ class Recipe(BaseModel, ABC):
     """Its name in a config."""
     prompts: ClassVar[tuple[str, ...]]
     """The templates that it uses."""
-    num_requests: ClassVar[int]
-    """Of one script."""
     needs_local: ClassVar[bool] = False
     """Whether a served model cannot do what it asks for."""
+
+    @property
+    @abstractmethod
+    def num_requests(self) -> int:
+        """The most that one script asks."""
 
     name: Name = ""
     """Tells two recipes of a kind apart. Default: the kind."""
@@ -85,6 +93,19 @@ class Recipe(BaseModel, ABC):
     def title(self) -> str:
         """Its name, or its kind."""
         return self.name or self.kind
+
+    @property
+    def new_task(self) -> str:
+        """The task that it makes without seeds; empty where it makes more of `tasks`."""
+        return ""
+
+    def material(self) -> Material:
+        """What it reads of the user's own files.
+
+        Raises:
+            UserError: names all that is wrong with them.
+        """
+        return Material()
 
     @abstractmethod
     def chain(self, about: "About") -> "Chain":
@@ -109,6 +130,24 @@ class Chain(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Independent:
+    """A chain whose scripts see no drafts."""
+
+    begin: Callable[[int], Script]
+    """The script of a number."""
+    window: int = 1024
+
+    def script(self, number: int) -> Script:
+        """Begin it."""
+        return self.begin(number)
+
+    def take(self, draft: Draft) -> str | None:
+        """Keep all: copies are the filters' matter."""
+        del draft
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What a chain is made from, and what its scripts share."""
 
@@ -117,19 +156,29 @@ class About:
     seeds: Sequence[Seed]
     prompts: Prompts
     run_seed: int
+    material: Material = field(default_factory=Material)
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """In the order in which scripts use them: each once, before one is used again."""
+        draw = Random(derive_seed(self.run_seed, "construct", self.recipe.title, self.task, "order"))
+        return draw.sample(items, len(items))
 
     def random(self, number: int) -> Random:
         """The only randomness of a script."""
         return Random(derive_seed(self.run_seed, "construct", self.recipe.title, self.task, number))
 
     def request(
-        self, number: int, prompt: str, schema: JsonObject | None = None, temperature: float | None = None
+        self,
+        number: int,
+        prompt: str | Sequence[JsonObject],
+        schema: JsonObject | None = None,
+        temperature: float | None = None,
     ) -> ChatRequest:
-        """A request with a single turn of the user."""
+        """A request with a single turn of the user, or with a whole conversation."""
         recipe, name = self.recipe, ScriptName(self.recipe.title, self.task, number)
         return ChatRequest(
             str(name),
-            [{"role": "user", "content": prompt}],
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt],
             recipe.max_tokens,
             temperature=recipe.temperature if temperature is None else temperature,
             top_p=recipe.top_p,
@@ -141,10 +190,22 @@ class About:
         return self.prompts.render(name, task=self.task, **values)
 
     def draft(self, prompt: str, answer: str, shown: Sequence[str], **evidence: Any) -> Draft:
-        """A conversation of one turn; whoever asked adds what it took to its provenance."""
+        """A conversation of one turn; see `conversation`."""
+        messages = {"role": "user", "content": prompt}, {"role": "assistant", "content": answer}
+        return self.conversation(messages, shown, evidence=evidence)
+
+    def conversation(
+        self,
+        messages: Sequence[JsonObject],
+        shown: Sequence[str],
+        *,
+        tools: Sequence[JsonObject] = (),
+        scores: Mapping[str, float] | None = None,
+        evidence: JsonObject | None = None,
+    ) -> Draft:
+        """A draft; whoever asked adds what it took to its provenance."""
         recipe = self.recipe
         parameters = {"temperature": recipe.temperature, "top_p": recipe.top_p, "max_tokens": recipe.max_tokens}
         fingerprint = self.prompts.fingerprint(recipe.prompts)
-        provenance = Provenance(recipe.title, "", fingerprint, parameters, tuple(shown))
-        messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": answer})
-        return Draft(messages, self.task, provenance, evidence=evidence)
+        provenance = Provenance(recipe.title, "", fingerprint, parameters, tuple(shown), scores=scores or {})
+        return Draft(tuple(messages), self.task, provenance, tuple(tools), evidence or {})

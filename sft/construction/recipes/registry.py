@@ -8,12 +8,24 @@ from pydantic import ValidationError
 
 from sft.config_rules import Problem
 from sft.config_words import did_you_mean
+from sft.construction.recipes.back_translation import BackTranslation
+from sft.construction.recipes.evolve import Evolve
 from sft.construction.recipes.few_shot import FewShot
+from sft.construction.recipes.from_documents import FromDocuments
 from sft.construction.recipes.magpie import Magpie
+from sft.construction.recipes.multi_turn import MultiTurn
+from sft.construction.recipes.paraphrase import Paraphrase
+from sft.construction.recipes.persona import Persona
 from sft.construction.recipes.recipe import Recipe
+from sft.construction.recipes.rejection_sampling import RejectionSampling
 from sft.construction.recipes.self_instruct import SelfInstruct
+from sft.construction.recipes.tool_calls import ToolCalls
 
-RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in (SelfInstruct, FewShot, Magpie)}
+_ALL: tuple[type[Recipe], ...] = (
+    *(SelfInstruct, FewShot, Magpie, Evolve, Persona, Paraphrase, MultiTurn, RejectionSampling),
+    *(FromDocuments, BackTranslation, ToolCalls),
+)
+RECIPES: Mapping[str, type[Recipe]] = {recipe.kind: recipe for recipe in _ALL}
 
 _FIELD = "construct.recipes"
 _EXAMPLE = "`{kind: self_instruct, tasks: rare, num: 500}`"
@@ -50,9 +62,10 @@ def _read(recipe: type[Recipe], form: Mapping[str, Any]) -> Recipe:
 
 def _problems(recipe: type[Recipe], place: str, error: ValidationError) -> Iterator[Problem]:
     # One of several types is named at the end of a place: a wrong value has a problem for each.
-    by_setting = {str(problem["loc"][0]): problem for problem in error.errors()}
+    by_setting = {"".join(map(str, problem["loc"][:1])): problem for problem in error.errors()}
     for setting, problem in by_setting.items():
-        where = f"{place}.{setting}"
+        # A rule between several settings names none.
+        where = f"{place}.{setting}" if setting else place
         if problem["type"] == "missing":
             yield Problem(where, "missing", f"{recipe.kind} needs it", f"add it, as in {_EXAMPLE}")
         elif problem["type"] == "extra_forbidden":
@@ -61,4 +74,4 @@ def _problems(recipe: type[Recipe], place: str, error: ValidationError) -> Itera
         else:
             rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should ")
             way_out = problem.get("ctx", {}).get("way_out", "correct it")
-            yield Problem(where, problem["input"], rule, way_out)
+            yield Problem(where, problem["input"] if setting else recipe.kind, rule, way_out)
