@@ -82,7 +82,7 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     # What is made is a source like any other, but not of the config that makes it.
     num = len(server.asked)
     content["data"]["sources"].append({"name": "made", "path": str(out / "records.jsonl"), "task": {"column": "task"}})
-    both = prepare_store(DataConfig(**content["data"]), ModelConfig(**content["model"]))
+    both = prepare_store(DataConfig(**content["data"], unreviewed=True), ModelConfig(**content["model"]))
     assert len(both) == len(store) + len(lines_of(out / "records.jsonl"))
     assert main(["construct", written(content, tmp_path)]) == 2
     assert "is what the source made reads" in capfd.readouterr().err
