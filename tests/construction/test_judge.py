@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sft.construction.filters.chain import filtering
+from sft.construction.filters.filter import Surroundings
+from sft.construction.filters.registry import read_filters
+from sft.construction.script import Dropped, ScriptName
+from sft.construction.work import Ended
+from sft.draft import Draft
+from tests.construction.drafts import draft
 from tests.construction.teaching import FEW_SHOT, lines_of, output_of, run, section, teach
 from tests.endpoint.chat_server import chat_server
 
@@ -95,3 +102,21 @@ def test_an_answer_cannot_leave_its_place_in_the_prompt_of_the_judge(tmp_path: P
         assert all(prompt.count(mark) == 1 for mark in ("<prompt>", "</prompt>", "<answer>", "</answer>"))
         assert not any(token in prompt for token in ("</ANSWER>", "<|", "</s>", "\u2028"))
         assert "It was right." in prompt
+
+
+def test_a_near_copy_is_dropped_as_one_and_needs_no_grade(tmp_path: Path) -> None:
+    words = " ".join(f"word{i}" for i in range(200))
+    drafts = [draft("Tell me of the sea", words), draft("What is a mountain then?", f"{words} end")]
+    graded: list[Draft] = []
+
+    def grade(one: Draft) -> float:
+        graded.append(one)
+        return 5.0
+
+    with filtering(read_filters({"judge": 2}), Surroundings(tmp_path, grade=grade)) as found:
+        ended = [*found.outcomes(Ended(ScriptName("few_shot", "words", i), one) for i, one in enumerate(drafts))]
+    assert isinstance(ended[0].outcome, Draft)
+    assert isinstance(ended[1].outcome, Dropped)
+    assert ended[1].outcome.filter == "copies"
+    assert graded == drafts[:1]
+    assert (found.num_made, found.num_kept, found.dropped.total()) == (2, 1, 1)

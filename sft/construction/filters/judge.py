@@ -24,6 +24,7 @@ class Graded(Filter):
 
     name: ClassVar[str] = "judge"
     shorthand: ClassVar[str] = "at_least"
+    is_dear: ClassVar[bool] = True
 
     rubric: str = DEFAULT_RUBRIC
     """What counts: a text, or the path of a file (`.txt`, `.md`)."""
