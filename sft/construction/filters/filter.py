@@ -36,6 +36,8 @@ class Surroundings:
     """The prompt hashes of all training data, rising."""
     of_held_out: Callable[[], OfHeldOut] | None = None
     """Reads what is held out; None where nothing is."""
+    special_tokens: frozenset[str] = frozenset()
+    """The texts of the control tokens of the tokenizer that will read what is kept."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
 
