@@ -27,6 +27,8 @@ from sft.construction.construction import (
     surroundings_of,
 )
 from sft.construction.counts import Counts
+from sft.construction.filters.judge import Graded
+from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
 from sft.construction.local_teacher import AT_ONCE, LocalTeacher
 from sft.construction.page import write_page
@@ -126,6 +128,9 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
     cost = Spending(section.budget).cost_of(tokens)
     text = f"{counted(work.num, 'record')} wanted, in all {_spent(num, tokens, cost, 'at most about ')}"
     console.print(text, highlight=False)
+    if any(isinstance(one, Graded) for one in read_filters(section.filters)):
+        text = f"and the judge: at most {counted(work.num, 'request')} more: one for each draft that comes to it"
+        console.print(text, highlight=False)
     for title, num_hidden in work.num_hidden.items():
         text = f"{short_name(title)}: {counted(num_hidden, 'passage')} not shown: held-out examples have the same words"
         console.print(text, highlight=False, markup=False)

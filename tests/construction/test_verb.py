@@ -87,6 +87,12 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     assert main(["construct", written(content, tmp_path)]) == 2
     assert "is what the source made reads" in capfd.readouterr().err
     assert len(server.asked) == num
+    # A judge asks more than recipes do, which is said before.
+    del content["data"]["sources"][1]
+    content["construct"] |= {"filters": {"judge": 4}, "budget": {"requests": num}}
+    assert main(["construct", written(content, tmp_path)]) == 0
+    assert "and the judge: at most 15 requests more" in " ".join(capfd.readouterr().out.split())
+    assert len(server.asked) == num, "the budget counts them, too"
 
 
 def test_no_recipe_shows_what_is_held_out_and_documents_make_a_task_of_their_own(
