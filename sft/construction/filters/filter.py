@@ -36,6 +36,8 @@ class Surroundings:
     """The prompt hashes of all training data, rising."""
     of_held_out: Callable[[], OfHeldOut] | None = None
     """Reads what is held out; None where nothing is."""
+    losses: Callable[[Draft], Mapping[str, float] | None] | None = None
+    """The losses of the model that is trained, `loss` and `ifd`; None for a draft of which training makes nothing."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
 
