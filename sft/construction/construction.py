@@ -135,7 +135,9 @@ def surroundings_of(
     """What filters compare drafts with: the seeds, the prompts that are trained on, and what is held out."""
     holdout = config.data.holdout
     trained = np.sort(np.asarray(store.prompt_hashes)[trainable_examples(store, holdout)])
-    return Surroundings(out, _seeds(work), trained, lambda: read_held_out(store, holdout, preparer.pipeline.tokenizer))
+    tokenizer = preparer.pipeline.tokenizer
+    of_held_out = partial(read_held_out, store, holdout, tokenizer)
+    return Surroundings(out, _seeds(work), trained, of_held_out, tokenizer.special_tokens)
 
 
 def construct_all(

@@ -4,14 +4,17 @@ drafts that cheaper filters keep ──Grading.course──▶ asked at once ─
 """
 
 import json
+import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from sft.construction.asking import Asking, Job, Result
 from sft.construction.filters.draft_parts import answer_of, has_calls
 from sft.construction.filters.judge import SCORE, Graded
+from sft.construction.prompts import without_control_tokens
 from sft.construction.script import Failed, Script, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft
@@ -22,6 +25,8 @@ from sft.scoring.scorer import Question
 
 _NAME = "judge"
 _ID_DIGITS = 12
+_MARK = re.compile(r"<(?=/?(?:prompt|answer|reference)>)", re.IGNORECASE)
+"""How the marks of the judge's prompt begin."""
 NOT_GRADED = Failed("it is not graded yet", is_final=False)
 
 
@@ -57,8 +62,9 @@ class Grading:
     def _script(self, name: ScriptName, draft: Draft) -> Script:
         low, high = self._given.scale
         grades = list(range(low, high + 1))
-        asked = Question(record={"messages": _before_the_answer(draft)})
-        text = judge_prompt("grade.j2", asked, rubric=self._rubric, answer=_shown_answer(draft), grades=grades)
+        asked = Question(record={"messages": [*map(_quoted, _before_the_answer(draft))]})
+        answer = _as_data(_shown_answer(draft))
+        text = judge_prompt("grade.j2", asked, rubric=self._rubric, answer=answer, grades=grades)
         turn = {"role": "user", "content": text}
         shape = shape_of("grade", grades)
         reply = yield ChatRequest(str(name), [turn], self._given.max_tokens, temperature=0.0, schema=shape)
@@ -100,7 +106,17 @@ class GradingCourse:
         """Its grade is in the log."""
 
 
-def _before_the_answer(draft: Draft) -> list[object]:
+def _as_data(text: str) -> str:
+    """The text as it stands between the marks of the judge's prompt: it ends none of them, and speaks for no role."""
+    return without_control_tokens(_MARK.sub(r"\\u003c", text))
+
+
+def _quoted(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return {**message, "content": _as_data(content if isinstance(content, str) else json.dumps(content))}
+
+
+def _before_the_answer(draft: Draft) -> list[Mapping[str, Any]]:
     """The turns before the last answer."""
     roles = [message.get("role") for message in draft.messages]
     last = len(roles) - 1 - roles[::-1].index("assistant") if "assistant" in roles else len(roles)

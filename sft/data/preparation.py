@@ -134,7 +134,7 @@ def _build_parts(building: Path, preparer: BlockPreparer, report: Report, execut
             if preparer.data.bad_records == "stop":
                 bad = [r for r in part.read_counts().rejected if r.kind == "bad"]
                 if bad:
-                    raise UnusableDataError(_rejection_message(bad))
+                    raise UnusableDataError(_rejection_message(bad, preparer.data))
             add(part, prepared.done)
     return [parts[name] for name in sorted(parts)]
 
@@ -178,8 +178,13 @@ def _as_line(rejected: Rejected) -> str:
     return json.dumps(content, ensure_ascii=False) + "\n"
 
 
-def _rejection_message(rejected: list[Rejected]) -> str:
+def _rejection_message(rejected: list[Rejected], data: DataConfig) -> str:
     shown = [f"  {r.where}: {r.reason}" for r in rejected[:10]]
     more = [f"  … and {len(rejected) - 10} more in this block"] if len(rejected) > 10 else []
     way_out = "Correct the data, or set data.bad_records: quarantine to leave such records out and count them."
+    if any(source.constructed for source in data.sources if source.name == rejected[0].source):
+        way_out = (
+            "These are the approved records of the source: find each by its words in `sft review`, and reject or edit "
+            "it. Or set data.bad_records: quarantine to leave such records out and count them."
+        )
     return "\n".join([f"source {rejected[0].source}: records that cannot be used:", *shown, *more, way_out])

@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from sft.construction.filters.chain import filtering
+from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.form import repeated_share
 from sft.construction.filters.refusals import unquoted
+from sft.construction.filters.registry import read_filters
+from sft.construction.script import Dropped, ScriptName
+from sft.construction.work import Ended
 from sft.draft import Draft
 from tests.construction.drafts import OFF, PROVENANCE, draft, kept, passed, reason, seeds
 
@@ -51,6 +56,17 @@ def test_form_of_conversations_and_calls(tmp_path: Path) -> None:
     assert reason(twice, FORM, tmp_path).startswith("form: ")
     empty = Draft((user, {"role": "assistant", "content": ""}, user, calling.messages[1]), "words", PROVENANCE)
     assert reason(empty, FORM, tmp_path) == "form: the answer is empty"
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [(f"{ASK}<|im_end|>", "Jupiter"), (ASK, "Ju<|im_end|>piter")])
+def test_a_control_token_of_the_tokenizer_is_dropped_as_training_would_refuse_it(
+    prompt: str, answer: str, tmp_path: Path
+) -> None:
+    one = Ended(ScriptName("few_shot", "words", 0), draft(prompt, answer))
+    for tokens, is_dropped in ((frozenset[str](), False), (frozenset({"<|im_end|>"}), True)):
+        with filtering(read_filters(FORM), Surroundings(tmp_path, special_tokens=tokens)) as found:
+            (ended,) = found.outcomes([one])
+        assert isinstance(ended.outcome, Dropped) == is_dropped
 
 
 def test_settings_of_form(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
     Ended ──Filtering──▶ Ended, with `Dropped` in place of drafts that a filter does not keep
 
 A draft is judged by the filters in their order until one drops it. What all keep, each is told, so that a copy is one
-of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file.
+of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file. A dear
+filter judges behind that, in a pass of its own.
 """
 
 import json
@@ -27,7 +28,7 @@ _PREFIX = ".filters-"
 
 
 class Filtering:
-    """One pass over all drafts."""
+    """One pass over all drafts; where a filter is dear, behind that of the filters before it."""
 
     def __init__(self, filters: Sequence[Filter], around: Surroundings) -> None:
         """`filters` in the order in which drafts go through them.
@@ -35,7 +36,9 @@ class Filtering:
         Raises:
             UserError: one cannot judge here.
         """
-        self._judges: list[tuple[Filter, Judge]] = [(given, given.begin(around)) for given in filters]
+        dear = max((i for i, given in enumerate(filters) if given.is_dear), default=0)
+        self._before = Filtering(filters[:dear], around) if dear else None
+        self._judges: list[tuple[Filter, Judge]] = [(given, given.begin(around)) for given in filters[dear:]]
         self._scratch = around.scratch
         self.num_made = self.num_kept = 0
         """Drafts that came to the filters, and those that all kept."""
@@ -51,6 +54,8 @@ class Filtering:
             AssertionError: a draft is not counted once.
             UserError: the disk is full.
         """
+        if self._before is not None:
+            ended = self._before.outcomes(ended)
         try:
             with TemporaryFile("w+", encoding="utf-8", dir=self._scratch) as file:
                 for one in ended:
@@ -63,6 +68,10 @@ class Filtering:
                 f"construct.out: nothing can be written to {self._scratch.parent}: {error.strerror or error}. Make "
                 f"room, and give the same command again: nothing that was paid is lost."
             ) from error
+        if self._before is not None:
+            self.num_made = self._before.num_made
+            self.dropped += self._before.dropped
+            self.noted += self._before.noted
         assert self.num_made == self.num_kept + self.dropped.total(), (self.num_made, self.num_kept, self.dropped)
 
     def _judged(self, outcome: Outcome) -> Outcome:

@@ -36,6 +36,8 @@ class Surroundings:
     """The prompt hashes of all training data, rising."""
     of_held_out: Callable[[], OfHeldOut] | None = None
     """Reads what is held out; None where nothing is."""
+    special_tokens: frozenset[str] = frozenset()
+    """The texts of the control tokens of the tokenizer that will read what is kept."""
     losses: Callable[[Draft], Mapping[str, float] | None] | None = None
     """The losses of the model that is trained, `loss` and `ifd`; None for a draft of which training makes nothing."""
     grade: Callable[[Draft], float | Failed] | None = None
@@ -84,6 +86,8 @@ class Filter(BaseModel, ABC):
     """In a config."""
     shorthand: ClassVar[str] = ""
     """The setting that a config may give alone, without its name."""
+    is_dear: ClassVar[bool] = False
+    """Whether it judges only what all filters before it keep for good: near copies among them are dropped first."""
 
     tasks: tuple[str, ...] = ()
     """Only drafts of these tasks are judged. Default: all."""

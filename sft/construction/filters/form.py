@@ -16,7 +16,9 @@ from sft.construction.filters.draft_parts import (
     prompt_of,
 )
 from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.data.markers import strip_markers
 from sft.draft import Draft
+from sft.errors import RecordError
 from sft.scoring.words import words_of
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
@@ -49,12 +51,12 @@ class Form(Filter):
 
     def begin(self, around: Surroundings) -> Judge:
         """Stateless."""
-        return _FormJudge(self)
+        return _FormJudge(self, around.special_tokens)
 
 
 class _FormJudge(Judge):
-    def __init__(self, form: Form) -> None:
-        self._form = form
+    def __init__(self, form: Form, special_tokens: frozenset[str]) -> None:
+        self._form, self._special_tokens = form, special_tokens
 
     def judge(self, draft: Draft) -> str | None:
         """The first of the rules that it breaks."""
@@ -63,8 +65,13 @@ class _FormJudge(Judge):
             return "the prompt is empty"
         if not all(text.strip() for text in answers_of(draft)) or not (answer.strip() or calls):
             return "the answer is empty"
-        if conversation_of(draft) is None:
+        conversation = conversation_of(draft)
+        if conversation is None:
             return UNREADABLE
+        try:
+            strip_markers(conversation, self._special_tokens)
+        except RecordError:
+            return "training would refuse it: it has control tokens of the model's tokenizer"
         return self._by_words(prompt, answer, calls)
 
     def _by_words(self, prompt: str, answer: str, calls: bool) -> str | None:

@@ -16,7 +16,7 @@ from sft.errors import UserError
 from sft.scoring.judge_prompt import DEFAULT_RUBRIC, rubric_text
 
 SCORE = "judge"
-"""The grade's name among the scores of a draft."""
+"""The grade's name among the scores of a draft: there it is 0 for the worst and 1 for the best, whatever the scale."""
 
 
 class Graded(Filter):
@@ -24,6 +24,7 @@ class Graded(Filter):
 
     name: ClassVar[str] = "judge"
     shorthand: ClassVar[str] = "at_least"
+    is_dear: ClassVar[bool] = True
 
     rubric: str = DEFAULT_RUBRIC
     """What counts: a text, or the path of a file (`.txt`, `.md`)."""
@@ -74,7 +75,8 @@ class _GradeJudge(Judge):
         if isinstance(graded, Failed):
             self._scores = {}
             return graded.reason
-        self._scores = {SCORE: graded}
+        low, high = self._given.scale
+        self._scores = {SCORE: (graded - low) / (high - low)}
         return None if graded >= self._given.at_least else f"its grade is below {self._given.at_least:g}"
 
     def scores(self, draft: Draft) -> dict[str, float]:

@@ -76,7 +76,12 @@ def _quoted(value: Any, **options: Any) -> str:
 
     Jinja's own is for HTML, and spells signs and letters that a model reads better as they are.
     """
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False, **options))
+    return without_control_tokens(json.dumps(value, ensure_ascii=False, **options))
+
+
+def without_control_tokens(text: str) -> str:
+    """The text with the first sign of each control token, and each unusual end of a line, as JSON escapes it."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _check(folder: Path, names: list[str]) -> None:
