@@ -259,9 +259,9 @@ def _construct_rules(construct: ConstructConfig | None) -> list[Problem]:
     # Few jobs have such a section.
     from sft.construction.filters.registry import filter_problems  # noqa: PLC0415
     from sft.construction.recipes.registry import recipe_problems  # noqa: PLC0415
-    from sft.construction.teacher_choice import teacher_problems  # noqa: PLC0415
+    from sft.construction.teacher_choice import choice_problems, teacher_problems  # noqa: PLC0415
 
-    problems = [*recipe_problems(construct.recipes), *filter_problems(construct.filters)]
+    problems = [*recipe_problems(construct.recipes), *filter_problems(construct.filters), *choice_problems(construct)]
     if construct.teacher is not None:
         problems += teacher_problems(construct.teacher, construct.recipes)
     budget = construct.budget

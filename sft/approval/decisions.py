@@ -18,9 +18,12 @@ from typing import Literal, NamedTuple, get_args
 
 from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
+from sft.errors import UserError
 from sft.json_lines import LineTail, append_line, from_json
+from sft.printable import counted
 from sft.schema import JsonObject
 
+_MOST_LINES = 5
 Verdict = Literal["accept", "edit", "reject", "skip", "flag", "undo"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -149,6 +152,24 @@ class Decisions:
     def edited_fields(self, record: str) -> JsonObject | None:
         """The fields of a record that an edit has made; None if none has."""
         return self._made.get(record)
+
+
+def whole_decisions(path: Path, said: bytes) -> list[Decision]:
+    """All decisions of the content of a file; a line that a killed process left unfinished is none.
+
+    Raises:
+        UserError: a whole line is no decision: what it says, such as that a record is rejected, would not count.
+    """
+    lines = said.split(b"\n")[:-1]
+    decisions = [read_decision(line) for line in lines]
+    bad = [i for i, (line, found) in enumerate(zip(lines, decisions, strict=True), 1) if found is None and line.strip()]
+    if bad:
+        named = ", ".join(map(str, bad[:_MOST_LINES])) + (" and others" if len(bad) > _MOST_LINES else "")
+        raise UserError(
+            f"{path} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. "
+            "What they say would not count. Correct the lines or take them out, or use the version that wrote them."
+        )
+    return [found for found in decisions if found is not None]
 
 
 def read_decision(line: bytes) -> Decision | None:

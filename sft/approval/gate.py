@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from sft.approval.approved import approvals, records_to_train
-from sft.approval.decisions import Decision, read_decision
+from sft.approval.decisions import Decision, whole_decisions
 from sft.approval.opinions import Opinions
 from sft.approval.record_order import by_sample
 from sft.approval.record_set import Place, RecordSet, find_place, open_records
@@ -42,7 +42,6 @@ from sft.printable import counted
 
 _VERSION = 1
 _RECORDS = "records.jsonl"
-_MOST_LINES = 5
 
 
 class Gated(NamedTuple):
@@ -93,7 +92,7 @@ def _pass(source: SourceConfig, data: DataConfig) -> tuple[Path, Mapping[str, An
         if is_published(final) and check_files(final):
             shutil.rmtree(final)
         if not is_published(final):
-            _publish(final, place, rule, _decisions(place, said), about)
+            _publish(final, place, rule, whole_decisions(place.decisions, said), about)
     manifest = read_manifest(final)
     return final / _RECORDS, {name: value for name, value in manifest.items() if name not in ("kind", "files")}
 
@@ -123,24 +122,6 @@ def _publish(
         counts = {"num_read": num_read, "num_passed": num_passed, "left_out": dict(outcomes)}
         facts = {"kind": "approved_records", **about, **counts, "sample": asdict(sample) if sample else None}
         publish_folder(aside, final, facts)
-
-
-def _decisions(place: Place, said: bytes) -> list[Decision]:
-    """All decisions; a line that a killed process left unfinished is none.
-
-    Raises:
-        UserError: a whole line is no decision: what it says, such as that a record is rejected, would not count.
-    """
-    lines = said.split(b"\n")[:-1]
-    decisions = [read_decision(line) for line in lines]
-    bad = [i for i, (line, found) in enumerate(zip(lines, decisions, strict=True), 1) if found is None and line.strip()]
-    if bad:
-        named = ", ".join(map(str, bad[:_MOST_LINES])) + (" and others" if len(bad) > _MOST_LINES else "")
-        raise UserError(
-            f"{place.decisions} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. "
-            "What they say would not count. Correct the lines or take them out, or use the version that wrote them."
-        )
-    return [found for found in decisions if found is not None]
 
 
 def _why_not(

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sft.config_construction import TeacherConfig
+from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_rules import Problem
 from sft.config_words import did_you_mean
 from sft.construction.filters.judge import Graded
@@ -30,7 +30,7 @@ def judge_of(given: Graded, teachers: Sequence[TeacherConfig]) -> int:
 
 
 def teacher_problems(given: TeacherConfig | Sequence[TeacherConfig], forms: Iterable[Any]) -> Iterator[Problem]:
-    """What is wrong with the teachers of a config, and with the recipes that choose one.
+    """What is wrong with the teachers of a config, and with the recipes that need a local one.
 
     Args:
         given: `construct.teacher`.
@@ -49,14 +49,24 @@ def teacher_problems(given: TeacherConfig | Sequence[TeacherConfig], forms: Iter
     for i, form in enumerate(forms):
         kind, chosen, place = form.get("kind"), form.get("teacher"), f"construct.recipes.{i}"
         recipe: type[Recipe] | None = RECIPES.get(kind) if isinstance(kind, str) else None
-        if isinstance(chosen, str) and chosen and chosen not in titles:
-            yield Problem(f"{place}.teacher", chosen, "there is no teacher of this name", did_you_mean(chosen, titles))
-        elif recipe is not None and recipe.needs_local:
+        if recipe is not None and recipe.needs_local:
             asked = [one for one in teachers if not chosen or one.title == chosen]
-            if all(one.endpoint for one in asked):
+            if asked and all(one.endpoint for one in asked):
                 rule = "needs a local teacher: a served model does not write the user's turn"
                 way_out = "give construct.teacher a `path`, or remove it: the model of the config is the default"
                 yield Problem(f"{place}.kind", kind, rule, way_out)
+
+
+def choice_problems(construct: ConstructConfig) -> Iterator[Problem]:
+    """Where a recipe or the judge names a teacher that is not there."""
+    titles = [teacher.title for teacher in construct.teachers if teacher.title]
+    chosen = {f"construct.recipes.{i}.teacher": form.get("teacher") for i, form in enumerate(construct.recipes)}
+    if isinstance(judge := construct.filters.get(Graded.name), Mapping):
+        chosen[f"construct.filters.{Graded.name}.teacher"] = judge.get("teacher")
+    for place, name in chosen.items():
+        if isinstance(name, str) and name and name not in titles:
+            way_out = did_you_mean(name, titles) if titles else "give construct.teacher, each with a `name`"
+            yield Problem(place, name, "there is no teacher of this name", way_out)
 
 
 def _problems_of(teacher: TeacherConfig, place: str) -> Iterator[Problem]:

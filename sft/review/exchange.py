@@ -8,11 +8,13 @@ labelling interface that fits.
 """
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from sft.approval.decisions import whole_decisions
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
@@ -56,14 +58,16 @@ def write_approved(session: ReviewSession, path: Path) -> int:
     """Write the records that may be trained, after their edits, by the rule of the session; returns their number.
 
     Raises:
-        UserError: there are none, or that file is the records' own.
+        UserError: there are none, a decision cannot be read, or that file is the records' own.
         OSError: the file cannot be written.
     """
     _check_is_another(path, session)
+    records, decisions = session.place
+    whole_decisions(decisions, decisions.read_bytes() if decisions.is_file() else b"")
     lines = [json_line(fields) for fields in session.approved()]
     if not lines:
-        records = session.place.records
-        raise UserError(f"No record of {records} is approved. Review them first: `sft review {records}`.")
+        way_out = f"sft review {shlex.quote(str(records))}"
+        raise UserError(f"No record of {records} is approved. Review them first: `{way_out}`.")
     write_lines(path, lines)
     return len(lines)
 

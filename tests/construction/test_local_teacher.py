@@ -135,7 +135,12 @@ def test_what_cannot_be_asked_is_said_before_anything_is(
     said([], "construct.teacher")
     recipe = {"kind": "few_shot", "num": 2, "tasks": "all", "teacher": "heer"}
     said([{"name": "here", "path": str(model)}], "did you mean `here`?", recipes=[recipe])
+    said(None, "there is no teacher of this name", "give construct.teacher", recipes=[recipe])
     del recipe["teacher"]
+    judge = {"judge": {"at_least": 3, "teacher": "heer"}}
+    here = [{"name": "here", "path": str(model)}]
+    said(here, "construct.filters.judge.teacher", "did you mean `here`?", recipes=[recipe], filters=judge)
+    content["construct"]["filters"] = {}
     said({"path": str(tmp_path / "nowhere")}, "construct.teacher.path", "nowhere", recipes=[recipe])
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)

@@ -8,6 +8,7 @@ import pytest
 
 from sft.approval.record_set import find_place
 from sft.config import DataConfig, ModelConfig
+from sft.data.planning.plan_inputs import refuse
 from sft.data.preparation import prepare_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
@@ -83,6 +84,27 @@ def test_a_decision_more_is_another_store_and_one_taken_back_the_first(folder: P
     assert StoreRecipe.of(data, model).path == second
     say(folder, [3], "undo")
     assert StoreRecipe.of(data, model).path == first
+
+
+def test_a_plan_of_other_decisions_is_refused_with_the_way_back(folder: Path, model: ModelConfig) -> None:
+    data = data_of(folder, constructed=True)
+    planned = {"data": {**StoreRecipe.of(data, model).inputs}}
+    with pytest.raises(UserError) as without:
+        refuse(folder, planned | {"seed": 1}, planned | {"seed": 2})
+    assert "sft review" not in str(without.value)
+    say(folder, [3], "accept")
+    with pytest.raises(UserError) as error:
+        refuse(folder, planned, {"data": {**StoreRecipe.of(data, model).inputs}})
+    text = str(error.value)
+    assert "data.sources.made.content: planned" in text
+    assert "made: other records are approved than when this run began" in text
+
+
+def test_an_approved_record_that_cannot_be_used_is_mended_by_reviewers(folder: Path, model: ModelConfig) -> None:
+    edit(folder, 0, "a <|im_end|> b")
+    text = refused(data_of(folder, constructed=True), model)
+    assert "the special token '<|im_end|>'" in text
+    assert "find each by its words in `sft review`" in text
 
 
 def test_made_records_in_a_plain_source_are_refused_with_their_number(folder: Path, model: ModelConfig) -> None:

@@ -60,6 +60,10 @@ def test_the_approved_records_are_written_after_their_edits(folder: Path, capsys
     assert capsys.readouterr().out == f"3 approved records in {out}\n"
     written = [json.loads(line)["messages"] for line in out.read_text().splitlines()]
     assert written == [record["messages"] for record in (*records[:2], edited)]
+    with (folder / "decisions.jsonl").open("ab") as file:
+        file.write(b'{"verdict": "reject"}\n')
+    assert main(["review", str(folder), "--approved", str(out)]) == 2
+    assert "cannot be read as decisions: 6" in capsys.readouterr().err, "it may be a rejection, as for `sft prepare`"
 
 
 def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,8 +96,26 @@ def refuse(path: Path, planned: Mapping[str, Any], now: Mapping[str, Any]) -> No
     raise UserError(
         f"{path} was planned with other data or settings, and its checkpoints count the steps of that plan:\n"
         + "\n".join(f"  {line}" for line in differences(planned, now))
+        + "".join(f"\n{line}" for line in _of_reviewed(planned, now))
         + "\nSet them back to resume this run, or give run.dir a new folder to start another."
     )
+
+
+def _of_reviewed(planned: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What has changed of constructed sources, whose content is what people have approved."""
+    before, after = _contents(planned), _contents(now)
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            yield (
+                f"{name}: other records are approved than when this run began: people have decided since, or the "
+                f"records were made anew. To go on, take the new decisions back (`u` in `sft review`), or put back the "
+                f"earlier files. A run trains undisturbed on a copy: `sft review DATA --approved FILE`."
+            )
+
+
+def _contents(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    sources = inputs.get("data", {}).get("sources", ())
+    return {source["name"]: source.get("content") for source in sources if source.get("constructed")}
 
 
 def differences(planned: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
