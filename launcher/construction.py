@@ -12,10 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from launcher.console import end_at_once
-from launcher.exit_codes import DONE
+from launcher.console import end_at_once, styled
+from launcher.exit_codes import DONE, FAILED
+from launcher.layout_check import laid_out
 from launcher.preparation import preparation_shown
 from sft.absolute_paths import local_path
+from sft.atomic_files import fingerprint
 from sft.config_construction import ConstructConfig
 from sft.construction.card import write_card
 from sft.construction.construction import (
@@ -27,6 +29,8 @@ from sft.construction.construction import (
     surroundings_of,
 )
 from sft.construction.counts import Counts
+from sft.construction.draft_losses import DraftLosses, Groups
+from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
@@ -39,10 +43,12 @@ from sft.construction.teacher_choice import teachers_of
 from sft.construction.work import Work
 from sft.data.block_preparer import prepare_in_threads
 from sft.data.preparation import build_store
+from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_recipe import StoreRecipe
+from sft.difficulty.loss_table import Floats
 from sft.endpoint.client import check_client
 from sft.endpoint.endpoint import Endpoint, Patience
-from sft.errors import UserError
+from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
 from sft.printable import counted, short_name, shortened
 from sft.run_lock import run_lock
@@ -77,15 +83,21 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     folder.check()
     check_sources(config, section)
     with ExitStack() as opened, run_lock(folder.lock, end_at_once, console.print, field="construct.out"):
-        local = _local_teachers(job, section, console, opened)
+        connect = opened.enter_context(_connecting(job, console))
+        local = _local_teachers(job, section, connect, opened)
         recipe = StoreRecipe.of(config.data, config.model)
         with preparation_shown(console) as report:
             store = build_store(recipe, report, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
-        with _progress_shown(work.num, console) as tell:
-            done = construct_all(work, section, tell, patience, around, local)
+        losses = _draft_losses(job, section, folder, recipe.preparer.pipeline, connect)
+        try:
+            with _progress_shown(work.num, console) as tell:
+                done = construct_all(work, section, tell, patience, around, local, losses)
+        except TrainingError as error:
+            console.print(styled("[red]Losses cannot be measured:[/] {}", str(error)))
+            return FAILED
         write_card(folder, write_page(folder, around.seeds))
     _show(done, folder.path, console)
     if done.error is not None:
@@ -93,8 +105,47 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     return DONE
 
 
+@contextmanager
+def _connecting(job: JobConfig, console: Console) -> Iterator[Callable[[], bool]]:
+    """What connects to the job's workers when it is called (see `launcher.cluster.replicas`)."""
+    with ExitStack() as opened:
+        connecting: list[Callable[[], bool]] = []
+
+        def connect() -> bool:
+            # Ray takes seconds to import, and a construction by served teachers needs none.
+            from launcher.cluster.replicas import workers_connecting  # noqa: PLC0415
+
+            if not connecting:
+                connecting.append(opened.enter_context(workers_connecting(job.cluster, console)))
+            return connecting[0]()
+
+        yield connect
+
+
+def _draft_losses(
+    job: JobConfig,
+    section: ConstructConfig,
+    folder: ConstructionFolder,
+    pipeline: RecordPipeline,
+    connect: Callable[[], bool],
+) -> DraftLosses | None:
+    """What measures drafts by the model that is trained, if a filter asks for it."""
+    if not any(isinstance(given, Difficulty) for given in read_filters(section.filters)):
+        return None
+    from launcher.cluster.loss_replicas import measured_losses  # noqa: PLC0415  (torch, which takes seconds)
+    from sft.construction.local_model import sample_of  # noqa: PLC0415
+
+    model = job.sft.model
+    about = fingerprint([sample_of(model.path), pipeline.fingerprint, model.dtype, job.sft.data.max_len_tokens])
+
+    def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
+        return measured_losses(job.cluster, connect, laid_out(job.sft, model.path), groups)
+
+    return DraftLosses(folder.log.with_name(f"losses-{about[:_SHOWN_DIGITS]}.jsonl"), pipeline, measure)
+
+
 def _local_teachers(
-    job: JobConfig, section: ConstructConfig, console: Console, opened: ExitStack
+    job: JobConfig, section: ConstructConfig, connect: Callable[[], bool], opened: ExitStack
 ) -> dict[int, Teacher]:
     """Those that are loaded on the workers, by number; they are until the stack is closed."""
     teachers = section.teachers
@@ -111,7 +162,7 @@ def _local_teachers(
             f"cluster.workers={num_workers}: there are {len(numbers)} local teachers, and each needs a worker of its "
             f"own. Give as many workers, or fewer teachers."
         )
-    open_replicas = opened.enter_context(workers_of_teachers(job, console))
+    open_replicas = opened.enter_context(workers_of_teachers(job.cluster, connect))
     recipes, local = read_recipes(section.recipes), dict[int, Teacher]()
     for place, i in enumerate(numbers):
         writes_user = any(recipe.needs_local and i in teachers_of(recipe, teachers) for recipe in recipes)

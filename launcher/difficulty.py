@@ -1,6 +1,6 @@
 """The verb `score`: measures the losses of a job's examples on its workers, and shows them by task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -9,13 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from launcher.cluster.block_executor import prepare_on_cluster
-from launcher.cluster.loss_replicas import MeasureLosses, loss_workers
+from launcher.cluster.loss_replicas import measured_losses
+from launcher.cluster.replicas import workers_connecting
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
 from launcher.preparation import preparation_shown
 from sft.atomic_files import write_json, write_lines
-from sft.config import SftConfig
 from sft.data.preparation import build_store
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
@@ -26,7 +26,7 @@ from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
 from sft.printable import short_name
 from sft.run_folder import RunFolder
-from sft.schema import IntArray
+from sft.schema import Example, IntArray
 from sft.training.whole_evaluation import BASE, WholeModelPath, models_of
 
 _GROUP = 64
@@ -53,12 +53,12 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
     folder = RunFolder(config.run.dir).losses(store.path.name)
     folder.mkdir(parents=True, exist_ok=True)
     measured = []
-    with FileLock(folder / ".lock"), loss_workers(job, console) as measure:
+    with FileLock(folder / ".lock"), workers_connecting(job.cluster, console) as connect:
         for model in models:
             table = LossTable(folder / f"{model.file_name}.npy", len(store), may_write=True)
             write_json(table.about, {"title": model.title, "path": model.path})
             try:
-                _measure(config, model, store, table, num, measure, console)
+                _measure(job, model, store, table, num, connect, console)
             except TrainingError as error:
                 console.print(styled("[red]The measurement cannot go on:[/] {}", str(error)))
                 return FAILED
@@ -77,18 +77,18 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
 
 
 def _measure(
-    config: SftConfig,
+    job: JobConfig,
     model: WholeModelPath,
     store: TokenStore,
     table: LossTable,
     num: int | None,
-    measure: MeasureLosses,
+    connect: Callable[[], bool],
     console: Console,
 ) -> None:
-    missing = table.missing(config.run.seed, num)
+    missing = table.missing(job.sft.run.seed, num)
     if not len(missing):
         return
-    own = laid_out(config, model.path)
+    own = laid_out(job.sft, model.path)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -100,14 +100,15 @@ def _measure(
         console.print(f"measuring {len(missing):,} examples: {model.title}", highlight=False, markup=False)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(model.title, total=len(missing))
-        for rows, losses in measure(own, store.path, _groups(missing)):
+        for rows, losses in measured_losses(job.cluster, connect, own, _groups(store, missing)):
             table.put(rows, losses)
             bars.advance(bar, len(rows))
 
 
-def _groups(rows: IntArray) -> Iterator[IntArray]:
+def _groups(store: TokenStore, rows: IntArray) -> Iterator[tuple[IntArray, list[Example]]]:
     for start in range(0, len(rows), _GROUP):
-        yield rows[start : start + _GROUP]
+        group = rows[start : start + _GROUP]
+        yield group, [store.example(int(row)) for row in group]
 
 
 def _show(difficulty: Difficulty, console: Console) -> None:

@@ -7,6 +7,11 @@ from pathlib import Path
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that reads a job: `config`, and what `overrides_of` reads."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a YAML file, such as configs/quickstart.yaml")
+    add_override_arguments(parser)
+
+
+def add_override_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those behind `config`, for a command whose `config` is more than a file."""
     text = "section.field=value, such as train.packs_per_step=16 or stages.broad.optimizer.lr=1e-5"
     # Without a default, argparse would count them among the arguments that are required.
     parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)

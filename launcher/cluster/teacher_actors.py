@@ -6,21 +6,19 @@ Teachers share the workers. One worker without a cluster needs no Ray: models ar
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import ray
-from rich.console import Console
 
 from launcher.cluster.ray_words import in_a_sentence
-from launcher.cluster.replicas import workers_connected
 from sft.chat.batched import BatchedModel
 from sft.config import SftConfig
 from sft.construction.local_teacher import LostReplicaError, Outcome, Replica
 from sft.endpoint.chat import ChatRequest
 from sft.errors import UserError
-from sft.job_config import ClusterConfig, JobConfig
+from sft.job_config import ClusterConfig
 from sft.printable import counted
 from sft.training.process import quiet_third_parties
 
@@ -34,21 +32,14 @@ OpenReplicas = Callable[[SftConfig, int], AbstractAsyncContextManager[Sequence[R
 
 
 @contextmanager
-def workers_of_teachers(job: JobConfig, console: Console) -> Iterator[OpenReplicas]:
-    """What loads teachers; Ray is connected to, or started, when the first one is asked.
-
-    Raises:
-        UserError: the cluster cannot be reached.
-    """
-    device = "cuda:0" if job.cluster.gpus_per_worker else "cpu"
-    with ExitStack() as opened:
-        thread, on_ray = opened.enter_context(ThreadPoolExecutor(1, "teacher")), list[bool]()
+def workers_of_teachers(cluster: ClusterConfig, connect: Callable[[], bool]) -> Iterator[OpenReplicas]:
+    """What loads teachers; `connect` to the workers when the first one is asked (see `workers_connecting`)."""
+    device = "cuda:0" if cluster.gpus_per_worker else "cpu"
+    with ThreadPoolExecutor(1, "teacher") as thread:
 
         def open_replicas(config: SftConfig, num_replicas: int) -> AbstractAsyncContextManager[Sequence[Replica]]:
-            if not on_ray:
-                on_ray.append(opened.enter_context(workers_connected(job.cluster, console)))
-            if on_ray[0]:
-                return _on_ray(job.cluster, device, config, num_replicas)
+            if connect():
+                return _on_ray(cluster, device, config, num_replicas)
             return _here(thread, device, config, num_replicas)
 
         yield open_replicas

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from launcher.endpoint_options import add_endpoint_arguments, endpoint_of
 from launcher.vllm_options import add_vllm_arguments, vllm_of
+from sft.config_arguments import add_override_arguments
 
 if TYPE_CHECKING:
     from launcher.pair_tables import PairJudge
@@ -26,8 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, the models, and settings."""
     text = "the folder of a run, or a config"
     parser.add_argument("config", type=_config_of, metavar="RUN_DIR|CONFIG", help=text)
-    text = "section.field=value, such as evaluate.answers_per_task=50"
-    parser.add_argument("overrides", nargs="*", default=[], metavar="FIELD=VALUE", help=text)
+    add_override_arguments(parser)
     text = "base, a stage of the run, or a folder; may be given several times. Default: base and the last stage"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
     add_vllm_arguments(parser)

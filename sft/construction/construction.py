@@ -4,7 +4,8 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +20,15 @@ from sft.config_words import did_you_mean
 from sft.construction.asking import Asking
 from sft.construction.at_once import ask_all
 from sft.construction.counts import Counts
+from sft.construction.draft_losses import DraftLosses
 from sft.construction.filters.chain import filtering
+from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.held_out_texts import read_held_out, read_held_out_runs
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
-from sft.construction.grading import Grading
+from sft.construction.grading import Grading, GradingCourse
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
@@ -144,6 +147,7 @@ def construct_all(
     patience: Patience | None = None,
     around: Surroundings | None = None,
     local: Mapping[int, Teacher] | None = None,
+    losses: DraftLosses | None = None,
 ) -> Constructed:
     """Ask for what the log lacks, and write the folder; whoever calls this holds its lock.
 
@@ -154,9 +158,11 @@ def construct_all(
         patience: of the clients; the `at_once` of a teacher counts before it.
         around: what filters compare with. Default: the seeds.
         local: the teachers that are not served, by number.
+        losses: measures drafts, for the filter `difficulty`.
 
     Raises:
-        UserError: the teacher cannot be asked at all, or the folder cannot be written.
+        UserError: the teacher cannot be asked at all, the folder cannot be written, or a model cannot be loaded.
+        TrainingError: the workers that measure losses are lost.
     """
     folder = ConstructionFolder(construct.out)
     folder.claim()
@@ -167,16 +173,25 @@ def construct_all(
         asking = Asking([teachers[i] for i in sorted(teachers)], log, spending)
         filters = read_filters(construct.filters)
         around = around or Surroundings(folder.path, _seeds(work))
-        if judge := next((given for given in filters if isinstance(given, Graded)), None):
-            grading = Grading(judge, asking, judge_of(judge, construct.teachers))
-            around = replace(around, grade=grading.grade)
+        judge = next((given for given in filters if isinstance(given, Graded)), None)
+        grading = None if judge is None else Grading(judge, asking, judge_of(judge, construct.teachers))
+        around = replace(
+            around,
+            losses=None if losses is None else losses.scores,
+            grade=None if grading is None else grading.grade,
+        )
+        kept_until = partial(_kept_until, work, asking, filters, around)
         error = None
         try:
             if not _is_answered(work, asking, tell):
                 _check(served.values())
                 _ask(work, asking, tell)
-            if judge:
-                _ask_grades(work, asking, grading, filters[: filters.index(judge)], around, served.values())
+            if losses is not None:
+                with kept_until(Difficulty) as drafts:
+                    losses.measure(drafts)
+            if grading is not None:
+                with kept_until(Graded) as drafts:
+                    _ask_grades(asking, grading.course(drafts), served.values())
         except (EndpointError, TeacherError) as ended:
             if not len(log):
                 raise
@@ -217,21 +232,22 @@ def _check(clients: Iterable[EndpointClient]) -> None:
         client.check()
 
 
-def _ask_grades(
-    work: Work,
-    asking: Asking,
-    grading: Grading,
-    cheaper: Sequence[Filter],
-    around: Surroundings,
-    clients: Iterable[EndpointClient],
-) -> None:
-    """Have what the cheaper filters keep graded, as far as the log lacks grades."""
-    with filtering(cheaper, around) as first:
+@contextmanager
+def _kept_until(
+    work: Work, asking: Asking, filters: Sequence[Filter], around: Surroundings, kind: type[Filter]
+) -> Iterator[Iterator[Draft]]:
+    """The drafts that all filters before the one of this kind keep."""
+    num = next(i for i, given in enumerate(filters) if isinstance(given, kind))
+    with filtering(filters[:num], around) as first:
         outcomes = first.outcomes(work.outcomes(asking.replay))
-        course = grading.course(one.outcome for one in outcomes if isinstance(one.outcome, Draft))
-        if course.may_begin:
-            _check(clients)
-            ask_all(asking, [course], lambda: None)
+        yield (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
+
+
+def _ask_grades(asking: Asking, course: GradingCourse, clients: Iterable[EndpointClient]) -> None:
+    """Ask for what the log lacks."""
+    if course.may_begin:
+        _check(clients)
+        ask_all(asking, [course], lambda: None)
 
 
 def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:

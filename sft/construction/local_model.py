@@ -50,10 +50,14 @@ def check_local_model(config: SftConfig, path: str | None, writes_user: bool) ->
     except (UserError, RecordError) as error:
         whose = f"construct.teacher.path: {path}" if path else "construct: without a teacher, model.path is asked"
         raise UserError(f"{whose}: {error}") from None
-    find = finder(taught.model.path, download=True)
+    return LocalModel(taught, fingerprint([sample_of(taught.model.path), prompts.fingerprint, taught.model.dtype]))
+
+
+def sample_of(path: str) -> object:
+    """What tells the weights and configs of the model at `path` from others."""
+    find = finder(path, download=True)
     files = [file for name in _CONFIGS if (file := find(name)) is not None]
-    sample = content_sample([*files, *weight_files(taught.model.path, find)])
-    return LocalModel(taught, fingerprint([sample, prompts.fingerprint, taught.model.dtype]))
+    return content_sample([*files, *weight_files(path, find)])
 
 
 def _with_model(config: SftConfig, path: str) -> SftConfig:

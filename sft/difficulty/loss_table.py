@@ -24,6 +24,13 @@ COLUMNS = ("nll", "num_tokens", "nll_behind", "nll_alone", "num_compared")
 
 `nll` over all `num_tokens`, behind the prompt; `nll_behind` and `nll_alone` over the same `num_compared` of them."""
 
+QUOTIENTS = {
+    "loss": ("nll", "num_tokens"),
+    "loss_alone": ("nll_alone", "num_compared"),
+    "ifd": ("nll_behind", "nll_alone"),
+}
+"""What is shown, and which column is divided by which for it."""
+
 
 class LossTable:
     """The table of one model; one process writes."""
@@ -74,14 +81,8 @@ class LossTable:
         self._rows.flush()  # type: ignore[attr-defined]  # it is a memory map
 
     def column(self, name: str) -> Floats:
-        """One of `COLUMNS`, or what follows from them; NaN where it is not known: (num_examples,)."""
-        values = {column: self._rows[:, i] for i, column in enumerate(COLUMNS)}
-        over = {
-            "loss": ("nll", "num_tokens"),
-            "loss_alone": ("nll_alone", "num_compared"),
-            "ifd": ("nll_behind", "nll_alone"),
-        }
-        above, below = (values[column] for column in over[name])
+        """One of `QUOTIENTS`; NaN where it is not known: (num_examples,)."""
+        above, below = (self._rows[:, COLUMNS.index(column)] for column in QUOTIENTS[name])
         quotients = np.full(len(self._rows), np.nan)
         np.divide(above, below, out=quotients, where=below > 0)
         return quotients

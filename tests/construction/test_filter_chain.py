@@ -96,6 +96,7 @@ def test_what_a_draft_is_dropped_by_is_the_first_filter_in_the_order_of_cost() -
         "heldout",
         "copies",
         "code",
+        "difficulty",
         "judge",
         "diversity",
     ]

@@ -17,6 +17,7 @@ from launcher.command_line import build_parser, parse
 from launcher.plan import plan_job
 from launcher.verbs import VERBS, find_verb
 from sft import __version__
+from sft.config_arguments import overrides_of
 from sft.job_config import load_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -264,7 +265,9 @@ def test_every_verb_says_what_it_does_its_exit_codes_and_examples_that_can_be_pa
         before, called, words = re.split("[#|>]", example)[0].partition(f"sft {verb} ")
         assert called, example
         assert before in ("", "RAY_ADDRESS=HEAD_NODE:6379 ")
-        assert parse(build_parser(), [*verb.split(), *shlex.split(words)]).run is find_verb(verb).run
+        options = parse(build_parser(), [*verb.split(), *shlex.split(words)])
+        assert options.run is find_verb(verb).run
+        assert "config" not in options or overrides_of(options) == options.overrides
         assert example in out
 
 

@@ -15,6 +15,7 @@ from sft.config_rules import Problem
 from sft.config_words import did_you_mean
 from sft.construction.filters.code_tests import CodeAnswer
 from sft.construction.filters.copies import Copies
+from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.diversity import Diversity
 from sft.construction.filters.filter import Filter
 from sft.construction.filters.form import Form
@@ -28,7 +29,10 @@ from sft.construction.filters.refusals import Refusals
 
 FILTERS: Mapping[str, type[Filter]] = {
     kind.name: kind
-    for kind in (Form, JsonAnswer, Numbers, Passage, Refusals, Language, HeldOut, Copies, CodeAnswer, Graded, Diversity)
+    for kind in (
+        *(Form, JsonAnswer, Numbers, Passage, Refusals, Language, HeldOut, Copies, CodeAnswer),
+        *(Difficulty, Graded, Diversity),
+    )
 }
 """In the order in which a draft goes through them."""
 

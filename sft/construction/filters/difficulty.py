@@ -1,0 +1,80 @@
+"""Drops drafts by the base model's own loss: too easy or too hard, or a prompt that does not help with its answer.
+
+See `sft.difficulty.example_losses` for the numbers. A high difficulty (IFD) below 1 marks what a model can learn most
+from, 1 or more what does not belong together (Li et al. 2023, arXiv 2308.12032).
+"""
+
+import math
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.draft import Draft
+from sft.errors import UserError
+
+_Bound = Annotated[float, Field(ge=0.0)] | None
+
+
+class Difficulty(Filter):
+    """Bounds on the losses of the model that is to be trained (`model.path`)."""
+
+    name: ClassVar[str] = "difficulty"
+    shorthand: ClassVar[str] = "max_ifd"
+    is_dear: ClassVar[bool] = True
+
+    max_ifd: _Bound = 1.0
+    """The largest quotient of an answer's loss behind its prompt and alone."""
+    min_ifd: _Bound = None
+    """The least such quotient. Default: any."""
+    max_loss: _Bound = None
+    """The largest mean loss of an answer's tokens. Default: any."""
+    min_loss: _Bound = None
+    """The least mean loss. Default: any."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for what, low, high in (("ifd", self.min_ifd, self.max_ifd), ("loss", self.min_loss, self.max_loss)):
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min_{what} is at most max_{what}, which is {high:g}")
+        return self
+
+    def begin(self, around: Surroundings) -> Judge:
+        """It looks losses up.
+
+        Raises:
+            UserError: nobody measures here.
+        """
+        if around.losses is None:
+            raise UserError("construct.filters.difficulty: there is no model to measure by.")
+        return _DifficultyJudge(self, around)
+
+
+class _DifficultyJudge(Judge):
+    def __init__(self, given: Difficulty, around: Surroundings) -> None:
+        assert around.losses is not None
+        self._given, self._losses = given, around.losses
+        self._scores: dict[str, float] = {}
+
+    def judge(self, draft: Draft) -> str | None:
+        """By what was measured; what cannot be compared is kept."""
+        given, measured = self._given, self._losses(draft)
+        self._scores = {}
+        if measured is None:
+            return "training could not use it, so its loss is not known"
+        self._scores = {name: value for name, value in measured.items() if math.isfinite(value)}
+        for name, title, low, high in (
+            ("loss", "loss", given.min_loss, given.max_loss),
+            ("ifd", "IFD", given.min_ifd, given.max_ifd),
+        ):
+            value = self._scores.get(name)
+            if value is not None and high is not None and value > high:
+                return f"its {title} is above {high:g}"
+            if value is not None and low is not None and value < low:
+                return f"its {title} is below {low:g}"
+        return None
+
+    def scores(self, draft: Draft) -> dict[str, float]:
+        """Those of the draft that was judged last."""
+        del draft
+        return self._scores

@@ -1,0 +1,62 @@
+"""The model that is to be trained measures drafts: each once, as training would see it, and as `sft score` does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.cli import main
+from tests.conftest import SmallRecords
+from tests.construction.talking import job_of, make_talking_model
+from tests.construction.teaching import lines_of
+
+
+@pytest.fixture(scope="module")
+def content(small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("difficulty")
+    made = job_of(make_talking_model(folder / "model"), small_records, folder)
+    made["construct"]["filters"] = {"form": False, "copies": False, "difficulty": {"max_ifd": 1000}}
+    return made
+
+
+def construct(content: dict[str, Any], *overrides: str) -> list[list[dict[str, Any]]]:
+    """What is kept, and what is dropped."""
+    out = Path(content["construct"]["out"])
+    path = out.with_name("config.yaml")
+    path.write_text(json.dumps(content))
+    assert main(["construct", str(path), *overrides]) == 0
+    return [lines_of(out / f"{name}.jsonl") for name in ("records", "dropped")]
+
+
+def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records, dropped = construct(content)
+    assert not [line for line in dropped if line["dropped"]["filter"] == "difficulty"]
+    ifds = sorted(line["provenance"]["scores"]["ifd"] for line in records)
+    (file,) = Path(content["construct"]["out"]).glob("log/losses-*.jsonl")
+    before = file.read_bytes()
+    assert len({line["id"] for line in lines_of(file)}) == len({line["id"] for line in records})
+    # As `sft score` measures them where they are trained.
+    source = {"name": "made", "path": content["construct"]["out"] + "/records.jsonl", "format": "messages"}
+    data = {**content["data"], "sources": [source], "unreviewed": True}
+    plain = {**{k: v for k, v in content.items() if k != "construct"}, "data": data}
+    plain["run"] = {**content["run"], "dir": str(tmp_path / "run")}
+    (tmp_path / "plain.yaml").write_text(json.dumps(plain))
+    assert main(["score", str(tmp_path / "plain.yaml"), "--out", str(tmp_path / "out.jsonl")]) == 0
+    scored = {line["line"]: line["models"]["base"] for line in lines_of(tmp_path / "out.jsonl")}
+    assert len(scored) > len(records) / 2
+    for number, losses in scored.items():
+        ours = records[number - 1]["provenance"]["scores"]
+        assert {name: ours[name] for name in ("loss", "ifd")} == pytest.approx(
+            {name: losses[name] for name in ("loss", "ifd")}, rel=1e-3
+        )
+    bound = ifds[len(ifds) // 2]
+    capsys.readouterr()
+    kept, dropped = construct(content, f"construct.filters={{form: false, copies: false, difficulty: {bound}}}")
+    assert file.read_bytes() == before
+    assert max(line["provenance"]["scores"]["ifd"] for line in kept) <= bound
+    told = [line["dropped"]["reason"] for line in dropped if line["dropped"]["filter"] == "difficulty"]
+    assert told == [f"its IFD is above {bound:g}"] * len(told)
+    assert len(told) == sum(ifd > bound for ifd in ifds) > 0
