@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0, help="that an answer takes")
     parser.add_argument("--filters", type=int, metavar="DRAFTS", help="see benchmarks.filtering")
-    parser.add_argument("--review", type=int, metavar="RECORDS", help="see benchmarks.review_opening")
     options = parser.parse_args()
     if options.filters:
         measure_filters(options.filters, say)

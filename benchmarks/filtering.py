@@ -165,9 +165,7 @@ def _around(folder: Path, construct: ConstructConfig, work: Work) -> Surrounding
     data, model = _given(folder)
     store, tokenizer = prepare_store(data, model), RecordPipeline(data, model).tokenizer
     seeds = [(part.task, seed) for part in work.parts for seed in part.seeds]
-    return Surroundings(
-        construct.out, seeds, of_held_out=lambda: read_held_out(store, data.holdout, tokenizer)
-    )
+    return Surroundings(construct.out, seeds, of_held_out=lambda: read_held_out(store, data.holdout, tokenizer))
 
 
 class _Instant:

@@ -121,7 +121,7 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
     sizes = Counter(task for _, task, _, _ in found)
     mean = len(found) / len(sizes)
     rare = {task: _MOST_RARE * max(0.0, 1 - size / mean) for task, size in sizes.items()}
-    entries = [Entry(record, task, doubt + rare[task], offset) for record, task, doubt, offset in found]
+    entries = [Entry._make((record, task, doubt + rare[task], offset)) for record, task, doubt, offset in found]
     return RecordSet(path, entries, unreadable)
 
 
@@ -178,14 +178,15 @@ def _scores(fields: JsonObject) -> Any:
 
 def _doubt(scores: Any) -> float:
     """How far the judge's grade lies below the best, and how near another record lies."""
-    if not isinstance(scores, Mapping) or not scores:
+    if not isinstance(scores, dict) or not scores:
         return 0.0
     judge, similarity = _share(scores.get("judge")), _share(scores.get("similarity"))
     return (0.0 if judge is None else 1 - judge) + (similarity or 0.0)
 
 
 def _share(value: Any) -> float | None:
-    return min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else None
+    # A tuple of types is looked at several times as fast as their union.
+    return min(1.0, max(0.0, float(value))) if isinstance(value, (int, float)) else None  # noqa: UP038
 
 
 def _parsed(line: bytes) -> JsonObject | None:
