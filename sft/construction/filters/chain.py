@@ -119,7 +119,10 @@ def _line(name: ScriptName, outcome: Outcome) -> str:
     """Shorter to write than `Draft.as_json`, which hashes, and is called once the line is final."""
     if isinstance(outcome, Failed):
         return json.dumps([name, [outcome.reason, outcome.is_final]]) + "\n"
-    draft, why = (outcome.draft, [outcome.filter, outcome.reason]) if isinstance(outcome, Dropped) else (outcome, [])
+    why: list[str] = []
+    draft = outcome
+    if isinstance(draft, Dropped):
+        draft, why = draft.draft, [draft.filter, draft.reason]
     of = [getattr(draft.provenance, field) for field in _PROVENANCE]
     return json.dumps([name, [], of, draft.messages, draft.task, draft.tools, draft.evidence, why]) + "\n"
 
