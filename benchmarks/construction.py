@@ -29,6 +29,7 @@ from typing import Any
 
 import openai  # noqa: F401  (a second, which is not part of what is measured)
 
+from benchmarks.filtering import measure_filters
 from sft.config_construction import ConstructConfig
 from sft.construction.construction import Progress, construct_all
 from sft.construction.prompts import Prompts
@@ -45,11 +46,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=4096, help="about so many")
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0, help="that an answer takes")
+    parser.add_argument("--filters", type=int, metavar="DRAFTS", help="see benchmarks.filtering")
     options = parser.parse_args()
+    if options.filters:
+        measure_filters(options.filters, say)
+        return
     with served(options.seconds) as url:
         for name, num_tasks in (("many tasks", NUM_TASKS), ("one task", 1)):
             with tempfile.TemporaryDirectory() as folder:
                 print(measure(name, num_tasks, url, Path(folder), options), flush=True)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def measure(name: str, num_tasks: int, url: str, folder: Path, options: argparse.Namespace) -> str:

@@ -43,7 +43,8 @@ def write_data(path: Path, kind: str, num_records: int | None = None, seed: int 
     return path
 
 
-def _dolly(rng: np.random.Generator) -> dict[str, str]:
+def dolly_record(rng: np.random.Generator) -> dict[str, str]:
+    """A record with the three columns."""
     has_context = rng.random() < _CONTEXT_SHARE
     return {
         "instruction": _text(rng, "instruction", 10, 0.6),
@@ -61,7 +62,7 @@ def _gsm8k(rng: np.random.Generator) -> dict[str, str]:
     return {"instruction": question, "context": "", "response": " ".join(answer) + f"\n#### {rng.integers(1, 1000)}"}
 
 
-_MAKERS: dict[str, Callable[[np.random.Generator], dict[str, str]]] = {"dolly": _dolly, "gsm8k": _gsm8k}
+_MAKERS: dict[str, Callable[[np.random.Generator], dict[str, str]]] = {"dolly": dolly_record, "gsm8k": _gsm8k}
 
 
 def _text(rng: np.random.Generator, column: str, median: float, deviation: float) -> str:

@@ -178,7 +178,7 @@ def _scores(fields: JsonObject) -> Any:
 
 def _doubt(scores: Any) -> float:
     """How far the judge's grade lies below the best, and how near another record lies."""
-    if not isinstance(scores, Mapping) or not scores:
+    if not isinstance(scores, dict) or not scores:
         return 0.0
     judge, similarity = _share(scores.get("judge")), _share(scores.get("similarity"))
     return (0.0 if judge is None else 1 - judge) + (similarity or 0.0)

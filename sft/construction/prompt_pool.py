@@ -12,7 +12,7 @@ ROUGE-L: Lin 2004, here of words of any script and without stemming; as a measur
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -44,7 +44,10 @@ class PromptPool:
         """Add one; it gets the next number."""
         number, ids = len(self), [self._ids.setdefault(word, len(self._ids)) for word in words[:MOST_WORDS]]
         for key in _counted(ids):
-            self._places.setdefault(key, array("I")).append(number)
+            if key in self._places:
+                self._places[key].append(number)
+            else:
+                self._places[key] = array("I", [number])
         self._words.extend(ids)
         self._starts.append(len(self._words))
         self._lengths.append(len(ids))
@@ -58,9 +61,12 @@ class PromptPool:
         unknown: dict[str, int] = {}
         ids = [self._ids.get(word, -1) for word in given]
         ids = [unknown.setdefault(word, -1 - len(unknown)) if i < 0 else i for word, i in zip(given, ids, strict=True)]
+        places = _places(ids)
         for number in self._candidates(ids, len(self) if among is None else among):
-            other = self._words[self._starts[number] : self._starts[number + 1]].tolist()
-            if common_length(ids, other) >= self._limit * (len(ids) + len(other)) / 2 - _ROUNDING:
+            other = self._words[self._starts[number] : self._starts[number + 1]]
+            needed = self._limit * (len(ids) + len(other)) / 2 - _ROUNDING
+            # No more words are in common than stand in both: most texts need no comparison.
+            if sum(map(places.__contains__, other)) >= needed and _common(len(ids), places, other) >= needed:
                 return number
         return None
 
@@ -73,13 +79,18 @@ class PromptPool:
         found = sorted(cut, key=len)[:num_looked_at]
         ends = np.cumsum([len(places) for places in found])
         found = found[: max(1, int(np.searchsorted(ends, MOST_PLACES, side="right")))]
-        numbers = np.concatenate([np.frombuffer(places, np.uint32) for places in found if places] or [_EMPTY])
-        texts, shared = np.unique(numbers, return_counts=True)
-        if not len(texts):
+        joined = array("I")
+        for places in found:
+            joined.extend(places)
+        if not joined:
             return []
-        lengths = np.frombuffer(self._lengths, np.uint32)[texts]
-        needed = limit * (num + lengths) / 2 - _ROUNDING
-        may_be = (np.minimum(num, lengths) >= needed) & (shared >= needed - (num - len(found)))
+        numbers, lengths = np.frombuffer(joined, np.uint32), np.frombuffer(self._lengths, np.uint32)
+        of = lengths[numbers]
+        # By their lengths alone most are out, before they are sorted.
+        numbers = numbers[np.minimum(num, of) >= limit * (num + of) / 2 - _ROUNDING]
+        texts, shared = np.unique(numbers, return_counts=True)
+        needed = limit * (num + lengths[texts]) / 2 - _ROUNDING
+        may_be = shared >= needed - (num - len(found))
         texts, shared = texts[may_be], shared[may_be]
         if len(texts) > MOST_COMPARED:
             texts = texts[np.argsort(-shared, kind="stable")[:MOST_COMPARED]]
@@ -88,19 +99,28 @@ class PromptPool:
 
 def common_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
     """The length of the longest common subsequence: one operation on long integers for each word (Hyyrö 2004)."""
+    return _common(len(one), _places(one), other)
+
+
+def _places(words: Iterable[Hashable]) -> dict[Hashable, int]:
+    """Word → the places where it stands, as bits."""
     places: dict[Hashable, int] = {}
-    for i, word in enumerate(one):
+    for i, word in enumerate(words):
         places[word] = places.get(word, 0) | 1 << i
-    every = (1 << len(one)) - 1
+    return places
+
+
+def _common(num: int, places: Mapping[Hashable, int], other: Iterable[Hashable]) -> int:
+    every = (1 << num) - 1
     state = every
     for word in other:
-        matches = state & places.get(word, 0)
-        state = ((state + matches) | (state - matches)) & every
-    return len(one) - state.bit_count()
+        if at := places.get(word):
+            matches = state & at
+            state = ((state + matches) | (state - matches)) & every
+    return num - state.bit_count()
 
 
 _NONE: "array[int]" = array("I")
-_EMPTY = np.zeros(0, np.uint32)
 
 
 def _counted(ids: Sequence[int]) -> list[tuple[int, int]]:

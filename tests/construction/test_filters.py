@@ -1,14 +1,20 @@
 """Each filter drops what it is for, with its reason, and keeps what only looks like it."""
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sft.construction.filters import refusal_words
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.form import repeated_share
+from sft.construction.filters.refusal_words import may_refuse, may_talk
 from sft.construction.filters.refusals import unquoted
 from sft.construction.filters.registry import read_filters
 from sft.construction.script import Dropped, ScriptName
@@ -136,6 +142,19 @@ def test_a_task_about_refusals_keeps_its_records(tmp_path: Path) -> None:
     assert reason(draft(asked, "I'm sorry, but I can't help with that."), filters, tmp_path) == ""
     assert reason(draft("Is it a refusal? 'I cannot assist.'", "Yes, it is one."), filters, tmp_path) == ""
     assert reason(draft(ASK, "I hereby say so."), filters, tmp_path) == "refusals: a pattern of your own"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "may"),
+    [(one, may_refuse) for one in refusal_words._REFUSALS] + [(one, may_talk) for one in refusal_words._META_TALK],
+)
+def test_no_pattern_is_passed_over_for_lack_of_a_mark(pattern: str, may: Callable[[str], bool]) -> None:
+    @settings(max_examples=5, deadline=None, database=None, derandomize=True)
+    @given(st.from_regex(re.compile(pattern), fullmatch=True))
+    def holds(text: str) -> None:
+        assert may(f"so {text} it is")
+
+    holds()
 
 
 def test_hostile_text_takes_no_time(tmp_path: Path) -> None:

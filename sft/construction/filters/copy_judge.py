@@ -1,6 +1,7 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,9 +11,16 @@ from sft.construction.filters.filter import Judge, Late, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
-from sft.data.duplicates import hash_record, minhash
+from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.draft import Draft
 from sft.schema import Conversation
+
+
+class _Judged(NamedTuple):
+    conversation: Conversation
+    hashed: RecordHashes
+    words: list[str]
+    """By which it is compared; none without a pool."""
 
 
 class CopyJudge(Judge):
@@ -35,6 +43,8 @@ class CopyJudge(Judge):
             if self._near:
                 self._near.add(minhash(conversation))
         self._num_kept = 0
+        self._judged: _Judged | None = None
+        """The draft that was judged last, which is also the one that is kept."""
         self._may_be_near = bytearray()
 
     def judge(self, draft: Draft) -> str | None:
@@ -47,6 +57,8 @@ class CopyJudge(Judge):
         if conversation is None:
             return UNREADABLE
         hashed = hash_record(conversation)
+        words = self._words.of(draft) if self._pool is not None else []
+        self._judged = _Judged(conversation, hashed, words)
         if text_evidence(draft, "prompt_of"):
             number = next(self._whole.find(hashed.content), None)
             return None if number is None else f"it equals {self._of(number)}"
@@ -56,7 +68,7 @@ class CopyJudge(Judge):
         if self._trained is not None and _is_in(self._trained, hashed.prompt):
             return "its prompt equals that of a training record"
         is_like = text_evidence(draft, "wording_of")
-        if self._pool is not None and not is_like and (words := self._words.of(draft)):
+        if self._pool is not None and not is_like and words:
             number = self._pool.find(words)
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
@@ -64,15 +76,14 @@ class CopyJudge(Judge):
 
     def keep(self, draft: Draft) -> None:
         """Remember it."""
-        conversation = conversation_of(draft)
-        assert conversation is not None, "it was judged"
-        hashed, is_to_be_like = hash_record(conversation), _is_to_be_like(draft)
+        assert self._judged is not None, "it was judged"
+        (conversation, hashed, words), is_to_be_like = self._judged, _is_to_be_like(draft)
         self._equal.add(hashed.prompt, self._num_seeds + self._num_kept)
         if is_to_be_like:
             self._whole.add(hashed.content, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:
-            self._pool.add(self._words.of(draft))
+            self._pool.add(words)
         if self._near:
             self._near.add(minhash(_without_passage(conversation, draft)))
             self._may_be_near.append(is_to_be_like)

@@ -62,5 +62,30 @@ _META_TALK = (
     r"(?:بصفتي|كوني|أنا) (?:مجرد )?(?:نموذج|ذكاء اصطناعي|نموذجًا)",
 )
 
+_REFUSAL_MARKS = (
+    *("can't", "cannot", "can not", "won't", "will not", "unable", "not able", "don't have", "decline", "refuse"),
+    *("nicht", " pas", "no puedo", "não posso", "non posso", "я не ", "法", "不能", "申し訳", "죄송", "لا "),
+)
+"""Each refusal has one of these, and looking for them takes a tenth of the time."""
+
+_META_MARKS = (
+    *(" ai", "artificial intelligence", "language model", " llm", "my knowledge", "my training", "my last "),
+    *("have personal ", "have access to real", "chatgpt", "openai", "anthropic", " ki", "künstliche intelligenz"),
+    *("sprachmodell", " ia", "'ia", "intelligence artificielle", "modèle de langage", "inteligencia artificial"),
+    *("inteligência artificial", "modelo de ", "intelligenza artificiale", "modello linguistico", " ии"),
+    *("искусственный интеллект", "языковая модель", "作为", "我", "として", "로서", "으로서", "نموذج", "ذكاء"),
+)
+"""The same of talk of the model itself."""
+
 REFUSALS = re.compile("|".join(f"(?:{pattern})" for pattern in _REFUSALS))
 META_TALK = re.compile("|".join(f"(?:{pattern})" for pattern in _META_TALK))
+
+
+def may_refuse(text: str) -> bool:
+    """Whether `REFUSALS` may be found in it; False: it is not."""
+    return any(mark in text for mark in _REFUSAL_MARKS)
+
+
+def may_talk(text: str) -> bool:
+    """Whether `META_TALK` may be found in it; False: it is not."""
+    return any(mark in text for mark in _META_MARKS)

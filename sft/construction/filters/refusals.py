@@ -16,7 +16,7 @@ from pydantic import field_validator
 
 from sft.construction.filters.draft_parts import answers_of
 from sft.construction.filters.filter import Filter, Judge, Surroundings
-from sft.construction.filters.refusal_words import META_TALK, REFUSALS
+from sft.construction.filters.refusal_words import META_TALK, REFUSALS, may_refuse, may_talk
 from sft.draft import Draft
 
 _FIRST_CHARS = 240
@@ -71,8 +71,11 @@ class _RefusalJudge(Judge):
 
     def _found(self, said: str) -> list[tuple[str, str]]:
         plain = _plain(said)
-        found = [(_REASONS["refuses"], match[0]) for match in REFUSALS.finditer(plain[:_FIRST_CHARS])]
-        found += [(_REASONS["talks"], match[0]) for match in META_TALK.finditer(plain)]
+        found, first = list[tuple[str, str]](), plain[:_FIRST_CHARS]
+        if may_refuse(first):
+            found += [(_REASONS["refuses"], match[0]) for match in REFUSALS.finditer(first)]
+        if may_talk(plain):
+            found += [(_REASONS["talks"], match[0]) for match in META_TALK.finditer(plain)]
         return found + [("a pattern of your own", match[0]) for own in self._own for match in own.finditer(plain)]
 
 

@@ -110,9 +110,9 @@ class HeldOutRuns:
 
     def touch(self, token_ids: IntArray) -> bool:
         """Whether a text, (num_tokens,), has one of them."""
-        bounds, itself = np.array([0, len(token_ids)]), np.zeros(1, dtype=np.int64)
         if len(token_ids) < self._length:
             return False
+        bounds, itself = np.array([0, len(token_ids)]), np.zeros(1, dtype=np.int64)
         hashes, _ = _hash_runs(self._token_keys, bounds, lambda start, end: token_ids[start:end], itself, self._length)
         return len(self._runs.find(hashes)[0]) > 0
 
