@@ -235,7 +235,8 @@ def _show(done: Constructed, path: Path, console: Console) -> None:
         text = f"construct.{spending.reached} is reached; with a larger one, the same command goes on"
         console.print(text, highlight=False)
     where = f"in {path}: construct.html shows it, DATA_CARD.md describes it"
-    text = f"{where}\npeople approve what is trained: sft review {shlex.quote(str(path))}"
+    approve = f"people approve what is trained: sft review {shlex.quote(str(path))}"
+    text = f"{where}\n{approve if done.counts.kept else 'nothing is kept, so there is nothing to approve'}"
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

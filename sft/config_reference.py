@@ -54,8 +54,14 @@ def config_reference() -> str:
 
 
 def _parts_once() -> list[_Part]:
-    """All sections; one that is in several places is described at the first that is not a mapping, if there is one."""
-    found = list(_parts(JobFile, ""))
+    """All sections; one that is in several places is described at the first that is not a mapping, if there is one.
+
+    One that may be given alone or in a list is described once.
+    """
+    every = list(_parts(JobFile, ""))
+    found = [
+        part for part in every if part._replace(path=part.path.removesuffix("[]")) not in every[: every.index(part)]
+    ]
     elsewhere = {part.section for part in found if not part.path.endswith("{}")}
     return [part for part in found if not part.path.endswith("{}") or part.section not in elsewhere]
 

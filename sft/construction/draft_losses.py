@@ -12,12 +12,15 @@ from typing import Any
 
 from sft.config import SourceConfig
 from sft.construction.offset_table import OffsetTable
+from sft.construction.script import Failed
 from sft.data.record_pipeline import RecordPipeline
 from sft.difficulty.loss_table import COLUMNS, QUOTIENTS, Floats
 from sft.draft import Draft
 from sft.json_lines import json_line, whole_lines
 from sft.schema import Example, Record, RecordLocation
 
+NOT_MEASURED = Failed("its loss is not measured yet", is_final=False)
+NOTHING_TO_MEASURE = Failed("training could not use it, so its loss is not known")
 _GROUP = 64
 _ID_DIGITS = 16
 
@@ -67,12 +70,11 @@ class DraftLosses:
                     self._add(file, draft_id, losses[start : start + num].sum(axis=0).tolist())
                     start += num
 
-    def scores(self, draft: Draft) -> Mapping[str, float] | None:
-        """`loss` and `ifd`, NaN where one is not defined; None where training makes nothing of the draft."""
+    def scores(self, draft: Draft) -> Mapping[str, float] | Failed:
+        """`loss` and `ifd`, NaN where one is not defined; or why they are not known."""
         found = self._find(draft.id)
-        assert found is not None, "it was measured"
         if not found:
-            return None
+            return NOT_MEASURED if found is None else NOTHING_TO_MEASURE
         sums = dict(zip(COLUMNS, found, strict=True))
         return {name: sums[a] / sums[b] if sums[b] else math.nan for name, (a, b) in QUOTIENTS.items()}
 

@@ -84,8 +84,7 @@ class RequestLog:
             self._reader.seek(offset)
             line = json.loads(self._reader.readline())
             if line["request"] == name:
-                failed = line.get("failed")
-                return Kept(name, read_kept_reply(line["reply"]) if failed is None else NoReply(failed), line["date"])
+                return _kept(line)
         return None
 
     def add(self, logged: Logged, outcome: ChatReply | NoReply) -> Kept:
@@ -136,9 +135,7 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
-                failed = content.get("failed")
-                outcome = read_kept_reply(content["reply"]) if failed is None else NoReply(failed)
-                self.spending.count(most_tokens(content["asked"]), outcome)
+                self.spending.count(most_tokens(content["asked"]), _kept(content).outcome)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self._path}:{number} is damaged ({error!r}). Remove this line: its request is then paid again."
@@ -194,6 +191,12 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
         if syncing.ident is not None:
             syncing.join()
         log.close()
+
+
+def _kept(line: Mapping[str, Any]) -> Kept:
+    failed = line.get("failed")
+    outcome = read_kept_reply(line["reply"]) if failed is None else NoReply(failed)
+    return Kept(line["request"], outcome, line["date"])
 
 
 def _hash(name: str) -> int:

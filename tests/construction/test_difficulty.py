@@ -2,12 +2,20 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from launcher.cli import main
+from sft.construction.draft_losses import DraftLosses
+from sft.construction.filters.chain import filtering
+from sft.construction.filters.filter import Surroundings
+from sft.construction.filters.registry import read_filters
+from sft.construction.script import Dropped, ScriptName
+from sft.construction.work import Ended
+from sft.data.record_pipeline import RecordPipeline
 from tests.conftest import SmallRecords
+from tests.construction.drafts import draft
 from tests.construction.talking import job_of, make_talking_model
 from tests.construction.teaching import lines_of
 
@@ -60,3 +68,12 @@ def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
     told = [line["dropped"]["reason"] for line in dropped if line["dropped"]["filter"] == "difficulty"]
     assert told == [f"its IFD is above {bound:g}"] * len(told)
     assert len(told) == sum(ifd > bound for ifd in ifds) > 0
+
+
+def test_what_was_not_measured_is_not_kept_and_no_error(tmp_path: Path) -> None:
+    losses = DraftLosses(tmp_path / "losses.jsonl", cast(RecordPipeline, None), lambda groups: iter(()))
+    one = draft("Say it.", "It.")
+    given = read_filters({"form": False, "copies": False, "difficulty": True})
+    with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
+        (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
+    assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet")

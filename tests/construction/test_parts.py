@@ -95,9 +95,10 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
     path.write_bytes(whole + whole[:20])
     assert names() == [True, True, True, False]
     assert path.read_bytes() == whole
-    path.write_bytes(whole.replace(b'"reply"', b'"other"', 1))
-    with pytest.raises(UserError, match=r"replies.jsonl:1 is damaged .* Remove this line"):
-        names()
+    for field in (b'"reply"', b'"date"', b'"asked"', b'"request"'):
+        path.write_bytes(whole.replace(field, b'"other"', 1))
+        with pytest.raises(UserError, match=r"replies.jsonl:1 is damaged .* Remove this line"):
+            names()
 
 
 def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:

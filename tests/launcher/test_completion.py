@@ -61,7 +61,7 @@ def test_verbs_options_files_and_fields_are_offered(tmp_path: Path) -> None:
     verbs, places, options, files, *fields = json.loads(run.stdout)
     assert {verb.split()[0] for verb in VERBS} <= set(verbs)
     assert {"slurm", "ray"} <= set(places)
-    assert (options, files) == (["--until"], ["tune.yaml"])
+    assert (options, files) == (["--unreviewed", "--until"], ["tune.yaml"])
     assert fields == [["train.packs_per_step="], ["cluster.workers="]]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.construction.script import Failed
 from sft.draft import Draft
 from sft.errors import UserError
 
@@ -60,8 +61,8 @@ class _DifficultyJudge(Judge):
         """By what was measured; what cannot be compared is kept."""
         given, measured = self._given, self._losses(draft)
         self._scores = {}
-        if measured is None:
-            return "training could not use it, so its loss is not known"
+        if isinstance(measured, Failed):
+            return measured.reason
         self._scores = {name: value for name, value in measured.items() if math.isfinite(value)}
         for name, title, low, high in (
             ("loss", "loss", given.min_loss, given.max_loss),

@@ -38,8 +38,8 @@ class Surroundings:
     """Reads what is held out; None where nothing is."""
     special_tokens: frozenset[str] = frozenset()
     """The texts of the control tokens of the tokenizer that will read what is kept."""
-    losses: Callable[[Draft], Mapping[str, float] | None] | None = None
-    """The losses of the model that is trained, `loss` and `ifd`; None for a draft of which training makes nothing."""
+    losses: Callable[[Draft], Mapping[str, float] | Failed] | None = None
+    """The losses of the model that is trained, `loss` and `ifd`, or why there are none; None where nobody measures."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
 
