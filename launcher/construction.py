@@ -4,7 +4,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
@@ -83,7 +83,7 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     folder.check()
     check_sources(config, section)
     with ExitStack() as opened, run_lock(folder.lock, end_at_once, console.print, field="construct.out"):
-        connect = opened.enter_context(_connecting(job, console))
+        connect = cache(partial(_connect, job, console, opened))  # when a model is asked or measured, and once
         local = _local_teachers(job, section, connect, opened)
         recipe = StoreRecipe.of(config.data, config.model)
         with preparation_shown(console) as report:
@@ -105,21 +105,11 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     return DONE
 
 
-@contextmanager
-def _connecting(job: JobConfig, console: Console) -> Iterator[Callable[[], bool]]:
-    """What connects to the job's workers when it is called (see `launcher.cluster.replicas`)."""
-    with ExitStack() as opened:
-        connecting: list[Callable[[], bool]] = []
+def _connect(job: JobConfig, console: Console, opened: ExitStack) -> bool:
+    """Connect to the job's workers until the stack is closed; False where this process is the only one."""
+    from launcher.cluster.replicas import workers_connected  # noqa: PLC0415  (Ray, which takes seconds)
 
-        def connect() -> bool:
-            # Ray takes seconds to import, and a construction by served teachers needs none.
-            from launcher.cluster.replicas import workers_connecting  # noqa: PLC0415
-
-            if not connecting:
-                connecting.append(opened.enter_context(workers_connecting(job.cluster, console)))
-            return connecting[0]()
-
-        yield connect
+    return opened.enter_context(workers_connected(job.cluster, console))
 
 
 def _draft_losses(
@@ -133,7 +123,7 @@ def _draft_losses(
     if not any(isinstance(given, Difficulty) for given in read_filters(section.filters)):
         return None
     from launcher.cluster.loss_replicas import measured_losses  # noqa: PLC0415  (torch, which takes seconds)
-    from sft.construction.local_model import sample_of  # noqa: PLC0415
+    from sft.construction.local_model import sample_of  # noqa: PLC0415  (torch)
 
     model = job.sft.model
     about = fingerprint([sample_of(model.path), pipeline.fingerprint, model.dtype, job.sft.data.max_len_tokens])
@@ -152,9 +142,8 @@ def _local_teachers(
     numbers = [i for i, teacher in enumerate(teachers) if not teacher.endpoint]
     if not numbers:
         return {}
-    # They need torch, which takes seconds to import.
-    from launcher.cluster.teacher_actors import workers_of_teachers  # noqa: PLC0415
-    from sft.construction.local_model import check_local_model  # noqa: PLC0415
+    from launcher.cluster.teacher_actors import workers_of_teachers  # noqa: PLC0415  (torch, which takes seconds)
+    from sft.construction.local_model import check_local_model  # noqa: PLC0415  (torch)
 
     num_workers = job.cluster.max_workers
     if 1 < num_workers < len(numbers):

@@ -1,6 +1,8 @@
 """The verb `score`: measures the losses of a job's examples on its workers, and shows them by task."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -10,7 +12,7 @@ from rich.table import Table
 
 from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.cluster.loss_replicas import measured_losses
-from launcher.cluster.replicas import workers_connecting
+from launcher.cluster.replicas import workers_connected
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
@@ -53,7 +55,9 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
     folder = RunFolder(config.run.dir).losses(store.path.name)
     folder.mkdir(parents=True, exist_ok=True)
     measured = []
-    with FileLock(folder / ".lock"), workers_connecting(job.cluster, console) as connect:
+    with FileLock(folder / ".lock"), ExitStack() as opened:
+        # Only once something is to be measured.
+        connect = cache(lambda: opened.enter_context(workers_connected(job.cluster, console)))
         for model in models:
             table = LossTable(folder / f"{model.file_name}.npy", len(store), may_write=True)
             write_json(table.about, {"title": model.title, "path": model.path})

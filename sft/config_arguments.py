@@ -1,6 +1,7 @@
 """The arguments of every command that reads a job. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -22,3 +23,15 @@ def add_override_arguments(parser: argparse.ArgumentParser) -> None:
 def overrides_of(options: argparse.Namespace) -> list[str]:
     """The overrides that these arguments mean (see `sft.job_config.load_job`)."""
     return [*options.overrides, *(["data.unreviewed=true"] if options.unreviewed else [])]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument: a whole number, not less than this."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number

@@ -27,7 +27,7 @@ def measured_losses(
 
     Args:
         cluster: the workers.
-        connect: to them (see `launcher.cluster.replicas.workers_connecting`).
+        connect: to them (see `launcher.cluster.replicas.workers_connected`).
         config: `model.path` and the layout are those of the model.
         groups: each with a key that comes back with its losses.
 

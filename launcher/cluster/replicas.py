@@ -8,7 +8,7 @@ parts ──▶ replica 0 ──▶ results, as they come
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import ray
@@ -43,24 +43,6 @@ def workers_connected(cluster: ClusterConfig, console: Console) -> Iterator[bool
     with ray_session(cpus, gpus, _OBJECT_STORE_BYTES) as session:
         console.print(f"{counted(num_workers, 'replica')} on {session.where}", highlight=False)
         yield True
-
-
-@contextmanager
-def workers_connecting(cluster: ClusterConfig, console: Console) -> Iterator[Callable[[], bool]]:
-    """What connects as `workers_connected` does when it is first called, and stays connected while this is open.
-
-    Raises:
-        UserError: when it is called: the cluster cannot be reached.
-    """
-    with ExitStack() as opened:
-        found: list[bool] = []
-
-        def connect() -> bool:
-            if not found:
-                found.append(opened.enter_context(workers_connected(cluster, console)))
-            return found[0]
-
-        yield connect
 
 
 @contextmanager

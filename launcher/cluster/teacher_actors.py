@@ -33,7 +33,12 @@ OpenReplicas = Callable[[SftConfig, int], AbstractAsyncContextManager[Sequence[R
 
 @contextmanager
 def workers_of_teachers(cluster: ClusterConfig, connect: Callable[[], bool]) -> Iterator[OpenReplicas]:
-    """What loads teachers; `connect` to the workers when the first one is asked (see `workers_connecting`)."""
+    """What loads teachers.
+
+    Args:
+        cluster: the workers.
+        connect: to them; called when the first one is asked (see `launcher.cluster.replicas.workers_connected`).
+    """
     device = "cuda:0" if cluster.gpus_per_worker else "cpu"
     with ThreadPoolExecutor(1, "teacher") as thread:
 

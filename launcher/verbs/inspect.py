@@ -1,10 +1,9 @@
 """`sft inspect`: shows what is learned of a job's data, or proves it."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from sft.config_arguments import add_config_arguments
+from sft.config_arguments import add_config_arguments, at_least
 
 SUMMARY = "show in colours what the model learns of each example, or prove it for every row"
 EXAMPLES = """\
@@ -16,13 +15,13 @@ sft inspect my.yaml --check                   # every row; exit code 1 if an inv
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its own and those of a config."""
     add_config_arguments(parser)
-    count = _at_least(1)
+    count = at_least(1)
     parser.add_argument("--num", type=count, metavar="N", help="examples shown: 3 on the console, 200 on a page")
     parser.add_argument("--task", metavar="NAME", help="only examples of this task")
     parser.add_argument("--source", metavar="NAME", help="only examples of this source")
     parser.add_argument("--min-tokens", type=count, metavar="N", help="only examples at least this long")
     parser.add_argument("--max-tokens", type=count, metavar="N", help="only examples at most this long")
-    parser.add_argument("--row", type=_at_least(0), metavar="ID", help="this row of the store")
+    parser.add_argument("--row", type=at_least(0), metavar="ID", help="this row of the store")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the random choice; default: run.seed")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a self-contained page instead")
     parser.add_argument("--check", action="store_true", help="check every row; exit code 1 if an invariant is broken")
@@ -51,13 +50,3 @@ def run(options: argparse.Namespace) -> int:
     if not options.html:
         inspection.show(config, wanted, options.num or inspection.NUM_ON_CONSOLE, seed, console)
     return DONE
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-        return value
-
-    return number

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sft.config_arguments import add_config_arguments
+from sft.config_arguments import add_config_arguments, at_least
 
 SUMMARY = "measure how hard each example is for a model: its loss, and how much the prompt helps (IFD)"
 EXAMPLES = """\
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "base, a finished stage of the run, or a folder; may be given several times. Default: base"
     parser.add_argument("--model", action="append", default=[], dest="models", metavar="NAME", help=text)
     text = "measure until N examples are measured, chosen at random by run.seed. Default: all"
-    parser.add_argument("--num", type=_count, metavar="N", help=text)
+    parser.add_argument("--num", type=at_least(1), metavar="N", help=text)
     text = "write what is known of each measured example, a JSON line each"
     parser.add_argument("--out", type=Path, metavar="FILE", help=text)
 
@@ -33,10 +33,3 @@ def run(options: argparse.Namespace) -> int:
     job = options.job.model_copy(update={"sft": absolute_paths(options.job.sft)})
     check_hub_answers(job.sft)
     return score(job, options.models, options.num, options.out, build_console())
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value

@@ -21,6 +21,7 @@ from filelock import FileLock
 from sft.approval.approved import approvals, records_to_train
 from sft.approval.decisions import Decision, whole_decisions
 from sft.approval.opinions import Opinions
+from sft.approval.own_files import RECORDS
 from sft.approval.record_order import by_sample
 from sft.approval.record_set import Place, RecordSet, find_place, open_records
 from sft.approval.rule import SampleResult, sample_result
@@ -41,7 +42,6 @@ from sft.json_lines import json_line
 from sft.printable import counted
 
 _VERSION = 1
-_RECORDS = "records.jsonl"
 
 
 class Gated(NamedTuple):
@@ -94,7 +94,7 @@ def _pass(source: SourceConfig, data: DataConfig) -> tuple[Path, Mapping[str, An
         if not is_published(final):
             _publish(final, place, rule, whole_decisions(place.decisions, said), about)
     manifest = read_manifest(final)
-    return final / _RECORDS, {name: value for name, value in manifest.items() if name not in ("kind", "files")}
+    return final / RECORDS, {name: value for name, value in manifest.items() if name not in ("kind", "files")}
 
 
 def _publish(
@@ -113,7 +113,7 @@ def _publish(
         raise UserError(_why_not(place, records, opinions, rule, sample))
     with written_aside(final, "publish") as aside:
         passed = records_to_train(place.records, opinions, found, outcomes, about["unreviewed"])
-        write_lines(aside / _RECORDS, map(json_line, passed))
+        write_lines(aside / RECORDS, map(json_line, passed))
         if hash_file(place.records) != about["sha256"]["records"]:
             raise UserError(f"{place.records} changes while it is read. Give the command again once it is complete.")
         num_read, num_passed = outcomes.total(), outcomes.pop("passed", 0)
@@ -134,7 +134,7 @@ def _why_not(
     left["unreadable"] = records.num_unreadable
     counts = ", ".join(f"{num:,} {state}" for state, num in left.items() if num)
     num_left = num - states["accepted"] - states["edited"]
-    folder = place.records.parent if place.records.name == _RECORDS else place.records
+    folder = place.records.parent if place.records.name == RECORDS else place.records
     command = f"sft review {shlex.quote(str(folder))}"
     if rule is not None:
         command += f" --sample {rule.sample:g}" + (f" --seed {rule.seed}" if rule.seed else "")

@@ -72,9 +72,7 @@ def is_made(fields: JsonObject) -> bool:
 
 
 def why_unapproved(fields: JsonObject) -> str:
-    """Why nobody has approved a record; empty where somebody has."""
-    if approval_of(fields) is not None:
-        return ""
+    """Why a record without an approval that holds has none."""
     if fields.get(COLUMN):
         return "its approval is of another content: it was changed after people had approved it"
     return "nobody has approved it"

@@ -4,8 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_RECORDS = "records.jsonl"
-_DECISIONS = "decisions.jsonl"
+KIND = "construction"
+"""In the manifest of a folder of `sft construct`."""
+MANIFEST, RECORDS, DECISIONS = "manifest.json", "records.jsonl", "decisions.jsonl"
+_MOST_BYTES = 1 << 26
+"""A larger `manifest.json` is another's, and not read."""
 
 
 def construction_of(path: Path) -> Path | None:
@@ -23,13 +26,13 @@ def why_not_a_source(paths: Sequence[str]) -> str:
         if path.parent not in of_folder:
             of_folder[path.parent] = construction_of(path)
         folder = of_folder[path.parent]
-        if folder is not None and not (len(paths) == 1 and path == folder / _RECORDS):
+        if folder is not None and not (len(paths) == 1 and path == folder / RECORDS):
             return (
                 f"it reads files of {folder}, a folder of `sft construct`, such as {path.name}: what its filters "
                 f"dropped, and its log, are not to be trained. Make the folder a source of its own: "
                 f"{{path: {folder}, constructed: true}}, and leave it out here."
             )
-        if path.name == _DECISIONS or path.name.endswith(f".{_DECISIONS}"):
+        if path.name == DECISIONS or path.name.endswith(f".{DECISIONS}"):
             return (
                 f"it reads {path}, what reviewers have decided. Make the reviewed file a source of its own, with "
                 "constructed: true, and leave both out here."
@@ -38,8 +41,9 @@ def why_not_a_source(paths: Sequence[str]) -> str:
 
 
 def _is_construction(folder: Path) -> bool:
+    path = folder / MANIFEST
     try:
-        content = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_bytes()) if path.stat().st_size <= _MOST_BYTES else None
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, Mapping) and content.get("kind") == "construction"
+    return isinstance(content, Mapping) and content.get("kind") == KIND

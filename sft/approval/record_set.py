@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sft.approval.own_files import DECISIONS, RECORDS
 from sft.draft import record_id
 from sft.errors import UserError
 from sft.schema import JsonObject
 
-_RECORDS = "records.jsonl"
-_DECISIONS = "decisions.jsonl"
 _NOT_TRAINED = ("id", "provenance", "evidence", "approval")
 _MOST_RARE = 0.5
 _BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
@@ -81,12 +80,12 @@ def find_place(data: Path) -> Place:
         UserError: it is neither a folder with records nor a file.
     """
     if data.is_dir():
-        if not (data / _RECORDS).is_file():
-            raise UserError(f"{data} has no {_RECORDS}: give a folder of `sft construct`, or a file of JSON lines.")
-        data = data / _RECORDS
+        if not (data / RECORDS).is_file():
+            raise UserError(f"{data} has no {RECORDS}: give a folder of `sft construct`, or a file of JSON lines.")
+        data = data / RECORDS
     if not data.is_file():
         raise UserError(f"{data} is not there: give a folder of `sft construct`, or a file of JSON lines.")
-    name = _DECISIONS if data.name == _RECORDS else f"{data.name.removesuffix('.jsonl')}.{_DECISIONS}"
+    name = DECISIONS if data.name == RECORDS else f"{data.name.removesuffix('.jsonl')}.{DECISIONS}"
     return Place(data, data.with_name(name))
 
 

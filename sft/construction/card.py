@@ -14,16 +14,16 @@ from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from sft.atomic_files import write_text
 from sft.construction.filters.registry import FILTERS, VERIFIERS
 from sft.construction.folder import ConstructionFolder
-from sft.construction.markdown import Markdown, code, escaped, fenced
 from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructed, read_summary
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
 from sft.errors import UserError
+from sft.markdown import Markdown, code, fenced, markdown_environment
 from sft.printable import counted, fit_to_print, short_name
 
 _NOT_STATED = Markdown("not stated")
@@ -98,15 +98,7 @@ def render_card(folder: ConstructionFolder, summary: Summary) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("sft.construction", ""),
-        autoescape=False,  # noqa: S701  (it is no HTML: `escaped` is for Markdown)
-        undefined=StrictUndefined,
-        finalize=escaped,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = markdown_environment("sft.construction")
     environment.filters |= {
         "short_name": short_name,
         "number": lambda num: Markdown(f"{num:,}"),

@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sft.approval.own_files import KIND, MANIFEST, RECORDS
 from sft.atomic_files import write_json
 from sft.errors import UserError
 
-KIND = "construction"
-_OURS = ("records.jsonl", "dropped.jsonl", "manifest.json", "log", "lock", "construct.html", "DATA_CARD.md")
+_OURS = (RECORDS, "dropped.jsonl", MANIFEST, "log", "lock", "construct.html", "DATA_CARD.md")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class ConstructionFolder:
     @property
     def records(self) -> Path:
         """What is kept."""
-        return self.path / "records.jsonl"
+        return self.path / RECORDS
 
     @property
     def dropped(self) -> Path:
@@ -37,7 +37,7 @@ class ConstructionFolder:
     @property
     def manifest(self) -> Path:
         """Counts, and what it was made from."""
-        return self.path / "manifest.json"
+        return self.path / MANIFEST
 
     @property
     def log(self) -> Path:

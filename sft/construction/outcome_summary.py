@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sft.approval.own_files import KIND
 from sft.atomic_files import DamagedError, read_json
 from sft.construction.counts import MOST_REASONS, OTHER
 from sft.construction.drawn import Drawn
 from sft.construction.filters.compared_words import ComparedWords
-from sft.construction.folder import KIND, ConstructionFolder
+from sft.construction.folder import ConstructionFolder
 from sft.construction.shown_draft import ShownDraft
 from sft.draft import Draft, Provenance, read_draft
 from sft.errors import UserError

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any, TextIO
 
+from sft.approval.own_files import KIND
 from sft.atomic_files import opened_aside, write_json
 from sft.construction.counts import Counts
-from sft.construction.folder import KIND, ConstructionFolder
+from sft.construction.folder import ConstructionFolder
 from sft.construction.script import Dropped
 from sft.construction.work import Ended
 from sft.draft import Draft

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sft.approval.mark import approval_of, is_made, why_unapproved
+from sft.approval.mark import Approval, approval_of, is_made, why_unapproved
 from sft.approval.own_files import construction_of
 from sft.config import SourceConfig
 from sft.data.reading.sources import read_records
@@ -32,18 +32,17 @@ def needs_approval(fields: JsonObject, source: SourceConfig) -> bool:
 
 def is_unapproved(fields: JsonObject, source: SourceConfig) -> bool:
     """Whether a record needs an approval and has none."""
-    return needs_approval(fields, source) and bool(why_unapproved(fields))
+    return needs_approval(fields, source) and approval_of(fields) is None
 
 
 def why_refused(fields: JsonObject) -> str:
-    """Why a record that needs an approval is not trained; empty where people have approved it."""
-    why = why_unapproved(fields)
-    return why and f"a teacher has made it, and {why}: people approve it with `sft review`"
+    """Why a record that needs an approval and has none is not trained."""
+    return f"a teacher has made it, and {why_unapproved(fields)}: people approve it with `sft review`"
 
 
-def facts_of(fields: JsonObject) -> list[Fact]:
-    """What is counted of a record that needs an approval."""
-    approval, provenance = approval_of(fields), fields.get("provenance")
+def facts_of(fields: JsonObject, approval: Approval | None) -> list[Fact]:
+    """What is counted of a record that needs an approval; `approval`: the one that it has."""
+    provenance = fields.get("provenance")
     facts = [("record", "approved" if approval else "unreviewed")]
     if isinstance(provenance, Mapping):
         facts += [(name, str(provenance[name])[:_MOST_CHARS]) for name in _OF_PROVENANCE if provenance.get(name)]

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sft.approval.mark import approval_of
 from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
@@ -126,9 +127,10 @@ class RecordPipeline:
         """The record, or in its place that people have to approve it and have not."""
         if isinstance(record, Rejected) or not needs_approval(record.fields, source):
             return record
-        if not self._data.unreviewed and (why := why_refused(record.fields)):
-            return Rejected(source.name, record.index, record.where, why)
-        made.update(facts_of(record.fields))
+        approval = approval_of(record.fields)
+        if approval is None and not self._data.unreviewed:
+            return Rejected(source.name, record.index, record.where, why_refused(record.fields))
+        made.update(facts_of(record.fields, approval))
         return record
 
     def format(self, record: Record, source: SourceConfig) -> Formatted:

@@ -3,14 +3,12 @@
 It holds no path of this machine but the last parts of folders: a card is made to be published.
 """
 
-import html
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import sft
 from sft.absolute_paths import may_be_hub_id
@@ -20,11 +18,10 @@ from sft.data.token_store import TokenStore
 from sft.errors import UserError
 from sft.evaluation.made_data import made_rows
 from sft.evaluation.scores import read_evaluation
-from sft.printable import counted, fit_to_print, shortened
+from sft.markdown import Markdown, markdown_environment
+from sft.printable import counted
 from sft.run_folder import RunFolder, StageFolder
 from sft.url_secrets import without_secrets
-
-_MOST_CHARS = 300
 
 
 def model_card(config: SftConfig, store: TokenStore, stage: StageFolder, step: int, is_end: bool) -> str:
@@ -40,44 +37,27 @@ def model_card(config: SftConfig, store: TokenStore, stage: StageFolder, step: i
     run = RunFolder(config.run.dir)
     manifest = _manifest(run)
     made = made_rows({**manifest.get("made_before", {}), **manifest.get("made", {})})
-    environment = Environment(
-        loader=PackageLoader("sft.evaluation", ""),
-        undefined=StrictUndefined,
-        finalize=_cell,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (`finalize` escapes)
+    return (
+        markdown_environment("sft.evaluation")
+        .get_template("model_card.md.j2")
+        .render(
+            metadata=Markdown(_metadata(config, any(row.warning for row in made))),
+            name=config.run.name,
+            warnings=[row.warning for row in made if row.warning],
+            base=_shown_path(config.model.path, "model"),
+            stage=stage.name,
+            steps=counted(step, "step"),
+            sources=[_source(*pair) for pair in zip(config.data.sources, store.manifest["by_source"], strict=True)],
+            store=store.path.name,
+            made=made,
+            stages=[
+                {"name": one.name, "budget": _budget(one.budget), "lr": f"{one.optimizer.lr:g}"}
+                for one in config.stages[: stage.index + 1]
+            ],
+            version=sft.__version__,
+            losses=[*_losses(run, stage, step, is_end)],
+        )
     )
-    return environment.get_template("model_card.md.j2").render(
-        metadata=_Metadata(_metadata(config, any(row.warning for row in made))),
-        name=config.run.name,
-        warnings=[row.warning for row in made if row.warning],
-        base=_shown_path(config.model.path, "model"),
-        stage=stage.name,
-        steps=counted(step, "step"),
-        sources=[_source(*pair) for pair in zip(config.data.sources, store.manifest["by_source"], strict=True)],
-        store=store.path.name,
-        made=made,
-        stages=[
-            {"name": one.name, "budget": _budget(one.budget), "lr": f"{one.optimizer.lr:g}"}
-            for one in config.stages[: stage.index + 1]
-        ],
-        version=sft.__version__,
-        losses=[*_losses(run, stage, step, is_end)],
-    )
-
-
-class _Metadata(str):
-    """YAML that is written as it is."""
-
-
-def _cell(value: Any) -> Any:
-    """Text that stays text in Markdown and in a cell of a table: names come from data, too."""
-    if not isinstance(value, str) or isinstance(value, _Metadata):
-        return value
-    text = html.escape(shortened(" ".join(fit_to_print(value).split()), _MOST_CHARS), quote=False)
-    return "".join(f"\\{char}" if char in "\\|`*_[]#" else char for char in text)
 
 
 def _metadata(config: SftConfig, is_unreviewed: bool) -> str:

@@ -16,9 +16,9 @@ from sft.config_construction import ConstructConfig
 from sft.construction.card import render_card, update_card, write_card
 from sft.construction.filters.registry import FILTERS
 from sft.construction.folder import ConstructionFolder
-from sft.construction.markdown import code, escaped
 from sft.construction.outcome_summary import read_summary
 from sft.construction.script import Dropped, Failed, Outcome
+from sft.markdown import code, escaped
 from sft.printable import fit_to_print
 from tests.construction.folders import HOSTILE, folder_of, made, outcomes
 from tests.construction.teaching import lines_of

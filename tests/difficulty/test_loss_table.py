@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sft.difficulty.loss_table import LossTable
+from sft.difficulty.loss_table import Floats, LossTable
 from sft.errors import UserError
+from sft.schema import IntArray
 
 
-def measured(rows: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def measured(rows: IntArray) -> Floats:
     """Losses that tell which row they are of."""
     return np.stack([rows + 2.0, np.full(len(rows), 2.0), rows + 1.0, rows + 4.0, np.ones(len(rows))], axis=1)
 

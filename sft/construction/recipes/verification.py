@@ -10,7 +10,7 @@ from sft.scoring.json_equal import JsonEqual
 from sft.scoring.number import Number
 from sft.scoring.scorer import Answer, Question, Scorer
 
-if TYPE_CHECKING:  # a config is read without what runs code
+if TYPE_CHECKING:
     from sft.scoring.judging import Judging
 
 Comparison = Literal["numbers", "json", "exact"]
@@ -64,6 +64,7 @@ def code_judging(seconds: float) -> "Judging":
     Raises:
         UserError: it can.
     """
+    # A config is read without what runs code.
     from sft.scoring.judging import Judging  # noqa: PLC0415
     from sft.scoring.registry import read_score  # noqa: PLC0415
 

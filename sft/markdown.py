@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from sft.printable import fit_to_print, shortened
 
 _MOST_CHARS = 4000
@@ -16,6 +18,19 @@ class Markdown(str):
     """A text that is Markdown."""
 
     __slots__ = ()
+
+
+def markdown_environment(package: str) -> Environment:
+    """The environment for the Markdown templates in `package`: each value is escaped, an unknown name is an error."""
+    return Environment(
+        loader=PackageLoader(package, ""),
+        autoescape=False,  # noqa: S701  (that would be for HTML: `escaped` is for Markdown)
+        undefined=StrictUndefined,
+        finalize=escaped,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def escaped(value: Any) -> Any:
