@@ -17,7 +17,6 @@ def approved(**changes: Any) -> dict[str, Any]:
 
 def test_a_mark_reads_back_and_holds() -> None:
     assert approval_of(approved()) == Approval(content_id(draft(1)), "each", ("kim",), "2026-11-28T12:00:00Z")
-    assert why_unapproved(approved()) == ""
     assert approval_of({**approved(), "evidence": {"passage": "more"}}), "it is not trained"
 
 
@@ -49,7 +48,6 @@ def test_a_mark_that_is_none_approves_nothing(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("mark", [True, "yes", [], {}, {"record": content_id(draft(1))}])
 def test_anything_else_in_its_column_is_no_mark(mark: Any) -> None:
     assert approval_of({**draft(1), "approval": mark}) is None
-    assert why_unapproved({**draft(1), "approval": mark})
 
 
 def test_a_number_that_json_does_not_have_does_not_end_an_approval() -> None:

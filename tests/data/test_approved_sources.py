@@ -160,6 +160,14 @@ def test_a_source_that_covers_the_folder_of_a_construction_is_refused(
     assert "constructed: true" in text
 
 
+def test_a_huge_manifest_of_others_beside_a_source_is_not_read(tmp_path: Path, model: ModelConfig) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "p", "completion": "c"}\n')
+    with (tmp_path / "manifest.json").open("w") as file:
+        file.write('{"kind": "construction", "more": ')
+        file.truncate(1 << 40)  # more than any memory holds
+    assert len(prepare_store(data_of(tmp_path / "a.jsonl"), model)) == 1
+
+
 def test_a_pattern_that_covers_what_reviewers_decided_is_refused(tmp_path: Path, model: ModelConfig) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "p", "completion": "c"}\n')
     (tmp_path / "a.decisions.jsonl").write_text("")

@@ -75,7 +75,7 @@ def test_the_manifest_keeps_by_whom_it_was_made_and_approved(run: RunFolder) -> 
 
 
 def test_report_and_card_say_it_in_words(run: RunFolder) -> None:
-    for text in (render_report(run), card_of(run)):
+    for text in (render_report(run), card_of(run).replace("\\", "")):
         assert "self" in text
         assert "big at http://teacher 5" in text
         assert "kim 5 (one by one: 5, 2026-11-28)" in text
@@ -95,7 +95,7 @@ def test_the_card_has_losses_and_metadata_that_read_back_and_no_path_of_this_mac
     losses = [line for line in text.splitlines() if line.startswith(("| before training", "| stage broad"))]
     assert len(losses) == 2
     assert "<b>" not in text
-    assert "made\\|by&lt;b&gt;" in text
+    assert r"made\|by\<b\>" in text
 
 
 def test_every_row_is_proven_from_the_approved_records_and_the_run_verifies(
